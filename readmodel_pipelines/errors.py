@@ -1,0 +1,72 @@
+"""The errors that a person can cause or must act on: one small tree.
+
+Every error carries a stable ``code``, a sentence that says what happened and why, and ``hint``: what to do now.
+Nothing in here ever holds a credential; see `readmodel_pipelines.settings.Settings.shown_uri`.
+"""
+
+from __future__ import annotations
+
+
+class ReadModelError(Exception):
+    """Root of the tree. `str()` gives the sentence followed by what to do."""
+
+    code = "error"
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\n{self.hint}" if self.hint else self.message
+
+
+class UsageError(ReadModelError):
+    """The request itself is wrong: an id that is no UUID, a setting out of range, a file that is not there."""
+
+    code = "usage"
+    exit_code = 2
+
+
+class WrongAggregateType(UsageError):
+    """An event of one aggregate type was given to the projector of another."""
+
+    code = "wrong_aggregate_type"
+
+
+class AggregateNotFound(ReadModelError):
+    """Neither an event nor a document exists for the id: most often a typing error."""
+
+    code = "aggregate_not_found"
+
+
+class ReadModelBusy(ReadModelError):
+    """Somebody else holds the read model's lease: one full rebuild at a time."""
+
+    code = "read_model_busy"
+
+
+class LeaseLost(ReadModelError):
+    """Our lease ran out and was taken over; nothing more may be written under it."""
+
+    code = "lease_lost"
+
+
+class DeletionsRefused(ReadModelError):
+    """A full rebuild would delete a larger share of a read model than the settings allow."""
+
+    code = "deletions_refused"
+
+
+class MongoUnavailable(ReadModelError):
+    """No MongoDB answers, it does not let us in, or we lack a right there."""
+
+    code = "mongo_unavailable"
+    exit_code = 3
+
+
+class EmbeddedServerError(MongoUnavailable):
+    """The embedded mongod was not found or did not start."""
+
+    code = "embedded_server"

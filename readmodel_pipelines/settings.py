@@ -1,0 +1,95 @@
+"""Every knob of the project, once: environment variables ``READMODEL_*``, validated here and nowhere else."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+import platformdirs
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from readmodel_pipelines.errors import UsageError
+
+TaskSource = Literal["chat", "task"]
+AllowedKind = Literal["unknown_event_type", "version_gap"]
+
+_CREDENTIALS = re.compile(r"(?<=://)[^/@]*@")
+_SECRET_OPTION = re.compile(r"(?i)([?&;](?:\w*password|authMechanismProperties)=)[^&;]*")
+
+
+class Settings(BaseSettings):
+    """What the environment says; an unset variable means the default given here."""
+
+    model_config = SettingsConfigDict(env_prefix="READMODEL_", frozen=True, extra="ignore", env_ignore_empty=True)
+
+    mongodb_uri: SecretStr | None = Field(
+        None,
+        description="MongoDB connection string (auth, TLS, replica set, `mongodb+srv`). Unset: the embedded server",
+    )
+    database: str = Field("flowra", description="Database that holds the events and the read models")
+    events_collection: str = Field("events", description="Collection of the events; never written")
+    chats_collection: str = Field("chats_read_model", description="Collection of the chats read model")
+    tasks_collection: str = Field("tasks_read_model", description="Collection of the tasks read model")
+    repair_queue_collection: str = Field("repair_queue", description="Collection of the failed updates")
+    task_source: TaskSource = Field(
+        "chat", description="Streams that tasks are made from: `chat` (current) or `task` (legacy Task streams)"
+    )
+    allow_malformed: Annotated[frozenset[AllowedKind], NoDecode] = Field(
+        frozenset(),
+        description="Kinds of malformed streams to fold all the same, comma-separated: "
+        "`unknown_event_type` (such events are skipped), `version_gap`",
+    )
+    max_delete_share: float = Field(
+        0.05,
+        ge=0,
+        le=1,
+        description="A full rebuild refuses to delete more than this share of a read model (never below 100 documents)",
+    )
+    lease_seconds: float = Field(
+        60, gt=0, description="Life of a full rebuild's lease after its holder died; it is renewed while it works"
+    )
+    data_dir: Path = Field(
+        default_factory=lambda: Path(platformdirs.user_data_path("readmodel_pipelines", appauthor=False)),
+        description="Data folder of the embedded server",
+    )
+    mongod: Path | None = Field(
+        None, description="`mongod` program for the embedded server. Unset: PATH, then the wheel"
+    )
+
+    @field_validator("allow_malformed", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+    @field_validator("database", "events_collection", "chats_collection", "tasks_collection", "repair_queue_collection")
+    @classmethod
+    def _not_blank(cls, value: str) -> str:
+        if not value.strip() or "$" in value or "\0" in value:
+            raise ValueError("a MongoDB name is not blank and holds neither '$' nor a zero byte")
+        return value
+
+    def shown_uri(self) -> str:
+        """The connection string without credentials: the only form that may reach a log, an error or a report."""
+        if self.mongodb_uri is None:
+            return "embedded server"
+        return _SECRET_OPTION.sub(r"\1***", _CREDENTIALS.sub("", self.mongodb_uri.get_secret_value()))
+
+
+def load_settings() -> Settings:
+    """Read the environment.
+
+    Raises:
+        UsageError: a variable holds a value that its setting does not take; names each, never shows the URI.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        wrong = [
+            f"READMODEL_{'_'.join(str(part) for part in item['loc'][:1]).upper()}: {item['msg']}"
+            for item in error.errors(include_input=False, include_url=False)
+        ]
+        raise UsageError(
+            "These settings cannot be used: " + "; ".join(wrong), hint="Correct or unset the environment variables."
+        ) from None
