@@ -1,0 +1,171 @@
+"""A stream: the events of one aggregate, in version order; its integrity, and the fold over it.
+
+A stream is folded whole or not at all. The first event that breaks a rule makes it malformed, with a reason; nothing
+of it is guessed, and no stream can disturb another. Events pass through one at a time, so that memory does not grow
+with a stream's length. The rules are DATA_CONTRACT.md, «Malformed streams».
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Generic, Protocol, TypeVar
+
+from readmodel_pipelines.events.catalogue import Catalogue
+from readmodel_pipelines.events.values import BadField, Event, whole
+
+UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+
+
+class Reason(StrEnum):
+    """Why a stream is malformed."""
+
+    BAD_AGGREGATE_ID = "bad_aggregate_id"
+    MISSING_VERSION = "missing_version"
+    BAD_VERSION = "bad_version"
+    REPEATED_VERSION = "repeated_version"
+    VERSION_GAP = "version_gap"
+    UNKNOWN_EVENT_TYPE = "unknown_event_type"
+    NO_CREATED_EVENT = "no_created_event"
+    BAD_DATA = "bad_data"
+    BAD_FIELD = "bad_field"
+    DOCUMENT_TOO_LARGE = "document_too_large"
+    KEY_CONFLICT = "key_conflict"
+
+
+@dataclass(frozen=True, slots=True)
+class Malformed:
+    """A stream that cannot be trusted: the reason, in words too, and the first offending event."""
+
+    reason: Reason
+    detail: str
+    version: Any = None
+    event_id: Any = None
+
+
+class State(Protocol):
+    """What a fold keeps of a stream while it passes."""
+
+    created: bool
+    version: int
+
+
+S = TypeVar("S", bound=State)
+
+
+@dataclass(frozen=True, slots=True)
+class Fold(Generic[S]):
+    """How the streams of one aggregate type are folded.
+
+    `stored_as` are the spellings of the aggregate type in MongoDB. `apply` has one function for each event type of
+    `catalogue`; it changes the state that `start` made. Events whose type does not begin with `prefix` never count in
+    the version.
+    """
+
+    aggregate_type: str
+    stored_as: tuple[str, ...]
+    prefix: str
+    catalogue: Catalogue
+    start: Callable[[], S]
+    apply: Mapping[str, Callable[[S, Event], None]]
+
+
+@dataclass(slots=True)
+class Stream(Generic[S]):
+    """One aggregate's stream, folded to a state or found malformed."""
+
+    aggregate_id: str
+    result: S | Malformed
+
+
+class _Offence(Exception):
+    def __init__(self, reason: Reason, detail: str) -> None:
+        self.reason = reason
+        self.detail = detail
+
+
+def fold_streams(events: Iterable[Event], fold: Fold[S], allowed: Collection[str] = ()) -> Iterator[Stream[S]]:
+    """Fold events that come ordered by (aggregate_id, version) into one `Stream` for each aggregate.
+
+    `allowed` names reasons that are let pass: `unknown_event_type` skips such events, `version_gap` steps over holes.
+    """
+    current: str | None = None
+    state = fold.start()
+    last = 0
+    offence: Malformed | None = None
+    first: Event = {}
+    apply = fold.apply
+    for event in events:
+        if event["aggregate_id"] != current:
+            if current is not None:
+                yield Stream(current, offence or _finished(state, first))
+            current, first, state, last = event["aggregate_id"], event, fold.start(), 0
+            offence = check_id(event)
+        if offence is not None:
+            continue
+        try:
+            version = event.get("version")
+            # The plain case costs two comparisons; `type`, because True is an int as well.
+            if type(version) is not int or version != last + 1:
+                version = _checked_version(event, last, allowed)
+            last = version
+            if type(event.get("data")) is not dict:
+                raise _Offence(Reason.BAD_DATA, "data is not a document")
+            try:
+                handler = apply[event["event_type"]]
+            except (KeyError, TypeError):
+                if _skipped_type(event, allowed).startswith(fold.prefix):
+                    state.version = version
+            else:
+                handler(state, event)
+                state.version = version
+        except _Offence as error:
+            offence = _malformed(event, error.reason, error.detail)
+        except BadField as error:
+            offence = _malformed(event, Reason.BAD_FIELD, str(error))
+    if current is not None:
+        yield Stream(current, offence or _finished(state, first))
+
+
+def check_id(event: Event) -> Malformed | None:
+    """The offence of an event whose `aggregate_id` is no UUID in lower case with hyphens, or None."""
+    aggregate_id = event.get("aggregate_id")
+    if isinstance(aggregate_id, str) and UUID.fullmatch(aggregate_id):
+        return None
+    return _malformed(event, Reason.BAD_AGGREGATE_ID, "aggregate_id is not a UUID in lower case with hyphens")
+
+
+def _finished(state: S, first: Event) -> S | Malformed:
+    if state.created:
+        return state
+    return _malformed(first, Reason.NO_CREATED_EVENT, "the stream has no created event")
+
+
+def _checked_version(event: Event, last: int, allowed: Collection[str]) -> int:
+    value = event.get("version")
+    if value is None:
+        raise _Offence(Reason.MISSING_VERSION, "the event has no version")
+    try:
+        version = whole(value, "version")
+    except BadField as error:
+        raise _Offence(Reason.BAD_VERSION, str(error)) from None
+    if version < 1:
+        raise _Offence(Reason.BAD_VERSION, f"versions begin at 1, this one is {version}")
+    if version <= last:
+        raise _Offence(Reason.REPEATED_VERSION, f"version {version} is there twice")
+    if version != last + 1 and Reason.VERSION_GAP not in allowed:
+        raise _Offence(Reason.VERSION_GAP, f"version {version} follows {last}" if last else f"begins at {version}")
+    return version
+
+
+def _skipped_type(event: Event, allowed: Collection[str]) -> str:
+    event_type = event.get("event_type")
+    if isinstance(event_type, str) and Reason.UNKNOWN_EVENT_TYPE in allowed:
+        return event_type
+    raise _Offence(Reason.UNKNOWN_EVENT_TYPE, f"event type {event_type!r} is not in the catalogue")
+
+
+def _malformed(event: Event, reason: Reason, detail: str) -> Malformed:
+    return Malformed(reason, detail, event.get("version"), event.get("_id"))

@@ -1,0 +1,99 @@
+"""Values of an event's own fields: what is taken, what is its zero value, what makes the stream malformed.
+
+Each reader takes the whole event and the name of a field in its `data`. A missing or null field is its zero value;
+a value of another kind is never guessed at but raises `BadField`. The rules are DATA_CONTRACT.md, «Values».
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from bson.datetime_ms import DatetimeMS
+
+from readmodel_pipelines.events.times import ZERO_TIME_MS, parse_time
+
+Event = Mapping[str, Any]
+"""An event as it lies in MongoDB, decoded with dates as `bson.datetime_ms.DatetimeMS`; perhaps only the fields read."""
+
+INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
+
+
+class BadField(Exception):
+    """A field that the fold uses holds something that the contract does not allow."""
+
+    def __init__(self, field: str, value: object, wanted: str) -> None:
+        shown = repr(value)
+        super().__init__(f"{field} is not {wanted}: {shown if len(shown) <= 80 else shown[:77] + '...'}")
+
+
+def text(event: Event, name: str) -> str:
+    """A string; "" when missing or null."""
+    value = event["data"].get(name)
+    if type(value) is str:
+        return value
+    if value is None:
+        return ""
+    raise BadField(f"data.{name}", value, "a string")
+
+
+def optional_text(event: Event, name: str) -> str | None:
+    """A string, or None when missing or null."""
+    return None if event["data"].get(name) is None else text(event, name)
+
+
+def flag(event: Event, name: str) -> bool:
+    """A bool; the numbers 0 and 1 stand for one; False when missing or null."""
+    value = event["data"].get(name)
+    if value is None:
+        return False
+    if isinstance(value, bool | int | float) and value in (0, 1):
+        return bool(value)
+    raise BadField(f"data.{name}", value, "true or false")
+
+
+def integer(event: Event, name: str) -> int:
+    """A whole number within int64, whatever BSON number holds it; 0 when missing or null."""
+    value = event["data"].get(name)
+    return 0 if value is None else whole(value, f"data.{name}")
+
+
+def time_ms(event: Event, name: str) -> int:
+    """Milliseconds since 1970 of a time, text or BSON date; the year 1 when missing or null."""
+    return _time(event["data"].get(name), f"data.{name}")
+
+
+def optional_time_ms(event: Event, name: str) -> int | None:
+    """As `time_ms`, but None when missing or null."""
+    return None if event["data"].get(name) is None else time_ms(event, name)
+
+
+def occurred_at_ms(event: Event) -> int:
+    """Milliseconds since 1970 of the envelope's `occurred_at`."""
+    return _time(event.get("occurred_at"), "occurred_at")
+
+
+def whole(value: object, field: str) -> int:
+    """`value` as an integer, if it is a whole number within int64.
+
+    Raises:
+        BadField: it is not, `true` and NaN among them.
+    """
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, int) and not isinstance(value, bool) and INT64_MIN <= value <= INT64_MAX:
+        return int(value)
+    raise BadField(field, value, "a whole number within 64 bits")
+
+
+def _time(value: object, field: str) -> int:
+    if type(value) is str:
+        try:
+            return parse_time(value)
+        except ValueError as error:
+            raise BadField(field, value, f"a time ({error})") from None
+    if value is None:
+        return ZERO_TIME_MS
+    if isinstance(value, DatetimeMS):
+        return int(value)
+    raise BadField(field, value, "a time")
