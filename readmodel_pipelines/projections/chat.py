@@ -1,0 +1,234 @@
+"""Chats: the fold of a chat stream, and the `chats_read_model` document.
+
+The fold keeps everything that any read model made from chats needs; it validates all of that whichever read model is
+asked for, so that a stream is malformed for all of them or for none. The rules are DATA_CONTRACT.md, «Chats».
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from bson.datetime_ms import DatetimeMS
+from bson.int64 import Int64
+
+from readmodel_pipelines.events.catalogue import CHAT_EVENTS
+from readmodel_pipelines.events.stream import Fold
+from readmodel_pipelines.events.times import ZERO_TIME_MS
+from readmodel_pipelines.events.values import Event, flag, integer, text, time_ms
+from readmodel_pipelines.projections.projection import Document, Projection
+
+FIRST_STATUS = {"task": "To Do", "bug": "New", "epic": "Planned"}
+
+
+class Chat:
+    """What a chat stream folds to. Mutable and slotted: one is changed by every event of the hot path."""
+
+    __slots__ = (
+        "_entries_of",
+        "_joined",
+        "_next_entry",
+        "assignee",
+        "attachments",
+        "created",
+        "created_at",
+        "created_by",
+        "deleted",
+        "due_date",
+        "is_public",
+        "priority",
+        "severity",
+        "status",
+        "title",
+        "type",
+        "version",
+        "workspace_id",
+    )
+
+    def __init__(self) -> None:
+        self.created = False
+        self.deleted = False
+        self.version = 0
+        self.workspace_id = self.type = self.title = self.status = self.priority = self.severity = self.created_by = ""
+        self.is_public = False
+        self.created_at = ZERO_TIME_MS
+        self.assignee: str | None = None
+        self.due_date: int | None = None
+        self.attachments: dict[str, Document] = {}
+        # Entries by number, so that joining and leaving cost the same however many take part.
+        self._joined: dict[int, str] = {}
+        self._entries_of: dict[str, list[int]] = {}
+        self._next_entry = 0
+
+    @property
+    def participants(self) -> list[str]:
+        """User ids in order of joining; a user who was added twice is there twice."""
+        return list(self._joined.values())
+
+    def join(self, user: str) -> None:
+        """Append one entry of the user."""
+        self._joined[self._next_entry] = user
+        self._entries_of.setdefault(user, []).append(self._next_entry)
+        self._next_entry += 1
+
+    def leave(self, user: str) -> None:
+        """Take every entry of the user out."""
+        for entry in self._entries_of.pop(user, ()):
+            del self._joined[entry]
+
+
+def _created(chat: Chat, event: Event) -> None:
+    chat.created = True
+    chat.workspace_id = text(event, "workspace_id")
+    chat.type = text(event, "type")
+    chat.is_public = flag(event, "is_public")
+    chat.created_by = text(event, "created_by")
+    chat.created_at = time_ms(event, "created_at")
+
+
+def _participant_added(chat: Chat, event: Event) -> None:
+    chat.join(text(event, "user_id"))
+
+
+def _participant_removed(chat: Chat, event: Event) -> None:
+    chat.leave(text(event, "user_id"))
+
+
+def _type_changed(chat: Chat, event: Event) -> None:
+    chat.type = text(event, "new_type")
+    chat.title = text(event, "title")
+    chat.status = FIRST_STATUS.get(chat.type, "")
+
+
+def _status_changed(chat: Chat, event: Event) -> None:
+    chat.status = text(event, "new_status")
+
+
+def _user_assigned(chat: Chat, event: Event) -> None:
+    chat.assignee = text(event, "assignee_id")
+
+
+def _assignee_removed(chat: Chat, event: Event) -> None:
+    chat.assignee = None
+
+
+def _priority_set(chat: Chat, event: Event) -> None:
+    chat.priority = text(event, "new_priority")
+
+
+def _due_date_set(chat: Chat, event: Event) -> None:
+    chat.due_date = time_ms(event, "new_due_date")
+
+
+def _due_date_removed(chat: Chat, event: Event) -> None:
+    chat.due_date = None
+
+
+def _attachment_added(chat: Chat, event: Event) -> None:
+    file_id = text(event, "file_id")
+    attachment = {
+        "file_id": file_id,
+        "file_name": text(event, "file_name"),
+        "file_size": Int64(integer(event, "file_size")),
+        "mime_type": text(event, "mime_type"),
+    }
+    chat.attachments.setdefault(file_id, attachment)
+
+
+def _attachment_removed(chat: Chat, event: Event) -> None:
+    chat.attachments.pop(text(event, "file_id"), None)
+
+
+def _renamed(chat: Chat, event: Event) -> None:
+    chat.title = text(event, "new_title")
+
+
+def _severity_set(chat: Chat, event: Event) -> None:
+    chat.severity = text(event, "new_severity")
+
+
+def _deleted(chat: Chat, event: Event) -> None:
+    chat.deleted = True
+
+
+def _closed(chat: Chat, event: Event) -> None:
+    chat.status = "Closed"
+
+
+_APPLY: Mapping[str, Callable[[Chat, Event], None]] = {
+    "chat.created": _created,
+    "chat.participant_added": _participant_added,
+    "chat.participant_removed": _participant_removed,
+    "chat.type_changed": _type_changed,
+    "chat.status_changed": _status_changed,
+    "chat.user_assigned": _user_assigned,
+    "chat.assignee_removed": _assignee_removed,
+    "chat.priority_set": _priority_set,
+    "chat.due_date_set": _due_date_set,
+    "chat.due_date_removed": _due_date_removed,
+    "chat.attachment_added": _attachment_added,
+    "chat.attachment_removed": _attachment_removed,
+    "chat.renamed": _renamed,
+    "chat.severity_set": _severity_set,
+    "chat.deleted": _deleted,
+    "chat.closed": _closed,
+    "chat.reopened": _status_changed,
+}
+
+CHAT_FOLD: Fold[Chat] = Fold(
+    aggregate_type="chat",
+    stored_as=("Chat", "chat"),
+    prefix="chat.",
+    catalogue=CHAT_EVENTS,
+    start=Chat,
+    apply=_APPLY,
+)
+
+
+def chat_document(aggregate_id: str, chat: Chat) -> Document:
+    """The `chats_read_model` document of a chat; a deleted chat keeps its document."""
+    document: dict[str, Any] = {
+        "chat_id": aggregate_id,
+        "workspace_id": chat.workspace_id,
+        "type": chat.type,
+        "title": chat.title,
+        "is_public": chat.is_public,
+        "created_by": chat.created_by,
+        "created_at": DatetimeMS(chat.created_at),
+        "participants": chat.participants,
+    }
+    if chat.type != "discussion":
+        document["status"] = chat.status
+        document["priority"] = chat.priority
+        if chat.assignee is not None:
+            document["assigned_to"] = chat.assignee
+        if chat.due_date is not None:
+            document["due_date"] = DatetimeMS(chat.due_date)
+        if chat.type == "bug" and chat.severity:
+            document["severity"] = chat.severity
+    return document
+
+
+CHATS = Projection(
+    name="chat",
+    read_model="chats_read_model",
+    fold=CHAT_FOLD,
+    key="chat_id",
+    owned=(
+        "chat_id",
+        "workspace_id",
+        "type",
+        "title",
+        "is_public",
+        "created_by",
+        "created_at",
+        "participants",
+        "status",
+        "priority",
+        "assigned_to",
+        "due_date",
+        "severity",
+    ),
+    document=chat_document,
+    description="One document per chat, as lists and searches show it.",
+)

@@ -1,0 +1,37 @@
+"""A projection: what a read model is made from and how, as a value without a database.
+
+A read model is one file in this folder that makes one `Projection`, and one line in `registry.py`. Projections with
+the same fold are fed by one pass over its streams.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from readmodel_pipelines.events.stream import Fold
+
+Document = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Projection:
+    """One read model.
+
+    `name` is what people call it on the command line and in partitions, `read_model` its own name and its collection's
+    unless the settings say otherwise. `document` makes the document that ought to be there from a folded state, or
+    None where there ought to be none. `owned` are the fields it decides on, their absence included; every other field
+    of a stored document is foreign and left alone. `unique` are keys besides `key` that the collection keeps unique.
+    `claims` tells where a stream fixes such a key: event type and field of its `data`; None where it is the key itself.
+    """
+
+    name: str
+    read_model: str
+    fold: Fold[Any]
+    key: str
+    owned: tuple[str, ...]
+    document: Callable[[str, Any], Document | None]
+    unique: tuple[str, ...] = ()
+    claims: tuple[str, str] | None = None
+    description: str = ""

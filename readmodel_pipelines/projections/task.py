@@ -1,0 +1,214 @@
+"""Tasks: the `tasks_read_model` document, from chat streams (current) or from legacy task streams.
+
+Two generations of the application fill this read model; the setting `task_source` chooses between the two projections
+at the end of this file. The rules are DATA_CONTRACT.md, «Tasks».
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from bson.datetime_ms import DatetimeMS
+from bson.int64 import Int64
+
+from readmodel_pipelines.events.catalogue import TASK_EVENTS
+from readmodel_pipelines.events.stream import Fold
+from readmodel_pipelines.events.times import ZERO_TIME_MS
+from readmodel_pipelines.events.values import Event, occurred_at_ms, optional_text, optional_time_ms, text
+from readmodel_pipelines.projections.chat import CHAT_FOLD, Chat
+from readmodel_pipelines.projections.projection import Document, Projection
+
+# What the application's language calls white space; Python's own idea of it also takes \x1c to \x1f.
+_SPACE = (
+    "\\t\\n\\v\\f\\r \\x85\\xa0\\u1680\\u2000\\u2001\\u2002\\u2003\\u2004\\u2005\\u2006"
+    "\\u2007\\u2008\\u2009\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000"
+)
+
+_TASK_STATUS = {
+    "": "To Do",
+    "new": "To Do",
+    "planned": "To Do",
+    "investigating": "In Progress",
+    "fixed": "In Review",
+    "verified": "Done",
+    "completed": "Done",
+    "closed": "Done",
+    "backlog": "Backlog",
+    "to do": "To Do",
+    "in progress": "In Progress",
+    "in review": "In Review",
+    "done": "Done",
+    "cancelled": "Cancelled",
+}
+_TASK_PRIORITY = {"low": "Low", "medium": "Medium", "high": "High", "critical": "Critical"}
+
+_INT32_MAX = 2**31 - 1
+
+_OWNED = (
+    "task_id",
+    "chat_id",
+    "title",
+    "entity_type",
+    "status",
+    "priority",
+    "severity",
+    "assigned_to",
+    "due_date",
+    "created_by",
+    "created_at",
+    "version",
+    "attachments",
+)
+
+
+def task_document_of_chat(aggregate_id: str, chat: Chat) -> Document | None:
+    """The `tasks_read_model` document of a chat, or None for a discussion and for a deleted chat."""
+    if chat.deleted or chat.type == "discussion":
+        return None
+    has_severity = chat.type == "bug" and chat.severity.strip(_SPACE)
+    return {
+        "task_id": aggregate_id,
+        "chat_id": aggregate_id,
+        "title": chat.title,
+        "entity_type": chat.type,
+        "status": _TASK_STATUS.get(chat.status.strip(_SPACE).lower(), "To Do"),
+        "priority": _TASK_PRIORITY.get(chat.priority.strip(_SPACE).lower(), "Medium"),
+        "severity": chat.severity if has_severity else None,
+        "assigned_to": chat.assignee,
+        "due_date": _date(chat.due_date),
+        "created_by": chat.created_by,
+        "created_at": DatetimeMS(chat.created_at),
+        "version": _version(chat.version),
+        "attachments": list(chat.attachments.values()),
+    }
+
+
+class Task:
+    """What a legacy task stream folds to."""
+
+    __slots__ = (
+        "assignee",
+        "chat_id",
+        "created",
+        "created_at",
+        "created_by",
+        "due_date",
+        "entity_type",
+        "priority",
+        "status",
+        "title",
+        "version",
+    )
+
+    def __init__(self) -> None:
+        self.created = False
+        self.version = 0
+        self.chat_id = self.title = self.entity_type = self.status = self.priority = self.created_by = ""
+        self.created_at = ZERO_TIME_MS
+        self.assignee: str | None = None
+        self.due_date: int | None = None
+
+
+def _created(task: Task, event: Event) -> None:
+    task.created = True
+    task.chat_id = text(event, "ChatID")
+    task.title = text(event, "Title")
+    task.entity_type = text(event, "EntityType")
+    task.status = text(event, "Status")
+    task.priority = text(event, "Priority")
+    task.assignee = optional_text(event, "AssigneeID")
+    task.due_date = optional_time_ms(event, "DueDate")
+    task.created_by = text(event, "CreatedBy")
+    task.created_at = occurred_at_ms(event)
+
+
+def _status_changed(task: Task, event: Event) -> None:
+    task.status = text(event, "NewStatus")
+
+
+def _assignee_changed(task: Task, event: Event) -> None:
+    task.assignee = optional_text(event, "NewAssignee")
+
+
+def _priority_changed(task: Task, event: Event) -> None:
+    task.priority = text(event, "NewPriority")
+
+
+def _due_date_changed(task: Task, event: Event) -> None:
+    task.due_date = optional_time_ms(event, "NewDueDate")
+
+
+def _only_counted(task: Task, event: Event) -> None:
+    """Changes nothing in the read model; the fold counts it in the version."""
+
+
+_APPLY: Mapping[str, Callable[[Task, Event], None]] = {
+    "task.created": _created,
+    "task.updated": _only_counted,
+    "task.status_changed": _status_changed,
+    "task.assignee_changed": _assignee_changed,
+    "task.priority_changed": _priority_changed,
+    "task.due_date_changed": _due_date_changed,
+    "task.custom_field_set": _only_counted,
+    "task.attachment.added": _only_counted,
+    "task.attachment.removed": _only_counted,
+    "task.deleted": _only_counted,
+}
+
+TASK_FOLD: Fold[Task] = Fold(
+    aggregate_type="task",
+    stored_as=("Task", "task"),
+    prefix="task.",
+    catalogue=TASK_EVENTS,
+    start=Task,
+    apply=_APPLY,
+)
+
+
+def task_document(aggregate_id: str, task: Task) -> Document:
+    """The `tasks_read_model` document of a legacy task stream; it has neither severity nor attachments."""
+    return {
+        "task_id": aggregate_id,
+        "chat_id": task.chat_id,
+        "title": task.title,
+        "entity_type": task.entity_type,
+        "status": task.status,
+        "priority": task.priority,
+        "assigned_to": task.assignee,
+        "due_date": _date(task.due_date),
+        "created_by": task.created_by,
+        "created_at": DatetimeMS(task.created_at),
+        "version": _version(task.version),
+    }
+
+
+def _date(milliseconds: int | None) -> DatetimeMS | None:
+    return None if milliseconds is None else DatetimeMS(milliseconds)
+
+
+def _version(version: int) -> int:
+    return version if version <= _INT32_MAX else Int64(version)
+
+
+TASKS_OF_CHATS = Projection(
+    name="task",
+    read_model="tasks_read_model",
+    fold=CHAT_FOLD,
+    key="task_id",
+    unique=("chat_id",),
+    owned=_OWNED,
+    document=task_document_of_chat,
+    description="One document per task, bug or epic, made from its chat's stream.",
+)
+
+TASKS_OF_LEGACY_STREAMS = Projection(
+    name="task",
+    read_model="tasks_read_model",
+    fold=TASK_FOLD,
+    key="task_id",
+    unique=("chat_id",),
+    claims=("task.created", "ChatID"),
+    owned=_OWNED,
+    document=task_document,
+    description="One document per task, made from its legacy task stream.",
+)
