@@ -1,0 +1,57 @@
+"""Comparing documents by value and BSON type: 1, 1.0, true and int64 1 are four different things here.
+
+The order of array elements counts, the order of fields does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from readmodel_pipelines.projections.projection import Document
+
+
+class Absent:
+    """The type of `ABSENT`."""
+
+    def __repr__(self) -> str:
+        return "absent"
+
+
+ABSENT: Final = Absent()
+"""Stands for a field that is not there, which is not the same as null."""
+
+
+def same_value(one: object, other: object) -> bool:
+    """Whether two decoded BSON values are equal in value and type."""
+    kind = type(one)
+    if kind is not type(other):
+        return False
+    if kind is list:
+        return len(one) == len(other) and all(map(same_value, one, other))  # type: ignore[arg-type, call-overload]
+    if kind is dict:
+        return one.keys() == other.keys() and all(same_value(one[name], other[name]) for name in one)  # type: ignore[attr-defined, index]
+    return bool(one == other)
+
+
+def same_document(expected: Document, actual: Document) -> bool:
+    """Whether `actual`, which holds `_id` and owned fields only, is what is expected."""
+    # The hot path: `same_value` is entered for containers only.
+    if len(actual) != len(expected) + 1:
+        return False
+    for name, value in expected.items():
+        other = actual.get(name, ABSENT)
+        if type(value) is not type(other):
+            return False
+        if value != other:
+            return False
+        if type(value) is list and not same_value(value, other):
+            return False
+    return True
+
+
+def differing_fields(expected: Document, actual: Document) -> Mapping[str, tuple[Any, Any]]:
+    """The fields that differ, each with (expected, actual), `ABSENT` where it is not there; `_id` is no such field."""
+    names = [*expected, *(name for name in actual if name not in expected and name != "_id")]
+    pairs = ((name, expected.get(name, ABSENT), actual.get(name, ABSENT)) for name in names if name != "_id")
+    return {name: (one, other) for name, one, other in pairs if not same_value(one, other)}

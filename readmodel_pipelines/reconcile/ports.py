@@ -1,0 +1,99 @@
+"""What reconcile asks of a database. `readmodel_pipelines.mongo` implements it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from readmodel_pipelines.events.stream import Fold, Malformed
+from readmodel_pipelines.events.values import Event
+from readmodel_pipelines.projections.projection import Document
+
+
+class EventStore(Protocol):
+    """Reads events, never writes any."""
+
+    events_read: int
+
+    def read(self, fold: Fold[Any], ids: Sequence[str] | None = None) -> Iterator[Event]:
+        """Events with a string id in order of (aggregate_id, version): of `ids`, or of every aggregate."""
+
+    def odd_streams(self, fold: Fold[Any]) -> Iterator[Event]:
+        """The first event of every stream whose id is not a string."""
+
+    def contested(self, fold: Fold[Any], claim: tuple[str, str]) -> Mapping[str, Malformed]:
+        """Streams whose created event (type, field of its data) claims a key that another stream claims too."""
+
+    def have_events(self, fold: Fold[Any], ids: Sequence[Any]) -> list[bool]:
+        """For each id, of whatever BSON type, whether any event carries it."""
+
+
+@dataclass(slots=True)
+class Change:
+    """One document to write: insert without `actual`, delete without `expected`, else replace the owned fields.
+
+    Conditional on the stored document still being `actual` (`_id` and owned fields as read).
+    """
+
+    key: Any
+    expected: Document | None
+    actual: Document | None
+
+
+@dataclass(slots=True)
+class Written:
+    """What became of a batch of changes.
+
+    `again` are keys whose document another writer changed between our read and our write; `superseded` says how many
+    writes that cost. `conflicts` are keys that a unique index kept out; `refused` has (key, reason, detail).
+    """
+
+    inserted: int = 0
+    replaced: int = 0
+    deleted: int = 0
+    superseded: int = 0
+    again: list[Any] = field(default_factory=list)
+    conflicts: list[Any] = field(default_factory=list)
+    refused: list[tuple[Any, str, str]] = field(default_factory=list)
+
+
+class ReadModel(Protocol):
+    """One read model's collection."""
+
+    def read(self, keys: Sequence[str] | None = None) -> Iterator[Document]:
+        """Documents with a string key in its order, `_id` and owned fields only: of `keys`, or all."""
+
+    def odd_documents(self) -> Iterator[Document]:
+        """Documents whose key is not a string; `_id` and owned fields only."""
+
+    def odd_documents_with(self, document_ids: Sequence[Any]) -> Iterator[Document]:
+        """Those of `odd_documents` that have these `_id`s."""
+
+    def holders(self, changes: Sequence[Change]) -> list[tuple[Any, Document]]:
+        """(key of a change, another document that holds a unique key which the change wants)."""
+
+    def write(self, changes: Sequence[Change]) -> Written:
+        """Write in one unordered batch, each change conditionally."""
+
+    def swap(self, changes: Sequence[Change]) -> Written:
+        """Write all or nothing in a transaction, deleting first, so that documents can exchange unique keys."""
+
+    def count(self) -> int:
+        """About how many documents there are."""
+
+
+class Deferred(Protocol):
+    """Keys put off until the pass is over, by kind; holds any number of them."""
+
+    def add(self, kind: str, keys: Sequence[Any]) -> None:
+        """Put keys off."""
+
+    def count(self, kind: str) -> int:
+        """How many were put off."""
+
+    def batches(self, kind: str) -> Iterator[list[Any]]:
+        """The keys, some hundred at a time."""
+
+    def close(self) -> None:
+        """Forget all."""

@@ -1,0 +1,108 @@
+"""The pipeline, `read → fold → join → sink`: one pass over the streams of one aggregate type.
+
+One pass feeds every read model made from those streams. Verbs differ in the aggregates they cover and in the sink.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+from readmodel_pipelines.events.stream import Malformed, check_id, fold_streams
+from readmodel_pipelines.projections.projection import Projection
+from readmodel_pipelines.reconcile.join import MergeJoin
+from readmodel_pipelines.reconcile.outcome import Outcome, Verdict, Why
+from readmodel_pipelines.reconcile.ports import EventStore, ReadModel
+from readmodel_pipelines.reconcile.summary import Counts
+
+_ODD_BATCH = 500
+
+
+class Sink(Protocol):
+    """Where the verdicts on one read model go."""
+
+    def take(self, verdict: Verdict) -> None:
+        """One aggregate that is not `same`."""
+
+    def finish(self) -> None:
+        """The pass is over."""
+
+
+def _nowhere(verdict: Verdict) -> None:
+    """Until a lane has a sink."""
+
+
+@dataclass(slots=True)
+class Lane:
+    """One read model in a pass.
+
+    `contested` names streams that are malformed for this read model only: another claims the same unique key.
+    """
+
+    projection: Projection
+    model: ReadModel
+    counts: Counts
+    emit: Callable[[Verdict], None] = _nowhere
+    contested: Mapping[str, Malformed] = field(default_factory=dict)
+
+
+def reconcile(
+    store: EventStore, lanes: Sequence[Lane], allowed: Collection[str] = (), ids: Sequence[str] | None = None
+) -> None:
+    """Compare the aggregates `ids` (sorted), or all with a string id, in every lane. All lanes share one fold."""
+    fold = lanes[0].projection.fold
+    joins = [MergeJoin(lane.projection, lane.model.read(ids), lane.counts, lane.emit, lane.contested) for lane in lanes]
+    for stream in fold_streams(store.read(fold, ids), fold, allowed):
+        for join in joins:
+            join.meet(stream)
+    for join in joins:
+        join.finish()
+
+
+def compare_again(store: EventStore, lane: Lane, allowed: Collection[str], ids: Sequence[str]) -> list[Verdict]:
+    """What these aggregates, a batch at most, are now; those that are `same` are left out. Counts nothing."""
+    verdicts: list[Verdict] = []
+    if ids:
+        reconcile(store, [replace(lane, counts=Counts(), emit=verdicts.append)], allowed, sorted(set(ids)))
+    return verdicts
+
+
+def reconcile_odd_ids(store: EventStore, lanes: Sequence[Lane]) -> None:
+    """Report, once each, what the merge join cannot meet: streams and documents whose id is not a string."""
+    for event in store.odd_streams(lanes[0].projection.fold):
+        malformed = check_id(event)
+        for lane in lanes:
+            lane.counts.checked += 1
+            lane.emit(
+                Verdict(
+                    event.get("aggregate_id"),
+                    Outcome.MALFORMED,
+                    reason=malformed.reason if malformed else None,
+                    malformed=malformed,
+                )
+            )
+    for lane in lanes:
+        for verdict in odd_orphans(store, lane, lane.model.odd_documents()):
+            lane.counts.checked += 1
+            lane.emit(verdict)
+
+
+def odd_orphans(store: EventStore, lane: Lane, documents: Iterable[dict[str, Any]]) -> Iterable[Verdict]:
+    """Those of the documents with an odd key that no event belongs to."""
+    key, fold = lane.projection.key, lane.projection.fold
+    for batch in _batches(documents, _ODD_BATCH):
+        for document, has_events in zip(batch, store.have_events(fold, [item.get(key) for item in batch]), strict=True):
+            if not has_events:
+                yield Verdict(document.get(key), Outcome.ORPHAN, None, document, Why.ODD_KEY)
+
+
+def _batches(documents: Iterable[dict[str, Any]], size: int) -> Iterable[list[dict[str, Any]]]:
+    batch: list[dict[str, Any]] = []
+    for document in documents:
+        batch.append(document)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

@@ -1,0 +1,163 @@
+"""What a run says when it is done: counts for each read model, the first findings, warnings.
+
+Counts are never capped, findings are. `as_json` is the command line's `--json` document.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
+
+from bson import json_util
+from bson.json_util import CANONICAL_JSON_OPTIONS, RELAXED_JSON_OPTIONS, JSONOptions
+
+from readmodel_pipelines.reconcile.compare import ABSENT, differing_fields
+from readmodel_pipelines.reconcile.outcome import Outcome, Verdict
+
+Verb = Literal["rebuild", "dry_run", "verify"]
+
+DEFAULT_MAX_FINDINGS = 1000
+
+
+@dataclass(slots=True)
+class Counts:
+    """Aggregates of one read model by outcome, and what was written.
+
+    `checked` is the sum of the six outcomes. `inserted`, `replaced` and `deleted` are documents written, or in a dry
+    run those that a rebuild would write. `superseded` counts writes that another writer was faster than; the aggregate
+    was then compared again. `failed` are aggregates that need a write and did not get it.
+    """
+
+    checked: int = 0
+    same: int = 0
+    missing: int = 0
+    different: int = 0
+    unexpected: int = 0
+    orphan: int = 0
+    malformed: int = 0
+    inserted: int = 0
+    replaced: int = 0
+    deleted: int = 0
+    superseded: int = 0
+    failed: int = 0
+
+    @property
+    def discrepancies(self) -> int:
+        """Aggregates where read model and events do not agree, or cannot be compared."""
+        return self.missing + self.different + self.unexpected + self.orphan + self.malformed
+
+    def as_dict(self) -> dict[str, int]:
+        """The counts by name."""
+        return {item.name: getattr(self, item.name) for item in fields(self)}
+
+
+@dataclass(slots=True)
+class Finding:
+    """One aggregate that is not `same`: where, what, why; the differing fields with (expected, actual).
+
+    For a malformed stream `version` and `event_id` are those of its first offending event.
+    """
+
+    read_model: str
+    aggregate_id: Any
+    outcome: Outcome
+    reason: str | None = None
+    detail: str = ""
+    fields: dict[str, tuple[Any, Any]] = field(default_factory=dict)
+    version: Any = None
+    event_id: Any = None
+
+    def as_json(self) -> dict[str, Any]:
+        """As plain JSON types; BSON values in Extended JSON, a field that is not there as `{"$absent": true}`."""
+        shown: dict[str, Any] = {
+            "read_model": self.read_model,
+            "aggregate_id": json_value(self.aggregate_id),
+            "outcome": self.outcome.value,
+            "reason": None if self.reason is None else str(self.reason),
+            "fields": {name: _json_pair(*pair) for name, pair in self.fields.items()},
+        }
+        if self.detail:
+            shown["detail"] = self.detail
+        if self.event_id is not None:
+            shown |= {"version": json_value(self.version), "event_id": json_value(self.event_id)}
+        return shown
+
+
+@dataclass(slots=True)
+class Summary:
+    """The result of one run over one or several read models."""
+
+    verb: Verb
+    aggregate_type: str
+    max_findings: int = DEFAULT_MAX_FINDINGS
+    events: int = 0
+    seconds: float = 0.0
+    read_models: dict[str, Counts] = field(default_factory=dict)
+    findings: list[Finding] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    _by_aggregate: dict[tuple[str, str], Finding] = field(default_factory=dict, repr=False)
+
+    @property
+    def ok(self) -> bool:
+        """Verify: nothing was found. Rebuild and dry run: every aggregate is, or would be, as its events say."""
+        if self.verb == "verify":
+            return not any(counts.discrepancies for counts in self.read_models.values())
+        return not any(counts.malformed or counts.failed for counts in self.read_models.values())
+
+    def note(self, read_model: str, verdict: Verdict) -> None:
+        """Count a verdict and keep it as a finding while there is room."""
+        counts = self.read_models[read_model]
+        name = verdict.outcome.value
+        setattr(counts, name, getattr(counts, name) + 1)
+        if len(self.findings) < self.max_findings:
+            finding = _finding(read_model, verdict)
+            self.findings.append(finding)
+            self._by_aggregate[read_model, repr(verdict.aggregate_id)] = finding
+
+    def fail(self, read_model: str, aggregate_id: Any, reason: str, detail: str = "") -> None:
+        """Count an aggregate that the run could not do, and write the reason on its finding."""
+        self.read_models[read_model].failed += 1
+        finding = self._by_aggregate.get((read_model, repr(aggregate_id)))
+        if finding is not None:
+            finding.reason, finding.detail = reason, detail
+
+    def as_json(self) -> dict[str, Any]:
+        """The `--json` document, of plain JSON types."""
+        return {
+            "verb": self.verb,
+            "aggregate_type": self.aggregate_type,
+            "events": self.events,
+            "seconds": round(self.seconds, 3),
+            "read_models": {name: counts.as_dict() for name, counts in self.read_models.items()},
+            "findings": [finding.as_json() for finding in self.findings],
+            "warnings": self.warnings,
+        }
+
+
+def json_value(value: Any, options: JSONOptions = RELAXED_JSON_OPTIONS) -> Any:
+    """A BSON value as plain JSON types, in Extended JSON."""
+    if value is ABSENT:
+        return {"$absent": True}
+    return json.loads(json_util.dumps(value, json_options=options))
+
+
+def _json_pair(expected: Any, actual: Any) -> dict[str, Any]:
+    pair = {"expected": json_value(expected), "actual": json_value(actual)}
+    if pair["expected"] == pair["actual"]:
+        # They differ by BSON type alone, which only the canonical form shows.
+        pair = {
+            "expected": json_value(expected, CANONICAL_JSON_OPTIONS),
+            "actual": json_value(actual, CANONICAL_JSON_OPTIONS),
+        }
+    return pair
+
+
+def _finding(read_model: str, verdict: Verdict) -> Finding:
+    finding = Finding(read_model, verdict.aggregate_id, verdict.outcome, verdict.reason)
+    if verdict.malformed is not None:
+        finding.detail = verdict.malformed.detail
+        finding.version, finding.event_id = verdict.malformed.version, verdict.malformed.event_id
+    elif verdict.expected is not None and verdict.actual is not None:
+        finding.fields = dict(differing_fields(verdict.expected, verdict.actual))
+    return finding
