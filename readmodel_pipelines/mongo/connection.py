@@ -1,0 +1,107 @@
+"""The connection: from the settings to a database that reads from the primary with majority read and write concern.
+
+Those concerns hold whatever the connection string says: a secondary that lags, or a write that is rolled back, would
+make a verification lie.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from pymongo import MongoClient
+from pymongo.database import Database
+from pymongo.errors import ConfigurationError, InvalidName, InvalidURI, OperationFailure, PyMongoError
+from pymongo.read_concern import ReadConcern
+from pymongo.read_preferences import ReadPreference
+from pymongo.write_concern import WriteConcern
+
+from readmodel_pipelines.errors import MongoUnavailable, UsageError
+from readmodel_pipelines.mongo.scan import Document
+from readmodel_pipelines.settings import Settings
+
+_SELECTION_TIMEOUT_MS = 5_000
+_DENIED = {13: "not authorized", 18: "authentication failed", 8000: "authentication failed"}
+
+
+@contextmanager
+def open_database(settings: Settings) -> Iterator[Database[Document]]:
+    """The database of the settings, on the embedded server (started when it does not run) when no URI is set.
+
+    Errors of the driver that a person must act on come out as `MongoUnavailable`, from the body of the `with` too.
+
+    Raises:
+        UsageError: the connection string cannot be read.
+        MongoUnavailable: no server answers, or it lets us not in, or we lack a right.
+    """
+    with _in_words(settings):
+        client = _client(settings)
+        try:
+            yield client.get_database(
+                settings.database,
+                read_preference=ReadPreference.PRIMARY,
+                read_concern=ReadConcern("majority"),
+                write_concern=WriteConcern("majority"),
+            )
+        finally:
+            client.close()
+
+
+def _client(settings: Settings) -> MongoClient[Document]:
+    options: dict[str, Any] = {"appname": "readmodel_pipelines"}
+    if settings.mongodb_uri is None:
+        # Only a run without a URI pays for looking after a server.
+        from readmodel_pipelines.mongo.embedded import ensure_running
+
+        uri = ensure_running(settings)
+    else:
+        uri = settings.mongodb_uri.get_secret_value()
+    if "serverselectiontimeoutms" not in uri.lower():
+        options["serverSelectionTimeoutMS"] = _SELECTION_TIMEOUT_MS
+    try:
+        return MongoClient(uri, **options)
+    except (InvalidURI, ConfigurationError, InvalidName, ValueError) as error:
+        raise UsageError(
+            f"READMODEL_MONGODB_URI cannot be used: {_without_secrets(error, settings)}",
+            hint="It looks like mongodb://user:password@host:27017/?replicaSet=rs0 with reserved characters %-escaped.",
+        ) from None
+
+
+@contextmanager
+def _in_words(settings: Settings) -> Iterator[None]:
+    where = f"MongoDB at {settings.shown_uri()}"
+    try:
+        yield
+    except OperationFailure as error:
+        if error.code not in _DENIED:
+            raise
+        raise MongoUnavailable(
+            f"{where} refuses: {_DENIED[error.code]}. {_without_secrets(error, settings)[:300]}",
+            hint="Check user, password and authSource in READMODEL_MONGODB_URI, and the user's roles.",
+        ) from None
+    except PyMongoError as error:
+        if not _lost_server(error):
+            raise
+        raise MongoUnavailable(
+            f"{where} does not answer: {_without_secrets(error, settings)[:300]}",
+            hint="Check READMODEL_MONGODB_URI, the network and the server, or `readmodel server status`.",
+        ) from None
+
+
+def _lost_server(error: PyMongoError) -> bool:
+    # ConnectionFailure has every network error below it, and the time-out of server selection.
+    from pymongo.errors import ConnectionFailure, CursorNotFound
+
+    return isinstance(error, ConnectionFailure | CursorNotFound)
+
+
+def _without_secrets(error: Exception, settings: Settings) -> str:
+    text = str(error)
+    if settings.mongodb_uri is not None:
+        uri = settings.mongodb_uri.get_secret_value()
+        text = text.replace(uri, settings.shown_uri())
+        credentials = uri.partition("://")[2].rpartition("@")[0]
+        for secret in {credentials, *credentials.split(":")} - {""}:
+            text = text.replace(secret, "***")
+    return text

@@ -1,0 +1,247 @@
+"""One read model's collection: read in key order, written conditionally.
+
+Every replace and delete is conditional on the document being still what was compared: its filter holds `_id`, the key
+and every owned field as read. What no filter can say (it would be too large) is compared inside a transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import bson
+from bson.errors import InvalidDocument
+from pymongo import DeleteOne, InsertOne, UpdateOne
+from pymongo.client_session import ClientSession
+from pymongo.collection import Collection
+from pymongo.errors import BulkWriteError, DocumentTooLarge, OperationFailure
+
+from readmodel_pipelines.mongo.scan import CODEC, Document, drain, index_on, odd_documents, string_keys
+from readmodel_pipelines.projections.projection import Projection
+from readmodel_pipelines.reconcile.compare import differing_fields, same_document, same_value
+from readmodel_pipelines.reconcile.outcome import Why
+from readmodel_pipelines.reconcile.ports import Change, Written
+
+_DUPLICATE_KEY = 11000
+_NO_TRANSACTIONS = 20
+
+Write = InsertOne[Document] | UpdateOne | DeleteOne
+
+
+class ReadModelCollection:
+    """Implements `readmodel_pipelines.reconcile.ports.ReadModel`."""
+
+    def __init__(self, collection: Collection[Document], projection: Projection) -> None:
+        self._collection = collection.with_options(codec_options=CODEC)
+        self._projection = projection
+        self._key = projection.key
+        self._fields = {"_id": 1, **dict.fromkeys(projection.owned, 1)}
+
+    def count(self) -> int:
+        """About how many documents there are."""
+        return self._collection.estimated_document_count()
+
+    def read(self, keys: Sequence[str] | None = None) -> Iterator[Document]:
+        """Documents with a string key in its order, `_id` and owned fields only: of `keys`, or all."""
+        where = string_keys(self._key, keys)
+        index = index_on(self._collection, self._key)
+        for batch in drain(self._collection, where, self._fields, [self._key], index):
+            yield from batch
+
+    def odd_documents(self) -> Iterator[Document]:
+        """Documents whose key is not a string; `_id` and owned fields only."""
+        return odd_documents(self._collection, {}, self._fields, [self._key])
+
+    def odd_documents_with(self, document_ids: Sequence[Any]) -> Iterator[Document]:
+        """Those of `odd_documents` that have these `_id`s."""
+        for document in self._collection.find({"_id": {"$in": list(document_ids)}}, self._fields):
+            if not isinstance(document.get(self._key), str):
+                yield document
+
+    def holders(self, changes: Sequence[Change]) -> list[tuple[Any, Document]]:
+        """(key of a change, another document that holds a unique key which the change wants)."""
+        held: list[tuple[Any, Document]] = []
+        for name in (self._key, *self._projection.unique):
+            wanted: dict[Any, list[Any]] = {}
+            for change in changes:
+                if change.expected is not None:
+                    wanted.setdefault(change.expected[name], []).append(change.key)
+            if not wanted:
+                continue
+            for document in self._collection.find({name: {"$in": list(wanted)}}, self._fields):
+                value = document.get(name)
+                for item in value if isinstance(value, list) else [value]:
+                    keys = wanted.get(item, ()) if isinstance(item, str) else ()
+                    held += [(key, document) for key in keys if document.get(self._key) != key]
+        return held
+
+    def write(self, changes: Sequence[Change]) -> Written:
+        """Write in one unordered batch, each change conditionally."""
+        try:
+            return self._write_batch(changes)
+        except (DocumentTooLarge, InvalidDocument, UnicodeEncodeError):
+            written = Written()
+            for change in changes:
+                _add(written, self._write_alone(change))
+            return written
+
+    def _write_alone(self, change: Change) -> Written:
+        try:
+            return self._write_batch([change])
+        except (DocumentTooLarge, InvalidDocument, UnicodeEncodeError):
+            return self.swap([change])
+
+    def _write_batch(self, changes: Sequence[Change]) -> Written:
+        written = Written()
+        errors: list[Any] = []
+        try:
+            result = self._collection.bulk_write([self._operation(change) for change in changes], ordered=False)
+            counts: Mapping[str, Any] = result.bulk_api_result
+        except BulkWriteError as error:
+            counts = error.details
+            errors = counts["writeErrors"]
+            if not errors:
+                raise
+        written.inserted, written.replaced, written.deleted = (
+            counts["nInserted"],
+            counts["nMatched"],
+            counts["nRemoved"],
+        )
+        failed = {error["index"]: error for error in errors}
+        self._sort_out_errors(changes, failed, written)
+        done = [
+            change for position, change in enumerate(changes) if position not in failed and change.actual is not None
+        ]
+        lost = len(done) - written.replaced - written.deleted
+        if lost:
+            written.superseded += lost
+            written.again += self._changed_by_others(done)
+        return written
+
+    def _operation(self, change: Change) -> Write:
+        if change.actual is None:
+            return InsertOne(dict(change.expected or {}))
+        condition = self._condition(change.actual)
+        if change.expected is None:
+            return DeleteOne(condition)
+        differing = differing_fields(change.expected, change.actual)
+        update: Document = {}
+        for name in differing:
+            operator = "$set" if name in change.expected else "$unset"
+            update.setdefault(operator, {})[name] = change.expected.get(name, "")
+        return UpdateOne(condition, update)
+
+    def _condition(self, actual: Document) -> Document:
+        conditions: list[Document] = []
+        for name in self._projection.owned:
+            if name in actual:
+                conditions.append({"$eq": [f"${name}", {"$literal": actual[name]}]})
+            else:
+                conditions.append({"$eq": [{"$type": f"${name}"}, "missing"]})
+        condition: Document = {"_id": actual["_id"], "$expr": {"$and": conditions}}
+        if isinstance(actual.get(self._key), str):
+            condition[self._key] = actual[self._key]
+        return condition
+
+    def _sort_out_errors(self, changes: Sequence[Change], failed: dict[int, Any], written: Written) -> None:
+        raced: list[str] = []
+        for position, error in failed.items():
+            key = changes[position].key
+            if error["code"] != _DUPLICATE_KEY:
+                written.refused.append((key, Why.WRITE_REFUSED, str(error.get("errmsg", ""))[:300]))
+            elif changes[position].actual is None and list(error.get("keyPattern", {})) == [self._key]:
+                raced.append(key)
+            else:
+                written.conflicts.append(key)
+        if raced:
+            there = {document[self._key] for document in self.read(sorted(raced))}
+            written.superseded += len(there)
+            written.again += sorted(there)
+            # Held by a document whose key is an array, or inserted and gone again.
+            written.conflicts += [key for key in raced if key not in there]
+
+    def _changed_by_others(self, done: Sequence[Change]) -> list[Any]:
+        """Keys of the changes whose document is not what we wrote: the bulk result tells how many, not which."""
+        ids = [change.actual["_id"] for change in done if change.actual]
+        found = self._collection.find({"_id": {"$in": ids}}, self._fields)
+        stored = {_identity(document): document for document in found}
+        return [change.key for change in done if not _is_done(change, stored.get(_identity(change.actual or {})))]
+
+    def swap(self, changes: Sequence[Change]) -> Written:
+        """Write all or nothing in a transaction, deleting first, so that documents can exchange unique keys."""
+        keys = [change.key for change in changes]
+        with self._collection.database.client.start_session() as session:
+            try:
+                with session.start_transaction():
+                    return self._swap_within(session, changes)
+            except _Superseded:
+                return Written(superseded=1, again=keys)
+            except (DocumentTooLarge, InvalidDocument, UnicodeEncodeError) as error:
+                return Written(refused=[(key, Why.WRITE_REFUSED, str(error)[:300]) for key in keys])
+            except OperationFailure as error:
+                if error.has_error_label("TransientTransactionError"):
+                    return Written(superseded=1, again=keys)
+                if _is_duplicate(error):
+                    return Written(conflicts=keys)
+                if error.code == _NO_TRANSACTIONS:
+                    detail = "documents exchange unique keys, which takes a transaction; run MongoDB as a replica set"
+                    return Written(refused=[(key, Why.NEEDS_REPLICA_SET, detail) for key in keys])
+                raise
+
+    def _swap_within(self, session: ClientSession, changes: Sequence[Change]) -> Written:
+        written = Written()
+        ids = [change.actual["_id"] for change in changes if change.actual is not None]
+        found = self._collection.find({"_id": {"$in": ids}}, session=session)
+        stored = {_identity(document): document for document in found}
+        inserts: list[Document] = []
+        for change in changes:
+            document: Document = {}
+            if change.actual is not None:
+                document = stored.get(_identity(change.actual), {})
+                if not same_value(self._owned_part(document), self._owned_part(change.actual)):
+                    raise _Superseded
+            if change.expected is None:
+                written.deleted += 1
+                continue
+            written.inserted += change.actual is None
+            written.replaced += change.actual is not None
+            foreign = {name: value for name, value in document.items() if name not in self._projection.owned}
+            inserts.append({**foreign, **change.expected})
+        if ids:
+            self._collection.delete_many({"_id": {"$in": ids}}, session=session)
+        if inserts:
+            self._collection.insert_many(inserts, session=session)
+        return written
+
+    def _owned_part(self, document: Document) -> Document:
+        return {name: value for name, value in document.items() if name in self._fields}
+
+
+class _Superseded(Exception):
+    """Inside a transaction: the document is not what was compared."""
+
+
+def _identity(document: Document) -> bytes:
+    return bson.encode({"_id": document.get("_id")})
+
+
+def _is_done(change: Change, stored: Document | None) -> bool:
+    if change.expected is None or stored is None:
+        return change.expected is None and stored is None
+    return same_document(change.expected, stored)
+
+
+def _is_duplicate(error: OperationFailure) -> bool:
+    if isinstance(error, BulkWriteError):
+        return any(item["code"] == _DUPLICATE_KEY for item in error.details["writeErrors"])
+    return error.code == _DUPLICATE_KEY
+
+
+def _add(total: Written, part: Written) -> None:
+    total.inserted += part.inserted
+    total.replaced += part.replaced
+    total.deleted += part.deleted
+    total.superseded += part.superseded
+    total.again += part.again
+    total.conflicts += part.conflicts
+    total.refused += part.refused

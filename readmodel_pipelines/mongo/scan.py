@@ -1,0 +1,109 @@
+"""Reading much of a collection at once: in key order, in raw batches, without a round trip per document.
+
+Keys are split by BSON type as the join wants it: `string_keys` is the filter for the merge join, `odd_documents` finds
+all others once. An array is never a string key: MongoDB would match it by its elements, twice or inside other streams.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, cast
+
+import bson
+from bson.codec_options import CodecOptions, DatetimeConversion
+from bson.max_key import MaxKey
+from bson.min_key import MinKey
+from pymongo.collection import Collection
+from pymongo.cursor import CursorType
+
+Document = dict[str, Any]
+
+# Dates as milliseconds, for year 1 and beyond; a text that is not UTF-8 must not stop the scan, it is found later.
+CODEC: CodecOptions[Document] = CodecOptions(
+    datetime_conversion=DatetimeConversion.DATETIME_MS, unicode_decode_error_handler="surrogateescape"
+)
+
+BATCH_DOCUMENTS = 2_000
+_NO_ARRAY = {"$not": {"$type": "array"}}
+
+
+def string_keys(field: str, keys: Sequence[str] | None = None) -> Document:
+    """The filter for documents whose `field` is a string: one of `keys`, or any."""
+    return {field: {"$type": "string", **_NO_ARRAY} if keys is None else {"$in": list(keys), **_NO_ARRAY}}
+
+
+def index_on(collection: Collection[Document], *fields: str) -> str | None:
+    """The name of an index that holds every document in ascending order of just these fields, if there is one."""
+    for index in collection.list_indexes():
+        whole = not (index.keys() & {"partialFilterExpression", "sparse", "collation", "hidden"})
+        if whole and list(index["key"].items()) == [(field, 1) for field in fields]:
+            return str(index["name"])
+    return None
+
+
+def drain(
+    collection: Collection[Document],
+    where: Mapping[str, Any],
+    fields: Mapping[str, Any],
+    sort: Sequence[str],
+    index: str | None,
+) -> Iterator[list[Document]]:
+    """Batches of decoded documents in ascending order of `sort`, read through `index`.
+
+    Without an index MongoDB sorts, on disk when it must.
+    """
+    mongos = collection.database.client.is_mongos
+    cursor = collection.find_raw_batches(
+        where,
+        fields,
+        sort=[(field, 1) for field in sort],
+        hint=index,
+        allow_disk_use=None if index else True,
+        batch_size=BATCH_DOCUMENTS,
+        # The server sends the next batch while we work on this one; a mongos of this age does not.
+        cursor_type=CursorType.NON_TAILABLE if mongos else CursorType.EXHAUST,
+    )
+    try:
+        for batch in cursor:
+            # The driver's stubs promise documents here; a raw cursor yields bytes.
+            yield bson.decode_all(cast(bytes, batch), CODEC)
+    finally:
+        cursor.close()
+
+
+def odd_documents(
+    collection: Collection[Document], where: Mapping[str, Any], fields: Mapping[str, Any], index_fields: Sequence[str]
+) -> Iterator[Document]:
+    """Documents whose first index field is no string, equal keys side by side but for arrays.
+
+    Reads only the ends of the index, before and behind the strings. Array keys are spread all over it, so they are
+    looked for by a full scan, only when the index says that it has any.
+    """
+    key = index_fields[0]
+    index = index_on(collection, *index_fields)
+    decoded = collection.with_options(codec_options=CODEC)
+    if index is None:
+        no_string = {"$expr": {"$ne": [{"$type": f"${key}"}, "string"]}}
+        yield from decoded.find({**where, **no_string}, fields, sort=[(field, 1) for field in index_fields])
+        return
+    for low, high in ((MinKey(), ""), ({}, MaxKey())):
+        cursor = decoded.find({**where, key: _NO_ARRAY}, fields, hint=index)
+        yield from cursor.min(_bound(index_fields, low)).max(_bound(index_fields, high))
+    if _holds_arrays(collection, key, index):
+        yield from decoded.find({**where, key: {"$type": "array"}}, fields)
+
+
+def _bound(index_fields: Sequence[str], value: Any) -> list[tuple[str, Any]]:
+    rest = MaxKey() if isinstance(value, MaxKey) else MinKey()
+    return [(field, value if position == 0 else rest) for position, field in enumerate(index_fields)]
+
+
+def _holds_arrays(collection: Collection[Document], key: str, index: str) -> bool:
+    plan = collection.find({key: {"$gte": MinKey()}}, hint=index).explain()
+    return _mentions(plan.get("queryPlanner", plan), "isMultiKey")
+
+
+def _mentions(plan: Any, flag: str) -> bool:
+    if isinstance(plan, dict):
+        return plan.get(flag) is True or any(_mentions(part, flag) for part in plan.values())
+    return isinstance(plan, list) and any(_mentions(part, flag) for part in plan)
