@@ -1,0 +1,1 @@
+"""Sample data, damage, and the demo made of both."""

@@ -1,0 +1,123 @@
+"""The life of one legacy task, as the application's first generation stored it: streams of aggregate type `Task`.
+
+Fields have Go's names, null stands for «none», and `data.version` stays at 1 whatever the event's version. Each stream
+begins with `task.created` and has a chat id that no other stream has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from readmodel_pipelines.demo.sample_chats import PRIORITIES, a_file
+from readmodel_pipelines.demo.sample_stream import Event, Stream
+from readmodel_pipelines.demo.sample_values import Values
+
+TASK_STATUSES = ("Backlog", "To Do", "In Progress", "In Review", "Done", "Cancelled")
+
+_MOST_ATTACHMENTS = 12
+
+
+class _Task:
+    """One task and the stream it writes. Each method gives the next event, or None when it cannot happen now."""
+
+    def __init__(self, values: Values, stream: Stream) -> None:
+        self.values = values
+        self.stream = stream
+        self.status = "To Do"
+        self.priority = values.pick(PRIORITIES)
+        self.assignee: str | None = None
+        self.due_date: str | None = None
+        self.attachments: list[str] = []
+
+    def created(self) -> Event:
+        values = self.values
+        self.assignee = values.user() if values.chance(0.5) else None
+        self.due_date = values.due_date() if values.chance(0.45) else None
+        own = {
+            "ChatID": values.uuid(),
+            "Title": values.title(),
+            "EntityType": values.pick(("task", "bug", "epic")),
+            "Status": self.status,
+            "Priority": self.priority,
+            "AssigneeID": self.assignee,
+            "DueDate": self.due_date,
+            "CreatedBy": values.user(),
+        }
+        return self.stream.traced("task.created", own)
+
+    def updated(self) -> Event | None:
+        return self.stream.requested("task.updated", {"Title": self.values.title()}, self.values.user())
+
+    def status_changed(self) -> Event | None:
+        old, self.status = self.status, self.values.pick(TASK_STATUSES)
+        return self._changed("task.status_changed", {"OldStatus": old, "NewStatus": self.status})
+
+    def assignee_changed(self) -> Event | None:
+        old = self.assignee
+        self.assignee = None if old is not None and self.values.chance(0.4) else self.values.user()
+        return self._changed("task.assignee_changed", {"OldAssignee": old, "NewAssignee": self.assignee})
+
+    def priority_changed(self) -> Event | None:
+        old, self.priority = self.priority, self.values.pick(PRIORITIES)
+        return self._changed("task.priority_changed", {"OldPriority": old, "NewPriority": self.priority})
+
+    def due_date_changed(self) -> Event | None:
+        old = self.due_date
+        self.due_date = None if old is not None and self.values.chance(0.4) else self.values.due_date()
+        return self._changed("task.due_date_changed", {"OldDueDate": old, "NewDueDate": self.due_date})
+
+    def custom_field_set(self) -> Event | None:
+        own = {"Key": self.values.pick(("estimate", "team", "customer")), "Value": self.values.title()}
+        return self.stream.requested("task.custom_field_set", own, self.values.user())
+
+    def attachment_added(self) -> Event | None:
+        repeated = bool(self.attachments) and self.values.chance(0.15)
+        if not repeated and len(self.attachments) >= _MOST_ATTACHMENTS:
+            return None
+        file_id = self.values.pick(self.attachments) if repeated else self.values.uuid()
+        if not repeated:
+            self.attachments.append(file_id)
+        actor = self.values.user()
+        own = {"file_id": file_id, **a_file(self.values), "added_by": actor}
+        return self.stream.requested("task.attachment.added", own, actor)
+
+    def attachment_removed(self) -> Event | None:
+        if not self.attachments:
+            return None
+        file_id = self.attachments.pop(int(self.values.random() * len(self.attachments)))
+        actor = self.values.user()
+        return self.stream.requested("task.attachment.removed", {"file_id": file_id, "removed_by": actor}, actor)
+
+    def deleted(self) -> Event:
+        return self.stream.requested("task.deleted", {}, self.values.user())
+
+    def _changed(self, event_type: str, own: Event) -> Event:
+        own["ChangedBy"] = self.values.user()
+        return self.stream.traced(event_type, own)
+
+
+_ACTIONS: tuple[Callable[[_Task], Event | None], ...] = (
+    *(_Task.status_changed,) * 5,
+    *(_Task.assignee_changed,) * 4,
+    *(_Task.priority_changed,) * 3,
+    *(_Task.due_date_changed,) * 4,
+    *(_Task.updated,) * 2,
+    *(_Task.custom_field_set,) * 2,
+    *(_Task.attachment_added,) * 3,
+    *(_Task.attachment_removed,) * 2,
+)
+
+
+def task_life(values: Values, task_id: str, events: int) -> Iterator[Event]:
+    """The stream of one legacy task: that many events, of every type that fits."""
+    task = _Task(values, Stream(values, task_id, "Task", stale_data_version=True))
+    delete_last = values.chance(0.15)
+    yield task.created()
+    for version in range(2, events + 1):
+        if version == events and delete_last:
+            yield task.deleted()
+            continue
+        event = None
+        while event is None:
+            event = values.pick(_ACTIONS)(task)
+        yield event

@@ -1,0 +1,83 @@
+"""What the tests share: one real mongod for the session, a database of its own for each test, the corpus."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import tempfile
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bson import json_util
+from bson.codec_options import DatetimeConversion
+from pymongo.database import Database
+
+from readmodel_pipelines.mongo import embedded
+from readmodel_pipelines.mongo.connection import open_database
+from readmodel_pipelines.mongo.scan import CODEC
+from readmodel_pipelines.settings import Settings
+
+EXTENDED_JSON = json_util.JSONOptions(
+    json_mode=json_util.JSONMode.CANONICAL, datetime_conversion=DatetimeConversion.DATETIME_MS
+)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_settings_from_outside() -> Iterator[None]:
+    """What the shell of a developer says must not change what the tests say."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("READMODEL_") and name != "READMODEL_CORPUS"]:
+            if name != "READMODEL_MONGOD":
+                patch.delenv(name)
+        yield
+
+
+@pytest.fixture(scope="session")
+def mongodb_uri() -> Iterator[str]:
+    """A real single-node replica set that ends with the session, however the session ends."""
+    # Not pytest's own folder: a socket's path ends at 107 characters.
+    with tempfile.TemporaryDirectory(prefix="readmodel-tests-") as folder:
+        settings = Settings(data_dir=Path(folder), mongod=os.environ.get("READMODEL_MONGOD") or None)
+        try:
+            yield embedded.ensure_running(settings, die_with_parent=True)
+        finally:
+            embedded.stop(settings)
+
+
+@pytest.fixture
+def settings(mongodb_uri: str) -> Settings:
+    """Settings that name a database of this test's own."""
+    return Settings(mongodb_uri=mongodb_uri, database=f"test_{uuid.uuid4().hex[:12]}")
+
+
+@pytest.fixture
+def legacy_settings(settings: Settings) -> Settings:
+    """The same with tasks from legacy task streams."""
+    return settings.model_copy(update={"task_source": "task"})
+
+
+@pytest.fixture
+def database(settings: Settings) -> Iterator[Database[dict[str, Any]]]:
+    """The empty database of this test, dropped behind it; dates come as `DatetimeMS`."""
+    with open_database(settings) as opened:
+        yield opened.with_options(codec_options=CODEC)
+        opened.client.drop_database(opened.name)
+
+
+@pytest.fixture(scope="session")
+def corpus() -> Path:
+    """The folder of documents that the real application wrote; tests that need it skip where it is not."""
+    default = Path(__file__).parents[2] / "shared" / "corpus"
+    folder = Path(os.environ.get("READMODEL_CORPUS", default))
+    if not folder.is_dir():
+        pytest.skip("no recorded corpus here; name its folder in READMODEL_CORPUS")
+    return folder
+
+
+def read_documents(path: Path) -> list[dict[str, Any]]:
+    """The documents of a gzipped Extended JSON file, dates as `DatetimeMS`."""
+    with gzip.open(path, "rt", encoding="utf-8") as lines:
+        return [json_util.loads(line, json_options=EXTENDED_JSON) for line in lines]

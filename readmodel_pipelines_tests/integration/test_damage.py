@@ -1,0 +1,322 @@
+"""Damage breaks what it says it breaks and nothing else, on a real server with the application's unique indexes."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+from uuid import NAMESPACE_URL, uuid5
+
+import pytest
+from bson import Int64
+from bson.codec_options import CodecOptions
+from bson.raw_bson import RawBSONDocument
+from pymongo.collection import Collection
+from pymongo.database import Database
+
+from readmodel_pipelines.demo.damage import (
+    Damage,
+    DamageError,
+    add_orphan,
+    add_unwanted_task,
+    applies,
+    break_field,
+    change_field,
+    damage_everything,
+    mistype_field,
+    null_field,
+    remove_document,
+    remove_field,
+    swap_chat_ids,
+)
+from readmodel_pipelines.demo.damage_ways import CHATS, LEGACY_TASKS, TASKS, ReadModel, Way
+
+Document = dict[str, Any]
+
+every_field = pytest.mark.parametrize(
+    ("model", "field"),
+    [pytest.param(model, field, id=f"{model.name}-{field}") for model in (CHATS, TASKS) for field in model.fields],
+)
+RAW: CodecOptions[RawBSONDocument] = CodecOptions(document_class=RawBSONDocument)
+DISCUSSION = str(uuid5(NAMESPACE_URL, "a discussion"))
+
+
+def uuid(name: object) -> str:
+    return str(uuid5(NAMESPACE_URL, str(name)))
+
+
+def chat(number: int) -> Document:
+    document = {
+        "chat_id": uuid(f"chat {number}"),
+        "workspace_id": uuid("workspace"),
+        "type": ("task", "bug", "discussion")[number % 3],
+        "title": f"chat {number}",
+        "is_public": number % 2 == 0,
+        "created_by": uuid("ann"),
+        "created_at": datetime(2026, 3, 1, 12, 30, 15, 123_000, tzinfo=UTC),
+        "participants": [uuid("ann"), uuid("bob"), uuid("cid")],
+        "not_ours": number,
+    }
+    if number % 3 != 2:
+        document |= {"status": "To Do", "priority": "High", "assigned_to": uuid("bob")}
+        document["due_date"] = datetime(1960, 2, 29, 12, 30, 0, 1000, tzinfo=UTC)
+    if number % 3 == 1:
+        document["severity"] = "Major"
+    return document
+
+
+def task(number: int) -> Document:
+    full = number % 2 == 0
+    return {
+        "task_id": uuid(f"chat {number}"),
+        "chat_id": uuid(f"chat {number}"),
+        "title": f"task {number}",
+        "entity_type": "bug",
+        "status": "To Do",
+        "priority": "Medium",
+        "severity": "Major" if full else None,
+        "assigned_to": uuid("bob") if full else None,
+        "due_date": datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC) if full else None,
+        "created_by": uuid("ann"),
+        "created_at": datetime(2026, 3, 1, tzinfo=UTC),
+        "version": number + 2,
+        "attachments": [
+            {"file_id": uuid(f"file {file}"), "file_name": "a.txt", "file_size": Int64(file), "mime_type": "text/plain"}
+            for file in (1, 2)
+        ],
+        "not_ours": number,
+    }
+
+
+def filled(database: Database[Document], model: ReadModel, count: int) -> Collection[Document]:
+    collection = database[f"{model.name}_read_model"]
+    for unique in ("chat_id", "task_id")[: 1 if model is CHATS else 2]:
+        collection.create_index(unique, unique=True)
+    collection.insert_many([chat(number) if model is CHATS else task(number) for number in range(count)])
+    return collection
+
+
+def stored(collection: Collection[Document]) -> dict[Any, bytes]:
+    raw = collection.with_options(codec_options=RAW)
+    return {document["_id"]: bytes(document.raw) for document in raw.find()}
+
+
+def restore(collection: Collection[Document], before: dict[Any, bytes]) -> None:
+    for document_id, raw in before.items():
+        collection.replace_one({"_id": document_id}, RawBSONDocument(raw))
+    assert stored(collection) == before
+
+
+def types_of(collection: Collection[Document], document_id: Any, field: str) -> str:
+    (answer,) = collection.aggregate([{"$match": {"_id": document_id}}, {"$project": {"type": {"$type": f"${field}"}}}])
+    return str(answer["type"])
+
+
+def broken(collection: Collection[Document], model: ReadModel, field: str, way: Way) -> tuple[Any, list[Damage]]:
+    """Break the first document that the way fits; the others must refuse it and stay as they are."""
+    before = stored(collection)
+    for document in list(collection.find()):
+        try:
+            return document["_id"], break_field(collection, model, document[model.key], field, way)
+        except DamageError:
+            assert stored(collection) == before
+    raise AssertionError(f"no document for {field} {way.name}")
+
+
+@every_field
+def test_each_way_breaks_that_field_of_that_document_and_no_other(
+    database: Database[Document], model: ReadModel, field: str
+) -> None:
+    collection = filled(database, model, 3)
+    before = stored(collection)
+    for way in model.fields[field]:
+        document_id, damages = broken(collection, model, field, way)
+
+        after = stored(collection)
+        assert {changed for changed in before if before[changed] != after[changed]} == {document_id}, way.name
+        old, new = (RawBSONDocument(side[document_id]) for side in (before, after))
+        assert [item for item in old.items() if item[0] != field] == [item for item in new.items() if item[0] != field]
+        outcomes = ["missing", "orphan"] if field == model.key else ["different"]
+        assert [damage.outcome for damage in damages] == outcomes
+        assert {(damage.model, damage.kind, damage.field) for damage in damages} == {(model.name, way.name, field)}
+        assert damages[0].key == old[model.key]
+        restore(collection, before)
+
+
+@every_field
+def test_a_wrong_type_is_another_type_to_the_server(database: Database[Document], model: ReadModel, field: str) -> None:
+    collection = filled(database, model, 3)
+    before = stored(collection)
+    types = {document_id: types_of(collection, document_id, field) for document_id in before}
+    mistyping = [way for way in model.fields[field] if way.name.startswith(("as_", "null"))]
+    assert len(mistyping) >= 2
+    for way in mistyping:
+        document_id, _ = broken(collection, model, field, way)
+        assert types_of(collection, document_id, field) != types[document_id], way.name
+        restore(collection, before)
+
+
+@pytest.mark.parametrize("model", [CHATS, TASKS, LEGACY_TASKS])
+def test_every_field_can_be_changed_removed_nulled_and_mistyped(database: Database[Document], model: ReadModel) -> None:
+    collection = filled(database, model, 6)
+    expected = {"changed", "removed", "nulled"}
+    for field, ways in model.fields.items():
+        names = [way.name for way in ways]
+        assert len(names) == len(set(names)), field
+        assert expected <= set(names), field
+        assert any(name.startswith("as_") for name in names), field
+    complete = next(doc for doc in collection.find() if all(doc.get(field) is not None for field in model.fields))
+    key = str(complete[model.key])
+    for damage in (change_field, remove_field, null_field, mistype_field):
+        for field in model.fields:
+            assert damage(collection, model, key, field)[0].key == key
+            collection.replace_one({"_id": complete["_id"]}, complete)
+
+
+def test_a_version_can_be_of_equal_value_and_the_wrong_type(database: Database[Document]) -> None:
+    tasks = filled(database, TASKS, 2)
+    document = tasks.find_one({"task_id": uuid("chat 1")}) or {}
+    mistype_field(tasks, TASKS, uuid("chat 1"), "version")
+    broken = tasks.find_one({"_id": document["_id"]}) or {}
+    assert broken == document
+    assert types_of(tasks, document["_id"], "version") == "long"
+
+
+def test_a_way_that_would_change_nothing_is_refused_and_writes_nothing(database: Database[Document]) -> None:
+    tasks = filled(database, TASKS, 2)
+    before = stored(tasks)
+    with pytest.raises(DamageError):
+        null_field(tasks, TASKS, uuid("chat 1"), "due_date")
+    with pytest.raises(DamageError):
+        break_field(tasks, TASKS, uuid("chat 0"), "severity", TASKS.way("severity", "filled"))
+    assert stored(tasks) == before
+
+
+def test_a_document_that_is_not_there_cannot_be_broken(database: Database[Document]) -> None:
+    tasks = filled(database, TASKS, 2)
+    before = stored(tasks)
+    with pytest.raises(DamageError):
+        change_field(tasks, TASKS, uuid("nobody"), "title")
+    with pytest.raises(DamageError):
+        remove_document(tasks, TASKS, uuid("nobody"))
+    with pytest.raises(DamageError):
+        swap_chat_ids(tasks, uuid("chat 0"), uuid("nobody"))
+    assert stored(tasks) == before
+
+
+def test_a_removed_document_is_gone_and_the_others_stay(database: Database[Document]) -> None:
+    chats = filled(database, CHATS, 3)
+    damage = remove_document(chats, CHATS, uuid("chat 1"))
+    assert (damage.outcome, damage.key) == ("missing", uuid("chat 1"))
+    assert {doc["chat_id"] for doc in chats.find()} == {uuid("chat 0"), uuid("chat 2")}
+
+
+@pytest.mark.parametrize("model", [CHATS, TASKS])
+def test_an_orphan_looks_like_any_other_document(database: Database[Document], model: ReadModel) -> None:
+    collection = filled(database, model, 1)
+    damage = add_orphan(collection, model, uuid("nobody"))
+    assert (damage.outcome, damage.key) == ("orphan", uuid("nobody"))
+    orphan = collection.find_one({model.key: uuid("nobody")}) or {}
+    example = chat(2) if model is CHATS else task(1)
+    assert set(orphan) - {"_id"} == set(example) - {"not_ours"}
+
+
+def test_an_unwanted_task_has_the_id_of_its_chat(database: Database[Document]) -> None:
+    tasks = filled(database, TASKS, 1)
+    damage = add_unwanted_task(tasks, DISCUSSION)
+    assert (damage.outcome, damage.key) == ("unexpected", DISCUSSION)
+    assert tasks.count_documents({"task_id": DISCUSSION, "chat_id": DISCUSSION}) == 1
+
+
+def test_swapped_chat_ids_change_places_under_a_unique_index(database: Database[Document]) -> None:
+    tasks = filled(database, TASKS, 3)
+    one, other, third = (uuid(f"chat {number}") for number in range(3))
+    damages = swap_chat_ids(tasks, one, other)
+    assert {doc["task_id"]: doc["chat_id"] for doc in tasks.find()} == {one: other, other: one, third: third}
+    assert [(damage.key, damage.outcome) for damage in damages] == [(one, "different"), (other, "different")]
+
+
+def both_models(database: Database[Document]) -> tuple[Collection[Document], Collection[Document]]:
+    return filled(database, CHATS, 160), filled(database, TASKS, 160)
+
+
+def test_everything_is_damaged_once_and_nothing_twice(database: Database[Document]) -> None:
+    chats, tasks = both_models(database)
+    before = {CHATS.name: stored(chats), TASKS.name: stored(tasks)}
+    damages = damage_everything(chats, tasks, discussion_ids=[DISCUSSION])
+
+    for model, collection in ((CHATS, chats), (TASKS, tasks)):
+        mine = [damage for damage in damages if damage.model == model.name]
+        every = {(field, way.name) for field, ways in model.fields.items() for way in ways}
+        # The unique indexes allow either null or nothing once, not both.
+        assert every - {("chat_id", "nulled"), ("task_id", "nulled")} <= {(one.field, one.kind) for one in mine}
+
+        damaged = [one.key for one in mine if one.outcome in ("missing", "different")]
+        assert len(set(damaged)) == len(damaged)
+        right, now = before[model.name], stored(collection)
+        touched = {RawBSONDocument(raw)[model.key] for _id, raw in right.items() if now.get(_id) != raw}
+        assert touched == set(damaged)
+        assert len(right.keys() - now.keys()) == 1
+
+
+def test_what_damage_says_is_what_the_collections_show(database: Database[Document]) -> None:
+    chats, tasks = both_models(database)
+    right = {CHATS.name: {d["chat_id"]: d for d in chats.find()}, TASKS.name: {d["task_id"]: d for d in tasks.find()}}
+    raw_before = {CHATS.name: stored(chats), TASKS.name: stored(tasks)}
+    damages = damage_everything(chats, tasks, discussion_ids=[DISCUSSION])
+    raw_after = {CHATS.name: stored(chats), TASKS.name: stored(tasks)}
+    for damage in damages:
+        model, collection = (CHATS, chats) if damage.model == CHATS.name else (TASKS, tasks)
+        with_key = collection.count_documents({model.key: damage.key})
+        match damage.outcome:
+            case "missing":
+                assert with_key == 0
+                assert damage.key in right[model.name]
+            case "different":
+                document_id = right[model.name][damage.key]["_id"]
+                assert with_key == 1
+                assert raw_before[model.name][document_id] != raw_after[model.name][document_id]
+            case "orphan" | "unexpected":
+                assert with_key == 1
+                assert damage.key not in list(right[model.name])
+    assert {damage.outcome for damage in damages} == {"missing", "different", "orphan", "unexpected"}
+
+
+def test_the_same_seed_breaks_the_same_documents(database: Database[Document]) -> None:
+    def broken_with(seed: int) -> list[Damage]:
+        for collection in (database["chats_read_model"], database["tasks_read_model"]):
+            collection.drop()
+        return damage_everything(*both_models(database), discussion_ids=[DISCUSSION], seed=seed)
+
+    def removed(damages: list[Damage]) -> list[str]:
+        return [damage.key for damage in damages if damage.kind == "document_removed"]
+
+    first = broken_with(4)
+    assert broken_with(4) == first
+    assert removed(broken_with(5)) != removed(first)
+
+
+def test_too_few_documents_are_refused_before_anything_is_written(database: Database[Document]) -> None:
+    chats, tasks = filled(database, CHATS, 160), filled(database, TASKS, 20)
+    before = stored(chats), stored(tasks)
+    with pytest.raises(DamageError, match="tasks_read_model"):
+        damage_everything(chats, tasks, discussion_ids=[DISCUSSION])
+    assert (stored(chats), stored(tasks)) == before
+
+
+@pytest.mark.parametrize("discussion_ids", [[], [uuid("chat 3")]])
+def test_an_unwanted_task_that_cannot_be_added_is_refused_before_anything_is_written(
+    database: Database[Document], discussion_ids: list[str]
+) -> None:
+    chats, tasks = both_models(database)
+    before = stored(chats), stored(tasks)
+    with pytest.raises(DamageError):
+        damage_everything(chats, tasks, discussion_ids=discussion_ids)
+    assert (stored(chats), stored(tasks)) == before
+
+
+def test_a_way_knows_the_values_that_it_leaves_alone() -> None:
+    assert applies(TASKS.way("version", "as_int64"), 3)
+    assert not applies(TASKS.way("version", "as_int64"), Int64(3))
+    assert not applies(TASKS.way("attachments", "reordered"), [{"file_id": "a"}, {"file_id": "a"}])
+    with pytest.raises(KeyError):
+        TASKS.way("version", "sideways")

