@@ -1,4 +1,5 @@
-# Needs Python 3.11+ and make, nothing else. PYTHON names another interpreter, VENV another folder.
+# Needs Python 3.11+ and make, nothing else. PYTHON names another interpreter, VENV another folder;
+# `make demo ARGS=--no-ui` ends before the web UI.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -6,7 +7,7 @@ BIN := $(VENV)/bin
 .PHONY: demo test lint bench clean
 
 demo: $(VENV)/.installed
-	$(BIN)/readmodel demo $(if $(NO_UI),--no-ui)
+	$(BIN)/readmodel demo $(ARGS)
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest

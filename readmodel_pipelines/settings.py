@@ -15,7 +15,6 @@ from readmodel_pipelines.errors import UsageError
 TaskSource = Literal["chat", "task"]
 AllowedKind = Literal["unknown_event_type", "version_gap"]
 
-_CREDENTIALS = re.compile(r"(?<=://)[^/@]*@")
 _SECRET_OPTION = re.compile(r"(?i)([?&;](?:\w*password|authMechanismProperties)=)[^&;]*")
 
 
@@ -63,18 +62,28 @@ class Settings(BaseSettings):
     def _split(cls, value: object) -> object:
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
-    @field_validator("database", "events_collection", "chats_collection", "tasks_collection", "repair_queue_collection")
+    @field_validator("database")
     @classmethod
-    def _not_blank(cls, value: str) -> str:
+    def _database_name(cls, value: str) -> str:
+        if not value or len(value.encode()) > 63 or set(value) & set('/\\. "$*<>:|?\0'):
+            raise ValueError("a database's name has 1 to 63 bytes, no blank, dot, slash nor any of \\\"$*<>:|?")
+        return value
+
+    @field_validator("events_collection", "chats_collection", "tasks_collection", "repair_queue_collection")
+    @classmethod
+    def _collection_name(cls, value: str) -> str:
         if not value.strip() or "$" in value or "\0" in value:
-            raise ValueError("a MongoDB name is not blank and holds neither '$' nor a zero byte")
+            raise ValueError("a collection's name is not blank and holds neither '$' nor a zero byte")
         return value
 
     def shown_uri(self) -> str:
         """The connection string without credentials: the only form that may reach a log, an error or a report."""
         if self.mongodb_uri is None:
             return "embedded server"
-        return _SECRET_OPTION.sub(r"\1***", _CREDENTIALS.sub("", self.mongodb_uri.get_secret_value()))
+        # Up to the last @: a password with an unescaped / or @ is the commonest mistake in a connection string.
+        before, at, behind = self.mongodb_uri.get_secret_value().rpartition("@")
+        scheme, slashes, _ = before.partition("://")
+        return _SECRET_OPTION.sub(r"\1***", f"{scheme}{slashes}{behind}" if slashes or not at else behind)
 
 
 def load_settings() -> Settings:

@@ -55,13 +55,13 @@ class State(Protocol):
 S = TypeVar("S", bound=State)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Fold(Generic[S]):
     """How the streams of one aggregate type are folded.
 
     `stored_as` are the spellings of the aggregate type in MongoDB. `apply` has one function for each event type of
     `catalogue`; it changes the state that `start` made. Events whose type does not begin with `prefix` never count in
-    the version.
+    the version. `envelope` names what it reads from an event's top level besides id, type and version.
     """
 
     aggregate_type: str
@@ -70,6 +70,7 @@ class Fold(Generic[S]):
     catalogue: Catalogue
     start: Callable[[], S]
     apply: Mapping[str, Callable[[S, Event], None]]
+    envelope: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)

@@ -86,6 +86,15 @@ def whole(value: object, field: str) -> int:
     raise BadField(field, value, "a whole number within 64 bits")
 
 
+def is_utf8(text: str) -> bool:
+    """Whether a decoded text was valid UTF-8; what was not cannot be sent back in a query."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _time(value: object, field: str) -> int:
     if type(value) is str:
         try:

@@ -6,9 +6,11 @@ make a verification lie.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import unquote
 
 from pymongo import MongoClient
 from pymongo.database import Database
@@ -97,11 +99,10 @@ def _lost_server(error: PyMongoError) -> bool:
 
 
 def _without_secrets(error: Exception, settings: Settings) -> str:
+    """What the driver says, if no part of what stands before the last @ of the URI is in it."""
     text = str(error)
-    if settings.mongodb_uri is not None:
-        uri = settings.mongodb_uri.get_secret_value()
-        text = text.replace(uri, settings.shown_uri())
-        credentials = uri.partition("://")[2].rpartition("@")[0]
-        for secret in {credentials, *credentials.split(":")} - {""}:
-            text = text.replace(secret, "***")
-    return text
+    uri = settings.mongodb_uri.get_secret_value() if settings.mongodb_uri else ""
+    credentials = uri.rpartition("@")[0]
+    _, _, password = (credentials.partition("://")[2] or credentials).partition(":")
+    secrets = {password, unquote(password), *re.split("[:/@?#]", password)} - {""}
+    return "the driver's own words would tell the password" if any(secret in text for secret in secrets) else text

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 from pymongo.collection import Collection
+from pymongo.errors import PyMongoError
 
 from readmodel_pipelines.mongo.scan import CODEC, Document
 
@@ -50,7 +52,9 @@ class DeferredInMongo:
     def close(self) -> None:
         """Drop the collection."""
         if self._counts:
-            self._collection.drop()
+            # Without a server the next full run drops it, and what went wrong first must be told.
+            with suppress(PyMongoError):
+                self._collection.drop()
 
 
 class DeferredInMemory:

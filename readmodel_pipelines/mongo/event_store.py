@@ -9,10 +9,12 @@ import bson
 from pymongo.collection import Collection
 
 from readmodel_pipelines.events.stream import Fold, Malformed, Reason
+from readmodel_pipelines.events.values import is_utf8
 from readmodel_pipelines.mongo.scan import CODEC, Document, drain, index_on, odd_documents, string_keys
 
 _ORDER = ("aggregate_id", "version")
-_ENVELOPE = {"_id": 1, "aggregate_id": 1, "event_type": 1, "version": 1, "occurred_at": 1}
+_GROUPS = 500
+_ENVELOPE = {"_id": 1, "aggregate_id": 1, "event_type": 1, "version": 1}
 
 
 class EventStore:
@@ -61,33 +63,47 @@ class EventStore:
                 seen_arrays.add(identity)
             yield event
 
-    def contested(self, fold: Fold[Any], claim: tuple[str, str]) -> Mapping[str, Malformed]:
+    def contested(
+        self, fold: Fold[Any], claim: tuple[str, str], ids: Sequence[str] | None = None
+    ) -> Mapping[str, Malformed]:
         """Streams whose created event (type, field of its data) claims a key that another stream claims too.
 
-        Grouped on the server, on disk when it must; what comes back is the contested ones alone.
+        With `ids` only claims of these are looked at. Grouped on the server, on disk when it must; what comes back is
+        the contested ones alone. No index holds the claims: this reads every created event.
         """
-        event_type, name = claim
-        created = {**_stored_as(fold), "event_type": event_type, **string_keys("aggregate_id")}
-        key = {"$ifNull": [f"$data.{name}", ""]}
-        first_and_last = {"first": {"$min": "$aggregate_id"}, "last": {"$max": "$aggregate_id"}}
-        pipeline: list[Mapping[str, Any]] = [
-            {"$match": created},
-            {"$group": {"_id": key, **first_and_last}},
-            {"$match": {"$expr": {"$ne": ["$first", "$last"]}}},
-        ]
+        _, name = claim
+        key: Document = {"$ifNull": [f"$data.{name}", ""]}
+        claims = _claims(fold, claim)
+        events = self._collection.with_options(codec_options=CODEC)
+        wanted = claims
+        if ids is not None:
+            own = events.aggregate(
+                [{"$match": {**claims, **string_keys("aggregate_id", ids)}}, {"$project": {"key": key}}]
+            )
+            wanted = _with_key(claims, key, [event["key"] for event in own if is_utf8(event["key"])])
+        ends = {"first": {"$min": "$aggregate_id"}, "last": {"$max": "$aggregate_id"}}
+        groups = events.aggregate(
+            [
+                {"$match": wanted},
+                {"$group": {"_id": key, **ends}},
+                {"$match": {"$expr": {"$ne": ["$first", "$last"]}}},
+            ],
+            allowDiskUse=True,
+        )
         contested: dict[str, Malformed] = {}
-        for group in self._collection.aggregate(pipeline, allowDiskUse=True):
-            claimed = {**created, "$expr": {"$eq": [key, {"$literal": group["_id"]}]}}
-            for event in self._collection.find(claimed, {"aggregate_id": 1, "version": 1}):
-                other = group["last"] if event["aggregate_id"] == group["first"] else group["first"]
-                detail = f"{event['aggregate_id']} and {other} claim the same {name}"
-                malformed = Malformed(Reason.KEY_CONFLICT, detail, event.get("version"), event["_id"])
-                contested[event["aggregate_id"]] = malformed
+        while batch := groups.to_list(_GROUPS):
+            claimants = {group["_id"]: (group["first"], group["last"]) for group in batch if is_utf8(group["_id"])}
+            fields = {"aggregate_id": 1, "version": 1, "key": key}
+            for event in events.find(_with_key(claims, key, list(claimants)), fields):
+                aggregate_id, (first, last) = event["aggregate_id"], claimants[event["key"]]
+                detail = f"{aggregate_id} and {last if aggregate_id == first else first} claim the same {name}"
+                contested[aggregate_id] = Malformed(Reason.KEY_CONFLICT, detail, event.get("version"), event["_id"])
         return contested
 
     def have_events(self, fold: Fold[Any], ids: Sequence[Any]) -> list[bool]:
         """For each id, of whatever BSON type, whether any event carries it."""
-        where = {**_stored_as(fold), "aggregate_id": {"$in": list(ids)}}
+        # Not `$in`, which takes a regular expression for a pattern and refuses a document with a `$` in its names.
+        where = {**_stored_as(fold), "$or": [{"aggregate_id": {"$eq": aggregate_id}} for aggregate_id in ids]}
         found = self._collection.with_options(codec_options=CODEC).find(where, {"_id": 0, "aggregate_id": 1})
         carried = {bson.encode({"id": event.get("aggregate_id")}) for event in found}
         return [bson.encode({"id": aggregate_id}) in carried for aggregate_id in ids]
@@ -97,7 +113,25 @@ def _stored_as(fold: Fold[Any]) -> Document:
     return {"aggregate_type": {"$in": list(fold.stored_as)}}
 
 
+def _claims(fold: Fold[Any], claim: tuple[str, str]) -> Document:
+    event_type, name = claim
+    # What is broken says so by itself, and claims nothing.
+    sound = [
+        {"$eq": [{"$type": "$data"}, "object"]},
+        {"$in": [{"$type": f"$data.{name}"}, ["string", "null", "missing", "undefined"]]},
+    ]
+    return {
+        **_stored_as(fold),
+        "event_type": event_type,
+        **string_keys("aggregate_id"),
+        "$expr": {"$and": sound},
+    }
+
+
+def _with_key(claims: Document, key: Document, keys: Sequence[str]) -> Document:
+    return {"$and": [claims, {"$expr": {"$in": [key, {"$literal": list(keys)}]}}]}
+
+
 def _fields_of(fold: Fold[Any]) -> Document:
     own = {name for names in fold.catalogue.values() for name in names}
-    # Without the `_id` of `data`, which does not exist, an empty list of fields would drop `data` as a whole.
-    return {**_ENVELOPE, **dict.fromkeys((f"data.{name}" for name in sorted(own)), 1)}
+    return dict.fromkeys((*_ENVELOPE, *fold.envelope, *(f"data.{name}" for name in sorted(own))), 1)

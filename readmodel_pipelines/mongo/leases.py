@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -65,7 +66,7 @@ class _Lease:
         self._seconds = seconds
         self._holder = holder
         self._nonce = uuid.uuid4().hex
-        self._lost = False
+        self._ours_until = 0.0
 
     def acquire(self) -> None:
         free: Any = {"$lte": [{"$ifNull": ["$expires_at", datetime.fromtimestamp(0, UTC)]}, "$$NOW"]}
@@ -77,6 +78,7 @@ class _Lease:
             "expires_at": self._expiry(),
         }
         take = {name: {"$cond": [free, value, f"${name}"]} for name, value in ours.items()}
+        asked = time.monotonic()
         lease = self._collection.find_one_and_update(
             {"_id": self._id}, [{"$set": take}], upsert=True, return_document=ReturnDocument.AFTER
         )
@@ -87,17 +89,16 @@ class _Lease:
                 hint=f"Wait until it is done. If it died, its lease ends by itself at {_utc(held.get('expires_at'))}.",
             )
 
+        self._ours_until = asked + self._seconds
+
     def keep(self, stop: threading.Event) -> None:
         while not stop.wait(self._seconds / _RENEWALS_PER_LIFE):
-            try:
-                self._lost = not self._renew()
-            except PyMongoError:
-                # The next renewal may come through in time; if none does, the lease is taken over and the next one
-                # that comes through finds that out.
-                continue
+            # The next renewal may come through in time; `check` goes by the last one that did.
+            with suppress(PyMongoError):
+                self._renew()
 
     def check(self) -> None:
-        if self._lost:
+        if time.monotonic() > self._ours_until and not self._renew():
             raise LeaseLost(
                 f"The lease on {self._read_model} ran out and somebody else took it over; nothing more was written.",
                 hint="See who rebuilds it now, and run it again afterwards if it is still needed.",
@@ -110,8 +111,11 @@ class _Lease:
             self._collection.update_one(ours, [{"$set": {"expires_at": "$$NOW"}}])
 
     def _renew(self) -> bool:
+        asked = time.monotonic()
         ours = {"_id": self._id, "nonce": self._nonce}
-        return self._collection.update_one(ours, [{"$set": {"expires_at": self._expiry()}}]).matched_count == 1
+        renewed = self._collection.update_one(ours, [{"$set": {"expires_at": self._expiry()}}]).matched_count == 1
+        self._ours_until = asked + self._seconds if renewed else 0.0
+        return renewed
 
     def _expiry(self) -> dict[str, Any]:
         return {"$add": ["$$NOW", int(self._seconds * 1000)]}

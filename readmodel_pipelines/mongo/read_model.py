@@ -24,6 +24,7 @@ from readmodel_pipelines.reconcile.ports import Change, Written
 
 _DUPLICATE_KEY = 11000
 _NO_TRANSACTIONS = 20
+_LARGEST_STATEMENT = 15 * 1024 * 1024
 
 Write = InsertOne[Document] | UpdateOne | DeleteOne
 
@@ -58,38 +59,34 @@ class ReadModelCollection:
             if not isinstance(document.get(self._key), str):
                 yield document
 
-    def holders(self, changes: Sequence[Change]) -> list[tuple[Any, Document]]:
-        """(key of a change, another document that holds a unique key which the change wants)."""
-        held: list[tuple[Any, Document]] = []
-        for name in (self._key, *self._projection.unique):
-            wanted: dict[Any, list[Any]] = {}
-            for change in changes:
-                if change.expected is not None:
-                    wanted.setdefault(change.expected[name], []).append(change.key)
-            if not wanted:
-                continue
+    def holders(self, changes: Sequence[Change]) -> list[tuple[Change, Document]]:
+        """(a change, another document that holds a key which the change wants and an index keeps unique)."""
+        held: list[tuple[Change, Document]] = []
+        wanting = [change for change in changes if change.expected is not None]
+        for name in self._unique_fields() if wanting else ():
+            wanted: dict[Any, list[Change]] = {}
+            for change in wanting:
+                wanted.setdefault((change.expected or {})[name], []).append(change)
             for document in self._collection.find({name: {"$in": list(wanted)}}, self._fields):
                 value = document.get(name)
-                for item in value if isinstance(value, list) else [value]:
-                    keys = wanted.get(item, ()) if isinstance(item, str) else ()
-                    held += [(key, document) for key in keys if document.get(self._key) != key]
+                texts = [item for item in (value if isinstance(value, list) else [value]) if isinstance(item, str)]
+                wanting_it = [change for text in texts for change in wanted.get(text, ())]
+                held += [(change, document) for change in wanting_it if not _is_own(change, document)]
         return held
+
+    def _unique_fields(self) -> list[str]:
+        names = (self._key, *self._projection.unique)
+        unique = [list(index["key"]) for index in self._collection.list_indexes() if index.get("unique")]
+        return [name for name in names if [name] in unique]
 
     def write(self, changes: Sequence[Change]) -> Written:
         """Write in one unordered batch, each change conditionally."""
-        try:
-            return self._write_batch(changes)
-        except (DocumentTooLarge, InvalidDocument, UnicodeEncodeError):
-            written = Written()
-            for change in changes:
-                _add(written, self._write_alone(change))
-            return written
-
-    def _write_alone(self, change: Change) -> Written:
-        try:
-            return self._write_batch([change])
-        except (DocumentTooLarge, InvalidDocument, UnicodeEncodeError):
-            return self.swap([change])
+        batch = [change for change in changes if _fits_a_filter(change)]
+        written = self._write_batch(batch) if batch else Written()
+        for change in changes:
+            if not _fits_a_filter(change):
+                _add(written, self.swap([change]))
+        return written
 
     def _write_batch(self, changes: Sequence[Change]) -> Written:
         written = Written()
@@ -109,9 +106,7 @@ class ReadModelCollection:
         )
         failed = {error["index"]: error for error in errors}
         self._sort_out_errors(changes, failed, written)
-        done = [
-            change for position, change in enumerate(changes) if position not in failed and change.actual is not None
-        ]
+        done = [change for place, change in enumerate(changes) if place not in failed and change.actual is not None]
         lost = len(done) - written.replaced - written.deleted
         if lost:
             written.superseded += lost
@@ -144,28 +139,28 @@ class ReadModelCollection:
         return condition
 
     def _sort_out_errors(self, changes: Sequence[Change], failed: dict[int, Any], written: Written) -> None:
-        raced: list[str] = []
+        raced: dict[str, Change] = {}
         for position, error in failed.items():
             key = changes[position].key
             if error["code"] != _DUPLICATE_KEY:
                 written.refused.append((key, Why.WRITE_REFUSED, str(error.get("errmsg", ""))[:300]))
             elif changes[position].actual is None and list(error.get("keyPattern", {})) == [self._key]:
-                raced.append(key)
+                raced[key] = changes[position]
             else:
                 written.conflicts.append(key)
         if raced:
             there = {document[self._key] for document in self.read(sorted(raced))}
             written.superseded += len(there)
-            written.again += sorted(there)
+            written.again += [change for key, change in raced.items() if key in there]
             # Held by a document whose key is an array, or inserted and gone again.
             written.conflicts += [key for key in raced if key not in there]
 
-    def _changed_by_others(self, done: Sequence[Change]) -> list[Any]:
-        """Keys of the changes whose document is not what we wrote: the bulk result tells how many, not which."""
+    def _changed_by_others(self, done: Sequence[Change]) -> list[Change]:
+        """The changes whose document is not what we wrote: the bulk result tells how many, not which."""
         ids = [change.actual["_id"] for change in done if change.actual]
         found = self._collection.find({"_id": {"$in": ids}}, self._fields)
         stored = {_identity(document): document for document in found}
-        return [change.key for change in done if not _is_done(change, stored.get(_identity(change.actual or {})))]
+        return [change for change in done if not _is_done(change, stored.get(_identity(change.actual or {})))]
 
     def swap(self, changes: Sequence[Change]) -> Written:
         """Write all or nothing in a transaction, deleting first, so that documents can exchange unique keys."""
@@ -175,14 +170,17 @@ class ReadModelCollection:
                 with session.start_transaction():
                     return self._swap_within(session, changes)
             except _Superseded:
-                return Written(superseded=1, again=keys)
+                return Written(superseded=1, again=list(changes))
             except (DocumentTooLarge, InvalidDocument, UnicodeEncodeError) as error:
-                return Written(refused=[(key, Why.WRITE_REFUSED, str(error)[:300]) for key in keys])
+                return _refused(keys, str(error))
             except OperationFailure as error:
                 if error.has_error_label("TransientTransactionError"):
-                    return Written(superseded=1, again=keys)
-                if _is_duplicate(error):
-                    return Written(conflicts=keys)
+                    return Written(superseded=1, again=list(changes))
+                if isinstance(error, BulkWriteError):
+                    first = error.details["writeErrors"][0]
+                    if first["code"] == _DUPLICATE_KEY:
+                        return Written(conflicts=keys)
+                    return _refused(keys, str(first.get("errmsg")))
                 if error.code == _NO_TRANSACTIONS:
                     detail = "documents exchange unique keys, which takes a transaction; run MongoDB as a replica set"
                     return Written(refused=[(key, Why.NEEDS_REPLICA_SET, detail) for key in keys])
@@ -225,16 +223,29 @@ def _identity(document: Document) -> bytes:
     return bson.encode({"_id": document.get("_id")})
 
 
+def _is_own(change: Change, document: Document) -> bool:
+    return change.actual is not None and same_value(change.actual["_id"], document["_id"])
+
+
 def _is_done(change: Change, stored: Document | None) -> bool:
     if change.expected is None or stored is None:
         return change.expected is None and stored is None
     return same_document(change.expected, stored)
 
 
-def _is_duplicate(error: OperationFailure) -> bool:
-    if isinstance(error, BulkWriteError):
-        return any(item["code"] == _DUPLICATE_KEY for item in error.details["writeErrors"])
-    return error.code == _DUPLICATE_KEY
+def _fits_a_filter(change: Change) -> bool:
+    """Whether one statement can hold the document as read beside the new one."""
+    if change.actual is None:
+        return True
+    try:
+        size = len(bson.encode(change.actual)) + (len(bson.encode(change.expected)) if change.expected else 0)
+    except (InvalidDocument, UnicodeEncodeError):
+        return False
+    return size < _LARGEST_STATEMENT
+
+
+def _refused(keys: Sequence[Any], why: str) -> Written:
+    return Written(refused=[(key, Why.WRITE_REFUSED, why[:300]) for key in keys])
 
 
 def _add(total: Written, part: Written) -> None:

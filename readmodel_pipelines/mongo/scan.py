@@ -1,4 +1,4 @@
-"""Reading much of a collection at once: in key order, in raw batches, without a round trip per document.
+"""Reading much of a collection at once: in key order, in batches, without a round trip per document.
 
 Keys are split by BSON type as the join wants it: `string_keys` is the filter for the merge join, `odd_documents` finds
 all others once. An array is never a string key: MongoDB would match it by its elements, twice or inside other streams.
@@ -7,11 +7,9 @@ all others once. An array is never a string key: MongoDB would match it by its e
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
-import bson
 from bson.codec_options import CodecOptions, DatetimeConversion
-from bson.max_key import MaxKey
 from bson.min_key import MinKey
 from pymongo.collection import Collection
 from pymongo.cursor import CursorType
@@ -53,7 +51,7 @@ def drain(
     Without an index MongoDB sorts, on disk when it must.
     """
     mongos = collection.database.client.is_mongos
-    cursor = collection.find_raw_batches(
+    cursor = collection.with_options(codec_options=CODEC).find(
         where,
         fields,
         sort=[(field, 1) for field in sort],
@@ -64,9 +62,8 @@ def drain(
         cursor_type=CursorType.NON_TAILABLE if mongos else CursorType.EXHAUST,
     )
     try:
-        for batch in cursor:
-            # The driver's stubs promise documents here; a raw cursor yields bytes.
-            yield bson.decode_all(cast(bytes, batch), CODEC)
+        while batch := cursor.to_list(BATCH_DOCUMENTS):
+            yield batch
     finally:
         cursor.close()
 
@@ -86,21 +83,22 @@ def odd_documents(
         no_string = {"$expr": {"$ne": [{"$type": f"${key}"}, "string"]}}
         yield from decoded.find({**where, **no_string}, fields, sort=[(field, 1) for field in index_fields])
         return
-    for low, high in ((MinKey(), ""), ({}, MaxKey())):
-        cursor = decoded.find({**where, key: _NO_ARRAY}, fields, hint=index)
-        yield from cursor.min(_bound(index_fields, low)).max(_bound(index_fields, high))
+    no_array = {**where, key: _NO_ARRAY}
+    yield from decoded.find(no_array, fields, hint=index).max(_bound(index_fields, ""))
+    yield from decoded.find(no_array, fields, hint=index).min(_bound(index_fields, {}))
     if _holds_arrays(collection, key, index):
         yield from decoded.find({**where, key: {"$type": "array"}}, fields)
 
 
 def _bound(index_fields: Sequence[str], value: Any) -> list[tuple[str, Any]]:
-    rest = MaxKey() if isinstance(value, MaxKey) else MinKey()
-    return [(field, value if position == 0 else rest) for position, field in enumerate(index_fields)]
+    return [(field, value if position == 0 else MinKey()) for position, field in enumerate(index_fields)]
 
 
 def _holds_arrays(collection: Collection[Document], key: str, index: str) -> bool:
-    plan = collection.find({key: {"$gte": MinKey()}}, hint=index).explain()
-    return _mentions(plan.get("queryPlanner", plan), "isMultiKey")
+    find = {"find": collection.name, "filter": {key: {"$gte": MinKey()}}, "hint": index}
+    # `Cursor.explain` would run the query to the end.
+    plan = collection.database.command("explain", find, verbosity="queryPlanner")
+    return _mentions(plan["queryPlanner"], "isMultiKey")
 
 
 def _mentions(plan: Any, flag: str) -> bool:

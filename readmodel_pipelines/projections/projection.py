@@ -15,7 +15,7 @@ from readmodel_pipelines.events.stream import Fold
 Document = dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Projection:
     """One read model.
 

@@ -20,8 +20,8 @@ from readmodel_pipelines.projections.projection import Document, Projection
 
 # What the application's language calls white space; Python's own idea of it also takes \x1c to \x1f.
 _SPACE = (
-    "\\t\\n\\v\\f\\r \\x85\\xa0\\u1680\\u2000\\u2001\\u2002\\u2003\\u2004\\u2005\\u2006"
-    "\\u2007\\u2008\\u2009\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000"
+    "\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006"
+    "\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000"
 )
 
 _TASK_STATUS = {
@@ -162,6 +162,7 @@ TASK_FOLD: Fold[Task] = Fold(
     catalogue=TASK_EVENTS,
     start=Task,
     apply=_APPLY,
+    envelope=("occurred_at",),
 )
 
 

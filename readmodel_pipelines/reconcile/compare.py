@@ -31,7 +31,8 @@ def same_value(one: object, other: object) -> bool:
         return len(one) == len(other) and all(map(same_value, one, other))  # type: ignore[arg-type, call-overload]
     if kind is dict:
         return one.keys() == other.keys() and all(same_value(one[name], other[name]) for name in one)  # type: ignore[attr-defined, index]
-    return bool(one == other)
+    # NaN is the same as NaN here: it is a stored value, not the result of a calculation.
+    return bool(one == other) or (kind is float and one != one and other != other)
 
 
 def same_document(expected: Document, actual: Document) -> bool:

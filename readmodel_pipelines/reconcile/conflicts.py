@@ -52,28 +52,31 @@ def untangle(
     `free_up` gives, for documents that hold such a key, the changes that would make them give it up; none for those
     that stay.
     """
-    changes: dict[Any, Change] = {_name(change.key): change for change in stuck}
-    holders: dict[Any, list[Any]] = {}
-    labels: dict[Any, Any] = {}
-    looked_at: set[Any] = set(changes)
+    changes = {_node(change): change for change in stuck}
+    asked_for = set(changes)
+    looked_at = set(changes)
+    holders: dict[str, list[str]] = {}
+    key_of: dict[str, Any] = {}
     frontier = list(stuck)
     while frontier and len(changes) <= _LARGEST_TANGLE:
         unknown: list[Document] = []
-        for key, document in model.holders(frontier):
-            holder = _name(document.get(key_field))
-            holders.setdefault(_name(key), []).append(holder)
-            labels[holder] = document.get(key_field)
+        for change, document in model.holders(frontier):
+            holder = repr(document["_id"])
+            holders.setdefault(_node(change), []).append(holder)
+            key_of[holder] = document.get(key_field)
             if holder not in looked_at:
                 looked_at.add(holder)
                 unknown.append(document)
-        frontier = free_up(unknown) if unknown else []
-        changes |= {_name(change.key): change for change in frontier}
+        frontier = [change for change in free_up(unknown) if _node(change) not in changes] if unknown else []
+        changes |= {_node(change): change for change in frontier}
+        looked_at |= changes.keys()
     blocked = blocked_by(holders, changes)
     return Tangle(
-        movable=[change for name, change in changes.items() if name not in blocked],
-        blocked={changes[name].key: labels[holder] for name, holder in blocked.items() if changes[name] in stuck},
+        movable=[change for node, change in changes.items() if node not in blocked],
+        blocked={changes[node].key: key_of[holder] for node, holder in blocked.items() if node in asked_for},
     )
 
 
-def _name(key: Any) -> Any:
-    return key if isinstance(key, str) else repr(key)
+def _node(change: Change) -> str:
+    """A change is known by the document that it changes: without unique indexes two can have one key."""
+    return f"new {change.key}" if change.actual is None else repr(change.actual["_id"])

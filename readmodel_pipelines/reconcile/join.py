@@ -1,7 +1,7 @@
 """The merge join: folded streams and stored documents, both in order of the aggregate id, meet one by one.
 
-Keys and ids are strings on both sides, in the order of their bytes, which is also Python's. Neither side is held:
-each moves on as the other does.
+Keys and ids are strings on both sides, in the order of their bytes. Neither side is held: each moves on as the other
+does.
 """
 
 from __future__ import annotations
@@ -50,11 +50,14 @@ class MergeJoin:
     def meet(self, stream: Stream[Any]) -> None:
         """Compare one stream, whose id lies behind every earlier one's, with its document."""
         aggregate_id = stream.aggregate_id
-        while self._key is not None and self._key < aggregate_id:
+        place = _place(aggregate_id)
+        while self._key_place is not None and self._key_place < place:
             self._leave_behind()
         self._counts.checked += 1
         self._met = aggregate_id
-        result = self._contested.get(aggregate_id, stream.result) if self._contested else stream.result
+        result = stream.result
+        if self._contested and not isinstance(result, Malformed):
+            result = self._contested.get(aggregate_id, result)
         actual = None
         if self._key == aggregate_id:
             actual = self._actual
@@ -76,7 +79,7 @@ class MergeJoin:
 
     def finish(self) -> None:
         """Everything that is left in the read model lies behind the last stream."""
-        while self._key is not None:
+        while self._key_place is not None:
             self._leave_behind()
 
     def _differ(self, aggregate_id: str, expected: Document, actual: Document | None) -> None:
@@ -101,6 +104,12 @@ class MergeJoin:
     def _move_on(self) -> None:
         self._actual: Document | None = next(self._documents, None)
         self._key: str | None = None if self._actual is None else self._actual[self._key_field]
+        self._key_place = None if self._key is None else _place(self._key)
+
+
+def _place(key: str) -> bytes:
+    # Python orders texts as MongoDB does, but not the bytes that are no UTF-8, which are decoded to surrogates.
+    return key.encode("utf-8", "surrogateescape")
 
 
 def unstorable(document: Document) -> Malformed | None:

@@ -22,8 +22,13 @@ class EventStore(Protocol):
     def odd_streams(self, fold: Fold[Any]) -> Iterator[Event]:
         """The first event of every stream whose id is not a string."""
 
-    def contested(self, fold: Fold[Any], claim: tuple[str, str]) -> Mapping[str, Malformed]:
-        """Streams whose created event (type, field of its data) claims a key that another stream claims too."""
+    def contested(
+        self, fold: Fold[Any], claim: tuple[str, str], ids: Sequence[str] | None = None
+    ) -> Mapping[str, Malformed]:
+        """Streams whose created event (type, field of its data) claims a key that another stream claims too.
+
+        With `ids` only claims of these are looked at.
+        """
 
     def have_events(self, fold: Fold[Any], ids: Sequence[Any]) -> list[bool]:
         """For each id, of whatever BSON type, whether any event carries it."""
@@ -45,15 +50,15 @@ class Change:
 class Written:
     """What became of a batch of changes.
 
-    `again` are keys whose document another writer changed between our read and our write; `superseded` says how many
-    writes that cost. `conflicts` are keys that a unique index kept out; `refused` has (key, reason, detail).
+    `again` are changes whose document another writer changed between our read and our write; `superseded` says how
+    many writes that cost. `conflicts` are keys that a unique index kept out; `refused` has (key, reason, detail).
     """
 
     inserted: int = 0
     replaced: int = 0
     deleted: int = 0
     superseded: int = 0
-    again: list[Any] = field(default_factory=list)
+    again: list[Change] = field(default_factory=list)
     conflicts: list[Any] = field(default_factory=list)
     refused: list[tuple[Any, str, str]] = field(default_factory=list)
 
@@ -70,8 +75,8 @@ class ReadModel(Protocol):
     def odd_documents_with(self, document_ids: Sequence[Any]) -> Iterator[Document]:
         """Those of `odd_documents` that have these `_id`s."""
 
-    def holders(self, changes: Sequence[Change]) -> list[tuple[Any, Document]]:
-        """(key of a change, another document that holds a unique key which the change wants)."""
+    def holders(self, changes: Sequence[Change]) -> list[tuple[Change, Document]]:
+        """(a change, another document that holds a key which the change wants and an index keeps unique)."""
 
     def write(self, changes: Sequence[Change]) -> Written:
         """Write in one unordered batch, each change conditionally."""

@@ -26,7 +26,10 @@ class Sink(Protocol):
         """One aggregate that is not `same`."""
 
     def finish(self) -> None:
-        """The pass is over."""
+        """The pass is over: do what waited for its end."""
+
+    def close(self) -> None:
+        """Whether the pass came to its end or not: let go of what is held."""
 
 
 def _nowhere(verdict: Verdict) -> None:

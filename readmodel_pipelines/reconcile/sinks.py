@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from readmodel_pipelines.events.stream import Reason
+from readmodel_pipelines.events.values import is_utf8
 from readmodel_pipelines.projections.projection import Document
 from readmodel_pipelines.reconcile.conflicts import untangle
 from readmodel_pipelines.reconcile.outcome import Outcome, Verdict, Why
@@ -26,6 +27,8 @@ _DELETE = "delete"
 _DELETE_ODD = "delete_odd"
 _CONFLICT = "conflict"
 
+_NO_UTF8 = (Why.ODD_KEY, "its key is no valid UTF-8, so that no query can name it; delete it by hand")
+
 _WANTS_WRITE = (Outcome.MISSING, Outcome.DIFFERENT)
 
 
@@ -37,6 +40,9 @@ class Report:
 
     def finish(self) -> None:
         """Nothing is left to do."""
+
+    def close(self) -> None:
+        """Nothing was held."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +105,8 @@ class InPlace:
             return
         if verdict.outcome in _WANTS_WRITE or self._may_delete:
             self._changes.append(_change(verdict))
+        elif not _can_be_asked_for(verdict.aggregate_id):
+            self._summary.fail(self._projection.read_model, verdict.aggregate_id, *_NO_UTF8)
         elif verdict.reason == Why.ODD_KEY and verdict.actual is not None:
             self._deferred.add(_DELETE_ODD, [verdict.actual["_id"]])
         else:
@@ -113,11 +121,28 @@ class InPlace:
             self._delete(self._limit)
         for keys in self._deferred.batches(_CONFLICT):
             self._write(self._compare_again(keys), on_conflict=self._settle)
+
+    def close(self) -> None:
+        """Forget what was put off."""
         self._deferred.close()
 
     def _flush(self) -> None:
         changes, self._changes = self._changes, []
+        if self._limit:
+            changes = self._not_newer_than_events(changes)
         self._write(changes, on_conflict=lambda stuck: self._deferred.add(_CONFLICT, [item.key for item in stuck]))
+
+    def _not_newer_than_events(self, changes: Sequence[Change]) -> list[Change]:
+        """Compare again what would be replaced.
+
+        In a full pass both sides are read ahead, so that a document may have been read after its events; replacing it
+        would put an older state over a newer one, and the condition of the write would hold.
+        """
+        inserts = [change for change in changes if change.actual is None]
+        replaced = [change.key for change in changes if change.actual is not None]
+        again = self._compare_again(replaced)
+        self._counts.superseded += len(set(replaced) - {change.key for change in again})
+        return inserts + again
 
     def _write(self, changes: Sequence[Change], on_conflict: Callable[[list[Change]], None]) -> None:
         for attempt in range(ATTEMPTS):
@@ -132,7 +157,7 @@ class InPlace:
             if not written.again:
                 return
             self._pause(attempt)
-            changes = self._compare_again(written.again)
+            changes = self._look_again(written.again)
         self._fail(changes)
 
     def _compare_again(self, keys: Sequence[Any]) -> list[Change]:
@@ -147,6 +172,12 @@ class InPlace:
             else:
                 self._deferred.add(_DELETE, [verdict.aggregate_id])
         return changes
+
+    def _look_again(self, changes: Sequence[Change]) -> list[Change]:
+        keys = [change.key for change in changes if isinstance(change.key, str)]
+        odd = [change.actual["_id"] for change in changes if change.actual and not isinstance(change.key, str)]
+        orphans = self._odd_orphans(self._model.odd_documents_with(odd)) if odd else ()
+        return self._compare_again(keys) + [_change(verdict) for verdict in orphans]
 
     def _count(self, written: Written) -> None:
         self._counts.inserted += written.inserted
@@ -179,7 +210,11 @@ class InPlace:
             return
         self._may_delete = True
         for keys in self._deferred.batches(_DELETE):
-            self._write(self._compare_again(keys), on_conflict=self._settle)
+            changes = self._compare_again(keys)
+            deleted = {change.key for change in changes if change.expected is None}
+            # A duplicate goes here; the document that it duplicates went, or waits, as what it is.
+            changes = [change for change in changes if change.expected is None or change.key not in deleted]
+            self._write(changes, on_conflict=self._settle)
         for ids in self._deferred.batches(_DELETE_ODD):
             orphans = self._odd_orphans(self._model.odd_documents_with(ids))
             self._write([_change(verdict) for verdict in orphans], on_conflict=self._settle)
@@ -197,11 +232,13 @@ class InPlace:
                 return
             self._still_ours()
             written = self._model.swap(tangle.movable)
+            # Those that were only in the way have a verdict of their own, and are written or given up by it.
+            written.refused = [item for item in written.refused if item[0] in {change.key for change in stuck}]
             self._count(written)
             if not (written.again or written.conflicts):
                 return
             self._pause(attempt)
-            stuck = [c for c in self._compare_again([change.key for change in tangle.movable]) if c.expected]
+            stuck = [change for change in self._look_again(tangle.movable) if change.expected]
             if not stuck:
                 return
         self._fail(stuck)
@@ -235,6 +272,8 @@ class DryRun:
             self._wanted.append(_change(verdict))
             if len(self._wanted) >= BATCH:
                 self._predict()
+        elif not _can_be_asked_for(verdict.aggregate_id):
+            self._summary.fail(self._projection.read_model, verdict.aggregate_id, *_NO_UTF8)
         elif verdict.outcome is not Outcome.MALFORMED:
             self._deletions += 1
 
@@ -251,10 +290,13 @@ class DryRun:
         self._counts.replaced -= waiting.replaced
         self._counts.failed += self._deletions + waiting.inserted + waiting.replaced
 
+    def close(self) -> None:
+        """Nothing was held but memory."""
+
     def _predict(self) -> None:
         """Everything wanted is written, unless a document that will stay holds its unique key."""
         wanted, self._wanted = self._wanted, []
-        held = {key for key, _ in self._model.holders(wanted)} if wanted else set()
+        held = {change.key for change, _ in self._model.holders(wanted)}
         stuck = [change for change in wanted if change.key in held]
         blocked: dict[Any, Any] = {}
         if stuck:
@@ -310,6 +352,10 @@ class Neighbours:
         if isinstance(holder, str) and not self._again([holder]):
             return Reason.KEY_CONFLICT, f"{key} and {holder} claim the same unique key"
         return Why.KEY_HELD, f"its unique key is held by the document of {holder}, which this run may not change"
+
+
+def _can_be_asked_for(key: Any) -> bool:
+    return not isinstance(key, str) or is_utf8(key)
 
 
 def _change(verdict: Verdict) -> Change:

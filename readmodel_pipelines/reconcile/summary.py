@@ -113,7 +113,7 @@ class Summary:
         if len(self.findings) < self.max_findings:
             finding = _finding(read_model, verdict)
             self.findings.append(finding)
-            self._by_aggregate[read_model, repr(verdict.aggregate_id)] = finding
+            self._by_aggregate.setdefault((read_model, repr(verdict.aggregate_id)), finding)
 
     def fail(self, read_model: str, aggregate_id: Any, reason: str, detail: str = "") -> None:
         """Count an aggregate that the run could not do, and write the reason on its finding."""

@@ -1,0 +1,154 @@
+"""Loading documents: gzipped Extended JSON, a document a line, into the collections that the settings name.
+
+Documents pass through in batches, so a file may be larger than memory. What the database holds already (same `_id` or
+unique key) is left as it is and counted, so a load that was interrupted is simply run again.
+"""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import bson
+from bson import json_util
+from bson.codec_options import DatetimeConversion
+from bson.errors import BSONError
+from bson.raw_bson import RawBSONDocument
+from pymongo.collection import Collection
+from pymongo.database import Database
+from pymongo.errors import BulkWriteError
+
+from readmodel_pipelines.errors import ReadModelError, UsageError
+from readmodel_pipelines.mongo.indexes import ensure_indexes
+from readmodel_pipelines.mongo.scan import Document
+from readmodel_pipelines.projections.registry import projections_for
+from readmodel_pipelines.settings import Settings
+
+SUFFIX = ".jsonl.gz"
+
+# Dates as milliseconds: year 1 with an offset is outside Python's range, and inside BSON's.
+_EXTENDED_JSON = json_util.JSONOptions(
+    json_mode=json_util.JSONMode.CANONICAL, datetime_conversion=DatetimeConversion.DATETIME_MS
+)
+_BATCH_DOCUMENTS = 1_000
+_BATCH_BYTES = 16 * 2**20
+_LARGEST_DOCUMENT = 16 * 2**20
+_DUPLICATE_KEY = 11000
+
+
+@dataclass(frozen=True, slots=True)
+class LoadableFiles:
+    """The files of a folder: those to load with their collections, in order, and the names of those that are not."""
+
+    paths: dict[Path, str]
+    skipped: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What became of one file's documents."""
+
+    file: str
+    collection: str
+    inserted: int
+    present: int
+
+
+def loadable_files(folder: Path, settings: Settings) -> LoadableFiles:
+    """Find the files that `load_folder` takes.
+
+    Raises:
+        UsageError: there is no such folder, or nothing to load in it.
+    """
+    if not folder.is_dir():
+        raise UsageError(f"There is no folder {folder}.", hint="Name a folder that holds events.jsonl.gz.")
+    targets = {
+        f"events{SUFFIX}": settings.events_collection,
+        f"chats_read_model{SUFFIX}": settings.chats_collection,
+        f"tasks_read_model{SUFFIX}": settings.tasks_collection,
+        f"repair_queue{SUFFIX}": settings.repair_queue_collection,
+    }
+    paths = {folder / name: collection for name, collection in targets.items() if (folder / name).is_file()}
+    if not paths:
+        raise UsageError(f"There is nothing to load in {folder}.", hint=f"It takes {', '.join(targets)}.")
+    return LoadableFiles(paths, tuple(sorted({path.name for path in folder.glob(f"*{SUFFIX}")} - targets.keys())))
+
+
+def load_folder(database: Database[Document], settings: Settings, files: LoadableFiles) -> Iterator[Loaded]:
+    """Make the indexes, then load one file after the other; yields after each.
+
+    Raises:
+        UsageError: a file cannot be read or a line holds no document. The lines before it may be loaded.
+        ReadModelError: MongoDB refuses a document, or an index cannot be made.
+    """
+    ensure_indexes(database, settings, projections_for(settings.task_source))
+    for path, collection in files.paths.items():
+        inserted = present = 0
+        for batch in _batches(path):
+            there = _insert(database[collection], batch, path)
+            inserted += len(batch) - there
+            present += there
+        yield Loaded(path.name, collection, inserted, present)
+
+
+def _insert(collection: Collection[Document], batch: list[RawBSONDocument], path: Path) -> int:
+    """Insert what is not there yet; gives how many were."""
+    try:
+        collection.insert_many(batch, ordered=False)
+    except BulkWriteError as error:
+        refused = error.details["writeErrors"]
+        other = next((item for item in refused if item["code"] != _DUPLICATE_KEY), None)
+        if other is not None or error.details["writeConcernErrors"]:
+            why = other["errmsg"] if other else error.details["writeConcernErrors"][0]["errmsg"]
+            raise ReadModelError(
+                f"{path.name}: MongoDB refuses to store into {collection.full_name}: {why[:300]}",
+                hint="Mend what it says and load again; what is there already is left as it is.",
+            ) from None
+        return len(refused)
+    return 0
+
+
+def _batches(path: Path) -> Iterator[list[RawBSONDocument]]:
+    batch: list[RawBSONDocument] = []
+    size = 0
+    for document in _documents(path):
+        batch.append(document)
+        size += len(document.raw)
+        if len(batch) == _BATCH_DOCUMENTS or size >= _BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _documents(path: Path) -> Iterator[RawBSONDocument]:
+    number = 0
+    try:
+        with gzip.open(path) as lines:
+            for number, line in enumerate(lines, 1):
+                if line.strip():
+                    yield _document(line, path, number)
+    except (OSError, EOFError, zlib.error) as error:
+        raise UsageError(
+            f"{path} cannot be read on from line {number + 1}: {error}.", hint="It must be a whole gzip file."
+        ) from None
+
+
+def _document(line: bytes, path: Path, number: int) -> RawBSONDocument:
+    # Encoded here and not by the driver, which could not say which line it is that BSON has no place for.
+    try:
+        document = json_util.loads(line.decode(), json_options=_EXTENDED_JSON)
+        if not isinstance(document, dict):
+            raise TypeError(f"a {type(document).__name__} is no document")
+        encoded = bson.encode(document)
+        if len(encoded) > _LARGEST_DOCUMENT:
+            raise ValueError(f"{len(encoded):,} bytes are more than MongoDB stores")
+    except (ValueError, TypeError, LookupError, ArithmeticError, RecursionError, BSONError) as error:
+        raise UsageError(
+            f"{path}, line {number} holds no document: {str(error)[:200]}.",
+            hint="Each line is one document in Extended JSON. Mend the line and load again.",
+        ) from None
+    return RawBSONDocument(encoded)

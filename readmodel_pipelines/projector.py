@@ -1,0 +1,261 @@
+"""The projector: rebuild, dry run and verify, of one aggregate or all, for one read model or several.
+
+    with open_database(settings) as database:
+        chats = ReadModelProjector(database, settings, "chat")
+        chats.rebuild_one("6f1c…")        # one aggregate
+        chats.rebuild_all()               # every aggregate; writes only what differs
+        chats.verify_consistency("6f1c…")
+        chats.process_event(event)        # an event handler's entry
+
+Every method gives a `Summary`. One pass over a source's streams feeds every read model asked for.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack, nullcontext
+from functools import partial
+from typing import Any
+
+from pymongo.database import Database
+
+from readmodel_pipelines.errors import AggregateNotFound, UsageError, WrongAggregateType
+from readmodel_pipelines.events.stream import UUID
+from readmodel_pipelines.mongo.deferred import DeferredInMemory, DeferredInMongo
+from readmodel_pipelines.mongo.event_store import EventStore
+from readmodel_pipelines.mongo.indexes import collection_of, ensure_for_empty
+from readmodel_pipelines.mongo.leases import hold_leases
+from readmodel_pipelines.mongo.read_model import ReadModelCollection
+from readmodel_pipelines.mongo.scan import Document
+from readmodel_pipelines.projections.projection import Projection
+from readmodel_pipelines.projections.registry import by_fold, names, projections_for
+from readmodel_pipelines.reconcile.collector import calm_collector
+from readmodel_pipelines.reconcile.outcome import Verdict
+from readmodel_pipelines.reconcile.run import (
+    Lane,
+    Sink,
+    compare_again,
+    odd_orphans,
+    reconcile,
+    reconcile_odd_ids,
+)
+from readmodel_pipelines.reconcile.sinks import DeletionLimit, DryRun, InPlace, Report
+from readmodel_pipelines.reconcile.summary import DEFAULT_MAX_FINDINGS, Counts, Summary, Verb
+from readmodel_pipelines.settings import Settings
+
+Progress = Callable[[int, int], None]
+"""Told the events read so far and about how many there are, once for each batch."""
+
+
+class ReadModelProjector:
+    """Brings read models in line with their events, and says where they are not.
+
+    `read_models` are names of the registry (`chat`, `task`); none means all of them. `holder` is who a lease says
+    holds it. At most `max_findings` findings are kept; counts are always whole.
+    """
+
+    def __init__(
+        self,
+        database: Database[Document],
+        settings: Settings,
+        *read_models: str,
+        max_findings: int = DEFAULT_MAX_FINDINGS,
+        on_progress: Progress | None = None,
+        holder: str = "",
+    ) -> None:
+        self._database = database
+        self._settings = settings
+        self._projections = choose_projections(settings, read_models)
+        self._aggregate_type = read_models[0] if len(read_models) == 1 else "all"
+        self._max_findings = max_findings
+        self._on_progress = on_progress
+        self._holder = holder
+
+    def rebuild_all(self, *, dry_run: bool = False, allow_deletions: bool = False) -> Summary:
+        """Bring every document in line; writes only what differs. A dry run counts what that would be.
+
+        Raises:
+            ReadModelBusy: somebody else rebuilds one of the read models.
+            LeaseLost: this run was taken for dead and somebody else took over.
+        """
+        limit = DeletionLimit(1.0 if allow_deletions else self._settings.max_delete_share)
+        if dry_run:
+            return self._run("dry_run", None, partial(_dry_run, limit=limit))
+        collections = [collection_of(self._settings, item) for item in self._projections]
+        with hold_leases(self._database, collections, self._settings.lease_seconds, self._holder) as still_ours:
+            return self._run("rebuild", None, partial(self._in_place, still_ours=still_ours, limit=limit))
+
+    def rebuild_one(self, aggregate_id: str, *, dry_run: bool = False) -> Summary:
+        """Bring one aggregate's documents in line, deleting included.
+
+        Raises:
+            UsageError: the id is no UUID.
+            AggregateNotFound: there is neither an event nor a document.
+        """
+        ids = [_checked_id(aggregate_id)]
+        if dry_run:
+            return self._run("dry_run", ids, partial(_dry_run, limit=None))
+        return self._run("rebuild", ids, partial(self._in_place, still_ours=_always_ours, limit=None))
+
+    def process_event(self, event: Mapping[str, Any]) -> Summary:
+        """An event handler's entry: bring the document of the event's aggregate up to date with all of its events.
+
+        Raises:
+            WrongAggregateType: none of these read models is made from the event's aggregate type.
+        """
+        stored = event.get("aggregate_type")
+        if not any(stored in projection.fold.stored_as for projection in self._projections):
+            made_from = sorted({projection.fold.aggregate_type for projection in self._projections})
+            raise WrongAggregateType(
+                f"An event of aggregate type {stored!r} came to a projector of {', '.join(made_from)} streams.",
+                hint="Route events by aggregate type, or name the read model that is made from it.",
+            )
+        return self.rebuild_one(str(event.get("aggregate_id")))
+
+    def verify_all(self) -> Summary:
+        """Compare every document with its events; writes nothing."""
+        return self._run("verify", None, _report)
+
+    def verify_consistency(self, aggregate_id: str) -> Summary:
+        """Compare one aggregate's documents with its events; writes nothing.
+
+        Raises:
+            UsageError: the id is no UUID.
+            AggregateNotFound: there is neither an event nor a document.
+        """
+        return self._run("verify", [_checked_id(aggregate_id)], _report)
+
+    def _run(self, verb: Verb, ids: Sequence[str] | None, sink_for: _SinkFor) -> Summary:
+        summary = Summary(verb, self._aggregate_type, self._max_findings)
+        summary.read_models = {projection.read_model: Counts() for projection in self._projections}
+        started = time.perf_counter()
+        if verb == "rebuild":
+            for projection in self._projections:
+                collection = self._database[collection_of(self._settings, projection)]
+                summary.warnings += ensure_for_empty(collection, projection)
+        store = EventStore(self._database[self._settings.events_collection], self._progress(ids))
+        with calm_collector() if ids is None else nullcontext():
+            for group in by_fold(self._projections):
+                self._pass(store, group, ids, summary, sink_for)
+        summary.events = store.events_read
+        summary.seconds = time.perf_counter() - started
+        if ids is not None and not any(counts.checked for counts in summary.read_models.values()):
+            raise AggregateNotFound(
+                f"There is neither an event nor a document for {ids[0]}.",
+                hint="Check the id, READMODEL_DATABASE and the type: a legacy task has an id of its own.",
+            )
+        return summary
+
+    def _pass(
+        self,
+        store: EventStore,
+        projections: Sequence[Projection],
+        ids: Sequence[str] | None,
+        summary: Summary,
+        sink_for: _SinkFor,
+    ) -> None:
+        allowed = self._settings.allow_malformed
+        lanes: list[Lane] = []
+        with ExitStack() as open_sinks:
+            sinks: list[Sink] = []
+            for projection in projections:
+                collection = self._database[collection_of(self._settings, projection)]
+                counts = summary.read_models[projection.read_model]
+                lane = Lane(projection, ReadModelCollection(collection, projection), counts)
+                if projection.claims:
+                    lane.contested = store.contested(projection.fold, projection.claims, ids)
+                again = partial(compare_again, store, lane, allowed)
+                sink = sink_for(lane, summary, again, partial(odd_orphans, store, lane))
+                open_sinks.callback(sink.close)
+                lane.emit = _to(sink, summary, projection.read_model)
+                lanes.append(lane)
+                sinks.append(sink)
+            if ids is None:
+                reconcile_odd_ids(store, lanes)
+            reconcile(store, lanes, allowed, ids)
+            for sink in sinks:
+                sink.finish()
+
+    def _progress(self, ids: Sequence[str] | None) -> Callable[[int], None] | None:
+        if self._on_progress is None or ids is not None:
+            return None
+        passes = len(by_fold(self._projections))
+        total = passes * self._database[self._settings.events_collection].estimated_document_count()
+        return lambda done: self._on_progress(done, total) if self._on_progress else None
+
+    def _in_place(
+        self,
+        lane: Lane,
+        summary: Summary,
+        again: _Again,
+        orphans: _OddOrphans,
+        still_ours: Callable[[], None],
+        limit: DeletionLimit | None,
+    ) -> Sink:
+        put_off = f"readmodel_deferred_{collection_of(self._settings, lane.projection)}"
+        return InPlace(
+            lane,
+            summary,
+            DeferredInMongo(self._database[put_off]) if limit else DeferredInMemory(),
+            again=again,
+            odd_orphans=orphans,
+            pause=_pause,
+            still_ours=still_ours,
+            limit=limit,
+        )
+
+
+def choose_projections(settings: Settings, read_models: Sequence[str]) -> tuple[Projection, ...]:
+    """The projections with these names, in the registry's order; all of them when none is named.
+
+    Raises:
+        UsageError: there is no such read model.
+    """
+    known = projections_for(settings.task_source)
+    unknown = set(read_models) - set(names(known))
+    if unknown:
+        raise UsageError(
+            f"There is no read model {', '.join(sorted(unknown))!r}.", hint=f"Take one of: {', '.join(names(known))}."
+        )
+    return tuple(item for item in known if not read_models or item.name in read_models)
+
+
+_Again = Callable[[Sequence[str]], list[Verdict]]
+_OddOrphans = Callable[[Iterable[Document]], Iterable[Verdict]]
+_SinkFor = Callable[[Lane, Summary, _Again, _OddOrphans], Sink]
+
+
+def _report(lane: Lane, summary: Summary, again: _Again, orphans: _OddOrphans) -> Sink:
+    return Report()
+
+
+def _dry_run(lane: Lane, summary: Summary, again: _Again, orphans: _OddOrphans, limit: DeletionLimit | None) -> Sink:
+    return DryRun(lane, summary, again=again, odd_orphans=orphans, limit=limit)
+
+
+def _to(sink: Sink, summary: Summary, read_model: str) -> Callable[[Verdict], None]:
+    def emit(verdict: Verdict) -> None:
+        summary.note(read_model, verdict)
+        sink.take(verdict)
+
+    return emit
+
+
+def _checked_id(aggregate_id: str) -> str:
+    lowered = aggregate_id.strip().lower()
+    if not UUID.fullmatch(lowered):
+        raise UsageError(
+            f"{aggregate_id!r} is no aggregate id.", hint="An id is a UUID: 8-4-4-4-12 hexadecimal digits with hyphens."
+        )
+    return lowered
+
+
+def _always_ours() -> None:
+    """A run over one aggregate takes no lease: its writes are conditional."""
+
+
+def _pause(attempt: int) -> None:
+    if attempt:
+        time.sleep(random.uniform(0, 0.01 * 2**attempt))  # noqa: S311 - spreads writers, keeps no secret

@@ -1,0 +1,201 @@
+"""The merge join of streams and documents against a plain dictionary of both."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from bson import Int64
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from readmodel_pipelines.events.stream import Malformed, Reason, Stream
+from readmodel_pipelines.projections.chat import CHAT_FOLD
+from readmodel_pipelines.projections.projection import Document, Projection
+from readmodel_pipelines.reconcile.join import MergeJoin, unstorable
+from readmodel_pipelines.reconcile.outcome import Outcome, Verdict, Why
+from readmodel_pipelines.reconcile.summary import Counts, Summary
+
+BAD = Malformed(Reason.VERSION_GAP, "version 3 follows 1", 3, "event")
+TAKEN = Malformed(Reason.KEY_CONFLICT, "two claim one key", 1, "event")
+UNWANTED = "no document"
+
+
+def wanted(aggregate_id: str, state: Any) -> Document | None:
+    """The state is the value of the document, or says that there ought to be none."""
+    return None if state == UNWANTED else {"key": aggregate_id, "value": state}
+
+
+VALUES = Projection(
+    name="value", read_model="values", fold=CHAT_FOLD, key="key", owned=("key", "value"), document=wanted
+)
+
+
+def joined(
+    streams: list[tuple[str, Any]], documents: list[Document], contested: dict[str, Malformed] | None = None
+) -> tuple[list[Verdict], Counts]:
+    summary = Summary("verify", "value")
+    counts = summary.read_models["values"] = Counts()
+    verdicts: list[Verdict] = []
+
+    def emit(verdict: Verdict) -> None:
+        verdicts.append(verdict)
+        summary.note("values", verdict)
+
+    join = MergeJoin(VALUES, documents, counts, emit, contested or {})
+    for aggregate_id, state in streams:
+        join.meet(Stream(aggregate_id, state))
+    join.finish()
+    return verdicts, counts
+
+
+Found = tuple[str, Outcome, str | None, Document | None]
+
+
+def by_dictionary(
+    streams: list[tuple[str, Any]], documents: list[Document], contested: dict[str, Malformed]
+) -> tuple[list[Found], int]:
+    """What is found and how many are the same, an aggregate after the other, all held at once."""
+    states = dict(streams)
+    stored: dict[str, list[Document]] = {}
+    for document in documents:
+        stored.setdefault(document["key"], []).append(document)
+    found: list[Found] = []
+    same = 0
+    for key in sorted(states.keys() | stored.keys()):
+        there = stored.get(key, [])
+        if key not in states:
+            found += [(key, Outcome.ORPHAN, None, document) for document in there]
+            continue
+        first = there[0] if there else None
+        state = states[key]
+        if not isinstance(state, Malformed):
+            state = contested.get(key, state)
+        if isinstance(state, Malformed):
+            found.append((key, Outcome.MALFORMED, state.reason, first))
+            continue
+        if state == UNWANTED:
+            right = first is None
+            outcome = Outcome.UNEXPECTED
+        else:
+            right = first is not None and repr(first["value"]) == repr(state) and type(first["value"]) is type(state)
+            outcome = Outcome.MISSING if first is None else Outcome.DIFFERENT
+        same += right
+        if not right:
+            found.append((key, outcome, None, first))
+        found += [(key, Outcome.UNEXPECTED, Why.DUPLICATE_KEY, document) for document in there[1:]]
+    return found, same
+
+
+keys = st.sampled_from(["", "A", "a", "a\0", "aa", "b", "ä", "\ud7ff", "\ue000", "\uffff", "😀", "\U0010ffff"])
+states = st.sampled_from([1, 2, Int64(1), UNWANTED, BAD])
+
+
+@st.composite
+def both_sides(draw: st.DrawFn) -> tuple[list[tuple[str, Any]], list[Document], dict[str, Malformed]]:
+    streams = sorted(draw(st.dictionaries(keys, states)).items(), key=lambda item: item[0].encode())
+    stored = draw(st.lists(st.tuples(keys, st.sampled_from([1, 2, 1.0, Int64(1), True, None])), max_size=12))
+    documents = [{"_id": number, "key": key, "value": value} for number, (key, value) in enumerate(stored)]
+    contested = dict.fromkeys(draw(st.sets(keys, max_size=2)), TAKEN)
+    return streams, sorted(documents, key=lambda document: document["key"].encode()), contested
+
+
+@settings(max_examples=300)
+@given(both_sides())
+def test_the_join_finds_what_a_dictionary_finds(
+    sides: tuple[list[tuple[str, Any]], list[Document], dict[str, Malformed]],
+) -> None:
+    streams, documents, contested = sides
+    verdicts, counts = joined(streams, documents, contested)
+    found, same = by_dictionary(streams, documents, contested)
+    assert [(item.aggregate_id, item.outcome, item.reason, item.actual) for item in verdicts] == found
+    assert counts.same == same
+    assert counts.checked == counts.same + counts.discrepancies == same + len(found)
+
+
+@given(st.text(), st.text())
+@example("\uffff", "😀")
+@example("\ue000", "\U00010000")
+def test_texts_are_in_the_order_of_their_utf8_bytes(one: str, other: str) -> None:
+    assert (one < other) is (one.encode() < other.encode())
+
+
+def test_documents_of_malformed_streams_are_met_where_ids_are_not_utf8() -> None:
+    ids = [raw.decode(errors="surrogateescape") for raw in (b"\xee\x80\x80", b"\xf0", b"\xff")]
+    streams = [(key, BAD) for key in ids[1:]]
+    documents = [{"_id": key, "key": key, "value": 1} for key in ids]
+    verdicts, counts = joined(streams, documents)
+    assert [(item.aggregate_id, item.outcome) for item in verdicts] == [
+        (ids[0], Outcome.ORPHAN),
+        (ids[1], Outcome.MALFORMED),
+        (ids[2], Outcome.MALFORMED),
+    ]
+    assert counts.checked == 3
+
+
+def test_a_stream_that_wants_no_document_and_has_none_is_the_same() -> None:
+    verdicts, counts = joined([("a", UNWANTED)], [])
+    assert verdicts == []
+    assert (counts.checked, counts.same) == (1, 1)
+
+
+def test_a_verdict_has_what_a_sink_needs() -> None:
+    document = {"_id": 7, "key": "a", "value": 1}
+    assert joined([("a", 2)], [document])[0] == [Verdict("a", Outcome.DIFFERENT, {"key": "a", "value": 2}, document)]
+    assert joined([("a", 2)], [])[0] == [Verdict("a", Outcome.MISSING, {"key": "a", "value": 2}, None)]
+    assert joined([], [document])[0] == [Verdict("a", Outcome.ORPHAN, None, document)]
+    assert joined([("a", BAD)], [document])[0] == [
+        Verdict("a", Outcome.MALFORMED, None, document, Reason.VERSION_GAP, BAD)
+    ]
+
+
+def test_a_contested_stream_is_malformed_though_its_document_is_right() -> None:
+    document = {"_id": 7, "key": "a", "value": 1}
+    (verdict,), counts = joined([("a", 1)], [document], {"a": TAKEN})
+    assert (verdict.outcome, verdict.reason) == (Outcome.MALFORMED, Reason.KEY_CONFLICT)
+    assert (counts.checked, counts.malformed, counts.same) == (1, 1, 0)
+
+
+def test_a_second_document_of_a_malformed_stream_is_left_alone() -> None:
+    documents = [{"_id": number, "key": "a", "value": 1} for number in range(3)]
+    verdicts, counts = joined([("a", BAD)], documents)
+    assert [item.outcome for item in verdicts] == [Outcome.MALFORMED]
+    assert counts.checked == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [("\udcff", Reason.BAD_FIELD), (["fine", "\ud800"], Reason.BAD_FIELD), ("x" * 2**24, Reason.DOCUMENT_TOO_LARGE)],
+    ids=["not UTF-8", "not UTF-8 in a list", "over 16 MiB"],
+)
+def test_what_mongodb_cannot_hold_makes_the_stream_malformed(value: Any, reason: Reason) -> None:
+    for documents in ([], [{"_id": 7, "key": "a", "value": "old"}, {"_id": 8, "key": "a", "value": "old"}]):
+        verdicts, counts = joined([("a", value), ("b", 1)], documents)
+        assert [(item.aggregate_id, item.outcome) for item in verdicts] == [
+            ("a", Outcome.MALFORMED),
+            ("b", Outcome.MISSING),
+        ]
+        assert (verdicts[0].reason, verdicts[0].expected) == (reason, None)
+        assert verdicts[0].actual == (documents[0] if documents else None)
+        assert counts.checked == 2
+
+
+def test_room_is_kept_for_the_id_that_mongodb_adds() -> None:
+    overhead = 5 + 1 + len("value\0") + 4 + 1
+    assert unstorable({"value": "x" * (2**24 - 64 - overhead)}) is None
+    malformed = unstorable({"value": "x" * (2**24 - 63 - overhead)})
+    assert malformed is not None
+    assert malformed.reason is Reason.DOCUMENT_TOO_LARGE
+
+
+def test_neither_side_is_read_ahead_by_more_than_one() -> None:
+    read: list[str] = []
+
+    def documents() -> Any:
+        for key in "abcd":
+            read.append(key)
+            yield {"_id": key, "key": key, "value": 1}
+
+    join = MergeJoin(VALUES, documents(), Counts(), lambda verdict: None, {})
+    join.meet(Stream("a", 1))
+    assert read == ["a", "b"]

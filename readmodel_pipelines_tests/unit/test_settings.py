@@ -1,0 +1,146 @@
+"""Settings: what an environment may say, and that a connection string's secrets are never shown."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+
+from readmodel_pipelines.errors import ReadModelError, UsageError
+from readmodel_pipelines.mongo.connection import open_database
+from readmodel_pipelines.settings import Settings, load_settings
+
+NAMES = ["database", "events_collection", "chats_collection", "tasks_collection", "repair_queue_collection"]
+
+
+def test_an_empty_environment_is_the_documented_defaults() -> None:
+    settings = load_settings()
+    assert settings.mongodb_uri is None
+    assert [getattr(settings, name) for name in NAMES] == [
+        "flowra",
+        "events",
+        "chats_read_model",
+        "tasks_read_model",
+        "repair_queue",
+    ]
+    assert (settings.task_source, settings.allow_malformed) == ("chat", frozenset())
+    assert (settings.max_delete_share, settings.lease_seconds, settings.mongod) == (0.05, 60, None)
+
+
+def test_every_setting_is_read_from_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = {
+        "mongodb_uri": "mongodb://h/",
+        "database": "d",
+        "events_collection": "e",
+        "chats_collection": "chat_read_model",
+        "tasks_collection": "task_read_model",
+        "repair_queue_collection": "q",
+        "task_source": "task",
+        "allow_malformed": "version_gap",
+        "max_delete_share": "0.5",
+        "lease_seconds": "5",
+        "data_dir": "some/folder",
+        "mongod": "some/mongod",
+    }
+    assert wanted.keys() == Settings.model_fields.keys()
+    defaults = load_settings()
+    for name, value in wanted.items():
+        monkeypatch.setenv(f"READMODEL_{name.upper()}", value)
+    settings = load_settings()
+    assert [name for name in wanted if getattr(settings, name) == getattr(defaults, name)] == []
+    assert settings.mongodb_uri is not None
+    assert settings.mongodb_uri.get_secret_value() == "mongodb://h/"
+
+
+def test_an_empty_variable_is_an_unset_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("READMODEL_MONGODB_URI", "")
+    monkeypatch.setenv("READMODEL_DATABASE", "")
+    assert (load_settings().mongodb_uri, load_settings().database) == (None, "flowra")
+
+
+@pytest.mark.parametrize(
+    ("text", "kinds"),
+    [
+        ("unknown_event_type", {"unknown_event_type"}),
+        ("version_gap, unknown_event_type", {"unknown_event_type", "version_gap"}),
+        (" version_gap ,, ", {"version_gap"}),
+        (",", set()),
+    ],
+)
+def test_allowed_kinds_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch, text: str, kinds: set[str]) -> None:
+    monkeypatch.setenv("READMODEL_ALLOW_MALFORMED", text)
+    assert load_settings().allow_malformed == kinds
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ALLOW_MALFORMED", "bad_field"),
+        ("ALLOW_MALFORMED", "all"),
+        ("TASK_SOURCE", "Task"),
+        ("MAX_DELETE_SHARE", "1.1"),
+        ("MAX_DELETE_SHARE", "-0.1"),
+        ("MAX_DELETE_SHARE", "nan"),
+        ("LEASE_SECONDS", "0"),
+        ("LEASE_SECONDS", "soon"),
+        ("DATABASE", " "),
+        ("DATABASE", "a$b"),
+        ("EVENTS_COLLECTION", "a$b"),
+    ],
+)
+def test_a_value_that_cannot_be_is_a_usage_error_that_names_its_variable(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(f"READMODEL_{name}", value)
+    monkeypatch.setenv("READMODEL_MONGODB_URI", "mongodb://ann:secret@h/")
+    with pytest.raises(UsageError, match=f"READMODEL_{name}: ") as caught:
+        load_settings()
+    assert "secret" not in str(caught.value)
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize("name", ["a.b", "a b", "a/b", "a" * 64])
+def test_a_database_name_that_mongodb_cannot_have_is_refused_in_words(name: str) -> None:
+    with (
+        pytest.raises((ReadModelError, ValidationError)),
+        open_database(Settings(mongodb_uri="mongodb://127.0.0.1:1/", database=name)),
+    ):
+        raise AssertionError("it was taken")
+
+
+def test_settings_do_not_change() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        Settings().database = "other"
+
+
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        ("mongodb://h:27017/?replicaSet=rs0", "mongodb://h:27017/?replicaSet=rs0"),
+        ("mongodb://ann:secret@h,g:1/db", "mongodb://h,g:1/db"),
+        ("mongodb+srv://ann:secret@h/?w=1", "mongodb+srv://h/?w=1"),
+        ("mongodb://ann@h/", "mongodb://h/"),
+        ("mongodb://ann:s%40cret%2F@h/", "mongodb://h/"),
+        ("mongodb://h/?tlsCertificateKeyFilePassword=secret&w=1", "mongodb://h/?tlsCertificateKeyFilePassword=***&w=1"),
+        ("mongodb://h/?a=b&PROXYPASSWORD=secret;w=1", "mongodb://h/?a=b&PROXYPASSWORD=***;w=1"),
+        ("mongodb://h/?authMechanismProperties=AWS_SESSION_TOKEN:secret", "mongodb://h/?authMechanismProperties=***"),
+    ],
+)
+def test_a_connection_string_is_shown_without_its_credentials(uri: str, shown: str) -> None:
+    assert Settings(mongodb_uri=uri).shown_uri() == shown
+
+
+@pytest.mark.parametrize(
+    "uri",
+    ["mongodb://ann:sec@secret@h/", "mongodb://ann:/secret@h/", "mongodb://ann:sec/secret@h:1/db", "ann:secret@h"],
+)
+def test_a_password_that_was_not_escaped_is_not_shown_either(uri: str) -> None:
+    assert "secret" not in Settings(mongodb_uri=uri).shown_uri()
+
+
+def test_no_connection_string_means_the_embedded_server() -> None:
+    assert Settings().shown_uri() == "embedded server"
+
+
+def test_the_connection_string_is_not_in_the_representation() -> None:
+    settings = Settings(mongodb_uri="mongodb://ann:secret@h/")
+    assert "secret" not in repr(settings) + str(settings) + settings.model_dump_json()

@@ -1,0 +1,220 @@
+"""What sinks decide without a database: how much may be deleted, what waits, what is given up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, cast
+
+import pytest
+
+from readmodel_pipelines.events.stream import Malformed, Reason
+from readmodel_pipelines.projections.chat import CHATS
+from readmodel_pipelines.projections.projection import Document
+from readmodel_pipelines.reconcile.outcome import Outcome, Verdict, Why
+from readmodel_pipelines.reconcile.ports import Change, ReadModel, Written
+from readmodel_pipelines.reconcile.run import Lane
+from readmodel_pipelines.reconcile.sinks import ATTEMPTS, BATCH, DeletionLimit, DryRun, InPlace, Report
+from readmodel_pipelines.reconcile.summary import Counts, Summary
+
+MODEL = CHATS.read_model
+
+
+@pytest.mark.parametrize(
+    ("share", "deletions", "documents", "allowed"),
+    [
+        (0.05, 100, 0, True),
+        (0.05, 101, 0, False),
+        (0.05, 101, 2_000, False),
+        (0.05, 500, 10_000, True),
+        (0.05, 501, 10_000, False),
+        (0.0, 100, 10_000, True),
+        (0.0, 101, 10_000, False),
+        (1.0, 10_000, 10_000, True),
+    ],
+)
+def test_deletions_are_limited_to_a_share_but_never_below_the_floor(
+    share: float, deletions: int, documents: int, allowed: bool
+) -> None:
+    assert DeletionLimit(share).allows(deletions, documents) is allowed
+
+
+def test_a_refusal_says_how_many_and_what_to_do() -> None:
+    said = DeletionLimit(0.05).refusal(MODEL, 1_234, 10_000)
+    assert said.startswith("chats_read_model: 1,234 of about 10,000 documents would be deleted, more than 500 allowed")
+    assert "--allow-deletions" in said
+
+
+REFUSED = Change("a", {"chat_id": "a"}, {"_id": "a", "chat_id": "a", "title": "old"})
+"""A change to the document of `a` that another writer was faster than."""
+
+
+class Model:
+    """Says that every write was done, or what it is told to say; holds no documents."""
+
+    def __init__(self, *answers: Written, documents: int = 10_000) -> None:
+        self.answers = list(answers)
+        self.documents = documents
+        self.batches: list[list[Change]] = []
+
+    def write(self, changes: Sequence[Change]) -> Written:
+        self.batches.append(list(changes))
+        if self.answers:
+            return self.answers.pop(0)
+        return Written(
+            inserted=sum(1 for change in changes if change.actual is None),
+            replaced=sum(1 for change in changes if change.actual is not None and change.expected is not None),
+            deleted=sum(1 for change in changes if change.expected is None),
+        )
+
+    def holders(self, changes: Sequence[Change]) -> list[tuple[Change, Document]]:
+        return []
+
+    def count(self) -> int:
+        return self.documents
+
+
+class Waiting:
+    """Keys put off, in lists."""
+
+    def __init__(self) -> None:
+        self.keys: dict[str, list[Any]] = {}
+
+    def add(self, kind: str, keys: Sequence[Any]) -> None:
+        self.keys.setdefault(kind, []).extend(keys)
+
+    def count(self, kind: str) -> int:
+        return len(self.keys.get(kind, ()))
+
+    def batches(self, kind: str) -> Iterator[list[Any]]:
+        if self.keys.get(kind):
+            yield list(self.keys[kind])
+
+    def close(self) -> None:
+        self.keys.clear()
+
+
+def missing(key: str) -> Verdict:
+    return Verdict(key, Outcome.MISSING, {"chat_id": key})
+
+
+def different(key: str) -> Verdict:
+    return Verdict(key, Outcome.DIFFERENT, {"chat_id": key}, {"_id": key, "chat_id": key, "title": "old"})
+
+
+def orphan(key: str) -> Verdict:
+    return Verdict(key, Outcome.ORPHAN, None, {"_id": key, "chat_id": key})
+
+
+def malformed(key: str) -> Verdict:
+    return Verdict(key, Outcome.MALFORMED, None, None, Reason.BAD_DATA, Malformed(Reason.BAD_DATA, "no document"))
+
+
+class Run:
+    """A sink over a model, with the verdicts that comparing again would give."""
+
+    def __init__(self, model: Model, limit: DeletionLimit | None, *again: Verdict, dry: bool = False) -> None:
+        self.model = model
+        self.summary = Summary("rebuild", "chat")
+        self.counts = self.summary.read_models[MODEL] = Counts()
+        self.again = {verdict.aggregate_id: verdict for verdict in again}
+        self.pauses: list[int] = []
+        lane = Lane(CHATS, cast(ReadModel, model), self.counts)
+        self.sink: DryRun | InPlace
+        if dry:
+            self.sink = DryRun(lane, self.summary, again=self._again, odd_orphans=lambda found: [], limit=limit)
+        else:
+            self.sink = InPlace(
+                lane,
+                self.summary,
+                Waiting(),
+                again=self._again,
+                odd_orphans=lambda found: [],
+                pause=self.pauses.append,
+                still_ours=lambda: None,
+                limit=limit,
+            )
+
+    def _again(self, keys: Sequence[str]) -> list[Verdict]:
+        return [self.again[key] for key in keys if key in self.again]
+
+    def over(self, *verdicts: Verdict) -> Run:
+        for verdict in verdicts:
+            self.summary.note(MODEL, verdict)
+            self.sink.take(verdict)
+        self.sink.finish()
+        return self
+
+    @property
+    def written(self) -> tuple[int, int, int, int]:
+        return self.counts.inserted, self.counts.replaced, self.counts.deleted, self.counts.failed
+
+
+def test_report_does_nothing() -> None:
+    report = Report()
+    report.take(missing("a"))
+    report.finish()
+
+
+MIXED = [missing("a"), different("b"), orphan("c"), malformed("d"), missing("e")]
+
+
+@pytest.mark.parametrize("limit", [None, DeletionLimit(0.05)])
+def test_a_dry_run_predicts_what_in_place_writes_and_writes_nothing(limit: DeletionLimit | None) -> None:
+    wet, dry = Run(Model(), limit, *MIXED).over(*MIXED), Run(Model(), limit, *MIXED, dry=True).over(*MIXED)
+    assert wet.written == dry.written == (2, 1, 1, 0)
+    assert dry.model.batches == []
+    assert "d" not in {change.key for batch in wet.model.batches for change in batch}
+
+
+def test_a_full_run_deletes_last_and_only_what_is_still_unwanted() -> None:
+    run = Run(Model(), DeletionLimit(0.05), orphan("a")).over(orphan("a"), orphan("b"), missing("c"))
+    assert [[change.key for change in batch] for batch in run.model.batches] == [["c"], ["a"]]
+    assert run.written == (1, 0, 1, 0)
+
+
+def test_too_many_deletions_are_refused_together() -> None:
+    verdicts = [orphan(f"o{number}") for number in range(101)]
+    wet = Run(Model(documents=200), DeletionLimit(0.05), *verdicts).over(missing("a"), *verdicts)
+    dry = Run(Model(documents=200), DeletionLimit(0.05), *verdicts, dry=True).over(missing("a"), *verdicts)
+    assert wet.written == dry.written == (1, 0, 0, 101)
+    assert wet.summary.warnings == dry.summary.warnings != []
+    assert {finding.reason for finding in wet.summary.findings} == {None, Why.DELETIONS_REFUSED}
+
+
+def test_writes_go_in_batches() -> None:
+    run = Run(Model(), None).over(*(missing(str(number)) for number in range(2 * BATCH + 1)))
+    assert [len(batch) for batch in run.model.batches] == [BATCH, BATCH, 1]
+    assert run.counts.inserted == 2 * BATCH + 1
+
+
+def test_a_superseded_write_is_compared_again_and_written_anew() -> None:
+    model = Model(Written(superseded=1, again=[REFUSED]))
+    run = Run(model, None, different("a")).over(missing("a"))
+    assert [[(c.key, c.actual is None) for c in batch] for batch in model.batches] == [[("a", True)], [("a", False)]]
+    assert (run.counts.replaced, run.counts.superseded, run.counts.failed) == (1, 1, 0)
+
+
+def test_a_superseded_write_that_became_right_is_left() -> None:
+    run = Run(Model(Written(superseded=1, again=[REFUSED])), None).over(different("a"))
+    assert len(run.model.batches) == 1
+    assert run.written == (0, 0, 0, 0)
+
+
+def test_a_document_that_others_change_each_time_is_given_up_as_busy() -> None:
+    answers = [Written(superseded=1, again=[REFUSED]) for _ in range(ATTEMPTS)]
+    run = Run(Model(*answers), None, different("a")).over(different("a"))
+    assert (len(run.model.batches), run.counts.superseded, run.counts.failed) == (ATTEMPTS, ATTEMPTS, 1)
+    assert run.summary.findings[0].reason == Why.BUSY
+    assert run.pauses == list(range(ATTEMPTS))
+
+
+def test_a_stream_that_became_malformed_meanwhile_is_given_up_with_its_reason() -> None:
+    run = Run(Model(Written(superseded=1, again=[REFUSED])), None, malformed("a")).over(different("a"))
+    assert run.counts.failed == 1
+    assert (run.summary.findings[0].reason, run.summary.findings[0].detail) == (Reason.BAD_DATA, "no document")
+
+
+def test_a_document_that_mongodb_refuses_is_a_failure_with_its_words() -> None:
+    run = Run(Model(Written(refused=[("a", Why.WRITE_REFUSED, "a validator")])), None).over(missing("a"))
+    assert run.counts.failed == 1
+    assert run.summary.findings[0].detail == "a validator"

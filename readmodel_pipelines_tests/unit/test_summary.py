@@ -1,0 +1,195 @@
+"""Counts are whole, findings are capped, and JSON shows what differs even where only the BSON type does."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from bson import Int64, ObjectId
+from bson.datetime_ms import DatetimeMS
+from hypothesis import given
+from hypothesis import strategies as st
+
+from readmodel_pipelines.events.stream import Malformed, Reason
+from readmodel_pipelines.events.times import ZERO_TIME_MS
+from readmodel_pipelines.reconcile.compare import ABSENT
+from readmodel_pipelines.reconcile.outcome import Outcome, Verdict, Why
+from readmodel_pipelines.reconcile.summary import Counts, Summary, Verb, json_value
+
+MODEL = "chats_read_model"
+COUNTS = ["checked", "same", "missing", "different", "unexpected", "orphan", "malformed"]
+COUNTS += ["inserted", "replaced", "deleted", "superseded", "failed"]
+EVENT = ObjectId("65a000000000000000000001")
+BAD = Verdict(
+    "m", Outcome.MALFORMED, None, {"_id": 1}, Reason.BAD_FIELD, Malformed(Reason.BAD_FIELD, "why", 3.5, EVENT)
+)
+
+
+def summary(verb: Verb = "verify", max_findings: int = 1000) -> Summary:
+    empty = Summary(verb, "chat", max_findings)
+    empty.read_models[MODEL] = Counts()
+    return empty
+
+
+def different(expected: Any, actual: Any, aggregate_id: Any = "a") -> Verdict:
+    return Verdict(aggregate_id, Outcome.DIFFERENT, {"f": expected}, {"_id": 1, "f": actual})
+
+
+@given(st.lists(st.sampled_from([outcome for outcome in Outcome if outcome is not Outcome.SAME])), st.integers(0, 5))
+def test_counts_are_never_capped_and_findings_are_the_first_ones(outcomes: list[Outcome], most: int) -> None:
+    result = summary(max_findings=most)
+    for number, outcome in enumerate(outcomes):
+        result.note(MODEL, Verdict(str(number), outcome))
+    counts = result.read_models[MODEL]
+    assert {name: count for name, count in counts.as_dict().items() if count} == {
+        outcome.value: outcomes.count(outcome) for outcome in outcomes
+    }
+    assert counts.discrepancies == len(outcomes)
+    assert [finding.aggregate_id for finding in result.findings] == [str(n) for n in range(len(outcomes))][:most]
+
+
+def test_a_finding_names_just_the_fields_that_differ() -> None:
+    result = summary()
+    expected = {"title": "a", "status": "New", "severity": "Major"}
+    result.note(
+        MODEL, Verdict("a", Outcome.DIFFERENT, expected, {"_id": 1, "title": "a", "status": "Old", "due_date": None})
+    )
+    assert result.findings[0].fields == {
+        "status": ("New", "Old"),
+        "severity": ("Major", ABSENT),
+        "due_date": (ABSENT, None),
+    }
+
+
+def test_a_missing_document_lists_no_fields() -> None:
+    result = summary()
+    result.note(MODEL, Verdict("a", Outcome.MISSING, {"title": "a"}))
+    assert result.findings[0].as_json() == {
+        "read_model": MODEL,
+        "aggregate_id": "a",
+        "outcome": "missing",
+        "reason": None,
+        "fields": {},
+    }
+
+
+def test_a_malformed_stream_is_shown_with_its_first_offending_event() -> None:
+    result = summary()
+    result.note(MODEL, BAD)
+    assert result.findings[0].as_json() == {
+        "read_model": MODEL,
+        "aggregate_id": "m",
+        "outcome": "malformed",
+        "reason": "bad_field",
+        "fields": {},
+        "detail": "why",
+        "version": 3.5,
+        "event_id": {"$oid": str(EVENT)},
+    }
+
+
+@pytest.mark.parametrize(
+    ("expected", "actual", "shown"),
+    [
+        ("a", "b", ("a", "b")),
+        (None, ABSENT, (None, {"$absent": True})),
+        (1, 2, (1, 2)),
+        (1, Int64(1), ({"$numberInt": "1"}, {"$numberLong": "1"})),
+        (1, 1.0, ({"$numberInt": "1"}, {"$numberDouble": "1.0"})),
+        (1, True, ({"$numberInt": "1"}, True)),
+        ([1], [Int64(1)], ([{"$numberInt": "1"}], [{"$numberLong": "1"}])),
+        (1, float("nan"), (1, {"$numberDouble": "NaN"})),
+        ("a", ObjectId("65a000000000000000000001"), ("a", {"$oid": "65a000000000000000000001"})),
+    ],
+    ids=repr,
+)
+def test_json_tells_expected_and_actual_apart(expected: Any, actual: Any, shown: tuple[Any, Any]) -> None:
+    result = summary()
+    result.note(MODEL, different(expected, actual))
+    fields = json.loads(json.dumps(result.as_json(), allow_nan=False))["findings"][0]["fields"]
+    assert repr(fields) == repr({"f": {"expected": shown[0], "actual": shown[1]}})
+
+
+def test_json_holds_dates_that_python_has_not() -> None:
+    early = ZERO_TIME_MS - 18_000_000
+    assert json_value(DatetimeMS(early)) == {"$date": {"$numberLong": str(early)}}
+
+
+@pytest.mark.parametrize(
+    "odd", [None, 5, Int64(5), float("inf"), ObjectId(), [1, "a"], {"a": DatetimeMS(2**62)}], ids=repr
+)
+def test_an_aggregate_id_of_any_bson_type_has_a_place_in_json(odd: Any) -> None:
+    result = summary()
+    result.note(MODEL, Verdict(odd, Outcome.ORPHAN, None, {"_id": 1}, Why.ODD_KEY))
+    result.fail(MODEL, odd, Why.KEY_HELD, "held")
+    shown = result.as_json()["findings"][0]
+    json.dumps(shown, allow_nan=False)
+    assert (shown["reason"], shown["detail"]) == ("key_held", "held")
+
+
+def test_json_has_the_documented_form() -> None:
+    result = summary("rebuild")
+    result.events, result.seconds = 7, 1.23456
+    result.warnings.append("mind this")
+    assert result.as_json() == {
+        "verb": "rebuild",
+        "aggregate_type": "chat",
+        "events": 7,
+        "seconds": 1.235,
+        "read_models": {
+            MODEL: dict.fromkeys(COUNTS, 0),
+        },
+        "findings": [],
+        "warnings": ["mind this"],
+    }
+
+
+@pytest.mark.parametrize("outcome", [outcome for outcome in Outcome if outcome is not Outcome.SAME])
+def test_verify_is_well_only_when_nothing_was_found(outcome: Outcome) -> None:
+    result = summary("verify")
+    assert result.ok
+    result.note(MODEL, Verdict("a", outcome))
+    assert not result.ok
+
+
+@pytest.mark.parametrize("verb", ["rebuild", "dry_run"])
+def test_a_rebuild_is_well_when_it_mended_everything(verb: Verb) -> None:
+    result = summary(verb)
+    for outcome in (Outcome.MISSING, Outcome.DIFFERENT, Outcome.UNEXPECTED, Outcome.ORPHAN):
+        result.note(MODEL, Verdict("a", outcome))
+    result.read_models[MODEL].superseded = 3
+    assert result.ok
+    result.fail(MODEL, "a", Why.BUSY)
+    assert not result.ok
+
+
+@pytest.mark.parametrize("verb", ["rebuild", "dry_run"])
+def test_a_rebuild_that_met_a_malformed_stream_is_no_success(verb: Verb) -> None:
+    result = summary(verb)
+    result.note(MODEL, BAD)
+    assert not result.ok
+
+
+def test_findings_that_did_not_fit_still_decide_about_success() -> None:
+    result = summary("verify", max_findings=0)
+    result.note(MODEL, BAD)
+    assert not result.ok
+    assert result.findings == []
+
+
+def test_a_failure_is_written_on_the_finding_of_its_own_read_model() -> None:
+    result = summary("rebuild")
+    result.read_models["tasks_read_model"] = Counts()
+    result.note(MODEL, different(1, 2))
+    result.note("tasks_read_model", different(1, 2))
+    result.fail("tasks_read_model", "a", Why.BUSY, "too busy")
+    assert [(finding.reason, finding.detail) for finding in result.findings] == [(None, ""), ("busy", "too busy")]
+    assert (result.read_models[MODEL].failed, result.read_models["tasks_read_model"].failed) == (0, 1)
+
+
+def test_a_failure_without_a_finding_is_counted() -> None:
+    result = summary("rebuild", max_findings=0)
+    result.note(MODEL, different(1, 2))
+    result.fail(MODEL, "a", Why.BUSY)
+    assert result.read_models[MODEL].failed == 1

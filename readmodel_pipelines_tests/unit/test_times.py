@@ -1,0 +1,217 @@
+"""RFC 3339 text becomes whole milliseconds, rounded down; everything else is refused, nothing is guessed."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from math import floor
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from readmodel_pipelines.events.times import ZERO_TIME_MS, parse_time
+
+DAY = 86_400_000
+
+
+def days_since_1970(year: int, month: int, day: int) -> int:
+    """Counted with integers alone, in the calendar that goes on for ever in both directions."""
+    before = year - 1
+    days = before * 365 + before // 4 - before // 100 + before // 400
+    days += sum(days_in(year, earlier) for earlier in range(1, month)) + day - 1
+    return days - 719_162
+
+
+def days_in(year: int, month: int) -> int:
+    leap = year % 4 == 0 and (year % 100 != 0 or year % 400 == 0)
+    return 29 if month == 2 and leap else (31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)[month - 1]
+
+
+@st.composite
+def times(draw: st.DrawFn) -> tuple[str, int]:
+    """A time's text, and its milliseconds found by exact fractions."""
+    year, month = draw(st.integers(0, 9999) | st.sampled_from([0, 1, 1969, 1970, 9999])), draw(st.integers(1, 12))
+    day = draw(st.integers(1, days_in(year, month)))
+    hour, minute, second = draw(st.integers(0, 23)), draw(st.integers(0, 59)), draw(st.integers(0, 59))
+    digits = draw(st.text("0123456789", max_size=9) | st.sampled_from(["999999999", "000000001", "0009"]))
+    text = f"{year:04}-{month:02}-{day:02}{draw(st.sampled_from('Tt'))}{hour:02}:{minute:02}:{second:02}"
+    if digits:
+        text += f".{digits}"
+    ahead = 0
+    if draw(st.booleans()):
+        text += draw(st.sampled_from("Zz"))
+    else:
+        sign, hours, minutes = draw(st.sampled_from("+-")), draw(st.integers(0, 23)), draw(st.integers(0, 59))
+        text += f"{sign}{hours:02}:{minutes:02}"
+        ahead = (hours * 60 + minutes) * (60 if sign == "+" else -60)
+    seconds = days_since_1970(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second - ahead
+    return text, floor((seconds + Fraction(int(digits or 0), 10 ** len(digits))) * 1000)
+
+
+@given(times())
+def test_every_time_is_cut_down_to_the_millisecond(time: tuple[str, int]) -> None:
+    text, milliseconds = time
+    assert parse_time(text) == milliseconds
+
+
+@given(st.integers(ZERO_TIME_MS, ZERO_TIME_MS + 3_652_059 * DAY - 1), st.integers(-1439, 1439))
+@example(ZERO_TIME_MS, 300)
+@example(-1, 0)
+def test_an_instant_reads_the_same_at_every_offset(instant: int, offset: int) -> None:
+    day, rest = divmod(instant + offset * 60_000, DAY)
+    year, month = 1970 + day * 400 // 146_097, 1
+    while days_since_1970(year, 1, 1) > day:
+        year -= 1
+    while days_since_1970(year + 1, 1, 1) <= day:
+        year += 1
+    while month < 12 and days_since_1970(year, month + 1, 1) <= day:
+        month += 1
+    if not 0 <= year <= 9999:
+        return
+    date = f"{year:04}-{month:02}-{day - days_since_1970(year, month, 1) + 1:02}"
+    clock = f"{rest // 3_600_000:02}:{rest // 60_000 % 60:02}:{rest // 1000 % 60:02}.{rest % 1000:03}"
+    shown = f"{'-' if offset < 0 else '+'}{abs(offset) // 60:02}:{abs(offset) % 60:02}"
+    assert parse_time(f"{date}T{clock}{shown}") == instant
+
+
+@pytest.mark.parametrize(
+    ("text", "milliseconds"),
+    [
+        ("1970-01-01T00:00:00Z", 0),
+        ("1969-12-31T23:59:59.9999Z", -1),
+        ("1969-12-31T23:59:59.999999999Z", -1),
+        ("1970-01-01T00:00:00.000999999Z", 0),
+        ("2026-11-24T02:36:00.390455251+05:00", 1_795_469_760_390),
+        ("2024-02-29T12:00:00.5-00:30", 1_709_209_800_500),
+        ("1970-01-01T00:00:00-00:00", 0),
+        ("0001-01-01T00:00:00Z", ZERO_TIME_MS),
+        ("9999-12-31T23:59:59.999Z", 253_402_300_799_999),
+    ],
+)
+def test_known_times(text: str, milliseconds: int) -> None:
+    assert parse_time(text) == milliseconds
+
+
+@pytest.mark.parametrize(
+    ("text", "milliseconds"),
+    [
+        ("0001-01-01T00:00:00+05:00", ZERO_TIME_MS - 5 * 3_600_000),
+        ("0000-12-31T23:59:59.999Z", ZERO_TIME_MS - 1),
+        ("0000-02-29T00:00:00Z", ZERO_TIME_MS - 307 * DAY),
+        ("0000-01-01T00:00:00+23:59", ZERO_TIME_MS - 366 * DAY - 86_340_000),
+        ("9999-12-31T23:59:59-23:59", 253_402_300_799_000 + 86_340_000),
+    ],
+)
+def test_times_that_python_has_no_date_for_are_held_all_the_same(text: str, milliseconds: int) -> None:
+    assert parse_time(text) == milliseconds
+
+
+def test_small_t_and_z_are_taken() -> None:
+    assert parse_time("2026-01-02t03:04:05z") == parse_time("2026-01-02T03:04:05Z")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "2026-01-02",
+        "2026-01-02T03:04:05",
+        "2026-01-02 03:04:05Z",
+        "2026-01-02T03:04Z",
+        "2026-1-2T03:04:05Z",
+        "26-01-02T03:04:05Z",
+        "12026-01-02T03:04:05Z",
+        "-026-01-02T03:04:05Z",
+        "20260102T030405Z",
+        "2026-01-02T03:04:05.Z",
+        "2026-01-02T03:04:05,5Z",
+        "2026-01-02T03:04:05.1234567890Z",
+        "2026-01-02T03:04:05+5:00",
+        "2026-01-02T03:04:05+0500",
+        "2026-01-02T03:04:05+05",
+        "2026-01-02T03:04:05+05:00Z",
+        "2026-01-02T03:04:05 Z",
+        " 2026-01-02T03:04:05Z",
+        "2026-01-02T03:04:05Z\n",
+        "2026-01-02T03:04:05UTC",
+        "٢٠٢٦-01-02T03:04:05Z",
+        "2026-01-02T03:04:05.\uff11Z",
+    ],
+)
+def test_text_of_another_form_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="not an RFC 3339 time"):
+        parse_time(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2026-00-02T03:04:05Z",
+        "2026-13-02T03:04:05Z",
+        "2026-01-00T03:04:05Z",
+        "2026-01-32T03:04:05Z",
+        "2026-02-29T03:04:05Z",
+        "1900-02-29T03:04:05Z",
+        "0000-02-30T03:04:05Z",
+        "2026-01-02T24:00:00Z",
+        "2026-01-02T03:60:05Z",
+        "2016-12-31T23:59:60Z",
+        "2026-01-02T03:04:05+24:00",
+        "2026-01-02T03:04:05-24:00",
+        "2026-01-02T03:04:05+23:60",
+    ],
+)
+def test_a_field_out_of_its_range_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"range|offset|must be in"):
+        parse_time(text)
+
+
+def reference(text: str) -> int | None:
+    """Read by position, with no pattern: the milliseconds, or None where this is no RFC 3339 time."""
+
+    def number(part: str, low: int, high: int) -> int:
+        if not (part.isascii() and part.isdigit() and low <= int(part) <= high):
+            raise LookupError(part)
+        return int(part)
+
+    try:
+        if text[4] + text[7] != "--" or text[10] not in "Tt" or text[13] + text[16] != "::":
+            return None
+        year, month = number(text[:4], 0, 9999), number(text[5:7], 1, 12)
+        day = number(text[8:10], 1, days_in(year, month))
+        clock = [number(text[11:13], 0, 23), number(text[14:16], 0, 59), number(text[17:19], 0, 59)]
+        rest, fraction, ahead = text[19:], Fraction(0), 0
+        if rest[0] == ".":
+            digits = rest[1 : len(rest) - (1 if rest[-1] in "Zz" else 6)]
+            if not 1 <= len(digits) <= 9:
+                return None
+            fraction = Fraction(number(digits, 0, 10**9), 10 ** len(digits))
+            rest = rest[1 + len(digits) :]
+        if rest not in ("Z", "z"):
+            if len(rest) != 6 or rest[0] not in "+-" or rest[3] != ":":
+                return None
+            ahead = number(rest[1:3], 0, 23) * 3600 + number(rest[4:], 0, 59) * 60
+            ahead = ahead if rest[0] == "+" else -ahead
+    except LookupError:
+        return None
+    seconds = days_since_1970(year, month, day) * 86_400 + clock[0] * 3600 + clock[1] * 60 + clock[2] - ahead
+    return floor((seconds + fraction) * 1000)
+
+
+characters = st.sampled_from([*"0123456789-+:.TtZz ,W٣\n", ""])
+
+
+@given(times(), st.data())
+def test_a_time_with_one_character_changed_is_read_rightly_or_refused(
+    time: tuple[str, int], data: st.DataObject
+) -> None:
+    text = time[0]
+    place = data.draw(st.integers(0, len(text)))
+    length = data.draw(st.integers(0, 1))
+    mutant = text[:place] + data.draw(characters) + text[place + length :]
+    wanted = reference(mutant)
+    if wanted is None:
+        with pytest.raises(ValueError, match=r"RFC 3339|range|offset|must be in"):
+            parse_time(mutant)
+    else:
+        assert parse_time(mutant) == wanted
