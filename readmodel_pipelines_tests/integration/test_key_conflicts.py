@@ -1,0 +1,363 @@
+"""Key conflicts: a unique key that a document needs is held by another one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from bson import ObjectId
+
+TASKS = "tasks_read_model"
+
+
+@pytest.fixture
+def three(scene: Any) -> list[str]:
+    """Three right tasks with foreign fields; their ids."""
+    scene.index()
+    ids = [scene.chat(name) for name in ("a", "b", "c")]
+    assert scene.rebuild().ok
+    scene.make_foreign()
+    return ids
+
+
+def give(scene: Any, chat_ids: dict[str, Any]) -> None:
+    """Set the chat_ids of these tasks, stepping aside first, as the unique index wants it."""
+    for key in chat_ids:
+        scene.tasks.update_one({"task_id": key}, {"$set": {"chat_id": f"parked {key}"}})
+    for key, chat_id in chat_ids.items():
+        scene.tasks.update_one({"task_id": key}, {"$set": {"chat_id": chat_id}})
+
+
+def stored_elsewhere(scene: Any, key: str, new_key: Any) -> None:
+    assert scene.tasks.update_one({"task_id": key}, {"$set": {"task_id": new_key}}).modified_count == 1
+
+
+def counts_of(summary: Any) -> tuple[int, int, int, int]:
+    counts = summary.read_models[TASKS]
+    return counts.inserted, counts.replaced, counts.deleted, counts.failed
+
+
+def test_swapped_chat_ids_are_swapped_back(scene: Any, three: list[str]) -> None:
+    before = scene.dump()
+    give(scene, {three[0]: three[1], three[1]: three[0]})
+
+    found = scene.verify("task")
+    assert {item.aggregate_id: item.fields for item in found.findings} == {
+        three[0]: {"chat_id": (three[0], three[1])},
+        three[1]: {"chat_id": (three[1], three[0])},
+    }
+    assert counts_of(scene.rebuild("task", dry_run=True)) == (0, 2, 0, 0)
+    assert counts_of(scene.rebuild("task")) == (0, 2, 0, 0)
+    assert sorted(scene.dump()[TASKS]) == sorted(before[TASKS])
+    assert scene.verify().ok
+    assert all(task["not_ours"]["deep"] == [1, {"kept": "yes"}] for task in scene.tasks.find())
+
+
+def test_rebuilding_one_of_two_swapped_ones_writes_both(scene: Any, three: list[str]) -> None:
+    give(scene, {three[0]: three[1], three[1]: three[0]})
+
+    assert counts_of(scene.rebuild_one(three[0], "task", dry_run=True)) == (0, 2, 0, 0)
+    assert counts_of(scene.rebuild_one(three[0], "task")) == (0, 2, 0, 0)
+    assert scene.verify().ok
+
+
+@pytest.mark.parametrize("full", [True, False], ids=["full", "rebuild_one"])
+def test_a_cycle_of_three_is_turned_back(scene: Any, three: list[str], full: bool) -> None:
+    a, b, c = three
+    give(scene, {a: b, b: c, c: a})
+    run = scene.rebuild if full else lambda *names, **options: scene.rebuild_one(b, *names, **options)
+
+    assert counts_of(run("task", dry_run=True)) == (0, 3, 0, 0)
+    assert counts_of(run("task")) == (0, 3, 0, 0)
+    assert scene.verify().ok
+
+
+def test_a_long_cycle_is_turned_back(scene: Any) -> None:
+    scene.index()
+    ids = [scene.chat(f"link {number}") for number in range(60)]
+    scene.rebuild()
+    give(scene, dict(zip(ids, [*ids[1:], ids[0]], strict=True)))
+
+    assert counts_of(scene.rebuild("task", dry_run=True)) == (0, 60, 0, 0)
+    assert counts_of(scene.rebuild("task")) == (0, 60, 0, 0)
+    assert scene.verify().ok
+
+
+@pytest.mark.parametrize("full", [True, False], ids=["full", "rebuild_one"])
+def test_a_chain_whose_end_is_an_orphan_is_freed_by_its_deletion(scene: Any, three: list[str], full: bool) -> None:
+    a, b, c = three
+    # a waits for b, b for c, c for an orphan.
+    orphan = "00000000-0000-4000-a000-000000000000"
+    task = scene.tasks.find_one({"task_id": c}, {"_id": 0})
+    give(scene, {c: b, b: a, a: "nowhere"})
+    scene.tasks.insert_one({**task, "task_id": orphan, "chat_id": c})
+    run = scene.rebuild if full else lambda *names, **options: scene.rebuild_one(a, *names, **options)
+
+    assert counts_of(run("task", dry_run=True)) == (0, 3, 1, 0)
+    assert counts_of(run("task")) == (0, 3, 1, 0)
+    assert scene.verify().ok
+
+
+@pytest.mark.parametrize("full", [True, False], ids=["full", "rebuild_one"])
+@pytest.mark.parametrize(
+    "key",
+    [
+        None,
+        {"a": 1},
+        {"$oid": "65f0"},
+        ObjectId(),
+        7,
+        ["x"],
+        [],
+        b"x",
+        "no uuid",
+        "00000000-0000-4000-A000-000000000000",
+    ],
+    ids=["null", "document", "dollar", "object_id", "number", "array", "empty", "binary", "text", "upper_case"],
+)
+def test_a_document_whose_key_was_damaged_gives_way_to_the_right_one(
+    scene: Any, three: list[str], full: bool, key: Any
+) -> None:
+    stored_elsewhere(scene, three[1], key)
+    run = scene.rebuild if full else lambda *names, **options: scene.rebuild_one(three[1], *names, **options)
+
+    assert counts_of(run("task", dry_run=True)) == (1, 0, 1, 0)
+    assert counts_of(run("task")) == (1, 0, 1, 0)
+    assert scene.verify().ok
+
+
+@pytest.mark.parametrize("full", [True, False], ids=["full", "rebuild_one"])
+def test_a_key_held_by_the_document_of_a_malformed_stream_is_not_taken_from_it(
+    scene: Any, three: list[str], finding: Callable[..., Any], full: bool
+) -> None:
+    a, b, _ = three
+    scene.append(b, ("chat.exploded", {}))
+    give(scene, {a: "nowhere", b: a})
+    kept = scene.tasks.find_one({"task_id": b})
+    run = scene.rebuild if full else lambda *names, **options: scene.rebuild_one(a, *names, **options)
+
+    before = scene.dump()
+    predicted = run("task", dry_run=True)
+    assert scene.dump() == before
+    done = run("task")
+    assert counts_of(predicted) == counts_of(done) == (0, 0, 0, 1)
+    assert finding(predicted, a).reason == finding(done, a).reason == "key_held"
+    assert b in finding(done, a).detail
+    assert not done.ok
+    assert scene.tasks.find_one({"task_id": b}) == kept
+    assert scene.tasks.find_one({"task_id": a})["chat_id"] == "nowhere"
+
+
+def test_a_chain_behind_a_malformed_stream_stays_but_others_are_done(scene: Any, three: list[str]) -> None:
+    a, b, c = three
+    other = scene.chat("other")
+    scene.append(c, ("chat.exploded", {}))
+    give(scene, {a: "nowhere", b: a, c: b})
+
+    predicted, done = scene.rebuild("task", dry_run=True), scene.rebuild("task")
+    assert counts_of(predicted) == counts_of(done) == (1, 0, 0, 2)
+    assert scene.tasks.find_one({"task_id": other})["chat_id"] == other
+    assert scene.tasks.find_one({"task_id": a})["chat_id"] == "nowhere"
+
+
+@pytest.fixture
+def legacy(legacy_scene: Any) -> Any:
+    legacy_scene.index()
+    return legacy_scene
+
+
+def test_two_legacy_streams_with_the_same_chat_are_both_malformed(legacy: Any, finding: Callable[..., Any]) -> None:
+    good = legacy.task("good", "chat 1")
+    one, two = legacy.task("one", "chat 2"), legacy.task("two", "chat 2")
+
+    for summary in (legacy.verify("task"), legacy.rebuild("task", dry_run=True), legacy.rebuild("task")):
+        assert summary.read_models[TASKS].malformed == 2
+        for key in (one, two):
+            found = finding(summary, key)
+            created = legacy.events.find_one({"aggregate_id": key, "version": 1})
+            assert (found.outcome, found.reason) == ("malformed", "key_conflict")
+            assert one in found.detail
+            assert two in found.detail
+            assert (found.version, found.event_id) == (1, created["_id"])
+        assert not summary.ok
+    assert [task["task_id"] for task in legacy.tasks.find()] == [good]
+
+
+@pytest.mark.parametrize("verb", ["verify", "dry_run", "rebuild"])
+def test_a_contested_legacy_stream_is_malformed_when_asked_for_alone_too(legacy: Any, verb: str) -> None:
+    one, _ = legacy.task("one", "chat 2"), legacy.task("two", "chat 2")
+    run: Callable[..., Any] = legacy.verify_one if verb == "verify" else legacy.rebuild_one
+    summary = run(one, "task", **({"dry_run": True} if verb == "dry_run" else {}))
+
+    assert [(item.outcome, item.reason) for item in summary.findings] == [("malformed", "key_conflict")]
+    assert not summary.ok
+    assert legacy.tasks.count_documents({}) == 0
+
+
+def test_two_legacy_streams_without_a_chat_are_both_malformed(legacy: Any) -> None:
+    good = legacy.task("good", "chat 1")
+    legacy.task("one", None)
+    legacy.task("two", None)
+    summary = legacy.rebuild("task")
+
+    assert {(item.outcome, item.reason) for item in summary.findings if item.aggregate_id != good} == {
+        ("malformed", "key_conflict")
+    }
+    assert [task["task_id"] for task in legacy.tasks.find()] == [good]
+
+
+def test_a_lone_legacy_stream_without_a_chat_is_no_conflict(legacy: Any) -> None:
+    key = legacy.task("one", None)
+    legacy.task("two", "chat")
+
+    assert legacy.rebuild("task").ok
+    assert legacy.tasks.find_one({"task_id": key})["chat_id"] == ""
+
+
+def test_three_legacy_streams_with_the_same_chat_name_one_another(legacy: Any, finding: Callable[..., Any]) -> None:
+    keys = [legacy.task(name, "chat") for name in ("one", "two", "three")]
+    summary = legacy.rebuild("task")
+
+    assert summary.read_models[TASKS].malformed == 3
+    for key in keys:
+        detail = finding(summary, key).detail
+        assert key in detail
+        assert any(other in detail for other in keys if other != key)
+    assert legacy.tasks.count_documents({}) == 0
+
+
+def test_documents_of_contested_streams_stay_as_they_are(legacy: Any) -> None:
+    one = legacy.task("one", "chat")
+    legacy.rebuild("task")
+    legacy.tasks.update_one({"task_id": one}, {"$set": {"title": "old"}})
+    before = legacy.dump()[TASKS]
+    legacy.task("two", "chat")
+
+    assert legacy.rebuild("task").read_models[TASKS].malformed == 2
+    assert legacy.dump()[TASKS] == before
+
+
+@pytest.mark.parametrize("data", ["no document", [1], {"ChatID": 7}], ids=repr)
+def test_a_stream_that_claims_nothing_valid_contests_nobody(legacy: Any, data: Any) -> None:
+    good = legacy.task("good", None)
+    legacy.stream("11111111-0000-4000-a000-000000000000", "Task", ("task.created", data))
+    legacy.rebuild("task")
+
+    assert [task["task_id"] for task in legacy.tasks.find()] == [good]
+
+
+@pytest.mark.parametrize("data", ["no document", 5, [1], None, {"ChatID": 7}], ids=repr)
+def test_two_streams_broken_in_the_same_way_say_what_is_broken(legacy: Any, data: Any) -> None:
+    ids = ["11111111-0000-4000-a000-000000000000", "22222222-0000-4000-a000-000000000000"]
+    for key in ids:
+        legacy.stream(key, "Task", ("task.created", data))
+    summary = legacy.rebuild("task")
+
+    wanted = "bad_field" if isinstance(data, dict) else "bad_data"
+    assert [(item.aggregate_id, item.reason) for item in summary.findings] == [(key, wanted) for key in ids]
+
+
+@pytest.mark.parametrize("chat_id", ["far date", "invalid utf-8"])
+def test_chat_ids_that_python_cannot_decode_stop_nobody(legacy: Any, chat_id: str, raw_event: Any) -> None:
+    good = legacy.task("good", "chat")
+    for name in ("one", "two"):
+        raw_event(legacy, legacy.task(name, "PLACEHOLDER"), chat_id)
+    summary = legacy.rebuild("task")
+
+    assert summary.read_models[TASKS].malformed == 2
+    assert [task["task_id"] for task in legacy.tasks.find()] == [good]
+
+
+@pytest.fixture
+def raw_event() -> Callable[[Any, str, str], None]:
+    """Put a value into the ChatID of a stream's first event that Python's driver does not decode by default."""
+    from bson import DatetimeMS
+    from bson.raw_bson import RawBSONDocument
+
+    def put(scene: Any, key: str, what: str) -> None:
+        if what == "far date":
+            scene.events.update_one({"aggregate_id": key}, {"$set": {"data.ChatID": DatetimeMS(2**60)}})
+            return
+        document = scene.raw("events").find_one_and_delete({"aggregate_id": key})
+        scene.raw("events").insert_one(RawBSONDocument(document.raw.replace(b"PLACEHOLDER", b"PLACE\xff\xfeLDER")))
+
+    return put
+
+
+def test_a_duplicate_that_holds_the_key_goes_and_the_right_one_stays(scene: Any, three: list[str]) -> None:
+    a, b, _ = three
+    scene.tasks.drop_index("task_id_1")
+    task = scene.tasks.find_one({"task_id": b}, {"_id": 0})
+    give(scene, {a: "nowhere"})
+    scene.tasks.insert_one({**task, "chat_id": a})
+
+    predicted = scene.rebuild("task", dry_run=True)
+    assert counts_of(predicted) == counts_of(scene.rebuild("task")) == (0, 1, 1, 0)
+    assert scene.verify().ok
+
+
+def test_rebuilding_one_frees_a_key_from_two_documents_with_the_same_id(scene: Any, three: list[str]) -> None:
+    a, b, _ = three
+    scene.tasks.drop_index("task_id_1")
+    task = scene.tasks.find_one({"task_id": b}, {"_id": 0})
+    # The first document of b holds a's key, the second one b's own.
+    give(scene, {a: "nowhere"})
+    scene.tasks.update_one({"task_id": b}, {"$set": {"chat_id": a}})
+    scene.tasks.insert_one(task)
+
+    predicted = scene.rebuild_one(a, "task", dry_run=True)
+    done = scene.rebuild_one(a, "task")
+    assert counts_of(predicted) == counts_of(done)
+    assert done.ok
+    assert scene.verify_one(a, "task").ok
+    scene.rebuild("task")
+    assert scene.verify().ok
+
+
+@pytest.mark.parametrize("full", [True, False], ids=["full", "rebuild_one"])
+@pytest.mark.parametrize("malformed", [True, False], ids=["malformed_holder", "orphan_holder"])
+def test_without_unique_indexes_a_held_key_keeps_nobody_out(
+    scene: Any, three: list[str], full: bool, malformed: bool
+) -> None:
+    a, b, _ = three
+    scene.tasks.drop_indexes()
+    scene.tasks.update_one({"task_id": a}, {"$set": {"chat_id": "nowhere"}})
+    if malformed:
+        scene.append(b, ("chat.exploded", {}))
+        scene.tasks.update_one({"task_id": b}, {"$set": {"chat_id": a}})
+    else:
+        orphan = {**scene.tasks.find_one({"task_id": b}, {"_id": 0}), "task_id": "orphan", "chat_id": a}
+        scene.tasks.insert_one(orphan)
+    run = scene.rebuild if full else lambda *names, **options: scene.rebuild_one(a, *names, **options)
+
+    predicted, done = run("task", dry_run=True), run("task")
+    assert counts_of(predicted) == counts_of(done)
+    assert scene.tasks.find_one({"task_id": a})["chat_id"] == a
+
+
+def test_a_validator_that_refuses_one_of_two_swapped_documents_stops_nobody(
+    scene: Any, three: list[str], finding: Callable[..., Any]
+) -> None:
+    a, b, c = three
+    scene.database.command("collMod", TASKS, validator={"title": {"$ne": "a"}}, validationLevel="strict")
+    scene.tasks.update_one({"task_id": a}, {"$set": {"title": "x"}})
+    give(scene, {a: b, b: a})
+    scene.tasks.update_one({"task_id": c}, {"$set": {"title": "damaged"}})
+    summary = scene.rebuild("task")
+
+    assert not summary.ok
+    assert summary.read_models[TASKS].replaced == 1
+    assert summary.read_models[TASKS].failed == 2
+    assert finding(summary, a).reason == "write_refused"
+    assert scene.tasks.find_one({"task_id": c})["title"] == "c"
+
+
+def test_swapped_documents_that_hold_nan_are_swapped_back(scene: Any, three: list[str]) -> None:
+    a, b, _ = three
+    give(scene, {a: b, b: a})
+    nan = float("nan")
+    scene.tasks.update_one({"task_id": a}, {"$set": {"title": nan, "attachments": [{"file_size": nan}]}})
+
+    assert counts_of(scene.rebuild("task")) == (0, 2, 0, 0)
+    assert scene.verify().ok
