@@ -1,0 +1,192 @@
+"""How near rebuild and verify come to what the machine can do, as ratios measured in one run. `make bench`.
+
+The limit of a rebuild is draining the sorted events raw and writing the same documents raw; that of a verify is
+draining events and read models raw. Each figure is the best of some rounds, taken in turn, so that a noisy machine
+disturbs both sides alike. One worker; embedded server; all indexes; majority write concern on both sides.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from pymongo.cursor import CursorType
+from pymongo.database import Database
+
+from readmodel_pipelines.demo.sample_data import chat_events, long_stream
+from readmodel_pipelines.events.stream import Malformed, fold_streams
+from readmodel_pipelines.mongo import embedded
+from readmodel_pipelines.mongo.connection import open_database
+from readmodel_pipelines.mongo.indexes import ensure_indexes
+from readmodel_pipelines.mongo.scan import CODEC
+from readmodel_pipelines.projections.chat import CHAT_FOLD
+from readmodel_pipelines.projections.registry import projections_for
+from readmodel_pipelines.projector import ReadModelProjector
+from readmodel_pipelines.settings import Settings
+
+PROJECTIONS = projections_for("chat")
+ORDER = [("aggregate_id", 1), ("version", 1)]
+
+
+def main() -> None:
+    """Run the benchmarks that are asked for and print each figure as it is known."""
+    arguments = _arguments()
+    if arguments.memory_of:
+        _rebuild_for_memory(arguments.memory_of)
+        return
+    with tempfile.TemporaryDirectory(prefix="readmodel-bench-") as folder:
+        server = Settings(data_dir=Path(folder))
+        try:
+            uri = embedded.ensure_running(server, die_with_parent=True)
+            settings = Settings(mongodb_uri=uri, database="bench")
+            speed(settings, arguments.chats, arguments.rounds)
+            if arguments.memory:
+                one_long_stream(settings)
+                memory(settings)
+        finally:
+            embedded.stop(server)
+
+
+def speed(settings: Settings, chats: int, rounds: int) -> None:
+    """Rebuild into empty read models, rebuild of healthy ones, verify, and the loop of one aggregate at a time."""
+    with open_database(settings) as database:
+        fill(database, settings, chat_events(chats))
+        projector = ReadModelProjector(database, settings)
+        projector.rebuild_all()
+        documents = {
+            item: list(database.get_collection(item.read_model, codec_options=CODEC).find({}, {"_id": 0}))
+            for item in PROJECTIONS
+        }
+        best: dict[str, float] = defaultdict(lambda: float("inf"))
+
+        def timed(name: str, work: Callable[[], Any]) -> None:
+            started = time.perf_counter()
+            work()
+            best[name] = min(best[name], time.perf_counter() - started)
+
+        for _ in range(rounds):
+            timed("drain events", lambda: _drain(database, "events", ORDER))
+            timed("drain models", lambda: [_drain(database, p.read_model, [(p.key, 1)]) for p in PROJECTIONS])
+            timed("verify", projector.verify_all)
+            timed("rebuild healthy", projector.rebuild_all)
+            _empty(database, settings)
+            timed("write raw", lambda: _write_raw(database, documents))
+            _empty(database, settings)
+            timed("rebuild empty", projector.rebuild_all)
+        _empty(database, settings)
+        timed("one at a time", lambda: _one_at_a_time(database))
+    events = chats and sum(1 for _ in chat_events(chats))
+    limit = best["drain events"] + best["write raw"]
+    drain = best["drain events"] + best["drain models"]
+    for name, seconds in best.items():
+        print(f"{name:18} {seconds:7.3f} s   {events / seconds:10,.0f} events/s")
+    ratios = (
+        ("rebuild into empty read models", best["rebuild empty"] / limit, "x limit, at most 2.5"),
+        ("rebuild of healthy read models", best["rebuild healthy"] / drain, "x raw drain, at most 4"),
+        ("verify", best["verify"] / drain, "x raw drain, at most 4"),
+        ("faster than one at a time", best["one at a time"] / best["rebuild empty"], "x, at least 8"),
+    )
+    for what, ratio, target in ratios:
+        print(f"{what:32} {ratio:6.2f} {target}")
+
+
+def memory(settings: Settings) -> None:
+    """Peak memory of a rebuild process at 100,000 and 1,000,000 events."""
+    peaks = []
+    for chats in (5_000, 50_000):
+        scaled = settings.model_copy(update={"database": f"bench_{chats}"})
+        with open_database(scaled) as database:
+            fill(database, scaled, chat_events(chats))
+        run = [sys.executable, "-m", __spec__.name, "--memory-of", _as_argument(scaled)]
+        found = json.loads(subprocess.run(run, check=True, capture_output=True, text=True).stdout)
+        peaks.append(found["peak_mib"])
+        print(f"{found['events']:9,} events: peak memory {found['peak_mib']:.1f} MiB, {found['seconds']:.2f} s")
+    print(f"peak memory grows by {100 * (peaks[1] / peaks[0] - 1):.1f} %   (less than 10)")
+
+
+def one_long_stream(settings: Settings) -> None:
+    """A stream of 200,000 events, in a process of its own."""
+    scaled = settings.model_copy(update={"database": "bench_long"})
+    with open_database(scaled) as database:
+        fill(database, scaled, long_stream(200_000))
+    run = [sys.executable, "-m", __spec__.name, "--memory-of", _as_argument(scaled)]
+    found = json.loads(subprocess.run(run, check=True, capture_output=True, text=True).stdout)
+    print(
+        f"one stream of {found['events']:,} events: peak memory {found['peak_mib']:.1f} MiB, {found['seconds']:.2f} s"
+    )
+
+
+def fill(database: Database[Any], settings: Settings, events: Iterable[dict[str, Any]]) -> None:
+    """Load events with the indexes of the application."""
+    ensure_indexes(database, settings, PROJECTIONS)
+    stream = iter(events)
+    while batch := list(islice(stream, 5_000)):
+        database.events.insert_many(batch, ordered=False)
+
+
+def _drain(database: Database[Any], name: str, order: list[tuple[str, int]]) -> int:
+    cursor = database[name].find_raw_batches({}, sort=order, batch_size=2_000, cursor_type=CursorType.EXHAUST)
+    return sum(len(batch) for batch in cursor)
+
+
+def _empty(database: Database[Any], settings: Settings) -> None:
+    for projection in PROJECTIONS:
+        database[projection.read_model].drop()
+    ensure_indexes(database, settings, PROJECTIONS)
+
+
+def _write_raw(database: Database[Any], documents: dict[Any, list[dict[str, Any]]]) -> None:
+    for projection, items in documents.items():
+        database[projection.read_model].insert_many([dict(item) for item in items], ordered=False)
+
+
+def _one_at_a_time(database: Database[Any]) -> None:
+    for aggregate_id in database.events.distinct("aggregate_id"):
+        events = database.get_collection("events", codec_options=CODEC).find({"aggregate_id": aggregate_id}, sort=ORDER)
+        (stream,) = fold_streams(events, CHAT_FOLD)
+        if isinstance(stream.result, Malformed):
+            raise TypeError(stream.result)
+        for projection in PROJECTIONS:
+            document = projection.document(aggregate_id, stream.result)
+            if document is not None:
+                database[projection.read_model].replace_one({projection.key: aggregate_id}, document, upsert=True)
+
+
+def _rebuild_for_memory(argument: str) -> None:
+    uri, name = argument.rsplit("|", 1)
+    settings = Settings(mongodb_uri=uri, database=name)
+    with open_database(settings) as database:
+        summary = ReadModelProjector(database, settings).rebuild_all()
+    if not summary.ok:
+        raise SystemExit("the rebuild did not succeed")
+    # Not getrusage, whose peak begins with that of the process that started this one.
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    peak = int(status["VmHWM"].split()[0]) / 1024
+    print(json.dumps({"events": summary.events, "seconds": summary.seconds, "peak_mib": peak}))
+
+
+def _as_argument(settings: Settings) -> str:
+    uri = settings.mongodb_uri
+    return f"{uri.get_secret_value() if uri else ''}|{settings.database}"
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--chats", type=int, default=5_000)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--memory", action="store_true", help="also peak memory at 100,000 and 1,000,000 events")
+    parser.add_argument("--memory-of", help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
