@@ -53,12 +53,6 @@ class LeaseLost(ReadModelError):
     code = "lease_lost"
 
 
-class DeletionsRefused(ReadModelError):
-    """A full rebuild would delete a larger share of a read model than the settings allow."""
-
-    code = "deletions_refused"
-
-
 class MongoUnavailable(ReadModelError):
     """No MongoDB answers, it does not let us in, or we lack a right there."""
 

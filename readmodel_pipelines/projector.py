@@ -22,7 +22,7 @@ from typing import Any
 from pymongo.database import Database
 
 from readmodel_pipelines.errors import AggregateNotFound, UsageError, WrongAggregateType
-from readmodel_pipelines.events.stream import UUID
+from readmodel_pipelines.events.stream import UUID, check_id
 from readmodel_pipelines.mongo.deferred import DeferredInMemory, DeferredInMongo
 from readmodel_pipelines.mongo.event_store import EventStore
 from readmodel_pipelines.mongo.indexes import collection_of, ensure_for_empty
@@ -104,6 +104,7 @@ class ReadModelProjector:
 
         Raises:
             WrongAggregateType: none of these read models is made from the event's aggregate type.
+            UsageError: its aggregate id is no UUID in lower case.
         """
         stored = event.get("aggregate_type")
         if not any(stored in projection.fold.stored_as for projection in self._projections):
@@ -112,7 +113,10 @@ class ReadModelProjector:
                 f"An event of aggregate type {stored!r} came to a projector of {', '.join(made_from)} streams.",
                 hint="Route events by aggregate type, or name the read model that is made from it.",
             )
-        return self.rebuild_one(str(event.get("aggregate_id")))
+        malformed = check_id(event)
+        if malformed:
+            raise UsageError(f"The event cannot be projected: {malformed.detail}.", hint="Mend whoever wrote it.")
+        return self.rebuild_one(event["aggregate_id"])
 
     def verify_all(self) -> Summary:
         """Compare every document with its events; writes nothing."""
@@ -244,7 +248,7 @@ def _to(sink: Sink, summary: Summary, read_model: str) -> Callable[[Verdict], No
 
 
 def _checked_id(aggregate_id: str) -> str:
-    lowered = aggregate_id.strip().lower()
+    lowered = aggregate_id.strip().lower() if isinstance(aggregate_id, str) else ""
     if not UUID.fullmatch(lowered):
         raise UsageError(
             f"{aggregate_id!r} is no aggregate id.", hint="An id is a UUID: 8-4-4-4-12 hexadecimal digits with hyphens."

@@ -154,14 +154,21 @@ def swap_chat_ids(tasks: Collection[Document], one: str, other: str) -> list[Dam
 
 
 def damage_everything(
-    chats: Collection[Document], tasks: Collection[Document], *, discussion_ids: Sequence[str], seed: int = 0
+    chats: Collection[Document],
+    tasks: Collection[Document],
+    *,
+    discussion_ids: Sequence[str] = (),
+    tasks_model: ReadModel = TASKS,
+    seed: int = 0,
 ) -> list[Damage]:
     """Break one document for every field and way of both models, and remove, add and swap some; none is broken twice.
 
     Args:
         chats: the chats read model, right so far.
-        tasks: the tasks read model made from chat streams, right so far.
-        discussion_ids: chats that should have no tasks document and have none; each gets one.
+        tasks: the tasks read model, right so far.
+        discussion_ids: chats that should have no tasks document and have none; each gets one. Every legacy task has a
+            document, so there are none for these.
+        tasks_model: what `tasks` is made from: `TASKS` for chat streams, `LEGACY_TASKS` for legacy task streams.
         seed: another seed breaks other documents.
 
     Returns:
@@ -170,11 +177,12 @@ def damage_everything(
     Raises:
         DamageError: too few documents, or none to which some way applies; nothing was written then.
     """
-    _check_unwanted(tasks, discussion_ids)
+    if tasks_model is TASKS:
+        _check_unwanted(tasks, discussion_ids)
     rng = Random(seed)
-    chats_plan, tasks_plan = _plan(chats, CHATS, rng), _plan(tasks, TASKS, rng)
+    chats_plan, tasks_plan = _plan(chats, CHATS, rng), _plan(tasks, tasks_model, rng)
     done: list[Damage] = []
-    for model, collection, plan in ((CHATS, chats, chats_plan), (TASKS, tasks, tasks_plan)):
+    for model, collection, plan in ((CHATS, chats, chats_plan), (tasks_model, tasks, tasks_plan)):
         for key, field, way in plan.breaks:
             done += break_field(collection, model, key, field, way)
         done.append(remove_document(collection, model, plan.removed))

@@ -30,11 +30,11 @@ class BadField(Exception):
 def text(event: Event, name: str) -> str:
     """A string; "" when missing or null."""
     value = event["data"].get(name)
-    if type(value) is str:
+    if type(value) is str and (value.isascii() or is_utf8(value)):
         return value
     if value is None:
         return ""
-    raise BadField(f"data.{name}", value, "a string")
+    raise BadField(f"data.{name}", value, "a string of valid UTF-8" if isinstance(value, str) else "a string")
 
 
 def optional_text(event: Event, name: str) -> str | None:
@@ -93,6 +93,12 @@ def is_utf8(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def is_plain(key: object) -> bool:
+    """Whether a query can ask for this key as it asks for aggregate ids: a text of valid UTF-8."""
+    # `type`, because BSON code is decoded to a kind of str.
+    return type(key) is str and is_utf8(key)
 
 
 def _time(value: object, field: str) -> int:

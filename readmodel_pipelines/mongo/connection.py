@@ -100,7 +100,8 @@ def _lost_server(error: PyMongoError) -> bool:
 
 def _without_secrets(error: Exception, settings: Settings) -> str:
     """What the driver says, if no part of what stands before the last @ of the URI is in it."""
-    text = str(error)
+    # What follows is the driver's picture of the topology.
+    text = str(error).partition(" (configured timeouts")[0]
     uri = settings.mongodb_uri.get_secret_value() if settings.mongodb_uri else ""
     credentials = uri.rpartition("@")[0]
     _, _, password = (credentials.partition("://")[2] or credentials).partition(":")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -42,25 +43,25 @@ class EventStore:
         """Events in order of (aggregate_id, version), with the fields that the fold reads and no others."""
         where = {**_stored_as(fold), **string_keys("aggregate_id", ids)}
         for batch in drain(self._collection, where, _fields_of(fold), _ORDER, self.index):
-            if ids is None:
-                self.events_read += len(batch)
-                if self._on_events:
-                    self._on_events(self.events_read)
+            self.events_read += len(batch)
+            if self._on_events and ids is None:
+                self._on_events(self.events_read)
             yield from batch
 
     def odd_streams(self, fold: Fold[Any]) -> Iterator[Document]:
         """The first event of every stream whose id is not a string."""
-        before: object = None
-        seen_arrays: set[bytes] = set()
+        # The index holds 7 and 7.0 for equal, so that streams that differ by type alone come mixed.
+        recent: deque[bytes] = deque(maxlen=64)
+        arrays: set[bytes] = set()
         for event in odd_documents(self._collection, _stored_as(fold), _ENVELOPE, _ORDER):
             self.events_read += 1
             identity = bson.encode({"id": event.get("aggregate_id")})
-            if identity == before or identity in seen_arrays:
+            if identity in recent or identity in arrays:
                 continue
-            before = identity
+            recent.append(identity)
             if isinstance(event.get("aggregate_id"), list):
                 # Arrays come in no order.
-                seen_arrays.add(identity)
+                arrays.add(identity)
             yield event
 
     def contested(
@@ -102,11 +103,15 @@ class EventStore:
 
     def have_events(self, fold: Fold[Any], ids: Sequence[Any]) -> list[bool]:
         """For each id, of whatever BSON type, whether any event carries it."""
+        # What is no UTF-8 cannot be asked for. Such an id sorts among the strings: the pass meets its events if any.
+        askable = [item for item in ids if not isinstance(item, str) or is_utf8(item)]
+        if not askable:
+            return [False] * len(ids)
         # Not `$in`, which takes a regular expression for a pattern and refuses a document with a `$` in its names.
-        where = {**_stored_as(fold), "$or": [{"aggregate_id": {"$eq": aggregate_id}} for aggregate_id in ids]}
+        where = {**_stored_as(fold), "$or": [{"aggregate_id": {"$eq": aggregate_id}} for aggregate_id in askable]}
         found = self._collection.with_options(codec_options=CODEC).find(where, {"_id": 0, "aggregate_id": 1})
         carried = {bson.encode({"id": event.get("aggregate_id")}) for event in found}
-        return [bson.encode({"id": aggregate_id}) in carried for aggregate_id in ids]
+        return [item in askable and bson.encode({"id": item}) in carried for item in ids]
 
 
 def _stored_as(fold: Fold[Any]) -> Document:

@@ -11,7 +11,7 @@ from pymongo.database import Database
 from pymongo.errors import OperationFailure
 
 from readmodel_pipelines.errors import ReadModelError
-from readmodel_pipelines.mongo.scan import Document
+from readmodel_pipelines.mongo.scan import Document, holds_every_document
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.settings import Settings
 
@@ -91,7 +91,9 @@ def ensure_for_empty(collection: Collection[Document], projection: Projection) -
 
 def _present(collection: Collection[Document], index: Index) -> bool:
     return any(
-        tuple(item["key"].items()) == index.key and bool(item.get("unique")) == index.unique
+        tuple(item["key"].items()) == index.key
+        and bool(item.get("unique")) == index.unique
+        and holds_every_document(item)
         for item in collection.list_indexes()
     )
 

@@ -98,11 +98,15 @@ class _Lease:
                 self._renew()
 
     def check(self) -> None:
-        if time.monotonic() > self._ours_until and not self._renew():
-            raise LeaseLost(
-                f"The lease on {self._read_model} ran out and somebody else took it over; nothing more was written.",
-                hint="See who rebuilds it now, and run it again afterwards if it is still needed.",
-            )
+        if time.monotonic() <= self._ours_until:
+            return
+        with suppress(PyMongoError):
+            if self._renew():
+                return
+        raise LeaseLost(
+            f"The lease on {self._read_model} ran out, or somebody else took it over; nothing more was written.",
+            hint="See whether somebody rebuilds it now, and run it again afterwards if it is still needed.",
+        )
 
     def release(self) -> None:
         ours = {"_id": self._id, "nonce": self._nonce}

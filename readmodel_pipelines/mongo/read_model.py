@@ -6,6 +6,7 @@ and every owned field as read. What no filter can say (it would be too large) is
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from pymongo.client_session import ClientSession
 from pymongo.collection import Collection
 from pymongo.errors import BulkWriteError, DocumentTooLarge, OperationFailure
 
+from readmodel_pipelines.events.values import is_plain
 from readmodel_pipelines.mongo.scan import CODEC, Document, drain, index_on, odd_documents, string_keys
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.reconcile.compare import differing_fields, same_document, same_value
@@ -54,9 +56,9 @@ class ReadModelCollection:
         return odd_documents(self._collection, {}, self._fields, [self._key])
 
     def odd_documents_with(self, document_ids: Sequence[Any]) -> Iterator[Document]:
-        """Those of `odd_documents` that have these `_id`s."""
+        """Those of `odd_documents` that have these `_id`s; those whose key is no valid UTF-8 too."""
         for document in self._collection.find({"_id": {"$in": list(document_ids)}}, self._fields):
-            if not isinstance(document.get(self._key), str):
+            if not is_plain(document.get(self._key)):
                 yield document
 
     def holders(self, changes: Sequence[Change]) -> list[tuple[Change, Document]]:
@@ -109,8 +111,7 @@ class ReadModelCollection:
         done = [change for place, change in enumerate(changes) if place not in failed and change.actual is not None]
         lost = len(done) - written.replaced - written.deleted
         if lost:
-            written.superseded += lost
-            written.again += self._changed_by_others(done)
+            self._look_after_lost(done, lost, written)
         return written
 
     def _operation(self, change: Change) -> Write:
@@ -119,12 +120,7 @@ class ReadModelCollection:
         condition = self._condition(change.actual)
         if change.expected is None:
             return DeleteOne(condition)
-        differing = differing_fields(change.expected, change.actual)
-        update: Document = {}
-        for name in differing:
-            operator = "$set" if name in change.expected else "$unset"
-            update.setdefault(operator, {})[name] = change.expected.get(name, "")
-        return UpdateOne(condition, update)
+        return UpdateOne(condition, _update(change.expected, change.actual))
 
     def _condition(self, actual: Document) -> Document:
         conditions: list[Document] = []
@@ -155,15 +151,34 @@ class ReadModelCollection:
             # Held by a document whose key is an array, or inserted and gone again.
             written.conflicts += [key for key in raced if key not in there]
 
-    def _changed_by_others(self, done: Sequence[Change]) -> list[Change]:
-        """The changes whose document is not what we wrote: the bulk result tells how many, not which."""
+    def _look_after_lost(self, done: Sequence[Change], lost: int, written: Written) -> None:
+        """Find which changes were lost, for the bulk result only tells how many.
+
+        A document that is still what was compared was not changed by others: a filter cannot say what it holds (a type
+        that the driver cannot give back), so it is compared inside a transaction.
+        """
         ids = [change.actual["_id"] for change in done if change.actual]
-        found = self._collection.find({"_id": {"$in": ids}}, self._fields)
-        stored = {_identity(document): document for document in found}
-        return [change for change in done if not _is_done(change, stored.get(_identity(change.actual or {})))]
+        stored = {
+            _identity(document): document for document in self._collection.find({"_id": {"$in": ids}}, self._fields)
+        }
+        for change in done:
+            actual = change.actual or {}
+            document = stored.get(_identity(actual))
+            if _is_done(change, document):
+                continue
+            if document is not None and same_value(document, actual):
+                lost -= 1
+                _add(written, self.swap([change]))
+            else:
+                written.again.append(change)
+        written.superseded += lost
 
     def swap(self, changes: Sequence[Change]) -> Written:
-        """Write all or nothing in a transaction, deleting first, so that documents can exchange unique keys."""
+        """Write all or nothing in a transaction, so that documents can exchange unique keys.
+
+        Deletes go first, then every unique key that will change is parked, then all get what they ought to have.
+        Nobody outside sees a step of it, and foreign fields never leave the server.
+        """
         keys = [change.key for change in changes]
         with self._collection.database.client.start_session() as session:
             try:
@@ -187,36 +202,49 @@ class ReadModelCollection:
                 raise
 
     def _swap_within(self, session: ClientSession, changes: Sequence[Change]) -> Written:
-        written = Written()
         ids = [change.actual["_id"] for change in changes if change.actual is not None]
-        found = self._collection.find({"_id": {"$in": ids}}, session=session)
+        found = self._collection.find({"_id": {"$in": ids}}, self._fields, session=session)
         stored = {_identity(document): document for document in found}
-        inserts: list[Document] = []
+        written = Written()
+        deletes: list[Write] = []
+        parks: list[Write] = []
+        writes: list[Write] = []
         for change in changes:
-            document: Document = {}
-            if change.actual is not None:
-                document = stored.get(_identity(change.actual), {})
-                if not same_value(self._owned_part(document), self._owned_part(change.actual)):
-                    raise _Superseded
+            if change.actual is None:
+                written.inserted += 1
+                writes.append(InsertOne(dict(change.expected or {})))
+                continue
+            if not same_value(stored.get(_identity(change.actual)), change.actual):
+                raise _Superseded
+            this = {"_id": change.actual["_id"]}
             if change.expected is None:
                 written.deleted += 1
-                continue
-            written.inserted += change.actual is None
-            written.replaced += change.actual is not None
-            foreign = {name: value for name, value in document.items() if name not in self._projection.owned}
-            inserts.append({**foreign, **change.expected})
-        if ids:
-            self._collection.delete_many({"_id": {"$in": ids}}, session=session)
-        if inserts:
-            self._collection.insert_many(inserts, session=session)
+                deletes.append(DeleteOne(this))
+            else:
+                written.replaced += 1
+                parked = self._parked(change.expected, change.actual) if len(changes) > 1 else {}
+                if parked:
+                    parks.append(UpdateOne(this, {"$set": parked}))
+                writes.append(UpdateOne(this, _update(change.expected, change.actual)))
+        self._collection.bulk_write([*deletes, *parks, *writes], session=session)
         return written
 
-    def _owned_part(self, document: Document) -> Document:
-        return {name: value for name, value in document.items() if name in self._fields}
+    def _parked(self, expected: Document, actual: Document) -> Document:
+        """Values nobody else has for the unique keys that will change, so that others can take those given up."""
+        changing = [name for name in self._projection.unique if not same_value(expected[name], actual.get(name))]
+        return {name: f"parked {uuid.uuid4()}" for name in changing}
 
 
 class _Superseded(Exception):
     """Inside a transaction: the document is not what was compared."""
+
+
+def _update(expected: Document, actual: Document) -> Document:
+    update: Document = {}
+    for name in differing_fields(expected, actual):
+        operator = "$set" if name in expected else "$unset"
+        update.setdefault(operator, {})[name] = expected.get(name, "")
+    return update
 
 
 def _identity(document: Document) -> bytes:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from bson.codec_options import CodecOptions, DatetimeConversion
+from bson.max_key import MaxKey
 from bson.min_key import MinKey
 from pymongo.collection import Collection
 from pymongo.cursor import CursorType
@@ -33,10 +34,14 @@ def string_keys(field: str, keys: Sequence[str] | None = None) -> Document:
 def index_on(collection: Collection[Document], *fields: str) -> str | None:
     """The name of an index that holds every document in ascending order of just these fields, if there is one."""
     for index in collection.list_indexes():
-        whole = not (index.keys() & {"partialFilterExpression", "sparse", "collation", "hidden"})
-        if whole and list(index["key"].items()) == [(field, 1) for field in fields]:
+        if holds_every_document(index) and list(index["key"].items()) == [(field, 1) for field in fields]:
             return str(index["name"])
     return None
+
+
+def holds_every_document(index: Mapping[str, Any]) -> bool:
+    """Whether an index, as the server describes it, leaves no document out and orders by the bytes of texts."""
+    return not any(index.get(option) for option in ("partialFilterExpression", "sparse", "collation", "hidden"))
 
 
 def drain(
@@ -56,7 +61,8 @@ def drain(
         fields,
         sort=[(field, 1) for field in sort],
         hint=index,
-        allow_disk_use=None if index else True,
+        # An index with an array key gives no order.
+        allow_disk_use=True,
         batch_size=BATCH_DOCUMENTS,
         # The server sends the next batch while we work on this one; a mongos of this age does not.
         cursor_type=CursorType.NON_TAILABLE if mongos else CursorType.EXHAUST,
@@ -86,6 +92,8 @@ def odd_documents(
     no_array = {**where, key: _NO_ARRAY}
     yield from decoded.find(no_array, fields, hint=index).max(_bound(index_fields, ""))
     yield from decoded.find(no_array, fields, hint=index).min(_bound(index_fields, {}))
+    # No lower bound reaches this one.
+    yield from decoded.find({**where, key: {"$eq": MaxKey(), **_NO_ARRAY}}, fields)
     if _holds_arrays(collection, key, index):
         yield from decoded.find({**where, key: {"$type": "array"}}, fields)
 

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import bson
-from bson.errors import InvalidDocument
 
 from readmodel_pipelines.events.stream import Malformed, Reason, Stream
 from readmodel_pipelines.projections.projection import Document, Projection
@@ -116,7 +115,7 @@ def unstorable(document: Document) -> Malformed | None:
     """Why MongoDB could not hold the document, if it could not."""
     try:
         size = len(bson.encode(document))
-    except (InvalidDocument, UnicodeEncodeError):
+    except UnicodeEncodeError:
         return Malformed(Reason.BAD_FIELD, "a text of the document is not valid UTF-8")
     if size > MAX_DOCUMENT_BYTES - _ROOM_FOR_ID:
         return Malformed(Reason.DOCUMENT_TOO_LARGE, f"the document would have {size:,} bytes; MongoDB holds 16 MiB")

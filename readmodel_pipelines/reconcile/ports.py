@@ -73,7 +73,7 @@ class ReadModel(Protocol):
         """Documents whose key is not a string; `_id` and owned fields only."""
 
     def odd_documents_with(self, document_ids: Sequence[Any]) -> Iterator[Document]:
-        """Those of `odd_documents` that have these `_id`s."""
+        """Those of `odd_documents` that have these `_id`s; those whose key is no valid UTF-8 too."""
 
     def holders(self, changes: Sequence[Change]) -> list[tuple[Change, Document]]:
         """(a change, another document that holds a key which the change wants and an index keeps unique)."""
@@ -82,7 +82,7 @@ class ReadModel(Protocol):
         """Write in one unordered batch, each change conditionally."""
 
     def swap(self, changes: Sequence[Change]) -> Written:
-        """Write all or nothing in a transaction, deleting first, so that documents can exchange unique keys."""
+        """Write all or nothing in a transaction, so that documents can exchange unique keys."""
 
     def count(self) -> int:
         """About how many documents there are."""

@@ -67,7 +67,9 @@ def compare_again(store: EventStore, lane: Lane, allowed: Collection[str], ids: 
     """What these aggregates, a batch at most, are now; those that are `same` are left out. Counts nothing."""
     verdicts: list[Verdict] = []
     if ids:
+        counted = store.events_read
         reconcile(store, [replace(lane, counts=Counts(), emit=verdicts.append)], allowed, sorted(set(ids)))
+        store.events_read = counted
     return verdicts
 
 

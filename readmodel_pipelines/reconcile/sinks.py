@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from readmodel_pipelines.events.stream import Reason
-from readmodel_pipelines.events.values import is_utf8
+from readmodel_pipelines.events.values import is_plain
 from readmodel_pipelines.projections.projection import Document
 from readmodel_pipelines.reconcile.conflicts import untangle
 from readmodel_pipelines.reconcile.outcome import Outcome, Verdict, Why
@@ -26,8 +26,6 @@ DELETE_FLOOR = 100
 _DELETE = "delete"
 _DELETE_ODD = "delete_odd"
 _CONFLICT = "conflict"
-
-_NO_UTF8 = (Why.ODD_KEY, "its key is no valid UTF-8, so that no query can name it; delete it by hand")
 
 _WANTS_WRITE = (Outcome.MISSING, Outcome.DIFFERENT)
 
@@ -60,7 +58,7 @@ class DeletionLimit:
         return (
             f"{read_model}: {deletions:,} of about {documents:,} documents would be deleted, more than "
             f"{max(DELETE_FLOOR, int(self.share * documents)):,} allowed; none was. "
-            "Verify, and allow them with --allow-deletions if the events are complete."
+            "If the events are complete, allow them: --allow-deletions, or allow_deletions in a job's config."
         )
 
 
@@ -97,6 +95,7 @@ class InPlace:
         self._limit = limit
         self._documents = lane.model.count() if limit else 0
         self._may_delete = limit is None
+        self._deletions_refused = False
         self._changes: list[Change] = []
 
     def take(self, verdict: Verdict) -> None:
@@ -105,9 +104,7 @@ class InPlace:
             return
         if verdict.outcome in _WANTS_WRITE or self._may_delete:
             self._changes.append(_change(verdict))
-        elif not _can_be_asked_for(verdict.aggregate_id):
-            self._summary.fail(self._projection.read_model, verdict.aggregate_id, *_NO_UTF8)
-        elif verdict.reason == Why.ODD_KEY and verdict.actual is not None:
+        elif verdict.actual is not None and not is_plain(verdict.aggregate_id):
             self._deferred.add(_DELETE_ODD, [verdict.actual["_id"]])
         else:
             self._deferred.add(_DELETE, [verdict.aggregate_id])
@@ -169,13 +166,15 @@ class InPlace:
                 self._summary.fail(self._projection.read_model, verdict.aggregate_id, str(verdict.reason), detail)
             elif verdict.outcome in _WANTS_WRITE or self._may_delete:
                 changes.append(_change(verdict))
+            elif self._deletions_refused:
+                self._summary.fail(self._projection.read_model, verdict.aggregate_id, Why.DELETIONS_REFUSED)
             else:
                 self._deferred.add(_DELETE, [verdict.aggregate_id])
         return changes
 
     def _look_again(self, changes: Sequence[Change]) -> list[Change]:
-        keys = [change.key for change in changes if isinstance(change.key, str)]
-        odd = [change.actual["_id"] for change in changes if change.actual and not isinstance(change.key, str)]
+        keys = [change.key for change in changes if is_plain(change.key)]
+        odd = [change.actual["_id"] for change in changes if change.actual and not is_plain(change.key)]
         orphans = self._odd_orphans(self._model.odd_documents_with(odd)) if odd else ()
         return self._compare_again(keys) + [_change(verdict) for verdict in orphans]
 
@@ -199,6 +198,7 @@ class InPlace:
             self._may_delete = True
             return
         if not limit.allows(deletions, self._documents):
+            self._deletions_refused = True
             self._summary.warnings.append(limit.refusal(self._projection.read_model, deletions, self._documents))
             for keys in self._deferred.batches(_DELETE):
                 for key in keys:
@@ -272,8 +272,6 @@ class DryRun:
             self._wanted.append(_change(verdict))
             if len(self._wanted) >= BATCH:
                 self._predict()
-        elif not _can_be_asked_for(verdict.aggregate_id):
-            self._summary.fail(self._projection.read_model, verdict.aggregate_id, *_NO_UTF8)
         elif verdict.outcome is not Outcome.MALFORMED:
             self._deletions += 1
 
@@ -338,8 +336,8 @@ class Neighbours:
 
     def free_up(self, documents: Sequence[Document]) -> list[Change]:
         """The changes that make these documents right, deletions among them; none for those that stay."""
-        keys = [document[self._key] for document in documents if isinstance(document.get(self._key), str)]
-        odd = [document for document in documents if not isinstance(document.get(self._key), str)]
+        keys = [document[self._key] for document in documents if is_plain(document.get(self._key))]
+        odd = [document for document in documents if not is_plain(document.get(self._key))]
         verdicts = [*self._again(keys), *self._odd_orphans(odd)]
         return [_change(verdict) for verdict in verdicts if verdict.outcome is not Outcome.MALFORMED]
 
@@ -349,13 +347,9 @@ class Neighbours:
 
     def why_blocked(self, key: Any, holder: Any) -> tuple[str, str]:
         """Reason and detail. A holder that is right as it is claims the key by its own events: neither is trusted."""
-        if isinstance(holder, str) and not self._again([holder]):
+        if is_plain(holder) and not self._again([holder]):
             return Reason.KEY_CONFLICT, f"{key} and {holder} claim the same unique key"
         return Why.KEY_HELD, f"its unique key is held by the document of {holder}, which this run may not change"
-
-
-def _can_be_asked_for(key: Any) -> bool:
-    return not isinstance(key, str) or is_utf8(key)
 
 
 def _change(verdict: Verdict) -> Change:

@@ -98,7 +98,7 @@ def test_a_value_that_cannot_be_is_a_usage_error_that_names_its_variable(
     assert caught.value.exit_code == 2
 
 
-@pytest.mark.parametrize("name", ["a.b", "a b", "a/b", "a" * 64])
+@pytest.mark.parametrize("name", ["a.b", "a b", "a/b"])
 def test_a_database_name_that_mongodb_cannot_have_is_refused_in_words(name: str) -> None:
     with (
         pytest.raises((ReadModelError, ValidationError)),

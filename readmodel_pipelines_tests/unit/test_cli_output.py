@@ -1,0 +1,38 @@
+"""What the command line makes of a summary and of progress, without a database."""
+
+from __future__ import annotations
+
+from readmodel_pipelines.cli import main
+from readmodel_pipelines.cli.output import human_lines
+from readmodel_pipelines.cli.progress import Lines
+from readmodel_pipelines.projections.registry import names, projections_for
+from readmodel_pipelines.reconcile.outcome import Outcome
+from readmodel_pipelines.reconcile.summary import DEFAULT_MAX_FINDINGS, Counts, Finding, Summary
+
+
+def test_long_values_are_shown_from_a_little_before_they_part() -> None:
+    alike = "much the same " * 20
+    result = Summary("verify", "chat", read_models={"chats_read_model": Counts(checked=1, different=1)})
+    fields = {"title": (f"{alike}and this", f"{alike}or that"), "status": (alike, "Done")}
+    result.findings.append(Finding("chats_read_model", "an id", Outcome.DIFFERENT, fields=fields))
+    title, status = [line for line in human_lines(result) if "→" in line]
+    assert title == '    title: …ch the same and this" → …ch the same or that"'
+    assert status.endswith('… → "Done"')
+    assert len(status) < 100
+
+
+def test_elsewhere_progress_is_a_line_every_few_seconds() -> None:
+    clock = iter([0.0, 4.0, 6.0, 7.0, 12.0])
+    said: list[str] = []
+    lines = Lines("verify", said.append, lambda: next(clock))
+    for done in (400, 600, 700, 1200):
+        lines(done, 1000)
+    assert said == [
+        "verify: 600 of about 1,000 events, 100 events/s, about 4 s left",
+        "verify: 1,200 of about 1,200 events, 100 events/s, about 0 s left",
+    ]
+
+
+def test_choices_and_defaults_that_are_written_twice_agree() -> None:
+    assert "|".join((*names(projections_for("chat")), "all")) == main.READ_MODEL_CHOICES
+    assert main.DEFAULT_MAX_FINDINGS == DEFAULT_MAX_FINDINGS
