@@ -1,0 +1,1 @@
+"""The command line, `readmodel …`: thin over the projector."""

@@ -1,0 +1,125 @@
+"""Dagster's UI for the demo: a child process that ends with us, told the same database."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from readmodel_pipelines.errors import ReadModelError, UsageError
+from readmodel_pipelines.settings import Settings
+
+HOST = "127.0.0.1"
+USUAL_PORT = 3000
+
+_START_SECONDS = 180.0
+_END_SECONDS = 20.0
+_PAUSE = 0.25
+_DEFINITIONS = "readmodel_pipelines.definitions"
+# Dagster warns of its own command, whose successor needs a package more.
+_DAGSTER_DEV = (sys.executable, "-W", "ignore:Function `dev_command`", "-m", "dagster", "dev")
+
+
+def choose_port(wanted: int | None) -> int:
+    """The port asked for, else the usual one, else any that is free.
+
+    Raises:
+        UsageError: somebody listens on the port asked for.
+    """
+    for port in (wanted,) if wanted is not None else (USUAL_PORT, 0):
+        with socket.socket() as probe:
+            # As servers do: a port that was closed a moment ago is free.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            with contextlib.suppress(OSError):
+                probe.bind((HOST, port))
+                return int(probe.getsockname()[1])
+    raise UsageError(f"Port {wanted} of {HOST} cannot be used.", hint="Name another --port, or none.")
+
+
+def serve(settings: Settings, port: int, say: Callable[[str], None]) -> None:
+    """Serve the UI until Ctrl-C, and say its address once it answers.
+
+    Raises:
+        ReadModelError: it did not start, or ended by itself.
+    """
+    with _ending_signals():
+        child = subprocess.Popen(
+            [*_DAGSTER_DEV, *_target(), "-h", HOST, "-p", str(port), "--log-level", "warning"],
+            cwd=_checkout(),
+            env={**os.environ, "READMODEL_DATABASE": settings.database},
+            # Its own group, so that Ctrl-C reaches it once, through us, and nothing of it outlives us.
+            start_new_session=True,
+        )
+        try:
+            if _wait_until_it_answers(child, port):
+                say(f"Dagster's UI: http://{HOST}:{port} (Ctrl-C ends it)")
+            child.wait()
+        except KeyboardInterrupt:
+            say("Ending Dagster's UI.")
+            return
+        finally:
+            _end(child)
+    raise ReadModelError(
+        f"Dagster's UI ended by itself (code {child.returncode}).", hint="What it wrote above says why."
+    )
+
+
+def _checkout() -> Path | None:
+    """The folder of the project, where this is a checkout: its workspace.yaml and dagster.yaml then count."""
+    folder = Path(__file__).resolve().parents[2]
+    return folder if (folder / "workspace.yaml").is_file() and (folder / "dagster.yaml").is_file() else None
+
+
+def _target() -> list[str]:
+    return ["-m", _DEFINITIONS] if _checkout() is None else ["-w", "workspace.yaml"]
+
+
+def _wait_until_it_answers(child: subprocess.Popen[bytes], port: int) -> bool:
+    deadline = time.monotonic() + _START_SECONDS
+    while child.poll() is None and time.monotonic() < deadline:
+        connection = http.client.HTTPConnection(HOST, port, timeout=5)
+        try:
+            connection.request("GET", "/server_info")
+            if connection.getresponse().status == http.client.OK:
+                return True
+        except (OSError, http.client.HTTPException):
+            time.sleep(_PAUSE)
+        finally:
+            connection.close()
+    return False
+
+
+@contextlib.contextmanager
+def _ending_signals() -> Iterator[None]:
+    """Take a closed terminal or a polite kill for Ctrl-C, so that the child is ended then too.
+
+    Ctrl-C itself is in the list because a shell script starts background jobs deaf to it, and the child would be too.
+    """
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    """End it the way Ctrl-C would, so that it can take its own children along; then whatever is left of its group."""
+    with contextlib.suppress(KeyboardInterrupt, subprocess.TimeoutExpired):
+        if child.poll() is None:
+            child.send_signal(signal.SIGINT)
+            child.wait(_END_SECONDS)
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(child.pid, signal.SIGKILL)
+    child.wait()

@@ -1,0 +1,224 @@
+"""The command line: what `readmodel …` takes. Each command is thin over the projector and the MongoDB modules.
+
+Exit codes: 0 all well; 1 discrepancies found, or aggregates that a rebuild could not do; 2 usage; 3 no MongoDB or no
+right to it; 130 interrupted. Results go to stdout; progress, notes and errors to stderr.
+
+Everything heavy (pydantic, pymongo, rich) is imported by the command that needs it: help is instant, and a cron job
+or a shell loop over ids does not wait for what it never uses.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from readmodel_pipelines.cli.failures import in_words
+
+# A registry test keeps this in step: reading the registry here would make every `--help` import bson.
+READ_MODEL_CHOICES = "chat|task|all"
+DEFAULT_MAX_FINDINGS = 1000
+
+app = typer.Typer(
+    name="readmodel",
+    help="Rebuild, verify and repair the MongoDB read models of an event-sourced application.\n\n"
+    "Settings come from the environment: READMODEL_MONGODB_URI, READMODEL_DATABASE and others. Without a URI an "
+    "embedded server is started and used, which is meant for trying out.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+server = typer.Typer(
+    help="Start, stop or look at the embedded server.\n\nIt is used when READMODEL_MONGODB_URI is not set.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.add_typer(server, name="server")
+
+ReadModel = Annotated[
+    str,
+    typer.Option(
+        "--type",
+        metavar=READ_MODEL_CHOICES,
+        help="Read model: chat is chats_read_model, task is tasks_read_model, all is both in one pass.",
+    ),
+]
+AggregateId = Annotated[
+    str | None, typer.Option("--id", metavar="UUID", help="One aggregate. Either this or --all.", show_default=False)
+]
+Everything = Annotated[bool, typer.Option("--all", help="Every aggregate. Either this or --id.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else there.")]
+MaxFindings = Annotated[
+    int, typer.Option("--max-findings", min=0, help="Keep at most so many findings; counts are always whole.")
+]
+
+
+@app.command("rebuild-readmodel")
+def rebuild_readmodel(
+    read_model: ReadModel,
+    aggregate_id: AggregateId = None,
+    everything: Everything = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Write nothing; say what a rebuild would do.")] = False,
+    allow_deletions: Annotated[
+        bool,
+        typer.Option(
+            "--allow-deletions", help="With --all: delete even more documents than READMODEL_MAX_DELETE_SHARE."
+        ),
+    ] = False,
+    as_json: AsJson = False,
+    max_findings: MaxFindings = DEFAULT_MAX_FINDINGS,
+) -> None:
+    """Bring read models in line with their events.
+
+    Writes only documents that differ, deletes those that no events want, and leaves alone what other software keeps in
+    them. Events are only read. A stream that cannot be trusted leaves its document as it is, and the exit code is 1.
+    """
+    verb = "dry_run" if dry_run else "rebuild"
+    with in_words(verb, as_json=as_json):
+        from readmodel_pipelines.cli.reconcile import Request, carry_out
+
+        ok = carry_out(
+            Request("dry_run" if dry_run else "rebuild", read_model, aggregate_id, everything, max_findings, as_json),
+            allow_deletions=allow_deletions,
+        )
+    raise typer.Exit(0 if ok else 1)
+
+
+@app.command("verify-consistency")
+def verify_consistency(
+    read_model: ReadModel,
+    aggregate_id: AggregateId = None,
+    everything: Everything = False,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write the findings to FILE too: .json as --json has it, .csv with a row for each field.",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: AsJson = False,
+    max_findings: MaxFindings = DEFAULT_MAX_FINDINGS,
+) -> None:
+    """Compare read models with their events.
+
+    Writes nothing to the database. The exit code is 1 when they do not agree.
+    """
+    with in_words("verify", as_json=as_json):
+        from readmodel_pipelines.cli.reconcile import Request, carry_out
+
+        ok = carry_out(
+            Request("verify", read_model, aggregate_id, everything, max_findings, as_json), report_file=report
+        )
+    raise typer.Exit(0 if ok else 1)
+
+
+@app.command("ensure-indexes")
+def ensure_indexes() -> None:
+    """Make the indexes that are missing.
+
+    On events, read models and repair queue. Changes no document and drops no index.
+    """
+    with in_words():
+        from readmodel_pipelines.cli.database import make_indexes
+
+        make_indexes()
+
+
+@app.command()
+def load(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of gzipped Extended JSON: *.jsonl.gz.")],
+) -> None:
+    """Load a folder of documents, with indexes.
+
+    Reads events.jsonl.gz, chats_read_model.jsonl.gz, tasks_read_model.jsonl.gz and repair_queue.jsonl.gz, those that
+    are there. A document that the database holds already (same _id or unique key) is left as it is.
+    """
+    with in_words():
+        from readmodel_pipelines.cli.database import load_documents
+
+        load_documents(folder)
+
+
+@app.command()
+def demo(
+    no_ui: Annotated[bool, typer.Option("--no-ui", help="End after the last verification, with 0 when clean.")] = False,
+    port: Annotated[
+        int | None,
+        typer.Option(min=1, max=65535, help="Port of the Dagster UI; 3000 or a free one if not given."),
+    ] = None,
+    chats: Annotated[int, typer.Option(min=1, help="How many sample chats.")] = 300,
+) -> None:
+    """Show it all on sample data.
+
+    Fills the embedded server, breaks documents in every way, verifies, rebuilds, verifies, then serves the Dagster UI.
+    Only the embedded server: refused when READMODEL_MONGODB_URI is set, and when READMODEL_DATABASE holds data that
+    the demo did not make. What an earlier demo made is dropped first.
+    """
+    with in_words():
+        from readmodel_pipelines.cli.demo import play
+
+        ok = play(chats=chats, ui=not no_ui, port=port)
+    raise typer.Exit(0 if ok else 1)
+
+
+@server.command("start")
+def server_start() -> None:
+    """Start the embedded server if it does not run. It goes on until `readmodel server stop`."""
+    with in_words():
+        from readmodel_pipelines.cli.server import start
+
+        start()
+
+
+@server.command("stop")
+def server_stop() -> None:
+    """Shut the embedded server down; its data stay."""
+    with in_words():
+        from readmodel_pipelines.cli.server import stop
+
+        stop()
+
+
+@server.command("status")
+def server_status() -> None:
+    """Say whether the embedded server runs, where, and with what. Starts nothing."""
+    with in_words():
+        from readmodel_pipelines.cli.server import status
+
+        status()
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    for stream in (sys.stdout, sys.stderr):
+        # Titles are any Unicode; a terminal that cannot show it must not end a run.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        app()
+    except SystemExit as ending:
+        if "pymongo" in sys.modules and isinstance(ending.code, int):
+            _leave(ending.code)
+        raise
+
+
+def _leave(code: int) -> NoReturn:
+    """End at once. On the ordinary way the driver waits half a second for monitoring threads of closed clients."""
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except OSError:
+        # Whoever read the output is gone, as after `| head`.
+        code = code or 1
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,159 @@
+"""How a summary looks: one JSON document, or a table of counts, the first findings and a sentence on what is next."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from itertools import takewhile
+from typing import Any
+
+from readmodel_pipelines.cli.failures import plain
+from readmodel_pipelines.reconcile.summary import Finding, Summary
+
+SHOWN_FINDINGS = 20
+_LONGEST_VALUE = 60
+_KEPT_PREFIX = 12
+_ALWAYS_SHOWN = ("checked", "same")
+
+
+def json_text(summary: Summary) -> str:
+    """The `--json` document, in ASCII: no terminal, pipe or locale can spoil it."""
+    return json.dumps(summary.as_json())
+
+
+def human_lines(
+    summary: Summary, aggregate_id: str | None = None, *, shown_findings: int = SHOWN_FINDINGS
+) -> Iterator[str]:
+    """The summary for people, ending with a sentence that says whether all is well and what to run next."""
+    yield f"{_TITLES[summary.verb]}: {summary.events:,} events read in {summary.seconds:,.2f} s"
+    yield ""
+    yield from _table(summary)
+    yield from _findings(summary, shown_findings)
+    for warning in summary.warnings:
+        yield ""
+        yield f"Warning: {plain(warning)}"
+    yield ""
+    yield _closing(summary, aggregate_id)
+
+
+_TITLES = {"verify": "Verification", "dry_run": "Dry run, nothing was written", "rebuild": "Rebuild"}
+_PREDICTIONS = {"inserted": "to insert", "replaced": "to replace", "deleted": "to delete"}
+
+
+def _table(summary: Summary) -> Iterator[str]:
+    columns = {name: counts.as_dict() for name, counts in summary.read_models.items()}
+    rows = [
+        row
+        for row in next(iter(columns.values()), {})
+        if row in _ALWAYS_SHOWN or any(counts[row] for counts in columns.values())
+    ]
+    labels = {row: _PREDICTIONS.get(row, row) if summary.verb == "dry_run" else row for row in rows}
+    label_width = max(map(len, labels.values()), default=0)
+    widths = {name: max(len(name), 10) for name in columns}
+    yield " " * label_width + "".join(f"  {name:>{widths[name]}}" for name in columns)
+    for row in rows:
+        yield f"{labels[row]:<{label_width}}" + "".join(
+            f"  {counts[row]:>{widths[name]},}" for name, counts in columns.items()
+        )
+
+
+def _findings(summary: Summary, most: int) -> Iterator[str]:
+    shown = summary.findings[:most]
+    if not shown:
+        return
+    yield ""
+    for finding in shown:
+        yield from _finding_lines(finding)
+    found = sum(counts.discrepancies for counts in summary.read_models.values())
+    if found > len(shown):
+        where = "--json or --report FILE has" if summary.verb == "verify" else "--json has"
+        capped = f" the first {len(summary.findings):,} (--max-findings)" if found > len(summary.findings) else " them"
+        yield f"… and {found - len(shown):,} more; {where}{capped}."
+
+
+def _finding_lines(finding: Finding) -> Iterator[str]:
+    shown = finding.as_json()
+    aggregate_id = shown["aggregate_id"]
+    name = plain(aggregate_id) if isinstance(aggregate_id, str) else _value(aggregate_id)
+    reason = f" ({shown['reason']})" if shown["reason"] else ""
+    detail = f": {plain(shown['detail'])}" if shown.get("detail") else ""
+    yield f"{finding.read_model}  {name}  {shown['outcome']}{reason}{detail}"
+    for field, pair in shown["fields"].items():
+        yield f"    {plain(field)}: {_pair(pair['expected'], pair['actual'])}"
+
+
+def _pair(expected: Any, actual: Any) -> str:
+    texts = _text(expected), _text(actual)
+    common = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(*texts, strict=False)))
+    if max(map(len, texts)) > _LONGEST_VALUE and common > _KEPT_PREFIX:
+        # Long values that begin alike would look alike: begin a little before they part.
+        return " → ".join(_cut("…" + text[common - _KEPT_PREFIX :]) for text in texts)
+    return " → ".join(map(_cut, texts))
+
+
+def _value(value: Any) -> str:
+    return _cut(_text(value))
+
+
+def _text(value: Any) -> str:
+    return "(absent)" if value == {"$absent": True} else plain(json.dumps(value, ensure_ascii=False))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 1] + "…"
+
+
+def _closing(summary: Summary, aggregate_id: str | None) -> str:
+    what = f"--type {summary.aggregate_type} " + (f"--id {aggregate_id}" if aggregate_id else "--all")
+    counts = list(summary.read_models.values())
+    malformed = sum(item.malformed for item in counts)
+    failed = sum(item.failed for item in counts)
+    written = sum(item.inserted + item.replaced + item.deleted for item in counts)
+    match summary.verb:
+        case "verify":
+            return _closing_of_verify(sum(item.discrepancies for item in counts), malformed, what)
+        case "dry_run":
+            if summary.ok and not written:
+                return "All is well: a rebuild would write nothing."
+            would = f"A rebuild would write {_count(written, 'document')}: `readmodel rebuild-readmodel {what}`."
+            return would if summary.ok else f"{would} {_not_done(malformed, failed)}"
+        case "rebuild":
+            if not summary.ok:
+                return f"{_count(written, 'document')} written. {_not_done(malformed, failed)}"
+            if not written:
+                return "All is well: nothing needed a write."
+            return (
+                f"All is well: {_count(written, 'document')} written. `readmodel verify-consistency {what}` checks it."
+            )
+
+
+def _closing_of_verify(found: int, malformed: int, what: str) -> str:
+    if not found:
+        return "All is well: every document is what its events say."
+    mends = found - malformed
+    sentences = [f"{_count(found, 'discrepancy', 'discrepancies')} found."]
+    if mends:
+        sentences.append(f"`readmodel rebuild-readmodel {what}` mends {mends:,} (--dry-run says how).")
+    if malformed:
+        sentences.append(_trust(malformed))
+    return " ".join(sentences)
+
+
+def _not_done(malformed: int, failed: int) -> str:
+    sentences = []
+    if malformed:
+        sentences.append(_trust(malformed))
+    if failed:
+        sentences.append(f"{_count(failed, 'aggregate')} cannot be done; the findings and warnings say why.")
+    return " ".join(sentences)
+
+
+def _trust(malformed: int) -> str:
+    return (
+        f"{_count(malformed, 'malformed stream')} cannot be trusted, and no document of theirs is touched: "
+        "mend their events first."
+    )
+
+
+def _count(number: int, one: str, many: str = "") -> str:
+    return f"{number:,} {one if number == 1 else many or one + 's'}"

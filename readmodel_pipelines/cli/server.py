@@ -1,0 +1,59 @@
+"""The embedded server from the command line: start, stop, status."""
+
+from __future__ import annotations
+
+import typer
+
+from readmodel_pipelines.cli.failures import note
+from readmodel_pipelines.errors import UsageError
+from readmodel_pipelines.mongo import embedded
+from readmodel_pipelines.settings import Settings, load_settings
+
+_NOT_USED = "READMODEL_MONGODB_URI is set, so the embedded server is not used."
+
+
+def start() -> None:
+    """Start it, or say that it runs.
+
+    Raises:
+        UsageError: commands would not use it.
+    """
+    settings = load_settings()
+    if settings.mongodb_uri is not None:
+        raise UsageError(_NOT_USED, hint="Unset it to work with the embedded server.")
+    already = embedded.status(settings).running
+    embedded.ensure_running(settings)
+    _show(settings, "already running" if already else "started")
+
+
+def stop() -> None:
+    """Shut it down, or say that none ran."""
+    settings = load_settings()
+    _note_when_not_used(settings)
+    ended = embedded.stop(settings)
+    typer.echo("The embedded server was stopped." if ended else "No embedded server was running.")
+
+
+def status() -> None:
+    """Say what is known of it."""
+    settings = load_settings()
+    _note_when_not_used(settings)
+    _show(settings, "")
+
+
+def _note_when_not_used(settings: Settings) -> None:
+    if settings.mongodb_uri is not None:
+        note(f"{_NOT_USED} Commands go to {settings.shown_uri()}.")
+
+
+def _show(settings: Settings, word: str) -> None:
+    found = embedded.status(settings)
+    rows = {
+        "running": word or ("yes" if found.running else "no"),
+        "uri": found.uri,
+        "data dir": str(found.data_dir),
+        "pid": "-" if found.pid is None else str(found.pid),
+        "version": found.version or "-",
+    }
+    for name, value in rows.items():
+        typer.echo(f"{name:<9} {value}")

@@ -1,0 +1,150 @@
+"""The demo: sample events on the embedded server; read models built, broken in every way, found out and mended.
+
+It writes and breaks data, so it works on the embedded server alone, and there it drops only what a demo made: each
+collection that it is going to fill is noted in `readmodel_demo` first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain, islice
+from typing import Any
+
+from pymongo.database import Database
+
+from readmodel_pipelines.demo.damage import Damage, DamageError, damage_everything
+from readmodel_pipelines.demo.damage_ways import LEGACY_TASKS
+from readmodel_pipelines.demo.sample_data import chat_events, task_events
+from readmodel_pipelines.errors import UsageError
+from readmodel_pipelines.mongo.connection import open_database
+from readmodel_pipelines.mongo.indexes import ensure_indexes
+from readmodel_pipelines.projections.registry import projections_for
+from readmodel_pipelines.projector import ReadModelProjector
+from readmodel_pipelines.reconcile.summary import Summary
+from readmodel_pipelines.settings import Settings
+
+MARKER = "readmodel_demo"
+DEFAULT_CHATS = 300
+
+_BATCH = 1_000
+_UNWANTED_TASKS = 3
+_SHOWN_FINDINGS = 20
+_ANOTHER_DATABASE = "Give the demo a database of its own: READMODEL_DATABASE=flowra_demo readmodel demo"
+
+Document = dict[str, Any]
+Say = Callable[[str], None]
+Show = Callable[[Summary, int], None]
+"""Takes a summary and how many of its findings to show."""
+
+
+def refuse_other_servers(settings: Settings) -> None:
+    """Stop before anything is touched when commands would not go to the embedded server.
+
+    Raises:
+        UsageError: READMODEL_MONGODB_URI is set.
+    """
+    if settings.mongodb_uri is not None:
+        raise UsageError(
+            "READMODEL_MONGODB_URI is set, and the demo writes and breaks data: it runs on the embedded server only.",
+            hint="Unset READMODEL_MONGODB_URI and start the demo again.",
+        )
+
+
+def run_demo(settings: Settings, *, chats: int = DEFAULT_CHATS, say: Say, show: Show) -> bool:
+    """Play it through; True when every damage was found and the last verification is clean.
+
+    Raises:
+        UsageError: a URI is set, the database holds other data, or there are too few chats to break.
+    """
+    refuse_other_servers(settings)
+    say("1. Start the embedded MongoDB server")
+    with open_database(settings) as database:
+        _make_room(database, settings)
+        projector = ReadModelProjector(database, settings)
+
+        say(f"2. Fill database {settings.database!r} with the events of {chats:,} chats, and make the indexes")
+        ensure_indexes(database, settings, projections_for(settings.task_source))
+        say(f"   {_fill(database, settings, chats):,} events")
+
+        say("3. Build both read models from nothing")
+        show(projector.rebuild_all(), 0)
+
+        say("4. Break documents in every way")
+        damages = _break(database, settings)
+        say(f"   {len(damages)} damages, of {len({(item.model, item.kind, item.field) for item in damages})} kinds")
+
+        say("5. Verify: what does not agree with the events?")
+        found = projector.verify_all()
+        show(found, _SHOWN_FINDINGS)
+
+        say("6. Dry run: what would a rebuild do?")
+        show(projector.rebuild_all(dry_run=True), 0)
+
+        say("7. Rebuild")
+        show(projector.rebuild_all(), 0)
+
+        say("8. Verify again")
+        last = projector.verify_all()
+        show(last, _SHOWN_FINDINGS)
+    return last.ok and sum(counts.discrepancies for counts in found.read_models.values()) == len(damages)
+
+
+def _make_room(database: Database[Document], settings: Settings) -> None:
+    """Drop what an earlier demo left; refuse when there is anything else."""
+    marker = database[MARKER]
+    made = {document["_id"]: document for document in marker.find()}
+    names = _collections(settings)
+    for name in names:
+        if name not in made and database[name].find_one({}, {"_id": 1}) is not None:
+            raise UsageError(
+                f"{settings.database}.{name} holds documents that no demo put there, and the demo would break them.",
+                hint=_ANOTHER_DATABASE,
+            )
+    events = made.get(settings.events_collection, {}).get("events")
+    stored = database[settings.events_collection].count_documents({})
+    if events is not None and stored > events:
+        raise UsageError(
+            f"{settings.database}.{settings.events_collection} holds {stored - events:,} events more than the demo "
+            "put there, and the demo would drop them.",
+            hint=_ANOTHER_DATABASE,
+        )
+    for name in names:
+        database[name].drop()
+        marker.replace_one({"_id": name}, {"events": None}, upsert=True)
+
+
+def _collections(settings: Settings) -> tuple[str, ...]:
+    return (
+        settings.events_collection,
+        settings.chats_collection,
+        settings.tasks_collection,
+        settings.repair_queue_collection,
+    )
+
+
+def _fill(database: Database[Document], settings: Settings, chats: int) -> int:
+    """Insert the sample events and note how many they are: more in a later demo means somebody else's."""
+    legacy = task_events(chats) if settings.task_source == "task" else ()
+    events = 0
+    for batch in _batches(chain(chat_events(chats), legacy)):
+        database[settings.events_collection].insert_many(batch)
+        events += len(batch)
+    database[MARKER].update_one({"_id": settings.events_collection}, {"$set": {"events": events}})
+    return events
+
+
+def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
+    rest = iter(documents)
+    while batch := list(islice(rest, _BATCH)):
+        yield batch
+
+
+def _break(database: Database[Document], settings: Settings) -> list[Damage]:
+    chats, tasks = database[settings.chats_collection], database[settings.tasks_collection]
+    try:
+        if settings.task_source == "task":
+            return damage_everything(chats, tasks, tasks_model=LEGACY_TASKS)
+        discussions = chats.find({"type": "discussion"}).sort("chat_id").limit(_UNWANTED_TASKS)
+        return damage_everything(chats, tasks, discussion_ids=[chat["chat_id"] for chat in discussions])
+    except DamageError as error:
+        raise UsageError(error.message, hint=f"Take more chats: --chats {DEFAULT_CHATS}.") from None

@@ -1,0 +1,402 @@
+"""The command line as a person or a script meets it: exit codes, stdout and stderr, reports, no secrets."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import pty
+import select
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pymongo.database import Database
+from typer.testing import CliRunner
+
+from readmodel_pipelines.cli import main
+from readmodel_pipelines.cli.report import COLUMNS
+from readmodel_pipelines.demo.sample_data import chat_events
+from readmodel_pipelines.mongo.leases import hold_leases
+from readmodel_pipelines.settings import Settings
+
+Cli = Callable[..., Any]
+
+PROGRAM = [sys.executable, "-m", "readmodel_pipelines.cli.main"]
+NOBODY = "00000000-0000-4000-8000-000000000000"
+EVERYTHING = ("--type", "all", "--all")
+COUNTS = {
+    *("checked", "same", "missing", "different", "unexpected", "orphan", "malformed"),
+    *("inserted", "replaced", "deleted", "superseded", "failed"),
+}
+
+
+@pytest.fixture
+def env(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """The environment of commands on this test's database, for this process and for child processes."""
+    assert settings.mongodb_uri is not None
+    monkeypatch.setenv("READMODEL_MONGODB_URI", settings.mongodb_uri.get_secret_value())
+    monkeypatch.setenv("READMODEL_DATABASE", settings.database)
+    return dict(os.environ)
+
+
+@pytest.fixture
+def cli(env: dict[str, str]) -> Cli:
+    """A command within this process: fast."""
+    return lambda *arguments: CliRunner().invoke(main.app, [str(item) for item in arguments], prog_name="readmodel")
+
+
+@pytest.fixture
+def ids(database: Database[dict[str, Any]], cli: Cli) -> list[str]:
+    """Ten chats with healthy read models."""
+    events = list(chat_events(10, seed=3, mean_events=8))
+    database.events.insert_many(events)
+    assert cli("rebuild-readmodel", *EVERYTHING).exit_code == 0
+    return sorted({event["aggregate_id"] for event in events})
+
+
+@pytest.fixture
+def damaged(database: Database[dict[str, Any]], ids: list[str]) -> str:
+    """The id of one of them, whose title and participants are wrong."""
+    database.chats_read_model.update_one({"chat_id": ids[4]}, {"$set": {"title": "wrong"}, "$unset": {"is_public": ""}})
+    return ids[4]
+
+
+def everything(database: Database[dict[str, Any]]) -> dict[str, list[Any]]:
+    kept = [name for name in database.list_collection_names() if name != "readmodel_leases"]
+    return {name: sorted(map(repr, database[name].find())) for name in kept}
+
+
+# Exit codes
+
+
+def test_a_rebuild_makes_both_read_models_and_a_verification_agrees(
+    database: Database[dict[str, Any]], cli: Cli
+) -> None:
+    database.events.insert_many(list(chat_events(5, mean_events=8)))
+    rebuilt = cli("rebuild-readmodel", *EVERYTHING)
+    assert rebuilt.exit_code == 0
+    assert "All is well" in rebuilt.stdout
+    verified = cli("verify-consistency", *EVERYTHING)
+    assert verified.exit_code == 0
+    assert "All is well" in verified.stdout
+    assert database.chats_read_model.count_documents({}) == 5
+
+
+def test_a_discrepancy_makes_verify_exit_1_and_shows_the_field_and_what_to_run(cli: Cli, damaged: str) -> None:
+    result = cli("verify-consistency", *EVERYTHING)
+    assert result.exit_code == 1
+    assert f"chats_read_model  {damaged}  different" in result.stdout
+    assert ' → "wrong"' in result.stdout
+    assert "is_public: " in result.stdout
+    assert "→ (absent)" in result.stdout
+    assert "`readmodel rebuild-readmodel --type all --all` mends 1" in result.stdout
+
+
+def test_one_aggregate_can_be_verified_and_mended_alone(cli: Cli, damaged: str, ids: list[str]) -> None:
+    assert cli("verify-consistency", "--type", "chat", "--id", ids[0]).exit_code == 0
+    assert cli("verify-consistency", "--type", "task", "--id", damaged).exit_code == 0
+    found = cli("verify-consistency", "--type", "chat", "--id", damaged)
+    assert found.exit_code == 1
+    assert f"`readmodel rebuild-readmodel --type chat --id {damaged}` mends 1" in found.stdout
+    assert cli("rebuild-readmodel", "--type", "chat", "--id", damaged.upper()).exit_code == 0
+    assert cli("verify-consistency", *EVERYTHING).exit_code == 0
+
+
+def test_a_malformed_stream_makes_a_rebuild_exit_1_and_says_why(
+    database: Database[dict[str, Any]], cli: Cli, ids: list[str]
+) -> None:
+    database.events.delete_one({"aggregate_id": ids[2], "version": 1})
+    result = cli("rebuild-readmodel", *EVERYTHING)
+    assert result.exit_code == 1
+    assert "malformed" in result.stdout
+    assert "mend their events first" in result.stdout
+
+
+def test_an_id_that_nobody_has_exits_1_and_says_so(cli: Cli, ids: list[str]) -> None:
+    result = cli("rebuild-readmodel", "--type", "all", "--id", NOBODY)
+    assert result.exit_code == 1
+    assert f"neither an event nor a document for {NOBODY}" in result.stderr
+    assert result.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--type", "all"), "Neither --id nor --all"),
+        (("--type", "all", "--all", "--id", NOBODY), "Both --id and --all"),
+        (("--type", "chats", "--all"), "chat, task, all"),
+        (("--all",), "--type"),
+        (("--type", "chat", "--id", "42"), "8-4-4-4-12"),
+        (("--type", "chat", "--id", ""), "8-4-4-4-12"),
+        (("--type", "chat", "--all", "--max-findings", "-1"), "--max-findings"),
+        (("--type", "chat", "--all", "--no-such-option"), "--no-such-option"),
+    ],
+)
+@pytest.mark.parametrize("command", ["rebuild-readmodel", "verify-consistency"])
+def test_a_request_that_makes_no_sense_exits_2_in_words(cli: Cli, command: str, arguments: Any, said: str) -> None:
+    result = cli(command, *arguments)
+    assert result.exit_code == 2
+    assert said in result.stderr
+    assert result.stdout == ""
+
+
+def test_settings_that_make_no_sense_exit_2(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("READMODEL_TASK_SOURCE", "neither")
+    result = cli("verify-consistency", *EVERYTHING)
+    assert result.exit_code == 2
+    assert "READMODEL_TASK_SOURCE" in result.stderr
+
+
+def test_an_unreachable_server_exits_3_without_credentials(env: dict[str, str]) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # Bound and not listening: nobody answers there.
+        port = taken.getsockname()[1]
+        uri = f"mongodb://user:s3cr3t@127.0.0.1:{port}/?serverSelectionTimeoutMS=300"
+        result = shell("rebuild-readmodel", *EVERYTHING, "--json", env=env | {"READMODEL_MONGODB_URI": uri})
+    assert result.returncode == 3
+    assert json.loads(result.stdout)["error"]["code"] == "mongo_unavailable"
+    assert f"MongoDB at mongodb://127.0.0.1:{port}/?serverSelectionTimeoutMS=300 does not answer" in result.stderr
+    assert "s3cr3t" not in result.stdout + result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_wrong_password_exits_3_without_credentials(env: dict[str, str]) -> None:
+    uri = env["READMODEL_MONGODB_URI"].replace("mongodb://", "mongodb://user:s3cr3t@")
+    result = shell("verify-consistency", *EVERYTHING, "--json", env=env | {"READMODEL_MONGODB_URI": uri})
+    assert result.returncode == 3
+    assert json.loads(result.stdout)["error"]["code"] == "mongo_unavailable"
+    assert "refuses" in result.stderr
+    assert "s3cr3t" not in result.stdout + result.stderr
+
+
+def test_a_read_model_that_somebody_rebuilds_exits_1_and_says_who(
+    database: Database[dict[str, Any]], cli: Cli, ids: list[str]
+) -> None:
+    with hold_leases(database, ["tasks_read_model"], 60, "the night shift"):
+        result = cli("rebuild-readmodel", *EVERYTHING, "--json")
+    assert result.exit_code == 1
+    assert "the night shift" in result.stderr
+    assert json.loads(result.stdout)["error"]["code"] == "read_model_busy"
+
+
+def test_ctrl_c_exits_130_with_one_sentence(env: dict[str, str]) -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        uri = f"mongodb://127.0.0.1:{silent.getsockname()[1]}/?serverSelectionTimeoutMS=60000"
+        process = subprocess.Popen(
+            [*PROGRAM, "verify-consistency", *EVERYTHING],
+            env=env | {"READMODEL_MONGODB_URI": uri},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        with silent.accept()[0]:
+            process.send_signal(signal.SIGINT)
+            stdout, stderr = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert (stdout, stderr) == ("", "Interrupted: nothing was written.\n")
+
+
+# What is printed, and where
+
+
+def test_json_is_exactly_one_document_with_the_documented_keys(env: dict[str, str], damaged: str) -> None:
+    result = shell("verify-consistency", *EVERYTHING, "--json", env=env)
+    assert result.returncode == 1
+    document = json.loads(result.stdout)
+    assert set(document) == {*("verb", "aggregate_type", "events", "seconds", "read_models", "findings", "warnings")}
+    assert (document["verb"], document["aggregate_type"]) == ("verify", "all")
+    assert set(document["read_models"]) == {"chats_read_model", "tasks_read_model"}
+    assert all(set(counts) == COUNTS for counts in document["read_models"].values())
+    (finding,) = document["findings"]
+    assert set(finding) == {"read_model", "aggregate_id", "outcome", "reason", "fields"}
+    assert (finding["aggregate_id"], finding["outcome"], finding["reason"]) == (damaged, "different", None)
+    assert finding["fields"]["title"]["actual"] == "wrong"
+    assert finding["fields"]["is_public"]["actual"] == {"$absent": True}
+
+
+def test_json_of_a_malformed_stream_names_its_first_offending_event(
+    database: Database[dict[str, Any]], cli: Cli, ids: list[str]
+) -> None:
+    event = database.events.find_one_and_update({"aggregate_id": ids[1], "version": 1}, {"$set": {"event_type": "?"}})
+    document = json.loads(cli("verify-consistency", "--type", "chat", "--all", "--json").stdout)
+    (finding,) = document["findings"]
+    assert set(finding) - {"read_model", "aggregate_id", "outcome", "reason", "fields"} == {
+        *("detail", "version", "event_id")
+    }
+    assert finding["event_id"] == {"$oid": str(event["_id"])}
+
+
+def test_json_of_an_error_is_one_document_too(cli: Cli, ids: list[str]) -> None:
+    result = cli("rebuild-readmodel", "--type", "chat", "--id", NOBODY, "--dry-run", "--json")
+    document = json.loads(result.stdout)
+    assert set(document) == {"verb", "error"}
+    assert document["verb"] == "dry_run"
+    assert set(document["error"]) == {"code", "message", "hint"}
+    assert document["error"]["code"] == "aggregate_not_found"
+
+
+def test_findings_are_capped_and_counts_are_not(database: Database[dict[str, Any]], cli: Cli, ids: list[str]) -> None:
+    database.chats_read_model.delete_many({})
+    result = cli("verify-consistency", "--type", "chat", "--all", "--json", "--max-findings", 3)
+    document = json.loads(result.stdout)
+    assert len(document["findings"]) == 3
+    assert document["read_models"]["chats_read_model"]["missing"] == len(ids)
+    assert "and 7 more" in cli("verify-consistency", "--type", "chat", "--all", "--max-findings", 3).stdout
+
+
+def test_a_dry_run_writes_nothing_and_predicts_the_rebuild(
+    database: Database[dict[str, Any]], cli: Cli, damaged: str, ids: list[str]
+) -> None:
+    database.tasks_read_model.insert_one({"task_id": NOBODY, "chat_id": NOBODY})
+    before = everything(database)
+    predicted = json.loads(cli("rebuild-readmodel", *EVERYTHING, "--dry-run", "--json").stdout)
+    assert everything(database) == before
+    done = json.loads(cli("rebuild-readmodel", *EVERYTHING, "--json").stdout)
+    assert (predicted["verb"], done["verb"]) == ("dry_run", "rebuild")
+    assert predicted["read_models"] == done["read_models"]
+    assert done["read_models"]["tasks_read_model"]["deleted"] == 1
+
+
+def test_too_many_deletions_are_refused_until_they_are_allowed(
+    database: Database[dict[str, Any]], cli: Cli, ids: list[str]
+) -> None:
+    database.chats_read_model.insert_many([{"chat_id": f"{number:08}{NOBODY[8:]}"} for number in range(101)])
+    refused = cli("rebuild-readmodel", *EVERYTHING)
+    assert refused.exit_code == 1
+    assert "--allow-deletions" in refused.stdout
+    assert database.chats_read_model.count_documents({}) == 101 + len(ids)
+    assert cli("rebuild-readmodel", *EVERYTHING, "--allow-deletions").exit_code == 0
+    assert database.chats_read_model.count_documents({}) == len(ids)
+
+
+def test_data_cannot_command_the_terminal(database: Database[dict[str, Any]], cli: Cli, ids: list[str]) -> None:
+    database.chats_read_model.update_one({"chat_id": ids[0]}, {"$set": {"title": "\x1b[2J\x9b31m\u202e"}})
+    result = cli("verify-consistency", "--type", "chat", "--all")
+    assert not {"\x1b", "\x9b", "\u202e"} & set(result.stdout)
+    assert "\\x9b31m" in result.stdout
+
+
+def test_on_a_terminal_a_bar_shows_the_rate_and_stdout_stays_clean(env: dict[str, str], ids: list[str]) -> None:
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [*PROGRAM, "verify-consistency", *EVERYTHING, "--json"],
+        env=env | {"TERM": "xterm", "COLUMNS": "160"},
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    stdout, _ = process.communicate(timeout=30)
+    shown = b""
+    while select.select([ours], [], [], 0.2)[0]:
+        try:
+            shown += os.read(ours, 65536)
+        except OSError:  # Linux ends a terminal that nobody holds any more with EIO.
+            break
+    os.close(ours)
+    assert json.loads(stdout)["verb"] == "verify"
+    assert b"events/s" in shown
+
+
+# Reports
+
+
+def test_a_json_report_is_the_json_document(cli: Cli, damaged: str, tmp_path: Path) -> None:
+    file = tmp_path / "report.json"
+    result = cli("verify-consistency", *EVERYTHING, "--report", file, "--json")
+    assert result.exit_code == 1
+    assert json.loads(file.read_text()) == json.loads(result.stdout)
+    assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
+
+
+def test_a_csv_report_has_a_row_for_each_field_and_one_for_a_finding_without(
+    database: Database[dict[str, Any]], cli: Cli, damaged: str, ids: list[str], tmp_path: Path
+) -> None:
+    database.tasks_read_model.insert_one({"task_id": {"odd": 1}, "chat_id": NOBODY})
+    file = tmp_path / "report.CSV"
+    file.write_text("an older report")
+    assert cli("verify-consistency", *EVERYTHING, "--report", file).exit_code == 1
+    with file.open(newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    assert tuple(rows[0]) == COLUMNS
+    of_chat = {row["field"]: row for row in rows if row["aggregate_id"] == damaged}
+    assert set(of_chat) == {"title", "is_public"}
+    assert of_chat["title"]["actual"] == '"wrong"'
+    assert json.loads(of_chat["is_public"]["actual"]) == {"$absent": True}
+    (odd,) = [row for row in rows if row["outcome"] == "orphan"]
+    assert (json.loads(odd["aggregate_id"]), odd["reason"], odd["field"]) == ({"odd": 1}, "odd_key", "")
+
+
+@pytest.mark.parametrize("name", ["report.txt", "report", "no/such/folder/report.csv", "folder.json"])
+def test_a_report_that_cannot_be_written_is_refused_before_the_work_starts(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    (tmp_path / "folder.json").mkdir()
+    # Nothing answers there, so a later refusal would be another one.
+    monkeypatch.setenv("READMODEL_MONGODB_URI", "mongodb://127.0.0.1:9/?serverSelectionTimeoutMS=300")
+    result = cli("verify-consistency", *EVERYTHING, "--report", tmp_path / name)
+    assert result.exit_code == 2
+    assert name.rpartition("/")[0] in result.stderr
+
+
+# The other commands
+
+
+def test_ensure_indexes_makes_what_is_missing_once(database: Database[dict[str, Any]], cli: Cli) -> None:
+    first = cli("ensure-indexes")
+    assert first.exit_code == 0
+    assert "idx_events_aggregate_version_unique" in first.stdout
+    assert "made" not in cli("ensure-indexes").stdout
+    assert len(list(database.tasks_read_model.list_indexes())) == 3
+
+
+def test_server_says_that_the_embedded_server_is_not_used_when_a_uri_is_set(cli: Cli, tmp_path: Path) -> None:
+    assert cli("server", "start").exit_code == 2
+    for command in ("start", "status"):
+        assert "the embedded server is not used" in cli("server", command).stderr
+
+
+def test_server_status_and_stop_of_a_server_that_never_ran(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("READMODEL_MONGODB_URI")
+    monkeypatch.setenv("READMODEL_DATA_DIR", "/tmp/readmodel-no-such-folder")  # noqa: S108 - never made
+    status = cli("server", "status")
+    assert status.exit_code == 0
+    assert [line.split()[0] for line in status.stdout.splitlines()] == ["running", "uri", "data", "pid", "version"]
+    assert "running   no" in status.stdout
+    stop = cli("server", "stop")
+    assert (stop.exit_code, stop.stdout) == (0, "No embedded server was running.\n")
+    assert not Path("/tmp/readmodel-no-such-folder").exists()  # noqa: S108
+
+
+# What starting costs
+
+
+def test_help_imports_nothing_heavy_and_a_rebuild_no_dagster(env: dict[str, str], ids: list[str]) -> None:
+    program = (
+        "import sys\n"
+        "from readmodel_pipelines.cli.main import app\n"
+        "try: app(sys.argv[1:])\n"
+        "except SystemExit as ending: assert ending.code == 0\n"
+        "print(*{name.partition('.')[0] for name in sys.modules}, file=sys.stderr)\n"
+    )
+    imported = {}
+    for arguments in (["rebuild-readmodel", "--help"], ["rebuild-readmodel", "--type", "all", "--id", ids[0]]):
+        command = [sys.executable, "-c", program, *arguments]
+        result = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
+        imported[arguments[1]] = set(result.stderr.split())
+    assert "typer" in imported["--help"]
+    assert not imported["--help"] & {"bson", "dagster", "numpy", "pandas", "pydantic_settings", "pymongo", "rich"}
+    assert "pymongo" in imported["--type"]
+    assert not imported["--type"] & {"dagster", "numpy", "pandas", "rich"}
+
+
+def shell(*arguments: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """A command as a process of its own."""
+    return subprocess.run([*PROGRAM, *arguments], env=env, capture_output=True, text=True, check=False, timeout=60)

@@ -1,0 +1,155 @@
+"""The demo from beginning to end on an embedded server of its own, and what it refuses to touch."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import urllib.request
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from readmodel_pipelines.cli.dagster_ui import HOST, choose_port
+from readmodel_pipelines.demo.run import run_demo
+from readmodel_pipelines.errors import UsageError
+from readmodel_pipelines.mongo import embedded
+from readmodel_pipelines.mongo.connection import open_database
+from readmodel_pipelines.reconcile.summary import Summary
+from readmodel_pipelines.settings import Settings
+
+DEMO = [sys.executable, "-m", "readmodel_pipelines.cli.main", "demo"]
+
+
+@pytest.fixture(scope="module")
+def data_dir() -> Iterator[Path]:
+    """The data folder of an embedded server that ends with these tests."""
+    with tempfile.TemporaryDirectory(prefix="readmodel-demo-") as folder:
+        settings = Settings(data_dir=Path(folder), mongod=os.environ.get("READMODEL_MONGOD") or None)
+        try:
+            embedded.ensure_running(settings, die_with_parent=True)
+            yield settings.data_dir
+        finally:
+            embedded.stop(settings)
+
+
+@pytest.fixture
+def settings(data_dir: Path) -> Settings:
+    """Settings without a URI, and a database of the test's own."""
+    return Settings(data_dir=data_dir, database=f"demo_{uuid.uuid4().hex[:12]}")
+
+
+def play(settings: Settings, **options: int) -> tuple[bool, list[Summary]]:
+    summaries: list[Summary] = []
+    return run_demo(
+        settings, say=lambda _: None, show=lambda summary, _: summaries.append(summary), **options
+    ), summaries
+
+
+def test_the_demo_breaks_finds_and_mends_and_ends_with_0(data_dir: Path) -> None:
+    env = {**os.environ, "READMODEL_DATA_DIR": str(data_dir)}
+    result = subprocess.run([*DEMO, "--no-ui"], env=env, capture_output=True, text=True, check=False, timeout=60)
+    assert (result.returncode, result.stderr) == (0, "")
+    steps = [int(number) for number in re.findall(r"^(\d)\. ", result.stdout, re.MULTILINE)]
+    assert steps == [1, 2, 3, 4, 5, 6, 7, 8]
+    damages = re.search(r"(\d+) damages", result.stdout)
+    assert damages is not None
+    assert f"{damages[1]} discrepancies found" in result.stdout
+    assert "All is well: every document is what its events say." in result.stdout
+
+
+def test_a_dry_run_in_between_predicts_the_rebuild(settings: Settings) -> None:
+    clean, (built, found, predicted, rebuilt, last) = play(settings)
+    assert clean
+    assert all(counts.same == 0 or counts.inserted for counts in built.read_models.values())
+    assert not found.ok
+    assert predicted.read_models == rebuilt.read_models
+    assert last.ok
+
+
+def test_legacy_task_streams_have_their_demo_too(settings: Settings) -> None:
+    clean, (_, found, *_) = play(settings.model_copy(update={"task_source": "task"}))
+    assert clean
+    assert found.read_models["tasks_read_model"].different > 50
+
+
+def test_a_second_demo_starts_afresh(settings: Settings) -> None:
+    with open_database(settings) as database:
+        assert play(settings)[0]
+        database.notes.insert_one({"not": "the demo's"})
+        first = database.events.count_documents({})
+        assert play(settings, chats=250)[0]
+        assert database.chats_read_model.count_documents({}) == 250
+        assert database.events.count_documents({}) < first
+        assert database.notes.count_documents({}) == 1
+
+
+@pytest.mark.parametrize("collection", ["events", "tasks_read_model", "repair_queue"])
+def test_documents_that_no_demo_put_there_are_left_alone(settings: Settings, collection: str) -> None:
+    with open_database(settings) as database:
+        database[collection].insert_one({"task_id": "precious"})
+        with pytest.raises(UsageError, match="no demo put there") as caught:
+            play(settings)
+        assert "READMODEL_DATABASE" in caught.value.hint
+        assert database.list_collection_names() == [collection]
+
+
+def test_events_that_came_after_a_demo_are_left_alone(settings: Settings) -> None:
+    assert play(settings)[0]
+    with open_database(settings) as database:
+        database.events.insert_one({"aggregate_id": "somebody's", "version": 1})
+        with pytest.raises(UsageError, match="1 events more"):
+            play(settings)
+        assert database.events.count_documents({"aggregate_id": "somebody's"}) == 1
+
+
+def test_a_uri_is_refused_before_anything_is_touched(settings: Settings, mongodb_uri: str) -> None:
+    elsewhere = Settings(mongodb_uri=mongodb_uri, database=settings.database)
+    with pytest.raises(UsageError, match="embedded server only"):
+        play(elsewhere)
+    with open_database(elsewhere) as database:
+        assert database.list_collection_names() == []
+
+
+def test_too_few_chats_to_break_are_refused_with_what_to_do(settings: Settings) -> None:
+    with pytest.raises(UsageError) as caught:
+        play(settings, chats=20)
+    assert "--chats" in caught.value.hint
+
+
+def test_a_port_that_is_taken_is_refused_when_asked_for(settings: Settings) -> None:
+    with socket.socket() as taken:
+        taken.bind((HOST, 0))
+        taken.listen()
+        with pytest.raises(UsageError, match="cannot be used"):
+            choose_port(taken.getsockname()[1])
+    assert choose_port(None) > 0
+
+
+def test_the_ui_answers_at_the_address_that_is_printed_and_ctrl_c_ends_it_all(data_dir: Path) -> None:
+    env = {**os.environ, "READMODEL_DATA_DIR": str(data_dir), "READMODEL_DATABASE": "demo_ui"}
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port = probe.getsockname()[1]
+    with subprocess.Popen([*DEMO, "--port", str(port)], env=env, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            address = next(
+                (found[0] for line in process.stdout if (found := re.search(r"http://[\d.:]+", line))), "never printed"
+            )
+            assert address == f"http://{HOST}:{port}"
+            with urllib.request.urlopen(f"{address}/server_info", timeout=10) as answer:  # noqa: S310 - our own
+                assert answer.status == 200
+        finally:
+            process.send_signal(signal.SIGINT)
+        rest, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert rest == "Ending Dagster's UI.\n"
+    with socket.socket() as probe:
+        assert probe.connect_ex((HOST, port)) != 0
