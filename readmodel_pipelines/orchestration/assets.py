@@ -1,0 +1,95 @@
+"""Assets: the events, which the application writes, and every read model of the registry, made from them.
+
+Materializing a read model from its page is a full rebuild; materializing several is one pass over each source stream.
+"""
+
+# Without `from __future__ import annotations`: Dagster takes the class of `context`, not its name.
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+from pydantic import Field
+
+from readmodel_pipelines.orchestration.metadata import FINDINGS_SHOWN, in_words, metadata_of, raise_unless_ok
+from readmodel_pipelines.orchestration.partitions import READ_MODELS
+from readmodel_pipelines.orchestration.resources import MongoResource
+from readmodel_pipelines.projections.registry import projections_for
+from readmodel_pipelines.reconcile.summary import DEFAULT_MAX_FINDINGS
+
+
+class ReportConfig(dg.Config):
+    """How much a run tells."""
+
+    max_findings: int = Field(
+        default=FINDINGS_SHOWN,
+        ge=0,
+        le=DEFAULT_MAX_FINDINGS,
+        description="At most so many findings of a read model are shown in the table, "
+        f"from 0 to {DEFAULT_MAX_FINDINGS}; the counts are always whole.",
+    )
+
+
+class FullRebuildConfig(ReportConfig):
+    """A rebuild of every aggregate."""
+
+    allow_deletions: bool = Field(
+        default=False,
+        description="Delete unwanted documents however many they are. Off: more than READMODEL_MAX_DELETE_SHARE of the "
+        "read model (never below 100 documents) are not deleted and the run fails, because lost events look the same.",
+    )
+
+
+def _description(name: str) -> str:
+    made = [item.description for item in (*projections_for("chat"), *projections_for("task")) if item.name == name]
+    either = " With READMODEL_TASK_SOURCE=task: ".join(dict.fromkeys(made))
+    return f"""{either}
+
+Materialize it after a change of its projection, after events were imported, or when a verification found it wrong:
+every document is compared with its events, and only what differs is written. Documents that the events do not account
+for are deleted, fields that the projection does not own are left alone, and the application may keep writing.
+The job `rebuild_read_models` does the same with a dry run, `verify_read_models` only compares."""
+
+
+events = dg.AssetSpec(
+    "events",
+    group_name="application",
+    kinds={"mongodb"},
+    description="The events of the application (READMODEL_EVENTS_COLLECTION). The application writes them, "
+    "nothing here ever does.",
+)
+
+
+@dg.multi_asset(
+    name="rebuild_assets",
+    specs=[
+        dg.AssetSpec(
+            item.read_model,
+            deps=[events],
+            group_name="read_models",
+            kinds={"mongodb"},
+            description=_description(name),
+        )
+        for name, item in READ_MODELS.items()
+    ],
+    can_subset=True,
+    description="A full rebuild of the chosen read models: one pass over each source stream, and a lease on each read "
+    "model meanwhile, so that nobody else rebuilds it. Writes only what differs.",
+)
+def read_models(
+    context: dg.AssetExecutionContext, config: FullRebuildConfig, mongo: MongoResource
+) -> Iterator[dg.MaterializeResult[Any]]:
+    """Every read model, each selectable by itself."""
+    chosen = [name for name, item in READ_MODELS.items() if dg.AssetKey(item.read_model) in context.selected_asset_keys]
+    result = mongo.work(
+        context, chosen, lambda projector: projector.rebuild_all(allow_deletions=config.allow_deletions)
+    )
+    context.log.info(in_words(result.summary))
+    metadata = {
+        read_model: metadata_of(
+            result.summary, read_model, documents=result.documents[read_model], max_findings=config.max_findings
+        )
+        for read_model in result.summary.read_models
+    }
+    for read_model, said in metadata.items():
+        yield dg.MaterializeResult(asset_key=read_model, metadata=said)
+    raise_unless_ok(result.summary, metadata)

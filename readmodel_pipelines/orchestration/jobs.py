@@ -1,0 +1,132 @@
+"""Jobs: rebuild one aggregate, rebuild a read model, verify a read model. Thin: the projector does the work.
+
+They record on the assets of the read models, so that an asset's page has its history whoever touched it.
+"""
+
+# Without `from __future__ import annotations`: Dagster takes the class of `context`, not its name.
+from typing import Literal
+
+import dagster as dg
+from pydantic import Field
+
+from readmodel_pipelines.orchestration.assets import FullRebuildConfig, ReportConfig
+from readmodel_pipelines.orchestration.metadata import in_words, metadata_of, raise_unless_ok
+from readmodel_pipelines.orchestration.partitions import (
+    AGGREGATE_TYPE_TAG,
+    READ_MODELS,
+    REBUILD_TAG,
+    config_for_each_read_model,
+    read_model_named_by,
+)
+from readmodel_pipelines.orchestration.resources import MongoResource
+
+
+class AggregateConfig(dg.Config):
+    """Which aggregate to rebuild."""
+
+    # A type checker wants the names written out; a test holds them against the registry.
+    aggregate_type: Literal["chat", "task"] = Field(
+        description="Read model to mend: chat means chats_read_model, task means tasks_read_model."
+    )
+    aggregate_id: str = Field(
+        description="Id of the aggregate, a UUID, for example 6f1c2f6e-8d0b-4c5e-9a53-0d4d2a7b9c11. For a task made "
+        "from a chat it is the chat's id."
+    )
+    dry_run: bool = Field(default=False, description="Write nothing; say what would be written.")
+
+
+class RebuildConfig(FullRebuildConfig):
+    """A rebuild of every aggregate, or a dry run of it."""
+
+    dry_run: bool = Field(
+        default=False, description="Write nothing; count what would be inserted, replaced and deleted."
+    )
+
+
+class VerifyConfig(ReportConfig):
+    """A verification of every aggregate."""
+
+
+@dg.op
+def rebuild_one_aggregate(context: dg.OpExecutionContext, config: AggregateConfig, mongo: MongoResource) -> None:
+    """Bring the document of one aggregate in line with its events: insert, replace or delete it."""
+    summary = mongo.work(
+        context,
+        [config.aggregate_type],
+        lambda projector: projector.rebuild_one(config.aggregate_id, dry_run=config.dry_run),
+    ).summary
+    read_model = READ_MODELS[config.aggregate_type].read_model
+    metadata = {**metadata_of(summary, read_model), "aggregate_id": config.aggregate_id}
+    context.log.info(in_words(summary))
+    if config.dry_run:
+        context.add_output_metadata(metadata)
+    else:
+        context.log_event(dg.AssetMaterialization(read_model, metadata=metadata))
+    raise_unless_ok(summary, {read_model: metadata})
+
+
+@dg.op
+def rebuild_read_model(context: dg.OpExecutionContext, config: RebuildConfig, mongo: MongoResource) -> None:
+    """Bring every document of a read model in line with its events; writes only what differs."""
+    read_model = read_model_named_by(context)
+    result = mongo.work(
+        context,
+        [read_model.name],
+        lambda projector: projector.rebuild_all(dry_run=config.dry_run, allow_deletions=config.allow_deletions),
+    )
+    metadata = metadata_of(
+        result.summary,
+        read_model.read_model,
+        documents=None if config.dry_run else result.documents[read_model.read_model],
+        max_findings=config.max_findings,
+    )
+    context.log.info(in_words(result.summary))
+    if config.dry_run:
+        context.add_output_metadata(metadata)
+    else:
+        context.log_event(dg.AssetMaterialization(read_model.read_model, metadata=metadata))
+    raise_unless_ok(result.summary, {read_model.read_model: metadata})
+
+
+@dg.op
+def verify_read_model(context: dg.OpExecutionContext, config: VerifyConfig, mongo: MongoResource) -> None:
+    """Compare every document of a read model with its events; writes nothing to MongoDB."""
+    read_model = read_model_named_by(context)
+    summary = mongo.work(context, [read_model.name], lambda projector: projector.verify_all()).summary
+    metadata = metadata_of(summary, read_model.read_model, max_findings=config.max_findings)
+    context.log.info(in_words(summary))
+    context.log_event(dg.AssetObservation(read_model.read_model, metadata=metadata))
+    raise_unless_ok(summary, {read_model.read_model: metadata})
+
+
+@dg.job
+def rebuild_aggregate() -> None:
+    """Mend one aggregate: when somebody reports a chat or a task that looks wrong.
+
+    Reads the events of that aggregate and inserts, replaces or deletes its one document, whatever else goes on.
+    A dry run writes nothing. Fails in words when the id is no UUID or unknown, or its events cannot be trusted.
+    """
+    rebuild_one_aggregate()
+
+
+@dg.job(config=config_for_each_read_model("rebuild_read_model", RebuildConfig(), AGGREGATE_TYPE_TAG, REBUILD_TAG))
+def rebuild_read_models() -> None:
+    """Rebuild a whole read model: after a change of its projection, an import of events, or a failed verification.
+
+    The partition names the read model: `chat` is chats_read_model, `task` is tasks_read_model. Compares every document
+    with its events and writes only what differs; the application may keep writing. One rebuild of a read model runs at
+    a time. A dry run writes nothing and says what a rebuild would write. Fails when aggregates could not be rebuilt;
+    all others are rebuilt all the same.
+    """
+    rebuild_read_model()
+
+
+@dg.job(config=config_for_each_read_model("verify_read_model", VerifyConfig(), AGGREGATE_TYPE_TAG))
+def verify_read_models() -> None:
+    """Verify a whole read model: after an incident or a release, or to know whether a rebuild is needed.
+
+    The partition names the read model: `chat` is chats_read_model, `task` is tasks_read_model. Compares every document
+    with its events and only reads, at any time and beside a rebuild. Fails when anything differs, with the counts and a
+    table of what was found.
+    """
+    verify_read_model()

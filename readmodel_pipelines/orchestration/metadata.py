@@ -1,0 +1,160 @@
+"""What a run says of its work: progress meanwhile, then numbers to plot, a table of findings and a sentence."""
+
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import dagster as dg
+
+from readmodel_pipelines.reconcile.outcome import Outcome, Why
+from readmodel_pipelines.reconcile.summary import Counts, Finding, Summary
+
+FINDINGS_SHOWN = 50
+
+_LONGEST_VALUE = 200
+_WRITES = ("inserted", "replaced", "deleted", "superseded", "failed")
+_COLUMNS = dg.TableSchema(
+    columns=[
+        dg.TableColumn("read_model", description="Read model that the finding is about"),
+        dg.TableColumn("aggregate_id", description="Aggregate whose document and events were compared"),
+        dg.TableColumn("outcome", description="missing, different, unexpected, orphan or malformed"),
+        dg.TableColumn("reason", description="Why a stream is malformed, or why the aggregate could not be done"),
+        dg.TableColumn("field", description="Field that differs; the finding has a line for each"),
+        dg.TableColumn("expected", description="Its value according to the events, as Extended JSON"),
+        dg.TableColumn("actual", description="Its value in the stored document, as Extended JSON"),
+    ]
+)
+
+
+class Progress:
+    """Tells how far a run is, at most once in `every` seconds: each line is an event in Dagster's storage."""
+
+    def __init__(
+        self, say: Callable[[str], object], *, every: float, now: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._say = say
+        self._every = every
+        self._now = now
+        self._started = self._said = now()
+
+    def __call__(self, done: int, total: int) -> None:
+        """Events read so far, of about `total`."""
+        now = self._now()
+        if now - self._said < self._every:
+            return
+        self._said = now
+        rate = done / max(now - self._started, 1e-9)
+        left = max(0.0, total - done) / rate if rate else 0.0
+        self._say(f"{done:,} of about {total:,} events read, {rate:,.0f} events/s, about {left:,.0f} s left.")
+
+
+def metadata_of(
+    summary: Summary, read_model: str, *, documents: int | None = None, max_findings: int = FINDINGS_SHOWN
+) -> dict[str, Any]:
+    """What is recorded on a read model's asset; counts and times are numbers, so that Dagster plots them.
+
+    `documents` is the size of the read model after a full rebuild.
+    """
+    counts = summary.read_models[read_model]
+    said: dict[str, Any] = {"verb": summary.verb, **counts.as_dict(), "discrepancies": counts.discrepancies}
+    said["seconds"] = round(summary.seconds, 3)
+    if summary.events:
+        # A run over one aggregate does not count them.
+        said["events"] = summary.events
+        said["events_per_second"] = round(summary.events / max(summary.seconds, 1e-9), 1)
+    if documents is not None:
+        said["dagster/row_count"] = documents
+    findings = [item for item in summary.findings if item.read_model == read_model][:max_findings]
+    if findings:
+        said["findings"] = _table(findings)
+    return said
+
+
+def in_words(summary: Summary) -> str:
+    """The outcome as a sentence for each read model."""
+    return " ".join(_counted(summary, name, counts) for name, counts in summary.read_models.items())
+
+
+def raise_unless_ok(summary: Summary, metadata: Mapping[str, Mapping[str, Any]]) -> None:
+    """A run that found or left something wrong is no success: fail it with a sentence, and `metadata` by read model."""
+    if summary.ok:
+        return
+    several = len(metadata) > 1
+    raise dg.Failure(
+        f"{' '.join(_wrong(summary))} {' '.join(_what_to_do(summary))}",
+        metadata={
+            f"{read_model}/{name}" if several else name: value
+            for read_model, said in metadata.items()
+            for name, value in said.items()
+        },
+        allow_retries=False,
+    )
+
+
+def _counted(summary: Summary, read_model: str, counts: Counts) -> str:
+    outcomes = _numbers(counts, (item.value for item in Outcome)) or "nothing there"
+    writes = _numbers(counts, _WRITES) or "nothing"
+    match summary.verb:
+        case "verify":
+            return f"{read_model}: {counts.checked:,} aggregates compared: {outcomes}."
+        case "dry_run":
+            return f"{read_model}: {counts.checked:,} aggregates compared: {outcomes}; a rebuild would write: {writes}."
+        case "rebuild":
+            return f"{read_model}: {counts.checked:,} aggregates compared: {outcomes}; written: {writes}."
+
+
+def _wrong(summary: Summary) -> Iterator[str]:
+    for name, counts in summary.read_models.items():
+        if summary.verb == "verify" and counts.discrepancies:
+            kinds = _numbers(counts, (item.value for item in Outcome if item is not Outcome.SAME))
+            number = f"{counts.discrepancies:,} of {counts.checked:,} aggregates"
+            yield f"{name}: {number} are not as their events say: {kinds}."
+        elif summary.verb != "verify" and counts.malformed + counts.failed:
+            number = f"{counts.malformed + counts.failed:,} of {counts.checked:,} aggregates"
+            kinds = _numbers(counts, ("malformed", "failed"))
+            if summary.verb == "rebuild":
+                yield f"{name}: {number} could not be rebuilt: {kinds}; the others are as their events say."
+            else:
+                yield f"{name}: a rebuild could not do {number}: {kinds}."
+
+
+def _what_to_do(summary: Summary) -> Iterator[str]:
+    every = summary.read_models.values()
+    if summary.verb == "verify" and any(counts.discrepancies > counts.malformed for counts in every):
+        yield "Materialize the asset or run rebuild_read_models to mend them."
+    if any(counts.malformed for counts in every):
+        yield "The documents of malformed streams are left as they are until somebody mends the events."
+    if any(finding.reason == Why.DELETIONS_REFUSED for finding in summary.findings):
+        yield "So many deletions were refused: verify, and set allow_deletions if the events are complete."
+    elif any(counts.failed for counts in every):
+        yield "Run it again; the reasons tell what stands against it otherwise."
+    yield "The table of findings has the aggregates with their reasons."
+
+
+def _numbers(counts: Counts, names: Iterable[str]) -> str:
+    return ", ".join(f"{number:,} {name}" for name in names if (number := getattr(counts, name)))
+
+
+def _table(findings: Iterable[Finding]) -> dg.TableMetadataValue:
+    return dg.MetadataValue.table(records=[row for finding in findings for row in _rows(finding)], schema=_COLUMNS)
+
+
+def _rows(finding: Finding) -> Iterator[dg.TableRecord]:
+    shown = finding.as_json()
+    aggregate_id = shown["aggregate_id"]
+    about = {
+        "read_model": finding.read_model,
+        "aggregate_id": aggregate_id if isinstance(aggregate_id, str) else _value(aggregate_id),
+        "outcome": finding.outcome.value,
+        "reason": ": ".join(part for part in (shown["reason"], finding.detail) if part),
+    }
+    # An aggregate that differs in no field, because it has no document for example, has a line all the same.
+    for field, pair in shown["fields"].items() or [("", None)]:
+        expected, actual = ("", "") if pair is None else (_value(pair["expected"]), _value(pair["actual"]))
+        yield dg.TableRecord({**about, "field": field, "expected": expected, "actual": actual})
+
+
+def _value(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= _LONGEST_VALUE else f"{text[: _LONGEST_VALUE - 1]}…"

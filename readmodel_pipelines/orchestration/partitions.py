@@ -1,0 +1,44 @@
+"""Partitions: one for each read model, by its name in the registry, and the tags that its runs carry.
+
+The partition `chat` means `chats_read_model` and `task` means `tasks_read_model`, whichever streams tasks are made
+from: as `--type` on the command line.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+
+from readmodel_pipelines.projections.projection import Projection
+from readmodel_pipelines.projections.registry import projections_for
+
+AGGREGATE_TYPE_TAG = "readmodel/aggregate_type"
+REBUILD_TAG = "readmodel/rebuild"
+"""`dagster.yaml` lets one run for each value of this tag start; a verification does not carry it and need not wait."""
+
+# Names and read models are the same for both sources of tasks, so no setting is read while definitions load.
+READ_MODELS: Mapping[str, Projection] = {item.name: item for item in projections_for("chat")}
+
+
+def config_for_each_read_model(op: str, config: dg.Config, *tags: str) -> dg.PartitionedConfig[Any]:
+    """A partition for each read model: its runs give `op` this config, for the Launchpad to show, and carry `tags`."""
+
+    @dg.static_partitioned_config(
+        partition_keys=list(READ_MODELS),
+        tags_for_partition_key_fn=lambda partition_key: dict.fromkeys(tags, partition_key),
+    )
+    def each(_partition_key: str) -> Mapping[str, Any]:
+        return {"ops": {op: {"config": config.model_dump()}}}
+
+    return each
+
+
+def read_model_named_by(context: dg.OpExecutionContext) -> Projection:
+    """The read model of the run's partition."""
+    if not context.has_partition_key:
+        raise dg.Failure(
+            f"This run names no partition, so it is not known which read model is meant; nothing was done. "
+            f"Launch it again with one of the partitions {', '.join(READ_MODELS)}.",
+            allow_retries=False,
+        )
+    return READ_MODELS[context.partition_key]

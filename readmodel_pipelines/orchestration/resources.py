@@ -1,0 +1,73 @@
+"""The MongoDB resource: from the environment to a projector that reports to a run."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import dagster as dg
+from pydantic import Field
+
+from readmodel_pipelines.errors import ReadModelError
+from readmodel_pipelines.mongo.connection import open_database
+from readmodel_pipelines.mongo.indexes import collection_of
+from readmodel_pipelines.orchestration.metadata import Progress
+from readmodel_pipelines.projector import ReadModelProjector, choose_projections
+from readmodel_pipelines.reconcile.summary import Summary
+from readmodel_pipelines.settings import load_settings
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a projector did, and about how many documents each read model holds after it."""
+
+    summary: Summary
+    documents: Mapping[str, int]
+
+
+class MongoResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # at runtime it takes no argument here
+    """The MongoDB that holds the events and the read models.
+
+    It is configured by the environment of the process that runs the code and never by run config, so that no secret
+    can land in one. READMODEL_MONGODB_URI is the connection string, READMODEL_DATABASE the database,
+    READMODEL_TASK_SOURCE the streams that tasks are made from; the readme has the table of all READMODEL_* variables.
+    Without a READMODEL_MONGODB_URI the embedded server is used, and started when it does not run.
+    """
+
+    progress_seconds: float = Field(
+        default=5.0, ge=0, description="A run's log tells how far it is at most once in so many seconds."
+    )
+
+    def work(
+        self,
+        context: dg.OpExecutionContext | dg.AssetExecutionContext,
+        read_models: list[str],
+        job: Callable[[ReadModelProjector], Summary],
+    ) -> Result:
+        """Do `job` with a projector of the read models with these names; progress and warnings go to the run's log.
+
+        Raises:
+            Failure: what a person can cause or must act on, in words.
+        """
+        try:
+            settings = load_settings()
+            chosen = choose_projections(settings, read_models)
+            where = f"database {settings.database} of MongoDB at {settings.shown_uri()}"
+            context.log.info(f"Working on {', '.join(item.read_model for item in chosen)} in {where}.")
+            with open_database(settings) as database:
+                projector = ReadModelProjector(
+                    database,
+                    settings,
+                    *read_models,
+                    on_progress=Progress(context.log.info, every=self.progress_seconds),
+                    holder=f"Dagster run {context.run.run_id}",
+                )
+                summary = job(projector)
+                documents = {
+                    item.read_model: database[collection_of(settings, item)].estimated_document_count()
+                    for item in chosen
+                }
+        except ReadModelError as error:
+            # The sentence says it all; the driver's traceback behind it would bury it.
+            raise dg.Failure(str(error), allow_retries=False) from None
+        for warning in summary.warnings:
+            context.log.warning(warning)
+        return Result(summary, documents)
