@@ -116,11 +116,11 @@ def test_every_run_works_in_one_process() -> None:
 
 
 def test_the_location_has_the_same_name_whichever_way_it_is_started() -> None:
-    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["tool"]["dagster"]
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["tool"]["dg"]["project"]
     (entry,) = yaml.safe_load((PROJECT / "workspace.yaml").read_text())["load_from"]
     module = entry["python_module"]
 
-    assert module["module_name"] == project["module_name"] == "readmodel_pipelines.definitions"
+    assert module["module_name"] == f"{project['root_module']}.definitions" == "readmodel_pipelines.definitions"
     assert module["location_name"] == project["code_location_name"] == "readmodel_pipelines"
 
 

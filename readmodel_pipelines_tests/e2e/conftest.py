@@ -1,0 +1,34 @@
+"""What the tests of Dagster share: an instance, an environment that names the test's database, sample events."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import dagster as dg
+import pytest
+
+from readmodel_pipelines.settings import Settings
+from readmodel_pipelines_tests.e2e.runs import (
+    SAMPLE,
+    Mongo,
+    with_events,
+)
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.ephemeral() as ephemeral:
+        yield ephemeral
+
+
+@pytest.fixture(autouse=True)
+def _environment(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert settings.mongodb_uri is not None
+    monkeypatch.setenv("READMODEL_MONGODB_URI", settings.mongodb_uri.get_secret_value())
+    monkeypatch.setenv("READMODEL_DATABASE", settings.database)
+
+
+@pytest.fixture
+def sample(database: Mongo, settings: Settings) -> Mongo:
+    """The database with the events of forty chats and nothing made from them yet."""
+    return with_events(database, settings, SAMPLE)

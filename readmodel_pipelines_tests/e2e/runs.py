@@ -1,0 +1,116 @@
+"""Runs of the Dagster jobs and assets in this process, and what they recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+from bson import json_util
+from dagster import DagsterEventType, ExecuteInProcessResult
+from pymongo.database import Database
+
+from readmodel_pipelines.definitions import defs
+from readmodel_pipelines.demo.sample_data import chat_events
+from readmodel_pipelines.mongo.indexes import ensure_indexes
+from readmodel_pipelines.projections.registry import projections_for
+from readmodel_pipelines.settings import Settings
+from readmodel_pipelines_tests.conftest import EXTENDED_JSON, read_documents
+
+Document = dict[str, Any]
+Mongo = Database[Document]
+
+CHATS, TASKS = "chats_read_model", "tasks_read_model"
+BOTH = [("chat", CHATS), ("task", TASKS)]
+SAMPLE = list(chat_events(40, seed=7))
+NEVER_COUNTED = ("task.updated", "task.custom_field_set", "task.deleted")
+"""Events of legacy tasks that the application does not count in `version` when it writes the document."""
+
+
+def with_events(database: Mongo, settings: Settings, events: list[Document]) -> Mongo:
+    ensure_indexes(database, settings, projections_for(settings.task_source))
+    database.events.insert_many(events)
+    return database
+
+
+def run(instance: dg.DagsterInstance, job: str, partition: str | None = None, **config: Any) -> ExecuteInProcessResult:
+    (op,) = (node.name for node in defs.resolve_job_def(job).graph.nodes)
+    return defs.resolve_job_def(job).execute_in_process(
+        instance=instance,
+        partition_key=partition,
+        run_config={"ops": {op: {"config": config}}},
+        raise_on_error=False,
+    )
+
+
+def materialize(instance: dg.DagsterInstance, *assets: str, **config: Any) -> ExecuteInProcessResult:
+    return defs.resolve_implicit_global_asset_job_def().execute_in_process(
+        instance=instance,
+        asset_selection=[dg.AssetKey(asset) for asset in assets],
+        run_config={"ops": {"rebuild_assets": {"config": config}}},
+        raise_on_error=False,
+    )
+
+
+def sentence(result: ExecuteInProcessResult) -> str:
+    """What the failed run says to the person who started it."""
+    assert not result.success
+    (failed,) = [event for event in result.all_events if event.event_type is DagsterEventType.STEP_FAILURE]
+    assert failed.step_failure_data.user_failure_data is not None, failed.step_failure_data.error
+    assert failed.step_failure_data.error.cause is None
+    assert failed.step_failure_data.error.context is None
+    return str(failed.step_failure_data.user_failure_data.description)
+
+
+def values(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value.value for name, value in metadata.items()}
+
+
+def recorded_in(instance: dg.DagsterInstance, result: ExecuteInProcessResult, of: DagsterEventType) -> list[Any]:
+    """Events as they are stored: those that a failed step logged are not among the result's own."""
+    return [entry.get_dagster_event() for entry in instance.all_logs(result.run_id, of_type=of)]
+
+
+def materialized(instance: dg.DagsterInstance, result: ExecuteInProcessResult) -> dict[str, dict[str, Any]]:
+    """The metadata of what the run materialized, by asset."""
+    events = recorded_in(instance, result, DagsterEventType.ASSET_MATERIALIZATION)
+    return {event.asset_key.to_user_string(): values(event.materialization.metadata) for event in events}
+
+
+def observed(instance: dg.DagsterInstance, result: ExecuteInProcessResult) -> dict[str, dict[str, Any]]:
+    """The metadata of what the run observed, by asset."""
+    events = recorded_in(instance, result, DagsterEventType.ASSET_OBSERVATION)
+    return {
+        event.asset_key.to_user_string(): values(event.asset_observation_data.asset_observation.metadata)
+        for event in events
+    }
+
+
+def log_of(instance: dg.DagsterInstance, result: ExecuteInProcessResult) -> str:
+    return "\n".join(entry.user_message for entry in instance.all_logs(result.run_id))
+
+
+def table(metadata: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    records = metadata["findings"]
+    return [dict(record.data) for record in getattr(records, "records", records)]
+
+
+def typed(documents: list[Document], key: str) -> dict[str, str]:
+    """Documents by their key, with every BSON type spelled out, without `_id`."""
+    return {
+        document[key]: json_util.dumps(
+            {name: value for name, value in document.items() if name != "_id"},
+            json_options=EXTENDED_JSON,
+            sort_keys=True,
+        )
+        for document in documents
+    }
+
+
+def stored(database: Mongo, collection: str) -> dict[str, str]:
+    return typed(list(database[collection].find()), "chat_id" if collection == CHATS else "task_id")
+
+
+def recorded(folder: Path, collection: str) -> dict[str, str]:
+    return typed(read_documents(folder / f"{collection}.jsonl.gz"), "chat_id" if collection == CHATS else "task_id")
