@@ -198,11 +198,11 @@ class ReadModelProjector:
         still_ours: Callable[[], None],
         limit: DeletionLimit | None,
     ) -> Sink:
-        put_off = f"readmodel_deferred_{collection_of(self._settings, lane.projection)}"
+        collection = collection_of(self._settings, lane.projection)
         return InPlace(
             lane,
             summary,
-            DeferredInMongo(self._database[put_off]) if limit else DeferredInMemory(),
+            DeferredInMongo(self._database, collection) if limit else DeferredInMemory(),
             again=again,
             odd_orphans=orphans,
             pause=_pause,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
+import uuid
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
-from pymongo.collection import Collection
+from pymongo.database import Database
 from pymongo.errors import PyMongoError
 
 from readmodel_pipelines.mongo.scan import CODEC, Document
@@ -18,19 +20,24 @@ _BATCH = 500
 class DeferredInMongo:
     """Implements `readmodel_pipelines.reconcile.ports.Deferred` in a collection of its own, dropped when closed.
 
-    What a killed run left behind is dropped first: the read model's lease lets one run at a time come here.
+    What killed runs left behind is dropped first: the lease lets one run at a time work on a read model. A run that
+    lost its lease drops only what is its own.
     """
 
-    def __init__(self, collection: Collection[Document]) -> None:
-        self._collection = collection.with_options(codec_options=CODEC)
+    def __init__(self, database: Database[Document], read_model: str) -> None:
+        prefix = f"readmodel_deferred_{read_model}_"
+        for name in database.list_collection_names(filter={"name": {"$regex": f"^{re.escape(prefix)}[0-9a-f]+$"}}):
+            database.drop_collection(name)
+        self._collection = database.get_collection(f"{prefix}{uuid.uuid4().hex}", codec_options=CODEC)
         self._counts: dict[str, int] = defaultdict(int)
-        self._collection.drop()
+        self._unwritten: list[Document] = []
 
     def add(self, kind: str, keys: Sequence[Any]) -> None:
         """Put keys off."""
-        if keys:
-            self._counts[kind] += len(keys)
-            self._collection.insert_many([{"kind": kind, "key": key} for key in keys])
+        self._counts[kind] += len(keys)
+        self._unwritten += [{"kind": kind, "key": key} for key in keys]
+        if len(self._unwritten) >= _BATCH:
+            self._write()
 
     def count(self, kind: str) -> int:
         """How many were put off."""
@@ -40,18 +47,19 @@ class DeferredInMongo:
         """The keys, some hundred at a time."""
         if not self._counts[kind]:
             return
-        batch: list[Any] = []
-        for document in self._collection.find({"kind": kind}, batch_size=_BATCH):
-            batch.append(document["key"])
-            if len(batch) == _BATCH:
-                yield batch
-                batch = []
-        if batch:
-            yield batch
+        self._write()
+        cursor = self._collection.find({"kind": kind}, batch_size=_BATCH)
+        while batch := cursor.to_list(_BATCH):
+            yield [document["key"] for document in batch]
+
+    def _write(self) -> None:
+        documents, self._unwritten = self._unwritten, []
+        if documents:
+            self._collection.insert_many(documents)
 
     def close(self) -> None:
         """Drop the collection."""
-        if self._counts:
+        if any(self._counts.values()):
             # Without a server the next full run drops it, and what went wrong first must be told.
             with suppress(PyMongoError):
                 self._collection.drop()

@@ -13,8 +13,6 @@ from typing import Any
 from readmodel_pipelines.projections.projection import Document
 from readmodel_pipelines.reconcile.ports import Change, ReadModel
 
-_LARGEST_TANGLE = 2_000
-
 
 @dataclass(slots=True)
 class Tangle:
@@ -31,17 +29,19 @@ def blocked_by(holders: Mapping[Any, Sequence[Any]], movable: Iterable[Any]) -> 
     that is blocked stays too. A cycle of movable ones is free.
     """
     free = set(movable)
+    waiting: dict[Any, list[Any]] = {}
     blocked: dict[Any, Any] = {}
-    while True:
-        found = {
-            key: in_the_way
-            for key in free
-            if (in_the_way := next((holder for holder in holders.get(key, ()) if holder not in free), None)) is not None
-        }
-        if not found:
-            return blocked
-        blocked |= found
-        free -= found.keys()
+    for key, of_key in holders.items():
+        for holder in of_key if key in free else ():
+            waiting.setdefault(holder, []).append(key)
+    staying = [holder for holder in waiting if holder not in free]
+    while staying:
+        holder = staying.pop()
+        for key in waiting.get(holder, ()):
+            if key not in blocked:
+                blocked[key] = holder
+                staying.append(key)
+    return blocked
 
 
 def untangle(
@@ -52,23 +52,23 @@ def untangle(
     `free_up` gives, for documents that hold such a key, the changes that would make them give it up; none for those
     that stay.
     """
-    changes = {_node(change): change for change in stuck}
+    changes = {node_of(change): change for change in stuck}
     asked_for = set(changes)
     looked_at = set(changes)
     holders: dict[str, list[str]] = {}
     key_of: dict[str, Any] = {}
     frontier = list(stuck)
-    while frontier and len(changes) <= _LARGEST_TANGLE:
+    while frontier:
         unknown: list[Document] = []
         for change, document in model.holders(frontier):
             holder = repr(document["_id"])
-            holders.setdefault(_node(change), []).append(holder)
+            holders.setdefault(node_of(change), []).append(holder)
             key_of[holder] = document.get(key_field)
             if holder not in looked_at:
                 looked_at.add(holder)
                 unknown.append(document)
-        frontier = [change for change in free_up(unknown) if _node(change) not in changes] if unknown else []
-        changes |= {_node(change): change for change in frontier}
+        frontier = [change for change in free_up(unknown) if node_of(change) not in changes] if unknown else []
+        changes |= {node_of(change): change for change in frontier}
         looked_at |= changes.keys()
     blocked = blocked_by(holders, changes)
     return Tangle(
@@ -77,6 +77,6 @@ def untangle(
     )
 
 
-def _node(change: Change) -> str:
+def node_of(change: Change) -> str:
     """A change is known by the document that it changes: without unique indexes two can have one key."""
     return f"new {change.key}" if change.actual is None else repr(change.actual["_id"])

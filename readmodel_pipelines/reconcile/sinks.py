@@ -13,7 +13,7 @@ from typing import Any
 from readmodel_pipelines.events.stream import Reason
 from readmodel_pipelines.events.values import is_plain
 from readmodel_pipelines.projections.projection import Document
-from readmodel_pipelines.reconcile.conflicts import untangle
+from readmodel_pipelines.reconcile.conflicts import node_of, untangle
 from readmodel_pipelines.reconcile.outcome import Outcome, Verdict, Why
 from readmodel_pipelines.reconcile.ports import Change, Deferred, Written
 from readmodel_pipelines.reconcile.run import Lane
@@ -223,17 +223,21 @@ class InPlace:
         return self._neighbours.free_up if self._may_delete else self._neighbours.free_up_without_deleting
 
     def _settle(self, stuck: list[Change]) -> None:
-        """Write documents that exchange unique keys; give up those whose key somebody keeps."""
+        """Write documents that exchange unique keys; give up those whose key somebody keeps.
+
+        Those that are only in the way have a verdict of their own, and are written or given up by it.
+        """
+        asked_for = {change.key for change in stuck}
         for attempt in range(ATTEMPTS):
             tangle = untangle(self._model, self._projection.key, stuck, self._free_up())
             for key, holder in tangle.blocked.items():
-                self._summary.fail(self._projection.read_model, key, *self._neighbours.why_blocked(key, holder))
+                if key in asked_for:
+                    self._summary.fail(self._projection.read_model, key, *self._neighbours.why_blocked(key, holder))
             if not tangle.movable:
                 return
             self._still_ours()
             written = self._model.swap(tangle.movable)
-            # Those that were only in the way have a verdict of their own, and are written or given up by it.
-            written.refused = [item for item in written.refused if item[0] in {change.key for change in stuck}]
+            written.refused = [item for item in written.refused if is_plain(item[0]) and item[0] in asked_for]
             self._count(written)
             if not (written.again or written.conflicts):
                 return
@@ -241,7 +245,7 @@ class InPlace:
             stuck = [change for change in self._look_again(tangle.movable) if change.expected]
             if not stuck:
                 return
-        self._fail(stuck)
+        self._fail([change for change in stuck if is_plain(change.key) and change.key in asked_for])
 
 
 class DryRun:
@@ -310,8 +314,9 @@ class DryRun:
         tangle = untangle(self._model, self._projection.key, stuck, self._neighbours.free_up)
         if self._limit is None:
             # Only those asked for are predicted by their verdicts; a rebuild writes who is in their way as well.
+            asked_for = {node_of(change) for change in stuck}
             for change in tangle.movable:
-                if change not in stuck:
+                if node_of(change) not in asked_for:
                     _count_change(change, self._counts)
         else:
             without = untangle(self._model, self._projection.key, stuck, self._neighbours.free_up_without_deleting)
