@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
@@ -16,6 +17,7 @@ import pytest
 from bson import ObjectId
 from bson.codec_options import CodecOptions
 from bson.raw_bson import RawBSONDocument
+from pydantic import SecretStr
 from pymongo.collection import Collection
 from pymongo.database import Database
 from pymongo.errors import DuplicateKeyError
@@ -34,6 +36,7 @@ Document = dict[str, Any]
 
 RAW: CodecOptions[RawBSONDocument] = CodecOptions(document_class=RawBSONDocument)
 FOREIGN = {"not_ours": {"deep": [1, {"kept": "yes"}], "none": None}, "z_index": 7.0}
+BOTH = ("chats_read_model", "tasks_read_model")
 TIME = "2026-03-01T08:00:00.123999999Z"
 
 
@@ -71,6 +74,13 @@ class Scene:
     # What lies in the database
 
     def index(self) -> None:
+        """The unique indexes, which are all that the engine looks at."""
+        self.events.create_index([("aggregate_id", 1), ("version", 1)], unique=True)
+        self.chats.create_index("chat_id", unique=True)
+        for field in ("task_id", "chat_id"):
+            self.tasks.create_index(field, unique=True)
+
+    def ensure_indexes(self) -> None:
         ensure_indexes(self.database, self.settings, projections_for(self.settings.task_source))
 
     def add(self, events: Iterable[Document]) -> None:
@@ -90,10 +100,18 @@ class Scene:
         for collection in (self.chats, self.tasks):
             collection.update_many({}, {"$set": FOREIGN})
 
+    @staticmethod
+    def typed(value: Any) -> Any:
+        return typed(value)
+
     def dump(self) -> dict[str, dict[bytes, bytes]]:
-        """Every byte of every collection but the leases, by `_id`."""
-        names = [name for name in self.database.list_collection_names() if name != "readmodel_leases"]
-        return {name: {_id(doc): doc.raw for doc in self.raw(name).find()} for name in names}
+        """Every byte of every collection but the leases and the events, by `_id`; the events' number."""
+        names = set(self.database.list_collection_names()) - {"readmodel_leases", self.events.name}
+        counted = {b"": str(self.events.count_documents({})).encode()}
+        return {self.events.name: counted, **{name: self._bytes_of(name) for name in sorted(names)}}
+
+    def _bytes_of(self, name: str) -> dict[bytes, bytes]:
+        return {_id(document): document.raw for document in self.raw(name).find()}
 
     def raw(self, name: str) -> Collection[Any]:
         return self.database.get_collection(name, codec_options=RAW)
@@ -136,6 +154,13 @@ class Scene:
         """The application appends to a chat stream."""
         last = self.events.find_one({"aggregate_id": chat_id}, sort=[("version", -1)])
         self.stream(chat_id, "Chat", *events, first=1 if last is None else last["version"] + 1)
+
+    def put(self, *events: tuple[Any, Any, Any], aggregate_id: Any) -> list[Any]:
+        """Store (version, event type, data) as one stream, however odd; gives the `_id`s. `...` leaves a field out."""
+        documents = [event(aggregate_id, "Chat", *parts) for parts in events]
+        for document in documents:
+            self.events.insert_one({name: value for name, value in document.items() if value is not ...})
+        return [document["_id"] for document in documents]
 
 
 def event(aggregate_id: Any, aggregate_type: str, version: Any, event_type: Any, data: Any) -> Document:
@@ -208,18 +233,28 @@ def kind_of(change: Any) -> str:
     return "insert" if change.actual is None else "replace"
 
 
+@pytest.fixture(scope="session")
+def opened(mongodb_uri: str) -> Iterator[Database[Document]]:
+    """A database as production opens it; its client and its concerns are those of every test."""
+    with open_database(Settings(mongodb_uri=SecretStr(mongodb_uri))) as database:
+        yield database
+
+
 @pytest.fixture
-def scene(settings: Settings) -> Iterator[Scene]:
+def scene(opened: Database[Document], settings: Settings) -> Scene:
     """Tasks come from chat streams. The server goes with the session, so nothing is dropped behind each test."""
-    with open_database(settings) as database:
-        yield Scene(database, settings)
+    return Scene(_named(opened, settings.database), settings)
 
 
 @pytest.fixture
-def legacy_scene(legacy_settings: Settings) -> Iterator[Scene]:
+def legacy_scene(opened: Database[Document], legacy_settings: Settings) -> Scene:
     """Tasks come from legacy task streams."""
-    with open_database(legacy_settings) as database:
-        yield Scene(database, legacy_settings)
+    return Scene(_named(opened, legacy_settings.database), legacy_settings)
+
+
+def _named(opened: Database[Document], name: str) -> Database[Document]:
+    concerns = opened.read_preference, opened.write_concern, opened.read_concern
+    return Database(opened.client, name, opened.codec_options, *concerns)
 
 
 @pytest.fixture
@@ -240,3 +275,68 @@ def finding() -> Callable[[Summary, Any], Finding]:
         return only
 
     return find
+
+
+@pytest.fixture
+def neighbours(scene: Scene) -> list[str]:
+    """Two right aggregates, whose documents are damaged."""
+    scene.index()
+    ids = [
+        scene.chat("before", id="00000000-0000-4000-a000-000000000000"),
+        scene.chat("behind", id="ffffffff-0000-4000-a000-000000000000"),
+    ]
+    assert scene.rebuild().ok
+    for collection in (scene.chats, scene.tasks):
+        collection.update_many({}, {"$set": {"title": "damaged"}})
+    return ids
+
+
+@pytest.fixture
+def old(scene: Scene, neighbours: list[str]) -> Callable[..., dict[str, Any]]:
+    """Gives streams documents from better times, or tells what became of these."""
+
+    def documents(*keys: Any) -> dict[str, Any]:
+        for key in keys:
+            keyed = {"chat_id": key, "task_id": key, "old": True}
+            for collection in (scene.chats, scene.tasks):
+                with suppress(DuplicateKeyError):  # The array of a neighbour's id, for one.
+                    collection.insert_one({**collection.find_one({}, {"_id": 0}), **keyed})
+        return {name: [doc.raw for doc in scene.raw(name).find({"old": True}).sort("_id")] for name in BOTH}
+
+    return documents
+
+
+@pytest.fixture
+def found_malformed(scene: Scene, neighbours: list[str], old: Callable[..., dict[str, Any]]) -> Callable[..., None]:
+    """Every verb finds these streams malformed for both read models, leaves documents and mends the neighbours.
+
+    `wanted` has a tuple for each: aggregate id, reason, `_id` and version of the first offending event.
+    """
+
+    def check(*wanted: tuple[Any, str, Any, Any]) -> None:
+        before = old(*[want[0] for want in wanted])
+        everything = sorted(
+            (name, repr(key), reason, event_id, repr(n)) for key, reason, event_id, n in wanted for name in BOTH
+        )
+        for summary in (scene.verify(), scene.rebuild(dry_run=True), scene.rebuild()):
+            malformed = [item for item in summary.findings if item.outcome == "malformed"]
+            assert everything == sorted(
+                (item.read_model, repr(item.aggregate_id), str(item.reason), item.event_id, repr(item.version))
+                for item in malformed
+            )
+            assert all(item.detail for item in malformed)
+            assert not summary.ok
+            assert [counts.malformed for counts in summary.read_models.values()] == [len(wanted)] * 2
+            assert [counts.failed for counts in summary.read_models.values()] == [0, 0]
+        assert old() == before
+        for key in neighbours:
+            assert scene.verify_one(key).ok
+
+    return check
+
+
+@pytest.fixture
+def plain_index(scene: Scene, neighbours: list[str]) -> None:
+    """The events' index without being unique, for streams that the application could not have written."""
+    scene.events.drop_indexes()
+    scene.events.create_index([("aggregate_id", 1), ("version", 1)])

@@ -1,0 +1,151 @@
+"""The recorded corpus: what the real application wrote is what a rebuild makes, to the BSON type."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bson import json_util
+from bson.codec_options import DatetimeConversion
+
+EXTENDED_JSON = json_util.JSONOptions(
+    json_mode=json_util.JSONMode.CANONICAL, datetime_conversion=DatetimeConversion.DATETIME_MS
+)
+NO_WRITES = {"inserted": 0, "replaced": 0, "deleted": 0, "superseded": 0, "failed": 0}
+COUNTED_APART = {"task.updated", "task.custom_field_set", "task.deleted"}
+
+
+@pytest.fixture(scope="session")
+def recorded(corpus: Path) -> Callable[[str], list[dict[str, Any]]]:
+    """Reads a file of the corpus, dates as `DatetimeMS`."""
+
+    def read(name: str) -> list[dict[str, Any]]:
+        with gzip.open(corpus / f"{name}.jsonl.gz", "rt", encoding="utf-8") as lines:
+            return [json_util.loads(line, json_options=EXTENDED_JSON) for line in lines]
+
+    return read
+
+
+@pytest.fixture
+def small(scene: Any, recorded: Any) -> Any:
+    scene.index()
+    scene.events.insert_many(recorded("small/events"))
+    return scene
+
+
+@pytest.fixture
+def legacy(legacy_scene: Any, recorded: Any) -> Any:
+    legacy_scene.index()
+    legacy_scene.events.insert_many(recorded("legacy_tasks/events"))
+    return legacy_scene
+
+
+def by_key(scene: Any, documents: list[dict[str, Any]], key: str) -> dict[str, list[Any]]:
+    return {
+        repr(document[key]): [scene.typed({name: value for name, value in document.items() if name != "_id"})]
+        for document in documents
+    }
+
+
+def assert_as_recorded(scene: Any, recorded: Any) -> None:
+    assert scene.contents("chats_read_model") == by_key(scene, recorded("small/chats_read_model"), "chat_id")
+    assert scene.contents("tasks_read_model") == by_key(scene, recorded("small/tasks_read_model"), "task_id")
+
+
+def written_to(scene: Any) -> int:
+    """Entries of the oplog about the read models of this database, those inside transactions included."""
+    names = [f"{scene.database.name}.{name}" for name in ("chats_read_model", "tasks_read_model")]
+    about = {"$or": [{"ns": {"$in": names}}, {"o.applyOps.ns": {"$in": names}}]}
+    return int(scene.database.client.local["oplog.rs"].count_documents(about))
+
+
+def test_a_rebuild_makes_what_the_application_wrote(small: Any, recorded: Any) -> None:
+    summary = small.rebuild()
+
+    assert_as_recorded(small, recorded)
+    assert summary.ok
+    assert summary.events == len(recorded("small/events"))
+    assert summary.warnings == []
+
+
+def test_a_second_rebuild_writes_nothing_at_all(small: Any) -> None:
+    first = written_to(small)
+    small.rebuild()
+    once = written_to(small)
+    before = small.dump()
+    summary = small.rebuild()
+
+    assert once > first
+    assert written_to(small) == once
+    assert small.dump() == before
+    for counts in summary.read_models.values():
+        assert {name: getattr(counts, name) for name in NO_WRITES} == NO_WRITES
+        assert counts.same == counts.checked
+    assert small.verify().ok
+
+
+def test_each_id_alone_makes_the_same(small: Any, recorded: Any) -> None:
+    for aggregate_id in small.events.distinct("aggregate_id"):
+        assert small.rebuild_one(aggregate_id).ok
+    assert_as_recorded(small, recorded)
+    assert small.verify().ok
+    before = written_to(small)
+    for aggregate_id in small.events.distinct("aggregate_id"):
+        assert small.rebuild_one(aggregate_id).ok
+    assert written_to(small) == before
+
+
+def test_one_read_model_alone_makes_the_same_and_touches_no_other(small: Any, recorded: Any) -> None:
+    small.rebuild("task")
+    assert small.contents("tasks_read_model") == by_key(small, recorded("small/tasks_read_model"), "task_id")
+    assert small.contents("chats_read_model") == {}
+    small.rebuild("chat")
+    assert_as_recorded(small, recorded)
+
+
+def test_what_the_application_wrote_verifies(small: Any, recorded: Any) -> None:
+    small.chats.insert_many(recorded("small/chats_read_model"))
+    small.tasks.insert_many(recorded("small/tasks_read_model"))
+
+    summary = small.verify()
+    assert summary.ok
+    assert [counts.same for counts in summary.read_models.values()] == [200, 200]
+    for aggregate_id in small.events.distinct("aggregate_id")[:40]:
+        assert small.verify_one(aggregate_id).ok
+
+
+def test_legacy_tasks_are_what_the_repository_wrote(legacy: Any, recorded: Any) -> None:
+    assert legacy.rebuild("task").ok
+
+    wanted = by_key(legacy, recorded("legacy_tasks/tasks_written_by_repository"), "task_id")
+    rebuilt_by_old_tool = by_key(legacy, recorded("legacy_tasks/tasks_read_model"), "task_id")
+    counted = {"aggregate_type": "Task", "event_type": {"$in": sorted(COUNTED_APART)}}
+    apart = legacy.events.distinct("aggregate_id", counted)
+    assert apart
+    for key in apart:
+        wanted[repr(key)][0]["version"] = rebuilt_by_old_tool[repr(key)][0]["version"]
+    assert legacy.contents("tasks_read_model") == wanted
+    assert legacy.verify("task").ok
+
+
+def test_each_legacy_task_alone_is_the_same(legacy: Any) -> None:
+    legacy.rebuild("task")
+    right = legacy.contents("tasks_read_model")
+    legacy.tasks.delete_many({})
+    for aggregate_id in legacy.events.distinct("aggregate_id", {"aggregate_type": "Task"}):
+        assert legacy.rebuild_one(aggregate_id, "task").ok
+    assert legacy.contents("tasks_read_model") == right
+
+
+def test_the_old_tool_s_wrong_creation_times_are_found_and_mended(legacy: Any, recorded: Any) -> None:
+    legacy.tasks.insert_many(recorded("legacy_tasks/tasks_read_model"))
+
+    counts = legacy.verify("task").read_models["tasks_read_model"]
+    assert (counts.checked, counts.different) == (100, 100)
+    summary = legacy.rebuild("task")
+    assert summary.read_models["tasks_read_model"].replaced == 100
+    assert {field for item in summary.findings for field in item.fields} == {"created_at"}
+    assert legacy.verify("task").ok

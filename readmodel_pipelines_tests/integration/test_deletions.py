@@ -1,0 +1,203 @@
+"""Deletions of a full rebuild wait for the end, are proven again one by one, and are refused together when too many."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pymongo.errors import OperationFailure
+
+from readmodel_pipelines.mongo.read_model import ReadModelCollection
+from readmodel_pipelines.reconcile.sinks import DELETE_FLOOR
+
+CHATS = "chats_read_model"
+TASKS = "tasks_read_model"
+SETTLED = {"events", CHATS, TASKS, "readmodel_leases"}
+
+
+def orphans(scene: Any, count: int) -> list[str]:
+    """Add documents without events; their keys."""
+    keys = [f"dddddddd-0000-4000-a000-{number:012d}" for number in range(count)]
+    template = scene.chats.find_one({}, {"_id": 0})
+    scene.chats.insert_many([{**template, "chat_id": key} for key in keys])
+    return keys
+
+
+@pytest.fixture
+def filled(scene: Any) -> Any:
+    scene.index()
+    for number in range(10):
+        scene.chat(f"chat {number}")
+    assert scene.rebuild().ok
+    return scene
+
+
+def test_as_many_as_the_floor_are_deleted_however_small_the_read_model(filled: Any) -> None:
+    orphans(filled, DELETE_FLOOR)
+    summary = filled.rebuild("chat")
+
+    assert (summary.read_models[CHATS].deleted, summary.ok, summary.warnings) == (DELETE_FLOOR, True, [])
+    assert filled.verify().ok
+
+
+def test_more_than_allowed_are_refused_and_everything_else_is_done(filled: Any) -> None:
+    orphans(filled, DELETE_FLOOR + 1)
+    filled.chats.update_one({"chat_id": filled.chat("new")}, {"$set": {"title": "?"}})
+    filled.chats.update_one({"title": "chat 3"}, {"$set": {"title": "damaged"}})
+    before = filled.dump()
+    predicted = filled.rebuild("chat", dry_run=True)
+    assert filled.dump() == before
+    summary = filled.rebuild("chat")
+
+    for told in (predicted, summary):
+        counts = told.read_models[CHATS]
+        assert (counts.inserted, counts.replaced, counts.deleted) == (1, 1, 0)
+        assert counts.failed == counts.orphan == DELETE_FLOOR + 1
+        assert not told.ok
+        (warning,) = told.warnings
+        assert "101" in warning
+        assert "--allow-deletions" in warning
+    refused = [item for item in summary.findings if item.outcome == "orphan"]
+    assert {item.reason for item in refused} == {"deletions_refused"}
+    assert filled.chats.count_documents({}) == 10 + 1 + DELETE_FLOOR + 1
+
+
+def test_they_are_deleted_when_allowed(filled: Any) -> None:
+    orphans(filled, DELETE_FLOOR + 1)
+
+    assert filled.rebuild("chat", dry_run=True, allow_deletions=True).read_models[CHATS].deleted == DELETE_FLOOR + 1
+    summary = filled.rebuild("chat", allow_deletions=True)
+    assert (summary.read_models[CHATS].deleted, summary.ok) == (DELETE_FLOOR + 1, True)
+    assert filled.verify().ok
+
+
+def test_the_share_is_of_the_read_model(filled: Any) -> None:
+    orphans(filled, 120)
+    # 130 documents in all: 92 % is 119.6, 93 % is 120.9.
+    refused = filled.projector("chat", max_delete_share=0.92).rebuild_all()
+    assert refused.read_models[CHATS].deleted == 0
+    done = filled.projector("chat", max_delete_share=0.93).rebuild_all()
+    assert done.read_models[CHATS].deleted == 120
+
+
+def test_events_that_are_gone_altogether_delete_no_read_model(filled: Any) -> None:
+    orphans(filled, 200)
+    filled.events.drop()
+    before = filled.dump()
+    summary = filled.rebuild()
+
+    assert not summary.ok
+    assert filled.dump()[CHATS] == before[CHATS]
+    # Ten tasks are below the floor.
+    assert summary.read_models[TASKS].deleted == 10
+
+
+def test_rebuilding_one_is_exempt(filled: Any) -> None:
+    keys = orphans(filled, DELETE_FLOOR + 1)
+    summary = filled.projector("chat", max_delete_share=0).rebuild_one(keys[0])
+
+    assert (summary.read_models[CHATS].deleted, summary.ok) == (1, True)
+    assert filled.chats.count_documents({"chat_id": {"$in": keys}}) == DELETE_FLOOR
+
+
+def test_a_key_held_by_a_refused_orphan_is_not_freed(filled: Any) -> None:
+    template = filled.tasks.find_one({"title": "chat 3"}, {"_id": 0})
+    wanted = template["task_id"]
+    filled.tasks.delete_one({"task_id": wanted})
+    keys = [f"dddddddd-0000-4000-a000-{number:012d}" for number in range(DELETE_FLOOR + 1)]
+    filled.tasks.insert_many([{**template, "task_id": key, "chat_id": key} for key in keys])
+    filled.tasks.update_one({"task_id": keys[0]}, {"$set": {"chat_id": wanted}})
+
+    before = filled.dump()
+    predicted = filled.rebuild("task", dry_run=True)
+    done = filled.rebuild("task")
+    assert filled.dump() == before
+    assert predicted.read_models[TASKS] == done.read_models[TASKS]
+    assert done.read_models[TASKS].failed == DELETE_FLOOR + 2
+    assert filled.rebuild("task", allow_deletions=True).ok
+    assert filled.verify("task").ok
+
+
+@pytest.mark.parametrize("count", [1, DELETE_FLOOR + 1], ids=["deleted", "refused"])
+def test_what_was_put_off_leaves_no_collection_behind(filled: Any, count: int) -> None:
+    orphans(filled, count)
+    filled.rebuild()
+    assert set(filled.database.list_collection_names()) == SETTLED
+
+
+@pytest.mark.parametrize("failing", ["delete", "replace"])
+def test_nor_does_a_run_that_dies_of_an_error(filled: Any, failing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = orphans(filled, 3)
+    filled.chats.update_one({"title": "chat 3"}, {"$set": {"title": "damaged"}})
+    original = ReadModelCollection.write
+
+    def dies(model: ReadModelCollection, changes: Any) -> Any:
+        if any((change.expected is None) == (failing == "delete") for change in changes):
+            raise OperationFailure("the disk is full", code=14031)
+        return original(model, changes)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ReadModelCollection, "write", dies)
+        with pytest.raises(OperationFailure):
+            filled.rebuild()
+    assert set(filled.database.list_collection_names()) == SETTLED
+    assert filled.chats.count_documents({"chat_id": {"$in": keys}}) == 3
+    assert filled.rebuild().ok
+    assert filled.verify().ok
+
+
+def test_what_a_killed_run_left_behind_is_not_taken_for_ours(filled: Any) -> None:
+    filled.database["readmodel_deferred_chats_read_model_0123456789abcdef"].insert_one(
+        {"kind": "delete", "key": filled.chats.find_one()["chat_id"]}
+    )
+    orphans(filled, 1)
+    assert filled.rebuild("chat").read_models[CHATS].deleted == 1
+    assert filled.verify().ok
+    assert set(filled.database.list_collection_names()) == SETTLED
+
+
+def test_deletions_come_after_every_other_write(filled: Any, other_writer: Any) -> None:
+    orphans(filled, 3)
+    filled.chats.update_many({"title": "chat 3"}, {"$set": {"title": "damaged"}})
+    kinds: list[str] = []
+    other_writer.before(
+        "write",
+        lambda changes: kinds.extend("delete" if change.expected is None else "write" for change in changes),
+        when=bool,
+    )
+    filled.rebuild("chat")
+    assert kinds == ["write", "delete", "delete", "delete"]
+
+
+def test_an_orphan_that_gets_its_events_after_the_pass_is_not_deleted(filled: Any, other_writer: Any) -> None:
+    chat_id = filled.chats.find_one({"title": "chat 3"})["chat_id"]
+    events = list(filled.events.find({"aggregate_id": chat_id}))
+    filled.events.delete_many({"aggregate_id": chat_id})
+    filled.chats.update_one({"title": "chat 4"}, {"$set": {"title": "damaged"}})
+    other_writer.once_before("write", "replace", lambda _: filled.events.insert_many(events))
+    summary = filled.rebuild("chat")
+
+    counts = summary.read_models[CHATS]
+    assert other_writer.times == 1
+    assert (counts.orphan, counts.deleted, counts.failed) == (1, 0, 0)
+    assert filled.verify().ok
+
+
+def test_unwanted_documents_of_discussions_and_deleted_chats_are_deleted(filled: Any) -> None:
+    talk = filled.chat("talk", kind="discussion")
+    gone = filled.chat("gone", ("chat.deleted", {}))
+    template = filled.tasks.find_one({}, {"_id": 0})
+    filled.tasks.insert_many([{**template, "task_id": key, "chat_id": key} for key in (talk, gone)])
+    summary = filled.rebuild("task")
+
+    counts = summary.read_models[TASKS]
+    assert (counts.unexpected, counts.deleted) == (2, 2)
+    assert filled.tasks.count_documents({}) == 10
+    filled.rebuild("chat")
+    assert filled.chats.find_one({"chat_id": gone}) is not None, "a deleted chat keeps its chats document"
+
+
+def test_several_hundred_deletions_are_all_done(filled: Any) -> None:
+    orphans(filled, 1_203)
+    assert filled.rebuild("chat", allow_deletions=True).read_models[CHATS].deleted == 1_203
+    assert filled.verify().ok

@@ -1,0 +1,142 @@
+"""The event store on a real server: long streams in flat memory, many ids, the plans of its queries."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from readmodel_pipelines.demo.sample_data import long_stream
+
+LONG = 200_000
+
+_FOLD = """
+import resource, sys
+from pydantic import SecretStr
+from readmodel_pipelines.mongo.connection import open_database
+from readmodel_pipelines.projector import ReadModelProjector
+from readmodel_pipelines.settings import Settings
+
+settings = Settings(mongodb_uri=SecretStr(sys.argv[1]), database=sys.argv[2])
+with open_database(settings) as database:
+    projector = ReadModelProjector(database, settings)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    summary = projector.verify_consistency(sys.argv[3]) if sys.argv[4] == "one" else projector.verify_all()
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(after - before, summary.events, sum(counts.missing for counts in summary.read_models.values()))
+"""
+
+
+@pytest.fixture
+def long_one(scene: Any) -> Iterator[tuple[Any, str]]:
+    """One stream of 200,000 events."""
+    scene.index()
+    batch: list[dict[str, Any]] = []
+    for event in long_stream(LONG):
+        batch.append(event)
+        if len(batch) == 10_000:
+            scene.events.insert_many(batch, ordered=False)
+            batch = []
+    yield scene, scene.events.find_one()["aggregate_id"]
+    scene.database.client.drop_database(scene.database.name)
+
+
+def test_a_stream_of_200_000_events_folds_without_being_held(long_one: Any) -> None:
+    scene, aggregate_id = long_one
+    uri = scene.settings.mongodb_uri.get_secret_value()
+    unit = 1 if sys.platform == "darwin" else 1024
+    for which in ("all", "one"):
+        command = [sys.executable, "-c", _FOLD, uri, scene.database.name, aggregate_id, which]
+        run = subprocess.run(command, capture_output=True, text=True, check=True, env=dict(os.environ), cwd=Path.cwd())
+        grown, events, missing = map(int, run.stdout.split())
+        # Held, the decoded events would be several hundred MB; a few batches are some ten.
+        assert grown * unit < 48 * 1024 * 1024, which
+        assert missing == 2
+        assert events == LONG
+    summary = scene.rebuild()
+    assert summary.ok
+    assert scene.tasks.find_one()["version"] == LONG
+
+
+def test_reading_one_aggregate_looks_at_its_events_alone(scene: Any) -> None:
+    ids = scene.fill(50)
+    scene.database.command("profile", 2)
+    try:
+        scene.verify_one(ids[7])
+    finally:
+        scene.database.command("profile", 0)
+    own = scene.events.count_documents({"aggregate_id": ids[7]})
+    reads = list(scene.database["system.profile"].find({"ns": scene.events.full_name, "op": "query"}))
+    assert reads
+    assert sum(read.get("docsExamined", 0) for read in reads) <= own
+    assert all("COLLSCAN" not in read.get("planSummary", "") for read in reads)
+
+
+def test_a_verification_reads_each_event_and_document_about_once(scene: Any) -> None:
+    scene.fill(200)
+    events = scene.events.count_documents({})
+    scene.database.command("profile", 2)
+    try:
+        scene.verify()
+    finally:
+        scene.database.command("profile", 0)
+    for collection, most in ((scene.events, events), (scene.chats, 200), (scene.tasks, 200)):
+        work = scene.database["system.profile"].find({"ns": collection.full_name})
+        examined = sum(entry.get("docsExamined", 0) for entry in work)
+        assert examined <= most * 1.05 + 5, collection.name
+
+
+def test_an_array_id_does_not_make_the_server_sort_the_whole_collection_in_memory(
+    scene: Any, plain_index: None
+) -> None:
+    scene.put((1, "chat.created", {}), aggregate_id=["x", "y"])
+    scene.add({**event, "_id": number} for number, event in enumerate(long_stream(2_000)))
+    admin = scene.database.client.admin
+    parameters = {"allowDiskUseByDefault": False, "internalQueryMaxBlockingSortMemoryUsageBytes": 200_000}
+    before = {name: admin.command("getParameter", 1, **{name: 1})[name] for name in parameters}
+    for name, value in parameters.items():
+        admin.command("setParameter", 1, **{name: value})
+    try:
+        summary = scene.verify()
+    finally:
+        for name, value in before.items():
+            admin.command("setParameter", 1, **{name: value})
+    assert [counts.malformed for counts in summary.read_models.values()] == [1, 1]
+
+
+def test_streams_of_other_aggregate_types_are_left_alone(scene: Any) -> None:
+    scene.index()
+    chat_id = scene.chat("one")
+    for number, kind in enumerate(("User", "Workspace", None, 7, "CHAT", "chats")):
+        scene.stream(f"0000000{number}{chat_id[8:]}", kind, ("user.created", {}))
+    lower = f"aaaaaaaa{chat_id[8:]}"
+    scene.stream(lower, "chat", ("chat.created", {"type": "bug"}))
+    summary = scene.rebuild()
+
+    assert summary.ok
+    assert sorted(chat["chat_id"] for chat in scene.chats.find()) == sorted([chat_id, lower])
+
+
+def test_more_streams_than_a_batch_holds_are_all_read(scene: Any) -> None:
+    scene.index()
+    scene.add(
+        {
+            "aggregate_id": f"aaaaaaaa-0000-4000-a000-{number:012d}",
+            "aggregate_type": "Chat",
+            "event_type": "chat.created",
+            "version": 1,
+            "data": {"type": "bug"},
+        }
+        for number in range(4_501)
+    )
+    assert [counts.inserted for counts in scene.rebuild().read_models.values()] == [4_501, 4_501]
+    scene.chats.update_many({}, {"$set": {"title": "damaged"}})
+    scene.tasks.delete_many({"task_id": {"$regex": "[1-5]$"}})
+    before = scene.rebuild(dry_run=True)
+    assert before.read_models == scene.rebuild().read_models
+    assert scene.verify().ok

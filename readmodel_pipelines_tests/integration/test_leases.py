@@ -1,0 +1,194 @@
+"""Leases: one full rebuild of a read model at a time, by the server's clock, and nothing written without the lease."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from pymongo.errors import AutoReconnect
+
+from readmodel_pipelines.errors import LeaseLost, ReadModelBusy
+from readmodel_pipelines.mongo.leases import COLLECTION, hold_leases
+
+CHATS, TASKS = "chats_read_model", "tasks_read_model"
+
+
+@pytest.fixture
+def chat_id(scene: Any) -> str:
+    scene.index()
+    chat_id = scene.chat("one")
+    assert scene.rebuild().ok
+    scene.chats.update_many({}, {"$set": {"title": "damaged"}})
+    return str(chat_id)
+
+
+def lease(scene: Any, read_model: str = CHATS) -> dict[str, Any]:
+    return dict(scene.database[COLLECTION].find_one({"_id": f"rebuild:{read_model}"}))
+
+
+def server_time(scene: Any) -> datetime:
+    return scene.database.client.admin.command("hello")["localTime"].replace(tzinfo=UTC)
+
+
+def taken_over(scene: Any) -> None:
+    """What a run does that finds the lease expired."""
+    scene.database[COLLECTION].update_one(
+        {"_id": f"rebuild:{CHATS}"},
+        {
+            "$set": {
+                "nonce": "theirs",
+                "holder": "somebody else",
+                "expires_at": datetime.now(UTC) + timedelta(minutes=5),
+            },
+            "$inc": {"token": 1},
+        },
+    )
+
+
+def test_a_second_full_rebuild_is_refused_and_told_who_holds_it(scene: Any, chat_id: str) -> None:
+    with hold_leases(scene.database, [CHATS], 60, "the night shift"):
+        before = scene.dump()
+        with pytest.raises(ReadModelBusy, match=r"the night shift") as refused:
+            scene.rebuild("chat")
+        assert CHATS in str(refused.value)
+        assert f"{lease(scene)['expires_at']:%H:%M:%S}" in refused.value.hint
+        assert scene.dump() == before
+
+
+def test_a_rebuild_of_both_is_refused_while_one_is_held_and_keeps_neither(scene: Any, chat_id: str) -> None:
+    with hold_leases(scene.database, [TASKS], 60, "the night shift"):
+        with pytest.raises(ReadModelBusy, match=TASKS):
+            scene.rebuild()
+        assert lease(scene)["expires_at"].replace(tzinfo=UTC) <= server_time(scene)
+        assert scene.rebuild("chat").ok
+
+
+def test_verifying_dry_runs_and_single_aggregates_need_no_lease(scene: Any, chat_id: str) -> None:
+    with hold_leases(scene.database, [CHATS, TASKS], 60, "the night shift"):
+        held = lease(scene)
+        assert not scene.verify().ok
+        assert not scene.verify_one(chat_id).ok
+        assert scene.rebuild(dry_run=True).read_models[CHATS].replaced == 1
+        assert scene.rebuild_one(chat_id).read_models[CHATS].replaced == 1
+        assert lease(scene)["nonce"] == held["nonce"]
+
+
+def test_an_expired_lease_is_taken_over_with_a_higher_token(scene: Any, chat_id: str) -> None:
+    taken_over(scene)
+    token = lease(scene)["token"]
+    with pytest.raises(ReadModelBusy, match="somebody else"):
+        scene.rebuild("chat")
+    scene.database[COLLECTION].update_one({"_id": f"rebuild:{CHATS}"}, [{"$set": {"expires_at": "$$NOW"}}])
+
+    assert scene.rebuild("chat").ok
+    assert lease(scene)["token"] == token + 1
+    assert lease(scene)["nonce"] != "theirs"
+
+
+def test_every_holder_gets_a_higher_token(scene: Any, chat_id: str) -> None:
+    tokens = []
+    for _ in range(3):
+        scene.rebuild("chat")
+        tokens.append(lease(scene)["token"])
+    assert tokens == sorted(set(tokens))
+
+
+def test_the_lease_is_free_at_the_end(scene: Any, chat_id: str) -> None:
+    scene.rebuild()
+    for name in (CHATS, TASKS):
+        assert lease(scene, name)["expires_at"].replace(tzinfo=UTC) <= server_time(scene)
+
+
+def test_the_lease_is_free_after_an_error(scene: Any, chat_id: str, other_writer: Any) -> None:
+    def fails(_: Any) -> None:
+        raise RuntimeError("out of luck")
+
+    other_writer.once_before("write", "replace", fails)
+    with pytest.raises(RuntimeError, match="out of luck"):
+        scene.rebuild("chat")
+    assert lease(scene)["expires_at"].replace(tzinfo=UTC) <= server_time(scene)
+    assert scene.rebuild("chat").ok
+
+
+def test_expiry_goes_by_the_server_s_clock(scene: Any, chat_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    hour = 3600
+    real = time.time
+    with hold_leases(scene.database, [CHATS], 60, "the night shift"):
+        assert abs((lease(scene)["expires_at"].replace(tzinfo=UTC) - server_time(scene)).total_seconds() - 60) < 5
+        monkeypatch.setattr(time, "time", lambda: real() + hour)
+        with pytest.raises(ReadModelBusy):
+            scene.rebuild("chat")
+
+
+def test_a_lease_is_renewed_while_its_holder_works(scene: Any, chat_id: str, other_writer: Any) -> None:
+    other_writer.once_before("write", "replace", lambda _: time.sleep(0.9))
+    summary = scene.projector("chat", lease_seconds=0.3).rebuild_all()
+
+    assert summary.read_models[CHATS].replaced == 1
+
+
+def test_a_rebuild_whose_lease_was_taken_over_writes_nothing_more(scene: Any, chat_id: str, other_writer: Any) -> None:
+    # Its only write loses a race; until it tries again its lease is somebody else's.
+    def loses_the_race_and_the_lease(_: Any) -> None:
+        scene.chats.update_one({"chat_id": chat_id}, {"$set": {"title": "another"}})
+        taken_over(scene)
+        time.sleep(0.3)
+
+    other_writer.once_before("write", "replace", loses_the_race_and_the_lease)
+    with pytest.raises(LeaseLost, match="took it over"):
+        scene.projector("chat", lease_seconds=0.3).rebuild_all()
+    assert scene.chats.find_one({"chat_id": chat_id})["title"] == "another"
+    assert lease(scene)["nonce"] == "theirs", "the new holder's lease is not released"
+    assert lease(scene)["expires_at"].replace(tzinfo=UTC) > server_time(scene)
+
+
+def test_a_rebuild_that_could_not_renew_for_the_life_of_its_lease_writes_nothing_more(
+    scene: Any, chat_id: str, other_writer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from readmodel_pipelines.mongo import leases
+
+    def no_way(_: Any) -> bool:
+        raise AutoReconnect("connection reset")
+
+    def loses_the_race_and_the_lease(_: Any) -> None:
+        scene.chats.update_one({"chat_id": chat_id}, {"$set": {"title": "another"}})
+        time.sleep(0.6)
+        taken_over(scene)
+
+    monkeypatch.setattr(leases._Lease, "_renew", no_way)
+    other_writer.once_before("write", "replace", loses_the_race_and_the_lease)
+    with pytest.raises((LeaseLost, AutoReconnect)):
+        scene.projector("chat", lease_seconds=0.3).rebuild_all()
+    assert scene.chats.find_one({"chat_id": chat_id})["title"] == "another"
+
+
+def test_a_rebuild_whose_lease_was_taken_over_deletes_nothing(scene: Any, chat_id: str, other_writer: Any) -> None:
+    template = scene.chats.find_one({}, {"_id": 0})
+    scene.chats.insert_one({**template, "chat_id": "00000000-0000-4000-a000-000000000000"})
+
+    def loses_the_lease(_: Any) -> None:
+        taken_over(scene)
+        time.sleep(0.3)
+
+    other_writer.once_before("write", "replace", loses_the_lease)
+    with pytest.raises(LeaseLost):
+        scene.projector("chat", lease_seconds=0.3).rebuild_all()
+    assert scene.chats.count_documents({}) == 2
+    assert not any("deferred" in name for name in scene.database.list_collection_names())
+
+
+def test_a_holder_is_named_as_asked(scene: Any, chat_id: str) -> None:
+    from readmodel_pipelines.projector import ReadModelProjector
+
+    ReadModelProjector(scene.database, scene.settings, "chat", holder="run $cafe of {dagster}").rebuild_all()
+    assert lease(scene)["holder"] == "run $cafe of {dagster}"
+
+
+def test_leases_go_by_the_collection_so_that_two_settings_do_not_block_each_other(scene: Any, chat_id: str) -> None:
+    with hold_leases(scene.database, [CHATS], 60, "the night shift"):
+        other: Callable[..., Any] = scene.projector("chat", chats_collection="chat_read_model").rebuild_all
+        assert other().read_models[CHATS].inserted == 1
+    assert scene.database["chat_read_model"].count_documents({}) == 1

@@ -1,0 +1,163 @@
+"""The public API: what each method refuses, and what an event handler gets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from bson import ObjectId
+
+from readmodel_pipelines.errors import AggregateNotFound, UsageError, WrongAggregateType
+
+NOBODY = "00000000-0000-4000-a000-000000000000"
+CHATS, TASKS = "chats_read_model", "tasks_read_model"
+
+
+@pytest.fixture
+def chat_id(scene: Any) -> str:
+    scene.index()
+    return str(scene.chat("one"))
+
+
+@pytest.mark.parametrize(
+    "wrong", ["", "nobody", "6f1c", NOBODY[:-1], NOBODY + "0", NOBODY.replace("-", ""), "*", "a\0"]
+)
+@pytest.mark.parametrize("method", ["rebuild_one", "verify_consistency"])
+def test_an_id_that_is_no_uuid_is_refused(scene: Any, chat_id: str, method: str, wrong: str) -> None:
+    before = scene.dump()
+    with pytest.raises(UsageError, match="is no aggregate id"):
+        getattr(scene.projector(), method)(wrong)
+    assert scene.dump() == before
+
+
+@pytest.mark.parametrize("wrong", [None, 7, ObjectId(), b"x", ["x"], {"$ne": None}], ids=repr)
+@pytest.mark.parametrize("method", ["rebuild_one", "verify_consistency"])
+def test_an_id_that_is_no_text_is_refused(scene: Any, chat_id: str, method: str, wrong: Any) -> None:
+    with pytest.raises(UsageError):
+        getattr(scene.projector(), method)(wrong)
+
+
+def test_an_id_may_be_padded_and_in_capitals(scene: Any, chat_id: str) -> None:
+    assert scene.rebuild_one(f" {chat_id.upper()}\n").read_models[CHATS].inserted == 1
+    assert scene.verify_one(chat_id.upper()).ok
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_an_id_with_neither_event_nor_document_is_not_found(scene: Any, chat_id: str, dry_run: bool) -> None:
+    with pytest.raises(AggregateNotFound, match=NOBODY):
+        scene.rebuild_one(NOBODY, dry_run=dry_run)
+    with pytest.raises(AggregateNotFound, match=NOBODY):
+        scene.verify_one(NOBODY)
+
+
+def test_an_id_with_a_document_alone_is_an_orphan(scene: Any, chat_id: str) -> None:
+    scene.rebuild()
+    scene.chats.insert_one({**scene.chats.find_one({}, {"_id": 0}), "chat_id": NOBODY})
+
+    assert [item.outcome for item in scene.verify_one(NOBODY).findings] == ["orphan"]
+    assert scene.rebuild_one(NOBODY, dry_run=True).read_models[CHATS].deleted == 1
+    assert scene.rebuild_one(NOBODY).read_models[CHATS].deleted == 1
+    with pytest.raises(AggregateNotFound):
+        scene.rebuild_one(NOBODY)
+
+
+def test_the_events_of_another_read_model_are_no_events(legacy_scene: Any) -> None:
+    legacy_scene.index()
+    task, chat = legacy_scene.task("task", "chat"), legacy_scene.chat("chat")
+
+    with pytest.raises(AggregateNotFound):
+        legacy_scene.rebuild_one(task, "chat")
+    with pytest.raises(AggregateNotFound):
+        legacy_scene.rebuild_one(chat, "task")
+    assert legacy_scene.rebuild_one(task).read_models[TASKS].inserted == 1
+
+
+def test_an_unknown_read_model_is_refused(scene: Any) -> None:
+    with pytest.raises(UsageError, match=r"nobody"):
+        scene.projector("chat", "nobody")
+
+
+@pytest.mark.parametrize("spelling", ["Chat", "chat"])
+def test_an_event_brings_the_documents_of_its_aggregate_up_to_date(scene: Any, chat_id: str, spelling: str) -> None:
+    scene.append(chat_id, ("chat.renamed", {"new_title": "newer"}))
+    summary = scene.projector().process_event({"aggregate_id": chat_id, "aggregate_type": spelling})
+
+    assert summary.ok
+    assert scene.chats.find_one({"chat_id": chat_id})["title"] == "newer"
+    assert scene.tasks.find_one({"task_id": chat_id})["version"] == 3
+    # A second delivery, and one of an older event, change nothing.
+    before = scene.dump()
+    scene.projector().process_event(scene.events.find_one({"aggregate_id": chat_id, "version": 1}))
+    assert scene.dump() == before
+
+
+@pytest.mark.parametrize("wrong", ["Task", "task", "User", "", None, "CHAT", ["Chat"]], ids=repr)
+def test_an_event_of_another_aggregate_type_is_refused(scene: Any, chat_id: str, wrong: Any) -> None:
+    before = scene.dump()
+    with pytest.raises(WrongAggregateType):
+        scene.projector().process_event({"aggregate_id": chat_id, "aggregate_type": wrong})
+    assert scene.dump() == before
+
+
+def test_a_chat_event_is_no_event_of_legacy_tasks(legacy_scene: Any) -> None:
+    legacy_scene.index()
+    chat_id, task_id = legacy_scene.chat("chat"), legacy_scene.task("task", "chat")
+    with pytest.raises(WrongAggregateType):
+        legacy_scene.projector("task").process_event({"aggregate_id": chat_id, "aggregate_type": "Chat"})
+    with pytest.raises(WrongAggregateType):
+        legacy_scene.projector("chat").process_event({"aggregate_id": task_id, "aggregate_type": "Task"})
+    for aggregate_id, kind in ((chat_id, "Chat"), (task_id, "Task")):
+        legacy_scene.projector().process_event({"aggregate_id": aggregate_id, "aggregate_type": kind})
+    assert legacy_scene.verify().ok
+
+
+@pytest.mark.parametrize("wrong", [None, ObjectId(), 7, "nobody"], ids=repr)
+def test_an_event_with_an_odd_id_is_refused(scene: Any, chat_id: str, wrong: Any) -> None:
+    with pytest.raises(UsageError):
+        scene.projector().process_event({"aggregate_id": wrong, "aggregate_type": "Chat"})
+
+
+def test_an_event_of_an_id_in_capitals_does_not_pass_for_one_in_small_letters(scene: Any, chat_id: str) -> None:
+    scene.stream(chat_id.upper(), "Chat", ("chat.created", {"type": "bug"}))
+    with pytest.raises(UsageError):
+        scene.projector().process_event(scene.events.find_one({"aggregate_id": chat_id.upper()}))
+
+
+def test_findings_are_capped_and_counts_are_not(scene: Any) -> None:
+    scene.fill(20)
+    scene.chats.update_many({}, {"$set": {"title": 1}})
+    summary = scene.projector("chat", max_findings=3).verify_all()
+    assert len(summary.findings) == 3
+    assert summary.read_models[CHATS].different == 20
+    none = scene.projector("chat", max_findings=0).rebuild_all()
+    assert (none.findings, none.read_models[CHATS].replaced) == ([], 20)
+
+
+def test_an_empty_database_is_no_error(scene: Any) -> None:
+    for summary in (scene.verify(), scene.rebuild(dry_run=True), scene.rebuild()):
+        assert summary.ok
+        assert summary.events == 0
+        assert [counts.checked for counts in summary.read_models.values()] == [0, 0]
+
+
+def test_progress_is_told_up_to_the_last_event(scene: Any) -> None:
+    from readmodel_pipelines.projector import ReadModelProjector
+
+    scene.fill(20)
+    told: list[tuple[int, int]] = []
+    projector = ReadModelProjector(
+        scene.database, scene.settings, on_progress=lambda done, total: told.append((done, total))
+    )
+    summary = projector.rebuild_all()
+    assert told[-1] == (summary.events, summary.events)
+
+
+def test_collections_may_be_named_otherwise(scene: Any) -> None:
+    scene.fill(5)
+    names = {"chats_collection": "chat_read_model", "tasks_collection": "task_read_model"}
+    summary = scene.projector(**names).rebuild_all()
+
+    assert summary.ok
+    assert set(summary.read_models) == {CHATS, TASKS}
+    assert scene.database["chat_read_model"].count_documents({}) == 5
+    assert scene.projector(**names).verify_all().ok
