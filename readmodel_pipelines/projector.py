@@ -53,7 +53,8 @@ class ReadModelProjector:
     """Brings read models in line with their events, and says where they are not.
 
     `read_models` are names of the registry (`chat`, `task`); none means all of them. `holder` is who a lease says
-    holds it. At most `max_findings` findings are kept; counts are always whole.
+    holds it; with the same `owner` a second try takes over the lease of a first one that died. At most `max_findings`
+    findings are kept; counts are always whole.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class ReadModelProjector:
         max_findings: int = DEFAULT_MAX_FINDINGS,
         on_progress: Progress | None = None,
         holder: str = "",
+        owner: str = "",
     ) -> None:
         self._database = database
         self._settings = settings
@@ -72,6 +74,7 @@ class ReadModelProjector:
         self._max_findings = max_findings
         self._on_progress = on_progress
         self._holder = holder
+        self._owner = owner
 
     def rebuild_all(self, *, dry_run: bool = False, allow_deletions: bool = False) -> Summary:
         """Bring every document in line; writes only what differs. A dry run counts what that would be.
@@ -84,7 +87,9 @@ class ReadModelProjector:
         if dry_run:
             return self._run("dry_run", None, partial(_dry_run, limit=limit))
         collections = [collection_of(self._settings, item) for item in self._projections]
-        with hold_leases(self._database, collections, self._settings.lease_seconds, self._holder) as still_ours:
+        with hold_leases(
+            self._database, collections, self._settings.lease_seconds, self._holder, self._owner
+        ) as still_ours:
             return self._run("rebuild", None, partial(self._in_place, still_ours=still_ours, limit=limit))
 
     def rebuild_one(self, aggregate_id: str, *, dry_run: bool = False) -> Summary:
@@ -144,6 +149,13 @@ class ReadModelProjector:
             for group in by_fold(self._projections):
                 self._pass(store, group, ids, summary, sink_for)
         summary.events = store.events_read
+        if ids is None and not store.events_read:
+            stored_as = sorted({item.fold.stored_as[0] for item in self._projections})
+            where = f"{self._settings.database}.{self._settings.events_collection}"
+            summary.warnings.append(
+                f"{where} holds no event of aggregate type {' or '.join(stored_as)}; "
+                "check READMODEL_DATABASE, READMODEL_EVENTS_COLLECTION and READMODEL_TASK_SOURCE."
+            )
         summary.seconds = time.perf_counter() - started
         if ids is not None and not any(counts.checked for counts in summary.read_models.values()):
             raise AggregateNotFound(
@@ -205,6 +217,7 @@ class ReadModelProjector:
             DeferredInMongo(self._database, collection) if limit else DeferredInMemory(),
             again=again,
             odd_orphans=orphans,
+            last_versions=EventStore(self._database[self._settings.events_collection]).last_versions,
             pause=_pause,
             still_ours=still_ours,
             limit=limit,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import platformdirs
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from readmodel_pipelines.errors import UsageError
@@ -75,6 +75,16 @@ class Settings(BaseSettings):
         if not value.strip() or "$" in value or "\0" in value:
             raise ValueError("a collection's name is not blank and holds neither '$' nor a zero byte")
         return value
+
+    @model_validator(mode="after")
+    def _collections_apart(self) -> Self:
+        names = [self.events_collection, self.chats_collection, self.tasks_collection, self.repair_queue_collection]
+        if len(set(names)) < len(names) or any(name.startswith(("readmodel_", "system.")) for name in names):
+            raise ValueError(
+                "events, read models and repair queue lie in four different collections, "
+                "none named readmodel_… or system.…"
+            )
+        return self
 
     def shown_uri(self) -> str:
         """The connection string without credentials: the only form that may reach a log, an error or a report."""

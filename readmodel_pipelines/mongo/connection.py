@@ -24,7 +24,8 @@ from readmodel_pipelines.mongo.scan import Document
 from readmodel_pipelines.settings import Settings
 
 _SELECTION_TIMEOUT_MS = 5_000
-_DENIED = {13: "not authorized", 18: "authentication failed", 8000: "authentication failed"}
+_CONNECTIONS = 100
+DENIED = {13: "not authorized", 18: "authentication failed", 8000: "authentication failed"}
 
 
 @contextmanager
@@ -51,7 +52,8 @@ def open_database(settings: Settings) -> Iterator[Database[Document]]:
 
 
 def _client(settings: Settings) -> MongoClient[Document]:
-    options: dict[str, Any] = {"appname": "readmodel_pipelines"}
+    # A pass holds a connection for each cursor, and renews its lease and writes beside them: a smaller pool would hang.
+    options: dict[str, Any] = {"appname": "readmodel_pipelines", "maxPoolSize": _CONNECTIONS}
     if settings.mongodb_uri is None:
         # Only a run without a URI pays for looking after a server.
         from readmodel_pipelines.mongo.embedded import ensure_running
@@ -64,6 +66,11 @@ def _client(settings: Settings) -> MongoClient[Document]:
     try:
         return MongoClient(uri, **options)
     except (InvalidURI, ConfigurationError, InvalidName, ValueError) as error:
+        if "DNS" in str(error):
+            raise MongoUnavailable(
+                f"The host in {settings.shown_uri()} was not found: {_without_secrets(error, settings)}",
+                hint="Check the host name in READMODEL_MONGODB_URI, and the name server.",
+            ) from None
         raise UsageError(
             f"READMODEL_MONGODB_URI cannot be used: {_without_secrets(error, settings)}",
             hint="It looks like mongodb://user:password@host:27017/?replicaSet=rs0 with reserved characters %-escaped.",
@@ -76,10 +83,10 @@ def _in_words(settings: Settings) -> Iterator[None]:
     try:
         yield
     except OperationFailure as error:
-        if error.code not in _DENIED:
+        if error.code not in DENIED:
             raise
         raise MongoUnavailable(
-            f"{where} refuses: {_DENIED[error.code]}. {_without_secrets(error, settings)[:300]}",
+            f"{where} refuses: {DENIED[error.code]}. {_without_secrets(error, settings)[:300]}",
             hint="Check user, password and authSource in READMODEL_MONGODB_URI, and the user's roles.",
         ) from None
     except PyMongoError as error:

@@ -35,10 +35,6 @@ class EventStore:
             self._index, self._index_known = index_on(self._collection, *_ORDER), True
         return self._index
 
-    def estimated_count(self) -> int:
-        """About how many events there are, of every aggregate type."""
-        return self._collection.estimated_document_count()
-
     def read(self, fold: Fold[Any], ids: Sequence[str] | None = None) -> Iterator[Document]:
         """Events in order of (aggregate_id, version), with the fields that the fold reads and no others."""
         where = {**_stored_as(fold), **string_keys("aggregate_id", ids)}
@@ -100,6 +96,19 @@ class EventStore:
                 detail = f"{aggregate_id} and {last if aggregate_id == first else first} claim the same {name}"
                 contested[aggregate_id] = Malformed(Reason.KEY_CONFLICT, detail, event.get("version"), event["_id"])
         return contested
+
+    def last_versions(self, ids: Sequence[str]) -> dict[str, Any]:
+        """The last version of each of these streams, from the index alone."""
+        pipeline: list[Mapping[str, Any]] = [
+            {"$match": {"aggregate_id": {"$in": list(ids)}}},
+            {"$sort": {"aggregate_id": -1, "version": -1}},
+            {"$group": {"_id": "$aggregate_id", "last": {"$first": "$version"}}},
+        ]
+        # Descending and `$first`, so that the server looks up one key a stream.
+        options: dict[str, Any] = {"hint": self.index} if self.index else {}
+        groups = self._collection.aggregate(pipeline, **options)
+        # `$in` finds arrays by their elements too.
+        return {group["_id"]: group["last"] for group in groups if isinstance(group["_id"], str)}
 
     def have_events(self, fold: Fold[Any], ids: Sequence[Any]) -> list[bool]:
         """For each id, of whatever BSON type, whether any event carries it."""

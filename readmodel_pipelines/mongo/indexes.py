@@ -11,6 +11,7 @@ from pymongo.database import Database
 from pymongo.errors import OperationFailure
 
 from readmodel_pipelines.errors import ReadModelError
+from readmodel_pipelines.mongo.connection import DENIED
 from readmodel_pipelines.mongo.scan import Document, holds_every_document
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.settings import Settings
@@ -77,7 +78,8 @@ def ensure_for_empty(collection: Collection[Document], projection: Projection) -
 
     A filled production collection gets no index behind its owner's back.
     """
-    missing = [index for index in of_read_model(projection) if not _present(collection, index)]
+    there = list(collection.list_indexes())
+    missing = [index for index in of_read_model(projection) if not _is_among(index, there)]
     if missing and collection.find_one({}, {"_id": 1}) is None:
         for index in missing:
             _ensure(collection, index)
@@ -89,22 +91,24 @@ def ensure_for_empty(collection: Collection[Document], projection: Projection) -
     ]
 
 
-def _present(collection: Collection[Document], index: Index) -> bool:
+def _is_among(index: Index, there: Iterable[Mapping[str, Any]]) -> bool:
     return any(
         tuple(item["key"].items()) == index.key
         and bool(item.get("unique")) == index.unique
         and holds_every_document(item)
-        for item in collection.list_indexes()
+        for item in there
     )
 
 
 def _ensure(collection: Collection[Document], index: Index) -> str | None:
-    if _present(collection, index):
+    if _is_among(index, collection.list_indexes()):
         return None
     options: dict[str, Any] = {"name": index.name} if index.name else {}
     try:
         return collection.create_index(list(index.key), unique=index.unique, **options)
     except OperationFailure as error:
+        if error.code in DENIED:
+            raise
         fields = ", ".join(name for name, _ in index.key)
         raise ReadModelError(
             f"{collection.name}: the index on {fields} cannot be made: {str(error.details or error)[:300]}",

@@ -29,9 +29,12 @@ _RENEWALS_PER_LIFE = 3
 
 @contextmanager
 def hold_leases(
-    database: Database[Document], read_models: Sequence[str], seconds: float, holder: str = ""
+    database: Database[Document], read_models: Sequence[str], seconds: float, holder: str = "", owner: str = ""
 ) -> Iterator[Callable[[], None]]:
     """Hold the lease of every read model, in order of their names, and renew them meanwhile.
+
+    `holder` is who others are told holds it. Who names the same `owner` as the holder takes the lease over at once: the
+    second try of a work whose first one died.
 
     Yields a function that raises `LeaseLost` once one of them is not ours any more: ask before every write.
 
@@ -39,13 +42,15 @@ def hold_leases(
         ReadModelBusy: somebody else holds one; says who, since when and until when.
     """
     with ExitStack() as stack:
-        checks = [stack.enter_context(_hold(database, name, seconds, holder)) for name in sorted(read_models)]
+        checks = [stack.enter_context(_hold(database, name, seconds, holder, owner)) for name in sorted(read_models)]
         yield lambda: [check() for check in checks].clear()
 
 
 @contextmanager
-def _hold(database: Database[Document], read_model: str, seconds: float, holder: str) -> Iterator[Callable[[], None]]:
-    lease = _Lease(database, read_model, seconds, holder or f"{socket.gethostname()} process {os.getpid()}")
+def _hold(
+    database: Database[Document], read_model: str, seconds: float, holder: str, owner: str
+) -> Iterator[Callable[[], None]]:
+    lease = _Lease(database, read_model, seconds, holder or f"{socket.gethostname()} process {os.getpid()}", owner)
     lease.acquire()
     stop = threading.Event()
     renewer = threading.Thread(target=lease.keep, args=(stop,), name=f"lease of {read_model}", daemon=True)
@@ -59,19 +64,22 @@ def _hold(database: Database[Document], read_model: str, seconds: float, holder:
 
 
 class _Lease:
-    def __init__(self, database: Database[Document], read_model: str, seconds: float, holder: str) -> None:
+    def __init__(self, database: Database[Document], read_model: str, seconds: float, holder: str, owner: str) -> None:
         self._collection = database[COLLECTION]
         self._read_model = read_model
         self._id = f"rebuild:{read_model}"
         self._seconds = seconds
         self._holder = holder
         self._nonce = uuid.uuid4().hex
+        self._owner = owner or self._nonce
         self._ours_until = 0.0
 
     def acquire(self) -> None:
-        free: Any = {"$lte": [{"$ifNull": ["$expires_at", datetime.fromtimestamp(0, UTC)]}, "$$NOW"]}
+        expired = {"$lte": [{"$ifNull": ["$expires_at", datetime.fromtimestamp(0, UTC)]}, "$$NOW"]}
+        free: Any = {"$or": [expired, {"$eq": ["$owner", {"$literal": self._owner}]}]}
         ours: dict[str, Any] = {
             "nonce": self._nonce,
+            "owner": {"$literal": self._owner},
             "holder": {"$literal": self._holder},
             "token": {"$add": [{"$ifNull": ["$token", 0]}, 1]},
             "acquired_at": "$$NOW",

@@ -38,6 +38,7 @@ class ReadModelCollection:
         self._collection = collection.with_options(codec_options=CODEC)
         self._projection = projection
         self._key = projection.key
+        self._index_name: str | None = None
         self._fields = {"_id": 1, **dict.fromkeys(projection.owned, 1)}
 
     def count(self) -> int:
@@ -47,9 +48,13 @@ class ReadModelCollection:
     def read(self, keys: Sequence[str] | None = None) -> Iterator[Document]:
         """Documents with a string key in its order, `_id` and owned fields only: of `keys`, or all."""
         where = string_keys(self._key, keys)
-        index = index_on(self._collection, self._key)
-        for batch in drain(self._collection, where, self._fields, [self._key], index):
+        for batch in drain(self._collection, where, self._fields, [self._key], self._index()):
             yield from batch
+
+    def _index(self) -> str | None:
+        if self._index_name is None:
+            self._index_name = index_on(self._collection, self._key)
+        return self._index_name
 
     def odd_documents(self) -> Iterator[Document]:
         """Documents whose key is not a string; `_id` and owned fields only."""
@@ -182,7 +187,12 @@ class ReadModelCollection:
         keys = [change.key for change in changes]
         with self._collection.database.client.start_session() as session:
             try:
-                with session.start_transaction():
+                # Not the client's own, which come from the connection string.
+                with session.start_transaction(
+                    read_concern=self._collection.read_concern,
+                    write_concern=self._collection.write_concern,
+                    read_preference=self._collection.read_preference,
+                ):
                     return self._swap_within(session, changes)
             except _Superseded:
                 return Written(superseded=1, again=list(changes))

@@ -23,6 +23,7 @@ CODEC: CodecOptions[Document] = CodecOptions(
 )
 
 BATCH_DOCUMENTS = 2_000
+_HANDED_ON = 100
 _NO_ARRAY = {"$not": {"$type": "array"}}
 
 
@@ -64,11 +65,12 @@ def drain(
         # An index with an array key gives no order.
         allow_disk_use=True,
         batch_size=BATCH_DOCUMENTS,
-        # The server sends the next batch while we work on this one; a mongos of this age does not.
+        # The server sends the next batch while we work on this one; a mongos before 7.1 does not.
         cursor_type=CursorType.NON_TAILABLE if mongos else CursorType.EXHAUST,
     )
     try:
-        while batch := cursor.to_list(BATCH_DOCUMENTS):
+        # Few at a time, for there are documents of megabytes; the driver holds no more than the server's last batch.
+        while batch := cursor.to_list(_HANDED_ON):
             yield batch
     finally:
         cursor.close()

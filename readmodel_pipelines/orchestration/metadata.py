@@ -59,10 +59,8 @@ def metadata_of(
     counts = summary.read_models[read_model]
     said: dict[str, Any] = {"verb": summary.verb, **counts.as_dict(), "discrepancies": counts.discrepancies}
     said["seconds"] = round(summary.seconds, 3)
-    if summary.events:
-        # A run over one aggregate does not count them.
-        said["events"] = summary.events
-        said["events_per_second"] = round(summary.events / max(summary.seconds, 1e-9), 1)
+    said["events"] = summary.events
+    said["events_per_second"] = round(summary.events / max(summary.seconds, 1e-9), 1)
     if documents is not None:
         said["dagster/row_count"] = documents
     findings = [item for item in summary.findings if item.read_model == read_model][:max_findings]

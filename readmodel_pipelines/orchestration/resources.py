@@ -59,6 +59,8 @@ class MongoResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # at ru
                     *read_models,
                     on_progress=Progress(context.log.info, every=self.progress_seconds),
                     holder=f"Dagster run {context.run.run_id}",
+                    # A crashed run is retried at once, under the lease that it left.
+                    owner=f"Dagster run {context.run.root_run_id or context.run.run_id}",
                 )
                 summary = job(projector)
                 documents = {

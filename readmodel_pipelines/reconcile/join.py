@@ -74,21 +74,21 @@ class MergeJoin:
         elif actual is not None and same_document(expected, actual):
             self._counts.same += 1
         else:
-            self._differ(aggregate_id, expected, actual)
+            self._differ(aggregate_id, expected, actual, result.version)
 
     def finish(self) -> None:
         """Everything that is left in the read model lies behind the last stream."""
         while self._key_place is not None:
             self._leave_behind()
 
-    def _differ(self, aggregate_id: str, expected: Document, actual: Document | None) -> None:
-        malformed = unstorable(expected)
-        if malformed is not None:
+    def _differ(self, aggregate_id: str, expected: Document, actual: Document | None, version: int) -> None:
+        size = stored_size(expected)
+        if isinstance(size, Malformed):
             self._met_malformed = True
-            self._emit(Verdict(aggregate_id, Outcome.MALFORMED, None, actual, malformed.reason, malformed))
+            self._emit(Verdict(aggregate_id, Outcome.MALFORMED, None, actual, size.reason, size))
         else:
             outcome = Outcome.MISSING if actual is None else Outcome.DIFFERENT
-            self._emit(Verdict(aggregate_id, outcome, expected, actual))
+            self._emit(Verdict(aggregate_id, outcome, expected, actual, version=version, size=size))
 
     def _leave_behind(self) -> None:
         key, actual = self._key, self._actual
@@ -111,12 +111,12 @@ def _place(key: str) -> bytes:
     return key.encode("utf-8", "surrogateescape")
 
 
-def unstorable(document: Document) -> Malformed | None:
-    """Why MongoDB could not hold the document, if it could not."""
+def stored_size(document: Document) -> int | Malformed:
+    """The document's size in bytes, or why MongoDB could not hold it."""
     try:
         size = len(bson.encode(document))
     except UnicodeEncodeError:
         return Malformed(Reason.BAD_FIELD, "a text of the document is not valid UTF-8")
     if size > MAX_DOCUMENT_BYTES - _ROOM_FOR_ID:
         return Malformed(Reason.DOCUMENT_TOO_LARGE, f"the document would have {size:,} bytes; MongoDB holds 16 MiB")
-    return None
+    return size

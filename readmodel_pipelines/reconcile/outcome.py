@@ -48,7 +48,10 @@ class Why(StrEnum):
 
 @dataclass(slots=True)
 class Verdict:
-    """What was found for one aggregate, where it is not `same`. `actual` holds `_id` and the owned fields."""
+    """What was found for one aggregate, where it is not `same`.
+
+    `actual` holds `_id` and the owned fields; `version` and `size` (bytes) belong to `expected`.
+    """
 
     aggregate_id: Any
     outcome: Outcome
@@ -56,3 +59,5 @@ class Verdict:
     actual: Document | None = None
     reason: str | None = None
     malformed: Malformed | None = None
+    version: int = 0
+    size: int = 0

@@ -30,6 +30,9 @@ class EventStore(Protocol):
         With `ids` only claims of these are looked at.
         """
 
+    def last_versions(self, ids: Sequence[str]) -> Mapping[str, Any]:
+        """The last version of each of these streams, at a small cost."""
+
     def have_events(self, fold: Fold[Any], ids: Sequence[Any]) -> list[bool]:
         """For each id, of whatever BSON type, whether any event carries it."""
 
@@ -38,12 +41,14 @@ class EventStore(Protocol):
 class Change:
     """One document to write: insert without `actual`, delete without `expected`, else replace the owned fields.
 
-    Conditional on the stored document still being `actual` (`_id` and owned fields as read).
+    Conditional on the stored document still being `actual` (`_id` and owned fields as read). `version` is that of the
+    stream which `expected` was folded from.
     """
 
     key: Any
     expected: Document | None
     actual: Document | None
+    version: int = 0
 
 
 @dataclass(slots=True)

@@ -6,7 +6,7 @@ writer was faster than is compared again from the events on, a bounded number of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from readmodel_pipelines.reconcile.run import Lane
 from readmodel_pipelines.reconcile.summary import Counts, Summary
 
 BATCH = 1_000
+BATCH_BYTES = 16 * 1024 * 1024
 ATTEMPTS = 6
 DELETE_FLOOR = 100
 
@@ -67,6 +68,7 @@ class InPlace:
 
     With a `limit` (a full run) deletions wait until the pass is over and are refused together when they are too many;
     without one each goes with its batch. `again` compares keys anew and gives the verdicts that are not `same`;
+    `last_versions` tells how far streams are now;
     `still_ours` raises when the run lost its lease.
     """
 
@@ -78,6 +80,7 @@ class InPlace:
         *,
         again: Callable[[Sequence[str]], list[Verdict]],
         odd_orphans: Callable[[Iterable[Document]], Iterable[Verdict]],
+        last_versions: Callable[[Sequence[str]], Mapping[str, Any]],
         pause: Callable[[int], None],
         still_ours: Callable[[], None],
         limit: DeletionLimit | None,
@@ -90,6 +93,7 @@ class InPlace:
         self._again = again
         self._odd_orphans = odd_orphans
         self._neighbours = Neighbours(lane.projection.key, again, odd_orphans)
+        self._last_versions = last_versions
         self._pause = pause
         self._still_ours = still_ours
         self._limit = limit
@@ -97,6 +101,7 @@ class InPlace:
         self._may_delete = limit is None
         self._deletions_refused = False
         self._changes: list[Change] = []
+        self._bytes = 0
 
     def take(self, verdict: Verdict) -> None:
         """Put the write that mends it into the batch."""
@@ -104,11 +109,12 @@ class InPlace:
             return
         if verdict.outcome in _WANTS_WRITE or self._may_delete:
             self._changes.append(_change(verdict))
+            self._bytes += verdict.size
         elif verdict.actual is not None and not is_plain(verdict.aggregate_id):
             self._deferred.add(_DELETE_ODD, [verdict.actual["_id"]])
         else:
             self._deferred.add(_DELETE, [verdict.aggregate_id])
-        if len(self._changes) >= BATCH:
+        if len(self._changes) >= BATCH or self._bytes >= BATCH_BYTES:
             self._flush()
 
     def finish(self) -> None:
@@ -124,7 +130,7 @@ class InPlace:
         self._deferred.close()
 
     def _flush(self) -> None:
-        changes, self._changes = self._changes, []
+        changes, self._changes, self._bytes = self._changes, [], 0
         if self._limit:
             changes = self._not_newer_than_events(changes)
         self._write(changes, on_conflict=lambda stuck: self._deferred.add(_CONFLICT, [item.key for item in stuck]))
@@ -151,11 +157,26 @@ class InPlace:
             if written.conflicts:
                 conflicting = set(written.conflicts)
                 on_conflict([change for change in changes if change.expected and change.key in conflicting])
-            if not written.again:
+            lost = written.again + self._overtaken(changes, written)
+            if not lost:
                 return
             self._pause(attempt)
-            changes = self._look_again(written.again)
+            changes = self._look_again(lost)
         self._fail(changes)
+
+    def _overtaken(self, changes: Sequence[Change], written: Written) -> list[Change]:
+        """Documents inserted although their stream has grown since it was folded.
+
+        Another writer may have seen that no document was there and left it so, as for a chat that was deleted: no
+        condition of an insert can tell.
+        """
+        kept_out = {change.key for change in written.again if is_plain(change.key)}
+        kept_out |= {*written.conflicts, *(key for key, _, _ in written.refused if is_plain(key))}
+        inserts = [change for change in changes if change.actual is None and change.key not in kept_out]
+        last = self._last_versions([change.key for change in inserts]) if inserts else {}
+        overtaken = [change for change in inserts if last.get(change.key) != change.version]
+        self._counts.superseded += len(overtaken)
+        return overtaken
 
     def _compare_again(self, keys: Sequence[Any]) -> list[Change]:
         """The changes that these keys want now; those of a stream that became malformed are given up."""
@@ -359,7 +380,7 @@ class Neighbours:
 
 def _change(verdict: Verdict) -> Change:
     expected = verdict.expected if verdict.outcome in _WANTS_WRITE else None
-    return Change(verdict.aggregate_id, expected, verdict.actual)
+    return Change(verdict.aggregate_id, expected, verdict.actual, verdict.version)
 
 
 def _count_change(change: Change, counts: Counts) -> None:

@@ -185,7 +185,8 @@ def test_a_read_model_that_somebody_rebuilds_exits_1_and_says_who(
     assert json.loads(result.stdout)["error"]["code"] == "read_model_busy"
 
 
-def test_ctrl_c_exits_130_with_one_sentence(env: dict[str, str]) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "a polite kill"])
+def test_an_interrupted_command_exits_130_with_one_sentence(env: dict[str, str], number: signal.Signals) -> None:
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
@@ -198,7 +199,7 @@ def test_ctrl_c_exits_130_with_one_sentence(env: dict[str, str]) -> None:
             text=True,
         )
         with silent.accept()[0]:
-            process.send_signal(signal.SIGINT)
+            process.send_signal(number)
             stdout, stderr = process.communicate(timeout=20)
     assert process.returncode == 130
     assert (stdout, stderr) == ("", "Interrupted: nothing was written.\n")

@@ -9,8 +9,13 @@ from pydantic import SecretStr
 from pymongo.errors import AutoReconnect, OperationFailure, WriteError
 from pymongo.read_preferences import ReadPreference
 
+from readmodel_pipelines.demo.damage import swap_chat_ids
+from readmodel_pipelines.demo.sample_data import chat_events
 from readmodel_pipelines.errors import MongoUnavailable, UsageError
 from readmodel_pipelines.mongo.connection import open_database
+from readmodel_pipelines.mongo.indexes import ensure_indexes
+from readmodel_pipelines.projections.registry import projections_for
+from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.settings import Settings, load_settings
 
 
@@ -113,3 +118,29 @@ def test_a_database_name_that_mongodb_refuses_is_an_error_in_words(monkeypatch: 
         monkeypatch.setenv("READMODEL_DATABASE", name or " ")
         with pytest.raises(UsageError, match="READMODEL_DATABASE"):
             load_settings()
+
+
+@pytest.mark.parametrize(
+    "option", ["readPreference=secondaryPreferred", "w=0", "readConcernLevel=linearizable", "maxPoolSize=1"]
+)
+def test_a_uri_cannot_weaken_or_stop_a_transaction(mongodb_uri: str, settings: Settings, option: str) -> None:
+    weak = settings.model_copy(update={"mongodb_uri": SecretStr(f"{mongodb_uri}&{option}")})
+    with open_database(weak) as database:
+        try:
+            ensure_indexes(database, weak, projections_for("chat"))
+            database["events"].insert_many(chat_events(20))
+            projector = ReadModelProjector(database, weak, "task")
+            projector.rebuild_all()
+            one, other = (item["task_id"] for item in database["tasks_read_model"].find({}, {"task_id": 1}).limit(2))
+            swap_chat_ids(database["tasks_read_model"], one, other)
+            summary = projector.rebuild_all()
+            assert (summary.ok, summary.read_models["tasks_read_model"].replaced) == (True, 2)
+        finally:
+            database.client.drop_database(weak.database)
+
+
+def test_a_database_without_events_is_warned_of(settings: Settings) -> None:
+    with open_database(settings) as database:
+        summary = ReadModelProjector(database, settings).verify_all()
+        (warning,) = summary.warnings
+        assert f"{settings.database}.events holds no event" in warning

@@ -192,3 +192,15 @@ def test_leases_go_by_the_collection_so_that_two_settings_do_not_block_each_othe
         other: Callable[..., Any] = scene.projector("chat", chats_collection="chat_read_model").rebuild_all
         assert other().read_models[CHATS].inserted == 1
     assert scene.database["chat_read_model"].count_documents({}) == 1
+
+
+def test_a_second_try_takes_over_the_lease_of_the_first_one_that_died(scene: Any, chat_id: str) -> None:
+    first = hold_leases(scene.database, ["chats_read_model"], 60, "first try", owner="run 7")
+    first.__enter__()
+    try:
+        with hold_leases(scene.database, ["chats_read_model"], 60, "second try", owner="run 7") as still_ours:
+            still_ours()
+            with pytest.raises(ReadModelBusy, match="second try"):
+                scene.rebuild("chat")
+    finally:
+        first.__exit__(None, None, None)

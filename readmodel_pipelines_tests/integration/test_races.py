@@ -171,6 +171,22 @@ def test_an_insert_that_lost_to_a_wrong_document_mends_it(
     assert scene.verify().ok
 
 
+def test_an_insert_of_a_task_whose_chat_was_deleted_meanwhile_is_taken_back(
+    scene: Any, chat_id: str, other_writer: Any
+) -> None:
+    scene.append(chat_id, ("chat.type_changed", {"new_type": "task", "title": "t"}))
+    scene.tasks.delete_many({})
+
+    # The application finds no document to delete, so nothing in the read model tells that it was there.
+    other_writer.once_before("write", "insert", lambda _: scene.append(chat_id, ("chat.deleted", {})))
+    summary = scene.rebuild("task")
+
+    assert other_writer.times == 1
+    assert summary.read_models[TASKS].superseded == 1
+    assert scene.tasks.find_one({"task_id": chat_id}) is None
+    assert scene.verify("task").ok
+
+
 def test_an_insert_that_lost_to_a_newer_document_leaves_it(
     scene: Any, chat_id: str, other_writer: Any, rebuild: Any
 ) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
+import bson
 import pytest
 from bson import Int64
 from hypothesis import example, given, settings
@@ -12,7 +14,7 @@ from hypothesis import strategies as st
 from readmodel_pipelines.events.stream import Malformed, Reason, Stream
 from readmodel_pipelines.projections.chat import CHAT_FOLD
 from readmodel_pipelines.projections.projection import Document, Projection
-from readmodel_pipelines.reconcile.join import MergeJoin, unstorable
+from readmodel_pipelines.reconcile.join import MergeJoin, stored_size
 from readmodel_pipelines.reconcile.outcome import Outcome, Verdict, Why
 from readmodel_pipelines.reconcile.summary import Counts, Summary
 
@@ -21,9 +23,18 @@ TAKEN = Malformed(Reason.KEY_CONFLICT, "two claim one key", 1, "event")
 UNWANTED = "no document"
 
 
+@dataclass(frozen=True)
+class Folded:
+    """A folded state as the join knows it."""
+
+    value: Any
+    version: int = 3
+
+
 def wanted(aggregate_id: str, state: Any) -> Document | None:
     """The state is the value of the document, or says that there ought to be none."""
-    return None if state == UNWANTED else {"key": aggregate_id, "value": state}
+    value = state.value if isinstance(state, Folded) else state
+    return None if value == UNWANTED else {"key": aggregate_id, "value": value}
 
 
 VALUES = Projection(
@@ -44,7 +55,7 @@ def joined(
 
     join = MergeJoin(VALUES, documents, counts, emit, contested or {})
     for aggregate_id, state in streams:
-        join.meet(Stream(aggregate_id, state))
+        join.meet(Stream(aggregate_id, state if isinstance(state, Malformed) else Folded(state)))
     join.finish()
     return verdicts, counts
 
@@ -141,8 +152,12 @@ def test_a_stream_that_wants_no_document_and_has_none_is_the_same() -> None:
 
 def test_a_verdict_has_what_a_sink_needs() -> None:
     document = {"_id": 7, "key": "a", "value": 1}
-    assert joined([("a", 2)], [document])[0] == [Verdict("a", Outcome.DIFFERENT, {"key": "a", "value": 2}, document)]
-    assert joined([("a", 2)], [])[0] == [Verdict("a", Outcome.MISSING, {"key": "a", "value": 2}, None)]
+    wanted = {"key": "a", "value": 2}
+    size = len(bson.encode(wanted))
+    assert joined([("a", 2)], [document])[0] == [
+        Verdict("a", Outcome.DIFFERENT, wanted, document, version=3, size=size)
+    ]
+    assert joined([("a", 2)], [])[0] == [Verdict("a", Outcome.MISSING, wanted, None, version=3, size=size)]
     assert joined([], [document])[0] == [Verdict("a", Outcome.ORPHAN, None, document)]
     assert joined([("a", BAD)], [document])[0] == [
         Verdict("a", Outcome.MALFORMED, None, document, Reason.VERSION_GAP, BAD)
@@ -182,9 +197,9 @@ def test_what_mongodb_cannot_hold_makes_the_stream_malformed(value: Any, reason:
 
 def test_room_is_kept_for_the_id_that_mongodb_adds() -> None:
     overhead = 5 + 1 + len("value\0") + 4 + 1
-    assert unstorable({"value": "x" * (2**24 - 64 - overhead)}) is None
-    malformed = unstorable({"value": "x" * (2**24 - 63 - overhead)})
-    assert malformed is not None
+    assert stored_size({"value": "x" * (2**24 - 64 - overhead)}) == 2**24 - 64
+    malformed = stored_size({"value": "x" * (2**24 - 63 - overhead)})
+    assert isinstance(malformed, Malformed)
     assert malformed.reason is Reason.DOCUMENT_TOO_LARGE
 
 
@@ -197,5 +212,5 @@ def test_neither_side_is_read_ahead_by_more_than_one() -> None:
             yield {"_id": key, "key": key, "value": 1}
 
     join = MergeJoin(VALUES, documents(), Counts(), lambda verdict: None, {})
-    join.meet(Stream("a", 1))
+    join.meet(Stream("a", Folded(1)))
     assert read == ["a", "b"]

@@ -144,3 +144,18 @@ def test_no_connection_string_means_the_embedded_server() -> None:
 def test_the_connection_string_is_not_in_the_representation() -> None:
     settings = Settings(mongodb_uri="mongodb://ann:secret@h/")
     assert "secret" not in repr(settings) + str(settings) + settings.model_dump_json()
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        {"chats_collection": "events"},
+        {"tasks_collection": "chats_read_model"},
+        {"events_collection": "readmodel_leases"},
+        {"chats_collection": "system.views"},
+    ],
+    ids=str,
+)
+def test_collections_that_would_destroy_one_another_are_refused(names: dict[str, str]) -> None:
+    with pytest.raises(ValidationError, match="four different collections"):
+        Settings(**names)

@@ -129,6 +129,7 @@ class Run:
                 Waiting(),
                 again=self._again,
                 odd_orphans=lambda found: [],
+                last_versions=lambda keys: dict.fromkeys(keys, 0),
                 pause=self.pauses.append,
                 still_ours=lambda: None,
                 limit=limit,
