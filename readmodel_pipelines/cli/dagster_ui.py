@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,7 +23,6 @@ USUAL_PORT = 3000
 _START_SECONDS = 180.0
 _END_SECONDS = 20.0
 _PAUSE = 0.25
-_DEFINITIONS = "readmodel_pipelines.definitions"
 # Dagster warns of its own command, whose successor needs a package more.
 _DAGSTER_DEV = (sys.executable, "-W", "ignore:Function `dev_command`", "-m", "dagster", "dev")
 
@@ -49,9 +49,14 @@ def serve(settings: Settings, port: int, say: Callable[[str], None]) -> None:
     Raises:
         ReadModelError: it did not start, or ended by itself.
     """
+    with tempfile.TemporaryDirectory(prefix="readmodel-ui-") as folder:
+        _serve(settings, port, say, _workspace(Path(folder)))
+
+
+def _serve(settings: Settings, port: int, say: Callable[[str], None], workspace: str) -> None:
     with _ending_signals():
         child = subprocess.Popen(
-            [*_DAGSTER_DEV, *_target(), "-h", HOST, "-p", str(port), "--log-level", "warning"],
+            [*_DAGSTER_DEV, "-w", workspace, "-h", HOST, "-p", str(port), "--log-level", "warning"],
             cwd=_checkout(),
             env={**os.environ, "READMODEL_DATABASE": settings.database},
             # Its own group, so that Ctrl-C reaches it once, through us, and nothing of it outlives us.
@@ -77,8 +82,14 @@ def _checkout() -> Path | None:
     return folder if (folder / "workspace.yaml").is_file() and (folder / "dagster.yaml").is_file() else None
 
 
-def _target() -> list[str]:
-    return ["-m", _DEFINITIONS] if _checkout() is None else ["-w", "workspace.yaml"]
+def _workspace(folder: Path) -> str:
+    """The checkout's workspace file; where there is none, one in `folder` that names the location the same."""
+    if _checkout() is not None:
+        return "workspace.yaml"
+    file = folder / "workspace.yaml"
+    location = "{module_name: readmodel_pipelines.definitions, location_name: readmodel_pipelines}"
+    file.write_text(f"load_from:\n  - python_module: {location}\n", encoding="utf-8")
+    return str(file)
 
 
 def _wait_until_it_answers(child: subprocess.Popen[bytes], port: int) -> bool:
