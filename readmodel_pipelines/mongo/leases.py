@@ -1,7 +1,8 @@
-"""Leases: who may do a full rebuild of a read model now. One at a time, whoever starts it.
+"""Leases: who works on a read model (a full rebuild) or an aggregate (a repair) now. One at a time, whoever it is.
 
-A lease is a document of `readmodel_leases` with an expiry by the server's clock (`$$NOW`) and a token that grows with
-every holder. It is renewed while its holder lives; a dead one's runs out by itself.
+A lease is a document of `readmodel_leases` with an expiry by the server's clock (`$$NOW`), a token that grows with
+every holder, and a nonce that no two holders share. It is renewed while its holder lives; a dead one's runs out by
+itself. What is done under a lease carries its nonce and counts only while the lease does.
 """
 
 from __future__ import annotations
@@ -16,15 +17,21 @@ from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
 
-from pymongo import ReturnDocument
+from pymongo import UpdateOne
 from pymongo.database import Database
-from pymongo.errors import PyMongoError
+from pymongo.errors import BulkWriteError, PyMongoError
 
 from readmodel_pipelines.errors import LeaseLost, ReadModelBusy
 from readmodel_pipelines.mongo.scan import Document
 
 COLLECTION = "readmodel_leases"
 _RENEWALS_PER_LIFE = 3
+_DUPLICATE_KEY = 11000
+
+
+def this_process() -> str:
+    """What others are told of a holder that has no name of its own."""
+    return f"{socket.gethostname()} process {os.getpid()}"
 
 
 @contextmanager
@@ -50,87 +57,152 @@ def hold_leases(
 def _hold(
     database: Database[Document], read_model: str, seconds: float, holder: str, owner: str
 ) -> Iterator[Callable[[], None]]:
-    lease = _Lease(database, read_model, seconds, holder or f"{socket.gethostname()} process {os.getpid()}", owner)
-    lease.acquire()
-    stop = threading.Event()
-    renewer = threading.Thread(target=lease.keep, args=(stop,), name=f"lease of {read_model}", daemon=True)
-    renewer.start()
-    try:
-        yield lease.check
-    finally:
-        stop.set()
-        renewer.join()
-        lease.release()
+    name = f"rebuild:{read_model}"
+    leases = Leases(database, seconds, holder, owner)
+    held = leases.acquire([name])[name]
+    if name not in leases.names:
+        raise ReadModelBusy(
+            f"{read_model} is being rebuilt by {held.get('holder')} since {_utc(held.get('acquired_at'))}.",
+            hint=f"Wait until it is done. If it died, its lease ends by itself at {_utc(held.get('expires_at'))}.",
+        )
+    with leases.kept():
+        try:
+            yield leases.check
+        finally:
+            # Without a server the lease runs out by itself, and what went wrong first must be told.
+            with suppress(PyMongoError):
+                leases.expire()
 
 
-class _Lease:
-    def __init__(self, database: Database[Document], read_model: str, seconds: float, holder: str, owner: str) -> None:
+class Leases:
+    """Leases taken together under one nonce; `names` are those that we got.
+
+    `also_renew` is called with every renewal: what runs out with the leases.
+    """
+
+    def __init__(
+        self,
+        database: Database[Document],
+        seconds: float,
+        holder: str = "",
+        owner: str = "",
+        also_renew: Callable[[], object] | None = None,
+    ) -> None:
         self._collection = database[COLLECTION]
-        self._read_model = read_model
-        self._id = f"rebuild:{read_model}"
         self._seconds = seconds
-        self._holder = holder
-        self._nonce = uuid.uuid4().hex
-        self._owner = owner or self._nonce
+        self._holder = holder or this_process()
+        self.nonce = uuid.uuid4().hex
+        self._owner = owner or self.nonce
+        self._also_renew = also_renew
         self._ours_until = 0.0
+        self.names: list[str] = []
 
-    def acquire(self) -> None:
+    def acquire(self, names: Sequence[str]) -> dict[str, Document]:
+        """Take those that are free, or held by the same owner; gives every lease by name, whosever it is now.
+
+        `lost` in a lease counts the holders, one after the other, who never gave it back.
+        """
         expired = {"$lte": [{"$ifNull": ["$expires_at", datetime.fromtimestamp(0, UTC)]}, "$$NOW"]}
         free: Any = {"$or": [expired, {"$eq": ["$owner", {"$literal": self._owner}]}]}
+        given_back = {"$or": [{"$eq": [{"$type": "$nonce"}, "missing"]}, {"$eq": ["$given_back", True]}]}
         ours: dict[str, Any] = {
-            "nonce": self._nonce,
+            "nonce": self.nonce,
             "owner": {"$literal": self._owner},
             "holder": {"$literal": self._holder},
             "token": {"$add": [{"$ifNull": ["$token", 0]}, 1]},
+            "lost": {"$cond": [given_back, 0, {"$add": [{"$ifNull": ["$lost", 0]}, 1]}]},
+            "given_back": False,
             "acquired_at": "$$NOW",
             "expires_at": self._expiry(),
         }
-        take = {name: {"$cond": [free, value, f"${name}"]} for name, value in ours.items()}
+        take = [{"$set": {name: {"$cond": [free, value, f"${name}"]} for name, value in ours.items()}}]
         asked = time.monotonic()
-        lease = self._collection.find_one_and_update(
-            {"_id": self._id}, [{"$set": take}], upsert=True, return_document=ReturnDocument.AFTER
-        )
-        if lease is None or lease["nonce"] != self._nonce:
-            held = lease or {}
-            raise ReadModelBusy(
-                f"{self._read_model} is being rebuilt by {held.get('holder')} since {_utc(held.get('acquired_at'))}.",
-                hint=f"Wait until it is done. If it died, its lease ends by itself at {_utc(held.get('expires_at'))}.",
-            )
-
+        try:
+            self._collection.bulk_write([UpdateOne({"_id": name}, take, upsert=True) for name in names], ordered=False)
+        except BulkWriteError as error:
+            # Who met another's insert of the same lease did not get it.
+            if any(item["code"] != _DUPLICATE_KEY for item in error.details["writeErrors"]):
+                raise
+        leases = {lease["_id"]: lease for lease in self._collection.find({"_id": {"$in": list(names)}})}
+        self.names = [name for name, lease in leases.items() if lease["nonce"] == self.nonce]
         self._ours_until = asked + self._seconds
+        return leases
 
-    def keep(self, stop: threading.Event) -> None:
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Renew them while the block runs."""
+        stop = threading.Event()
+        renewer = threading.Thread(target=self._keep, args=(stop,), name=f"leases {self.nonce}", daemon=True)
+        renewer.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            renewer.join()
+
+    def _keep(self, stop: threading.Event) -> None:
         while not stop.wait(self._seconds / _RENEWALS_PER_LIFE):
             # The next renewal may come through in time; `check` goes by the last one that did.
             with suppress(PyMongoError):
                 self._renew()
 
     def check(self) -> None:
+        """Ask whether they are still ours; without an answer from the server only for their life.
+
+        Raises:
+            LeaseLost: one of them is not.
+        """
         if time.monotonic() <= self._ours_until:
             return
         with suppress(PyMongoError):
             if self._renew():
                 return
+        what = self.names[0] if len(self.names) == 1 else f"one of {len(self.names)} aggregates"
         raise LeaseLost(
-            f"The lease on {self._read_model} ran out, or somebody else took it over; nothing more was written.",
+            f"The lease on {what} ran out, or somebody else took it over; nothing more was written.",
             hint="See whether somebody rebuilds it now, and run it again afterwards if it is still needed.",
         )
 
-    def release(self) -> None:
-        ours = {"_id": self._id, "nonce": self._nonce}
-        # Without a server the lease runs out by itself, and what went wrong first must be told.
-        with suppress(PyMongoError):
-            self._collection.update_one(ours, [{"$set": {"expires_at": "$$NOW"}}])
+    def expire(self) -> None:
+        """Give them back but keep their documents, for the next token to be greater."""
+        self._collection.update_many(self._ours(), [{"$set": {"expires_at": "$$NOW", "given_back": True}}])
+
+    def delete(self) -> None:
+        """Give them back and leave nothing behind."""
+        self._collection.delete_many(self._ours())
+
+    def abandon(self) -> None:
+        """Let others take them at once, as from a holder that died."""
+        self._collection.update_many(self._ours(), [{"$set": {"expires_at": "$$NOW"}}])
 
     def _renew(self) -> bool:
         asked = time.monotonic()
-        ours = {"_id": self._id, "nonce": self._nonce}
-        renewed = self._collection.update_one(ours, [{"$set": {"expires_at": self._expiry()}}]).matched_count == 1
-        self._ours_until = asked + self._seconds if renewed else 0.0
-        return renewed
+        renewed = self._collection.update_many(self._ours(), [{"$set": {"expires_at": self._expiry()}}]).matched_count
+        if self._also_renew:
+            self._also_renew()
+        self._ours_until = asked + self._seconds if renewed == len(self.names) else 0.0
+        return renewed == len(self.names)
+
+    def _ours(self) -> Document:
+        return {"_id": {"$in": self.names}, "nonce": self.nonce}
 
     def _expiry(self) -> dict[str, Any]:
         return {"$add": ["$$NOW", int(self._seconds * 1000)]}
+
+
+def lost_leases(database: Database[Document], names: Sequence[str]) -> dict[str, int]:
+    """How many holders in a row never gave these leases back, the one that holds it now included; 0 is left out."""
+    return {
+        lease["_id"]: int(lease.get("lost") or 0) + 1
+        for lease in database[COLLECTION].find({"_id": {"$in": list(names)}})
+        if not lease.get("given_back")
+    }
+
+
+def free_leases(database: Database[Document], owner: str) -> int:
+    """Let others take at once what a dead owner holds; gives the number of leases. Expiry would do so later."""
+    dead = {"owner": owner, "given_back": False}
+    return database[COLLECTION].update_many(dead, [{"$set": {"expires_at": "$$NOW"}}]).matched_count
 
 
 def _utc(moment: Any) -> str:

@@ -158,7 +158,7 @@ def test_a_rebuild_that_could_not_renew_for_the_life_of_its_lease_writes_nothing
         time.sleep(0.6)
         taken_over(scene)
 
-    monkeypatch.setattr(leases._Lease, "_renew", no_way)
+    monkeypatch.setattr(leases.Leases, "_renew", no_way)
     other_writer.once_before("write", "replace", loses_the_race_and_the_lease)
     with pytest.raises((LeaseLost, AutoReconnect)):
         scene.projector("chat", lease_seconds=0.3).rebuild_all()
