@@ -1,4 +1,4 @@
-"""The projector: rebuild, dry run and verify, of one aggregate or all, for one read model or several.
+"""The projector: rebuild, dry run and verify, of one aggregate, some or all, for one read model or several.
 
     with open_database(settings) as database:
         chats = ReadModelProjector(database, settings, "chat")
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from functools import partial
 from typing import Any
@@ -33,6 +33,7 @@ from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.projections.registry import by_fold, names, projections_for
 from readmodel_pipelines.reconcile.collector import calm_collector
 from readmodel_pipelines.reconcile.outcome import Verdict
+from readmodel_pipelines.reconcile.prefix import is_of_a_prefix
 from readmodel_pipelines.reconcile.run import (
     Lane,
     Sink,
@@ -99,10 +100,41 @@ class ReadModelProjector:
             UsageError: the id is no UUID.
             AggregateNotFound: there is neither an event nor a document.
         """
-        ids = [_checked_id(aggregate_id)]
+        aggregate_id = _checked_id(aggregate_id)
         if dry_run:
-            return self._run("dry_run", ids, partial(_dry_run, limit=None))
-        return self._run("rebuild", ids, partial(self._in_place, still_ours=_always_ours, limit=None))
+            return self._run_one("dry_run", aggregate_id, partial(_dry_run, limit=None))
+        return self._run_one("rebuild", aggregate_id, partial(self._in_place, still_ours=_always_ours))
+
+    def rebuild_some(
+        self, ids: Iterable[str], still_ours: Callable[[], None] | None = None
+    ) -> tuple[Summary, Collection[str]]:
+        """Bring these aggregates' documents in line, deleting included, in one pass; ids must be UUIDs.
+
+        `still_ours` is asked before every write. Gives the ids that have neither an event nor a document besides.
+        """
+        wanted = sorted(set(ids))
+        store = EventStore(self._database[self._settings.events_collection])
+        summary = self._run("rebuild", wanted, partial(self._in_place, still_ours=still_ours or _always_ours), store)
+        known = store.met | {finding.aggregate_id for finding in summary.findings}
+        return summary, [aggregate_id for aggregate_id in wanted if aggregate_id not in known]
+
+    def last_versions(self, ids: Sequence[str]) -> Mapping[str, Any]:
+        """The last version of each of these streams, at a small cost."""
+        return EventStore(self._database[self._settings.events_collection]).last_versions(ids)
+
+    def is_up_to_date_since(self, aggregate_id: str, version: int) -> bool:
+        """Whether every document of the aggregate is what its stream folds to, at that version or a later one.
+
+        Tells of an aggregate that never stands still what `verify_consistency` cannot.
+        """
+        store = EventStore(self._database[self._settings.events_collection])
+        for projection in self._projections:
+            model = ReadModelCollection(self._database[collection_of(self._settings, projection)], projection)
+            document = next(model.read([aggregate_id]), None)
+            events = store.read(projection.fold, [aggregate_id])
+            if not is_of_a_prefix(projection, aggregate_id, events, document, version, self._settings.allow_malformed):
+                return False
+        return True
 
     def process_event(self, event: Mapping[str, Any]) -> Summary:
         """An event handler's entry: bring the document of the event's aggregate up to date with all of its events.
@@ -134,9 +166,20 @@ class ReadModelProjector:
             UsageError: the id is no UUID.
             AggregateNotFound: there is neither an event nor a document.
         """
-        return self._run("verify", [_checked_id(aggregate_id)], _report)
+        return self._run_one("verify", _checked_id(aggregate_id), _report)
 
-    def _run(self, verb: Verb, ids: Sequence[str] | None, sink_for: _SinkFor) -> Summary:
+    def _run_one(self, verb: Verb, aggregate_id: str, sink_for: _SinkFor) -> Summary:
+        summary = self._run(verb, [aggregate_id], sink_for)
+        if not any(counts.checked for counts in summary.read_models.values()):
+            raise AggregateNotFound(
+                f"There is neither an event nor a document for {aggregate_id}.",
+                hint="Check the id, READMODEL_DATABASE and the type: a legacy task has an id of its own.",
+            )
+        return summary
+
+    def _run(
+        self, verb: Verb, ids: Sequence[str] | None, sink_for: _SinkFor, store: EventStore | None = None
+    ) -> Summary:
         summary = Summary(verb, self._aggregate_type, self._max_findings)
         summary.read_models = {projection.read_model: Counts() for projection in self._projections}
         started = time.perf_counter()
@@ -144,7 +187,7 @@ class ReadModelProjector:
             for projection in self._projections:
                 collection = self._database[collection_of(self._settings, projection)]
                 summary.warnings += ensure_for_empty(collection, projection)
-        store = EventStore(self._database[self._settings.events_collection], self._progress(ids))
+        store = store or EventStore(self._database[self._settings.events_collection], self._progress(ids))
         with calm_collector() if ids is None else nullcontext():
             for group in by_fold(self._projections):
                 self._pass(store, group, ids, summary, sink_for)
@@ -157,11 +200,6 @@ class ReadModelProjector:
                 "check READMODEL_DATABASE, READMODEL_EVENTS_COLLECTION and READMODEL_TASK_SOURCE."
             )
         summary.seconds = time.perf_counter() - started
-        if ids is not None and not any(counts.checked for counts in summary.read_models.values()):
-            raise AggregateNotFound(
-                f"There is neither an event nor a document for {ids[0]}.",
-                hint="Check the id, READMODEL_DATABASE and the type: a legacy task has an id of its own.",
-            )
         return summary
 
     def _pass(
@@ -208,7 +246,7 @@ class ReadModelProjector:
         again: _Again,
         orphans: _OddOrphans,
         still_ours: Callable[[], None],
-        limit: DeletionLimit | None,
+        limit: DeletionLimit | None = None,
     ) -> Sink:
         collection = collection_of(self._settings, lane.projection)
         return InPlace(

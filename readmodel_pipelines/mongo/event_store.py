@@ -19,7 +19,10 @@ _ENVELOPE = {"_id": 1, "aggregate_id": 1, "event_type": 1, "version": 1}
 
 
 class EventStore:
-    """Implements `readmodel_pipelines.reconcile.ports.EventStore`; `on_events` is told the number read, by batch."""
+    """Implements `readmodel_pipelines.reconcile.ports.EventStore`; `on_events` is told the number read, by batch.
+
+    `met` holds those of the ids asked for that have events.
+    """
 
     def __init__(self, collection: Collection[Document], on_events: Callable[[int], None] | None = None) -> None:
         self._collection = collection
@@ -27,6 +30,7 @@ class EventStore:
         self._index: str | None = None
         self._index_known = False
         self.events_read = 0
+        self.met: set[str] = set()
 
     @property
     def index(self) -> str | None:
@@ -40,7 +44,9 @@ class EventStore:
         where = {**_stored_as(fold), **string_keys("aggregate_id", ids)}
         for batch in drain(self._collection, where, _fields_of(fold), _ORDER, self.index):
             self.events_read += len(batch)
-            if self._on_events and ids is None:
+            if ids is not None:
+                self.met.update(event["aggregate_id"] for event in batch)
+            elif self._on_events:
                 self._on_events(self.events_read)
             yield from batch
 

@@ -56,7 +56,8 @@ class Counts:
 class Finding:
     """One aggregate that is not `same`: where, what, why; the differing fields with (expected, actual).
 
-    For a malformed stream `version` and `event_id` are those of its first offending event.
+    For a malformed stream `version` and `event_id` are those of its first offending event. `failed`: a run that writes
+    did not get it written; `reason` and `detail` say why.
     """
 
     read_model: str
@@ -67,6 +68,7 @@ class Finding:
     fields: dict[str, tuple[Any, Any]] = field(default_factory=dict)
     version: Any = None
     event_id: Any = None
+    failed: bool = False
 
     def as_json(self) -> dict[str, Any]:
         """As plain JSON types; BSON values in Extended JSON, a field that is not there as `{"$absent": true}`."""
@@ -120,7 +122,7 @@ class Summary:
         self.read_models[read_model].failed += 1
         finding = self._by_aggregate.get((read_model, repr(aggregate_id)))
         if finding is not None:
-            finding.reason, finding.detail = reason, detail
+            finding.reason, finding.detail, finding.failed = reason, detail, True
 
     def as_json(self) -> dict[str, Any]:
         """The `--json` document, of plain JSON types."""
