@@ -53,6 +53,24 @@ class LeaseLost(ReadModelError):
     code = "lease_lost"
 
 
+class ConcurrencyConflict(ReadModelError):
+    """Somebody else appended to the stream first: read it again, decide again, save again."""
+
+    code = "concurrency_conflict"
+
+
+class RepairQueueFull(ReadModelError):
+    """The repair queue holds as many open tasks as the settings allow."""
+
+    code = "repair_queue_full"
+
+
+class RepairNotQueued(ReadModelError):
+    """Events are saved, their read model is not up to date, and no repair could be queued for it."""
+
+    code = "repair_not_queued"
+
+
 class MongoUnavailable(ReadModelError):
     """No MongoDB answers, it does not let us in, or we lack a right there."""
 

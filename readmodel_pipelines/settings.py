@@ -49,6 +49,25 @@ class Settings(BaseSettings):
     lease_seconds: float = Field(
         60, gt=0, description="Life of a full rebuild's lease after its holder died; it is renewed while it works"
     )
+    repair_lease_seconds: float = Field(
+        300, gt=0, description="Life of a repair's lease on an aggregate after its holder died; it is renewed meanwhile"
+    )
+    repair_attempts: int = Field(8, ge=1, le=1000, description="Failed repairs of a task until it is a dead letter")
+    repair_backoff_seconds: float = Field(
+        30, ge=0, description="Longest wait after the first failed repair; the wait is drawn from 0 to there"
+    )
+    repair_backoff_factor: float = Field(2, ge=1, description="By how much that grows with each further failure")
+    repair_backoff_cap_seconds: float = Field(3600, ge=0, description="Where it stops growing")
+    repair_batch_size: int = Field(500, ge=1, le=10_000, description="Aggregates that a repair works on at once")
+    repair_queue_limit: int = Field(
+        100_000, ge=1, description="Open repair tasks beyond which this project's API takes no more"
+    )
+    repair_queue_warning: int = Field(
+        1_000, ge=1, description="Open repair tasks beyond which the queue's asset check warns"
+    )
+    repair_retention_days: float = Field(
+        14, gt=0, le=10_000, description="Days until a completed repair task expires; `ensure-indexes` puts it in force"
+    )
     data_dir: Path = Field(
         default_factory=lambda: Path(platformdirs.user_data_path("readmodel_pipelines", appauthor=False)),
         description="Data folder of the embedded server",

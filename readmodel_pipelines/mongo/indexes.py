@@ -11,19 +11,34 @@ from pymongo.database import Database
 from pymongo.errors import OperationFailure
 
 from readmodel_pipelines.errors import ReadModelError
+from readmodel_pipelines.mongo import leases
 from readmodel_pipelines.mongo.connection import DENIED
 from readmodel_pipelines.mongo.scan import Document, holds_every_document
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.settings import Settings
 
+_DAY = 24 * 60 * 60
+
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """One index: its key, whether it is unique, and its name where the application fixed one."""
+    """One index: its key, whether it is unique, and its name where it is fixed.
+
+    With `expire_seconds` documents that it holds are deleted so long after the date in it; `only` is the filter of the
+    documents that it holds, none for all.
+    """
 
     key: tuple[tuple[str, int], ...]
     unique: bool = False
     name: str | None = None
+    expire_seconds: int | None = None
+    only: Mapping[str, Any] | None = None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Besides the key, what MongoDB is told of it and says of it, but for the expiry."""
+        named = {"name": self.name, "partialFilterExpression": self.only}
+        return {"unique": self.unique, **{option: value for option, value in named.items() if value is not None}}
 
 
 EVENTS = (
@@ -36,7 +51,23 @@ REPAIR_QUEUE = (
     Index((("aggregate_id", 1), ("aggregate_type", 1))),
     Index((("task_type", 1), ("status", 1))),
     Index((("retry_count", 1), ("status", 1))),
+    # Ours: what is due, in order, and the open tasks of an aggregate however many it has completed.
+    Index((("status", 1), ("next_attempt_at", 1), ("created_at", 1))),
+    Index((("aggregate_id", 1), ("status", 1))),
 )
+# What workers that died left behind, once no takeover is to be expected any more.
+LEASES = (Index((("expires_at", 1),), name="expiry", expire_seconds=7 * _DAY),)
+
+
+def of_repair_queue(settings: Settings) -> tuple[Index, ...]:
+    """The indexes of the repair queue; one lets completed tasks expire."""
+    retention = Index(
+        (("completed_at", 1),),
+        name="retention_of_completed",
+        expire_seconds=int(settings.repair_retention_days * _DAY),
+        only={"status": "completed"},
+    )
+    return (*REPAIR_QUEUE, retention)
 
 
 def of_read_model(projection: Projection) -> tuple[Index, ...]:
@@ -48,7 +79,8 @@ def wanted_indexes(settings: Settings, projections: Iterable[Projection]) -> Map
     """Every index that ought to be there, by collection."""
     return {
         settings.events_collection: EVENTS,
-        settings.repair_queue_collection: REPAIR_QUEUE,
+        settings.repair_queue_collection: of_repair_queue(settings),
+        leases.COLLECTION: LEASES,
         **{collection_of(settings, item): of_read_model(item) for item in projections},
     }
 
@@ -92,20 +124,24 @@ def ensure_for_empty(collection: Collection[Document], projection: Projection) -
 
 
 def _is_among(index: Index, there: Iterable[Mapping[str, Any]]) -> bool:
-    return any(
-        tuple(item["key"].items()) == index.key
-        and bool(item.get("unique")) == index.unique
-        and holds_every_document(item)
-        for item in there
-    )
+    return any(_is_as_wanted(index, item) for item in there)
+
+
+def _is_as_wanted(index: Index, item: Mapping[str, Any]) -> bool:
+    if tuple(item["key"].items()) != index.key or bool(item.get("unique")) != index.unique:
+        return False
+    if index.only is not None:
+        return item.get("partialFilterExpression") == index.only
+    return holds_every_document(item)
 
 
 def _ensure(collection: Collection[Document], index: Index) -> str | None:
-    if _is_among(index, collection.list_indexes()):
-        return None
-    options: dict[str, Any] = {"name": index.name} if index.name else {}
+    for item in collection.list_indexes():
+        if _is_as_wanted(index, item):
+            return _ensure_expiry(collection, index, item)
+    options = index.options | ({} if index.expire_seconds is None else {"expireAfterSeconds": index.expire_seconds})
     try:
-        return collection.create_index(list(index.key), unique=index.unique, **options)
+        return collection.create_index(list(index.key), **options)
     except OperationFailure as error:
         if error.code in DENIED:
             raise
@@ -114,3 +150,12 @@ def _ensure(collection: Collection[Document], index: Index) -> str | None:
             f"{collection.name}: the index on {fields} cannot be made: {str(error.details or error)[:300]}",
             hint="Mend the documents that stand against it, or drop the index that is in its place, and run it again.",
         ) from None
+
+
+def _ensure_expiry(collection: Collection[Document], index: Index, item: Mapping[str, Any]) -> str | None:
+    """A changed retention: the index is there, and MongoDB refuses to make it again with another one."""
+    if index.expire_seconds is None or item.get("expireAfterSeconds") == index.expire_seconds:
+        return None
+    changed = {"name": item["name"], "expireAfterSeconds": index.expire_seconds}
+    collection.database.command("collMod", collection.name, index=changed)
+    return f"{item['name']} (expiry changed)"

@@ -1,0 +1,398 @@
+"""The repair queue: the application's collection of failed read-model updates, as producers write it.
+
+DATA_CONTRACT.md, «Repair queue», has the producers' fields and those that are added here. A task is *open* while it is
+pending or in work (`processing`). It is *due* when it is pending and its next attempt is not in the future, or in work
+under a lease that ran out. Whoever takes tasks holds the lease of their aggregate; the lease's nonce (`lease_token`)
+stands in them, and nothing is completed or failed but under it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
+
+from bson import ObjectId
+from bson.datetime_ms import DatetimeMS
+from bson.errors import InvalidId
+from pymongo import UpdateMany
+from pymongo.collection import Collection as MongoCollection
+from pymongo.database import Database
+
+from readmodel_pipelines.errors import RepairQueueFull, UsageError
+from readmodel_pipelines.events.stream import UUID
+from readmodel_pipelines.events.values import is_utf8
+from readmodel_pipelines.mongo.scan import CODEC, Document
+from readmodel_pipelines.projections.registry import by_fold, projections_for
+from readmodel_pipelines.settings import Settings
+
+Status = Literal["pending", "processing", "completed", "failed"]
+STATUSES: tuple[Status, ...] = ("pending", "processing", "completed", "failed")
+TASK_TYPE = "readmodel_sync"
+BAD_AGGREGATE_ID = "bad_aggregate_id"
+UNKNOWN_AGGREGATE_TYPE = "unknown_aggregate_type"
+UNKNOWN_TASK_TYPE = "unknown_task_type"
+
+_HISTORY = 10
+_LONGEST_DETAIL = 500
+_SCANNED_PER_AGGREGATE = 10
+_RATE_MINUTES = 5
+_OURS = ("lease_until", "lease_token")
+_BLANKS = r"[ \t\n\r\f\v]*"
+
+
+@dataclass(slots=True)
+class Due:
+    """What is due, the oldest first: aggregate ids by stream type, and tasks that name no aggregate, by reason."""
+
+    aggregates: dict[str, list[str]] = field(default_factory=dict)
+    poison: dict[str, list[Document]] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.aggregates or self.poison)
+
+
+@dataclass(frozen=True, slots=True)
+class QueueStats:
+    """The queue in numbers. `other` are tasks whose status is none of ours; ages in seconds, rates per minute."""
+
+    pending: int
+    processing: int
+    completed: int
+    failed: int
+    other: int
+    due: int
+    oldest_pending_seconds: float
+    repairs_per_minute: float
+    dead_letters: Mapping[str, int]
+
+    @property
+    def open(self) -> int:
+        """Tasks that a repair has yet to end."""
+        return self.pending + self.processing
+
+    def as_json(self) -> dict[str, Any]:
+        """As plain JSON types."""
+        numbers = {name: getattr(self, name) for name in self.__slots__}
+        return numbers | {"dead_letters": dict(self.dead_letters)}
+
+
+class RepairQueue:
+    """The operations on the queue. A *stream* here is a type of stream and its id: what one lease covers."""
+
+    def __init__(self, database: Database[Document], settings: Settings) -> None:
+        self._database = database
+        self._tasks: MongoCollection[Document] = database.get_collection(
+            settings.repair_queue_collection, codec_options=CODEC
+        )
+        self._limit = settings.repair_queue_limit
+        groups = by_fold(projections_for(settings.task_source))
+        # People and producers name a read model; every one made from the same stream is repaired with it.
+        self.read_models = {group[0].fold.aggregate_type: tuple(item.name for item in group) for group in groups}
+        self._spellings = {
+            stream: re.compile(f"^{_BLANKS}({'|'.join(names)}){_BLANKS}$", re.IGNORECASE)
+            for stream, names in self.read_models.items()
+        }
+
+    def add(self, aggregate_id: str, aggregate_type: str, error: str = "") -> bool:
+        """Queue a repair, in the producers' form; False when a pending task of the aggregate takes it in.
+
+        A task in work never does: its repair may have read the events already.
+
+        Raises:
+            UsageError: the id is no UUID, or no read model has that name.
+            RepairQueueFull: there are too many open tasks.
+        """
+        stream = self._stream_of(aggregate_type)
+        if stream is None:
+            known = ", ".join(name for names in self.read_models.values() for name in names)
+            raise UsageError(f"There is no read model {aggregate_type!r} to repair.", hint=f"Name one of: {known}.")
+        if not UUID.fullmatch(aggregate_id):
+            raise UsageError(f"{aggregate_id!r} is no aggregate id.", hint="It is a UUID in lower case with hyphens.")
+        pending = {**self._of(stream, [aggregate_id]), "aggregate_id": aggregate_id, "status": "pending"}
+        latest = {"$set": {"error": error}}
+        if self._tasks.update_one(pending, latest).matched_count:
+            return False
+        if self._tasks.count_documents(_OPEN, limit=self._limit) >= self._limit:
+            raise RepairQueueFull(
+                f"The repair queue holds {self._limit:,} open tasks; the repair of {aggregate_id} was not queued.",
+                hint="See that repairs run (`readmodel repair-queue stats`), or raise READMODEL_REPAIR_QUEUE_LIMIT.",
+            )
+        new = {"aggregate_type": aggregate_type.strip().lower(), "created_at": datetime.now(UTC), "retry_count": 0}
+        return self._tasks.update_one(pending, {**latest, "$setOnInsert": new}, upsert=True).upserted_id is not None
+
+    def due(self, limit: int, without: Collection[str] = (), task_ids: Sequence[Any] | None = None) -> Due:
+        """What is due of at most `limit` aggregates, those in `without` left out.
+
+        With `task_ids` what is open of these tasks, whether due or not.
+        """
+        due = Due()
+        now = self.now()
+        chosen: Document = {"aggregate_id": {"$nin": list(without)}} if without else {}
+        if task_ids is not None:
+            wanted: list[tuple[Document, Any]] = [({**_OPEN, **chosen, "_id": {"$in": list(task_ids)}}, None)]
+        else:
+            in_order = [("next_attempt_at", 1), ("created_at", 1)]
+            wanted = [({**_pending_until(now), **chosen}, in_order), ({**_abandoned_until(now), **chosen}, None)]
+        fields = {"aggregate_id": 1, "aggregate_type": 1, "task_type": 1, "status": 1}
+        found: set[tuple[str, str]] = set()
+        for where, sort in wanted:
+            # Several tasks of one aggregate are common; thousands must not be read to find the next one.
+            for task in self._tasks.find(where, fields, sort=sort, limit=limit * _SCANNED_PER_AGGREGATE):
+                stream, poison = self._sorted_out(task)
+                if isinstance(task["_id"], str) and not is_utf8(task["_id"]):
+                    # No filter can name it.
+                    continue
+                if poison:
+                    due.poison.setdefault(poison, []).append(task)
+                elif (stream, task["aggregate_id"]) not in found:
+                    found.add((stream, task["aggregate_id"]))
+                    due.aggregates.setdefault(stream, []).append(task["aggregate_id"])
+                if len(found) >= limit:
+                    return due
+        return due
+
+    def take(
+        self, stream: str, ids: Sequence[str], token: str, holder: str, seconds: float, task_ids: Sequence[Any] = ()
+    ) -> int:
+        """Take all due tasks of these aggregates, whose leases the caller holds; gives the number of tasks.
+
+        With `task_ids` these too, although they are not due.
+        """
+        # The lease tells that nobody works on these, whatever else a task in work says.
+        takable: list[Document] = [_pending_until(self.now()), {"status": "processing"}]
+        if task_ids:
+            takable.append({"status": "pending", "_id": {"$in": list(task_ids)}})
+        lost = {"at": "$$NOW", "reason": "lease_lost", "claimed_by": "$claimed_by"}
+        taken = {
+            "status": "processing",
+            "claimed_by": {"$literal": holder},
+            "lease_token": token,
+            "lease_until": _later(seconds),
+            "last_retry_at": "$$NOW",
+            "attempts": {"$cond": [{"$eq": ["$status", "processing"]}, _history_with(lost), "$attempts"]},
+        }
+        return self._tasks.update_many({**self._of(stream, ids), "$or": takable}, [{"$set": taken}]).modified_count
+
+    def renew(self, ids: Sequence[str], token: str, seconds: float) -> None:
+        """Tell others that these tasks are still worked on."""
+        self._tasks.update_many(_under(token, ids), [{"$set": {"lease_until": _later(seconds)}}])
+
+    def complete(self, ids: Sequence[str], token: str) -> int:
+        """The aggregates are repaired; gives the number of tasks, those taken over by somebody else left out."""
+        done = {"$set": {"status": "completed"}, "$currentDate": {"completed_at": True}}
+        forget = {"$unset": dict.fromkeys((*_OURS, "next_attempt_at", "reason"), "")}
+        return self._tasks.update_many(_under(token, ids), {**done, **forget}).modified_count
+
+    def fail(self, failures: Sequence[Failure], token: str) -> Failed:
+        """One more attempt failed: tasks with attempts left wait for the next, the others are parked."""
+        spent = _number("$retry_count")
+        ids = [failure.aggregate_id for failure in failures]
+        most = {
+            group["_id"]: group["most"]
+            for group in self._tasks.aggregate(
+                [{"$match": _under(token, ids)}, {"$group": {"_id": "$aggregate_id", "most": {"$max": spent}}}]
+            )
+        }
+        again: list[UpdateMany] = []
+        park: list[UpdateMany] = []
+        for failure in failures:
+            this = _under(token, [failure.aggregate_id])
+            attempt = _attempt(failure.reason, failure.detail)
+            failed = {
+                "retry_count": {"$add": [spent, 1]},
+                "attempts": _history_with(attempt),
+                "reason": attempt["reason"],
+            }
+            waits = [int(delay * 1000) for delay in failure.delays]
+            last = {**this, "$expr": {"$gte": [spent, len(waits)]}}
+            park.append(UpdateMany(last, [{"$set": {**failed, "status": "failed"}}, {"$unset": _NO_MORE}]))
+            if waits:
+                next_attempt = {"$add": ["$$NOW", {"$arrayElemAt": [waits, spent]}]}
+                waiting = {**failed, "status": "pending", "next_attempt_at": next_attempt}
+                again.append(UpdateMany(this, [{"$set": waiting}, {"$unset": list(_OURS)}]))
+        return Failed(
+            parked=self._tasks.bulk_write(park, ordered=False).modified_count if park else 0,
+            retried=self._tasks.bulk_write(again, ordered=False).modified_count if again else 0,
+            parked_ids={item.aggregate_id for item in failures if most.get(item.aggregate_id, -1) >= len(item.delays)},
+        )
+
+    def give_back(self, ids: Sequence[str], token: str, seconds: float = 0) -> int:
+        """Let others take these tasks, in so many seconds, as if they had not been taken."""
+        waiting = {"status": "pending", "next_attempt_at": _later(seconds)}
+        given_back: list[Document] = [{"$set": waiting}, {"$unset": list(_OURS)}]
+        return self._tasks.update_many(_under(token, ids), given_back).modified_count
+
+    def park(self, tasks: Sequence[Document], reason: str, detail: str, holder: str) -> int:
+        """Park tasks that name no aggregate, so that nobody can lease it; gives the number."""
+        these = {"status": {"$in": ["pending", "processing"]}, "_id": {"$in": [task["_id"] for task in tasks]}}
+        attempt = {**_attempt(reason, detail), "claimed_by": {"$literal": holder}}
+        history = {"attempts": _history_with(attempt), "last_retry_at": "$$NOW"}
+        parked = {"status": "failed", "reason": attempt["reason"], **history}
+        return self._tasks.update_many(these, [{"$set": parked}, {"$unset": _NO_MORE}]).modified_count
+
+    def free(self, holder: str) -> int:
+        """Let others take at once what a dead holder took; its lease would run out later."""
+        dead = {"status": "processing", "claimed_by": holder}
+        return self._tasks.update_many(dead, [{"$set": {"lease_until": "$$NOW"}}]).modified_count
+
+    def requeue(self, *, task_id: str | None = None, reason: str | None = None, all_failed: bool = False) -> int:
+        """Bring tasks back with all their attempts: one by its id unless it is in work, or dead letters.
+
+        Raises:
+            UsageError: not exactly one of the three is given, or the task is not there, or in work.
+        """
+        if [task_id is not None, reason is not None, all_failed].count(True) != 1:
+            raise UsageError("Say which tasks to requeue.", hint="Give one of --id, --reason and --all-failed.")
+        where: Document = {"status": "failed"}
+        if reason is not None:
+            where["reason"] = reason
+        if task_id is not None:
+            where = {"_id": {"$in": ids_of(task_id)}, "status": {"$ne": "processing"}}
+        back = {"$set": {"status": "pending", "retry_count": 0}}
+        forget = {"$unset": dict.fromkeys(("next_attempt_at", "completed_at", "reason", *_OURS), "")}
+        requeued = self._tasks.update_many(where, {**back, **forget}).matched_count
+        if task_id is not None and not requeued:
+            in_work = self._tasks.find_one({"_id": where["_id"]}, {"_id": 1})
+            state = "is in work" if in_work else "is not there"
+            raise UsageError(f"The task {task_id} {state}.", hint="`readmodel repair-queue list` shows the tasks.")
+        return requeued
+
+    def purge(self, status: Literal["completed", "failed"], older_than_days: float = 0) -> int:
+        """Delete completed tasks, or dead letters, whose end lies so long ago; gives the number."""
+        ended = "completed_at" if status == "completed" else "last_retry_at"
+        where: Document = {"status": status}
+        if older_than_days:
+            where[ended] = {"$lt": self.now() - timedelta(days=older_than_days)}
+        return self._tasks.delete_many(where).deleted_count
+
+    def tasks(self, status: Status | None = None, reason: str | None = None, limit: int = 50) -> Iterator[Document]:
+        """Tasks as they are stored, the oldest first; dates as `DatetimeMS`."""
+        where = {name: value for name, value in (("status", status), ("reason", reason)) if value is not None}
+        return iter(self._tasks.find(where, sort=[("created_at", 1)], limit=limit))
+
+    def stats(self) -> QueueStats:
+        """The queue in numbers."""
+        now = self.now()
+        counts = {status: self._tasks.count_documents({"status": status}) for status in STATUSES}
+        due = self._tasks.count_documents(_pending_until(now)) + self._tasks.count_documents(_abandoned_until(now))
+        oldest = self._tasks.find_one({"status": "pending"}, {"created_at": 1}, sort=[("created_at", 1)])
+        since = now - timedelta(minutes=_RATE_MINUTES)
+        recent = self._tasks.count_documents({"status": "completed", "completed_at": {"$gte": since}})
+        reasons = self._tasks.aggregate(
+            [{"$match": {"status": "failed"}}, {"$group": {"_id": "$reason", "tasks": {"$sum": 1}}}]
+        )
+        return QueueStats(
+            **counts,
+            other=self._tasks.count_documents({"status": {"$nin": list(STATUSES)}}),
+            due=due,
+            oldest_pending_seconds=_age(oldest, now),
+            repairs_per_minute=recent / _RATE_MINUTES,
+            dead_letters={str(group["_id"] or "unknown"): group["tasks"] for group in reasons},
+        )
+
+    def now(self) -> datetime:
+        """The server's time: what leases and attempts go by."""
+        moment: datetime = self._database.client.admin.command("hello")["localTime"]
+        return moment.replace(tzinfo=UTC)
+
+    def _stream_of(self, aggregate_type: Any) -> str | None:
+        if not isinstance(aggregate_type, str):
+            return None
+        return next((name for name, spelling in self._spellings.items() if spelling.match(aggregate_type)), None)
+
+    def _sorted_out(self, task: Document) -> tuple[str, str | None]:
+        """The type of the task's stream, or why it names none."""
+        stream = self._stream_of(task.get("aggregate_type"))
+        if task.get("task_type") != TASK_TYPE:
+            return "", UNKNOWN_TASK_TYPE
+        if stream is None:
+            return "", UNKNOWN_AGGREGATE_TYPE
+        aggregate_id = task.get("aggregate_id")
+        if not isinstance(aggregate_id, str) or not UUID.fullmatch(aggregate_id):
+            return "", BAD_AGGREGATE_ID
+        return stream, None
+
+    def _of(self, stream: str, ids: Sequence[str]) -> Document:
+        return {
+            "aggregate_id": {"$in": list(ids)},
+            "aggregate_type": self._spellings[stream],
+            "task_type": TASK_TYPE,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An attempt that failed. `delays` are the seconds to wait after a first failed attempt, a second and so on.
+
+    A task that failed more often is parked; without delays every one is: no retry can mend it.
+    """
+
+    aggregate_id: str
+    reason: str
+    detail: str
+    delays: Sequence[float] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """What became of failed attempts: tasks parked, tasks to be tried again, and the aggregates of those parked."""
+
+    parked: int
+    retried: int
+    parked_ids: Collection[str]
+
+
+def ids_of(task_id: str) -> list[Any]:
+    """The `_id`s that a text may mean: producers' are objectIds, hand-made ones texts."""
+    try:
+        return [task_id, ObjectId(task_id)]
+    except InvalidId:
+        return [task_id]
+
+
+_OPEN: Document = {"status": {"$in": ["pending", "processing"]}}
+_NO_MORE = [*_OURS, "next_attempt_at"]
+
+
+def _pending_until(now: datetime) -> Document:
+    # Producers know nothing of `next_attempt_at`: a task without it is due.
+    return {"status": "pending", "next_attempt_at": {"$not": {"$gt": now}}}
+
+
+def _abandoned_until(now: datetime) -> Document:
+    # One without a lease was left so by the application's own worker, which never comes back to it.
+    return {"status": "processing", "lease_until": {"$not": {"$gt": now}}}
+
+
+def _under(token: str, ids: Sequence[str]) -> Document:
+    return {"aggregate_id": {"$in": list(ids)}, "status": "processing", "lease_token": token}
+
+
+def _later(seconds: float) -> Document:
+    return {"$add": ["$$NOW", int(seconds * 1000)]}
+
+
+def _number(value: str) -> Document:
+    return {"$max": [0, {"$convert": {"input": value, "to": "int", "onError": 0, "onNull": 0}}]}
+
+
+def _attempt(reason: str, detail: str) -> Document:
+    return {
+        "at": "$$NOW",
+        "reason": {"$literal": reason},
+        "detail": {"$literal": detail[:_LONGEST_DETAIL]},
+        "claimed_by": "$claimed_by",
+    }
+
+
+def _history_with(attempt: Document) -> Document:
+    history = {"$cond": [{"$isArray": "$attempts"}, "$attempts", []]}
+    return {"$slice": [{"$concatArrays": [history, [attempt]]}, -_HISTORY]}
+
+
+def _age(task: Document | None, now: datetime) -> float:
+    created = (task or {}).get("created_at")
+    return max(0.0, (int(now.timestamp() * 1000) - int(created)) / 1000) if isinstance(created, DatetimeMS) else 0.0

@@ -1,0 +1,113 @@
+"""A claim: the leases on some aggregates and their due tasks, held together and given up together.
+
+What becomes of a claim depends on how its block ends. At its end every task is completed, failed or given back. An
+interruption or a lost server gives the tasks back as if they had not been taken. Anything else looks like a crash, and
+counts as one: leases and tasks are left to whoever comes next, who sees that they were lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+from pymongo.database import Database
+from pymongo.errors import ConnectionFailure, OperationFailure, PyMongoError
+
+from readmodel_pipelines.errors import LeaseLost, MongoUnavailable
+from readmodel_pipelines.mongo.connection import DENIED
+from readmodel_pipelines.mongo.leases import Leases
+from readmodel_pipelines.mongo.repair_queue import Failed, Failure, RepairQueue
+from readmodel_pipelines.mongo.scan import Document
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who claims: `name` stands in the tasks (a run id), `owner` in the leases; for how many seconds at a time."""
+
+    name: str
+    owner: str
+    seconds: float
+
+
+class Claim:
+    """`ids` are the aggregates claimed, of one type of stream; `tasks` the number of their tasks."""
+
+    def __init__(self, queue: RepairQueue, leases: Leases, ids: Sequence[str], tasks: int) -> None:
+        self._queue = queue
+        self._leases = leases
+        self.ids = ids
+        self.tasks = tasks
+
+    def still_ours(self) -> None:
+        """Ask before every write.
+
+        Raises:
+            LeaseLost: somebody else may have taken over.
+        """
+        self._leases.check()
+
+    def complete(self, ids: Sequence[str]) -> int:
+        """The aggregates are repaired; gives the number of tasks completed."""
+        return self._queue.complete(ids, self._leases.nonce) if ids else 0
+
+    def fail(self, failures: Sequence[Failure]) -> Failed:
+        """An attempt failed: tried again later, or parked."""
+        return self._queue.fail(failures, self._leases.nonce)
+
+    def give_back(self, ids: Sequence[str], seconds: float) -> int:
+        """Not done, and no failure either: to be tried again in so many seconds."""
+        return self._queue.give_back(ids, self._leases.nonce, seconds) if ids else 0
+
+
+@contextmanager
+def claim(
+    database: Database[Document],
+    queue: RepairQueue,
+    stream: str,
+    ids: Sequence[str],
+    holder: Holder,
+    task_ids: Sequence[Any] = (),
+) -> Iterator[Claim]:
+    """Lease those aggregates that are free, then take their due tasks. In this order, and given up in the other."""
+    held: list[str] = []
+    leases = Leases(
+        database,
+        holder.seconds,
+        f"repair by {holder.name}",
+        holder.owner,
+        also_renew=lambda: queue.renew(held, leases.nonce, holder.seconds),
+    )
+    leases.acquire([lease_of(stream, aggregate_id) for aggregate_id in ids])
+    held += [name.rpartition(":")[2] for name in leases.names]
+    try:
+        with leases.kept():
+            taken = queue.take(stream, held, leases.nonce, holder.name, holder.seconds, task_ids) if held else 0
+            yield Claim(queue, leases, held, taken)
+    except LeaseLost:
+        # Whoever took over works on the tasks now; those that nobody took run out by themselves.
+        raise
+    except BaseException as error:
+        with suppress(PyMongoError):
+            if _is_nobodys_fault(error):
+                queue.give_back(held, leases.nonce)
+                leases.delete()
+            else:
+                queue.free(holder.name)
+                leases.abandon()
+        raise
+    else:
+        queue.give_back(held, leases.nonce)
+        leases.delete()
+
+
+def lease_of(stream: str, aggregate_id: str) -> str:
+    """The name of an aggregate's lease."""
+    return f"repair:{stream}:{aggregate_id}"
+
+
+def _is_nobodys_fault(error: BaseException) -> bool:
+    if isinstance(error, OperationFailure):
+        return error.code in DENIED
+    return not isinstance(error, Exception) or isinstance(error, ConnectionFailure | MongoUnavailable)
