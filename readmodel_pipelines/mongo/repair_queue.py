@@ -105,12 +105,7 @@ class RepairQueue:
             UsageError: the id is no UUID, or no read model has that name.
             RepairQueueFull: there are too many open tasks.
         """
-        stream = self._stream_of(aggregate_type)
-        if stream is None:
-            known = ", ".join(name for names in self.read_models.values() for name in names)
-            raise UsageError(f"There is no read model {aggregate_type!r} to repair.", hint=f"Name one of: {known}.")
-        if not UUID.fullmatch(aggregate_id):
-            raise UsageError(f"{aggregate_id!r} is no aggregate id.", hint="It is a UUID in lower case with hyphens.")
+        stream = self.stream_of(aggregate_id, aggregate_type)
         pending = {**self._of(stream, [aggregate_id]), "aggregate_id": aggregate_id, "status": "pending"}
         latest = {"$set": {"error": error}}
         if self._tasks.update_one(pending, latest).matched_count:
@@ -122,6 +117,20 @@ class RepairQueue:
             )
         new = {"aggregate_type": aggregate_type.strip().lower(), "created_at": datetime.now(UTC), "retry_count": 0}
         return self._tasks.update_one(pending, {**latest, "$setOnInsert": new}, upsert=True).upserted_id is not None
+
+    def stream_of(self, aggregate_id: str, aggregate_type: str) -> str:
+        """The type of the stream that a repair of this aggregate reads.
+
+        Raises:
+            UsageError: the id is no UUID, or no read model has that name.
+        """
+        stream = self._stream_of(aggregate_type)
+        if stream is None:
+            known = ", ".join(name for names in self.read_models.values() for name in names)
+            raise UsageError(f"There is no read model {aggregate_type!r} to repair.", hint=f"Name one of: {known}.")
+        if not isinstance(aggregate_id, str) or not UUID.fullmatch(aggregate_id):
+            raise UsageError(f"{aggregate_id!r} is no aggregate id.", hint="It is a UUID in lower case with hyphens.")
+        return stream
 
     def due(self, limit: int, without: Collection[str] = (), task_ids: Sequence[Any] | None = None) -> Due:
         """What is due of at most `limit` aggregates, those in `without` left out.

@@ -1,0 +1,71 @@
+"""For applications with a write path of their own: whatever keeps a read model from being updated queues its repair.
+
+with repair_on_failure(RepairQueue(database, settings), chat_id, "chat") as update:
+    write_my_read_model(chat_id)
+if update.failed: ...       # the copy is a moment behind; its repair is queued
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from pymongo.errors import PyMongoError
+
+from readmodel_pipelines.errors import ReadModelError, RepairNotQueued
+from readmodel_pipelines.mongo.repair_queue import RepairQueue
+
+_LONGEST_ERROR = 1_000
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Update:
+    """One update of a read model; `error` is what it failed with, and its repair is queued then."""
+
+    error: BaseException | None = None
+
+    @property
+    def failed(self) -> bool:
+        """Whether the read model is not up to date."""
+        return self.error is not None
+
+
+@contextmanager
+def repair_on_failure(queue: RepairQueue, aggregate_id: str, aggregate_type: str) -> Iterator[Update]:
+    """Update a read model in the block, after its events were saved; a failure queues the repair instead of rising.
+
+    An error ends here: the events are saved, so whoever asked for them must not be told that they are not. Only what
+    ends the process goes on, once the repair is queued.
+
+    Raises:
+        UsageError: the id is no UUID, or no read model has that name; before the block.
+        RepairNotQueued: the update failed, and queueing its repair as well.
+    """
+    queue.stream_of(aggregate_id, aggregate_type)
+    update = Update()
+    try:
+        yield update
+    except BaseException as error:
+        update.error = error
+        _add(queue, aggregate_id, aggregate_type, error)
+        if not isinstance(error, Exception):
+            raise
+
+
+def _add(queue: RepairQueue, aggregate_id: str, aggregate_type: str, error: BaseException) -> None:
+    text = f"{type(error).__name__}: {error}"[:_LONGEST_ERROR]
+    try:
+        queue.add(aggregate_id, aggregate_type, text)
+    except (ReadModelError, PyMongoError) as second:
+        raise RepairNotQueued(
+            f"The events of {aggregate_type} {aggregate_id} are saved, but its read model is not up to date ({text}), "
+            f"and no repair could be queued ({second}).",
+            hint=f"Do not save them again. `readmodel rebuild-readmodel --type {aggregate_type} --id {aggregate_id}` "
+            "mends the read model.",
+        ) from error
+    _log.warning(
+        "The read model of %s %s is not up to date, its repair is queued: %s", aggregate_type, aggregate_id, text
+    )

@@ -1,0 +1,143 @@
+"""The repository: appends events and updates their read models; what cannot be updated now is queued for repair.
+
+repository = EventRepository(database, settings)
+saved = repository.save(chat_id, "chat", [NewEvent("chat.renamed", {"new_title": "Tea"})], expected_version=7)
+saved.version      # 8
+saved.projected    # False: the read models are a moment behind, and their repair is queued
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from pymongo.client_session import ClientSession
+from pymongo.database import Database
+from pymongo.errors import DuplicateKeyError, OperationFailure
+
+from readmodel_pipelines.errors import ConcurrencyConflict, ReadModelError, UsageError
+from readmodel_pipelines.events.stream import UUID, Fold
+from readmodel_pipelines.mongo.repair_queue import RepairQueue
+from readmodel_pipelines.mongo.scan import Document
+from readmodel_pipelines.projections.registry import projections_for
+from readmodel_pipelines.projector import ReadModelProjector
+from readmodel_pipelines.repair.new_event import NewEvent
+from readmodel_pipelines.repair.on_failure import repair_on_failure
+from readmodel_pipelines.settings import Settings
+
+_NO_TRANSACTIONS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """What `save` did: the stream's version now, and whether its read models are up to date or queued for repair."""
+
+    version: int
+    projected: bool
+
+
+class EventRepository:
+    """Saves events of one application. `project` updates the read models of an aggregate, given its id.
+
+    By default that is this project's own projector, which writes only what differs.
+    """
+
+    def __init__(
+        self, database: Database[Document], settings: Settings, *, project: Callable[[str], object] | None = None
+    ) -> None:
+        self._database = database
+        self._settings = settings
+        self._events = database[settings.events_collection]
+        self._queue = RepairQueue(database, settings)
+        self._folds: dict[str, Fold[Any]] = {
+            item.fold.aggregate_type: item.fold for item in projections_for(settings.task_source)
+        }
+        self._project = project
+
+    def save(
+        self, aggregate_id: str, aggregate_type: str, events: Sequence[NewEvent], *, expected_version: int
+    ) -> Saved:
+        """Append all of these events or none, then update the read models made from the stream.
+
+        `aggregate_type` is that of the stream; `expected_version` is the version that the decision was based on, 0 for
+        a new stream. The event store's unique index on (aggregate_id, version) is what keeps two writers apart.
+
+        Raises:
+            UsageError: no such event can be appended; nothing was saved.
+            ConcurrencyConflict: the stream is not at that version; nothing was saved.
+            RepairNotQueued: the events are saved, the read models are not up to date, and nobody knows.
+        """
+        fold = self._check(aggregate_id, aggregate_type, events)
+        now = datetime.now(UTC)
+        documents = [
+            event.stored(aggregate_id, fold.stored_as[0], version, now)
+            for version, event in enumerate(events, expected_version + 1)
+        ]
+        self._append(aggregate_id, documents, expected_version)
+        with repair_on_failure(self._queue, aggregate_id, fold.aggregate_type) as update:
+            if self._project is None:
+                self._bring_in_line(aggregate_id, fold)
+            else:
+                self._project(aggregate_id)
+        return Saved(expected_version + len(events), projected=not update.failed)
+
+    def _check(self, aggregate_id: str, aggregate_type: str, events: Sequence[NewEvent]) -> Fold[Any]:
+        fold = self._folds.get(aggregate_type)
+        if fold is None:
+            raise UsageError(
+                f"There are no {aggregate_type!r} streams.", hint=f"Take one of: {', '.join(self._folds)}."
+            )
+        if not UUID.fullmatch(aggregate_id):
+            raise UsageError(f"{aggregate_id!r} is no aggregate id.", hint="It is a UUID in lower case with hyphens.")
+        unknown = sorted({event.event_type for event in events} - set(fold.catalogue))
+        if unknown or not events:
+            what = f"{', '.join(unknown)} in a {aggregate_type} stream" if unknown else "no event"
+            raise UsageError(f"There is nothing to append: {what}.", hint="DATA_CONTRACT.md lists the event types.")
+        return fold
+
+    def _append(self, aggregate_id: str, documents: Sequence[Document], expected_version: int) -> None:
+        def append(session: ClientSession) -> None:
+            last = self._events.find_one(
+                {"aggregate_id": aggregate_id}, {"version": 1}, sort=[("version", -1)], session=session
+            )
+            version = last["version"] if last else 0
+            if version != expected_version:
+                raise _conflict(aggregate_id, expected_version, f"it is at {version}")
+            self._events.insert_many(documents, session=session)
+
+        try:
+            with self._database.client.start_session() as session:
+                session.with_transaction(
+                    append,
+                    read_concern=self._database.read_concern,
+                    write_concern=self._database.write_concern,
+                    read_preference=self._database.read_preference,
+                )
+        except DuplicateKeyError:
+            raise _conflict(aggregate_id, expected_version, "somebody else appended first") from None
+        except OperationFailure as error:
+            details = error.details or {}
+            if any(item.get("code") == 11000 for item in details.get("writeErrors", ())):
+                raise _conflict(aggregate_id, expected_version, "somebody else appended first") from None
+            if error.code == _NO_TRANSACTIONS:
+                raise ReadModelError(
+                    "Events are saved in a transaction, and this MongoDB is a standalone server; nothing was saved.",
+                    hint="Run it as a replica set; one member is enough.",
+                ) from None
+            raise
+
+    def _bring_in_line(self, aggregate_id: str, fold: Fold[Any]) -> None:
+        names = self._queue.read_models[fold.aggregate_type]
+        summary, _ = ReadModelProjector(self._database, self._settings, *names).rebuild_some([aggregate_id])
+        if not summary.ok:
+            finding = summary.findings[0]
+            raise ReadModelError(f"{finding.read_model}: {finding.reason}: {finding.detail}")
+
+
+def _conflict(aggregate_id: str, expected: int, why: str) -> ConcurrencyConflict:
+    return ConcurrencyConflict(
+        f"The stream of {aggregate_id} is not at version {expected}: {why}; nothing was saved.",
+        hint="Read the aggregate again, decide again and save again.",
+    )

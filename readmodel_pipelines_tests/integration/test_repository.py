@@ -1,0 +1,229 @@
+"""What applications call: saving events with their read models, and queueing a repair where the update fails."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from pymongo.errors import AutoReconnect
+
+from readmodel_pipelines.errors import (
+    ConcurrencyConflict,
+    RepairNotQueued,
+    RepairQueueFull,
+    UsageError,
+)
+from readmodel_pipelines.repair import EventRepository, NewEvent, RepairQueue, RepairWorker, repair_on_failure
+
+CREATED = NewEvent(
+    "chat.created",
+    {"workspace_id": "w", "type": "task", "is_public": True, "created_by": "u", "created_at": datetime.now(UTC)},
+)
+
+
+def renamed(title: str) -> NewEvent:
+    return NewEvent("chat.renamed", {"old_title": "", "new_title": title, "renamed_by": "u"})
+
+
+def failing(_: str) -> None:
+    raise AutoReconnect("the socket was closed")
+
+
+@pytest.fixture
+def ready(scene: Any) -> Any:
+    scene.ensure_indexes()
+    return scene
+
+
+@pytest.fixture
+def queue(ready: Any) -> RepairQueue:
+    return RepairQueue(ready.database, ready.settings)
+
+
+def repository(scene: Any, project: Callable[[str], object] | None = None) -> EventRepository:
+    return EventRepository(scene.database, scene.settings, project=project)
+
+
+def test_saved_events_are_projected_at_once(ready: Any, queue: RepairQueue) -> None:
+    chat_id = str(uuid4())
+    saved = repository(ready).save(chat_id, "chat", [CREATED, renamed("tea")], expected_version=0)
+    assert (saved.version, saved.projected) == (2, True)
+    again = repository(ready).save(chat_id, "chat", [renamed("coffee")], expected_version=2)
+
+    assert (again.version, again.projected) == (3, True)
+    assert ready.chats.find_one({"chat_id": chat_id})["title"] == "coffee"
+    assert ready.tasks.find_one({"task_id": chat_id})["version"] == 3
+    assert ready.verify().ok
+    assert queue.stats().open == 0
+
+
+def test_saved_events_have_the_form_and_the_types_of_the_application_s_own(ready: Any) -> None:
+    chat_id = str(uuid4())
+    attached = NewEvent(
+        "chat.attachment_added",
+        {"file_id": "f", "file_name": "a", "file_size": 7, "mime_type": "text/plain", "added_by": "u"},
+        traces={"user_id": "u", "correlation_id": "c"},
+    )
+    repository(ready).save(chat_id, "chat", [CREATED, attached], expected_version=0)
+    event = ready.events.find_one({"version": 2})
+
+    assert ready.typed(event["version"]) == ready.typed(2)
+    assert event["aggregate_type"] == "Chat"
+    assert ready.typed(event["data"]["file_size"]) == ready.typed(7.0)
+    assert ready.typed(event["data"]["version"]) == ready.typed(2.0)
+    assert event["data"]["occurred_at"].endswith("Z")
+    assert event["metadata"]["correlation_id"] == "c"
+    assert event["metadata"]["user_id"] == event["data"]["metadata"]["user_id"] == "u"
+    assert set(event) == {
+        *("_id", "aggregate_id", "aggregate_type", "event_type", "version"),
+        *("data", "metadata", "occurred_at", "created_at"),
+    }
+
+
+def test_legacy_streams_of_tasks_are_saved_and_projected_by_their_own_name(legacy_scene: Any) -> None:
+    legacy_scene.ensure_indexes()
+    task_id = str(uuid4())
+    created = NewEvent("task.created", {"ChatID": str(uuid4()), "Title": "tea", "EntityType": "task", "DueDate": None})
+    assert repository(legacy_scene).save(task_id, "task", [created], expected_version=0).projected
+
+    assert legacy_scene.events.find_one()["aggregate_type"] == "Task"
+    assert legacy_scene.tasks.find_one()["title"] == "tea"
+    assert legacy_scene.verify().ok
+
+
+@pytest.mark.parametrize("expected", [0, 1, 3])
+def test_a_stream_that_moved_on_is_a_conflict_and_nothing_is_saved(ready: Any, expected: int) -> None:
+    chat_id = str(uuid4())
+    repository(ready).save(chat_id, "chat", [CREATED, renamed("tea")], expected_version=0)
+    before = ready.dump()
+
+    with pytest.raises(ConcurrencyConflict, match="it is at 2") as conflict:
+        repository(ready).save(chat_id, "chat", [renamed("a"), renamed("b")], expected_version=expected)
+    assert "save again" in conflict.value.hint
+    assert ready.dump() == before
+
+
+def test_of_writers_at_once_one_wins_each_version_and_no_stream_has_a_hole(ready: Any) -> None:
+    chat_id = str(uuid4())
+    repository(ready).save(chat_id, "chat", [CREATED], expected_version=0)
+
+    def write(name: int) -> int:
+        wins = 0
+        for version in range(1, 9):
+            try:
+                repository(ready).save(chat_id, "chat", [renamed(f"{name}")], expected_version=version)
+                wins += 1
+            except ConcurrencyConflict:
+                pass
+        return wins
+
+    with ThreadPoolExecutor(6) as pool:
+        wins = sum(pool.map(write, range(6)))
+    versions = [event["version"] for event in ready.events.find({"aggregate_id": chat_id}, sort=[("version", 1)])]
+    assert versions == list(range(1, wins + 2))
+    assert wins >= 1
+    RepairWorker(ready.database, ready.settings).work()
+    assert ready.verify().ok
+
+
+@pytest.mark.parametrize(
+    ("aggregate_id", "aggregate_type", "events"),
+    [
+        ("nobody", "chat", [CREATED]),
+        (str(uuid4()).upper(), "chat", [CREATED]),
+        (str(uuid4()), "task", [CREATED]),
+        (str(uuid4()), "Chat", [CREATED]),
+        (str(uuid4()), "chat", []),
+        (str(uuid4()), "chat", [CREATED, NewEvent("chat.exploded")]),
+        (str(uuid4()), "chat", [NewEvent("task.created")]),
+    ],
+)
+def test_what_would_make_a_malformed_stream_is_refused(
+    ready: Any, aggregate_id: str, aggregate_type: str, events: list[NewEvent]
+) -> None:
+    with pytest.raises(UsageError):
+        repository(ready).save(aggregate_id, aggregate_type, events, expected_version=0)
+    assert ready.events.count_documents({}) == 0
+
+
+def test_a_failed_update_is_queued_and_told_and_the_worker_mends_it(ready: Any, queue: RepairQueue) -> None:
+    chat_id = str(uuid4())
+    saved = repository(ready, failing).save(chat_id, "chat", [CREATED], expected_version=0)
+    again = repository(ready, failing).save(chat_id, "chat", [renamed("tea")], expected_version=1)
+
+    assert (saved.version, saved.projected, again.projected) == (1, False, False)
+    (task,) = queue.tasks()
+    assert (task["aggregate_id"], task["aggregate_type"], task["status"]) == (chat_id, "chat", "pending")
+    assert task["error"] == "AutoReconnect: the socket was closed"
+    assert not ready.verify().ok
+    assert RepairWorker(ready.database, ready.settings).work().completed == 1
+    assert ready.verify().ok
+
+
+def test_a_stream_that_cannot_be_projected_is_queued_too_and_becomes_a_dead_letter(
+    ready: Any, queue: RepairQueue
+) -> None:
+    chat_id = str(uuid4())
+    broken = NewEvent("chat.renamed", {"new_title": ["no", "title"]})
+    assert not repository(ready).save(chat_id, "chat", [CREATED, broken], expected_version=0).projected
+
+    (task,) = queue.tasks()
+    assert "bad_field" in task["error"]
+    RepairWorker(ready.database, ready.settings).work()
+    assert queue.stats().dead_letters == {"bad_field": 1}
+
+
+def test_a_full_queue_is_told_to_the_producer_with_what_was_saved(ready: Any) -> None:
+    settings = ready.settings.model_copy(update={"repair_queue_limit": 1})
+    first, second = str(uuid4()), str(uuid4())
+    saver = EventRepository(ready.database, settings, project=failing)
+    assert not saver.save(first, "chat", [CREATED], expected_version=0).projected
+    with pytest.raises(RepairNotQueued, match="are saved") as told:
+        saver.save(second, "chat", [CREATED], expected_version=0)
+
+    assert isinstance(told.value.__cause__, AutoReconnect)
+    assert "1 open tasks" in told.value.message
+    assert "rebuild-readmodel" in told.value.hint
+    assert ready.events.count_documents({"aggregate_id": second}) == 1
+    with pytest.raises(RepairQueueFull):
+        RepairQueue(ready.database, settings).add(second, "chat")
+    # One that waits already takes the failure in, however full the queue is.
+    assert not saver.save(first, "chat", [renamed("tea")], expected_version=1).projected
+
+
+def test_a_write_path_of_its_own_is_wrapped(ready: Any, queue: RepairQueue) -> None:
+    chat_id = ready.chat("one")
+    with repair_on_failure(queue, chat_id, "task") as good:
+        pass
+    assert not good.failed
+    assert queue.stats().open == 0
+
+    with repair_on_failure(queue, chat_id, "task") as bad:
+        raise ValueError("what a read model can fail with")
+    assert bad.failed
+    (task,) = queue.tasks()
+    assert (task["aggregate_type"], task["error"]) == ("task", "ValueError: what a read model can fail with")
+
+
+@pytest.mark.parametrize("ending", [KeyboardInterrupt, SystemExit])
+def test_what_ends_the_process_in_the_middle_of_an_update_is_queued_and_goes_on(
+    ready: Any, queue: RepairQueue, ending: type[BaseException]
+) -> None:
+    chat_id = ready.chat("one")
+    with pytest.raises(ending), repair_on_failure(queue, chat_id, "chat"):
+        raise ending
+    assert queue.stats().pending == 1
+
+
+@pytest.mark.parametrize(("aggregate_id", "aggregate_type"), [("x", "chat"), (str(uuid4()), "chart")])
+def test_a_wrong_name_is_told_before_the_update_and_not_only_when_it_fails(
+    queue: RepairQueue, aggregate_id: str, aggregate_type: str
+) -> None:
+    updated = False
+    with pytest.raises(UsageError), repair_on_failure(queue, aggregate_id, aggregate_type):
+        updated = True
+    assert not updated
