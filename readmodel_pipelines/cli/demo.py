@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import typer
 
 from readmodel_pipelines.cli import dagster_ui
 from readmodel_pipelines.cli.output import human_lines
-from readmodel_pipelines.demo.run import refuse_other_servers, run_demo
+from readmodel_pipelines.demo.run import FAULTS, note_event, refuse_other_servers, run_demo
+from readmodel_pipelines.demo.traffic import traffic_in_background
+from readmodel_pipelines.mongo.connection import open_database
 from readmodel_pipelines.reconcile.summary import Summary
 from readmodel_pipelines.settings import load_settings
+
+_SECONDS_BETWEEN_EVENTS = 1.0
 
 
 def play(*, chats: int, ui: bool, port: int | None) -> bool:
@@ -17,13 +23,28 @@ def play(*, chats: int, ui: bool, port: int | None) -> bool:
     refuse_other_servers(settings)
     free = dagster_ui.choose_port(port) if ui else None
     clean = run_demo(settings, chats=chats, say=typer.echo, show=_show)
+    if free is not None:
+        typer.echo(
+            "12. Start Dagster's UI" if clean else "The demo did not end well. Dagster's UI starts all the same."
+        )
+        typer.echo(
+            "   An application goes on saving events meanwhile, and some of its updates fail: see repair_queue\n"
+            "   fill, its sensor launch repair_read_models, and the queue drain."
+        )
+        with (
+            open_database(settings) as database,
+            traffic_in_background(
+                settings,
+                seconds_between=_SECONDS_BETWEEN_EVENTS,
+                faults=FAULTS,
+                before_save=partial(note_event, database, settings),
+            ),
+        ):
+            dagster_ui.serve(settings, free, typer.echo)
     typer.echo(
         "The embedded server goes on; `readmodel verify-consistency --type all --all` meets it, "
         "`readmodel server stop` ends it."
     )
-    if free is not None:
-        typer.echo("9. Start Dagster's UI" if clean else "The demo did not end well. Dagster's UI starts all the same.")
-        dagster_ui.serve(settings, free, typer.echo)
     return clean
 
 

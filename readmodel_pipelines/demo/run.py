@@ -1,5 +1,7 @@
 """The demo: sample events on the embedded server; read models built, broken in every way, found out and mended.
 
+Then an application goes on saving events while some of its updates fail, and their repairs come out of the queue.
+
 It writes and breaks data, so it works on the embedded server alone, and there it drops only what a demo made: each
 collection that it is going to fill is noted in `readmodel_demo` first.
 """
@@ -7,6 +9,7 @@ collection that it is going to fill is noted in `readmodel_demo` first.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import chain, islice
 from typing import Any
 
@@ -15,18 +18,24 @@ from pymongo.database import Database
 from readmodel_pipelines.demo.damage import Damage, DamageError, damage_everything
 from readmodel_pipelines.demo.damage_ways import LEGACY_TASKS
 from readmodel_pipelines.demo.sample_data import chat_events, task_events
+from readmodel_pipelines.demo.traffic import Traffic
 from readmodel_pipelines.errors import UsageError
 from readmodel_pipelines.mongo.connection import open_database
 from readmodel_pipelines.mongo.indexes import ensure_indexes
 from readmodel_pipelines.projections.registry import projections_for
 from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.reconcile.summary import Summary
+from readmodel_pipelines.repair import RepairQueue, RepairWorker
 from readmodel_pipelines.settings import Settings
 
 MARKER = "readmodel_demo"
 DEFAULT_CHATS = 300
 
+FAULTS = 0.25
+"""The share of the live traffic's updates that fail."""
+
 _BATCH = 1_000
+_SAVES = 60
 _UNWANTED_TASKS = 3
 _SHOWN_FINDINGS = 20
 _ANOTHER_DATABASE = "Give the demo a database of its own: READMODEL_DATABASE=flowra_demo readmodel demo"
@@ -51,7 +60,7 @@ def refuse_other_servers(settings: Settings) -> None:
 
 
 def run_demo(settings: Settings, *, chats: int = DEFAULT_CHATS, say: Say, show: Show) -> bool:
-    """Play it through; True when every damage was found and the last verification is clean.
+    """Play it through; True when every damage was found and both mended, by rebuild and by repair.
 
     Raises:
         UsageError: a URI is set, the database holds other data, or there are too few chats to break.
@@ -84,9 +93,33 @@ def run_demo(settings: Settings, *, chats: int = DEFAULT_CHATS, say: Say, show: 
         show(projector.rebuild_all(), 0)
 
         say("8. Verify again")
+        mended = projector.verify_all()
+        show(mended, _SHOWN_FINDINGS)
+
+        say(f"9. Let an application save {_SAVES} events; some updates of its read models fail, and queue their repair")
+        traffic = Traffic(database, settings, faults=FAULTS, before_save=partial(note_event, database, settings))
+        for _ in range(_SAVES):
+            traffic.step()
+        say(
+            f"   {traffic.failed} updates failed; the repair queue holds {RepairQueue(database, settings).stats().open}"
+        )
+        stale = projector.verify_all()
+        show(stale, _SHOWN_FINDINGS)
+
+        say("10. Repair what is in the queue, as Dagster's sensor does and `readmodel repair-queue work`")
+        repaired = RepairWorker(database, settings).work()
+        say(f"   {repaired.completed} tasks completed in {repaired.seconds:.2f} s\n")
+
+        say("11. Verify a last time")
         last = projector.verify_all()
         show(last, _SHOWN_FINDINGS)
-    return last.ok and sum(counts.discrepancies for counts in found.read_models.values()) == len(damages)
+    every_damage = sum(counts.discrepancies for counts in found.read_models.values()) == len(damages)
+    return every_damage and mended.ok and not stale.ok and repaired.ok and last.ok
+
+
+def note_event(database: Database[Document], settings: Settings) -> None:
+    """An event of the demo's own is about to be saved."""
+    database[MARKER].update_one({"_id": settings.events_collection}, {"$inc": {"events": 1}})
 
 
 def _make_room(database: Database[Document], settings: Settings) -> None:

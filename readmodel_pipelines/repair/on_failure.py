@@ -19,6 +19,8 @@ from readmodel_pipelines.mongo.repair_queue import RepairQueue
 
 _LONGEST_ERROR = 1_000
 _log = logging.getLogger(__name__)
+# A library leaves it to its application where log lines go.
+_log.addHandler(logging.NullHandler())
 
 
 @dataclass(slots=True)

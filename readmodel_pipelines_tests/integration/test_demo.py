@@ -56,8 +56,8 @@ def test_the_demo_breaks_finds_and_mends_and_ends_with_0(data_dir: Path) -> None
     env = {**os.environ, "READMODEL_DATA_DIR": str(data_dir)}
     result = subprocess.run([*DEMO, "--no-ui"], env=env, capture_output=True, text=True, check=False, timeout=60)
     assert (result.returncode, result.stderr) == (0, "")
-    steps = [int(number) for number in re.findall(r"^(\d)\. ", result.stdout, re.MULTILINE)]
-    assert steps == [1, 2, 3, 4, 5, 6, 7, 8]
+    steps = [int(number) for number in re.findall(r"^(\d+)\. ", result.stdout, re.MULTILINE)]
+    assert steps == list(range(1, 12))
     damages = re.search(r"(\d+) damages", result.stdout)
     assert damages is not None
     assert f"{damages[1]} discrepancies found" in result.stdout
@@ -65,12 +65,12 @@ def test_the_demo_breaks_finds_and_mends_and_ends_with_0(data_dir: Path) -> None
 
 
 def test_a_dry_run_in_between_predicts_the_rebuild(settings: Settings) -> None:
-    clean, (built, found, predicted, rebuilt, last) = play(settings)
+    clean, (built, found, predicted, rebuilt, mended, stale, last) = play(settings)
     assert clean
     assert all(counts.same == 0 or counts.inserted for counts in built.read_models.values())
     assert not found.ok
     assert predicted.read_models == rebuilt.read_models
-    assert last.ok
+    assert (mended.ok, stale.ok, last.ok) == (True, False, True)
 
 
 def test_legacy_task_streams_have_their_demo_too(settings: Settings) -> None:
@@ -85,7 +85,8 @@ def test_a_second_demo_starts_afresh(settings: Settings) -> None:
         database.notes.insert_one({"not": "the demo's"})
         first = database.events.count_documents({})
         assert play(settings, chats=250)[0]
-        assert database.chats_read_model.count_documents({}) == 250
+        later = database.chats_read_model.count_documents({}) - 250
+        assert 0 < later < 50, "the chats of the live traffic"
         assert database.events.count_documents({}) < first
         assert database.notes.count_documents({}) == 1
 
@@ -150,6 +151,7 @@ def test_the_ui_answers_at_the_address_that_is_printed_and_ctrl_c_ends_it_all(da
             process.send_signal(signal.SIGINT)
         rest, _ = process.communicate(timeout=60)
     assert process.returncode == 0
-    assert rest == "Ending Dagster's UI.\n"
+    assert rest.startswith("Ending Dagster's UI.\n")
+    assert "readmodel server stop" in rest
     with socket.socket() as probe:
         assert probe.connect_ex((HOST, port)) != 0

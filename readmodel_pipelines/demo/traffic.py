@@ -1,0 +1,135 @@
+"""Live traffic: an application that saves events and updates its read models, and now and then fails to.
+
+It saves through `EventRepository` as any application would; the faults are injected into its updates. What fails is in
+the repair queue, and stays wrong until somebody repairs it.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from pymongo.database import Database
+from pymongo.errors import PyMongoError
+
+from readmodel_pipelines.demo.sample_data import chat_events
+from readmodel_pipelines.errors import ReadModelError
+from readmodel_pipelines.mongo.connection import open_database
+from readmodel_pipelines.projector import ReadModelProjector
+from readmodel_pipelines.repair import EventRepository, NewEvent, Saved
+from readmodel_pipelines.settings import Settings
+
+# Another than that of the demo's own chats: these begin while everybody watches.
+_SEED = 20_231
+_CHATS = 100_000
+_OPEN_CHATS = 12
+_ENVELOPE = {"event_type", "aggregate_id", "aggregate_type", "occurred_at", "version", "metadata"}
+
+
+class InjectedFault(Exception):
+    """What an update fails with here; in production a lost connection or a bug."""
+
+
+class Traffic:
+    """Several chats at once, one event with every `step`. About `faults` of the updates fail, some of them half done.
+
+    `before_save` is called before every event is saved.
+    """
+
+    def __init__(
+        self,
+        database: Database[dict[str, Any]],
+        settings: Settings,
+        *,
+        faults: float,
+        before_save: Callable[[], object],
+        seed: int = 0,
+    ) -> None:
+        self._random = random.Random(seed)
+        self._faults = faults
+        self._before_save = before_save
+        self._repository = EventRepository(database, settings, project=self._project)
+        self._first, self._both = (ReadModelProjector(database, settings, *names) for names in (["chat"], []))
+        self._chats = _interleaved(chat_events(_CHATS, seed=_SEED + seed, mean_events=12), _OPEN_CHATS, self._random)
+        self.saved = self.failed = 0
+
+    def step(self) -> Saved:
+        """Save the next event and update its read models, or fail to."""
+        event = next(self._chats)
+        own = {name: value for name, value in event["data"].items() if name not in _ENVELOPE}
+        self._before_save()
+        saved = self._repository.save(
+            event["aggregate_id"],
+            "chat",
+            [NewEvent(event["event_type"], own)],
+            expected_version=event["version"] - 1,
+        )
+        self.saved += 1
+        self.failed += not saved.projected
+        return saved
+
+    def _project(self, aggregate_id: str) -> None:
+        if self._random.random() >= self._faults:
+            self._both.rebuild_some([aggregate_id])
+        elif self._random.random() < 0.5:
+            raise InjectedFault("no read model was updated")
+        else:
+            self._first.rebuild_some([aggregate_id])
+            raise InjectedFault("chats_read_model was updated, tasks_read_model was not")
+
+
+@contextmanager
+def traffic_in_background(
+    settings: Settings, *, seconds_between: float, faults: float, before_save: Callable[[], object]
+) -> Iterator[None]:
+    """Traffic of another application while the block runs."""
+    stop = threading.Event()
+
+    def go_on() -> None:
+        with open_database(settings) as database:
+            traffic = Traffic(database, settings, faults=faults, before_save=before_save, seed=1)
+            while not stop.wait(seconds_between):
+                traffic.step()
+
+    def until_the_server_ends() -> None:
+        # Its end is told by everything else that needs it.
+        try:
+            go_on()
+        except (ReadModelError, PyMongoError):
+            return
+
+    thread = threading.Thread(target=until_the_server_ends, name="live traffic", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _interleaved(events: Iterator[dict[str, Any]], streams: int, choice: random.Random) -> Iterator[dict[str, Any]]:
+    """Events that come stream by stream, mixed so that several streams grow at once, each in its own order."""
+    growing: list[list[dict[str, Any]]] = []
+    rest = _streams(events)
+    while True:
+        while len(growing) < streams:
+            growing.append(next(rest))
+        stream = choice.choice(growing)
+        yield stream.pop()
+        if not stream:
+            growing.remove(stream)
+
+
+def _streams(events: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """Whole streams, the last event first."""
+    stream: list[dict[str, Any]] = []
+    for event in events:
+        if stream and event["aggregate_id"] != stream[-1]["aggregate_id"]:
+            yield stream[::-1]
+            stream = []
+        stream.append(event)
+    if stream:
+        yield stream[::-1]
