@@ -20,6 +20,7 @@ lint: $(VENV)/.installed
 
 bench: $(VENV)/.installed
 	$(BIN)/python -m readmodel_pipelines_tests.benchmarks.reconcile
+	$(BIN)/python -m readmodel_pipelines_tests.benchmarks.repair
 
 clean:
 	rm -rf $(VENV)

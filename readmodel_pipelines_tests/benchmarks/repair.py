@@ -1,0 +1,155 @@
+"""What repairing through the queue costs, as ratios measured in one run. `make bench`.
+
+The repair of 1,000 due tasks over 1,000 aggregates against reconciling those aggregates in one bulk pass; a claim from
+a queue that holds 1,000,000 completed tasks against one from a queue that holds none. Best or median of some rounds,
+taken in turn. Embedded server; all indexes; majority write concern.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from pymongo.database import Database
+
+from readmodel_pipelines.demo.sample_data import chat_events
+from readmodel_pipelines.mongo import embedded
+from readmodel_pipelines.mongo.connection import open_database
+from readmodel_pipelines.projector import ReadModelProjector
+from readmodel_pipelines.repair import RepairQueue, RepairWorker
+from readmodel_pipelines.repair.claim import Holder, claim
+from readmodel_pipelines.settings import Settings
+from readmodel_pipelines_tests.benchmarks.reconcile import fill
+
+AGGREGATES = 1_000
+CLAIMED = 100
+
+
+def main() -> None:
+    """Run the benchmarks and print each figure as it is known."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--completed", type=int, default=1_000_000)
+    parser.add_argument("--rounds", type=int, default=7)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="readmodel-bench-") as folder:
+        server = Settings(data_dir=Path(folder))
+        try:
+            uri = embedded.ensure_running(server, die_with_parent=True)
+            settings = Settings(mongodb_uri=uri, database="bench_repair")
+            repairs(settings, arguments.rounds)
+            claims(settings, arguments.completed, 3 * arguments.rounds)
+        finally:
+            embedded.stop(server)
+
+
+def repairs(settings: Settings, rounds: int) -> None:
+    """A queue of 1,000 tasks, each of another aggregate with damaged documents, against one bulk pass over them."""
+    with open_database(settings) as database:
+        fill(database, settings, chat_events(AGGREGATES))
+        projector = ReadModelProjector(database, settings)
+        projector.rebuild_all()
+        ids = [document["chat_id"] for document in database.chats_read_model.find({}, {"chat_id": 1})]
+        bulk, repair = [], []
+        for _ in range(rounds):
+            _damage(database)
+            started = time.perf_counter()
+            projector.rebuild_some(ids)
+            bulk.append(time.perf_counter() - started)
+            _damage(database)
+            _queue(database, ids)
+            started = time.perf_counter()
+            summary = RepairWorker(database, settings).work()
+            repair.append(time.perf_counter() - started)
+            if summary.completed != AGGREGATES or not projector.verify_all().ok:
+                raise SystemExit(f"not repaired: {summary}")
+    print(f"{AGGREGATES:,} aggregates in one bulk pass     {min(bulk):7.3f} s")
+    print(
+        f"{AGGREGATES:,} due tasks repaired              {min(repair):7.3f} s   {AGGREGATES / min(repair):,.0f} tasks/s"
+    )
+    print(f"repair through the queue           {min(repair) / min(bulk):6.2f} x the bulk pass, less than 5")
+
+
+def claims(settings: Settings, completed: int, rounds: int) -> None:
+    """Find what is due, lease and take it: from a queue without completed tasks, and from one with very many."""
+    seconds: dict[str, list[float]] = {"none": [], "many": []}
+    with open_database(settings) as database:
+        ids = [document["chat_id"] for document in database.chats_read_model.find({}, {"chat_id": 1})]
+        queues = {name: settings.model_copy(update={"database": f"bench_{name}"}) for name in seconds}
+        databases = {name: database.client.get_database(queue.database) for name, queue in queues.items()}
+        databases = {
+            name: item.with_options(read_concern=database.read_concern, write_concern=database.write_concern)
+            for name, item in databases.items()
+        }
+        for name, item in databases.items():
+            fill(item, queues[name], [])
+        _complete(databases["many"], ids, completed)
+        for _ in range(rounds):
+            for name, item in databases.items():
+                _queue(item, random.sample(ids, CLAIMED))
+                seconds[name].append(_claim(item, queues[name]))
+        stats = {}
+        for name, item in databases.items():
+            started = time.perf_counter()
+            RepairQueue(item, queues[name]).stats()
+            stats[name] = time.perf_counter() - started
+    none, many = (statistics.median(seconds[name]) for name in ("none", "many"))
+    print(f"claim {CLAIMED} of {CLAIMED}, none completed        {none:7.4f} s")
+    print(
+        f"the same beside {completed:,} completed {many:7.4f} s   stats {stats['many']:.3f} s ({stats['none']:.3f} s)"
+    )
+    print(f"slower by                          {100 * (many / none - 1):6.1f} %, less than 20")
+
+
+def _claim(database: Database[Any], settings: Settings) -> float:
+    queue = RepairQueue(database, settings)
+    started = time.perf_counter()
+    due = queue.due(CLAIMED)
+    with claim(database, queue, "chat", due.aggregates["chat"], Holder("bench", "", 60)) as claimed:
+        seconds = time.perf_counter() - started
+        if claimed.complete(claimed.ids) != CLAIMED:
+            raise SystemExit("not every task was claimed")
+    return seconds
+
+
+def _damage(database: Database[Any]) -> None:
+    database.chats_read_model.update_many({}, {"$set": {"title": "damaged"}})
+
+
+def _queue(database: Database[Any], ids: Sequence[str]) -> None:
+    now = datetime.now(UTC)
+    database.repair_queue.insert_many([_task(aggregate_id, now) for aggregate_id in ids])
+
+
+def _task(aggregate_id: str, created_at: datetime) -> dict[str, Any]:
+    return {
+        "aggregate_id": aggregate_id,
+        "aggregate_type": "chat",
+        "task_type": "readmodel_sync",
+        "error": "connection(localhost:27017) socket was unexpectedly closed: EOF",
+        "created_at": created_at,
+        "retry_count": 0,
+        "status": "pending",
+    }
+
+
+def _complete(database: Database[Any], ids: Sequence[str], completed: int) -> None:
+    """Tasks that were completed within the last ten days, of the same aggregates that are claimed next."""
+    now = datetime.now(UTC)
+    for start in range(0, completed, 10_000):
+        batch = []
+        for position in range(start, min(start + 10_000, completed)):
+            ended = now - timedelta(seconds=position % 864_000)
+            task = _task(ids[position % len(ids)], ended)
+            batch.append({**task, "status": "completed", "completed_at": ended, "claimed_by": "a run"})
+        database.repair_queue.insert_many(batch, ordered=False)
+
+
+if __name__ == "__main__":
+    main()
