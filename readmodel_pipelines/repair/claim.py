@@ -1,8 +1,8 @@
 """A claim: the leases on some aggregates and their due tasks, held together and given up together.
 
 What becomes of a claim depends on how its block ends. At its end every task is completed, failed or given back. An
-interruption or a lost server gives the tasks back as if they had not been taken. Anything else looks like a crash, and
-counts as one: leases and tasks are left to whoever comes next, who sees that they were lost.
+interruption, a lost lease or a lost server gives back what is still ours as if it had not been taken. Anything else
+looks like a crash, and counts as one: whoever comes next sees that leases and tasks were lost.
 """
 
 from __future__ import annotations
@@ -85,9 +85,6 @@ def claim(
         with leases.kept():
             taken = queue.take(stream, held, leases.nonce, holder.name, holder.seconds, task_ids) if held else 0
             yield Claim(queue, leases, held, taken)
-    except LeaseLost:
-        # Whoever took over works on the tasks now; those that nobody took run out by themselves.
-        raise
     except BaseException as error:
         with suppress(PyMongoError):
             if _is_nobodys_fault(error):
@@ -110,4 +107,4 @@ def lease_of(stream: str, aggregate_id: str) -> str:
 def _is_nobodys_fault(error: BaseException) -> bool:
     if isinstance(error, OperationFailure):
         return error.code in DENIED
-    return not isinstance(error, Exception) or isinstance(error, ConnectionFailure | MongoUnavailable)
+    return not isinstance(error, Exception) or isinstance(error, LeaseLost | ConnectionFailure | MongoUnavailable)

@@ -59,7 +59,7 @@ class RepairSummary:
     """What a worker did. All but `aggregates` and `batches` are numbers of tasks.
 
     `claimed` were taken, `completed` are repaired, `retried` failed and will be tried again, `parked` are dead letters
-    now, `lost` were taken over by somebody else while we worked. `read_models` has what was found and written.
+    now, `lost` were not ended because our lease ran out. `read_models` has what was found and written.
     """
 
     batches: int = 0
