@@ -4,11 +4,20 @@ import dagster as dg
 
 from readmodel_pipelines.orchestration.assets import events, read_models
 from readmodel_pipelines.orchestration.jobs import rebuild_aggregate, rebuild_read_models, verify_read_models
+from readmodel_pipelines.orchestration.repair import repair_read_models
+from readmodel_pipelines.orchestration.repair_queue import drains, repair_queue
 from readmodel_pipelines.orchestration.resources import MongoResource
+from readmodel_pipelines.orchestration.sensors import (
+    free_leases_of_canceled_repairs,
+    free_leases_of_failed_repairs,
+    repair_queue_sensor,
+)
 
 defs = dg.Definitions(
-    assets=[events, read_models],
-    jobs=[rebuild_aggregate, rebuild_read_models, verify_read_models],
+    assets=[events, read_models, repair_queue],
+    asset_checks=[drains],
+    jobs=[rebuild_aggregate, rebuild_read_models, verify_read_models, repair_read_models],
+    sensors=[repair_queue_sensor, free_leases_of_failed_repairs, free_leases_of_canceled_repairs],
     resources={"mongo": MongoResource()},
     # A step process costs seconds, and outlives a killed run and goes on writing.
     executor=dg.in_process_executor,

@@ -1,18 +1,26 @@
 """The MongoDB resource: from the environment to a projector that reports to a run."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import dagster as dg
 from pydantic import Field
+from pymongo.database import Database
 
 from readmodel_pipelines.errors import ReadModelError
 from readmodel_pipelines.mongo.connection import open_database
 from readmodel_pipelines.mongo.indexes import collection_of
+from readmodel_pipelines.mongo.scan import Document
 from readmodel_pipelines.orchestration.metadata import Progress
 from readmodel_pipelines.projector import ReadModelProjector, choose_projections
 from readmodel_pipelines.reconcile.summary import Summary
-from readmodel_pipelines.settings import load_settings
+from readmodel_pipelines.settings import Settings, load_settings
+
+
+def owner_of(run_id: str) -> str:
+    """Whose the leases of a run are."""
+    return f"Dagster run {run_id}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +44,21 @@ class MongoResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # at ru
         default=5.0, ge=0, description="A run's log tells how far it is at most once in so many seconds."
     )
 
+    @contextmanager
+    def opened(self) -> Iterator[tuple[Settings, Database[Document]]]:
+        """The settings and their database.
+
+        Raises:
+            Failure: what a person can cause or must act on, in words; from the body of the `with` too.
+        """
+        try:
+            settings = load_settings()
+            with open_database(settings) as database:
+                yield settings, database
+        except ReadModelError as error:
+            # The sentence says it all; the driver's traceback behind it would bury it.
+            raise dg.Failure(str(error), allow_retries=False) from None
+
     def work(
         self,
         context: dg.OpExecutionContext | dg.AssetExecutionContext,
@@ -47,29 +70,23 @@ class MongoResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # at ru
         Raises:
             Failure: what a person can cause or must act on, in words.
         """
-        try:
-            settings = load_settings()
+        with self.opened() as (settings, database):
             chosen = choose_projections(settings, read_models)
             where = f"database {settings.database} of MongoDB at {settings.shown_uri()}"
             context.log.info(f"Working on {', '.join(item.read_model for item in chosen)} in {where}.")
-            with open_database(settings) as database:
-                projector = ReadModelProjector(
-                    database,
-                    settings,
-                    *read_models,
-                    on_progress=Progress(context.log.info, every=self.progress_seconds),
-                    holder=f"Dagster run {context.run.run_id}",
-                    # A crashed run is retried at once, under the lease that it left.
-                    owner=f"Dagster run {context.run.root_run_id or context.run.run_id}",
-                )
-                summary = job(projector)
-                documents = {
-                    item.read_model: database[collection_of(settings, item)].estimated_document_count()
-                    for item in chosen
-                }
-        except ReadModelError as error:
-            # The sentence says it all; the driver's traceback behind it would bury it.
-            raise dg.Failure(str(error), allow_retries=False) from None
+            projector = ReadModelProjector(
+                database,
+                settings,
+                *read_models,
+                on_progress=Progress(context.log.info, every=self.progress_seconds),
+                holder=owner_of(context.run.run_id),
+                # A crashed run is retried at once, under the lease that it left.
+                owner=owner_of(context.run.root_run_id or context.run.run_id),
+            )
+            summary = job(projector)
+            documents = {
+                item.read_model: database[collection_of(settings, item)].estimated_document_count() for item in chosen
+            }
         for warning in summary.warnings:
             context.log.warning(warning)
         return Result(summary, documents)

@@ -24,8 +24,9 @@ from readmodel_pipelines.projections.registry import names, projections_for
 from readmodel_pipelines.settings import Settings
 
 PROJECT = Path(__file__).parents[2]
-JOBS = ("rebuild_aggregate", "rebuild_read_models", "verify_read_models")
-PARTITIONED = JOBS[1:]
+PARTITIONED = ("rebuild_read_models", "verify_read_models")
+JOBS = ("rebuild_aggregate", *PARTITIONED, "repair_read_models")
+SENSORS = ("repair_queue_sensor", "free_leases_of_failed_repairs", "free_leases_of_canceled_repairs")
 READ_MODELS = {"chats_read_model", "tasks_read_model"}
 
 
@@ -46,7 +47,7 @@ def config_fields() -> Iterator[tuple[str, Any]]:
         *((holder.name, holder.config_schema) for holder in holders),
         ("mongo", resources["mongo"].config_schema),
     ]:
-        for field, definition in schema.config_type.fields.items():
+        for field, definition in getattr(schema.config_type, "fields", {}).items():
             yield f"{name}: {field}", definition
 
 
@@ -54,7 +55,7 @@ def test_the_definitions_load_with_the_jobs_and_assets_of_the_registry() -> None
     dg.Definitions.validate_loadable(defs)
 
     assert {job.name for job in defs.resolve_all_job_defs()} >= set(JOBS)
-    assert set(assets()) == {"events", *READ_MODELS}
+    assert set(assets()) == {"events", "repair_queue", *READ_MODELS}
     assert {item.read_model for item in projections_for("chat")} == READ_MODELS
 
 
@@ -65,6 +66,9 @@ def test_everything_that_a_person_meets_says_what_it_is() -> None:
         node.name for graph in graphs() for node in graph.graph.nodes if not (node.definition.description or "").strip()
     ]
     undescribed += [name for name, spec in assets().items() if not (spec.description or "").strip()]
+    undescribed += [name for name in SENSORS if not (defs.resolve_sensor_def(name).description or "").strip()]
+    checks = [spec for item in defs.asset_checks or () for spec in getattr(item, "check_specs", ())]
+    undescribed += [spec.name for spec in checks if not (spec.description or "").strip()]
 
     assert undescribed == []
     assert "READMODEL_MONGODB_URI" in (graphs()[0].resource_defs["mongo"].description or "")
@@ -108,7 +112,15 @@ def test_read_models_are_made_from_the_events_and_materializable_and_the_events_
     for read_model in READ_MODELS:
         assert [key.to_user_string() for key in graph.get(dg.AssetKey(read_model)).parent_keys] == ["events"]
     assert {kind for spec in assets().values() for kind in spec.kinds} == {"mongodb"}
-    assert {spec.group_name for spec in assets().values()} == {"application", "read_models"}
+    assert {spec.group_name for spec in assets().values()} == {"application", "read_models", "repair"}
+
+
+def test_every_sensor_is_on_and_a_repair_run_can_neither_hang_for_a_day_nor_be_retried_by_dagster() -> None:
+    loaded = [defs.resolve_sensor_def(name) for name in SENSORS]
+    assert {sensor.default_status for sensor in loaded} == {dg.DefaultSensorStatus.RUNNING}
+    assert loaded[0].minimum_interval_seconds == 15
+    tags = defs.resolve_job_def("repair_read_models").tags
+    assert (tags["dagster/max_retries"], tags["dagster/max_runtime"]) == ("0", "3600")
 
 
 def test_every_run_works_in_one_process() -> None:

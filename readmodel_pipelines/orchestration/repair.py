@@ -1,0 +1,131 @@
+"""The repair job: works off the repair queue. Thin: the worker does it."""
+
+# Without `from __future__ import annotations`: Dagster takes the class of `context`, not its name.
+import time
+from typing import Any
+
+import dagster as dg
+from pydantic import Field
+
+from readmodel_pipelines.mongo.repair_queue import RepairQueue, ids_of
+from readmodel_pipelines.orchestration.repair_queue import ASSET, numbers_of, table_of, text_of
+from readmodel_pipelines.orchestration.resources import MongoResource, owner_of
+from readmodel_pipelines.repair import RepairSummary, RepairWorker
+
+_SHOWN = 50
+
+
+class RepairConfig(dg.Config):
+    """How much of the queue one run takes on."""
+
+    batch_size: int = Field(
+        default=500, ge=1, le=10_000, description="Aggregates that are leased and repaired together, from 1 to 10000."
+    )
+    limit: int = Field(
+        default=10_000,
+        ge=1,
+        description="The run ends after about so many aggregates; the sensor launches the next one.",
+    )
+    task_ids: list[str] = Field(
+        default=[],
+        description="Repair these open tasks now, whether due or not, by their _id. Empty: whatever is due.",
+    )
+    lease_seconds: float = Field(
+        default=300,
+        gt=0,
+        description="Seconds until others may take over the aggregates of a run that died. Renewed while it works.",
+    )
+
+
+@dg.op
+def repair_due_tasks(context: dg.OpExecutionContext, config: RepairConfig, mongo: MongoResource) -> None:
+    """Take what is due from the repair queue and bring its read models in line with their events."""
+    said = time.monotonic()
+
+    def progress(summary: RepairSummary) -> None:
+        nonlocal said
+        if time.monotonic() - said >= mongo.progress_seconds:
+            said = time.monotonic()
+            context.log.info(_in_words(summary))
+
+    with mongo.opened() as (settings, database):
+        context.log.info(f"Repairing in database {settings.database} of MongoDB at {settings.shown_uri()}.")
+        worker = RepairWorker(
+            database,
+            settings,
+            holder=context.run.run_id,
+            owner=owner_of(context.run.run_id),
+            batch_size=config.batch_size,
+            lease_seconds=config.lease_seconds,
+            on_batch=progress,
+        )
+        named = [task_id for text in config.task_ids for task_id in ids_of(text)]
+        summary = worker.work(limit=config.limit, task_ids=named or None)
+        stats = RepairQueue(database, settings).stats()
+    context.log.info(_in_words(summary))
+    if config.task_ids and summary.claimed < len(config.task_ids):
+        context.log.warning("Not every task named is open: it is completed, a dead letter, in work or not there.")
+    metadata = {**numbers_of(stats), **_numbers(summary)}
+    if summary.dead_letters:
+        metadata["parked_now"] = table_of(
+            {
+                "task": "",
+                "aggregate_type": text_of(letter.aggregate_type),
+                "aggregate_id": text_of(letter.aggregate_id),
+                "reason": letter.reason,
+                "detail": letter.detail,
+                "attempts": 0,
+                "since": "",
+            }
+            for letter in summary.dead_letters[:_SHOWN]
+        )
+        context.log.warning(f"{summary.parked:,} tasks were parked: the check of repair_queue lists them with reasons.")
+    context.log_event(dg.AssetObservation(ASSET, metadata=metadata))
+    for read_model, counts in summary.read_models.items():
+        if counts.inserted + counts.replaced + counts.deleted:
+            context.log_event(dg.AssetObservation(read_model, metadata={"verb": "repair", **counts.as_dict()}))
+
+
+@dg.job(
+    tags={
+        # Leases and the sensor try again already.
+        "dagster/max_retries": "0",
+        # The sensor waits for the run that is going: one that hangs must not stop repairs for a day.
+        "dagster/max_runtime": "3600",
+    }
+)
+def repair_read_models() -> None:
+    """Repair what the application could not update: the tasks in `repair_queue` that are due, or those you name.
+
+    `repair_queue_sensor` launches it; launch it yourself to repair now what waits for its next attempt. Leases the
+    aggregates of a batch of tasks, reads their events, writes only what differs in the read models, and completes the
+    tasks. What fails is tried again later; what no retry can mend becomes a dead letter and does not fail the run.
+    """
+    repair_due_tasks()
+
+
+def _numbers(summary: RepairSummary) -> dict[str, Any]:
+    names = ("aggregates", "claimed", "retried", "parked", "lost")
+    writes = {
+        f"{read_model}/{write}": getattr(counts, write)
+        for read_model, counts in summary.read_models.items()
+        for write in ("inserted", "replaced", "deleted")
+    }
+    return {
+        **{name: getattr(summary, name) for name in names},
+        "repaired": summary.completed,
+        "seconds": round(summary.seconds, 3),
+        "repaired_per_second": round(summary.completed / max(summary.seconds, 1e-9), 1),
+        **writes,
+    }
+
+
+def _in_words(summary: RepairSummary) -> str:
+    ends = {
+        "completed": summary.completed,
+        "to be tried again": summary.retried,
+        "parked": summary.parked,
+        "lost with our lease": summary.lost,
+    }
+    told = ", ".join(f"{number:,} {end}" for end, number in ends.items() if number) or "nothing was due"
+    return f"{summary.claimed:,} tasks of {summary.aggregates:,} aggregates taken: {told}."

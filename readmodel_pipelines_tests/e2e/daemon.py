@@ -1,0 +1,102 @@
+"""A real `dagster-daemon` in a process group of its own, with an instance of its own, that ends with the test."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import dagster as dg
+
+PROJECT = Path(__file__).parents[2]
+
+
+class Daemon:
+    """Started and killed as often as a test wants; runs that it launched outlive it, as in production."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self._groups: list[int] = []
+        self._process: subprocess.Popen[bytes] | None = None
+        shutil.copy(PROJECT / "dagster.yaml", home)
+        # Made once before anybody shares it: several processes that open a fresh one at once fail.
+        self.instance = dg.DagsterInstance.from_config(str(home))
+
+    def start(self) -> None:
+        with (self.home / "daemon.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "dagster._daemon", "run", "-w", str(PROJECT / "workspace.yaml")],
+                cwd=PROJECT,
+                env={**os.environ, "DAGSTER_HOME": str(self.home)},
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self._groups.append(self._process.pid)
+
+    def kill(self) -> None:
+        """SIGKILL, to the daemon alone: its code server notices and ends."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+
+    def end(self) -> None:
+        """Whatever it started, too; runs are in process groups of their code server."""
+        for group in self._groups:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(group, signal.SIGKILL)
+        for pid in self._left_behind():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        if self._process is not None:
+            self._process.wait()
+        self.instance.dispose()
+
+    def log(self) -> str:
+        return (self.home / "daemon.log").read_text(errors="replace")[-4_000:]
+
+    def process_of_the_run(self) -> int:
+        """Waits for the first run, and gives the process that executes it, as Dagster's own event says."""
+        found: list[str] = []
+
+        def looked() -> list[str]:
+            for run in self.instance.get_runs(limit=1):
+                said = " ".join(entry.user_message for entry in self.instance.all_logs(run.run_id))
+                found[:] = re.findall(r"Executing steps in process \(pid: (\d+)\)", said)
+            return found
+
+        wait_until(looked, every=0.01)
+        return int(found[0])
+
+    def _left_behind(self) -> Iterator[int]:
+        home = f"DAGSTER_HOME={self.home}".encode()
+        for folder in Path("/proc").iterdir():
+            if folder.name.isdecimal() and int(folder.name) != os.getpid():
+                with suppress(OSError):
+                    if home in (folder / "environ").read_bytes().split(b"\0"):
+                        yield int(folder.name)
+
+
+@contextmanager
+def running(home: Path) -> Iterator[Daemon]:
+    daemon = Daemon(home)
+    try:
+        daemon.start()
+        yield daemon
+    finally:
+        daemon.end()
+
+
+def wait_until(true: Callable[[], object], seconds: float = 120.0, *, every: float = 0.25) -> None:
+    """Wait for the daemon's work; the machine may be slow."""
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "the daemon did not do it in time"
+        time.sleep(every)

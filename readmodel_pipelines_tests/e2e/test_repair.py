@@ -1,0 +1,279 @@
+"""The Dagster side of repairs in this process: the job, the sensors, the asset and its check."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+from uuid import uuid4
+
+import dagster as dg
+import pytest
+from bson import encode
+from dagster import DagsterRunStatus
+
+from readmodel_pipelines.definitions import defs
+from readmodel_pipelines.mongo.leases import COLLECTION
+from readmodel_pipelines.mongo.repair_queue import RepairQueue
+from readmodel_pipelines.orchestration import sensors
+from readmodel_pipelines.orchestration.repair_queue import ASSET
+from readmodel_pipelines.orchestration.resources import MongoResource
+from readmodel_pipelines.projector import ReadModelProjector
+from readmodel_pipelines.repair.claim import Holder, claim
+from readmodel_pipelines.settings import Settings
+from readmodel_pipelines_tests.e2e.runs import CHATS, TASKS, Mongo, log_of, observed, run
+
+JOB = "repair_read_models"
+
+
+@pytest.fixture
+def queue(sample: Mongo, settings: Settings) -> RepairQueue:
+    """The queue beside read models that are right."""
+    assert ReadModelProjector(sample, settings).rebuild_all().ok
+    return RepairQueue(sample, settings)
+
+
+@pytest.fixture
+def broken(sample: Mongo, queue: RepairQueue) -> list[str]:
+    """Chats whose documents are wrong, each with a task."""
+    ids = [document["chat_id"] for document in sample[CHATS].find().sort("chat_id").limit(5)]
+    for chat_id in ids:
+        sample[CHATS].update_one({"chat_id": chat_id}, {"$set": {"title": "wrong"}})
+        assert queue.add(chat_id, "chat", "failed to operate on chats_read_model")
+    return ids
+
+
+@pytest.fixture
+def tick(instance: dg.DagsterInstance) -> Callable[..., Any]:
+    def evaluate(cursor: str | None = None) -> Any:
+        context = dg.build_sensor_context(instance=instance, cursor=cursor, resources={"mongo": MongoResource()})
+        with context:
+            return sensors.repair_queue_sensor(context)
+
+    return evaluate
+
+
+def healthy(database: Mongo, settings: Settings) -> bool:
+    return ReadModelProjector(database, settings).verify_all().ok
+
+
+def contents(database: Mongo) -> dict[str, list[bytes]]:
+    return {name: [encode(item) for item in database[name].find()] for name in sorted(database.list_collection_names())}
+
+
+def test_the_job_repairs_what_is_due_and_records_it_on_the_assets(
+    sample: Mongo, settings: Settings, queue: RepairQueue, broken: list[str], instance: dg.DagsterInstance
+) -> None:
+    result = run(instance, JOB)
+
+    assert result.success
+    assert healthy(sample, settings)
+    seen = observed(instance, result)
+    assert (seen[ASSET]["repaired"], seen[ASSET]["pending"], seen[ASSET]["dead_letters"]) == (5, 0, 0)
+    assert seen[CHATS]["replaced"] == 5
+    assert TASKS not in seen, "nothing was written there"
+    tasks = list(queue.tasks())
+    assert {task["claimed_by"] for task in tasks} == {result.run_id}
+    assert {task["status"] for task in tasks} == {"completed"}
+    assert "5 tasks of 5 aggregates taken: 5 completed" in log_of(instance, result)
+
+
+def test_tasks_that_are_named_are_repaired_although_they_are_not_due(
+    sample: Mongo, settings: Settings, queue: RepairQueue, broken: list[str], instance: dg.DagsterInstance
+) -> None:
+    tasks = list(queue.tasks())
+    sample.repair_queue.update_many({}, [{"$set": {"next_attempt_at": {"$add": ["$$NOW", 3_600_000]}}}])
+    assert observed(instance, run(instance, JOB))[ASSET]["repaired"] == 0
+
+    result = run(instance, JOB, task_ids=[str(tasks[0]["_id"]), str(tasks[1]["_id"])])
+    assert observed(instance, result)[ASSET]["repaired"] == 2
+    assert queue.stats().pending == 3
+    again = run(instance, JOB, task_ids=[str(tasks[0]["_id"])])
+    assert again.success
+    assert "Not every task named is open" in log_of(instance, again)
+
+
+def test_poison_is_parked_the_others_are_repaired_and_the_run_is_a_success(
+    sample: Mongo, settings: Settings, queue: RepairQueue, broken: list[str], instance: dg.DagsterInstance
+) -> None:
+    nobody = str(uuid4())
+    queue.add(nobody, "chat")
+    sample.repair_queue.insert_one({"aggregate_type": 7, "task_type": "readmodel_sync", "status": "pending"})
+    result = run(instance, JOB)
+
+    assert result.success
+    assert healthy(sample, settings)
+    rows = observed(instance, result)[ASSET]["parked_now"].records
+    assert {row.data["reason"] for row in rows} == {"aggregate_not_found", "unknown_aggregate_type"}
+    assert "2 tasks were parked" in log_of(instance, result)
+
+
+def test_the_sensor_requests_one_run_without_a_key_for_all_that_is_due(broken: list[str], tick: Any) -> None:
+    result = tick()
+
+    (request,) = result.run_requests
+    assert request.run_key is None
+    assert result.skip_reason is None
+
+
+def test_the_sensor_only_reads(sample: Mongo, broken: list[str], tick: Any) -> None:
+    before = contents(sample)
+    first, second = tick(), tick()
+
+    assert len(first.run_requests) == len(second.run_requests) == 1
+    assert contents(sample) == before
+
+
+@pytest.mark.parametrize("status", ["QUEUED", "STARTING", "STARTED", "CANCELING", "NOT_STARTED"])
+def test_no_run_is_requested_while_one_is_queued_or_going(
+    broken: list[str], tick: Any, instance: dg.DagsterInstance, status: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A run that is queued needs an origin that only a daemon's has.
+    made = "STARTED" if status == "QUEUED" else status
+    going = instance.create_run_for_job(defs.resolve_job_def(JOB), status=DagsterRunStatus[made])
+    result = tick()
+    assert not result.run_requests
+    assert result.skip_reason.skip_message.startswith(f"5 tasks are due, and run {going.run_id} is at work: 5 pending")
+    assert DagsterRunStatus[status] in sensors._GOING
+
+    if status == "NOT_STARTED":
+        # Its launcher died before it was launched; nothing will ever start it.
+        monkeypatch.setattr(sensors, "_UNLAUNCHED_SECONDS", 0.0)
+        assert len(tick().run_requests) == 1
+
+
+@pytest.mark.parametrize("status", ["SUCCESS", "FAILURE", "CANCELED"])
+def test_runs_that_ended_and_those_of_other_jobs_hinder_nothing(
+    broken: list[str], tick: Any, instance: dg.DagsterInstance, status: str
+) -> None:
+    instance.create_run_for_job(defs.resolve_job_def(JOB), status=DagsterRunStatus[status])
+    other = {"ops": {"rebuild_one_aggregate": {"config": {"aggregate_type": "chat", "aggregate_id": broken[0]}}}}
+    job = defs.resolve_job_def("rebuild_aggregate")
+    instance.create_run_for_job(job, run_config=other, status=DagsterRunStatus.STARTED)
+    assert len(tick().run_requests) == 1
+
+
+def test_the_sensor_says_the_depth_when_nothing_is_due(
+    sample: Mongo, queue: RepairQueue, broken: list[str], tick: Any
+) -> None:
+    sample.repair_queue.update_many({}, [{"$set": {"next_attempt_at": {"$add": ["$$NOW", 3_600_000]}}}])
+    message = tick().skip_reason.skip_message
+    assert message == "Nothing is due: 5 pending, 0 in work, 0 completed, 0 dead letters."
+
+
+def test_the_sensor_records_the_queue_when_it_changed_and_not_with_every_tick(
+    sample: Mongo, settings: Settings, queue: RepairQueue, broken: list[str], tick: Any, instance: dg.DagsterInstance
+) -> None:
+    first = tick()
+    observation, check = first.asset_events
+    assert isinstance(observation, dg.AssetObservation)
+    assert observation.metadata["pending"].value == observation.metadata["due"].value == 5
+    assert isinstance(check, dg.AssetCheckEvaluation)
+    assert check.passed
+
+    same = tick(first.cursor)
+    assert same.asset_events == []
+
+    run(instance, JOB)
+    changed = tick(same.cursor)
+    (observation,) = changed.asset_events
+    assert observation.metadata["completed"].value == 5
+
+    queue.add(str(uuid4()), "chat")
+    run(instance, JOB)
+    observation, check = tick(changed.cursor).asset_events
+    assert (check.passed, check.severity) == (False, dg.AssetCheckSeverity.ERROR)
+
+
+def test_an_unchanged_queue_is_recorded_now_and_then_for_the_plots(broken: list[str], tick: Any) -> None:
+    first = tick()
+    long_ago = json.dumps({**json.loads(first.cursor), "recorded_at": 0.0})
+    assert [type(event).__name__ for event in tick(long_ago).asset_events] == ["AssetObservation"]
+
+
+def test_without_a_server_the_tick_fails_in_words_and_the_next_one_works(
+    broken: list[str], tick: Any, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert settings.mongodb_uri is not None
+    with monkeypatch.context() as patch:
+        patch.setenv("READMODEL_MONGODB_URI", "mongodb://user:geheim@127.0.0.1:1/?serverSelectionTimeoutMS=200")
+        with pytest.raises(dg.Failure) as failed:
+            tick()
+        assert "does not answer" in str(failed.value.description)
+        assert "geheim" not in str(failed.value.description)
+        patch.setenv("READMODEL_REPAIR_ATTEMPTS", "none")
+        with pytest.raises(dg.Failure) as failed:
+            tick()
+        assert "READMODEL_REPAIR_ATTEMPTS" in str(failed.value.description)
+    assert len(tick().run_requests) == 1
+
+
+def check(instance: dg.DagsterInstance) -> Any:
+    result = defs.resolve_implicit_global_asset_job_def().get_subset(
+        asset_check_selection={dg.AssetCheckKey(dg.AssetKey(ASSET), "drains")}, asset_selection=set()
+    )
+    (evaluation,) = result.execute_in_process(instance=instance).get_asset_check_evaluations()
+    return evaluation
+
+
+def test_the_check_passes_while_the_queue_drains_and_warns_when_it_is_long(
+    broken: list[str], instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert check(instance).passed
+    assert check(instance).metadata["pending"].value == 5
+
+    monkeypatch.setenv("READMODEL_REPAIR_QUEUE_WARNING", "4")
+    warned = check(instance)
+    assert (warned.passed, warned.severity) == (False, dg.AssetCheckSeverity.WARN)
+    assert "5 repairs are open" in str(warned.description)
+
+
+def test_the_check_is_an_error_with_dead_letters_and_lists_them_with_their_reasons(
+    sample: Mongo, queue: RepairQueue, broken: list[str], instance: dg.DagsterInstance
+) -> None:
+    nobody = str(uuid4())
+    queue.add(nobody, "chat")
+    sample.repair_queue.insert_one({"_id": "by hand", "aggregate_id": 7, "task_type": "mail", "status": "pending"})
+    run(instance, JOB)
+    failed = check(instance)
+
+    assert (failed.passed, failed.severity) == (False, dg.AssetCheckSeverity.ERROR)
+    assert "1 aggregate_not_found, 1 unknown_task_type" in str(failed.description)
+    assert "requeue" in str(failed.description)
+    rows = {row.data["reason"]: row.data for row in failed.metadata["table_of_dead_letters"].value.records}
+    assert rows["aggregate_not_found"]["aggregate_id"] == nobody
+    assert rows["aggregate_not_found"]["attempts"] == 1
+    assert rows["unknown_task_type"]["task"] == "by hand"
+
+
+@pytest.mark.parametrize("name", ["free_leases_of_failed_repairs", "free_leases_of_canceled_repairs"])
+def test_a_dead_run_s_leases_and_tasks_are_free_at_once_and_nobody_else_s(
+    sample: Mongo, settings: Settings, queue: RepairQueue, broken: list[str], instance: dg.DagsterInstance, name: str
+) -> None:
+    ended = instance.create_run_for_job(defs.resolve_job_def(JOB), status=DagsterRunStatus.FAILURE)
+    # As a process leaves them that is killed: the blocks never end.
+    dead = claim(sample, queue, "chat", broken[:2], Holder(ended.run_id, f"Dagster run {ended.run_id}", 300))
+    alive = claim(sample, queue, "chat", broken[2:], Holder("another", "Dagster run another", 300))
+    dead.__enter__()
+    alive.__enter__()
+    assert queue.stats().due == 0
+
+    sensor: Any = getattr(sensors, name)
+    event = dg.DagsterEvent("PIPELINE_FAILURE", JOB)
+    context = dg.build_run_status_sensor_context(
+        sensor_name=name,
+        dagster_instance=instance,
+        dagster_run=ended,
+        dagster_event=event,
+        resources={"mongo": MongoResource()},
+    )
+    sensor(context.for_run_failure() if "failed" in name else context)
+    assert queue.stats().due == 2
+    held = [item["_id"].rpartition(":")[2] for item in sample[COLLECTION].find({"owner": "Dagster run another"})]
+    assert sorted(held) == broken[2:]
+
+    assert run(instance, JOB).success
+    assert queue.stats().completed == 2
+    assert not healthy(sample, settings), "those of the run that lives are its own"
+    dead.__exit__(None, None, None)
+    alive.__exit__(None, None, None)

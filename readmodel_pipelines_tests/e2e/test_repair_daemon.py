@@ -1,0 +1,124 @@
+"""The repair loop in the real daemon: its sensor sees what is due, its runs repair it, and what dies loses nothing."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dagster import DagsterRunStatus, RunsFilter
+
+from readmodel_pipelines.demo.sample_data import chat_events
+from readmodel_pipelines.mongo.leases import COLLECTION
+from readmodel_pipelines.mongo.repair_queue import RepairQueue
+from readmodel_pipelines.projector import ReadModelProjector
+from readmodel_pipelines.settings import Settings
+from readmodel_pipelines_tests.conftest import read_documents
+from readmodel_pipelines_tests.e2e.daemon import Daemon, running, wait_until
+from readmodel_pipelines_tests.e2e.runs import BOTH, CHATS, Mongo, recorded, stored, with_events
+
+JOB = "repair_read_models"
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[Daemon]:
+    with running(tmp_path) as daemon:
+        yield daemon
+
+
+def repairs(daemon: Daemon, *statuses: DagsterRunStatus) -> list[Any]:
+    return list(daemon.instance.get_runs(RunsFilter(job_name=JOB, statuses=list(statuses) or None)))
+
+
+def all_done(database: Mongo, tasks: int) -> bool:
+    return bool(database.repair_queue.count_documents({"status": "completed"}) == tasks)
+
+
+def healthy(database: Mongo, settings: Settings) -> bool:
+    return ReadModelProjector(database, settings).verify_all().ok
+
+
+def broken(database: Mongo, settings: Settings, chats: int) -> int:
+    """Chats whose documents are wrong, each with a task; gives their number."""
+    with_events(database, settings, list(chat_events(chats, seed=3, mean_events=6)))
+    assert ReadModelProjector(database, settings).rebuild_all().ok
+    database[CHATS].update_many({}, {"$set": {"title": "wrong"}})
+    for document in database[CHATS].find():
+        RepairQueue(database, settings).add(document["chat_id"], "chat", "failed to operate on chats_read_model")
+    return chats
+
+
+def test_the_application_s_own_tasks_are_repaired_through_the_daemon_and_its_sensor(
+    database: Mongo, settings: Settings, corpus: Path, tmp_path: Path
+) -> None:
+    folder = corpus / "small"
+    with_events(database, settings, read_documents(folder / "events.jsonl.gz"))
+    for _, read_model in BOTH:
+        database[read_model].insert_many(read_documents(folder / f"{read_model}.jsonl.gz"))
+    tasks = read_documents(folder / "repair_queue.jsonl.gz")
+    ids = [task["aggregate_id"] for task in tasks]
+    database[CHATS].update_many({"chat_id": {"$in": ids[::2]}}, {"$set": {"participants": [], "title": 7}})
+    database[CHATS].delete_many({"chat_id": {"$in": ids[1::2]}})
+    database.tasks_read_model.update_many({"task_id": {"$in": ids}}, {"$set": {"version": 0, "status": "Backlog"}})
+    assert not healthy(database, settings)
+    database.repair_queue.insert_many(tasks)
+
+    with running(tmp_path) as daemon:
+        wait_until(lambda: all_done(database, len(tasks)))
+        assert len(repairs(daemon)) == 1, "one run for all of them"
+        wait_until(lambda: repairs(daemon, DagsterRunStatus.SUCCESS))
+
+    for _, read_model in BOTH:
+        assert stored(database, read_model) == recorded(folder, read_model)
+    for before, after in zip(tasks, database.repair_queue.find().sort("_id"), strict=True):
+        assert after["completed_at"] >= after["last_retry_at"] > before["created_at"]
+        assert {name: after[name] for name in before if name != "status"} == {
+            name: value for name, value in before.items() if name != "status"
+        }
+    assert list(database[COLLECTION].find({"_id": {"$regex": "^repair:"}})) == []
+
+
+@pytest.mark.parametrize("moment", ["before it wrote", "after it wrote"])
+def test_a_run_that_is_killed_is_followed_by_one_that_ends_its_work(
+    database: Mongo, settings: Settings, daemon: Daemon, moment: str
+) -> None:
+    tasks = broken(database, settings, 1_500)
+    pid = daemon.process_of_the_run()
+    if moment == "before it wrote":
+        wait_until(lambda: database[COLLECTION].find_one({"_id": {"$regex": "^repair:"}}), every=0.001)
+    else:
+        wait_until(lambda: database[CHATS].find_one({"title": {"$ne": "wrong"}}), every=0.001)
+    os.kill(pid, signal.SIGKILL)
+    killed_at = time.monotonic()
+    assert not all_done(database, tasks)
+
+    # Its lease lasts five minutes; the sensor of failed runs does not wait for that.
+    wait_until(lambda: all_done(database, tasks))
+    assert time.monotonic() - killed_at < settings.repair_lease_seconds / 2
+    assert healthy(database, settings)
+    assert {item.status for item in repairs(daemon)} >= {DagsterRunStatus.FAILURE}
+    assert database.repair_queue.count_documents({"attempts.reason": "lease_lost"}) < tasks
+    assert database.repair_queue.count_documents({"retry_count": {"$ne": 0}}) == 0, "no attempt was spent"
+
+
+def test_a_daemon_that_is_killed_again_and_again_loses_nothing_and_repairs_nothing_twice(
+    database: Mongo, settings: Settings, daemon: Daemon
+) -> None:
+    tasks = broken(database, settings, 40)
+    seed = random.randrange(2**32)
+    moments = random.Random(seed)
+    for _ in range(3):
+        # Its first tick comes some two seconds after its start: these fall before, into and behind it.
+        time.sleep(moments.uniform(1.0, 6.0))
+        daemon.kill()
+        daemon.start()
+    wait_until(lambda: all_done(database, tasks))
+
+    assert healthy(database, settings), f"seed {seed}"
+    assert database.repair_queue.count_documents({"attempts": {"$exists": True}}) == 0, "no lease was lost"
+    wait_until(lambda: not database[COLLECTION].find_one({"_id": {"$regex": "^repair:"}}))
