@@ -65,6 +65,8 @@ def _say(verb: str | None, as_json: bool, code: str, message: str, hint: str) ->
 def _interrupted(verb: str | None) -> str:
     if verb == "rebuild":
         return "Interrupted: what was written so far is right and stays; run it again to go on."
+    if verb == "repair":
+        return "Interrupted: tasks that were done are completed, the others are in the queue again."
     return "Interrupted: nothing was written." if verb else "Interrupted."
 
 

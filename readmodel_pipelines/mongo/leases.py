@@ -117,6 +117,8 @@ class Leases:
         }
         take = [{"$set": {name: {"$cond": [free, value, f"${name}"]} for name, value in ours.items()}}]
         asked = time.monotonic()
+        # Ours perhaps, should we be interrupted before we know.
+        self.names = list(names)
         try:
             self._collection.bulk_write([UpdateOne({"_id": name}, take, upsert=True) for name in names], ordered=False)
         except BulkWriteError as error:

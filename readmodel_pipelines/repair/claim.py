@@ -71,7 +71,7 @@ def claim(
     task_ids: Sequence[Any] = (),
 ) -> Iterator[Claim]:
     """Lease those aggregates that are free, then take their due tasks. In this order, and given up in the other."""
-    held: list[str] = []
+    held = list(ids)
     leases = Leases(
         database,
         holder.seconds,
@@ -79,24 +79,27 @@ def claim(
         holder.owner,
         also_renew=lambda: queue.renew(held, leases.nonce, holder.seconds),
     )
-    leases.acquire([lease_of(stream, aggregate_id) for aggregate_id in ids])
-    held += [name.rpartition(":")[2] for name in leases.names]
     try:
+        leases.acquire([lease_of(stream, aggregate_id) for aggregate_id in ids])
+        held[:] = [name.rpartition(":")[2] for name in leases.names]
         with leases.kept():
             taken = queue.take(stream, held, leases.nonce, holder.name, holder.seconds, task_ids) if held else 0
             yield Claim(queue, leases, held, taken)
+        _give_up(queue, leases, held)
     except BaseException as error:
+        # An interruption may come at any line, while leasing or giving up too: the nonce tells what is ours.
         with suppress(PyMongoError):
             if _is_nobodys_fault(error):
-                queue.give_back(held, leases.nonce)
-                leases.delete()
+                _give_up(queue, leases, held)
             else:
                 queue.free(holder.name)
                 leases.abandon()
         raise
-    else:
-        queue.give_back(held, leases.nonce)
-        leases.delete()
+
+
+def _give_up(queue: RepairQueue, leases: Leases, ids: Sequence[str]) -> None:
+    queue.give_back(ids, leases.nonce)
+    leases.delete()
 
 
 def lease_of(stream: str, aggregate_id: str) -> str:

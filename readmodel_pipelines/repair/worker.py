@@ -83,6 +83,20 @@ class RepairSummary:
         """Whether everything that was taken is repaired."""
         return not (self.retried or self.parked or self.lost)
 
+    def add(self, other: RepairSummary) -> None:
+        """What another round of work did comes on top."""
+        for name in ("batches", "aggregates", "claimed", "completed", "retried", "parked", "lost", "seconds"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        for read_model, counts in other.read_models.items():
+            self.count(read_model, counts)
+        self.dead_letters += other.dead_letters[: _DEAD_LETTERS_KEPT - len(self.dead_letters)]
+
+    def count(self, read_model: str, counts: Counts) -> None:
+        """Add what was found and written in a read model."""
+        total = self.read_models[read_model]
+        for name, number in counts.as_dict().items():
+            setattr(total, name, getattr(total, name) + number)
+
     def as_json(self) -> dict[str, Any]:
         """The `--json` document, of plain JSON types."""
         names = ("batches", "aggregates", "claimed", "completed", "retried", "parked", "lost")
@@ -262,9 +276,7 @@ class RepairWorker:
 
     def _count(self, summary: RepairSummary, found: Summary) -> None:
         for name, counts in found.read_models.items():
-            total = summary.read_models[name]
-            for count, number in counts.as_dict().items():
-                setattr(total, count, getattr(total, count) + number)
+            summary.count(name, counts)
 
     def _remember(self, summary: RepairSummary, kind: Any, aggregate_id: Any, reason: str, detail: str) -> None:
         if len(summary.dead_letters) < _DEAD_LETTERS_KEPT:
