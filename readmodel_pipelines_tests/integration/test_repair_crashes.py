@@ -1,0 +1,101 @@
+"""Repair workers beside one another, and workers that die: nothing is lost, nothing is done by two at once."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections import defaultdict
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from readmodel_pipelines.cli import main as command_line
+from readmodel_pipelines.demo.sample_data import chat_events
+from readmodel_pipelines.mongo.leases import COLLECTION
+from readmodel_pipelines.mongo.repair_queue import RepairQueue
+from readmodel_pipelines_tests.integration import nursery
+from readmodel_pipelines_tests.integration.test_repair_queue import put, stored, task
+
+
+def broken(scene: Any, aggregates: int, tasks: int) -> list[str]:
+    """Chats whose documents are wrong in both read models, and so many tasks for them."""
+    scene.ensure_indexes()
+    scene.add(chat_events(aggregates, seed=9, mean_events=8))
+    assert scene.rebuild().ok
+    scene.chats.update_many({}, {"$set": {"title": "wrong"}})
+    scene.tasks.update_many({}, {"$set": {"version": 0}})
+    ids = sorted(document["chat_id"] for document in scene.chats.find())
+    put(scene, *(task(ids[number % aggregates]) for number in range(tasks)))
+    return ids
+
+
+def in_a_nursery(scene: Any, **options: Any) -> dict[str, int]:
+    arguments = [text for name, value in options.items() for text in (f"--{name}", str(value))]
+    uri = scene.settings.mongodb_uri.get_secret_value()
+    command = [sys.executable, "-m", nursery.__name__, uri, scene.settings.database, *arguments]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    assert ended.returncode == 0, ended.stderr
+    told: dict[str, int] = json.loads(ended.stdout)
+    return told
+
+
+def test_eight_processes_repair_five_hundred_tasks_each_by_exactly_one(
+    scene: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken(scene, 300, 500)
+    monkeypatch.setenv("READMODEL_MONGODB_URI", scene.settings.mongodb_uri.get_secret_value())
+    monkeypatch.setenv("READMODEL_DATABASE", scene.settings.database)
+    work = [sys.executable, "-m", command_line.__name__, "repair-queue", "work", "--once", "--batch-size", "15"]
+    with scene.database.repair_queue.watch(full_document="updateLookup") as changes, ExitStack() as ends:
+        workers = [
+            ends.enter_context(subprocess.Popen([*work, "--json"], stdout=subprocess.PIPE, text=True)) for _ in range(8)
+        ]
+        try:
+            done = [json.loads(process.communicate(timeout=120)[0])["completed"] for process in workers]
+        finally:
+            for process in workers:
+                process.kill()
+        history = defaultdict(list)
+        while (change := changes.try_next()) is not None:
+            history[change["documentKey"]["_id"]].append(change["updateDescription"]["updatedFields"].get("status"))
+
+    assert sum(done) == 500
+    assert sum(number > 0 for number in done) >= 2, "they worked beside one another"
+    assert len(history) == 500
+    assert {tuple(item) for item in history.values()} == {("processing", "completed")}, "once each, by one"
+    assert scene.verify().ok
+    assert scene.database[COLLECTION].count_documents({"_id": {"$regex": "^repair:"}}) == 0
+
+
+def test_workers_killed_at_fifty_random_moments_lose_nothing_and_leave_nothing_wrong(scene: Any) -> None:
+    broken(scene, 200, 200)
+    told = in_a_nursery(scene, kills=50, seed=20_261_124)
+
+    assert told["held_leases"] >= 10, "most were killed in the middle of their work"
+    tasks = stored(scene)
+    assert {item["status"] for item in tasks} == {"completed"}
+    assert len(tasks) == 200
+    assert {item["retry_count"] for item in tasks} == {0}, "no attempt was spent on a dead worker"
+    assert scene.verify().ok
+    assert scene.database[COLLECTION].count_documents({"_id": {"$regex": "^repair:"}}) == 0
+
+
+def test_a_task_that_kills_its_worker_every_time_is_parked_alone(scene: Any) -> None:
+    ids = broken(scene, 60, 60)
+    told = in_a_nursery(scene, deadly=ids[7], lease=300)
+
+    assert told["killed"] == 20
+    (parked,) = stored(scene, status="failed")
+    assert (parked["aggregate_id"], parked["reason"]) == (ids[7], "crashes_worker")
+    others = stored(scene, status="completed")
+    assert len(others) == 59
+    assert max(len(item.get("attempts", ())) for item in others) <= 3, "no more workers died with them than it takes"
+    assert [finding.aggregate_id for finding in scene.verify("chat").findings] == [ids[7]]
+
+    queue = RepairQueue(scene.database, scene.settings)
+    assert queue.requeue(reason="crashes_worker") == 1
+    in_a_nursery(scene, kills=0)
+    assert queue.stats().completed == 60
+    assert scene.verify().ok
