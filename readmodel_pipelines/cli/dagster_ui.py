@@ -23,6 +23,7 @@ USUAL_PORT = 3000
 _START_SECONDS = 180.0
 _END_SECONDS = 20.0
 _PAUSE = 0.25
+_LINES_SHOWN = 30
 # Dagster warns of its own command, whose successor needs a package more.
 _DAGSTER_DEV = (sys.executable, "-W", "ignore:Function `dev_command`", "-m", "dagster", "dev")
 
@@ -49,19 +50,19 @@ def serve(settings: Settings, port: int, say: Callable[[str], None]) -> None:
     Raises:
         ReadModelError: it did not start, or ended by itself.
     """
-    with tempfile.TemporaryDirectory(prefix="readmodel-ui-") as folder:
-        _serve(settings, port, say, _workspace(Path(folder)))
-
-
-def _serve(settings: Settings, port: int, say: Callable[[str], None], workspace: str) -> None:
-    with _ending_signals():
-        child = subprocess.Popen(
-            [*_DAGSTER_DEV, "-w", workspace, "-h", HOST, "-p", str(port), "--log-level", "warning"],
-            cwd=_checkout(),
-            env={**os.environ, "READMODEL_DATABASE": settings.database},
-            # Its own group, so that Ctrl-C reaches it once, through us, and nothing of it outlives us.
-            start_new_session=True,
-        )
+    with tempfile.TemporaryDirectory(prefix="readmodel-ui-") as folder, _ending_signals():
+        # Every step of every run would be told here; the UI shows them better.
+        log = Path(folder) / "dagster.log"
+        with log.open("wb") as out:
+            child = subprocess.Popen(
+                [*_DAGSTER_DEV, "-w", _workspace(Path(folder)), "-h", HOST, "-p", str(port), "--log-level", "warning"],
+                cwd=_checkout(),
+                env={**os.environ, "READMODEL_DATABASE": settings.database},
+                stdout=out,
+                stderr=out,
+                # Its own group, so that Ctrl-C reaches it once, through us, and nothing of it outlives us.
+                start_new_session=True,
+            )
         try:
             if _wait_until_it_answers(child, port):
                 say(f"Dagster's UI: http://{HOST}:{port} (Ctrl-C ends it)")
@@ -71,8 +72,10 @@ def _serve(settings: Settings, port: int, say: Callable[[str], None], workspace:
             return
         finally:
             _end(child)
+        said = log.read_text(encoding="utf-8", errors="replace").splitlines()[-_LINES_SHOWN:]
     raise ReadModelError(
-        f"Dagster's UI ended by itself (code {child.returncode}).", hint="What it wrote above says why."
+        f"Dagster's UI ended by itself (code {child.returncode}).",
+        hint="\n".join(["The last lines that it wrote:", *said]),
     )
 
 

@@ -92,7 +92,7 @@ def work_on(*, every: float, batch_size: int | None, as_json: bool) -> None:
                             down = False
                         total.add(summary)
                         if summary.claimed:
-                            note(_in_words(summary))
+                            note(summary.in_words())
                         time.sleep(every)
             except MongoUnavailable as error:
                 if not looked:
@@ -223,7 +223,7 @@ def _summary_lines(summary: RepairSummary) -> Iterator[str]:
     if not summary.claimed:
         yield "Nothing was due."
         return
-    yield f"Repair: {_in_words(summary)}"
+    yield f"Repair: {summary.in_words()}"
     for name, counts in summary.read_models.items():
         writes = ", ".join(f"{getattr(counts, write):,} {write}" for write in ("inserted", "replaced", "deleted"))
         yield f"  {name}: {counts.checked:,} compared, {counts.same:,} same; {writes}"
@@ -236,17 +236,6 @@ def _summary_lines(summary: RepairSummary) -> Iterator[str]:
         yield "Mend the causes, then `readmodel repair-queue requeue` brings dead letters back."
     elif summary.ok:
         yield "All is well: every task that was due is repaired."
-
-
-def _in_words(summary: RepairSummary) -> str:
-    ends = {
-        "completed": summary.completed,
-        "to be tried again": summary.retried,
-        "parked": summary.parked,
-        "lost with our lease": summary.lost,
-    }
-    told = ", ".join(f"{number:,} {end}" for end, number in ends.items() if number)
-    return f"{_tasks(summary.claimed)} taken in {summary.seconds:,.2f} s: {told}."
 
 
 def _tasks(number: int) -> str:

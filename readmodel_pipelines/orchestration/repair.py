@@ -46,7 +46,7 @@ def repair_due_tasks(context: dg.OpExecutionContext, config: RepairConfig, mongo
         nonlocal said
         if time.monotonic() - said >= mongo.progress_seconds:
             said = time.monotonic()
-            context.log.info(_in_words(summary))
+            context.log.info(summary.in_words())
 
     with mongo.opened() as (settings, database):
         context.log.info(f"Repairing in database {settings.database} of MongoDB at {settings.shown_uri()}.")
@@ -62,7 +62,7 @@ def repair_due_tasks(context: dg.OpExecutionContext, config: RepairConfig, mongo
         named = [task_id for text in config.task_ids for task_id in ids_of(text)]
         summary = worker.work(limit=config.limit, task_ids=named or None)
         stats = RepairQueue(database, settings).stats()
-    context.log.info(_in_words(summary))
+    context.log.info(summary.in_words())
     if config.task_ids and summary.claimed < len(config.task_ids):
         context.log.warning("Not every task named is open: it is completed, a dead letter, in work or not there.")
     metadata = {**numbers_of(stats), **_numbers(summary)}
@@ -118,14 +118,3 @@ def _numbers(summary: RepairSummary) -> dict[str, Any]:
         "repaired_per_second": round(summary.completed / max(summary.seconds, 1e-9), 1),
         **writes,
     }
-
-
-def _in_words(summary: RepairSummary) -> str:
-    ends = {
-        "completed": summary.completed,
-        "to be tried again": summary.retried,
-        "parked": summary.parked,
-        "lost with our lease": summary.lost,
-    }
-    told = ", ".join(f"{number:,} {end}" for end, number in ends.items() if number) or "nothing was due"
-    return f"{summary.claimed:,} tasks of {summary.aggregates:,} aggregates taken: {told}."

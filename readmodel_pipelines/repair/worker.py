@@ -83,6 +83,18 @@ class RepairSummary:
         """Whether everything that was taken is repaired."""
         return not (self.retried or self.parked or self.lost)
 
+    def in_words(self) -> str:
+        """What was taken and how it ended, as a sentence."""
+        ends = {
+            "completed": self.completed,
+            "to be tried again": self.retried,
+            "parked": self.parked,
+            "lost with our lease": self.lost,
+        }
+        told = ", ".join(f"{number:,} {end}" for end, number in ends.items() if number) or "nothing was due"
+        tasks = f"{self.claimed:,} {'task' if self.claimed == 1 else 'tasks'}"
+        return f"{tasks} taken in {self.seconds:,.2f} s: {told}."
+
     def add(self, other: RepairSummary) -> None:
         """What another round of work did comes on top."""
         for name in ("batches", "aggregates", "claimed", "completed", "retried", "parked", "lost", "seconds"):
