@@ -126,7 +126,7 @@ class Leases:
             if any(item["code"] != _DUPLICATE_KEY for item in error.details["writeErrors"]):
                 raise
         leases = {lease["_id"]: lease for lease in self._collection.find({"_id": {"$in": list(names)}})}
-        self.names = [name for name, lease in leases.items() if lease["nonce"] == self.nonce]
+        self.names = [name for name, lease in leases.items() if lease.get("nonce") == self.nonce]
         self._ours_until = asked + self._seconds
         return leases
 

@@ -18,8 +18,12 @@ _SHOWN = 50
 class RepairConfig(dg.Config):
     """How much of the queue one run takes on."""
 
-    batch_size: int = Field(
-        default=500, ge=1, le=10_000, description="Aggregates that are leased and repaired together, from 1 to 10000."
+    batch_size: int | None = Field(
+        default=None,
+        ge=1,
+        le=10_000,
+        description="Aggregates that are leased and repaired together, from 1 to 10000. "
+        "Not given: READMODEL_REPAIR_BATCH_SIZE.",
     )
     limit: int = Field(
         default=10_000,
@@ -30,10 +34,11 @@ class RepairConfig(dg.Config):
         default=[],
         description="Repair these open tasks now, whether due or not, by their _id. Empty: whatever is due.",
     )
-    lease_seconds: float = Field(
-        default=300,
+    lease_seconds: float | None = Field(
+        default=None,
         gt=0,
-        description="Seconds until others may take over the aggregates of a run that died. Renewed while it works.",
+        description="Seconds until others may take over the aggregates of a run that died; renewed while it works. "
+        "Not given: READMODEL_REPAIR_LEASE_SECONDS.",
     )
 
 

@@ -84,7 +84,7 @@ def check_of(queue: RepairQueue, stats: QueueStats, settings: Settings) -> dg.As
             metadata,
             dg.AssetCheckSeverity.WARN,
         )
-    return _result(True, f"No dead letters. {in_words(stats)}.", metadata)
+    return _result(True, f"No dead letters; {stats.open:,} repairs are open.", metadata)
 
 
 @dg.asset_check(asset=ASSET, name=CHECK)

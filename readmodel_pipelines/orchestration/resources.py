@@ -9,6 +9,7 @@ from pydantic import Field
 from pymongo.database import Database
 
 from readmodel_pipelines.errors import ReadModelError
+from readmodel_pipelines.mongo import embedded
 from readmodel_pipelines.mongo.connection import open_database
 from readmodel_pipelines.mongo.indexes import collection_of
 from readmodel_pipelines.mongo.scan import Document
@@ -43,6 +44,14 @@ class MongoResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # at ru
     progress_seconds: float = Field(
         default=5.0, ge=0, description="A run's log tells how far it is at most once in so many seconds."
     )
+
+    def is_there(self) -> bool:
+        """Whether `opened` would meet a MongoDB without starting the embedded server: nobody asked for that."""
+        try:
+            settings = load_settings()
+            return settings.mongodb_uri is not None or embedded.status(settings).running
+        except ReadModelError as error:
+            raise dg.Failure(str(error), allow_retries=False) from None
 
     @contextmanager
     def opened(self) -> Iterator[tuple[Settings, Database[Document]]]:

@@ -21,7 +21,7 @@ from readmodel_pipelines.settings import Settings
 _UNCHANGED_SECONDS = 300.0
 # Created and never launched, because somebody died in between: not waited for.
 _UNLAUNCHED_SECONDS = 600.0
-_FREES = """Lets others take at once what a {ended} run of `repair_read_models` held, instead of waiting until its
+_FREES = """Lets others take at once what a {ended} run of repair_read_models held, instead of waiting until its
 leases run out. Changes only the leases and the open tasks of that run."""
 _ENDED = {dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED}
 _GOING = [status for status in dg.DagsterRunStatus if status not in _ENDED]
@@ -31,12 +31,17 @@ _GOING = [status for status in dg.DagsterRunStatus if status not in _ENDED]
     job=repair_read_models,
     minimum_interval_seconds=15,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="""Launches `repair_read_models` when tasks of `repair_queue` are due: one run for all of them, none
-while one is queued or going. Only reads the queue, and records its depth on the asset `repair_queue` when it changed.
-Leave it on: without it (or `readmodel repair-queue work`) failed updates stay wrong.""",
+    # Shown as plain text, without Markdown.
+    description="""Launches repair_read_models when tasks of repair_queue are due: one run for all of them, none while one
+is queued or going. Only reads the queue, and records its depth on the asset repair_queue when it changed. Leave it on:
+without it (or «readmodel repair-queue work») failed updates stay wrong.""",
 )
 def repair_queue_sensor(context: dg.SensorEvaluationContext, mongo: MongoResource) -> dg.SensorResult:
     """One run for all that is due, or a reason to skip; and what is new of the queue."""
+    if not mongo.is_there():
+        return dg.SensorResult(
+            skip_reason="The embedded server does not run, and READMODEL_MONGODB_URI is not set: there is no queue."
+        )
     with mongo.opened() as (settings, database):
         queue = RepairQueue(database, settings)
         stats = queue.stats()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -207,6 +208,15 @@ def test_without_a_server_the_tick_fails_in_words_and_the_next_one_works(
             tick()
         assert "READMODEL_REPAIR_ATTEMPTS" in str(failed.value.description)
     assert len(tick().run_requests) == 1
+
+
+def test_the_sensor_starts_no_embedded_server_that_nobody_asked_for(
+    tick: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("READMODEL_MONGODB_URI")
+    monkeypatch.setenv("READMODEL_DATA_DIR", str(tmp_path / "data"))
+    assert "does not run" in tick().skip_reason.skip_message
+    assert not (tmp_path / "data").exists()
 
 
 def check(instance: dg.DagsterInstance) -> Any:
