@@ -56,7 +56,7 @@ REPAIR_QUEUE = (
     Index((("aggregate_id", 1), ("status", 1))),
 )
 # What workers that died left behind, once no takeover is to be expected any more.
-LEASES = (Index((("expires_at", 1),), name="expiry", expire_seconds=7 * _DAY),)
+LEASES = (Index((("expires_at", 1),), name="expiry", expire_seconds=_DAY),)
 
 
 def of_repair_queue(settings: Settings) -> tuple[Index, ...]:

@@ -32,7 +32,7 @@ _GOING = [status for status in dg.DagsterRunStatus if status not in _ENDED]
     minimum_interval_seconds=15,
     default_status=dg.DefaultSensorStatus.RUNNING,
     # Shown as plain text, without Markdown.
-    description="""Launches repair_read_models when tasks of repair_queue are due: one run for all of them, none while one
+    description="""Launches repair_read_models when tasks of repair_queue are due: one run for all, none while one
 is queued or going. Only reads the queue, and records its depth on the asset repair_queue when it changed. Leave it on:
 without it (or «readmodel repair-queue work») failed updates stay wrong.""",
 )

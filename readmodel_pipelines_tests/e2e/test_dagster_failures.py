@@ -115,7 +115,10 @@ def test_too_many_deletions_are_refused_until_they_are_allowed(sample: Mongo, in
 
 @pytest.mark.parametrize(
     ("aggregate_id", "words"),
-    [("6f1c", "'6f1c' is no aggregate id"), (str(uuid4()), "neither an event nor a document")],
+    [
+        ("6f1c", "'6f1c' is no aggregate id"),
+        ("c1ff5917-b7aa-4647-93c3-49dc8f855d04", "neither an event nor a document"),
+    ],
     ids=["no UUID", "unknown"],
 )
 def test_a_wrong_id_is_told_in_a_sentence(

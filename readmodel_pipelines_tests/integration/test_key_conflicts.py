@@ -108,7 +108,7 @@ def test_a_chain_whose_end_is_an_orphan_is_freed_by_its_deletion(scene: Any, thr
         None,
         {"a": 1},
         {"$oid": "65f0"},
-        ObjectId(),
+        ObjectId("6b04ac7488e4dd37f7169d64"),
         7,
         ["x"],
         [],

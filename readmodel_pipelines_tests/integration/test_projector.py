@@ -30,7 +30,7 @@ def test_an_id_that_is_no_uuid_is_refused(scene: Any, chat_id: str, method: str,
     assert scene.dump() == before
 
 
-@pytest.mark.parametrize("wrong", [None, 7, ObjectId(), b"x", ["x"], {"$ne": None}], ids=repr)
+@pytest.mark.parametrize("wrong", [None, 7, ObjectId("6b04ac7488e4dd37f7169d64"), b"x", ["x"], {"$ne": None}], ids=repr)
 @pytest.mark.parametrize("method", ["rebuild_one", "verify_consistency"])
 def test_an_id_that_is_no_text_is_refused(scene: Any, chat_id: str, method: str, wrong: Any) -> None:
     with pytest.raises(UsageError):
@@ -111,7 +111,7 @@ def test_a_chat_event_is_no_event_of_legacy_tasks(legacy_scene: Any) -> None:
     assert legacy_scene.verify().ok
 
 
-@pytest.mark.parametrize("wrong", [None, ObjectId(), 7, "nobody"], ids=repr)
+@pytest.mark.parametrize("wrong", [None, ObjectId("6b04ac7488e4dd37f7169d64"), 7, "nobody"], ids=repr)
 def test_an_event_with_an_odd_id_is_refused(scene: Any, chat_id: str, wrong: Any) -> None:
     with pytest.raises(UsageError):
         scene.projector().process_event({"aggregate_id": wrong, "aggregate_type": "Chat"})

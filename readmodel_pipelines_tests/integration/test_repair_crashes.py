@@ -70,15 +70,19 @@ def test_eight_processes_repair_five_hundred_tasks_each_by_exactly_one(
 
 
 def test_workers_killed_at_fifty_random_moments_lose_nothing_and_leave_nothing_wrong(scene: Any) -> None:
-    broken(scene, 200, 200)
-    told = in_a_nursery(scene, kills=50, seed=20_261_124)
+    ids = broken(scene, 200, 200)
+    told = in_a_nursery(scene, kills=50, seed=20_261_124, batch=2, longest=0.1)
 
-    assert told["held_leases"] >= 10, "most were killed in the middle of their work"
+    assert told["held_leases"] >= 10, "they were killed in the middle of their work"
     tasks = stored(scene)
     assert {item["status"] for item in tasks} == {"completed"}
     assert len(tasks) == 200
     assert {item["retry_count"] for item in tasks} == {0}, "no attempt was spent on a dead worker"
     assert scene.verify().ok
+    # Who died between completing and giving back its leases left them to run out; they hinder nobody.
+    put(scene, *(task(chat_id) for chat_id in ids))
+    in_a_nursery(scene, kills=0)
+    assert len(stored(scene, status="completed")) == 400
     assert scene.database[COLLECTION].count_documents({"_id": {"$regex": "^repair:"}}) == 0
 
 

@@ -19,9 +19,16 @@ from readmodel_pipelines.errors import (
 )
 from readmodel_pipelines.repair import EventRepository, NewEvent, RepairQueue, RepairWorker, repair_on_failure
 
+SOME_ID = "c1ff5917-b7aa-4647-93c3-49dc8f855d04"
 CREATED = NewEvent(
     "chat.created",
-    {"workspace_id": "w", "type": "task", "is_public": True, "created_by": "u", "created_at": datetime.now(UTC)},
+    {
+        "workspace_id": "w",
+        "type": "task",
+        "is_public": True,
+        "created_by": "u",
+        "created_at": datetime(2026, 11, 24, tzinfo=UTC),
+    },
 )
 
 
@@ -134,12 +141,12 @@ def test_of_writers_at_once_one_wins_each_version_and_no_stream_has_a_hole(ready
     ("aggregate_id", "aggregate_type", "events"),
     [
         ("nobody", "chat", [CREATED]),
-        (str(uuid4()).upper(), "chat", [CREATED]),
-        (str(uuid4()), "task", [CREATED]),
-        (str(uuid4()), "Chat", [CREATED]),
-        (str(uuid4()), "chat", []),
-        (str(uuid4()), "chat", [CREATED, NewEvent("chat.exploded")]),
-        (str(uuid4()), "chat", [NewEvent("task.created")]),
+        (SOME_ID.upper(), "chat", [CREATED]),
+        (SOME_ID, "task", [CREATED]),
+        (SOME_ID, "Chat", [CREATED]),
+        (SOME_ID, "chat", []),
+        (SOME_ID, "chat", [CREATED, NewEvent("chat.exploded")]),
+        (SOME_ID, "chat", [NewEvent("task.created")]),
     ],
 )
 def test_what_would_make_a_malformed_stream_is_refused(
@@ -219,7 +226,7 @@ def test_what_ends_the_process_in_the_middle_of_an_update_is_queued_and_goes_on(
     assert queue.stats().pending == 1
 
 
-@pytest.mark.parametrize(("aggregate_id", "aggregate_type"), [("x", "chat"), (str(uuid4()), "chart")])
+@pytest.mark.parametrize(("aggregate_id", "aggregate_type"), [("x", "chat"), (SOME_ID, "chart")])
 def test_a_wrong_name_is_told_before_the_update_and_not_only_when_it_fails(
     queue: RepairQueue, aggregate_id: str, aggregate_type: str
 ) -> None:

@@ -264,7 +264,9 @@ def test_a_text_that_is_no_uuid_in_lower_case_is_a_malformed_stream(odd: str) ->
     assert (offence.reason, offence.version, offence.event_id) == (Reason.BAD_AGGREGATE_ID, 1, first["_id"])
 
 
-@pytest.mark.parametrize("odd", [None, 5, 5.0, True, ObjectId(), UUID(ID), [ID], {"id": ID}, b"id"], ids=repr)
+@pytest.mark.parametrize(
+    "odd", [None, 5, 5.0, True, ObjectId("6b04ac7488e4dd37f7169d64"), UUID(ID), [ID], {"id": ID}, b"id"], ids=repr
+)
 def test_an_id_that_is_no_string_is_an_offence(odd: Any) -> None:
     event = {"_id": 7, "aggregate_id": odd, "version": 3}
     offence = check_id(event)

@@ -117,7 +117,9 @@ def test_json_holds_dates_that_python_has_not() -> None:
 
 
 @pytest.mark.parametrize(
-    "odd", [None, 5, Int64(5), float("inf"), ObjectId(), [1, "a"], {"a": DatetimeMS(2**62)}], ids=repr
+    "odd",
+    [None, 5, Int64(5), float("inf"), ObjectId("6b04ac7488e4dd37f7169d64"), [1, "a"], {"a": DatetimeMS(2**62)}],
+    ids=repr,
 )
 def test_an_aggregate_id_of_any_bson_type_has_a_place_in_json(odd: Any) -> None:
     result = summary()
