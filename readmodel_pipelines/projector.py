@@ -110,7 +110,8 @@ class ReadModelProjector:
     ) -> tuple[Summary, Collection[str]]:
         """Bring these aggregates' documents in line, deleting included, in one pass; ids must be UUIDs.
 
-        `still_ours` is asked before every write. Gives the ids that have neither an event nor a document besides.
+        Their documents are held meanwhile, so some hundred ids at a time are best. `still_ours` is asked before every
+        write. Gives the ids that have neither an event nor a document besides.
         """
         wanted = sorted(set(ids))
         store = EventStore(self._database[self._settings.events_collection])

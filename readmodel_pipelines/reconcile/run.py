@@ -55,12 +55,24 @@ def reconcile(
 ) -> None:
     """Compare the aggregates `ids` (sorted), or all with a string id, in every lane. All lanes share one fold."""
     fold = lanes[0].projection.fold
-    joins = [MergeJoin(lane.projection, lane.model.read(ids), lane.counts, lane.emit, lane.contested) for lane in lanes]
+    joins = [
+        MergeJoin(lane.projection, _documents(lane, ids), lane.counts, lane.emit, lane.contested) for lane in lanes
+    ]
     for stream in fold_streams(store.read(fold, ids), fold, allowed):
         for join in joins:
             join.meet(stream)
     for join in joins:
         join.finish()
+
+
+def _documents(lane: Lane, ids: Sequence[str] | None) -> Iterable[dict[str, Any]]:
+    """The lane's documents; all of `ids` before the first event is read.
+
+    So that none is newer than the events it is compared with: replacing it would put an older state over a newer one.
+    A full pass cannot hold them, and compares again before it replaces.
+    """
+    documents = lane.model.read(ids)
+    return documents if ids is None else list(documents)
 
 
 def compare_again(store: EventStore, lane: Lane, allowed: Collection[str], ids: Sequence[str]) -> list[Verdict]:
