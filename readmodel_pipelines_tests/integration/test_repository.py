@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -234,3 +236,23 @@ def test_a_wrong_name_is_told_before_the_update_and_not_only_when_it_fails(
     with pytest.raises(UsageError), repair_on_failure(queue, aggregate_id, aggregate_type):
         updated = True
     assert not updated
+
+
+def test_the_example_in_the_readme_works_as_it_stands(ready: Any) -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    (example,) = (
+        block for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "EventRepository" in block
+    )
+    chat_id = ready.chat("one")
+    ready.append(chat_id, *[("chat.renamed", {"new_title": f"{number}"}) for number in range(5)])
+    names: dict[str, Any] = {
+        "database": ready.database,
+        "settings": ready.settings,
+        "chat_id": chat_id,
+        "your_own_update": failing,
+    }
+    exec(compile(example, "README.md", "exec"), names)  # noqa: S102 - our own readme
+
+    assert names["saved"].version == 8
+    assert ready.chats.find_one({"chat_id": chat_id})["title"] == "Tea"
+    assert RepairQueue(ready.database, ready.settings).stats().pending == 1
