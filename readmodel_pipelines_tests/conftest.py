@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import signal
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -33,6 +34,13 @@ def _no_settings_from_outside() -> Iterator[None]:
             if name != "READMODEL_MONGOD":
                 patch.delenv(name)
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _ctrl_c_reaches_what_tests_start() -> None:
+    """A shell starts its background jobs deaf to Ctrl-C, and whatever they start would be deaf, too."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
