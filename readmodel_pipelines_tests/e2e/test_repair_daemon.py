@@ -6,7 +6,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,6 @@ from dagster import DagsterRunStatus, RunsFilter
 
 from readmodel_pipelines.demo.sample_data import chat_events
 from readmodel_pipelines.mongo.leases import COLLECTION
-from readmodel_pipelines.mongo.repair_queue import RepairQueue
 from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines_tests.conftest import read_documents
@@ -23,12 +22,6 @@ from readmodel_pipelines_tests.e2e.daemon import Daemon, running, wait_until
 from readmodel_pipelines_tests.e2e.runs import BOTH, CHATS, Mongo, recorded, stored, with_events
 
 JOB = "repair_read_models"
-
-
-@pytest.fixture
-def daemon(tmp_path: Path) -> Iterator[Daemon]:
-    with running(tmp_path) as daemon:
-        yield daemon
 
 
 def repairs(daemon: Daemon, *statuses: DagsterRunStatus) -> list[Any]:
@@ -48,8 +41,19 @@ def broken(database: Mongo, settings: Settings, chats: int) -> int:
     with_events(database, settings, list(chat_events(chats, seed=3, mean_events=6)))
     assert ReadModelProjector(database, settings).rebuild_all().ok
     database[CHATS].update_many({}, {"$set": {"title": "wrong"}})
-    for document in database[CHATS].find():
-        RepairQueue(database, settings).add(document["chat_id"], "chat", "failed to operate on chats_read_model")
+    ids = [document["chat_id"] for document in database[CHATS].find({}, {"chat_id": 1})]
+    database.repair_queue.insert_many(
+        {
+            "aggregate_id": chat_id,
+            "aggregate_type": "chat",
+            "task_type": "readmodel_sync",
+            "error": "failed to operate on chats_read_model",
+            "created_at": datetime.now(UTC),
+            "retry_count": 0,
+            "status": "pending",
+        }
+        for chat_id in ids
+    )
     return chats
 
 
@@ -85,40 +89,42 @@ def test_the_application_s_own_tasks_are_repaired_through_the_daemon_and_its_sen
 
 @pytest.mark.parametrize("moment", ["before it wrote", "after it wrote"])
 def test_a_run_that_is_killed_is_followed_by_one_that_ends_its_work(
-    database: Mongo, settings: Settings, daemon: Daemon, moment: str
+    database: Mongo, settings: Settings, tmp_path: Path, moment: str
 ) -> None:
-    tasks = broken(database, settings, 1_500)
-    pid = daemon.process_of_the_run()
-    if moment == "before it wrote":
-        wait_until(lambda: database[COLLECTION].find_one({"_id": {"$regex": "^repair:"}}), every=0.001)
-    else:
-        wait_until(lambda: database[CHATS].find_one({"title": {"$ne": "wrong"}}), every=0.001)
-    os.kill(pid, signal.SIGKILL)
-    killed_at = time.monotonic()
-    assert not all_done(database, tasks)
+    tasks = broken(database, settings, 3_000)
+    with running(tmp_path) as daemon:
+        pid = daemon.process_of_the_run()
+        if moment == "before it wrote":
+            wait_until(lambda: database[COLLECTION].find_one({"_id": {"$regex": "^repair:"}}), every=0.001)
+        else:
+            wait_until(lambda: database[CHATS].find_one({"title": {"$ne": "wrong"}}), every=0.001)
+        os.kill(pid, signal.SIGKILL)
+        killed_at = time.monotonic()
+        assert not all_done(database, tasks)
 
-    # Its lease lasts five minutes; the sensor of failed runs does not wait for that.
-    wait_until(lambda: all_done(database, tasks))
-    assert time.monotonic() - killed_at < settings.repair_lease_seconds / 2
+        # Its lease lasts five minutes; the sensor of failed runs does not wait for that.
+        wait_until(lambda: all_done(database, tasks))
+        assert time.monotonic() - killed_at < settings.repair_lease_seconds / 2
+        assert {item.status for item in repairs(daemon)} >= {DagsterRunStatus.FAILURE}
     assert healthy(database, settings)
-    assert {item.status for item in repairs(daemon)} >= {DagsterRunStatus.FAILURE}
     assert database.repair_queue.count_documents({"attempts.reason": "lease_lost"}) < tasks
     assert database.repair_queue.count_documents({"retry_count": {"$ne": 0}}) == 0, "no attempt was spent"
 
 
 def test_a_daemon_that_is_killed_again_and_again_loses_nothing_and_repairs_nothing_twice(
-    database: Mongo, settings: Settings, daemon: Daemon
+    database: Mongo, settings: Settings, tmp_path: Path
 ) -> None:
     tasks = broken(database, settings, 40)
     seed = random.randrange(2**32)
     moments = random.Random(seed)
-    for _ in range(3):
-        # Its first tick comes some two seconds after its start: these fall before, into and behind it.
-        time.sleep(moments.uniform(1.0, 6.0))
-        daemon.kill()
-        daemon.start()
-    wait_until(lambda: all_done(database, tasks))
+    with running(tmp_path) as daemon:
+        for _ in range(3):
+            # Its first tick comes some two seconds after its start: these fall before, into and behind it.
+            time.sleep(moments.uniform(1.0, 6.0))
+            daemon.kill()
+            daemon.start()
+        wait_until(lambda: all_done(database, tasks))
+        wait_until(lambda: not database[COLLECTION].find_one({"_id": {"$regex": "^repair:"}}))
 
     assert healthy(database, settings), f"seed {seed}"
     assert database.repair_queue.count_documents({"attempts": {"$exists": True}}) == 0, "no lease was lost"
-    wait_until(lambda: not database[COLLECTION].find_one({"_id": {"$regex": "^repair:"}}))
