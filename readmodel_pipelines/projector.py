@@ -32,22 +32,31 @@ from readmodel_pipelines.mongo.scan import Document
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.projections.registry import by_fold, names, projections_for
 from readmodel_pipelines.reconcile.collector import calm_collector
-from readmodel_pipelines.reconcile.outcome import Verdict
+from readmodel_pipelines.reconcile.confirm import Confirm, Looks
+from readmodel_pipelines.reconcile.outcome import ALARMS, Verdict
 from readmodel_pipelines.reconcile.prefix import is_of_a_prefix
 from readmodel_pipelines.reconcile.run import (
     Lane,
     Sink,
+    behind,
     compare_again,
     odd_orphans,
     reconcile,
     reconcile_odd_ids,
 )
-from readmodel_pipelines.reconcile.sinks import DeletionLimit, DryRun, InPlace, Report
-from readmodel_pipelines.reconcile.summary import DEFAULT_MAX_FINDINGS, Counts, Summary, Verb
+from readmodel_pipelines.reconcile.sinks import DeletionLimit, DryRun, InPlace
+from readmodel_pipelines.reconcile.summary import DEFAULT_MAX_FINDINGS, Counts, Finding, Summary, Verb, finding_of
+from readmodel_pipelines.reconcile.versions import reconcile_versions
 from readmodel_pipelines.settings import Settings
 
 Progress = Callable[[int, int], None]
 """Told the events read so far and about how many there are, once for each batch."""
+
+OnFindings = Callable[[Projection, Sequence[Finding]], None]
+"""Told what a verification found in a read model, some findings at a time."""
+
+BatchesFor = Callable[[Sequence[Projection]], Iterable[Sequence[str]]]
+"""Gives the aggregates to work on, some sorted ids at a time, for read models that are made from the same streams."""
 
 
 class ReadModelProjector:
@@ -114,9 +123,10 @@ class ReadModelProjector:
         write. Gives the ids that have neither an event nor a document besides.
         """
         wanted = sorted(set(ids))
-        store = EventStore(self._database[self._settings.events_collection])
-        summary = self._run("rebuild", wanted, partial(self._in_place, still_ours=still_ours or _always_ours), store)
-        known = store.met | {finding.aggregate_id for finding in summary.findings}
+        met: set[str] = set()
+        in_place = partial(self._in_place, still_ours=still_ours or _always_ours)
+        summary = self._run("rebuild", lambda _: [wanted], in_place, met)
+        known = met | {finding.aggregate_id for finding in summary.findings}
         return summary, [aggregate_id for aggregate_id in wanted if aggregate_id not in known]
 
     def last_versions(self, ids: Sequence[str]) -> Mapping[str, Any]:
@@ -156,9 +166,23 @@ class ReadModelProjector:
             raise UsageError(f"The event cannot be projected: {malformed.detail}.", hint="Mend whoever wrote it.")
         return self.rebuild_one(event["aggregate_id"])
 
-    def verify_all(self) -> Summary:
-        """Compare every document with its events; writes nothing."""
-        return self._run("verify", None, _report)
+    def verify_all(self, on_findings: OnFindings | None = None) -> Summary:
+        """Compare every document with its events; writes nothing.
+
+        What may be a moment behind is compared again after the grace time of the settings.
+        """
+        return self._run("verify", None, partial(self._confirm, on_findings=on_findings))
+
+    def verify_some(self, batches_for: BatchesFor, on_findings: OnFindings | None = None) -> Summary:
+        """Compare the documents of some aggregates with their events, a batch at a time; writes nothing."""
+        return self._run("verify", batches_for, partial(self._confirm, on_findings=on_findings))
+
+    def verify_versions(self, on_findings: OnFindings | None = None) -> Summary:
+        """Only look whether documents are there, at the version of their streams; writes nothing.
+
+        Reads no event but those of the aggregates where something is found.
+        """
+        return self._run("verify", None, partial(self._confirm, on_findings=on_findings), by_versions=True)
 
     def verify_consistency(self, aggregate_id: str) -> Summary:
         """Compare one aggregate's documents with its events; writes nothing.
@@ -167,10 +191,10 @@ class ReadModelProjector:
             UsageError: the id is no UUID.
             AggregateNotFound: there is neither an event nor a document.
         """
-        return self._run_one("verify", _checked_id(aggregate_id), _report)
+        return self._run_one("verify", _checked_id(aggregate_id), self._confirm)
 
     def _run_one(self, verb: Verb, aggregate_id: str, sink_for: _SinkFor) -> Summary:
-        summary = self._run(verb, [aggregate_id], sink_for)
+        summary = self._run(verb, lambda _: [[aggregate_id]], sink_for)
         if not any(counts.checked for counts in summary.read_models.values()):
             raise AggregateNotFound(
                 f"There is neither an event nor a document for {aggregate_id}.",
@@ -179,7 +203,13 @@ class ReadModelProjector:
         return summary
 
     def _run(
-        self, verb: Verb, ids: Sequence[str] | None, sink_for: _SinkFor, store: EventStore | None = None
+        self,
+        verb: Verb,
+        batches_for: BatchesFor | None,
+        sink_for: _SinkFor,
+        met: set[str] | None = None,
+        *,
+        by_versions: bool = False,
     ) -> Summary:
         summary = Summary(verb, self._aggregate_type, self._max_findings)
         summary.read_models = {projection.read_model: Counts() for projection in self._projections}
@@ -188,12 +218,14 @@ class ReadModelProjector:
             for projection in self._projections:
                 collection = self._database[collection_of(self._settings, projection)]
                 summary.warnings += ensure_for_empty(collection, projection)
-        store = store or EventStore(self._database[self._settings.events_collection], self._progress(ids))
-        with calm_collector() if ids is None else nullcontext():
+        store = EventStore(self._database[self._settings.events_collection], self._progress(), met)
+        with calm_collector() if batches_for is None else nullcontext():
             for group in by_fold(self._projections):
-                self._pass(store, group, ids, summary, sink_for)
+                self._pass(store, group, batches_for and batches_for(group), summary, sink_for, by_versions)
         summary.events = store.events_read
-        if ids is None and not store.events_read:
+        if by_versions:
+            summary.warnings += self._how_versions_are_read(store)
+        if batches_for is None and not store.events_read:
             stored_as = sorted({item.fold.stored_as[0] for item in self._projections})
             where = f"{self._settings.database}.{self._settings.events_collection}"
             summary.warnings.append(
@@ -203,14 +235,30 @@ class ReadModelProjector:
         summary.seconds = time.perf_counter() - started
         return summary
 
+    def _how_versions_are_read(self, store: EventStore) -> list[str]:
+        if store.version_index is None:
+            return [
+                f"{self._settings.events_collection} has no index on aggregate_type, aggregate_id and version, "
+                "so every event was read; `readmodel ensure-indexes` makes it."
+            ]
+        if store.version_index_has_arrays():
+            return [
+                f"{self._settings.events_collection} holds, or held, an event whose aggregate_id is an array; such an "
+                "index does not give values back, so every event was read."
+            ]
+        return []
+
     def _pass(
         self,
         store: EventStore,
         projections: Sequence[Projection],
-        ids: Sequence[str] | None,
+        batches: Iterable[Sequence[str]] | None,
         summary: Summary,
         sink_for: _SinkFor,
+        by_versions: bool,
     ) -> None:
+        # Claims are few on few aggregates; looking them up for each of many batches would read them all each time.
+        only = batches[0] if isinstance(batches, list) and len(batches) == 1 else None
         allowed = self._settings.allow_malformed
         lanes: list[Lane] = []
         with ExitStack() as open_sinks:
@@ -219,26 +267,55 @@ class ReadModelProjector:
                 collection = self._database[collection_of(self._settings, projection)]
                 counts = summary.read_models[projection.read_model]
                 lane = Lane(projection, ReadModelCollection(collection, projection), counts)
-                if projection.claims:
-                    lane.contested = store.contested(projection.fold, projection.claims, ids)
+                if projection.claims and not by_versions:
+                    lane.contested = store.contested(projection.fold, projection.claims, only)
                 again = partial(compare_again, store, lane, allowed)
                 sink = sink_for(lane, summary, again, partial(odd_orphans, store, lane))
                 open_sinks.callback(sink.close)
-                lane.emit = _to(sink, summary, projection.read_model)
+                # A verification tells only what stands when it is looked at again.
+                lane.emit = sink.take if summary.verb == "verify" else _to(sink, summary, projection.read_model)
                 lanes.append(lane)
                 sinks.append(sink)
-            if ids is None:
+            if batches is None:
                 reconcile_odd_ids(store, lanes)
-            reconcile(store, lanes, allowed, ids)
+                (reconcile_versions if by_versions else reconcile)(store, lanes, allowed)
+            for ids in batches or ():
+                reconcile(store, lanes, allowed, ids)
             for sink in sinks:
                 sink.finish()
 
-    def _progress(self, ids: Sequence[str] | None) -> Callable[[int], None] | None:
-        if self._on_progress is None or ids is not None:
+    def _progress(self) -> Callable[[int], None] | None:
+        if self._on_progress is None:
             return None
         passes = len(by_fold(self._projections))
         total = passes * self._database[self._settings.events_collection].estimated_document_count()
         return lambda done: self._on_progress(done, total) if self._on_progress else None
+
+    def _confirm(
+        self,
+        lane: Lane,
+        summary: Summary,
+        again: _Again,
+        orphans: _OddOrphans,
+        on_findings: OnFindings | None = None,
+    ) -> Sink:
+        projection, seconds = lane.projection, self._settings.grace_seconds
+        store = EventStore(self._database[self._settings.events_collection])
+
+        def note(verdicts: Sequence[Verdict]) -> None:
+            found = [finding_of(projection.read_model, verdict) for verdict in verdicts]
+            alarms = [finding for finding in found if finding.outcome in ALARMS]
+            if on_findings and alarms:
+                on_findings(projection, alarms)
+            for finding in found:
+                summary.add(finding)
+
+        looks = Looks(
+            again=again,
+            young=lambda ids: store.young(projection.fold, ids, seconds),
+            behind=partial(behind, store, lane, self._settings.allow_malformed),
+        )
+        return Confirm(lane.counts, looks, note, grace_seconds=seconds)
 
     def _in_place(
         self,
@@ -281,10 +358,6 @@ def choose_projections(settings: Settings, read_models: Sequence[str]) -> tuple[
 _Again = Callable[[Sequence[str]], list[Verdict]]
 _OddOrphans = Callable[[Iterable[Document]], Iterable[Verdict]]
 _SinkFor = Callable[[Lane, Summary, _Again, _OddOrphans], Sink]
-
-
-def _report(lane: Lane, summary: Summary, again: _Again, orphans: _OddOrphans) -> Sink:
-    return Report()
 
 
 def _dry_run(lane: Lane, summary: Summary, again: _Again, orphans: _OddOrphans, limit: DeletionLimit | None) -> Sink:

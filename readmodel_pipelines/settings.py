@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
+from zoneinfo import available_timezones
 
 import platformdirs
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
@@ -68,6 +69,31 @@ class Settings(BaseSettings):
     repair_retention_days: float = Field(
         14, gt=0, le=10_000, description="Days until a completed repair task expires; `ensure-indexes` puts it in force"
     )
+    grace_seconds: float = Field(
+        5,
+        ge=0,
+        le=3600,
+        description="A document that lacks only events younger than this is `lagging`, no discrepancy: its writer is "
+        "about to update it. A verification looks again after so long where that may be; 0 looks once",
+    )
+    alarm_after_seconds: float = Field(
+        0, ge=0, description="The check `matches_events` only warns of discrepancies that are all younger than this"
+    )
+    fresh_minutes: float = Field(
+        15, gt=0, description="The check `is_fresh` looks at aggregates with events of the last so many minutes"
+    )
+    verification_buckets: int = Field(
+        7, ge=1, le=1000, description="`nightly_verification` looks at one of so many buckets each night"
+    )
+    timezone: str = Field("UTC", description="Time zone of the schedules, such as `Europe/Vienna`")
+    reports_dir: Path | None = Field(
+        None, description="Folder of the reports that Dagster's runs write. Unset: `reports` in the data folder"
+    )
+    reports_kept: int = Field(100, ge=1, description="Report files kept there; the oldest go")
+    enqueue_limit: int = Field(
+        10_000, ge=1, description="Repairs that one verification with `--enqueue-repairs` queues at most"
+    )
+    enqueue_per_second: float = Field(1_000, gt=0, description="Repairs that it queues in a second at most")
     data_dir: Path = Field(
         default_factory=lambda: Path(platformdirs.user_data_path("readmodel_pipelines", appauthor=False)),
         description="Data folder of the embedded server",
@@ -80,6 +106,13 @@ class Settings(BaseSettings):
     @classmethod
     def _split(cls, value: object) -> object:
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+    @field_validator("timezone")
+    @classmethod
+    def _known_timezone(cls, value: str) -> str:
+        if value not in available_timezones():
+            raise ValueError("there is no such time zone; take a name of the IANA database such as Europe/Vienna")
+        return value
 
     @field_validator("database")
     @classmethod

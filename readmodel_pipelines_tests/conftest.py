@@ -27,12 +27,13 @@ EXTENDED_JSON = json_util.JSONOptions(
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _no_settings_from_outside() -> Iterator[None]:
-    """What the shell of a developer says must not change what the tests say."""
+def _no_settings_from_outside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What the shell of a developer says must not change what the tests say, nor a test write to a home folder."""
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith("READMODEL_") and name != "READMODEL_CORPUS"]:
             if name != "READMODEL_MONGOD":
                 patch.delenv(name)
+        patch.setenv("READMODEL_REPORTS_DIR", str(tmp_path_factory.mktemp("reports")))
         yield
 
 

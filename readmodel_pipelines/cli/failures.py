@@ -67,6 +67,8 @@ def _interrupted(verb: str | None) -> str:
         return "Interrupted: what was written so far is right and stays; run it again to go on."
     if verb == "repair":
         return "Interrupted: tasks that were done are completed, the others are in the queue again."
+    if verb == "verify":
+        return "Interrupted: no read model was changed."
     return "Interrupted: nothing was written." if verb else "Interrupted."
 
 

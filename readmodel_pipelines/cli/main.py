@@ -103,11 +103,50 @@ def verify_consistency(
     read_model: ReadModel,
     aggregate_id: AggregateId = None,
     everything: Everything = False,
+    tier: Annotated[
+        str,
+        typer.Option(
+            metavar="documents|versions",
+            help="documents: every field and BSON type. versions: only whether documents are there, at the version of "
+            "their streams; cheap.",
+        ),
+    ] = "documents",
+    sample: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Of --all: N aggregates at random.", show_default=False)
+    ] = None,
+    bucket: Annotated[
+        str | None,
+        typer.Option(
+            metavar="K/N",
+            help="Of --all: the K-th of N parts, by a hash of the id. N nights, one part each, cover everything.",
+            show_default=False,
+        ),
+    ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(
+            metavar="last",
+            help="Of --all: aggregates with events since the last verification, and those with open findings. "
+            "Together with --sample and --bucket: all of them.",
+            show_default=False,
+        ),
+    ] = None,
+    enqueue_repairs: Annotated[
+        bool,
+        typer.Option(
+            "--enqueue-repairs",
+            help="Put what is found into the repair queue, but for malformed streams; at most READMODEL_ENQUEUE_LIMIT.",
+        ),
+    ] = False,
+    read_only: Annotated[
+        bool, typer.Option("--read-only", help="Write nothing at all to the database: remember no finding.")
+    ] = False,
     report: Annotated[
-        Path | None,
+        list[Path] | None,
         typer.Option(
             metavar="FILE",
-            help="Write the findings to FILE too: .json as --json has it, .csv with a row for each field.",
+            help="Write every finding to FILE: .html a page for people; .csv and .parquet a row for each field; "
+            ".json as --json has it. Repeatable.",
             show_default=False,
         ),
     ] = None,
@@ -116,27 +155,38 @@ def verify_consistency(
 ) -> None:
     """Compare read models with their events.
 
-    Writes nothing to the database. The exit code is 1 when they do not agree.
+    Writes no event and no read model, only what it remembers of findings and verifications (readmodel_… collections).
+    What lags by less than READMODEL_GRACE_SECONDS is counted and is no discrepancy. The exit code is 1 when read models
+    and events do not agree, or a report could not be written.
     """
     with in_words("verify", as_json=as_json):
-        from readmodel_pipelines.cli.reconcile import Request, carry_out
+        from readmodel_pipelines.cli.reconcile import Request, VerifyOptions, carry_out
 
         ok = carry_out(
-            Request("verify", read_model, aggregate_id, everything, max_findings, as_json), report_file=report
+            Request("verify", read_model, aggregate_id, everything, max_findings, as_json),
+            verify_options=VerifyOptions(tier, sample, bucket, since, enqueue_repairs, read_only, tuple(report or ())),
         )
     raise typer.Exit(0 if ok else 1)
 
 
 @app.command("ensure-indexes")
-def ensure_indexes() -> None:
+def ensure_indexes(
+    no_version_index: Annotated[
+        bool,
+        typer.Option(
+            "--no-version-index",
+            help="Leave out the index on the events that only `verify-consistency --tier versions` needs.",
+        ),
+    ] = False,
+) -> None:
     """Make the indexes that are missing.
 
-    On events, read models and repair queue. Changes no document and drops no index.
+    On events, read models, repair queue and what verifications remember. Changes no document and drops no index.
     """
     with in_words():
         from readmodel_pipelines.cli.database import make_indexes
 
-        make_indexes()
+        make_indexes(for_versions=not no_version_index)
 
 
 @app.command()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import takewhile
 from typing import Any
 
@@ -25,19 +25,37 @@ def human_lines(
     summary: Summary, aggregate_id: str | None = None, *, shown_findings: int = SHOWN_FINDINGS
 ) -> Iterator[str]:
     """The summary for people, ending with a sentence that says whether all is well and what to run next."""
-    yield f"{_TITLES[summary.verb]}: {summary.events:,} events read in {summary.seconds:,.2f} s"
+    covers = f" of {summary.about['coverage']}" if "coverage" in summary.about else ""
+    yield f"{_TITLES[summary.verb]}{covers}: {summary.events:,} events read in {summary.seconds:,.2f} s"
     yield ""
     yield from _table(summary)
     yield from _findings(summary, shown_findings)
     for warning in summary.warnings:
         yield ""
         yield f"Warning: {plain(warning)}"
+    yield from _what_became(summary.about)
     yield ""
     yield _closing(summary, aggregate_id)
 
 
 _TITLES = {"verify": "Verification", "dry_run": "Dry run, nothing was written", "rebuild": "Rebuild"}
 _PREDICTIONS = {"inserted": "to insert", "replaced": "to replace", "deleted": "to delete"}
+
+
+def _what_became(about: Mapping[str, Any]) -> Iterator[str]:
+    """What a verification did besides looking."""
+    lines = []
+    if about.get("closed"):
+        lines.append(f"{_count(about['closed'], 'finding')} of earlier verifications gone.")
+    if "queued" in about:
+        lines.append(
+            f"{_count(about['queued'], 'repair')} queued, {about['pending_already']:,} were waiting already: "
+            "`readmodel repair-queue stats`."
+        )
+    lines += [f"Report written: {plain(file)}" for file in about.get("reports", ())]
+    if lines:
+        yield ""
+        yield from lines
 
 
 def _table(summary: Summary) -> Iterator[str]:
@@ -77,7 +95,8 @@ def _finding_lines(finding: Finding) -> Iterator[str]:
     name = plain(aggregate_id) if isinstance(aggregate_id, str) else _value(aggregate_id)
     reason = f" ({shown['reason']})" if shown["reason"] else ""
     detail = f": {plain(shown['detail'])}" if shown.get("detail") else ""
-    yield f"{finding.read_model}  {name}  {shown['outcome']}{reason}{detail}"
+    age = "" if finding.age_seconds is None else f", first seen {_ago(finding.age_seconds)}"
+    yield f"{finding.read_model}  {name}  {shown['outcome']}{reason}{detail}{age}"
     for field, pair in shown["fields"].items():
         yield f"    {plain(field)}: {_pair(pair['expected'], pair['actual'])}"
 
@@ -153,6 +172,13 @@ def _trust(malformed: int) -> str:
         f"{_count(malformed, 'malformed stream')} cannot be trusted, and no document of theirs is touched: "
         "mend their events first."
     )
+
+
+def _ago(seconds: float) -> str:
+    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds // size:,.0f} {unit} ago"
+    return "just now"
 
 
 def _count(number: int, one: str, many: str = "") -> str:

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import typer
 
-from readmodel_pipelines.cli.failures import note
 from readmodel_pipelines.cli.output import human_lines, json_text
 from readmodel_pipelines.cli.progress import event_progress
-from readmodel_pipelines.cli.report import check_report_file, write_report
 from readmodel_pipelines.errors import UsageError
 from readmodel_pipelines.mongo.connection import open_database
 from readmodel_pipelines.projections.registry import names, projections_for
 from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.reconcile.summary import Summary, Verb
+from readmodel_pipelines.reports import check_report_file
 from readmodel_pipelines.settings import Settings, load_settings
+from readmodel_pipelines.verification import Bucket, Coverage, Tier, verify, verify_one
+from readmodel_pipelines.verification import Request as Verification
 
 ALL = "all"
 
@@ -34,7 +36,20 @@ class Request:
     as_json: bool
 
 
-def carry_out(request: Request, *, allow_deletions: bool = False, report_file: Path | None = None) -> bool:
+@dataclass(frozen=True, slots=True)
+class VerifyOptions:
+    """What `verify-consistency` takes besides, as it was typed."""
+
+    tier: str = "documents"
+    sample: int | None = None
+    bucket: str | None = None
+    since: str | None = None
+    enqueue_repairs: bool = False
+    read_only: bool = False
+    reports: Sequence[Path] = ()
+
+
+def carry_out(request: Request, *, allow_deletions: bool = False, verify_options: VerifyOptions | None = None) -> bool:
     """Do it and show the result; True when all is well.
 
     Raises:
@@ -42,25 +57,26 @@ def carry_out(request: Request, *, allow_deletions: bool = False, report_file: P
     """
     settings = load_settings()
     _check(request, settings)
-    if report_file is not None:
-        check_report_file(report_file)
+    verification = _verification(request, verify_options or VerifyOptions())
     with (
         open_database(settings) as database,
         event_progress(request.verb.replace("_", " ")) as on_progress,
     ):
-        projector = ReadModelProjector(
-            database,
-            settings,
-            *([] if request.read_model == ALL else [request.read_model]),
-            max_findings=request.max_findings,
-            on_progress=on_progress,
-        )
-        summary = _call(projector, request, allow_deletions)()
-    reported = report_file is None or _reported(summary, report_file)
+        read_models = [] if request.read_model == ALL else [request.read_model]
+        if verification is not None and request.aggregate_id is not None:
+            summary = verify_one(database, settings, read_models, request.aggregate_id, verification.reports)
+        elif verification is not None:
+            summary = verify(database, settings, read_models, verification, on_progress=on_progress)
+        else:
+            projector = ReadModelProjector(
+                database, settings, *read_models, max_findings=request.max_findings, on_progress=on_progress
+            )
+            summary = _call(projector, request, allow_deletions)()
     if request.as_json:
         typer.echo(json_text(summary))
     else:
         typer.echo("\n".join(human_lines(summary, request.aggregate_id)))
+    reported = len(summary.about.get("reports", ())) == len(verification.reports if verification else ())
     return summary.ok and reported
 
 
@@ -78,19 +94,34 @@ def _check(request: Request, settings: Settings) -> None:
 
 def _call(projector: ReadModelProjector, request: Request, allow_deletions: bool) -> Callable[[], Summary]:
     one, dry_run = request.aggregate_id, request.verb == "dry_run"
-    if request.verb == "verify":
-        return projector.verify_all if one is None else lambda: projector.verify_consistency(one)
     if one is None:
         return lambda: projector.rebuild_all(dry_run=dry_run, allow_deletions=allow_deletions)
     return lambda: projector.rebuild_one(one, dry_run=dry_run)
 
 
-def _reported(summary: Summary, file: Path) -> bool:
-    # A full disk must not take the result of an hour's work with it: it is still shown.
-    try:
-        write_report(summary, file)
-    except OSError as error:
-        note(f"The report {file} could not be written: {error.strerror or error}.")
-        return False
-    note(f"Report written: {file}")
-    return True
+def _verification(request: Request, options: VerifyOptions) -> Verification | None:
+    """What to verify and how; None for another verb."""
+    if request.verb != "verify":
+        return None
+    if not request.everything and options != VerifyOptions(reports=options.reports):
+        raise UsageError(
+            "--id looks at one aggregate; the options for many go with --all.", hint="Leave them away, or give --all."
+        )
+    if options.tier not in get_args(Tier):
+        raise UsageError(f"There is no tier {options.tier!r}.", hint=f"--tier takes {' or '.join(get_args(Tier))}.")
+    if options.since not in (None, "last"):
+        raise UsageError("--since takes nothing but `last`: the last verification.", hint="Give --since last.")
+    bucket = Bucket.parse(options.bucket) if options.bucket is not None else None
+    coverage = Coverage(options.sample, bucket, since_last=options.since is not None)
+    if options.tier == "versions" and not coverage.everything:
+        raise UsageError("The tier of versions looks at everything.", hint="Leave --sample, --bucket and --since away.")
+    for file in options.reports:
+        check_report_file(file)
+    return Verification(
+        coverage,
+        "versions" if options.tier == "versions" else "documents",
+        remember=not options.read_only,
+        enqueue_repairs=options.enqueue_repairs,
+        max_findings=request.max_findings,
+        reports=options.reports,
+    )

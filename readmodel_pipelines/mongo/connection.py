@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import unquote
 
@@ -49,6 +50,12 @@ def open_database(settings: Settings) -> Iterator[Database[Document]]:
             )
         finally:
             client.close()
+
+
+def server_time(database: Database[Document]) -> datetime:
+    """The server's time, aware: what leases, attempts and ages go by."""
+    moment: datetime = database.client.admin.command("hello")["localTime"]
+    return moment.replace(tzinfo=UTC)
 
 
 def _client(settings: Settings) -> MongoClient[Document]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import bson
@@ -11,9 +12,20 @@ from pymongo.collection import Collection
 
 from readmodel_pipelines.events.stream import Fold, Malformed, Reason
 from readmodel_pipelines.events.values import is_utf8
-from readmodel_pipelines.mongo.scan import CODEC, Document, drain, index_on, odd_documents, string_keys
+from readmodel_pipelines.mongo.scan import (
+    BATCH_DOCUMENTS,
+    CODEC,
+    NO_ARRAY,
+    Document,
+    drain,
+    holds_arrays,
+    index_on,
+    odd_documents,
+    string_keys,
+)
 
 _ORDER = ("aggregate_id", "version")
+VERSION_ORDER = ("aggregate_type", "aggregate_id", "version")
 _GROUPS = 500
 _ENVELOPE = {"_id": 1, "aggregate_id": 1, "event_type": 1, "version": 1}
 
@@ -21,16 +33,21 @@ _ENVELOPE = {"_id": 1, "aggregate_id": 1, "event_type": 1, "version": 1}
 class EventStore:
     """Implements `readmodel_pipelines.reconcile.ports.EventStore`; `on_events` is told the number read, by batch.
 
-    `met` holds those of the ids asked for that have events.
+    A `met` that is given gets those of the ids asked for that have events.
     """
 
-    def __init__(self, collection: Collection[Document], on_events: Callable[[int], None] | None = None) -> None:
+    def __init__(
+        self,
+        collection: Collection[Document],
+        on_events: Callable[[int], None] | None = None,
+        met: set[str] | None = None,
+    ) -> None:
         self._collection = collection
         self._on_events = on_events
         self._index: str | None = None
         self._index_known = False
         self.events_read = 0
-        self.met: set[str] = set()
+        self._met = met
 
     @property
     def index(self) -> str | None:
@@ -44,9 +61,9 @@ class EventStore:
         where = {**_stored_as(fold), **string_keys("aggregate_id", ids)}
         for batch in drain(self._collection, where, _fields_of(fold), _ORDER, self.index):
             self.events_read += len(batch)
-            if ids is not None:
-                self.met.update(event["aggregate_id"] for event in batch)
-            elif self._on_events:
+            if self._met is not None:
+                self._met.update(event["aggregate_id"] for event in batch)
+            if self._on_events:
                 self._on_events(self.events_read)
             yield from batch
 
@@ -116,6 +133,89 @@ class EventStore:
         # `$in` finds arrays by their elements too.
         return {group["_id"]: group["last"] for group in groups if isinstance(group["_id"], str)}
 
+    def young(self, fold: Fold[Any], ids: Sequence[str], seconds: float) -> dict[str, int]:
+        """The first version written in the last seconds, of those of these streams that have one.
+
+        Both clocks count, the application's in `created_at` and the server's; events from farther in the future than
+        that are as good as old.
+        """
+        age = {"$abs": {"$subtract": ["$$NOW", "$created_at"]}}
+        pipeline: list[Mapping[str, Any]] = [
+            {
+                "$match": {
+                    **_stored_as(fold),
+                    **string_keys("aggregate_id", ids),
+                    "created_at": {"$type": "date"},
+                    "version": {"$type": "number"},
+                    "$expr": {"$lt": [age, int(seconds * 1000)]},
+                }
+            },
+            {"$group": {"_id": "$aggregate_id", "first": {"$min": "$version"}}},
+        ]
+        return {group["_id"]: int(group["first"]) for group in self._collection.aggregate(pipeline)}
+
+    def ids(self) -> Iterator[str]:
+        """Every aggregate id that is a string, in order, of whatever type of stream; from the index alone."""
+        pipeline: list[Mapping[str, Any]] = [
+            {"$match": {"aggregate_id": {"$gte": ""}}},
+            {"$sort": {"aggregate_id": 1, "version": 1}},
+            {"$group": {"_id": "$aggregate_id"}},
+        ]
+        options: dict[str, Any] = {"hint": self.index} if self.index else {}
+        if self.index is None or holds_arrays(self._collection, _ORDER[0], self.index):
+            # The server looks up one key a stream, in order, unless an array hides among the ids.
+            pipeline[1] = {"$match": {"aggregate_id": NO_ARRAY}}
+            pipeline.append({"$sort": {"_id": 1}})
+        decoded = self._collection.with_options(codec_options=CODEC)
+        groups = decoded.aggregate(pipeline, allowDiskUse=True, batchSize=BATCH_DOCUMENTS, **options)
+        return (group["_id"] for group in groups)
+
+    def version_ranges(self, fold: Fold[Any]) -> Iterator[tuple[str, Any, Any, int]]:
+        """(id, first version, last version, number of events) of every stream, in order of the ids.
+
+        Grouped on the server, on disk when it must, from an index alone where `version_index` is there.
+        """
+        pipeline = version_ranges_of(fold)
+        index = self.version_index
+        options: dict[str, Any] = {"hint": index} if index else {}
+        decoded = self._collection.with_options(codec_options=CODEC)
+        groups = decoded.aggregate(pipeline, allowDiskUse=True, batchSize=BATCH_DOCUMENTS, **options)
+        for group in groups:
+            # An array is matched by the strings in it; a filter against it would cost the reading of every event.
+            if isinstance(group["_id"], str):
+                self.events_read += group["events"]
+                yield group["_id"], group["first"], group["last"], group["events"]
+
+    @property
+    def version_index(self) -> str | None:
+        """The name of the index that holds the versions of streams by type; None when it is missing."""
+        return index_on(self._collection, *VERSION_ORDER)
+
+    def version_index_has_arrays(self) -> bool:
+        """Whether an array among the ids keeps `version_ranges` from reading the index alone."""
+        return bool(self.version_index) and holds_arrays(self._collection, "aggregate_id", str(self.version_index))
+
+    def sample(self, fold: Fold[Any], size: int) -> set[str]:
+        """Ids of about so many streams picked at random; those with many events are picked more often."""
+        # First, so that the server jumps about in the collection instead of sorting it.
+        pipeline: list[Mapping[str, Any]] = [
+            {"$sample": {"size": size}},
+            {"$match": {**_stored_as(fold), **string_keys("aggregate_id")}},
+            {"$project": {"_id": 0, "aggregate_id": 1}},
+        ]
+        decoded = self._collection.with_options(codec_options=CODEC)
+        return {event["aggregate_id"] for event in decoded.aggregate(pipeline, allowDiskUse=True)}
+
+    def recent_ids(self, fold: Fold[Any], since: datetime, most: int) -> set[str]:
+        """Ids of streams with events that occurred since then, at most so many."""
+        pipeline: list[Mapping[str, Any]] = [
+            {"$match": {**_stored_as(fold), "occurred_at": {"$gte": since}, **string_keys("aggregate_id")}},
+            {"$group": {"_id": "$aggregate_id"}},
+            {"$limit": most},
+        ]
+        decoded = self._collection.with_options(codec_options=CODEC)
+        return {group["_id"] for group in decoded.aggregate(pipeline, allowDiskUse=True)}
+
     def have_events(self, fold: Fold[Any], ids: Sequence[Any]) -> list[bool]:
         """For each id, of whatever BSON type, whether any event carries it."""
         # What is no UTF-8 cannot be asked for. Such an id sorts among the strings: the pass meets its events if any.
@@ -127,6 +227,16 @@ class EventStore:
         found = self._collection.with_options(codec_options=CODEC).find(where, {"_id": 0, "aggregate_id": 1})
         carried = {bson.encode({"id": event.get("aggregate_id")}) for event in found}
         return [item in askable and bson.encode({"id": item}) in carried for item in ids]
+
+
+def version_ranges_of(fold: Fold[Any]) -> list[Mapping[str, Any]]:
+    """The pipeline of `EventStore.version_ranges`; it names nothing but the three fields of the index."""
+    ends = {"first": {"$min": "$version"}, "last": {"$max": "$version"}}
+    return [
+        {"$match": {**_stored_as(fold), "aggregate_id": {"$gte": ""}}},
+        {"$group": {"_id": "$aggregate_id", **ends, "events": {"$sum": 1}}},
+        {"$sort": {"_id": 1}},
+    ]
 
 
 def _stored_as(fold: Fold[Any]) -> Document:

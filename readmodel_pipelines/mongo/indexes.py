@@ -11,8 +11,9 @@ from pymongo.database import Database
 from pymongo.errors import OperationFailure
 
 from readmodel_pipelines.errors import ReadModelError
-from readmodel_pipelines.mongo import leases
+from readmodel_pipelines.mongo import findings, leases
 from readmodel_pipelines.mongo.connection import DENIED
+from readmodel_pipelines.mongo.event_store import VERSION_ORDER
 from readmodel_pipelines.mongo.scan import Document, holds_every_document
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.settings import Settings
@@ -46,6 +47,8 @@ EVENTS = (
     Index((("event_type", 1), ("occurred_at", -1))),
     Index((("aggregate_type", 1), ("occurred_at", -1))),
 )
+# Ours: a look at presence and versions reads no event for it.
+VERSIONS = Index(tuple((name, 1) for name in VERSION_ORDER))
 REPAIR_QUEUE = (
     Index((("status", 1), ("created_at", 1))),
     Index((("aggregate_id", 1), ("aggregate_type", 1))),
@@ -54,6 +57,14 @@ REPAIR_QUEUE = (
     # Ours: what is due, in order, and the open tasks of an aggregate however many it has completed.
     Index((("status", 1), ("next_attempt_at", 1), ("created_at", 1))),
     Index((("aggregate_id", 1), ("status", 1))),
+)
+FINDINGS = (
+    Index((("read_model", 1), ("state", 1), ("aggregate_id", 1))),
+    Index((("closed_at", 1),), name="expiry", expire_seconds=90 * _DAY),
+)
+VERIFICATIONS = (
+    Index((("read_model", 1), ("started_at", -1))),
+    Index((("started_at", 1),), name="expiry", expire_seconds=400 * _DAY),
 )
 # What workers that died left behind, once no takeover is to be expected any more.
 LEASES = (Index((("expires_at", 1),), name="expiry", expire_seconds=_DAY),)
@@ -75,12 +86,16 @@ def of_read_model(projection: Projection) -> tuple[Index, ...]:
     return tuple(Index(((name, 1),), unique=True) for name in (projection.key, *projection.unique))
 
 
-def wanted_indexes(settings: Settings, projections: Iterable[Projection]) -> Mapping[str, tuple[Index, ...]]:
-    """Every index that ought to be there, by collection."""
+def wanted_indexes(
+    settings: Settings, projections: Iterable[Projection], *, for_versions: bool = True
+) -> Mapping[str, tuple[Index, ...]]:
+    """Every index that ought to be there, by collection; that for the tier of versions can be left out."""
     return {
-        settings.events_collection: EVENTS,
+        settings.events_collection: (*EVENTS, VERSIONS) if for_versions else EVENTS,
         settings.repair_queue_collection: of_repair_queue(settings),
         leases.COLLECTION: LEASES,
+        findings.FINDINGS: FINDINGS,
+        findings.VERIFICATIONS: VERIFICATIONS,
         **{collection_of(settings, item): of_read_model(item) for item in projections},
     }
 
@@ -92,7 +107,7 @@ def collection_of(settings: Settings, projection: Projection) -> str:
 
 
 def ensure_indexes(
-    database: Database[Document], settings: Settings, projections: Iterable[Projection]
+    database: Database[Document], settings: Settings, projections: Iterable[Projection], *, for_versions: bool = True
 ) -> dict[str, list[str]]:
     """Make the indexes that are missing; gives their names by collection. Those that are there are left alone.
 
@@ -101,7 +116,7 @@ def ensure_indexes(
     """
     return {
         name: [made for index in indexes if (made := _ensure(database[name], index))]
-        for name, indexes in wanted_indexes(settings, projections).items()
+        for name, indexes in wanted_indexes(settings, projections, for_versions=for_versions).items()
     }
 
 

@@ -51,6 +51,32 @@ class ReadModelCollection:
         for batch in drain(self._collection, where, self._fields, [self._key], self._index()):
             yield from batch
 
+    def ids(self) -> Iterator[str]:
+        """Every key that is a string, in order, from the index alone; that of a duplicate comes twice."""
+        keys_only = {"_id": 0, self._key: 1}
+        for batch in drain(self._collection, string_keys(self._key), keys_only, [self._key], self._index()):
+            for document in batch:
+                yield document[self._key]
+
+    def versions(self) -> Iterator[Document]:
+        """Documents with a string key in its order, with nothing but their key and, where it has one, version."""
+        fields = {"_id": 0, self._key: 1, **({"version": 1} if "version" in self._projection.owned else {})}
+        for batch in drain(self._collection, string_keys(self._key), fields, [self._key], self._index()):
+            for document in batch:
+                # The join leaves it out of the comparison.
+                document["_id"] = None
+                yield document
+
+    def sample(self, size: int) -> set[str]:
+        """About so many keys picked at random."""
+        # First, so that the server jumps about in the collection instead of sorting it.
+        pipeline: list[Mapping[str, Any]] = [
+            {"$sample": {"size": size}},
+            {"$match": string_keys(self._key)},
+            {"$project": {"_id": 0, self._key: 1}},
+        ]
+        return {document[self._key] for document in self._collection.aggregate(pipeline, allowDiskUse=True)}
+
     def _index(self) -> str | None:
         if self._index_name is None:
             self._index_name = index_on(self._collection, self._key)

@@ -12,18 +12,20 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from typing import Any, Literal
 
 from bson import ObjectId
 from bson.datetime_ms import DatetimeMS
 from bson.errors import InvalidId
-from pymongo import UpdateMany
+from pymongo import UpdateMany, UpdateOne
 from pymongo.collection import Collection as MongoCollection
 from pymongo.database import Database
 
 from readmodel_pipelines.errors import RepairQueueFull, UsageError
 from readmodel_pipelines.events.stream import UUID
 from readmodel_pipelines.events.values import is_utf8
+from readmodel_pipelines.mongo.connection import server_time
 from readmodel_pipelines.mongo.scan import CODEC, Document
 from readmodel_pipelines.projections.registry import by_fold, projections_for
 from readmodel_pipelines.settings import Settings
@@ -115,8 +117,26 @@ class RepairQueue:
                 f"The repair queue holds {self._limit:,} open tasks; the repair of {aggregate_id} was not queued.",
                 hint="See that repairs run (`readmodel repair-queue stats`), or raise READMODEL_REPAIR_QUEUE_LIMIT.",
             )
-        new = {"aggregate_type": aggregate_type.strip().lower(), "created_at": datetime.now(UTC), "retry_count": 0}
-        return self._tasks.update_one(pending, {**latest, "$setOnInsert": new}, upsert=True).upserted_id is not None
+        new = {**latest, "$setOnInsert": _new(aggregate_type)}
+        return self._tasks.update_one(pending, new, upsert=True).upserted_id is not None
+
+    def add_many(self, ids: Sequence[str], aggregate_type: str, error: str) -> tuple[int, int]:
+        """Queue the repairs of these aggregates; gives how many are new and how many the queue has no room for.
+
+        An aggregate with a pending task keeps that one as it is.
+
+        Raises:
+            UsageError: an id is no UUID, or no read model has that name.
+        """
+        streams = {aggregate_id: self.stream_of(aggregate_id, aggregate_type) for aggregate_id in ids}
+        room = max(0, self._limit - self._tasks.count_documents(_OPEN, limit=self._limit))
+        writes = []
+        for aggregate_id, stream in islice(streams.items(), room):
+            pending = {**self._of(stream, [aggregate_id]), "aggregate_id": aggregate_id, "status": "pending"}
+            new = {**_new(aggregate_type), "error": error}
+            writes.append(UpdateOne(pending, {"$setOnInsert": new}, upsert=True))
+        added = self._tasks.bulk_write(writes, ordered=False).upserted_count if writes else 0
+        return added, len(streams) - len(writes)
 
     def stream_of(self, aggregate_id: str, aggregate_type: str) -> str:
         """The type of the stream that a repair of this aggregate reads.
@@ -304,8 +324,7 @@ class RepairQueue:
 
     def now(self) -> datetime:
         """The server's time: what leases and attempts go by."""
-        moment: datetime = self._database.client.admin.command("hello")["localTime"]
-        return moment.replace(tzinfo=UTC)
+        return server_time(self._database)
 
     def _stream_of(self, aggregate_type: Any) -> str | None:
         if not isinstance(aggregate_type, str):
@@ -364,6 +383,10 @@ def ids_of(task_id: str) -> list[Any]:
 
 _OPEN: Document = {"status": {"$in": ["pending", "processing"]}}
 _NO_MORE = [*_OURS, "next_attempt_at"]
+
+
+def _new(aggregate_type: str) -> Document:
+    return {"aggregate_type": aggregate_type.strip().lower(), "created_at": datetime.now(UTC), "retry_count": 0}
 
 
 def _pending_until(now: datetime) -> Document:

@@ -24,12 +24,12 @@ CODEC: CodecOptions[Document] = CodecOptions(
 
 BATCH_DOCUMENTS = 2_000
 _HANDED_ON = 100
-_NO_ARRAY = {"$not": {"$type": "array"}}
+NO_ARRAY = {"$not": {"$type": "array"}}
 
 
 def string_keys(field: str, keys: Sequence[str] | None = None) -> Document:
     """The filter for documents whose `field` is a string: one of `keys`, or any."""
-    return {field: {"$type": "string", **_NO_ARRAY} if keys is None else {"$in": list(keys), **_NO_ARRAY}}
+    return {field: {"$type": "string", **NO_ARRAY} if keys is None else {"$in": list(keys), **NO_ARRAY}}
 
 
 def index_on(collection: Collection[Document], *fields: str) -> str | None:
@@ -91,12 +91,12 @@ def odd_documents(
         no_string = {"$expr": {"$ne": [{"$type": f"${key}"}, "string"]}}
         yield from decoded.find({**where, **no_string}, fields, sort=[(field, 1) for field in index_fields])
         return
-    no_array = {**where, key: _NO_ARRAY}
+    no_array = {**where, key: NO_ARRAY}
     yield from decoded.find(no_array, fields, hint=index).max(_bound(index_fields, ""))
     yield from decoded.find(no_array, fields, hint=index).min(_bound(index_fields, {}))
     # No lower bound reaches this one.
-    yield from decoded.find({**where, key: {"$eq": MaxKey(), **_NO_ARRAY}}, fields)
-    if _holds_arrays(collection, key, index):
+    yield from decoded.find({**where, key: {"$eq": MaxKey(), **NO_ARRAY}}, fields)
+    if holds_arrays(collection, key, index):
         yield from decoded.find({**where, key: {"$type": "array"}}, fields)
 
 
@@ -104,7 +104,8 @@ def _bound(index_fields: Sequence[str], value: Any) -> list[tuple[str, Any]]:
     return [(field, value if position == 0 else MinKey()) for position, field in enumerate(index_fields)]
 
 
-def _holds_arrays(collection: Collection[Document], key: str, index: str) -> bool:
+def holds_arrays(collection: Collection[Document], key: str, index: str) -> bool:
+    """Whether an index that begins with this field has, or had, an array in it."""
     find = {"find": collection.name, "filter": {key: {"$gte": MinKey()}}, "hint": index}
     # `Cursor.explain` would run the query to the end.
     plan = collection.database.command("explain", find, verbosity="queryPlanner")

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import PurePath
 from typing import Any
 
 import dagster as dg
@@ -23,6 +24,7 @@ _COLUMNS = dg.TableSchema(
         dg.TableColumn("field", description="Field that differs; the finding has a line for each"),
         dg.TableColumn("expected", description="Its value according to the events, as Extended JSON"),
         dg.TableColumn("actual", description="Its value in the stored document, as Extended JSON"),
+        dg.TableColumn("age", description="Since when verifications find it, its aggregate unchanged"),
     ]
 )
 
@@ -63,9 +65,15 @@ def metadata_of(
     said["events_per_second"] = round(summary.events / max(summary.seconds, 1e-9), 1)
     if documents is not None:
         said["dagster/row_count"] = documents
+    said |= {name: value for name, value in summary.about.items() if name not in ("reports", "started_at")}
+    said |= {f"differs/{name}": number for name, number in sorted(summary.differing[read_model].items())}
+    if read_model in summary.oldest_seconds:
+        said["oldest_seconds"] = summary.oldest_seconds[read_model]
+    for place in summary.about.get("reports", ()):
+        said[f"report{PurePath(place).suffix}"] = dg.MetadataValue.path(place)
     findings = [item for item in summary.findings if item.read_model == read_model][:max_findings]
     if findings:
-        said["findings"] = _table(findings)
+        said["findings"] = table_of(findings)
     return said
 
 
@@ -134,7 +142,8 @@ def _numbers(counts: Counts, names: Iterable[str]) -> str:
     return ", ".join(f"{number:,} {name}" for name in names if (number := getattr(counts, name)))
 
 
-def _table(findings: Iterable[Finding]) -> dg.TableMetadataValue:
+def table_of(findings: Iterable[Finding]) -> dg.TableMetadataValue:
+    """Findings as a table, a line for each field."""
     return dg.MetadataValue.table(records=[row for finding in findings for row in _rows(finding)], schema=_COLUMNS)
 
 
@@ -147,10 +156,19 @@ def _rows(finding: Finding) -> Iterator[dg.TableRecord]:
         "outcome": finding.outcome.value,
         "reason": ": ".join(part for part in (shown["reason"], finding.detail) if part),
     }
+    about["age"] = "" if finding.age_seconds is None else in_time(finding.age_seconds)
     # An aggregate that differs in no field, because it has no document for example, has a line all the same.
     for field, pair in shown["fields"].items() or [("", None)]:
         expected, actual = ("", "") if pair is None else (_value(pair["expected"]), _value(pair["actual"]))
         yield dg.TableRecord({**about, "field": field, "expected": expected, "actual": actual})
+
+
+def in_time(seconds: float) -> str:
+    """An age for people."""
+    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds // size:,.0f} {unit}"
+    return f"{seconds:,.0f} s"
 
 
 def _value(value: Any) -> str:

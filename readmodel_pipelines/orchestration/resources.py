@@ -17,6 +17,7 @@ from readmodel_pipelines.orchestration.metadata import Progress
 from readmodel_pipelines.projector import ReadModelProjector, choose_projections
 from readmodel_pipelines.reconcile.summary import Summary
 from readmodel_pipelines.settings import Settings, load_settings
+from readmodel_pipelines.verification import Request, verify
 
 
 def owner_of(run_id: str) -> str:
@@ -67,6 +68,29 @@ class MongoResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # at ru
         except ReadModelError as error:
             # The sentence says it all; the driver's traceback behind it would bury it.
             raise dg.Failure(str(error), allow_retries=False) from None
+
+    def verify(
+        self,
+        context: dg.OpExecutionContext | dg.AssetCheckExecutionContext,
+        read_models: list[str],
+        request_for: Callable[[Settings], Request],
+    ) -> tuple[Summary, Settings]:
+        """Verify the read models with these names; progress and warnings go to the run's log.
+
+        Raises:
+            Failure: what a person can cause or must act on, in words.
+        """
+        with self.opened() as (settings, database):
+            request = request_for(settings)
+            context.log.info(
+                f"Verifying {request.coverage} of {' and '.join(read_models)}, tier {request.tier}, in database "
+                f"{settings.database} of MongoDB at {settings.shown_uri()}."
+            )
+            progress = Progress(context.log.info, every=self.progress_seconds)
+            summary = verify(database, settings, read_models, request, on_progress=progress)
+        for warning in summary.warnings:
+            context.log.warning(warning)
+        return summary, settings
 
     def work(
         self,

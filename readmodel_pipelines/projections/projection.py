@@ -24,6 +24,7 @@ class Projection:
     None where there ought to be none. `owned` are the fields it decides on, their absence included; every other field
     of a stored document is foreign and left alone. `unique` are keys besides `key` that the collection keeps unique.
     `claims` tells where a stream fixes such a key: event type and field of its `data`; None where it is the key itself.
+    `optional`: `document` gives None for some streams, so that only the fold tells whether a document is missing.
     """
 
     name: str
@@ -34,4 +35,5 @@ class Projection:
     document: Callable[[str, Any], Document | None]
     unique: tuple[str, ...] = ()
     claims: tuple[str, str] | None = None
+    optional: bool = False
     description: str = ""

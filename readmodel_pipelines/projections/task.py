@@ -199,6 +199,7 @@ TASKS_OF_CHATS = Projection(
     unique=("chat_id",),
     owned=_OWNED,
     document=task_document_of_chat,
+    optional=True,
     description="One document per task, bug or epic, made from its chat's stream.",
 )
 

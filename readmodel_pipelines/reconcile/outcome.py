@@ -23,8 +23,16 @@ class Outcome(StrEnum):
     """There is a document and the projection wants none, or a second one for the same key."""
     ORPHAN = "orphan"
     """There is a document and no event at all."""
+    LAGGING = "lagging"
+    """The document is what the events said a moment ago, within the grace time: a writer is about to mend it."""
     MALFORMED = "malformed"
     """The stream cannot be trusted; its document is left as it is."""
+    UNDECIDED = "undecided"
+    """There is no document, and only the fold tells whether there ought to be one: the tier of versions alone."""
+
+
+ALARMS = (Outcome.MISSING, Outcome.DIFFERENT, Outcome.UNEXPECTED, Outcome.ORPHAN, Outcome.MALFORMED)
+"""Outcomes that are discrepancies; the others are no reason to look."""
 
 
 class Why(StrEnum):

@@ -30,6 +30,9 @@ class EventStore(Protocol):
         With `ids` only claims of these are looked at.
         """
 
+    def version_ranges(self, fold: Fold[Any]) -> Iterator[tuple[str, Any, Any, int]]:
+        """(id, first version, last version, number of events) of every stream with a string id, in their order."""
+
     def last_versions(self, ids: Sequence[str]) -> Mapping[str, Any]:
         """The last version of each of these streams, at a small cost."""
 
@@ -73,6 +76,9 @@ class ReadModel(Protocol):
 
     def read(self, keys: Sequence[str] | None = None) -> Iterator[Document]:
         """Documents with a string key in its order, `_id` and owned fields only: of `keys`, or all."""
+
+    def versions(self) -> Iterator[Document]:
+        """As `read`, of all, with nothing of a document but its key and version; `_id` is None."""
 
     def odd_documents(self) -> Iterator[Document]:
         """Documents whose key is not a string; `_id` and owned fields only."""

@@ -22,10 +22,11 @@ def is_of_a_prefix(
 ) -> bool:
     """Whether `document` (None where there is none) is what the stream folds to at some version from `since` on.
 
-    `events` are the whole stream, read after the document. A malformed stream has no such prefix.
+    `events` are the whole stream, read after the document. At version 0, before its first event, there is no document.
+    A malformed stream has no such prefix.
     """
     state = projection.fold.start()
-    found = False
+    found = since < 1 and document is None
 
     def compare() -> bool:
         if not state.created:

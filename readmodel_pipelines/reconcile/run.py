@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, Protocol
 
 from readmodel_pipelines.events.stream import Malformed, check_id, fold_streams
@@ -14,6 +16,7 @@ from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.reconcile.join import MergeJoin
 from readmodel_pipelines.reconcile.outcome import Outcome, Verdict, Why
 from readmodel_pipelines.reconcile.ports import EventStore, ReadModel
+from readmodel_pipelines.reconcile.prefix import is_of_a_prefix
 from readmodel_pipelines.reconcile.summary import Counts
 
 _ODD_BATCH = 500
@@ -83,6 +86,28 @@ def compare_again(store: EventStore, lane: Lane, allowed: Collection[str], ids: 
         reconcile(store, [replace(lane, counts=Counts(), emit=verdicts.append)], allowed, sorted(set(ids)))
         store.events_read = counted
     return verdicts
+
+
+def behind(store: EventStore, lane: Lane, allowed: Collection[str], since: Mapping[str, int]) -> set[str]:
+    """Those of the aggregates, a batch at most, whose document is what their stream folds to at some version.
+
+    Each at the version that `since` gives for it, or a later one: a document that is a moment behind.
+    """
+    if not since:
+        return set()
+    counted = store.events_read
+    ids = sorted(since)
+    documents = {document[lane.projection.key]: document for document in lane.model.read(ids)}
+    streams = groupby(store.read(lane.projection.fold, ids), key=itemgetter("aggregate_id"))
+    found = {
+        aggregate_id
+        for aggregate_id, events in streams
+        if is_of_a_prefix(
+            lane.projection, aggregate_id, events, documents.get(aggregate_id), since[aggregate_id], allowed
+        )
+    }
+    store.events_read = counted
+    return found
 
 
 def reconcile_odd_ids(store: EventStore, lanes: Sequence[Lane]) -> None:

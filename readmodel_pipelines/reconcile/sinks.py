@@ -1,4 +1,4 @@
-"""Sinks: what is done about the verdicts on one read model. Report does nothing, dry run predicts, in place writes.
+"""Sinks: what is done about the verdicts on one read model. Dry run predicts, in place writes.
 
 In place writes only what differs, and only while the stored document is still what was compared. A write that another
 writer was faster than is compared again from the events on, a bounded number of times.
@@ -31,19 +31,6 @@ _CONFLICT = "conflict"
 _WANTS_WRITE = (Outcome.MISSING, Outcome.DIFFERENT)
 
 
-class Report:
-    """Writes nothing; the summary has it all."""
-
-    def take(self, verdict: Verdict) -> None:
-        """Nothing is done about it."""
-
-    def finish(self) -> None:
-        """Nothing is left to do."""
-
-    def close(self) -> None:
-        """Nothing was held."""
-
-
 @dataclass(frozen=True, slots=True)
 class DeletionLimit:
     """How many documents a full run may delete: a share of the read model, never below the floor."""
@@ -52,13 +39,17 @@ class DeletionLimit:
 
     def allows(self, deletions: int, documents: int) -> bool:
         """Whether `deletions` of about `documents` may go."""
-        return deletions <= max(DELETE_FLOOR, self.share * documents)
+        return deletions <= self.of(documents)
+
+    def of(self, documents: int) -> float:
+        """How many of about `documents` may go."""
+        return max(DELETE_FLOOR, self.share * documents)
 
     def refusal(self, read_model: str, deletions: int, documents: int) -> str:
         """The warning that a refused deletion leaves."""
         return (
             f"{read_model}: {deletions:,} of about {documents:,} documents would be deleted, more than "
-            f"{max(DELETE_FLOOR, int(self.share * documents)):,} allowed; none was. "
+            f"{int(self.of(documents)):,} allowed; none was. "
             "If the events are complete, allow them: --allow-deletions, or allow_deletions in a job's config."
         )
 

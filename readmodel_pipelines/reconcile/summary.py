@@ -6,14 +6,16 @@ Counts are never capped, findings are. `as_json` is the command line's `--json` 
 from __future__ import annotations
 
 import json
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field, fields
+from datetime import datetime
 from typing import Any, Literal
 
 from bson import json_util
 from bson.json_util import CANONICAL_JSON_OPTIONS, RELAXED_JSON_OPTIONS, JSONOptions
 
 from readmodel_pipelines.reconcile.compare import ABSENT, differing_fields
-from readmodel_pipelines.reconcile.outcome import Outcome, Verdict
+from readmodel_pipelines.reconcile.outcome import ALARMS, Outcome, Verdict
 
 Verb = Literal["rebuild", "dry_run", "verify"]
 
@@ -24,7 +26,7 @@ DEFAULT_MAX_FINDINGS = 1000
 class Counts:
     """Aggregates of one read model by outcome, and what was written.
 
-    `checked` is the sum of the six outcomes. `inserted`, `replaced` and `deleted` are documents written, or in a dry
+    `checked` is the sum of the outcomes. `inserted`, `replaced` and `deleted` are documents written, or in a dry
     run those that a rebuild would write. `superseded` counts writes that another writer was faster than; the aggregate
     was then compared again. `failed` are aggregates that need a write and did not get it.
     """
@@ -35,7 +37,9 @@ class Counts:
     different: int = 0
     unexpected: int = 0
     orphan: int = 0
+    lagging: int = 0
     malformed: int = 0
+    undecided: int = 0
     inserted: int = 0
     replaced: int = 0
     deleted: int = 0
@@ -44,7 +48,7 @@ class Counts:
 
     @property
     def discrepancies(self) -> int:
-        """Aggregates where read model and events do not agree, or cannot be compared."""
+        """Aggregates where read model and events do not agree, or cannot be compared; one that lags is none."""
         return self.missing + self.different + self.unexpected + self.orphan + self.malformed
 
     def as_dict(self) -> dict[str, int]:
@@ -57,7 +61,8 @@ class Finding:
     """One aggregate that is not `same`: where, what, why; the differing fields with (expected, actual).
 
     For a malformed stream `version` and `event_id` are those of its first offending event. `failed`: a run that writes
-    did not get it written; `reason` and `detail` say why.
+    did not get it written; `reason` and `detail` say why. `first_seen` and `age_seconds` come from a verification that
+    remembers.
     """
 
     read_model: str
@@ -69,6 +74,8 @@ class Finding:
     version: Any = None
     event_id: Any = None
     failed: bool = False
+    first_seen: datetime | None = None
+    age_seconds: float | None = None
 
     def as_json(self) -> dict[str, Any]:
         """As plain JSON types; BSON values in Extended JSON, a field that is not there as `{"$absent": true}`."""
@@ -83,12 +90,19 @@ class Finding:
             shown["detail"] = self.detail
         if self.event_id is not None:
             shown |= {"version": json_value(self.version), "event_id": json_value(self.event_id)}
+        if self.first_seen is not None:
+            shown |= {"first_seen": f"{self.first_seen.isoformat()}Z", "age_seconds": self.age_seconds}
         return shown
 
 
 @dataclass(slots=True)
 class Summary:
-    """The result of one run over one or several read models."""
+    """The result of one run over one or several read models.
+
+    Of a verification `differing` counts the findings by read model and field, `reasons` by reason, `oldest_seconds`
+    has the age of the oldest finding of a read model but for malformed streams, and `about` says what it covered and
+    did.
+    """
 
     verb: Verb
     aggregate_type: str
@@ -98,6 +112,10 @@ class Summary:
     read_models: dict[str, Counts] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    about: dict[str, Any] = field(default_factory=dict)
+    differing: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    reasons: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    oldest_seconds: dict[str, float] = field(default_factory=dict)
     _by_aggregate: dict[tuple[str, str], Finding] = field(default_factory=dict, repr=False)
 
     @property
@@ -109,13 +127,27 @@ class Summary:
 
     def note(self, read_model: str, verdict: Verdict) -> None:
         """Count a verdict and keep it as a finding while there is room."""
-        counts = self.read_models[read_model]
-        name = verdict.outcome.value
-        setattr(counts, name, getattr(counts, name) + 1)
         if len(self.findings) < self.max_findings:
-            finding = _finding(read_model, verdict)
+            self.add(finding_of(read_model, verdict))
+        else:
+            self._count(read_model, verdict.outcome)
+
+    def add(self, finding: Finding) -> None:
+        """Count a finding and keep it while there is room; what lags or is undecided is counted alone."""
+        self._count(finding.read_model, finding.outcome)
+        self.differing[finding.read_model].update(finding.fields.keys())
+        if finding.reason:
+            self.reasons[finding.read_model][str(finding.reason)] += 1
+        if finding.age_seconds is not None and finding.outcome is not Outcome.MALFORMED:
+            oldest = self.oldest_seconds.get(finding.read_model, 0.0)
+            self.oldest_seconds[finding.read_model] = max(oldest, finding.age_seconds)
+        if finding.outcome in ALARMS and len(self.findings) < self.max_findings:
             self.findings.append(finding)
-            self._by_aggregate.setdefault((read_model, repr(verdict.aggregate_id)), finding)
+            self._by_aggregate.setdefault((finding.read_model, repr(finding.aggregate_id)), finding)
+
+    def _count(self, read_model: str, outcome: Outcome) -> None:
+        counts = self.read_models[read_model]
+        setattr(counts, outcome.value, getattr(counts, outcome.value) + 1)
 
     def fail(self, read_model: str, aggregate_id: Any, reason: str, detail: str = "") -> None:
         """Count an aggregate that the run could not do, and write the reason on its finding."""
@@ -134,6 +166,7 @@ class Summary:
             "read_models": {name: counts.as_dict() for name, counts in self.read_models.items()},
             "findings": [finding.as_json() for finding in self.findings],
             "warnings": self.warnings,
+            **self.about,
         }
 
 
@@ -155,7 +188,8 @@ def _json_pair(expected: Any, actual: Any) -> dict[str, Any]:
     return pair
 
 
-def _finding(read_model: str, verdict: Verdict) -> Finding:
+def finding_of(read_model: str, verdict: Verdict) -> Finding:
+    """The finding that a verdict is, with the fields that differ."""
     finding = Finding(read_model, verdict.aggregate_id, verdict.outcome, verdict.reason)
     if verdict.malformed is not None:
         finding.detail = verdict.malformed.detail

@@ -20,9 +20,9 @@ from pymongo.database import Database
 from typer.testing import CliRunner
 
 from readmodel_pipelines.cli import main
-from readmodel_pipelines.cli.report import COLUMNS
 from readmodel_pipelines.demo.sample_data import chat_events
 from readmodel_pipelines.mongo.leases import hold_leases
+from readmodel_pipelines.reports.writer import COLUMNS
 from readmodel_pipelines.settings import Settings
 
 Cli = Callable[..., Any]
@@ -31,7 +31,7 @@ PROGRAM = [sys.executable, "-m", "readmodel_pipelines.cli.main"]
 NOBODY = "00000000-0000-4000-8000-000000000000"
 EVERYTHING = ("--type", "all", "--all")
 COUNTS = {
-    *("checked", "same", "missing", "different", "unexpected", "orphan", "malformed"),
+    *("checked", "same", "missing", "different", "unexpected", "orphan", "lagging", "malformed", "undecided"),
     *("inserted", "replaced", "deleted", "superseded", "failed"),
 }
 
@@ -202,7 +202,7 @@ def test_an_interrupted_command_exits_130_with_one_sentence(env: dict[str, str],
             process.send_signal(number)
             stdout, stderr = process.communicate(timeout=20)
     assert process.returncode == 130
-    assert (stdout, stderr) == ("", "Interrupted: nothing was written.\n")
+    assert (stdout, stderr) == ("", "Interrupted: no read model was changed.\n")
 
 
 # What is printed, and where
@@ -212,12 +212,16 @@ def test_json_is_exactly_one_document_with_the_documented_keys(env: dict[str, st
     result = shell("verify-consistency", *EVERYTHING, "--json", env=env)
     assert result.returncode == 1
     document = json.loads(result.stdout)
-    assert set(document) == {*("verb", "aggregate_type", "events", "seconds", "read_models", "findings", "warnings")}
+    assert set(document) == {
+        *("verb", "aggregate_type", "events", "seconds", "read_models", "findings", "warnings"),
+        *("tier", "coverage", "started_at", "closed"),
+    }
     assert (document["verb"], document["aggregate_type"]) == ("verify", "all")
+    assert (document["tier"], document["coverage"]) == ("documents", "every aggregate")
     assert set(document["read_models"]) == {"chats_read_model", "tasks_read_model"}
     assert all(set(counts) == COUNTS for counts in document["read_models"].values())
     (finding,) = document["findings"]
-    assert set(finding) == {"read_model", "aggregate_id", "outcome", "reason", "fields"}
+    assert set(finding) == {"read_model", "aggregate_id", "outcome", "reason", "fields", "first_seen", "age_seconds"}
     assert (finding["aggregate_id"], finding["outcome"], finding["reason"]) == (damaged, "different", None)
     assert finding["fields"]["title"]["actual"] == "wrong"
     assert finding["fields"]["is_public"]["actual"] == {"$absent": True}
@@ -230,7 +234,7 @@ def test_json_of_a_malformed_stream_names_its_first_offending_event(
     document = json.loads(cli("verify-consistency", "--type", "chat", "--all", "--json").stdout)
     (finding,) = document["findings"]
     assert set(finding) - {"read_model", "aggregate_id", "outcome", "reason", "fields"} == {
-        *("detail", "version", "event_id")
+        *("detail", "version", "event_id", "first_seen", "age_seconds")
     }
     assert finding["event_id"] == {"$oid": str(event["_id"])}
 
@@ -313,7 +317,12 @@ def test_a_json_report_is_the_json_document(cli: Cli, damaged: str, tmp_path: Pa
     file = tmp_path / "report.json"
     result = cli("verify-consistency", *EVERYTHING, "--report", file, "--json")
     assert result.exit_code == 1
-    assert json.loads(file.read_text()) == json.loads(result.stdout)
+    report, document = json.loads(file.read_text()), json.loads(result.stdout)
+    assert document.pop("reports") == [str(file)]
+    assert report.pop("database")
+    assert report.pop("mend")[0]["command"] == "readmodel rebuild-readmodel --type chat --all"
+    assert report["findings"][0].pop("mend") == f"readmodel rebuild-readmodel --type chat --id {damaged}"
+    assert report == document
     assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
 
 

@@ -13,7 +13,7 @@ from readmodel_pipelines.projections.projection import Document
 from readmodel_pipelines.reconcile.outcome import Outcome, Verdict, Why
 from readmodel_pipelines.reconcile.ports import Change, ReadModel, Written
 from readmodel_pipelines.reconcile.run import Lane
-from readmodel_pipelines.reconcile.sinks import ATTEMPTS, BATCH, DeletionLimit, DryRun, InPlace, Report
+from readmodel_pipelines.reconcile.sinks import ATTEMPTS, BATCH, DeletionLimit, DryRun, InPlace
 from readmodel_pipelines.reconcile.summary import Counts, Summary
 
 MODEL = CHATS.read_model
@@ -148,12 +148,6 @@ class Run:
     @property
     def written(self) -> tuple[int, int, int, int]:
         return self.counts.inserted, self.counts.replaced, self.counts.deleted, self.counts.failed
-
-
-def test_report_does_nothing() -> None:
-    report = Report()
-    report.take(missing("a"))
-    report.finish()
 
 
 MIXED = [missing("a"), different("b"), orphan("c"), malformed("d"), missing("e")]

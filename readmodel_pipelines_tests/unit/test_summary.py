@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from readmodel_pipelines.events.stream import Malformed, Reason
 from readmodel_pipelines.events.times import ZERO_TIME_MS
 from readmodel_pipelines.reconcile.compare import ABSENT
-from readmodel_pipelines.reconcile.outcome import Outcome, Verdict, Why
+from readmodel_pipelines.reconcile.outcome import ALARMS, Outcome, Verdict, Why
 from readmodel_pipelines.reconcile.summary import Counts, Summary, Verb, json_value
 
 MODEL = "chats_read_model"
-COUNTS = ["checked", "same", "missing", "different", "unexpected", "orphan", "malformed"]
+COUNTS = ["checked", "same", "missing", "different", "unexpected", "orphan", "lagging", "malformed", "undecided"]
 COUNTS += ["inserted", "replaced", "deleted", "superseded", "failed"]
 EVENT = ObjectId("65a000000000000000000001")
 BAD = Verdict(
@@ -36,7 +36,7 @@ def different(expected: Any, actual: Any, aggregate_id: Any = "a") -> Verdict:
     return Verdict(aggregate_id, Outcome.DIFFERENT, {"f": expected}, {"_id": 1, "f": actual})
 
 
-@given(st.lists(st.sampled_from([outcome for outcome in Outcome if outcome is not Outcome.SAME])), st.integers(0, 5))
+@given(st.lists(st.sampled_from(ALARMS)), st.integers(0, 5))
 def test_counts_are_never_capped_and_findings_are_the_first_ones(outcomes: list[Outcome], most: int) -> None:
     result = summary(max_findings=most)
     for number, outcome in enumerate(outcomes):
@@ -147,7 +147,14 @@ def test_json_has_the_documented_form() -> None:
     }
 
 
-@pytest.mark.parametrize("outcome", [outcome for outcome in Outcome if outcome is not Outcome.SAME])
+@pytest.mark.parametrize("outcome", [Outcome.LAGGING, Outcome.UNDECIDED])
+def test_what_lags_or_is_undecided_is_counted_and_is_no_finding(outcome: Outcome) -> None:
+    result = summary("verify")
+    result.note(MODEL, Verdict("a", outcome, {"title": "a"}))
+    assert (result.ok, result.findings, getattr(result.read_models[MODEL], outcome.value)) == (True, [], 1)
+
+
+@pytest.mark.parametrize("outcome", ALARMS)
 def test_verify_is_well_only_when_nothing_was_found(outcome: Outcome) -> None:
     result = summary("verify")
     assert result.ok

@@ -1,0 +1,151 @@
+"""What verifications remember, in collections of this project's own: findings, verifications, and where to go on.
+
+DATA_CONTRACT.md, «What verifications remember», has the fields. A finding is open from when it is first seen until a
+verification that covers its aggregate does not find it any more. Its age begins anew when its stream has grown since:
+then it is another one, most likely a moment old.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from pymongo import UpdateOne
+from pymongo.database import Database
+
+from readmodel_pipelines.events.values import is_plain
+from readmodel_pipelines.mongo.changes import Token
+from readmodel_pipelines.mongo.scan import CODEC, Document
+from readmodel_pipelines.reconcile.summary import Counts, Finding, json_value
+
+FINDINGS = "readmodel_findings"
+VERIFICATIONS = "readmodel_verifications"
+WATERMARKS = "readmodel_watermarks"
+
+_BATCH = 1_000
+_LONGEST_ID = 200
+
+
+class Memory:
+    """Findings and verifications of a database."""
+
+    def __init__(self, database: Database[Document]) -> None:
+        self._database = database
+        self._findings = database.get_collection(FINDINGS, codec_options=CODEC)
+        self._verifications = database[VERIFICATIONS]
+        self._watermarks = database[WATERMARKS]
+
+    def remember(self, findings: Sequence[Finding], last_versions: Mapping[str, Any]) -> None:
+        """Keep these findings as open, and write on each since when; `last_versions` are those of their streams."""
+        by_key = {_key(finding): finding for finding in findings}
+        writes = [
+            UpdateOne({"_id": key}, [{"$set": _seen(finding, _version(last_versions, finding))}], upsert=True)
+            for key, finding in by_key.items()
+        ]
+        if not writes:
+            return
+        self._findings.bulk_write(writes, ordered=False)
+        ages = {"first_seen": 1, "age": {"$subtract": ["$$NOW", "$first_seen"]}}
+        for stored in self._database[FINDINGS].find({"_id": {"$in": list(by_key)}}, ages):
+            by_key[stored["_id"]].first_seen = stored["first_seen"]
+            by_key[stored["_id"]].age_seconds = max(0, stored["age"]) / 1000
+
+    def close(self, read_model: str, not_seen_since: datetime, covered: Callable[[str], bool] | None) -> int:
+        """Close the open findings of covered aggregates that were not seen again; gives the number. None covers all."""
+        gone = {**_open(read_model), "last_seen": {"$lt": not_seen_since}}
+        closed: list[Document] = [{"$set": {"state": "closed", "closed_at": "$$NOW"}}]
+        if covered is None:
+            return self._findings.update_many(gone, closed).modified_count
+        number = 0
+        keys: list[str] = []
+        for finding in self._findings.find(gone, {"aggregate_id": 1}):
+            if covered(finding["aggregate_id"]):
+                keys.append(finding["_id"])
+            if len(keys) >= _BATCH:
+                number += self._findings.update_many({**gone, "_id": {"$in": keys}}, closed).modified_count
+                keys = []
+        return number + self._findings.update_many({**gone, "_id": {"$in": keys}}, closed).modified_count
+
+    def open_ids(self, read_model: str) -> Iterator[str]:
+        """The aggregate ids of open findings, in their order; those that are no texts are left out."""
+        where = {**_open(read_model), "plain": True}
+        for finding in self._findings.find(where, {"_id": 0, "aggregate_id": 1}, sort=[("aggregate_id", 1)]):
+            yield finding["aggregate_id"]
+
+    def open_by_outcome(self, read_model: str) -> dict[str, int]:
+        """How many findings are open."""
+        groups = self._findings.aggregate(
+            [{"$match": _open(read_model)}, {"$group": {"_id": "$outcome", "findings": {"$sum": 1}}}]
+        )
+        return {group["_id"]: group["findings"] for group in groups}
+
+    def record(self, read_model: str, started_at: datetime, about: Mapping[str, Any], counts: Counts) -> None:
+        """Keep the numbers of a verification."""
+        numbers = {**counts.as_dict(), "discrepancies": counts.discrepancies}
+        self._verifications.insert_one({"read_model": read_model, "started_at": started_at, **about, "counts": numbers})
+
+    def history(self, read_models: Sequence[str], last: int = 100) -> list[dict[str, Any]]:
+        """The last verifications of these read models, oldest first, in plain JSON types."""
+        found = self._verifications.find(
+            {"read_model": {"$in": list(read_models)}}, sort=[("started_at", -1)], limit=last
+        )
+        history = [
+            {
+                "at": item["started_at"].isoformat() + "Z",
+                "read_model": item["read_model"],
+                "coverage": item["coverage"],
+                **{name: item["counts"][name] for name in ("checked", "discrepancies", "lagging")},
+            }
+            for item in found
+        ]
+        return history[::-1]
+
+    def watermark(self, read_model: str) -> Token | None:
+        """Where the last verification that saw all changes ended."""
+        stored = self._watermarks.find_one({"_id": read_model})
+        return stored["token"] if stored else None
+
+    def set_watermark(self, read_model: str, token: Token) -> None:
+        """All changes up to this token are verified."""
+        this = {"_id": read_model}
+        # A pipeline would read `$`-signs in the token.
+        self._watermarks.update_one(this, {"$set": {"token": token}, "$currentDate": {"at": True}}, upsert=True)
+
+
+def _open(read_model: str) -> Document:
+    return {"read_model": read_model, "state": "open"}
+
+
+def _key(finding: Finding) -> str:
+    text = _text(finding.aggregate_id)
+    # An index key has its bounds, an id of whatever type has none.
+    text = text if len(text) <= _LONGEST_ID else hashlib.sha256(text.encode()).hexdigest()
+    return f"{finding.read_model}/{text}"
+
+
+def _text(aggregate_id: Any) -> str:
+    return aggregate_id if is_plain(aggregate_id) else json.dumps(json_value(aggregate_id))
+
+
+def _version(last_versions: Mapping[str, Any], finding: Finding) -> Any:
+    return last_versions.get(finding.aggregate_id) if is_plain(finding.aggregate_id) else None
+
+
+def _seen(finding: Finding, version: Any) -> Document:
+    same = {"$and": [{"$eq": ["$state", "open"]}, {"$eq": ["$version", {"$literal": version}]}]}
+    return {
+        "read_model": finding.read_model,
+        "aggregate_id": {"$literal": _text(finding.aggregate_id)[:_LONGEST_ID]},
+        "plain": is_plain(finding.aggregate_id) and len(finding.aggregate_id) <= _LONGEST_ID,
+        "outcome": finding.outcome.value,
+        "reason": None if finding.reason is None else str(finding.reason),
+        "fields": {"$literal": sorted(finding.fields)},
+        "first_seen": {"$cond": [same, "$first_seen", "$$NOW"]},
+        "last_seen": "$$NOW",
+        "version": {"$literal": version},
+        "state": "open",
+        "closed_at": "$$REMOVE",
+    }

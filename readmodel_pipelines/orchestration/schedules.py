@@ -1,0 +1,75 @@
+"""Schedules of verifications, in the time zone of the settings. Both are off until somebody turns them on."""
+
+# Without `from __future__ import annotations`: Dagster takes the class of `context`, not its name.
+from collections.abc import Iterator
+from datetime import datetime
+from zoneinfo import ZoneInfo
+
+import dagster as dg
+
+from readmodel_pipelines.errors import ReadModelError
+from readmodel_pipelines.orchestration.jobs import verify_read_model, verify_read_models
+from readmodel_pipelines.orchestration.partitions import READ_MODELS
+from readmodel_pipelines.orchestration.verification import VerifyConfig
+from readmodel_pipelines.settings import Settings, load_settings
+from readmodel_pipelines.verification import Bucket
+
+
+def _timezone() -> str:
+    try:
+        return load_settings().timezone
+    except ReadModelError:
+        # The definitions load all the same: every run says what is wrong with the settings.
+        return "UTC"
+
+
+TIMEZONE = _timezone()
+
+
+@dg.schedule(
+    job=verify_read_models,
+    cron_schedule="0 2 * * *",
+    execution_timezone=TIMEZONE,
+    default_status=dg.DefaultScheduleStatus.STOPPED,
+    # Shown as plain text, without Markdown.
+    description=f"""Every night at 2:00 ({TIMEZONE}): verifies of each read model what got events since the last
+verification, what is known to be wrong, and one bucket of all aggregates: another one each night, so that
+READMODEL_VERIFICATION_BUCKETS nights cover everything. Changes no document; evaluates the checks of the assets.""",
+)
+def nightly_verification(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest]:
+    """A run for each read model: what changed, and the bucket of the night."""
+    settings = _settings()
+    night = _night(context)
+    bucket = Bucket.of_day(night.toordinal(), settings.verification_buckets)
+    yield from _runs(f"nightly:{night:%Y-%m-%d}", VerifyConfig(since_last=True, bucket=str(bucket)))
+
+
+@dg.schedule(
+    job=verify_read_models,
+    cron_schedule="0 3 * * 0",
+    execution_timezone=TIMEZONE,
+    default_status=dg.DefaultScheduleStatus.STOPPED,
+    description=f"""Every Sunday at 3:00 ({TIMEZONE}): verifies every aggregate of each read model. Changes no
+document; evaluates the checks of the assets. For stores where a pass over all events takes minutes; larger ones do
+with nightly_verification.""",
+)
+def weekly_verification(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest]:
+    """A run for each read model, over everything."""
+    yield from _runs(f"weekly:{_night(context):%Y-%m-%d}", VerifyConfig())
+
+
+def _runs(key: str, config: VerifyConfig) -> Iterator[dg.RunRequest]:
+    for name in READ_MODELS:
+        run_config = {"ops": {verify_read_model.name: {"config": config.model_dump()}}}
+        yield dg.RunRequest(run_key=f"{key}:{name}", partition_key=name, run_config=run_config)
+
+
+def _night(context: dg.ScheduleEvaluationContext) -> datetime:
+    return context.scheduled_execution_time.astimezone(ZoneInfo(TIMEZONE))
+
+
+def _settings() -> Settings:
+    try:
+        return load_settings()
+    except ReadModelError as error:
+        raise dg.Failure(str(error), allow_retries=False) from None

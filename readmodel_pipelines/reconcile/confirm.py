@@ -1,0 +1,121 @@
+"""The sink of a verification: what was found is looked at again before it is told, so that a live writer is no alarm.
+
+A pass reads both sides ahead of each other, and an application projects a moment after it appends. So every verdict is
+compared again, documents first. One whose stream has events younger than the grace time is put off and compared once
+more when that time is over; a document that is then what its stream folds to without such young events is `lagging`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from readmodel_pipelines.events.values import is_plain
+from readmodel_pipelines.reconcile.outcome import Outcome, Verdict
+from readmodel_pipelines.reconcile.summary import Counts
+
+BATCH = 1_000
+PUT_OFF = 50_000
+"""So many ids are held until their grace time is over; when there are more, the pass waits for the oldest."""
+
+_MAY_LAG = (Outcome.MISSING, Outcome.DIFFERENT, Outcome.UNEXPECTED)
+
+
+@dataclass(frozen=True, slots=True)
+class Looks:
+    """What a confirmation asks of a database.
+
+    `again` compares aggregates anew and gives the verdicts that are not `same`. `young` gives, for those of the ids
+    that have events written within the grace time, the version of the first such event. `behind` gives the ids whose
+    document is what their stream folds to at this version or a later one.
+    """
+
+    again: Callable[[Sequence[str]], list[Verdict]]
+    young: Callable[[Sequence[str]], Mapping[str, int]]
+    behind: Callable[[Mapping[str, int]], Collection[str]]
+
+
+class Confirm:
+    """Gives the verdicts that stand to `note`, some at a time; those that do not are counted as `same`."""
+
+    def __init__(
+        self,
+        counts: Counts,
+        looks: Looks,
+        note: Callable[[Sequence[Verdict]], None],
+        *,
+        grace_seconds: float,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], object] = time.sleep,
+    ) -> None:
+        self._counts = counts
+        self._looks = looks
+        self._note = note
+        self._grace = grace_seconds
+        self._clock = clock
+        self._sleep = sleep
+        self._doubtful: list[str] = []
+        self._put_off: deque[tuple[float, str]] = deque()
+
+    def take(self, verdict: Verdict) -> None:
+        """Look at it again with the next batch; what no id can ask for stands as it is."""
+        if not is_plain(verdict.aggregate_id):
+            self._note([verdict])
+            return
+        # All verdicts on one id, those on duplicates of its document too, go into one batch.
+        if len(self._doubtful) >= BATCH and self._doubtful[-1] != verdict.aggregate_id:
+            self._look_again()
+        self._doubtful.append(verdict.aggregate_id)
+
+    def finish(self) -> None:
+        """Look again at what is left, wait the grace time out where that is needed, and tell."""
+        self._look_again()
+        while self._put_off:
+            self._settle()
+
+    def close(self) -> None:
+        """Nothing is held but memory."""
+
+    def _look_again(self) -> None:
+        ids, self._doubtful = self._doubtful, []
+        if not ids:
+            return
+        verdicts = self._compare(ids)
+        young = self._looks.young(ids) if self._grace else {}
+        due = self._clock() + self._grace
+        self._put_off += [(due, verdict.aggregate_id) for verdict in verdicts if verdict.aggregate_id in young]
+        self._note([verdict for verdict in verdicts if verdict.aggregate_id not in young])
+        while len(self._put_off) > PUT_OFF:
+            self._settle()
+
+    def _settle(self) -> None:
+        """Compare the oldest of those put off, a batch of them, once more."""
+        ids: list[str] = []
+        due = 0.0
+        while self._put_off and (len(ids) < BATCH or self._put_off[0][1] == ids[-1]):
+            due, aggregate_id = self._put_off.popleft()
+            ids.append(aggregate_id)
+        self._sleep(max(0.0, due - self._clock()))
+        verdicts = self._compare(ids)
+        young = self._looks.young(sorted({verdict.aggregate_id for verdict in verdicts if _may_lag(verdict)}))
+        # Without its young events the stream ends one version before the first of them.
+        behind = self._looks.behind({aggregate_id: first - 1 for aggregate_id, first in young.items()})
+        for verdict in verdicts:
+            if verdict.aggregate_id in behind and _may_lag(verdict):
+                verdict.outcome = Outcome.LAGGING
+        self._note(verdicts)
+
+    def _compare(self, ids: Sequence[str]) -> list[Verdict]:
+        """What is found now. Each of `ids` was counted as checked: one that is right now is `same`."""
+        verdicts = self._looks.again(ids)
+        right = len(ids) - len(verdicts)
+        self._counts.same += max(right, 0)
+        self._counts.checked += max(-right, 0)
+        return verdicts
+
+
+def _may_lag(verdict: Verdict) -> bool:
+    """A second document for the same key is no lag, nor is one without events."""
+    return verdict.outcome in _MAY_LAG and verdict.reason is None

@@ -1,0 +1,247 @@
+"""Writes report files while a verification goes on: findings come one by one, and a million of them are never held.
+
+Findings become rows, a row for each field that differs; every some thousand rows are a pandas data frame that is
+appended to each file. A file appears whole or not at all, so that whoever collects reports never reads half of one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import IO, TYPE_CHECKING, Any, Protocol, Self
+
+from readmodel_pipelines.errors import UsageError
+from readmodel_pipelines.reports.page import page
+
+if TYPE_CHECKING:
+    import pandas
+
+COLUMNS = (
+    *("read_model", "aggregate_id", "outcome", "reason", "field", "expected", "actual", "detail"),
+    *("first_seen", "age_seconds", "mend"),
+)
+FINDINGS_ON_PAGE = 5_000
+_ROWS = 10_000
+
+
+def check_report_file(file: Path) -> None:
+    """Find out before the work starts what would be in the way after it.
+
+    Raises:
+        UsageError: the suffix says no format, or there is no folder to write to.
+    """
+    if file.suffix.lower() not in SUFFIXES:
+        raise UsageError(
+            f"{file} names no format of a report.", hint=f"Let its name end with one of {', '.join(SUFFIXES)}."
+        )
+    if not file.parent.is_dir():
+        raise UsageError(f"There is no folder {file.parent} for the report.", hint="Make it, or name another file.")
+    if file.is_dir() or not os.access(file.parent, os.W_OK):
+        raise UsageError(f"The report {file} cannot be written there.", hint="Name a file that you may write.")
+
+
+class ReportWriter:
+    """Takes the findings of a verification, in JSON form, and writes them to files, each as its suffix says.
+
+    A context manager: leaving it without `finish` leaves nothing behind.
+    """
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        self._files: list[tuple[Path, Path, _Format]] = []
+        self._rows: list[dict[str, Any]] = []
+        try:
+            for file in files:
+                unfinished = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+                self._files.append((file, unfinished, _FORMATS[file.suffix.lower()](unfinished)))
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def add(self, finding: Mapping[str, Any]) -> None:
+        """One more finding: `Finding.as_json` and, as `mend`, what to run."""
+        if not self._files:
+            return
+        for _, _, form in self._files:
+            form.add(finding)
+        self._rows += _rows_of(finding)
+        if len(self._rows) >= _ROWS:
+            self._append()
+
+    def finish(self, summary: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -> list[Path]:
+        """Complete the files and put them in their places; `summary` and `history` are in JSON form.
+
+        Raises:
+            OSError: one cannot be written; what was there before is untouched.
+        """
+        self._append()
+        for _, _, form in self._files:
+            form.finish(summary, history)
+        for file, unfinished, _ in self._files:
+            unfinished.replace(file)
+        return [file for file, _, _ in self._files]
+
+    def close(self) -> None:
+        """Let go of what is not finished."""
+        for _, unfinished, form in self._files:
+            form.close()
+            unfinished.unlink(missing_ok=True)
+
+    def _append(self) -> None:
+        rows, self._rows = self._rows, []
+        if rows:
+            frame = _frame(rows)
+            for _, _, form in self._files:
+                form.append(frame)
+
+
+class _Format(Protocol):
+    """One file that is being written."""
+
+    def __init__(self, file: Path) -> None: ...
+
+    def add(self, finding: Mapping[str, Any]) -> None: ...
+
+    def append(self, rows: pandas.DataFrame) -> None: ...
+
+    def finish(self, summary: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class _Csv:
+    """A row for each field; values as JSON, so that the text "1", the number 1 and an absent field look different."""
+
+    def __init__(self, file: Path) -> None:
+        self._out = _text_file(file)
+        self._out.write(",".join(COLUMNS) + "\n")
+
+    def add(self, finding: Mapping[str, Any]) -> None: ...
+
+    def append(self, rows: pandas.DataFrame) -> None:
+        rows.to_csv(self._out, header=False, index=False, lineterminator="\n")
+
+    def finish(self, summary: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._out.close()
+
+
+class _Parquet:
+    """The rows of the CSV file, for analysis; ages are numbers, everything else is text."""
+
+    def __init__(self, file: Path) -> None:
+        import pyarrow  # type: ignore[import-untyped]
+        import pyarrow.parquet  # type: ignore[import-untyped]
+
+        kinds = {"age_seconds": pyarrow.float64()}
+        self._schema = pyarrow.schema([(name, kinds.get(name, pyarrow.string())) for name in COLUMNS])
+        self._table = pyarrow.Table.from_pandas
+        self._out = pyarrow.parquet.ParquetWriter(file, self._schema)
+
+    def add(self, finding: Mapping[str, Any]) -> None: ...
+
+    def append(self, rows: pandas.DataFrame) -> None:
+        self._out.write_table(self._table(rows, schema=self._schema, preserve_index=False))
+
+    def finish(self, summary: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._out.close()
+
+
+class _Json:
+    """The `--json` document with every finding; a line for each, for tools that read lines."""
+
+    def __init__(self, file: Path) -> None:
+        self._out = _text_file(file)
+        self._out.write('{"findings": [')
+        self._separator = "\n"
+
+    def add(self, finding: Mapping[str, Any]) -> None:
+        self._out.write(self._separator + json.dumps(finding))
+        self._separator = ",\n"
+
+    def append(self, rows: pandas.DataFrame) -> None: ...
+
+    def finish(self, summary: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -> None:
+        rest = json.dumps({name: value for name, value in summary.items() if name != "findings"})
+        self._out.write("\n], " + rest.removeprefix("{") + "\n")
+        self.close()
+
+    def close(self) -> None:
+        self._out.close()
+
+
+class _Html:
+    """One page that needs nothing else: numbers of all findings, and the first some thousand of them."""
+
+    def __init__(self, file: Path) -> None:
+        self._out = _text_file(file)
+        self._findings: list[Mapping[str, Any]] = []
+        self._total = 0
+        self._fields: Counter[tuple[str, str]] = Counter()
+
+    def add(self, finding: Mapping[str, Any]) -> None:
+        self._total += 1
+        if len(self._findings) < FINDINGS_ON_PAGE:
+            self._findings.append(finding)
+
+    def append(self, rows: pandas.DataFrame) -> None:
+        differing = rows[rows["field"] != ""]
+        counted = differing.groupby(["read_model", "field"], as_index=False).size()
+        for model, field, number in counted.itertuples(index=False):
+            self._fields[str(model), str(field)] += int(number)
+
+    def finish(self, summary: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -> None:
+        self._out.write(page(summary, self._findings, self._total, self._fields, history))
+        self.close()
+
+    def close(self) -> None:
+        self._out.close()
+
+
+_FORMATS: Mapping[str, type[_Format]] = {".json": _Json, ".csv": _Csv, ".parquet": _Parquet, ".html": _Html}
+SUFFIXES = tuple(_FORMATS)
+
+
+def _text_file(file: Path) -> IO[str]:
+    # A text that was no UTF-8 in the database comes as surrogates, which no file takes.
+    return file.open("w", encoding="utf-8", errors="backslashreplace", newline="")
+
+
+def _rows_of(finding: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    aggregate_id = finding["aggregate_id"]
+    row = {name: finding.get(name) or "" for name in COLUMNS}
+    row["aggregate_id"] = aggregate_id if isinstance(aggregate_id, str) else json.dumps(aggregate_id)
+    row["age_seconds"] = finding.get("age_seconds")
+    # A finding about no field, such as a missing document, has a row all the same.
+    for name, pair in finding["fields"].items() or [("", None)]:
+        values = {side: json.dumps(pair[side], ensure_ascii=False) if pair else "" for side in ("expected", "actual")}
+        yield row | {"field": name} | values
+
+
+def _frame(rows: Sequence[Mapping[str, Any]]) -> pandas.DataFrame:
+    import pandas
+
+    plain = [
+        {
+            name: value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
+            for name, value in row.items()
+        }
+        for row in rows
+    ]
+    return pandas.DataFrame(plain, columns=list(COLUMNS)).astype({"age_seconds": "float64"})

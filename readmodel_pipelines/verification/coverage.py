@@ -1,0 +1,71 @@
+"""Coverage: which aggregates a verification looks at: all, or those of a sample, a bucket and what changed."""
+
+from __future__ import annotations
+
+import re
+import zlib
+from dataclasses import dataclass
+
+from readmodel_pipelines.errors import UsageError
+
+_BUCKET = re.compile(r"\s*(\d{1,6})\s*/\s*(\d{1,6})\s*")
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """Bucket `number`, from 1, of `of`: ids spread evenly by their hash, whatever they look like."""
+
+    number: int
+    of: int
+
+    @classmethod
+    def parse(cls, text: str) -> Bucket:
+        """From the form `3/7`.
+
+        Raises:
+            UsageError: it is none.
+        """
+        match = _BUCKET.fullmatch(text)
+        number, of = map(int, match.groups()) if match else (0, 0)
+        if not 1 <= number <= of:
+            raise UsageError(f"{text!r} is no bucket.", hint="Give it as K/N with K from 1 to N, for example 3/7.")
+        return cls(number, of)
+
+    @classmethod
+    def of_day(cls, day: int, of: int) -> Bucket:
+        """The bucket of a day, counted in days, so that `of` days after one another cover everything."""
+        return cls(day % of + 1, of)
+
+    def holds(self, aggregate_id: str) -> bool:
+        """Whether it is the bucket of this aggregate."""
+        return zlib.crc32(aggregate_id.encode("utf-8", "surrogateescape")) % self.of == self.number - 1
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.of}"
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """What is asked for; nothing asked for means every aggregate.
+
+    `since_last`: aggregates with events since the last verification, and those with open findings.
+    """
+
+    sample: int | None = None
+    bucket: Bucket | None = None
+    since_last: bool = False
+
+    @property
+    def everything(self) -> bool:
+        """Whether every aggregate is looked at."""
+        return self.sample is None and self.bucket is None and not self.since_last
+
+    def __str__(self) -> str:
+        if self.everything:
+            return "every aggregate"
+        parts = [
+            f"a sample of {self.sample:,}" if self.sample is not None else "",
+            f"bucket {self.bucket}" if self.bucket else "",
+            "what changed since the last verification" if self.since_last else "",
+        ]
+        return " and ".join(part for part in parts if part)

@@ -1,0 +1,102 @@
+"""What a verification puts into its reports: every finding with what mends it, and what to run in all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from readmodel_pipelines.events.values import is_plain
+from readmodel_pipelines.projections.projection import Projection
+from readmodel_pipelines.reconcile.outcome import Outcome
+from readmodel_pipelines.reconcile.summary import Finding, Summary
+from readmodel_pipelines.reports import ReportWriter
+
+_NOT_BY_US = "mend its events first"
+
+
+class Reporting:
+    """Report files of one verification; a context manager.
+
+    A full disk must not take the result of an hour's work with it: what goes wrong is in `error`, and nothing rises.
+    """
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        self._files = files
+        self._writer = ReportWriter([])
+        self.error: OSError | None = None
+
+    def __enter__(self) -> Self:
+        try:
+            self._writer = ReportWriter(self._files)
+        except OSError as error:
+            self.error = error
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._close()
+
+    def __call__(self, projection: Projection, findings: Sequence[Finding]) -> None:
+        """Put findings into the reports."""
+        try:
+            for finding in findings if self.error is None else ():
+                self._writer.add(finding.as_json() | {"mend": _mends(projection, finding)})
+        except OSError as error:
+            self._fail(error)
+
+    def finish(
+        self, summary: Summary, projections: Sequence[Projection], database: str, history: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """Complete the files, and say in the summary which were written, or why none was."""
+        about = {**summary.as_json(), "database": database, "mend": _what_to_run(summary, projections)}
+        summary.about["reports"] = []
+        if self.error is None:
+            try:
+                summary.about["reports"] = [str(file) for file in self._writer.finish(about, history)]
+            except OSError as error:
+                self._fail(error)
+        if self.error is not None:
+            summary.warnings.append(f"No report could be written: {self.error.strerror or self.error}.")
+
+    def _fail(self, error: OSError) -> None:
+        self.error = error
+        self._close()
+
+    def _close(self) -> None:
+        try:
+            self._writer.close()
+        except OSError as error:
+            self.error = self.error or error
+
+
+def _mends(projection: Projection, finding: Finding) -> str:
+    if finding.outcome is Outcome.MALFORMED:
+        return _NOT_BY_US
+    if is_plain(finding.aggregate_id):
+        return f"readmodel rebuild-readmodel --type {projection.name} --id {finding.aggregate_id}"
+    return f"readmodel rebuild-readmodel --type {projection.name} --all"
+
+
+def _what_to_run(summary: Summary, projections: Sequence[Projection]) -> list[dict[str, str]]:
+    commands = []
+    for projection in projections:
+        counts = summary.read_models[projection.read_model]
+        mendable = counts.discrepancies - counts.malformed
+        if mendable:
+            every = f"--type {projection.name} --all"
+            what = f"mends {mendable:,} of {projection.read_model}; add --dry-run to see how"
+            commands += [
+                {"command": f"readmodel rebuild-readmodel {every}", "what": what},
+                {
+                    "command": f"readmodel verify-consistency {every} --enqueue-repairs",
+                    "what": "or has workers mend them",
+                },
+            ]
+        if counts.malformed:
+            every = f"--type {projection.name} --all --report malformed.csv"
+            what = f"lists {counts.malformed:,} malformed streams of {projection.read_model}: mend their events first"
+            commands.append({"command": f"readmodel verify-consistency {every}", "what": what})
+    return commands

@@ -1,0 +1,272 @@
+"""A verification: looks at what it covers, remembers what it finds, and tells whoever wants to hear of it."""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Literal
+
+from pymongo.database import Database
+
+from readmodel_pipelines.events.values import is_utf8
+from readmodel_pipelines.mongo.changes import Changes, Token, changes_since
+from readmodel_pipelines.mongo.connection import server_time
+from readmodel_pipelines.mongo.event_store import EventStore
+from readmodel_pipelines.mongo.findings import Memory
+from readmodel_pipelines.mongo.indexes import collection_of
+from readmodel_pipelines.mongo.read_model import ReadModelCollection
+from readmodel_pipelines.mongo.repair_queue import RepairQueue
+from readmodel_pipelines.mongo.scan import Document
+from readmodel_pipelines.projections.projection import Projection
+from readmodel_pipelines.projector import Progress, ReadModelProjector, choose_projections
+from readmodel_pipelines.reconcile.sinks import DeletionLimit
+from readmodel_pipelines.reconcile.summary import DEFAULT_MAX_FINDINGS, Finding, Summary
+from readmodel_pipelines.reports import check_report_file
+from readmodel_pipelines.settings import Settings
+from readmodel_pipelines.verification.coverage import Coverage
+from readmodel_pipelines.verification.enqueue import Enqueue
+from readmodel_pipelines.verification.reporting import Reporting
+
+Tier = Literal["documents", "versions"]
+
+_BATCH = 1_000
+_MOST_RECENT = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What to verify and how.
+
+    Tier `documents` compares every owned field; `versions` only looks whether documents are there at the version of
+    their streams. Without `remember` nothing is written to the database at all: no finding is remembered, and the next
+    incremental verification begins where this one did. `reports` are files to write; those that were written are in the
+    summary's `about`, and a warning says why one was not.
+    """
+
+    coverage: Coverage = field(default_factory=Coverage)
+    tier: Tier = "documents"
+    remember: bool = True
+    enqueue_repairs: bool = False
+    max_findings: int = DEFAULT_MAX_FINDINGS
+    reports: Sequence[Path] = ()
+
+
+def verify(
+    database: Database[Document],
+    settings: Settings,
+    read_models: Sequence[str],
+    request: Request,
+    *,
+    on_progress: Progress | None = None,
+) -> Summary:
+    """Verify the read models with these names, all when none is named.
+
+    Raises:
+        UsageError: there is no such read model, or a report cannot be written there.
+    """
+    for file in request.reports:
+        check_report_file(file)
+    with Reporting(request.reports) as reporting:
+        return _Verification(database, settings, read_models, request, on_progress, reporting).run()
+
+
+def verify_one(
+    database: Database[Document],
+    settings: Settings,
+    read_models: Sequence[str],
+    aggregate_id: str,
+    reports: Sequence[Path] = (),
+) -> Summary:
+    """Verify one aggregate. Writes nothing to the database, and remembers nothing.
+
+    Raises:
+        UsageError: the id is no UUID, there is no such read model, or a report cannot be written there.
+        AggregateNotFound: there is neither an event nor a document.
+    """
+    for file in reports:
+        check_report_file(file)
+    summary = ReadModelProjector(database, settings, *read_models).verify_consistency(aggregate_id)
+    with Reporting(reports) as reporting:
+        projections = choose_projections(settings, read_models)
+        for projection in projections:
+            reporting(projection, [item for item in summary.findings if item.read_model == projection.read_model])
+        if reports:
+            reporting.finish(summary, projections, settings.database, [])
+    return summary
+
+
+def verify_fresh(database: Database[Document], settings: Settings, read_models: Sequence[str]) -> Summary:
+    """Verify the aggregates that got events in the last minutes, as many as the settings say. Remembers nothing."""
+    since = server_time(database) - timedelta(minutes=settings.fresh_minutes)
+    store = EventStore(database[settings.events_collection])
+    warnings = []
+
+    def recent(group: Sequence[Projection]) -> Iterator[list[str]]:
+        ids = store.recent_ids(group[0].fold, since, _MOST_RECENT)
+        if len(ids) == _MOST_RECENT:
+            warnings.append(f"More than {_MOST_RECENT:,} aggregates have events so young; as many were looked at.")
+        return _in_batches(sorted(ids))
+
+    summary = ReadModelProjector(database, settings, *read_models).verify_some(recent)
+    summary.warnings += warnings
+    summary.about["coverage"] = f"what got events in the last {settings.fresh_minutes:g} minutes"
+    return summary
+
+
+class _Verification:
+    def __init__(
+        self,
+        database: Database[Document],
+        settings: Settings,
+        read_models: Sequence[str],
+        request: Request,
+        on_progress: Progress | None,
+        reporting: Reporting,
+    ) -> None:
+        self._database = database
+        self._settings = settings
+        self._request = request
+        self._projections = choose_projections(settings, read_models)
+        self._events = database[settings.events_collection]
+        self._memory = Memory(database)
+        self._started_at = server_time(database).replace(tzinfo=None)
+        self._enqueue: Enqueue | None = None
+        self._reporting = reporting
+        self._projector = ReadModelProjector(
+            database, settings, *read_models, max_findings=request.max_findings, on_progress=on_progress
+        )
+        self._changes = Changes()
+        self._sampled: set[str] = set()
+
+    def run(self) -> Summary:
+        request, coverage = self._request, self._request.coverage
+        warnings: list[str] = []
+        if request.enqueue_repairs:
+            self._enqueue = Enqueue(
+                RepairQueue(self._database, self._settings),
+                limit=self._settings.enqueue_limit,
+                per_second=self._settings.enqueue_per_second,
+                deletions_allowed=self._deletions_allowed,
+            )
+        whole = request.tier == "documents" and (coverage.everything or coverage.since_last)
+        if whole:
+            # Before the first read: what changes while we look is for the next time.
+            self._changes = changes_since(
+                self._events, self._stored_as(), self._watermark() if coverage.since_last else None
+            )
+        if coverage.since_last and self._changes.unknown:
+            warnings.append(f"Everything was verified, not only what changed: {self._changes.unknown}.")
+            coverage = Coverage()
+        if request.tier == "versions":
+            summary = self._projector.verify_versions(self._note)
+        elif coverage.everything:
+            summary = self._projector.verify_all(self._note)
+        else:
+            summary = self._projector.verify_some(lambda group: self._batches(group, coverage), self._note)
+        summary.warnings += warnings
+        summary.about = {
+            "tier": request.tier,
+            "coverage": str(coverage),
+            "started_at": f"{self._started_at.isoformat()}Z",
+        }
+        if self._enqueue:
+            summary.about["queued"] = self._enqueue.queued
+            summary.about["pending_already"] = self._enqueue.pending_already
+            summary.warnings += self._enqueue.warnings()
+        if request.remember:
+            self._remember(summary, coverage, whole)
+        if request.reports:
+            self._report(summary)
+        return summary
+
+    def _note(self, projection: Projection, findings: Sequence[Finding]) -> None:
+        if self._request.remember:
+            texts = {item.aggregate_id for item in findings if isinstance(item.aggregate_id, str)}
+            ids = [item for item in texts if is_utf8(item)]
+            self._memory.remember(findings, EventStore(self._events).last_versions(ids) if ids else {})
+        if self._enqueue:
+            self._enqueue(projection, findings)
+        self._reporting(projection, findings)
+
+    def _deletions_allowed(self, projection: Projection) -> float:
+        documents = self._database[collection_of(self._settings, projection)].estimated_document_count()
+        return DeletionLimit(self._settings.max_delete_share).of(documents)
+
+    def _remember(self, summary: Summary, coverage: Coverage, whole: bool) -> None:
+        closed = 0
+        about = {
+            "tier": self._request.tier,
+            "coverage": str(coverage),
+            "events": summary.events,
+            "seconds": summary.seconds,
+        }
+        for projection in self._projections:
+            name = projection.read_model
+            if self._request.tier == "documents":
+                closed += self._memory.close(name, self._started_at, self._covered(coverage))
+            self._memory.record(name, self._started_at, about, summary.read_models[name])
+            if whole and self._changes.token:
+                self._memory.set_watermark(name, self._changes.token)
+        summary.about["closed"] = closed
+
+    def _report(self, summary: Summary) -> None:
+        history = self._memory.history([item.read_model for item in self._projections])
+        self._reporting.finish(summary, self._projections, self._settings.database, history)
+
+    def _covered(self, coverage: Coverage) -> Callable[[str], bool] | None:
+        """Which open findings were looked at again; None for all of them."""
+        if coverage.everything or coverage.since_last:
+            return None
+        bucket = coverage.bucket
+        return lambda aggregate_id: aggregate_id in self._sampled or bool(bucket and bucket.holds(aggregate_id))
+
+    def _batches(self, group: Sequence[Projection], coverage: Coverage) -> Iterator[list[str]]:
+        """The covered aggregates of read models that are made from the same streams, in order."""
+        store = EventStore(self._events)
+        models = [ReadModelCollection(self._database[collection_of(self._settings, item)], item) for item in group]
+        sources: list[Iterable[str]] = []
+        if coverage.bucket:
+            everything = heapq.merge(store.ids(), *(model.ids() for model in models), key=_place)
+            sources.append(filter(coverage.bucket.holds, everything))
+        if coverage.since_last:
+            sources.append(sorted(self._changes.ids))
+            sources += [self._memory.open_ids(item.read_model) for item in group]
+        if coverage.sample is not None:
+            found = store.sample(group[0].fold, coverage.sample)
+            found = found.union(*(model.sample(coverage.sample) for model in models))
+            picked = random.sample(sorted(found), min(coverage.sample, len(found)))
+            self._sampled.update(picked)
+            sources.append(sorted(picked))
+        return _in_batches(heapq.merge(*sources, key=_place))
+
+    def _stored_as(self) -> list[str]:
+        return [spelling for item in self._projections for spelling in item.fold.stored_as]
+
+    def _watermark(self) -> Token | None:
+        """Where to go on: the earliest of those of the read models, if each has one."""
+        tokens = [self._memory.watermark(item.read_model) for item in self._projections]
+        there = [token for token in tokens if token]
+        return min(there, key=lambda token: str(token["_data"])) if len(there) == len(tokens) else None
+
+
+def _in_batches(ids: Iterable[str]) -> Iterator[list[str]]:
+    batch: list[str] = []
+    last: Any = None
+    for aggregate_id in ids:
+        # What is no UTF-8 cannot be asked for; a verification of everything meets it.
+        if aggregate_id != last and is_utf8(aggregate_id):
+            batch.append(aggregate_id)
+        last = aggregate_id
+        if len(batch) == _BATCH:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _place(aggregate_id: str) -> bytes:
+    return aggregate_id.encode("utf-8", "surrogateescape")

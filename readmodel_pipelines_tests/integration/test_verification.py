@@ -1,0 +1,467 @@
+"""Verification as a product: what it covers, what it remembers, and that it tells what a full look would tell."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from functools import partialmethod
+from typing import Any
+
+import pytest
+from bson import ObjectId
+
+from readmodel_pipelines.mongo.changes import changes_since
+from readmodel_pipelines.mongo.event_store import EventStore, version_ranges_of
+from readmodel_pipelines.mongo.findings import FINDINGS, VERIFICATIONS, Memory
+from readmodel_pipelines.projections.chat import CHAT_FOLD
+from readmodel_pipelines.reconcile.confirm import Confirm
+from readmodel_pipelines.reconcile.summary import Summary
+from readmodel_pipelines.verification import Bucket, Coverage, Request, verify
+
+SINCE_LAST = Coverage(since_last=True)
+RENAMED = ("chat.renamed", {"new_title": "Renamed", "old_title": "", "renamed_by": "u"})
+
+
+def look(scene: Any, *read_models: str, coverage: Coverage | None = None, **options: Any) -> Summary:
+    request = Request(coverage or Coverage(), max_findings=100_000, **options)
+    return verify(scene.database, scene.settings, read_models, request)
+
+
+def found(summary: Summary) -> set[tuple[str, str, str]]:
+    return {(item.read_model, str(item.aggregate_id), item.outcome.value) for item in summary.findings}
+
+
+def just_now(scene: Any, chat_id: str, *events: tuple[str, dict[str, Any]], seconds_ago: float = 0.0) -> None:
+    """Append events as the application does at this moment."""
+    if events:
+        scene.append(chat_id, *events)
+    last = scene.events.find_one({"aggregate_id": chat_id}, sort=[("version", -1)])
+    written = datetime.now(UTC) - timedelta(seconds=seconds_ago)
+    scene.events.update_one({"_id": last["_id"]}, {"$set": {"created_at": written}})
+
+
+def damage(scene: Any) -> set[tuple[str, str, str]]:
+    """One of each outcome, in documents whose streams are old."""
+    chats = sorted(document["chat_id"] for document in scene.chats.find({}, {"chat_id": 1}))
+    tasks = sorted(document["task_id"] for document in scene.tasks.find({}, {"task_id": 1}))
+    scene.chats.update_one({"chat_id": chats[0]}, {"$set": {"title": "broken"}})
+    scene.chats.delete_one({"chat_id": chats[1]})
+    scene.tasks.update_one({"task_id": tasks[2]}, {"$set": {"version": 99}})
+    orphan, gap = str(ObjectId()), chats[3]
+    scene.tasks.insert_one({"task_id": orphan, "chat_id": orphan})
+    scene.events.update_one({"aggregate_id": gap, "version": 1}, {"$set": {"version": 1_000}})
+    return {
+        ("chats_read_model", chats[0], "different"),
+        ("chats_read_model", chats[1], "missing"),
+        ("tasks_read_model", tasks[2], "different"),
+        ("tasks_read_model", orphan, "orphan"),
+        ("chats_read_model", gap, "malformed"),
+        ("tasks_read_model", gap, "malformed"),
+    }
+
+
+# Coverage
+
+
+def test_a_healthy_store_is_clean_in_every_way_of_looking(scene: Any) -> None:
+    scene.fill(60)
+    ways: list[dict[str, Any]] = [
+        {},
+        {"coverage": SINCE_LAST},
+        {"coverage": Coverage(sample=10)},
+        {"coverage": Coverage(bucket=Bucket(1, 3))},
+        {"tier": "versions"},
+    ]
+    for way in ways:
+        summary = look(scene, **way)
+        assert summary.ok
+        assert found(summary) == set()
+    assert scene.database[FINDINGS].count_documents({}) == 0
+
+
+def test_the_buckets_together_find_what_everything_finds_each_once(scene: Any) -> None:
+    scene.fill(60)
+    wanted = damage(scene)
+    parts = [look(scene, coverage=Coverage(bucket=Bucket(number, 4))) for number in range(1, 5)]
+    assert [item for part in parts for item in sorted(found(part))].__len__() == len(wanted)
+    assert set().union(*map(found, parts)) == wanted
+    whole = look(scene)
+    assert found(whole) == wanted
+    for name, counts in whole.read_models.items():
+        assert sum(part.read_models[name].checked for part in parts) == counts.checked
+    assert all(part.read_models["chats_read_model"].checked > 5 for part in parts)
+
+
+def test_a_sample_checks_so_many_and_finds_orphans_too(scene: Any) -> None:
+    scene.fill(30)
+    scene.tasks.insert_one({"task_id": "0" * 8, "chat_id": "x"})
+    small, large = (look(scene, coverage=Coverage(sample=size)) for size in (5, 1_000))
+    assert small.read_models["chats_read_model"].checked <= 5
+    assert ("tasks_read_model", "0" * 8, "orphan") in found(large)
+
+
+def test_an_id_that_is_no_utf8_does_not_stop_a_bucket(scene: Any) -> None:
+    from bson.raw_bson import RawBSONDocument
+
+    scene.fill(12)
+    raw = RawBSONDocument(
+        b"\x25\x00\x00\x00\x07_id\x00" + ObjectId().binary + b"\x02chat_id\x00\x02\x00\x00\x00\xff\x00\x00"
+    )
+    scene.chats.insert_one(raw)
+    assert look(scene, coverage=Coverage(bucket=Bucket(1, 1))).ok
+    assert not look(scene).ok
+
+
+# What changed since the last time
+
+
+def test_the_first_incremental_look_is_at_everything_and_says_so(scene: Any) -> None:
+    scene.fill(12)
+    first, second = look(scene, coverage=SINCE_LAST), look(scene, coverage=SINCE_LAST)
+    assert "there was no verification to go on from" in first.warnings[0]
+    assert (first.about["coverage"], first.read_models["chats_read_model"].checked) == ("every aggregate", 12)
+    assert (second.warnings, second.read_models["chats_read_model"].checked) == ([], 0)
+
+
+def test_an_incremental_look_finds_what_failed_since_and_checks_nothing_else(scene: Any) -> None:
+    chats = scene.fill(30)
+    look(scene)
+    scene.append(chats[4], RENAMED)
+    scene.append(chats[7], RENAMED)
+    scene.rebuild_one(chats[7])
+    summary = look(scene, coverage=SINCE_LAST)
+    assert {item[1] for item in found(summary)} == {chats[4]}
+    assert summary.read_models["chats_read_model"].checked == 2
+    again = look(scene, coverage=SINCE_LAST)
+    assert found(again) == found(summary), "an open finding is looked at until it is gone"
+    scene.rebuild()
+    mended = look(scene, coverage=SINCE_LAST)
+    assert mended.ok
+    assert mended.about["closed"] == len(found(summary))
+
+
+def test_damage_without_an_event_is_what_the_bucket_is_for(scene: Any) -> None:
+    chats = scene.fill(12)
+    look(scene)
+    scene.chats.update_one({"chat_id": chats[0]}, {"$set": {"title": "broken"}})
+    assert look(scene, coverage=SINCE_LAST).ok
+    assert not look(scene, coverage=Coverage(bucket=Bucket(1, 1), since_last=True)).ok
+
+
+def test_a_look_that_remembers_nothing_writes_nothing_and_moves_no_watermark(scene: Any) -> None:
+    chats = scene.fill(12)
+    look(scene)
+    scene.append(chats[4], RENAMED)
+    before = scene.dump()
+    for coverage in (SINCE_LAST, Coverage()):
+        assert not look(scene, coverage=coverage, remember=False).ok
+    assert scene.dump() == before
+    assert not look(scene, coverage=SINCE_LAST).ok
+
+
+@pytest.mark.parametrize("method", ["delete_one", "update_one"])
+def test_events_that_were_tampered_with_have_everything_verified(scene: Any, method: str) -> None:
+    chats = scene.fill(12)
+    look(scene)
+    extra = ({"$set": {"data.new_title": "x"}},) if method == "update_one" else ()
+    getattr(scene.events, method)({"aggregate_id": chats[0], "version": 1}, *extra)
+    summary = look(scene, coverage=SINCE_LAST)
+    assert "events were changed or deleted" in summary.warnings[0]
+    assert summary.read_models["chats_read_model"].checked == 12
+    assert look(scene, coverage=SINCE_LAST).warnings == []
+
+
+def test_a_lost_history_has_everything_verified_and_says_so(scene: Any) -> None:
+    chats = scene.fill(12)
+    look(scene)
+    with scene.events.watch() as stream:
+        scene.append(chats[0], RENAMED)
+        token = stream.next()["_id"]["_data"]
+    scene.rebuild()
+    # The same event a long time ago, of which the server knows nothing any more.
+    Memory(scene.database).set_watermark("chats_read_model", {"_data": token[:2] + "00000001" + token[10:]})
+    summary = look(scene, "chat", coverage=SINCE_LAST)
+    assert "no longer reaches back" in summary.warnings[0]
+    assert summary.read_models["chats_read_model"].checked == 12
+    assert look(scene, "chat", coverage=SINCE_LAST).warnings == []
+
+
+def test_events_that_were_dropped_and_loaded_anew_have_everything_verified(scene: Any) -> None:
+    scene.fill(12)
+    look(scene)
+    events = list(scene.events.find())
+    scene.events.drop()
+    scene.index()
+    scene.events.insert_many(events)
+    summary = look(scene, coverage=SINCE_LAST)
+    assert summary.ok
+    assert summary.read_models["chats_read_model"].checked == 12
+    assert look(scene, coverage=SINCE_LAST).read_models["chats_read_model"].checked == 0
+
+
+def test_too_many_changes_have_everything_verified(scene: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    chats = scene.fill(12)
+    look(scene)
+    monkeypatch.setattr("readmodel_pipelines.mongo.changes.MOST_IDS", 3)
+    for chat_id in chats[:5]:
+        scene.append(chat_id, RENAMED)
+    summary = look(scene, coverage=SINCE_LAST)
+    assert "more than 3 aggregates changed" in summary.warnings[0]
+    assert {item[1] for item in found(summary)} == set(chats[:5])
+
+
+def test_streams_of_other_types_are_no_change(scene: Any) -> None:
+    scene.fill(3)
+    token = changes_since(scene.events, CHAT_FOLD.stored_as, None).token
+    scene.stream("a-user", "User", ("user.created", {}))
+    scene.chat("new")
+    assert len(changes_since(scene.events, CHAT_FOLD.stored_as, token).ids) == 1
+
+
+# A moment behind
+
+
+def test_a_document_that_its_writer_mends_within_the_grace_time_is_no_finding(scene: Any) -> None:
+    chats = scene.fill(12)
+    scene.settings = scene.settings.model_copy(update={"grace_seconds": 1.0})
+    just_now(scene, chats[0], RENAMED)
+    writer = threading.Timer(0.4, lambda: scene.rebuild_one(chats[0]))
+    writer.start()
+    summary = look(scene)
+    writer.join()
+    assert summary.ok
+    assert sum(counts.lagging for counts in summary.read_models.values()) == 0
+    assert summary.read_models["chats_read_model"].same == 12
+    assert scene.database[FINDINGS].count_documents({}) == 0
+
+
+def test_a_document_that_nobody_mends_is_a_finding_after_the_grace_time(scene: Any) -> None:
+    chats = scene.fill(12)
+    scene.settings = scene.settings.model_copy(update={"grace_seconds": 0.5})
+    just_now(scene, chats[0], RENAMED)
+    started = time.monotonic()
+    summary = look(scene, "chat")
+    assert found(summary) == {("chats_read_model", chats[0], "different")}
+    assert time.monotonic() - started >= 0.5
+
+
+def test_an_old_damage_is_told_without_waiting(scene: Any) -> None:
+    chats = scene.fill(12)
+    scene.settings = scene.settings.model_copy(update={"grace_seconds": 60.0})
+    just_now(scene, chats[0], RENAMED, seconds_ago=61)
+    started = time.monotonic()
+    assert not look(scene).ok
+    assert time.monotonic() - started < 10
+
+
+class Busy:
+    """A chat that gets an event at the very moments when a verification looks, projected `late` events later."""
+
+    def __init__(self, scene: Any, chat_id: str, projects: Callable[[], object]) -> None:
+        self._scene, self._chat_id, self._projects = scene, chat_id, projects
+
+    def go_on(self) -> None:
+        self._projects()
+        just_now(self._scene, self._chat_id, RENAMED)
+
+
+@pytest.mark.parametrize(("projected", "outcome"), [(True, "lagging"), (False, "different")])
+def test_a_document_that_is_always_a_moment_behind_lags_and_one_that_stands_still_is_wrong(
+    scene: Any, monkeypatch: pytest.MonkeyPatch, projected: bool, outcome: str
+) -> None:
+    chats = scene.fill(6)
+    scene.settings = scene.settings.model_copy(update={"grace_seconds": 0.3})
+    busy = Busy(scene, chats[0], lambda: scene.rebuild_one(chats[0]) if projected else None)
+    just_now(scene, chats[0], ("chat.renamed", {"new_title": "First", "old_title": "", "renamed_by": "u"}))
+    read = EventStore.read
+
+    def read_while_it_grows(store: EventStore, fold: Any, ids: Any = None) -> Any:
+        if ids is not None and chats[0] in ids and threading.current_thread() is threading.main_thread():
+            monkeypatch.setattr(EventStore, "read", read)
+            busy.go_on()
+            monkeypatch.setattr(EventStore, "read", read_while_it_grows)
+        return read(store, fold, ids)
+
+    monkeypatch.setattr(EventStore, "read", read_while_it_grows)
+    counts = look(scene, "chat").read_models["chats_read_model"]
+    assert getattr(counts, outcome) == 1
+    assert counts.checked == 6 == counts.same + 1
+
+
+def test_a_new_chat_that_is_not_projected_yet_lags(scene: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    scene.fill(6)
+    scene.settings = scene.settings.model_copy(update={"grace_seconds": 30.0})
+    waited: list[float] = []
+    monkeypatch.setattr(Confirm, "__init__", partialmethod(Confirm.__init__, sleep=waited.append))
+    new = scene.chat("brand new")
+    scene.events.update_many({"aggregate_id": new}, {"$set": {"created_at": datetime.now(UTC)}})
+    assert look(scene, "chat").read_models["chats_read_model"].lagging == 1
+    assert 29 < waited[0] <= 30
+
+
+def test_a_damage_in_a_chat_that_is_written_right_now_is_found(scene: Any) -> None:
+    chats = scene.fill(6)
+    scene.settings = scene.settings.model_copy(update={"grace_seconds": 0.3})
+    just_now(scene, chats[0], RENAMED)
+    scene.rebuild_one(chats[0])
+    scene.chats.update_one({"chat_id": chats[0]}, {"$set": {"created_by": "somebody else"}})
+    assert found(look(scene)) == {("chats_read_model", chats[0], "different")}
+
+
+# What is remembered
+
+
+def test_a_finding_grows_old_and_begins_anew_when_its_aggregate_changed(scene: Any) -> None:
+    chats = scene.fill(6)
+    scene.chats.update_one({"chat_id": chats[0]}, {"$set": {"title": "broken"}})
+    first = look(scene, "chat").findings[0]
+    time.sleep(0.05)
+    second = look(scene, "chat").findings[0]
+    assert second.first_seen == first.first_seen
+    assert second.age_seconds >= 0.05 > first.age_seconds
+    assert second.as_json()["age_seconds"] == second.age_seconds
+    scene.append(chats[0], RENAMED)
+    third = look(scene, "chat").findings[0]
+    assert third.first_seen > first.first_seen
+
+
+def test_findings_close_when_they_are_gone_and_open_anew_when_they_come_back(scene: Any) -> None:
+    scene.fill(60)
+    wanted = damage(scene)
+    assert look(scene).about["closed"] == 0
+    assert Memory(scene.database).open_by_outcome("tasks_read_model") == {"different": 1, "malformed": 1, "orphan": 1}
+    scene.rebuild()
+    summary = look(scene)
+    assert summary.about["closed"] == 4
+    assert {item[2] for item in found(summary)} == {"malformed"}
+    closed = scene.database[FINDINGS].find_one({"state": "closed"})
+    assert closed["closed_at"] >= closed["last_seen"] >= closed["first_seen"]
+    _, chat_id, _ = next(item for item in wanted if item[::2] == ("chats_read_model", "different"))
+    scene.chats.update_one({"chat_id": chat_id}, {"$set": {"title": "broken"}})
+    assert next(item for item in look(scene).findings if item.outcome == "different").age_seconds < 1
+    again = scene.database[FINDINGS].find_one({"_id": f"chats_read_model/{chat_id}"})
+    assert (again["state"], "closed_at" in again) == ("open", False)
+
+
+def test_a_partial_look_closes_only_what_it_looked_at(scene: Any) -> None:
+    scene.fill(60)
+    wanted = damage(scene)
+    look(scene)
+    scene.rebuild()
+    mended = {item for item in wanted if item[2] != "malformed"}
+    for number in (1, 2):
+        inside = {item for item in mended if Bucket(number, 2).holds(item[1])}
+        assert look(scene, coverage=Coverage(bucket=Bucket(number, 2))).about["closed"] == len(inside)
+    assert scene.database[FINDINGS].count_documents({"state": "open"}) == 2
+
+
+@pytest.mark.parametrize("odd", [7, None, ObjectId(), {"$set": {"a": 1}}, "$title", "x" * 3_000])
+def test_ids_of_any_type_are_remembered_and_close(scene: Any, odd: Any) -> None:
+    scene.fill(6)
+    scene.chats.insert_one({"chat_id": odd, "title": "broken"})
+    first, second = look(scene, "chat"), look(scene, "chat")
+    assert len(first.findings) == 1
+    assert second.findings[0].first_seen == first.findings[0].first_seen
+    scene.chats.delete_one({"title": "broken"})
+    assert look(scene, "chat").about["closed"] == 1
+
+
+def test_every_verification_leaves_its_numbers(scene: Any) -> None:
+    scene.fill(30)
+    damage(scene)
+    look(scene)
+    look(scene, "chat", coverage=Coverage(bucket=Bucket(1, 2)))
+    history = Memory(scene.database).history(["chats_read_model", "tasks_read_model"])
+    assert [item["coverage"] for item in history] == ["every aggregate", "every aggregate", "bucket 1/2"]
+    assert sorted(item["discrepancies"] for item in history[:2]) == [3, 3]
+    assert scene.database[VERIFICATIONS].find_one()["counts"]["checked"] == 30
+
+
+# The tier of versions
+
+
+def test_the_tier_of_versions_finds_presence_and_version_but_no_other_field(scene: Any) -> None:
+    scene.fill(60)
+    wanted = damage(scene)
+    summary = look(scene, tier="versions")
+    assert found(summary) == {item for item in wanted if item[::2] != ("chats_read_model", "different")}
+    tasks = summary.read_models["tasks_read_model"]
+    absent = scene.chats.count_documents({"type": "discussion"})
+    assert 0 < absent <= tasks.undecided
+    assert tasks.checked == tasks.same + tasks.undecided + tasks.discrepancies
+
+
+@pytest.mark.parametrize("which", ["scene", "legacy_scene"])
+def test_the_tier_of_versions_is_clean_on_healthy_read_models(request: pytest.FixtureRequest, which: str) -> None:
+    scene = request.getfixturevalue(which)
+    scene.fill(60)
+    scene.ensure_indexes()
+    summary = look(scene, tier="versions")
+    assert (summary.ok, summary.warnings, summary.events) == (True, [], look(scene).events)
+
+
+def test_a_look_at_versions_is_covered_by_its_index(scene: Any) -> None:
+    scene.fill(30)
+    assert "ensure-indexes" in look(scene, tier="versions").warnings[0]
+    scene.ensure_indexes()
+    store = EventStore(scene.database["events"])
+    aggregate = {
+        "aggregate": scene.events.name,
+        "pipeline": version_ranges_of(CHAT_FOLD),
+        "cursor": {},
+        "hint": store.version_index,
+    }
+    plan = scene.database.command("explain", aggregate, verbosity="executionStats")
+    assert examined(plan) == 0
+    assert "'FETCH'" not in repr(plan)
+
+
+def examined(plan: Any) -> int:
+    if isinstance(plan, dict):
+        own = plan.get("totalDocsExamined", 0)
+        return own + sum(examined(part) for part in plan.values())
+    return sum(map(examined, plan)) if isinstance(plan, list) else 0
+
+
+def test_an_array_among_the_ids_is_told_and_does_not_stop_it(scene: Any) -> None:
+    chats = scene.fill(12)
+    scene.ensure_indexes()
+    scene.put((1_000, "chat.created", {}), aggregate_id=[chats[0], "b"])
+    summary = look(scene, tier="versions")
+    assert "an array" in summary.warnings[0]
+    assert {item[2] for item in found(summary)} == {"malformed"}
+    assert summary.read_models["chats_read_model"].same == 12
+    bucket = look(scene, coverage=Coverage(bucket=Bucket(1, 1)))
+    assert (bucket.ok, bucket.read_models["chats_read_model"].checked) == (True, 12)
+
+
+# The loop
+
+
+def test_findings_go_into_the_queue_once_and_malformed_ones_do_not(scene: Any) -> None:
+    chats = scene.fill(30)
+    damage(scene)
+    scene.tasks.update_one({"task_id": chats[0]}, {"$set": {"title": "broken"}})
+    first = look(scene, enqueue_repairs=True)
+    tasks = list(scene.database.repair_queue.find())
+    wanted = {
+        item.aggregate_id for item in first.findings if item.outcome != "malformed" and len(item.aggregate_id) == 36
+    }
+    assert {task["aggregate_id"] for task in tasks} == wanted
+    assert len(tasks) == len(wanted) == first.about["queued"]
+    assert {task["task_type"] for task in tasks} == {"readmodel_sync"}
+    second = look(scene, enqueue_repairs=True)
+    assert (second.about["queued"], scene.database.repair_queue.count_documents({})) == (0, len(wanted))
+    assert second.about["pending_already"] >= len(wanted)
+
+
+@pytest.mark.parametrize("limit", ["enqueue_limit", "repair_queue_limit"])
+def test_no_more_than_the_limit_is_queued_and_the_rest_is_told(scene: Any, limit: str) -> None:
+    scene.fill(30)
+    scene.chats.delete_many({})
+    scene.settings = scene.settings.model_copy(update={limit: 7})
+    summary = look(scene, "chat", enqueue_repairs=True)
+    assert scene.database.repair_queue.count_documents({}) == summary.about["queued"] == 7
+    assert any("23 findings were not queued" in warning for warning in summary.warnings)
