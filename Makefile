@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench soak clean
 
 demo: $(VENV)/.installed
 	$(BIN)/readmodel demo $(ARGS)
@@ -21,6 +21,10 @@ lint: $(VENV)/.installed
 bench: $(VENV)/.installed
 	$(BIN)/python -m readmodel_pipelines_tests.benchmarks.reconcile
 	$(BIN)/python -m readmodel_pipelines_tests.benchmarks.repair
+	$(BIN)/python -m readmodel_pipelines_tests.benchmarks.verification
+
+soak: $(VENV)/.installed
+	$(BIN)/python -m pytest -s readmodel_pipelines_tests/soak
 
 clean:
 	rm -rf $(VENV)

@@ -282,6 +282,10 @@ class ReadModelProjector:
             for ids in batches or ():
                 reconcile(store, lanes, allowed, ids)
             for sink in sinks:
+                # One grace time for all of them, not one after the other.
+                if isinstance(sink, Confirm):
+                    sink.look_again()
+            for sink in sinks:
                 sink.finish()
 
     def _progress(self) -> Callable[[int], None] | None:

@@ -13,12 +13,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from pymongo import UpdateOne
+from pymongo import ReplaceOne
 from pymongo.database import Database
+from pymongo.errors import BulkWriteError
 
 from readmodel_pipelines.events.values import is_plain
 from readmodel_pipelines.mongo.changes import Token
-from readmodel_pipelines.mongo.scan import CODEC, Document
+from readmodel_pipelines.mongo.connection import server_time
+from readmodel_pipelines.mongo.scan import Document
 from readmodel_pipelines.reconcile.summary import Counts, Finding, json_value
 
 FINDINGS = "readmodel_findings"
@@ -27,6 +29,7 @@ WATERMARKS = "readmodel_watermarks"
 
 _BATCH = 1_000
 _LONGEST_ID = 200
+_DUPLICATE_KEY = 11000
 
 
 class Memory:
@@ -34,24 +37,48 @@ class Memory:
 
     def __init__(self, database: Database[Document]) -> None:
         self._database = database
-        self._findings = database.get_collection(FINDINGS, codec_options=CODEC)
+        self._findings = database[FINDINGS]
         self._verifications = database[VERIFICATIONS]
         self._watermarks = database[WATERMARKS]
 
     def remember(self, findings: Sequence[Finding], last_versions: Mapping[str, Any]) -> None:
         """Keep these findings as open, and write on each since when; `last_versions` are those of their streams."""
+        now = _naive(server_time(self._database))
         by_key = {_key(finding): finding for finding in findings}
-        writes = [
-            UpdateOne({"_id": key}, [{"$set": _seen(finding, _version(last_versions, finding))}], upsert=True)
-            for key, finding in by_key.items()
-        ]
-        if not writes:
-            return
-        self._findings.bulk_write(writes, ordered=False)
-        ages = {"first_seen": 1, "age": {"$subtract": ["$$NOW", "$first_seen"]}}
-        for stored in self._database[FINDINGS].find({"_id": {"$in": list(by_key)}}, ages):
-            by_key[stored["_id"]].first_seen = stored["first_seen"]
-            by_key[stored["_id"]].age_seconds = max(0, stored["age"]) / 1000
+        stored = {item["_id"]: item for item in self._findings.find({"_id": {"$in": list(by_key)}})}
+        new: list[Document] = []
+        changed: list[ReplaceOne[Document]] = []
+        as_before: list[str] = []
+        for key, finding in by_key.items():
+            before = stored.get(key, {})
+            seen = _seen(finding, _version(last_versions, finding))
+            same_stream = before.get("state") == "open" and before["version"] == seen["version"]
+            since = before["first_seen"] if same_stream else now
+            finding.first_seen, finding.age_seconds = since, max(0.0, (now - since).total_seconds())
+            document = {"_id": key, **seen, "first_seen": since, "last_seen": now}
+            if not before:
+                new.append(document)
+            elif {**before, "last_seen": now} == document:
+                as_before.append(key)
+            else:
+                changed.append(ReplaceOne({"_id": key}, document))
+        self._write(new, changed, as_before, now)
+
+    def _write(
+        self, new: list[Document], changed: list[ReplaceOne[Document]], as_before: list[str], now: datetime
+    ) -> None:
+        # Three statements: an upsert for each finding takes several times as long.
+        if new:
+            try:
+                self._findings.insert_many(new, ordered=False)
+            except BulkWriteError as error:
+                # Another verification was faster to see the same.
+                if any(item["code"] != _DUPLICATE_KEY for item in error.details["writeErrors"]):
+                    raise
+        if changed:
+            self._findings.bulk_write(changed, ordered=False)
+        if as_before:
+            self._findings.update_many({"_id": {"$in": as_before}}, {"$set": {"last_seen": now}})
 
     def close(self, read_model: str, not_seen_since: datetime, covered: Callable[[str], bool] | None) -> int:
         """Close the open findings of covered aggregates that were not seen again; gives the number. None covers all."""
@@ -131,21 +158,24 @@ def _text(aggregate_id: Any) -> str:
 
 
 def _version(last_versions: Mapping[str, Any], finding: Finding) -> Any:
-    return last_versions.get(finding.aggregate_id) if is_plain(finding.aggregate_id) else None
+    version = last_versions.get(finding.aggregate_id) if is_plain(finding.aggregate_id) else None
+    # A malformed stream may have any value for a version; what counts is whether it is another one.
+    return version if version is None or isinstance(version, int) else repr(version)
 
 
 def _seen(finding: Finding, version: Any) -> Document:
-    same = {"$and": [{"$eq": ["$state", "open"]}, {"$eq": ["$version", {"$literal": version}]}]}
     return {
         "read_model": finding.read_model,
-        "aggregate_id": {"$literal": _text(finding.aggregate_id)[:_LONGEST_ID]},
+        "aggregate_id": _text(finding.aggregate_id)[:_LONGEST_ID],
         "plain": is_plain(finding.aggregate_id) and len(finding.aggregate_id) <= _LONGEST_ID,
         "outcome": finding.outcome.value,
         "reason": None if finding.reason is None else str(finding.reason),
-        "fields": {"$literal": sorted(finding.fields)},
-        "first_seen": {"$cond": [same, "$first_seen", "$$NOW"]},
-        "last_seen": "$$NOW",
-        "version": {"$literal": version},
+        "fields": sorted(finding.fields),
+        "version": version,
         "state": "open",
-        "closed_at": "$$REMOVE",
     }
+
+
+def _naive(moment: datetime) -> datetime:
+    """As MongoDB gives it back: in UTC, in milliseconds."""
+    return moment.replace(tzinfo=None, microsecond=moment.microsecond // 1000 * 1000)

@@ -66,19 +66,20 @@ class Confirm:
             return
         # All verdicts on one id, those on duplicates of its document too, go into one batch.
         if len(self._doubtful) >= BATCH and self._doubtful[-1] != verdict.aggregate_id:
-            self._look_again()
+            self.look_again()
         self._doubtful.append(verdict.aggregate_id)
 
     def finish(self) -> None:
         """Look again at what is left, wait the grace time out where that is needed, and tell."""
-        self._look_again()
+        self.look_again()
         while self._put_off:
             self._settle()
 
     def close(self) -> None:
         """Nothing is held but memory."""
 
-    def _look_again(self) -> None:
+    def look_again(self) -> None:
+        """Look again at what was taken so far; the grace time of what may lag begins now."""
         ids, self._doubtful = self._doubtful, []
         if not ids:
             return

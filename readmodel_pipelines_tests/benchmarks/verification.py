@@ -1,0 +1,157 @@
+"""How cheap verifying is, as ratios measured in one run. `make bench`.
+
+Healthy against damaged, the tier of versions against that of documents, what changed against how much there is, and
+memory at ten times the findings. Each figure is the best of some rounds. One process; embedded server; all indexes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from pymongo.database import Database
+
+from readmodel_pipelines.demo.sample_data import chat_events
+from readmodel_pipelines.mongo import embedded
+from readmodel_pipelines.mongo.connection import open_database
+from readmodel_pipelines.mongo.findings import FINDINGS
+from readmodel_pipelines.projector import ReadModelProjector
+from readmodel_pipelines.settings import Settings
+from readmodel_pipelines.verification import Coverage, Request, verify
+from readmodel_pipelines_tests.benchmarks.reconcile import fill
+
+SINCE_LAST = Request(Coverage(since_last=True))
+
+
+def main() -> None:
+    """Run the benchmarks and print each figure as it is known."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--chats", type=int, default=5_000)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--verify", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.verify:
+        _verify_for_memory(arguments.verify)
+        return
+    with tempfile.TemporaryDirectory(prefix="readmodel-bench-") as folder:
+        server = Settings(data_dir=Path(folder))
+        try:
+            uri = embedded.ensure_running(server, die_with_parent=True)
+            for chats in (arguments.chats, 4 * arguments.chats):
+                settings = Settings(mongodb_uri=uri, database=f"bench_{chats}")
+                with open_database(settings) as database:
+                    fill(database, settings, chat_events(chats))
+                    ReadModelProjector(database, settings).rebuild_all()
+                    print(f"{database.events.estimated_document_count():,} events of {chats:,} chats")
+                    incremental(database, settings, arguments.rounds)
+                    if chats == arguments.chats:
+                        tiers(database, settings, arguments.rounds)
+                    damaged(database, settings, arguments.rounds)
+                memory(settings, Path(folder))
+        finally:
+            embedded.stop(server)
+
+
+def tiers(database: Database[Any], settings: Settings, rounds: int) -> None:
+    """The tier of versions beside that of documents, on healthy read models."""
+    documents = best(rounds, lambda: verify(database, settings, [], Request()))
+    versions = best(rounds, lambda: verify(database, settings, [], Request(tier="versions")))
+    print(
+        f"tier of documents {documents:.3f} s, of versions {versions:.3f} s: {versions / documents:.2f} (less than 0.5)"
+    )
+
+
+def incremental(database: Database[Any], settings: Settings, rounds: int) -> None:
+    """What changed since the last time: nothing, 100 aggregates, 1,000 aggregates; beside a look at everything."""
+    whole = best(rounds, lambda: verify(database, settings, [], Request()))
+    ids = [document["chat_id"] for document in database.chats_read_model.find({}, {"chat_id": 1}, limit=1_000)]
+    said = [f"everything {whole:.3f} s"]
+    for changed in (0, 100, 1_000):
+        seconds = []
+        for _ in range(rounds):
+            _append(database, settings, ids[:changed])
+            started = time.perf_counter()
+            summary = verify(database, settings, [], SINCE_LAST)
+            seconds.append(time.perf_counter() - started)
+            if not summary.ok or summary.read_models["chats_read_model"].checked != changed:
+                raise SystemExit("the incremental look is wrong")
+        said.append(f"{changed:,} changed {min(seconds):.3f} s")
+    print("; ".join(said))
+
+
+def damaged(database: Database[Any], settings: Settings, rounds: int) -> None:
+    """A tenth of the documents damaged, beside healthy: remembered with their ages, every field compared."""
+    healthy = best(rounds, lambda: verify(database, settings, [], Request()))
+    ids = [document["chat_id"] for document in database.chats_read_model.find({}, {"chat_id": 1})][::10]
+    database.chats_read_model.update_many({"chat_id": {"$in": ids}}, {"$set": {"title": "broken", "type": 7}})
+    database.tasks_read_model.update_many({"chat_id": {"$in": ids}}, {"$set": {"version": 0}})
+    first = best(1, lambda: verify(database, settings, [], Request()))
+    found = database[FINDINGS].count_documents({})
+    again = best(rounds, lambda: verify(database, settings, [], Request()))
+    print(
+        f"healthy {healthy:.3f} s, {found:,} findings {first:.3f} s at first, {again:.3f} s again: "
+        f"{first / healthy:.2f} and {again / healthy:.2f} times (less than 2)"
+    )
+
+
+def memory(settings: Settings, folder: Path) -> None:
+    """Peak memory of a process that verifies the damaged read models and writes every report."""
+    uri = settings.mongodb_uri
+    argument = f"{uri.get_secret_value() if uri else ''}|{settings.database}|{folder}"
+    run = [sys.executable, "-m", __spec__.name, "--verify", argument]
+    found = json.loads(subprocess.run(run, check=True, capture_output=True, text=True).stdout)
+    took = f"peak memory {found['peak_mib']:.1f} MiB, {found['seconds']:.2f} s"
+    print(f"{found['findings']:,} findings, four reports: {took}")
+
+
+def best(rounds: int, work: Any) -> float:
+    """The seconds of the fastest round."""
+    seconds = []
+    for _ in range(rounds):
+        started = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - started)
+    return min(seconds)
+
+
+def _append(database: Database[Any], settings: Settings, ids: list[str]) -> None:
+    """An event for each of these, projected."""
+    if not ids:
+        return
+    last = {"$group": {"_id": "$aggregate_id", "last": {"$max": "$version"}}}
+    database.events.insert_many(
+        [
+            {
+                "aggregate_id": group["_id"],
+                "aggregate_type": "Chat",
+                "event_type": "chat.renamed",
+                "version": group["last"] + 1,
+                "data": {"new_title": f"Title {group['last']}"},
+                "metadata": {},
+            }
+            for group in database.events.aggregate([{"$match": {"aggregate_id": {"$in": ids}}}, last])
+        ]
+    )
+    ReadModelProjector(database, settings).rebuild_some(ids)
+
+
+def _verify_for_memory(argument: str) -> None:
+    uri, name, folder = argument.rsplit("|", 2)
+    settings = Settings(mongodb_uri=uri, database=name)
+    reports = [Path(folder) / f"{name}{suffix}" for suffix in (".html", ".csv", ".json", ".parquet")]
+    with open_database(settings) as database:
+        summary = verify(database, settings, [], Request(reports=reports))
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    findings = sum(counts.discrepancies for counts in summary.read_models.values())
+    peak = int(status["VmHWM"].split()[0]) / 1024
+    print(json.dumps({"findings": findings, "seconds": summary.seconds, "peak_mib": peak}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""An application at work in a process of its own: appends events at a rate, and projects each a moment later.
+
+Prints how many events it appended, and the longest that a projection came behind its events.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import time
+from collections import deque
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from itertools import groupby, islice
+from operator import itemgetter
+from typing import Any
+
+from readmodel_pipelines.demo.sample_data import chat_events
+from readmodel_pipelines.mongo.connection import open_database
+from readmodel_pipelines.projector import ReadModelProjector
+from readmodel_pipelines.settings import Settings
+
+_OPEN_STREAMS = 400
+_LATEST = 0.3
+_SEED = 77_000
+
+
+def main() -> None:
+    """Write as asked, then tell."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("uri")
+    parser.add_argument("database")
+    parser.add_argument("--rate", type=int, default=500, help="events per second")
+    parser.add_argument("--seconds", type=float, default=10)
+    parser.add_argument("--batch", type=int, default=25, help="events, each of another aggregate, appended at once")
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    settings = Settings(mongodb_uri=arguments.uri, database=arguments.database)
+    print(json.dumps(write(settings, arguments)))
+
+
+def write(settings: Settings, arguments: argparse.Namespace) -> dict[str, float]:
+    """Append and project until the time is over; what waits for its projection is projected at the end."""
+    chance = random.Random(arguments.seed)
+    waiting: deque[tuple[float, float, list[str]]] = deque()
+    appended, latest = 0, 0.0
+    with open_database(settings) as database:
+        projector = ReadModelProjector(database, settings)
+        batches = in_batches(arguments.batch, _SEED + arguments.seed, chance)
+        started = time.monotonic()
+        while (now := time.monotonic() - started) < arguments.seconds or waiting:
+            if now < arguments.seconds and appended < now * arguments.rate:
+                events = next(batches)
+                at = datetime.now(UTC)
+                database.events.insert_many([{**event, "created_at": at, "occurred_at": at} for event in events])
+                appended += len(events)
+                ids = [event["aggregate_id"] for event in events]
+                waiting.append((now, now + chance.uniform(0, _LATEST), ids))
+            elif waiting and waiting[0][1] <= now:
+                since, _, ids = waiting.popleft()
+                projector.rebuild_some(ids)
+                latest = max(latest, time.monotonic() - started - since)
+            else:
+                time.sleep(0.001)
+    return {"events": appended, "latest": round(latest, 3)}
+
+
+def in_batches(size: int, seed: int, chance: random.Random) -> Iterator[list[dict[str, Any]]]:
+    """The next events of some streams each time, all of different streams that grow side by side."""
+    streams = groupby(chat_events(10**9, seed=seed, mean_events=12), key=itemgetter("aggregate_id"))
+    unfinished = (list(events)[::-1] for _, events in streams)
+    growing: list[list[dict[str, Any]]] = []
+    while True:
+        growing = [stream for stream in growing if stream]
+        growing += islice(unfinished, _OPEN_STREAMS - len(growing))
+        yield [stream.pop() for stream in chance.sample(growing, size)]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,151 @@
+"""What a verification tells: what stands when it is looked at again, once a writer had its moment."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+import pytest
+
+from readmodel_pipelines.events.stream import Malformed, Reason
+from readmodel_pipelines.reconcile import confirm
+from readmodel_pipelines.reconcile.confirm import BATCH, Confirm, Looks
+from readmodel_pipelines.reconcile.outcome import Outcome, Verdict, Why
+from readmodel_pipelines.reconcile.summary import Counts
+
+GRACE = 5.0
+
+
+class World:
+    """Aggregates by id: what is found of each at which second, and since when it has young events."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.wrong_until: dict[str, float] = {}
+        self.outcomes: dict[str, Outcome] = {}
+        self.twice: set[str] = set()
+        self.young_ids: dict[str, int] = {}
+        self.behind_ids: set[str] = set()
+        self.asked_behind: list[Mapping[str, int]] = []
+        self.batches: list[list[str]] = []
+        self.counts = Counts()
+        self.noted: list[Verdict] = []
+
+    def sink(self, grace: float = GRACE) -> Confirm:
+        looks = Looks(self.again, self.young, self.behind)
+        return Confirm(
+            self.counts, looks, self.noted.extend, grace_seconds=grace, clock=lambda: self.now, sleep=self.sleep
+        )
+
+    def over(self, *ids: str, grace: float = GRACE) -> dict[str, str]:
+        sink = self.sink(grace)
+        for aggregate_id in ids:
+            self.counts.checked += 1
+            sink.take(Verdict(aggregate_id, Outcome.DIFFERENT))
+        sink.finish()
+        assert self.counts.checked == self.counts.same + len(self.noted)
+        return {verdict.aggregate_id: verdict.outcome.value for verdict in self.noted}
+
+    def again(self, ids: Sequence[str]) -> list[Verdict]:
+        self.batches.append(list(ids))
+        found = []
+        for key in sorted(set(ids)):
+            if self.now < self.wrong_until.get(key, 1e9):
+                found.append(Verdict(key, self.outcomes.get(key, Outcome.DIFFERENT)))
+                found += [Verdict(key, Outcome.UNEXPECTED, reason=Why.DUPLICATE_KEY)] if key in self.twice else []
+        return found
+
+    def young(self, ids: Sequence[str]) -> Mapping[str, int]:
+        return {key: self.young_ids[key] for key in ids if key in self.young_ids}
+
+    def behind(self, since: Mapping[str, int]) -> Collection[str]:
+        self.asked_behind.append(since)
+        return self.behind_ids & since.keys()
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def test_what_is_right_at_the_second_look_is_same(world: World) -> None:
+    world.wrong_until = {"a": 0.0}
+    assert world.over("a", "b") == {"b": "different"}
+    assert world.counts.same == 1
+
+
+def test_old_streams_are_told_at_once(world: World) -> None:
+    world.over("a", "b")
+    assert world.now == 100.0
+
+
+def test_what_has_young_events_is_told_after_the_grace_time_if_it_still_stands(world: World) -> None:
+    world.young_ids = {"a": 3, "b": 3}
+    world.wrong_until = {"a": 101.0}
+    assert world.over("a", "b", "c") == {"c": "different", "b": "different"}
+    assert world.now == 100.0 + GRACE
+
+
+def test_what_is_then_without_its_young_events_lags(world: World) -> None:
+    world.young_ids = {"a": 3, "b": 7}
+    world.behind_ids = {"b"}
+    assert world.over("a", "b") == {"a": "different", "b": "lagging"}
+    assert world.asked_behind == [{"a": 2, "b": 6}]
+
+
+@pytest.mark.parametrize("outcome", [Outcome.ORPHAN, Outcome.MALFORMED])
+def test_what_no_writer_is_about_to_mend_does_not_lag(world: World, outcome: Outcome) -> None:
+    world.young_ids, world.behind_ids, world.outcomes = {"a": 1}, {"a"}, {"a": outcome}
+    assert world.over("a") == {"a": outcome.value}
+
+
+def test_without_a_grace_time_nothing_is_waited_for(world: World) -> None:
+    world.young_ids = {"a": 3}
+    assert world.over("a", grace=0) == {"a": "different"}
+    assert world.now == 100.0
+
+
+def test_a_duplicate_is_told_beside_the_document_that_it_duplicates(world: World) -> None:
+    world.twice = {"m"}
+    names = [f"a{number:05d}" for number in range(BATCH - 1)]
+    sink = world.sink()
+    for name in [*names, "m", "m", "n"]:
+        world.counts.checked += 1
+        sink.take(Verdict(name, Outcome.DIFFERENT))
+    sink.finish()
+    assert [len(batch) for batch in world.batches] == [BATCH + 1, 1]
+    assert [item.outcome for item in world.noted if item.aggregate_id == "m"] == [Outcome.DIFFERENT, Outcome.UNEXPECTED]
+    assert world.counts.checked == len(world.noted)
+
+
+def test_a_document_that_became_a_duplicate_meanwhile_is_counted_too(world: World) -> None:
+    world.twice = {"a"}
+    assert len(world.over("a")) == 1
+    assert (world.counts.checked, len(world.noted)) == (2, 2)
+
+
+def test_what_no_query_can_ask_for_stands_as_it_was_seen(world: World) -> None:
+    sink = world.sink()
+    for odd in (None, 7, "\udcff"):
+        sink.take(Verdict(odd, Outcome.MALFORMED, malformed=Malformed(Reason.BAD_AGGREGATE_ID, "odd")))
+    sink.finish()
+    assert [verdict.aggregate_id for verdict in world.noted] == [None, 7, "\udcff"]
+    assert world.batches == []
+
+
+def test_however_many_may_lag_no_more_than_some_are_held(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(confirm, "PUT_OFF", 3 * BATCH)
+    names = [f"a{number:05d}" for number in range(10 * BATCH)]
+    world.young_ids = dict.fromkeys(names, 2)
+    sink = world.sink()
+    held = 0
+    for name in names:
+        world.counts.checked += 1
+        sink.take(Verdict(name, Outcome.DIFFERENT))
+        held = max(held, len(sink._put_off))
+    sink.finish()
+    assert held <= 4 * BATCH
+    assert len(world.noted) == len(names)
+    assert world.counts.checked == len(names)

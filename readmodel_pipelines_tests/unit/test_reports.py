@@ -1,0 +1,151 @@
+"""Report files: each whole or not at all, every finding in them, readable by what they are for."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import pandas
+import pytest
+
+from readmodel_pipelines.errors import UsageError
+from readmodel_pipelines.reports import SUFFIXES, ReportWriter, check_report_file
+from readmodel_pipelines.reports.writer import COLUMNS, FINDINGS_ON_PAGE
+
+ABSENT = {"$absent": True}
+HOSTILE = "</script><img src=x onerror=alert(1)><!-- \u2028 ]]>"
+COUNTS = {"checked": 10, "same": 8, "different": 2}
+SUMMARY = {
+    "verb": "verify",
+    "events": 100,
+    "seconds": 1.5,
+    "read_models": {"chats_read_model": COUNTS},
+    "findings": [],
+    "warnings": ["mind this"],
+    "database": "flowra",
+    "mend": [{"command": "readmodel rebuild-readmodel --type chat --all", "what": "mends 2"}],
+}
+
+
+def finding(aggregate_id: Any = "a", **fields: Any) -> dict[str, Any]:
+    pairs = {name: {"expected": pair[0], "actual": pair[1]} for name, pair in fields.items()}
+    return {
+        "read_model": "chats_read_model",
+        "aggregate_id": aggregate_id,
+        "outcome": "different" if fields else "missing",
+        "reason": None,
+        "fields": pairs,
+        "mend": "readmodel …",
+    }
+
+
+def written(folder: Path, *findings: dict[str, Any]) -> dict[str, Path]:
+    files = {suffix: folder / f"report{suffix}" for suffix in SUFFIXES}
+    with ReportWriter(list(files.values())) as writer:
+        for item in findings:
+            writer.add(item)
+        assert writer.finish(SUMMARY, []) == list(files.values())
+    assert sorted(folder.iterdir()) == sorted(files.values())
+    return files
+
+
+def data_of(page: Path) -> Any:
+    text = page.read_text("utf-8")
+    (data,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', text, flags=re.DOTALL)
+    return json.loads(data)
+
+
+def test_every_format_tells_the_same(tmp_path: Path) -> None:
+    first = finding(title=('a, "b"\nc', 1), status=(ABSENT, None)) | {"age_seconds": 61.5, "first_seen": "2026-01-01Z"}
+    files = written(tmp_path, first, finding({"$oid": "65a000000000000000000001"}))
+    with files[".csv"].open(newline="", encoding="utf-8") as lines:
+        rows = list(csv.DictReader(lines))
+    table = pandas.read_parquet(files[".parquet"])
+    assert tuple(rows[0]) == tuple(table.columns) == COLUMNS
+    assert [row["field"] for row in rows] == list(table["field"]) == ["title", "status", ""]
+    assert [row["aggregate_id"] for row in rows][::2] == ["a", '{"$oid": "65a000000000000000000001"}']
+    assert (json.loads(rows[0]["expected"]), rows[0]["actual"]) == ('a, "b"\nc', "1")
+    assert (json.loads(rows[1]["expected"]), rows[1]["actual"]) == (ABSENT, "null")
+    assert list(table["age_seconds"])[:2] == [61.5, 61.5]
+    assert table["age_seconds"].isna()[2]
+    document = json.loads(files[".json"].read_text())
+    assert document["findings"] == data_of(files[".html"])["findings"]
+    assert document["findings"][0] == first
+    assert {**document, "findings": []} == SUMMARY
+
+
+def test_without_findings_every_format_is_whole(tmp_path: Path) -> None:
+    files = written(tmp_path)
+    assert json.loads(files[".json"].read_text()) == SUMMARY
+    assert list(pandas.read_parquet(files[".parquet"]).columns) == list(pandas.read_csv(files[".csv"]).columns)
+    assert data_of(files[".html"])["total"] == 0
+
+
+def test_a_text_that_was_no_utf8_is_written_with_its_bytes_spelled_out(tmp_path: Path) -> None:
+    files = written(tmp_path, finding("\udcff", title=("\udc80", "x")) | {"reason": "\udc81"})
+    assert "\\udcff" in files[".csv"].read_text("utf-8")
+    assert pandas.read_parquet(files[".parquet"])["aggregate_id"][0] == "\\udcff"
+    assert json.loads(files[".json"].read_text())["findings"][0]["aggregate_id"] == "\udcff"
+
+
+def test_hostile_text_cannot_leave_the_data_of_the_page(tmp_path: Path) -> None:
+    page = written(tmp_path, finding(HOSTILE, **{HOSTILE: (HOSTILE, HOSTILE)}))[".html"]
+    assert data_of(page)["findings"][0]["aggregate_id"] == HOSTILE
+    assert "<img" not in page.read_text("utf-8")
+
+
+def test_the_page_asks_nobody_for_anything(tmp_path: Path) -> None:
+    text = written(tmp_path)[".html"].read_text("utf-8")
+    assert "default-src 'none'" in text
+    # The only address names a kind of element.
+    assert set(re.findall(r"https?://[^\"']+", text)) == {"http://www.w3.org/2000/svg"}
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_report_that_is_not_finished_leaves_what_was_there(tmp_path: Path, suffix: str) -> None:
+    file = tmp_path / f"report{suffix}"
+    file.write_text("older")
+    with ReportWriter([file]) as writer:
+        writer.add(finding(title=(1, 2)))
+    with pytest.raises(RuntimeError), ReportWriter([file]) as writer:
+        raise RuntimeError
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(file.name, "older")]
+
+
+def test_a_report_that_cannot_be_opened_leaves_no_other_behind(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="No such file"):
+        ReportWriter([tmp_path / "report.csv", tmp_path / "nowhere" / "report.json"])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["report.txt", "report", "nowhere/report.csv", "folder.html"])
+def test_what_is_in_the_way_of_a_report_is_found_before_the_work(tmp_path: Path, name: str) -> None:
+    (tmp_path / "folder.html").mkdir()
+    with pytest.raises(UsageError):
+        check_report_file(tmp_path / name)
+
+
+def test_tens_of_thousands_of_findings_are_not_held(tmp_path: Path) -> None:
+    def peak(findings: int) -> int:
+        files = [tmp_path / f"{findings}{suffix}" for suffix in SUFFIXES]
+        with ReportWriter(files) as writer:
+            tracemalloc.start()
+            for number in range(findings):
+                writer.add(finding(str(number), title=("expected", "actual")))
+            writer.finish(SUMMARY, [])
+            most = tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
+        return most
+
+    peak(10)
+    small, large = peak(12_000), peak(36_000)
+    assert large < small * 1.2
+    page = data_of(tmp_path / "36000.html")
+    assert (len(page["findings"]), page["total"]) == (FINDINGS_ON_PAGE, 36_000)
+    assert page["fields"] == [["chats_read_model", "title", 36_000]]
+    assert len(json.loads((tmp_path / "36000.json").read_text())["findings"]) == 36_000
+    assert len(pandas.read_parquet(tmp_path / "36000.parquet")) == 36_000
