@@ -17,7 +17,6 @@ from readmodel_pipelines.orchestration.verification import VerifyConfig, request
 from readmodel_pipelines.reconcile.outcome import Outcome
 from readmodel_pipelines.reconcile.summary import Summary
 from readmodel_pipelines.settings import Settings
-from readmodel_pipelines.verification import verify_fresh
 
 MATCHES, INTACT, FRESH = "matches_events", "streams_intact", "is_fresh"
 
@@ -80,8 +79,7 @@ def read_model_checks(
             said = evaluations(summary, models[name], settings, config.max_findings)
             results |= {(models[name], check): result for check, result in said.items()}
     if young:
-        with mongo.opened() as (settings, database):
-            summary = verify_fresh(database, settings, young)
+        summary = mongo.verify_fresh(young)
         for name in young:
             results[models[name], FRESH] = fresh(summary, models[name], config.max_findings)
     for (asset, check), result in results.items():
@@ -93,11 +91,11 @@ def _matches(summary: Summary, name: str, settings: Settings, max_findings: int)
     counts = summary.read_models[name]
     found = counts.discrepancies - counts.malformed
     oldest = summary.oldest_seconds.get(name, 0.0)
-    what = f"of {summary.about['coverage']}, {counts.checked:,} aggregates in all"
+    what = f"Looked at {summary.about['coverage']}: {counts.checked:,} aggregates."
     if not found:
         return {
             "passed": True,
-            "description": f"All is well {what}.",
+            "description": f"Every document is what its events say. {what}",
             "metadata": _about(summary, name, max_findings, malformed=False),
         }
     kinds = ", ".join(
@@ -111,18 +109,19 @@ def _matches(summary: Summary, name: str, settings: Settings, max_findings: int)
     return {
         "passed": False,
         "severity": dg.AssetCheckSeverity.WARN if young else dg.AssetCheckSeverity.ERROR,
-        "description": f"{kinds}, {what}.{since} Materialize the asset to mend them.",
+        "description": f"{kinds}. {what}{since} Materialize the asset to mend them.",
         "metadata": _about(summary, name, max_findings, malformed=False),
     }
 
 
 def _intact(summary: Summary, name: str, max_findings: int) -> dict[str, Any]:
     counts = summary.read_models[name]
-    said = f"{counts.malformed:,} streams are malformed: mend their events first" if counts.malformed else "All are"
+    malformed = f"{counts.malformed:,} streams are malformed: mend their events first."
+    said = malformed if counts.malformed else "Every stream can be trusted."
     return {
         "passed": not counts.malformed,
         "severity": dg.AssetCheckSeverity.ERROR,
-        "description": f"{said}, of {summary.about['coverage']}.",
+        "description": f"{said} Looked at {summary.about['coverage']}.",
         "metadata": _about(summary, name, max_findings, malformed=True),
     }
 

@@ -11,7 +11,7 @@ import dagster as dg
 from pydantic import Field
 
 from readmodel_pipelines.orchestration.assets import FullRebuildConfig
-from readmodel_pipelines.orchestration.checks import evaluations
+from readmodel_pipelines.orchestration.checks import FRESH, evaluations, fresh
 from readmodel_pipelines.orchestration.metadata import in_words, metadata_of, raise_unless_ok
 from readmodel_pipelines.orchestration.partitions import (
     AGGREGATE_TYPE_TAG,
@@ -96,7 +96,9 @@ def verify_read_model(context: dg.OpExecutionContext, config: VerifyConfig, mong
     metadata = metadata_of(summary, read_model.read_model, max_findings=config.max_findings)
     context.log.info(in_words(summary))
     context.log_event(dg.AssetObservation(read_model.read_model, metadata=metadata))
-    for check, said in evaluations(summary, read_model.read_model, settings, config.max_findings).items():
+    checks = evaluations(summary, read_model.read_model, settings, config.max_findings)
+    checks[FRESH] = fresh(mongo.verify_fresh([read_model.name]), read_model.read_model, config.max_findings)
+    for check, said in checks.items():
         evaluation = dg.AssetCheckEvaluation(asset_key=dg.AssetKey(read_model.read_model), check_name=check, **said)
         # Dagster logs it, and only its annotation forgets to say so.
         context.log_event(evaluation)  # type: ignore[arg-type]

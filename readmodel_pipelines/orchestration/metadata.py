@@ -14,6 +14,7 @@ from readmodel_pipelines.reconcile.summary import Counts, Finding, Summary
 FINDINGS_SHOWN = 50
 
 _LONGEST_VALUE = 200
+_SHOWN_BEFORE = 40
 _WRITES = ("inserted", "replaced", "deleted", "superseded", "failed")
 _COLUMNS = dg.TableSchema(
     columns=[
@@ -60,6 +61,8 @@ def metadata_of(
     """
     counts = summary.read_models[read_model]
     said: dict[str, Any] = {"verb": summary.verb, **counts.as_dict(), "discrepancies": counts.discrepancies}
+    if summary.verb == "verify":
+        said = {name: value for name, value in said.items() if name not in _WRITES}
     said["seconds"] = round(summary.seconds, 3)
     said["events"] = summary.events
     said["events_per_second"] = round(summary.events / max(summary.seconds, 1e-9), 1)
@@ -159,7 +162,7 @@ def _rows(finding: Finding) -> Iterator[dg.TableRecord]:
     about["age"] = "" if finding.age_seconds is None else in_time(finding.age_seconds)
     # An aggregate that differs in no field, because it has no document for example, has a line all the same.
     for field, pair in shown["fields"].items() or [("", None)]:
-        expected, actual = ("", "") if pair is None else (_value(pair["expected"]), _value(pair["actual"]))
+        expected, actual = ("", "") if pair is None else _pair(pair["expected"], pair["actual"])
         yield dg.TableRecord({**about, "field": field, "expected": expected, "actual": actual})
 
 
@@ -171,6 +174,19 @@ def in_time(seconds: float) -> str:
     return f"{seconds:,.0f} s"
 
 
+def _pair(expected: Any, actual: Any) -> tuple[str, str]:
+    """Both as texts; of long ones the part where they begin to differ."""
+    texts = json.dumps(expected, ensure_ascii=False), json.dumps(actual, ensure_ascii=False)
+    both = enumerate(zip(*texts, strict=False))
+    alike = next((place for place, (one, other) in both if one != other), min(map(len, texts)))
+    start = max(0, alike - _SHOWN_BEFORE) if alike >= _LONGEST_VALUE - 1 else 0
+    return _cut(texts[0], start), _cut(texts[1], start)
+
+
 def _value(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= _LONGEST_VALUE else f"{text[: _LONGEST_VALUE - 1]}…"
+    return _cut(json.dumps(value, ensure_ascii=False))
+
+
+def _cut(text: str, start: int = 0) -> str:
+    shown = f"…{text[start:]}" if start else text
+    return shown if len(shown) <= _LONGEST_VALUE else f"{shown[: _LONGEST_VALUE - 1]}…"

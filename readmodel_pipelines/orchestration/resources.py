@@ -17,7 +17,7 @@ from readmodel_pipelines.orchestration.metadata import Progress
 from readmodel_pipelines.projector import ReadModelProjector, choose_projections
 from readmodel_pipelines.reconcile.summary import Summary
 from readmodel_pipelines.settings import Settings, load_settings
-from readmodel_pipelines.verification import Request, verify
+from readmodel_pipelines.verification import Request, verify, verify_fresh
 
 
 def owner_of(run_id: str) -> str:
@@ -91,6 +91,15 @@ class MongoResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # at ru
         for warning in summary.warnings:
             context.log.warning(warning)
         return summary, settings
+
+    def verify_fresh(self, read_models: list[str]) -> Summary:
+        """Verify what got events in the last minutes.
+
+        Raises:
+            Failure: what a person can cause or must act on, in words.
+        """
+        with self.opened() as (settings, database):
+            return verify_fresh(database, settings, read_models)
 
     def work(
         self,

@@ -103,7 +103,15 @@ def test_every_index_is_made_and_other_files_are_named_and_skipped(
     assert result.exit_code == 0
     assert "notes.jsonl.gz: skipped" in result.stdout
     made = {name: len(list(database[name].list_indexes())) for name in database.list_collection_names()}
-    assert made == {"events": 4, "chats_read_model": 2, "tasks_read_model": 3, "repair_queue": 8, "readmodel_leases": 2}
+    assert made == {
+        "events": 5,
+        "chats_read_model": 2,
+        "tasks_read_model": 3,
+        "repair_queue": 8,
+        "readmodel_leases": 2,
+        "readmodel_findings": 3,
+        "readmodel_verifications": 3,
+    }
 
 
 def test_files_go_into_the_collections_that_the_settings_name(

@@ -1,0 +1,271 @@
+"""The checks of the read models, the job that evaluates them, and the schedules that launch it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+from dagster import DagsterEventType
+
+from readmodel_pipelines.definitions import defs
+from readmodel_pipelines.demo.damage import damage_everything
+from readmodel_pipelines.demo.sample_data import chat_events
+from readmodel_pipelines.projections.registry import projections_for
+from readmodel_pipelines.projector import ReadModelProjector
+from readmodel_pipelines.settings import Settings
+from readmodel_pipelines_tests.conftest import read_documents
+from readmodel_pipelines_tests.e2e.runs import (
+    CHATS,
+    SAMPLE,
+    TASKS,
+    Mongo,
+    observed,
+    recorded_in,
+    run,
+    sentence,
+    table,
+    with_events,
+)
+
+MATCHES, INTACT, FRESH = "matches_events", "streams_intact", "is_fresh"
+ALL = [(asset, check) for asset in (CHATS, TASKS) for check in (MATCHES, INTACT, FRESH)]
+NUMBERS = (
+    "checked",
+    "same",
+    "missing",
+    "different",
+    "unexpected",
+    "orphan",
+    "malformed",
+    "lagging",
+    "seconds",
+    "events",
+)
+
+
+@pytest.fixture
+def healthy(database: Mongo, settings: Settings, instance: dg.DagsterInstance) -> Mongo:
+    """Events and right read models, which the environment of the runs points at."""
+    with_events(database, settings, SAMPLE)
+    assert ReadModelProjector(database, settings).rebuild_all().ok
+    return database
+
+
+def evaluate(
+    instance: dg.DagsterInstance, checks: Sequence[tuple[str, str]] = ALL, **config: Any
+) -> dict[tuple[str, str], Any]:
+    """Execute checks as their button on the asset's page does."""
+    keys = {dg.AssetCheckKey(dg.AssetKey(asset), check) for asset, check in checks}
+    job = defs.resolve_implicit_global_asset_job_def().get_subset(asset_check_selection=keys, asset_selection=set())
+    run_config = {"ops": {"verify_read_model_checks": {"config": config}}}
+    result = job.execute_in_process(instance=instance, run_config=run_config)
+    found = result.get_asset_check_evaluations()
+    return {(item.asset_key.to_user_string(), item.check_name): item for item in found}
+
+
+def metadata(evaluation: Any) -> dict[str, Any]:
+    return {name: value.value for name, value in evaluation.metadata.items()}
+
+
+def rows(evaluation: Any) -> list[dict[str, Any]]:
+    return [dict(record.data) for record in evaluation.metadata["findings"].value.records]
+
+
+def test_the_checks_of_healthy_read_models_pass_and_say_what_was_looked_at(
+    healthy: Mongo, instance: dg.DagsterInstance
+) -> None:
+    found = evaluate(instance)
+    assert set(found) == set(ALL)
+    assert all(item.passed for item in found.values()), found
+    numbers = metadata(found[CHATS, MATCHES])
+    assert numbers["checked"] == numbers["same"] == 40
+    assert all(isinstance(numbers[name], int | float) for name in NUMBERS)
+    assert "every aggregate" in found[CHATS, MATCHES].description
+
+
+def test_only_the_chosen_checks_are_evaluated(healthy: Mongo, instance: dg.DagsterInstance) -> None:
+    for chosen in ([(CHATS, MATCHES)], [(TASKS, FRESH)], [(TASKS, INTACT), (CHATS, FRESH)]):
+        assert set(evaluate(instance, chosen)) == set(chosen)
+
+
+@pytest.mark.parametrize("source", ["generated", "recorded"])
+def test_every_kind_of_damage_is_in_the_table_with_field_expected_and_actual(
+    request: pytest.FixtureRequest, database: Mongo, settings: Settings, instance: dg.DagsterInstance, source: str
+) -> None:
+    if source == "recorded":
+        events = read_documents(request.getfixturevalue("corpus") / "small" / "events.jsonl.gz")
+    else:
+        events = list(chat_events(300, seed=7))
+    healthy = with_events(database, settings, events)
+    assert ReadModelProjector(database, settings).rebuild_all().ok
+    discussions = [item["chat_id"] for item in healthy.chats_read_model.find({"type": "discussion"})]
+    damages = damage_everything(healthy.chats_read_model, healthy.tasks_read_model, discussion_ids=discussions)
+    found = evaluate(instance, [(CHATS, MATCHES), (TASKS, MATCHES)], max_findings=1_000)
+    shown = {
+        (asset, str(row["aggregate_id"]), row["outcome"], row["field"])
+        for asset in (CHATS, TASKS)
+        for row in rows(found[asset, MATCHES])
+    }
+    for damage in damages:
+        asset = f"{damage.model}_read_model"
+        if isinstance(damage.key, str):
+            field = damage.field if damage.outcome == "different" else ""
+            assert (asset, damage.key, damage.outcome, field) in shown, damage
+    for asset in (CHATS, TASKS):
+        evaluation = found[asset, MATCHES]
+        assert (evaluation.passed, evaluation.severity) == (False, dg.AssetCheckSeverity.ERROR)
+        different = [row for row in rows(evaluation) if row["field"]]
+        assert [row for row in different if row["expected"] == row["actual"] or not row["age"]] == []
+        numbers = metadata(evaluation)
+        by_field = {row["field"] for row in different}
+        assert {name.removeprefix("differs/") for name in numbers if name.startswith("differs/")} == by_field
+        assert all(Path(str(numbers[f"report{suffix}"])).is_file() for suffix in (".html", ".parquet"))
+
+
+def test_malformed_streams_fail_their_own_check_alone(healthy: Mongo, instance: dg.DagsterInstance) -> None:
+    event = healthy.events.find_one_and_update({"version": 1}, {"$set": {"event_type": "chat.exploded"}})
+    assert event is not None
+    found = evaluate(instance)
+    assert {key for key, item in found.items() if not item.passed} == {(CHATS, INTACT), (TASKS, INTACT)}
+    (row,) = rows(found[CHATS, INTACT])
+    assert (row["aggregate_id"], row["outcome"]) == (event["aggregate_id"], "malformed")
+    assert "chat.exploded" in row["reason"]
+    assert metadata(found[CHATS, INTACT])["reason/unknown_event_type"] == 1
+
+
+def test_what_was_appended_lately_and_is_not_projected_is_not_fresh(
+    healthy: Mongo, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chat = healthy.chats_read_model.find_one() or {}
+    last = healthy.events.find_one({"aggregate_id": chat["chat_id"]}, sort=[("version", -1)]) or {}
+    at = datetime.now(UTC) - timedelta(minutes=5)
+    new = {"version": last["version"] + 1, "event_type": "chat.renamed", "data": {"new_title": "New"}}
+    healthy.events.insert_one(
+        {name: last[name] for name in ("aggregate_id", "aggregate_type", "metadata")}
+        | {**new, "occurred_at": at, "created_at": at}
+    )
+    late = evaluate(instance, [(CHATS, FRESH)])[CHATS, FRESH]
+    assert (late.passed, late.severity) == (False, dg.AssetCheckSeverity.WARN)
+    assert metadata(late)["checked"] == 1
+    assert [row["aggregate_id"] for row in rows(late)] == [chat["chat_id"]]
+    monkeypatch.setenv("READMODEL_FRESH_MINUTES", "3")
+    assert evaluate(instance, [(CHATS, FRESH)])[CHATS, FRESH].passed
+
+
+def test_what_is_found_warns_until_it_is_as_old_as_an_alarm(
+    healthy: Mongo, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    healthy.chats_read_model.update_one({}, {"$set": {"title": "broken"}})
+    monkeypatch.setenv("READMODEL_ALARM_AFTER_SECONDS", "3600")
+    assert evaluate(instance, [(CHATS, MATCHES)])[CHATS, MATCHES].severity is dg.AssetCheckSeverity.WARN
+    hours_ago = datetime.now(UTC) - timedelta(hours=2)
+    healthy.readmodel_findings.update_many({}, {"$set": {"first_seen": hours_ago}})
+    old = evaluate(instance, [(CHATS, MATCHES)])[CHATS, MATCHES]
+    assert old.severity is dg.AssetCheckSeverity.ERROR
+    assert rows(old)[0]["age"] == "2 h"
+
+
+def test_the_job_evaluates_the_checks_of_its_read_model(healthy: Mongo, instance: dg.DagsterInstance) -> None:
+    healthy.tasks_read_model.update_one({}, {"$set": {"title": "broken"}})
+    for partition, asset, passed in (("chat", CHATS, True), ("task", TASKS, False)):
+        result = run(instance, "verify_read_models", partition)
+        assert result.success is passed
+        events = recorded_in(instance, result, DagsterEventType.ASSET_CHECK_EVALUATION)
+        said = {event.asset_check_evaluation_data.check_name: event.asset_check_evaluation_data for event in events}
+        assert {name: item.passed for name, item in said.items()} == {MATCHES: passed, INTACT: True, FRESH: True}
+        assert {item.asset_key.to_user_string() for item in said.values()} == {asset}
+
+
+def test_the_job_looks_at_a_part_and_queues_repairs_when_it_is_told_to(
+    healthy: Mongo, instance: dg.DagsterInstance
+) -> None:
+    assert run(instance, "verify_read_models", "chat", tier="versions").success
+    assert run(instance, "verify_read_models", "chat", sample=5).success
+    assert run(instance, "verify_read_models", "chat").success
+    healthy.chats_read_model.update_many({}, {"$set": {"title": "broken"}})
+    assert run(instance, "verify_read_models", "chat", since_last=True).success
+    result = run(instance, "verify_read_models", "chat", bucket="1/2", enqueue_repairs=True)
+    said = observed(instance, result)[CHATS]
+    assert 0 < said["queued"] == said["different"] == healthy.repair_queue.count_documents({}) < 40
+    assert len({row["aggregate_id"] for row in table(said)}) == said["different"]
+
+
+def test_a_job_that_only_reads_leaves_nothing_in_mongodb(healthy: Mongo, instance: dg.DagsterInstance) -> None:
+    before = set(healthy.list_collection_names())
+    healthy.chats_read_model.update_one({}, {"$set": {"title": "broken"}})
+    run(instance, "verify_read_models", "chat", read_only=True, write_reports=False)
+    assert healthy.readmodel_findings.count_documents({}) == 0
+    assert set(healthy.list_collection_names()) == before
+
+
+def test_a_wrong_bucket_is_refused_in_words(healthy: Mongo, instance: dg.DagsterInstance) -> None:
+    assert "3/7" in sentence(run(instance, "verify_read_models", "chat", bucket="8/7"))
+
+
+def test_old_reports_make_room_for_new_ones(
+    healthy: Mongo, instance: dg.DagsterInstance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("READMODEL_REPORTS_DIR", str(tmp_path / "deep" / "reports"))
+    monkeypatch.setenv("READMODEL_REPORTS_KEPT", "4")
+    for _ in range(4):
+        assert run(instance, "verify_read_models", "chat").success
+    folder = tmp_path / "deep" / "reports"
+    assert len(list(folder.iterdir())) == 4
+    assert folder.stat().st_mode & 0o777 == 0o700
+
+
+# Schedules
+
+
+def ticks(name: str, at: str) -> list[dg.RunRequest]:
+    context = dg.build_schedule_context(
+        scheduled_execution_time=datetime.fromisoformat(at), repository_def=defs.get_repository_def()
+    )
+    return list(defs.resolve_schedule_def(name).evaluate_tick(context).run_requests or [])
+
+
+def config_of(request: dg.RunRequest) -> dict[str, Any]:
+    return dict(request.run_config["ops"]["verify_read_model"]["config"])
+
+
+def test_schedules_are_off_and_in_the_time_zone_of_the_settings() -> None:
+    schedules = {item.name: item for item in defs.schedules or ()}
+    assert set(schedules) == {"nightly_verification", "weekly_verification"}
+    for item in schedules.values():
+        assert item.default_status is dg.DefaultScheduleStatus.STOPPED
+        assert item.execution_timezone == "UTC"
+        assert "(UTC)" in str(item.description)
+
+
+def test_the_nights_of_a_week_look_at_every_bucket_and_at_what_changed() -> None:
+    nights = [ticks("nightly_verification", f"2026-11-{day:02d}T02:00:00+00:00") for day in range(1, 8)]
+    assert all([request.partition_key for request in night] == ["chat", "task"] for night in nights)
+    assert {config_of(night[0])["bucket"] for night in nights} == {f"{number}/7" for number in range(1, 8)}
+    assert all(config_of(request)["since_last"] for night in nights for request in night)
+    keys = [request.run_key for night in nights for request in night]
+    assert len(set(keys)) == 14
+
+
+def test_a_scheduled_run_is_one_that_works(healthy: Mongo, instance: dg.DagsterInstance) -> None:
+    for name in ("nightly_verification", "weekly_verification"):
+        for request in ticks(name, "2026-11-01T03:00:00+00:00"):
+            assert run(instance, "verify_read_models", request.partition_key, **config_of(request)).success
+    assert {item.name for item in projections_for("chat")} == {"chat", "task"}
+
+
+def test_the_schedules_go_by_the_time_zone_of_the_settings() -> None:
+    code = (
+        "from readmodel_pipelines.orchestration.schedules import nightly_verification as it;"
+        "print(it.execution_timezone)"
+    )
+    for zone, wanted in (("Europe/Vienna", "Europe/Vienna"), ("Mars/Olympus", "UTC")):
+        environment = {**os.environ, "READMODEL_TIMEZONE": zone}
+        said = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+        assert said.stdout.strip() == wanted
