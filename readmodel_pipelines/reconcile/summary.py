@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any, Literal
@@ -120,10 +121,14 @@ class Summary:
 
     @property
     def ok(self) -> bool:
-        """Verify: nothing was found. Rebuild and dry run: every aggregate is, or would be, as its events say."""
+        """Verify: nothing was found. Rebuild and dry run: every aggregate is, or would be, as its events say.
+
+        One that stopped at the end of its window, or did its slice, is well so far.
+        """
         if self.verb == "verify":
             return not any(counts.discrepancies for counts in self.read_models.values())
-        return not any(counts.malformed or counts.failed for counts in self.read_models.values())
+        refused = self.about.get("state") == "refused"
+        return not refused and not any(counts.malformed or counts.failed for counts in self.read_models.values())
 
     def note(self, read_model: str, verdict: Verdict) -> None:
         """Count a verdict and keep it as a finding while there is room."""
@@ -144,6 +149,13 @@ class Summary:
         if finding.outcome in ALARMS and len(self.findings) < self.max_findings:
             self.findings.append(finding)
             self._by_aggregate.setdefault((finding.read_model, repr(finding.aggregate_id)), finding)
+
+    def take_over(self, findings: Iterable[Finding]) -> None:
+        """Keep findings that are counted already, while there is room."""
+        for finding in findings:
+            if len(self.findings) < self.max_findings:
+                self.findings.append(finding)
+                self._by_aggregate.setdefault((finding.read_model, repr(finding.aggregate_id)), finding)
 
     def _count(self, read_model: str, outcome: Outcome) -> None:
         counts = self.read_models[read_model]

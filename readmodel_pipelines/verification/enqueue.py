@@ -13,6 +13,7 @@ from readmodel_pipelines.events.stream import UUID
 from readmodel_pipelines.mongo.repair_queue import RepairQueue
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.reconcile.outcome import Outcome
+from readmodel_pipelines.reconcile.pacing import RateLimit
 from readmodel_pipelines.reconcile.summary import Finding
 
 _BATCH = 500
@@ -37,10 +38,7 @@ class Enqueue:
     ) -> None:
         self._queue = queue
         self._limit = limit
-        self._per_second = per_second
-        self._clock = clock
-        self._sleep = sleep
-        self._free_at = clock()
+        self._rate = RateLimit(per_second, clock=clock, sleep=sleep)
         self._deletions_allowed = deletions_allowed
         self._deletions_left: dict[str, float] = {}
         self.queued = self.pending_already = self.over_limit = self.deletions_refused = 0
@@ -52,7 +50,7 @@ class Enqueue:
         for start in range(0, len(ids), _BATCH):
             batch = ids[start : start + _BATCH]
             room = min(len(batch), self._limit - self.queued)
-            self._wait_for(room)
+            self._rate.spend(room)
             added, refused = self._queue.add_many(batch[:room], projection.name, "found by a verification")
             self.queued += added
             self.pending_already += room - added - refused
@@ -82,11 +80,6 @@ class Enqueue:
         self._deletions_left[name] -= 1
         self.deletions_refused += self._deletions_left[name] < 0
         return self._deletions_left[name] >= 0
-
-    def _wait_for(self, tasks: int) -> None:
-        now = self._clock()
-        self._sleep(max(0.0, self._free_at - now))
-        self._free_at = max(self._free_at, now) + tasks / self._per_second
 
 
 def _is_repairable(finding: Finding) -> bool:

@@ -236,7 +236,7 @@ class _Verification:
             sources.append(sorted(self._changes.ids))
             sources += [self._memory.open_ids(item.read_model) for item in group]
         if coverage.sample is not None:
-            found = store.sample(group[0].fold, coverage.sample)
+            found = set(store.sample(group[0].fold, coverage.sample))
             found = found.union(*(model.sample(coverage.sample) for model in models))
             picked = random.sample(sorted(found), min(coverage.sample, len(found)))
             self._sampled.update(picked)

@@ -277,12 +277,12 @@ def test_a_document_that_is_always_a_moment_behind_lags_and_one_that_stands_stil
     just_now(scene, chats[0], ("chat.renamed", {"new_title": "First", "old_title": "", "renamed_by": "u"}))
     read = EventStore.read
 
-    def read_while_it_grows(store: EventStore, fold: Any, ids: Any = None) -> Any:
+    def read_while_it_grows(store: EventStore, fold: Any, ids: Any = None, *within: Any) -> Any:
         if ids is not None and chats[0] in ids and threading.current_thread() is threading.main_thread():
             monkeypatch.setattr(EventStore, "read", read)
             busy.go_on()
             monkeypatch.setattr(EventStore, "read", read_while_it_grows)
-        return read(store, fold, ids)
+        return read(store, fold, ids, *within)
 
     monkeypatch.setattr(EventStore, "read", read_while_it_grows)
     counts = look(scene, "chat").read_models["chats_read_model"]
