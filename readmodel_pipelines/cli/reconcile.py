@@ -72,6 +72,8 @@ def carry_out(request: Request, *, allow_deletions: bool = False, verify_options
                 database, settings, *read_models, max_findings=request.max_findings, on_progress=on_progress
             )
             summary = _call(projector, request, allow_deletions)()
+    # A summary keeps so many of each kind; what was asked for is so many in all.
+    del summary.findings[request.max_findings :]
     if request.as_json:
         typer.echo(json_text(summary))
     else:

@@ -255,6 +255,9 @@ def test_findings_are_capped_and_counts_are_not(database: Database[dict[str, Any
     assert len(document["findings"]) == 3
     assert document["read_models"]["chats_read_model"]["missing"] == len(ids)
     assert "and 7 more" in cli("verify-consistency", "--type", "chat", "--all", "--max-findings", 3).stdout
+    database.tasks_read_model.update_many({}, {"$set": {"title": "broken"}})
+    both = cli("verify-consistency", "--type", "all", "--all", "--json", "--max-findings", 3)
+    assert len(json.loads(both.stdout)["findings"]) == 3
 
 
 def test_a_dry_run_writes_nothing_and_predicts_the_rebuild(
