@@ -465,3 +465,26 @@ def test_no_more_than_the_limit_is_queued_and_the_rest_is_told(scene: Any, limit
     summary = look(scene, "chat", enqueue_repairs=True)
     assert scene.database.repair_queue.count_documents({}) == summary.about["queued"] == 7
     assert any("23 findings were not queued" in warning for warning in summary.warnings)
+
+
+def test_what_waits_already_is_counted_as_such_in_a_full_queue(scene: Any) -> None:
+    scene.fill(10)
+    scene.chats.update_many({}, {"$set": {"title": "broken"}})
+    scene.settings = scene.settings.model_copy(update={"repair_queue_limit": 10})
+    look(scene, "chat", enqueue_repairs=True)
+    again = look(scene, "chat", enqueue_repairs=True)
+    assert (again.about["pending_already"], again.warnings) == (10, [])
+
+
+@pytest.mark.parametrize("asked", [("chat",), ("chat", "task")])
+def test_no_repair_deletes_more_from_a_read_model_than_a_rebuild_would_dare(scene: Any, asked: tuple[str, ...]) -> None:
+    scene.fill(10)
+    ids = [scene.chat(f"gone {number}") for number in range(120)]
+    scene.rebuild()
+    for chat_id in ids:
+        scene.append(chat_id, ("chat.type_changed", {"new_type": "discussion", "old_type": "task"}))
+    scene.rebuild("chat")
+    scene.chats.update_many({"chat_id": {"$in": ids}}, {"$set": {"title": "broken"}})
+    summary = look(scene, *asked, enqueue_repairs=True)
+    assert summary.about["queued"] == 100
+    assert "20 documents" in summary.warnings[0]
