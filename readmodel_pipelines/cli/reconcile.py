@@ -78,8 +78,8 @@ def carry_out(request: Request, *, allow_deletions: bool = False, verify_options
         typer.echo(json_text(summary))
     else:
         typer.echo("\n".join(human_lines(summary, request.aggregate_id)))
-    reported = len(summary.about.get("reports", ())) == len(verification.reports if verification else ())
-    return summary.ok and reported
+    # No report although one was asked for: its disk is full, for one.
+    return summary.ok and summary.about.get("reports") != []
 
 
 def _check(request: Request, settings: Settings) -> None:
