@@ -96,7 +96,7 @@ def verify_one(
         for projection in projections:
             reporting(projection, [item for item in summary.findings if item.read_model == projection.read_model])
         if reports:
-            reporting.finish(summary, projections, settings.database, [])
+            reporting.finish(summary, projections, settings.database, [], aggregate_id.strip().lower())
     return summary
 
 

@@ -329,6 +329,12 @@ def test_a_json_report_is_the_json_document(cli: Cli, damaged: str, tmp_path: Pa
     assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
 
 
+def test_a_report_that_is_asked_for_twice_is_one_and_no_failure(cli: Cli, ids: list[str], tmp_path: Path) -> None:
+    file = tmp_path / "report.csv"
+    result = cli("verify-consistency", *EVERYTHING, "--report", file, "--report", file, "--json")
+    assert (result.exit_code, json.loads(result.stdout)["reports"]) == (0, [str(file)])
+
+
 def test_a_csv_report_has_a_row_for_each_field_and_one_for_a_finding_without(
     database: Database[dict[str, Any]], cli: Cli, damaged: str, ids: list[str], tmp_path: Path
 ) -> None:

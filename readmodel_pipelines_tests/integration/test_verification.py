@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import partialmethod
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +20,7 @@ from readmodel_pipelines.mongo.findings import FINDINGS, VERIFICATIONS, Memory
 from readmodel_pipelines.projections.chat import CHAT_FOLD
 from readmodel_pipelines.reconcile.confirm import Confirm
 from readmodel_pipelines.reconcile.summary import Summary
-from readmodel_pipelines.verification import Bucket, Coverage, Request, verify
+from readmodel_pipelines.verification import Bucket, Coverage, Request, verify, verify_one
 
 SINCE_LAST = Coverage(since_last=True)
 RENAMED = ("chat.renamed", {"new_title": "Renamed", "old_title": "", "renamed_by": "u"})
@@ -435,6 +437,19 @@ def test_an_array_among_the_ids_is_told_and_does_not_stop_it(scene: Any) -> None
     assert summary.read_models["chats_read_model"].same == 12
     bucket = look(scene, coverage=Coverage(bucket=Bucket(1, 1)))
     assert (bucket.ok, bucket.read_models["chats_read_model"].checked) == (True, 12)
+
+
+# Reports
+
+
+def test_the_report_of_one_aggregate_says_how_to_mend_that_one(scene: Any, tmp_path: Path) -> None:
+    chat_id = scene.fill(6)[0]
+    scene.chats.update_one({"chat_id": chat_id}, {"$set": {"title": "broken"}})
+    file = tmp_path / "a.json"
+    verify_one(scene.database, scene.settings, ["chat"], f" {chat_id.upper()} ", [file])
+    commands = [item["command"] for item in json.loads(file.read_text())["mend"]]
+    assert commands
+    assert all(f"--type chat --id {chat_id}" in command and "--all" not in command for command in commands)
 
 
 # The loop
