@@ -60,7 +60,7 @@ class ReadModelProjector:
 
     `read_models` are names of the registry (`chat`, `task`); none means all of them. `holder` is who a lease says
     holds it; with the same `owner` a second try takes over the lease of a first one that died. At most `max_findings`
-    findings are kept; counts are always whole.
+    findings are kept of each read model, and as many of its malformed streams; counts are always whole.
     """
 
     def __init__(

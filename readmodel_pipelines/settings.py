@@ -118,7 +118,7 @@ class Settings(BaseSettings):
     reports_dir: Path | None = Field(
         None, description="Folder of the reports that Dagster's runs write. Unset: `reports` in the data folder"
     )
-    reports_kept: int = Field(100, ge=1, description="Report files kept there; the oldest go")
+    reports_kept: int = Field(100, ge=1, description="Report files kept there, two for each run; the oldest go")
     enqueue_limit: int = Field(
         10_000, ge=1, description="Repairs that one verification with `--enqueue-repairs` queues at most"
     )

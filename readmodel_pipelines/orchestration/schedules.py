@@ -22,7 +22,6 @@ from readmodel_pipelines.reconcile.pacing import Window
 from readmodel_pipelines.settings import Settings, load_settings
 from readmodel_pipelines.verification import Bucket
 
-
 TIMEZONE = SETTINGS_AT_LOAD.timezone
 _WINDOW = Window.parse(SETTINGS_AT_LOAD.off_peak_window, TIMEZONE)
 

@@ -22,6 +22,7 @@ from readmodel_pipelines.mongo.read_model import ReadModelCollection
 from readmodel_pipelines.mongo.repair_queue import RepairQueue
 from readmodel_pipelines.mongo.scan import Document
 from readmodel_pipelines.projections.projection import Projection
+from readmodel_pipelines.projections.registry import projections_for
 from readmodel_pipelines.projector import Progress, ReadModelProjector, choose_projections
 from readmodel_pipelines.reconcile.sinks import DeletionLimit
 from readmodel_pipelines.reconcile.summary import DEFAULT_MAX_FINDINGS, Finding, Summary
@@ -95,7 +96,7 @@ def verify_one(
         for projection in projections:
             reporting(projection, [item for item in summary.findings if item.read_model == projection.read_model])
         if reports:
-            reporting.finish(summary, projections, settings.database, [])
+            reporting.finish(summary, projections, settings.database, [], aggregate_id.strip().lower())
     return summary
 
 
@@ -174,6 +175,8 @@ class _Verification:
             "started_at": f"{self._started_at.isoformat()}Z",
         }
         if self._enqueue:
+            self._look_at_siblings(self._enqueue)
+            self._enqueue.finish()
             summary.about["queued"] = self._enqueue.queued
             summary.about["pending_already"] = self._enqueue.pending_already
             summary.warnings += self._enqueue.warnings()
@@ -191,6 +194,19 @@ class _Verification:
         if self._enqueue:
             self._enqueue(projection, findings)
         self._reporting(projection, findings)
+
+    def _look_at_siblings(self, enqueue: Enqueue) -> None:
+        """Let it know of the deletions that repairs would do in read models that were not asked for."""
+        streams = {item.fold.aggregate_type for item in self._projections}
+        made_from_them = [
+            item for item in projections_for(self._settings.task_source) if item.fold.aggregate_type in streams
+        ]
+        siblings = [item.name for item in made_from_them if item not in self._projections]
+        if siblings:
+            at_once = self._settings.model_copy(update={"grace_seconds": 0.0})
+            ReadModelProjector(self._database, at_once, *siblings).verify_some(
+                lambda group: _in_batches(enqueue.wanted(group[0].fold.aggregate_type)), enqueue
+            )
 
     def _deletions_allowed(self, projection: Projection) -> float:
         documents = self._database[collection_of(self._settings, projection)].estimated_document_count()

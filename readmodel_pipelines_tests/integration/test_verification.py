@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import partialmethod
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +20,7 @@ from readmodel_pipelines.mongo.findings import FINDINGS, VERIFICATIONS, Memory
 from readmodel_pipelines.projections.chat import CHAT_FOLD
 from readmodel_pipelines.reconcile.confirm import Confirm
 from readmodel_pipelines.reconcile.summary import Summary
-from readmodel_pipelines.verification import Bucket, Coverage, Request, verify
+from readmodel_pipelines.verification import Bucket, Coverage, Request, verify, verify_one
 
 SINCE_LAST = Coverage(since_last=True)
 RENAMED = ("chat.renamed", {"new_title": "Renamed", "old_title": "", "renamed_by": "u"})
@@ -437,6 +439,19 @@ def test_an_array_among_the_ids_is_told_and_does_not_stop_it(scene: Any) -> None
     assert (bucket.ok, bucket.read_models["chats_read_model"].checked) == (True, 12)
 
 
+# Reports
+
+
+def test_the_report_of_one_aggregate_says_how_to_mend_that_one(scene: Any, tmp_path: Path) -> None:
+    chat_id = scene.fill(6)[0]
+    scene.chats.update_one({"chat_id": chat_id}, {"$set": {"title": "broken"}})
+    file = tmp_path / "a.json"
+    verify_one(scene.database, scene.settings, ["chat"], f" {chat_id.upper()} ", [file])
+    commands = [item["command"] for item in json.loads(file.read_text())["mend"]]
+    assert commands
+    assert all(f"--type chat --id {chat_id}" in command and "--all" not in command for command in commands)
+
+
 # The loop
 
 
@@ -465,3 +480,26 @@ def test_no_more_than_the_limit_is_queued_and_the_rest_is_told(scene: Any, limit
     summary = look(scene, "chat", enqueue_repairs=True)
     assert scene.database.repair_queue.count_documents({}) == summary.about["queued"] == 7
     assert any("23 findings were not queued" in warning for warning in summary.warnings)
+
+
+def test_what_waits_already_is_counted_as_such_in_a_full_queue(scene: Any) -> None:
+    scene.fill(10)
+    scene.chats.update_many({}, {"$set": {"title": "broken"}})
+    scene.settings = scene.settings.model_copy(update={"repair_queue_limit": 10})
+    look(scene, "chat", enqueue_repairs=True)
+    again = look(scene, "chat", enqueue_repairs=True)
+    assert (again.about["pending_already"], again.warnings) == (10, [])
+
+
+@pytest.mark.parametrize("asked", [("chat",), ("chat", "task")])
+def test_no_repair_deletes_more_from_a_read_model_than_a_rebuild_would_dare(scene: Any, asked: tuple[str, ...]) -> None:
+    scene.fill(10)
+    ids = [scene.chat(f"gone {number}") for number in range(120)]
+    scene.rebuild()
+    for chat_id in ids:
+        scene.append(chat_id, ("chat.type_changed", {"new_type": "discussion", "old_type": "task"}))
+    scene.rebuild("chat")
+    scene.chats.update_many({"chat_id": {"$in": ids}}, {"$set": {"title": "broken"}})
+    summary = look(scene, *asked, enqueue_repairs=True)
+    assert summary.about["queued"] == 100
+    assert "20 documents" in summary.warnings[0]
