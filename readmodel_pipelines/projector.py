@@ -44,6 +44,8 @@ from readmodel_pipelines.reconcile.sinks import DeletionLimit
 from readmodel_pipelines.reconcile.summary import DEFAULT_MAX_FINDINGS, Counts, Finding, Summary, Verb
 from readmodel_pipelines.reconcile.versions import reconcile_versions
 from readmodel_pipelines.settings import Settings
+from readmodel_pipelines.spread import Look, Looked, Suspects, looker, plan_ranges, workers_for
+from readmodel_pipelines.workers import work_off
 
 Progress = Callable[[int, int], None]
 """Told the events read so far and about how many there are, once for each batch."""
@@ -274,7 +276,11 @@ class ReadModelProjector:
                 sinks.append(sink)
             if batches is None:
                 reconcile_odd_ids(store, opened.lanes)
-                (reconcile_versions if by_versions else reconcile)(store, opened.lanes, allowed)
+                workers = 1 if by_versions or summary.verb != "verify" else self._workers()
+                if workers > 1:
+                    self._look_in_processes(opened, workers)
+                else:
+                    (reconcile_versions if by_versions else reconcile)(store, opened.lanes, allowed)
             for ids in batches or ():
                 reconcile(store, opened.lanes, allowed, ids)
             for sink in sinks:
@@ -283,6 +289,32 @@ class ReadModelProjector:
                     sink.look_again()
             for sink in sinks:
                 sink.finish()
+
+    def _workers(self) -> int:
+        events = self._database[self._settings.events_collection].estimated_document_count()
+        return workers_for(self._settings, events)
+
+    def _look_in_processes(self, opened: Lanes, workers: int) -> None:
+        """A pass whose verdicts are looked at again anyway: other processes say which aggregates these are."""
+        lanes = {lane.projection.read_model: lane for lane in opened.lanes}
+        claims = {name: lane.contested for name, lane in lanes.items()}
+        look = Look(self._settings, tuple(lane.projection.name for lane in opened.lanes), {}, claims)
+        store, progress, done = opened.store, self._progress(), 0
+
+        def told(message: object) -> None:
+            nonlocal done
+            if isinstance(message, Suspects):
+                for verdict in message.verdicts:
+                    lanes[message.read_model].emit(verdict)
+            elif isinstance(message, Looked) and progress:
+                done += message.events
+                progress(done)
+
+        ranges = [within for _, within in plan_ranges(store, [lane.projection for lane in opened.lanes], workers)]
+        for _, looked in work_off(looker, look, ranges, workers, told):
+            store.events_read += looked.events
+            for name, counts in looked.counts.items():
+                lanes[name].counts.add(counts)
 
     def _progress(self) -> Callable[[int], None] | None:
         if self._on_progress is None:

@@ -36,20 +36,13 @@ from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.projections.registry import by_fold
 from readmodel_pipelines.projector import Progress, choose_projections
 from readmodel_pipelines.rebuild.finish import Finish, Refused, finish_in_place, finish_shadow
+from readmodel_pipelines.rebuild.identity import Slice, code_version, identity_of, why_anew
 from readmodel_pipelines.rebuild.leftovers import drop_leftovers
-from readmodel_pipelines.rebuild.plan import (
-    Slice,
-    about_events,
-    code_version,
-    identity_of,
-    plan_ranges,
-    why_anew,
-    workers_for,
-)
 from readmodel_pipelines.rebuild.touched import Following, Touched
 from readmodel_pipelines.rebuild.worker import Job, range_worker
 from readmodel_pipelines.reconcile.summary import DEFAULT_MAX_FINDINGS, Counts, Summary
 from readmodel_pipelines.settings import Settings
+from readmodel_pipelines.spread import plan_ranges, workers_for
 from readmodel_pipelines.workers import work_off
 
 _PASSES = 4
@@ -133,7 +126,7 @@ class _Rebuild:
     said_at: float = field(default=0.0, init=False)
 
     def __post_init__(self) -> None:
-        self.total = about_events(self.database, self.settings)
+        self.total = self.database[self.settings.events_collection].estimated_document_count()
         self.workers = workers_for(self.settings, self.total)
         self.rebuilds = Rebuilds(self.database)
 

@@ -54,6 +54,11 @@ class Counts:
         """Aggregates where read model and events do not agree, or cannot be compared; one that lags is none."""
         return self.missing + self.different + self.unexpected + self.orphan + self.malformed
 
+    def add(self, other: Counts) -> None:
+        """Count what another counted, too."""
+        for name, number in other.as_dict().items():
+            setattr(self, name, getattr(self, name) + number)
+
     def as_dict(self) -> dict[str, int]:
         """The counts by name."""
         return {item.name: getattr(self, item.name) for item in fields(self)}

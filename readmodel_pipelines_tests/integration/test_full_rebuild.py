@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from readmodel_pipelines import spread
 from readmodel_pipelines.cli.main import app
 from readmodel_pipelines.errors import ReadModelBusy, ReadModelError, UsageError
 from readmodel_pipelines.mongo import changes
 from readmodel_pipelines.mongo.leases import hold_leases
 from readmodel_pipelines.mongo.rebuilds import COLLECTION, Rebuilds, State, WrongState
-from readmodel_pipelines.rebuild import Request, Slice, abort, plan, rebuild
+from readmodel_pipelines.rebuild import Request, Slice, abort, rebuild
 from readmodel_pipelines.rebuild.batches import Batches
 from readmodel_pipelines.reconcile.pacing import BatchSize
 from readmodel_pipelines.reconcile.ranges import EVERYTHING
@@ -87,7 +88,7 @@ def test_a_full_rebuild_makes_what_the_projector_makes_and_leaves_nothing_behind
 
 @pytest.mark.parametrize("strategy", ["in_place", "shadow"])
 def test_worker_processes_do_what_one_does(scene: Any, monkeypatch: pytest.MonkeyPatch, strategy: Any) -> None:
-    monkeypatch.setattr(plan, "EVENTS_WORTH_A_PROCESS", 100)
+    monkeypatch.setattr(spread, "EVENTS_WORTH_A_PROCESS", 100)
     scene.settings = scene.settings.model_copy(update={"workers": 2})
     scene.fill(60)
     right = scene.everything()
@@ -406,3 +407,18 @@ def test_the_command_line_lists_shows_resumes_and_aborts(
         assert run(app, ["rebuild-readmodel", "--type", "chat", "--all", *wrong]).exit_code == 2
     of_one = ["rebuild-readmodel", "--type", "chat", "--id", "00000000-0000-4000-8000-000000000000", "--resume"]
     assert run(app, of_one).exit_code == 2
+
+
+def test_a_verification_in_processes_finds_what_one_does(scene: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    chats = scene.fill(60)
+    scene.chats.update_many({"chat_id": {"$in": chats[::7]}}, {"$set": {"title": 7}})
+    scene.tasks.delete_one({})
+    scene.chats.insert_one({"chat_id": "00000000-0000-4000-8000-00000000dead"})
+    scene.put((2, "chat.renamed", {}), aggregate_id="11111111-0000-4000-8000-000000000000")
+    one = scene.verify()
+    monkeypatch.setattr(spread, "EVENTS_WORTH_A_PROCESS", 100)
+    scene.settings = scene.settings.model_copy(update={"workers": 2})
+    two = scene.verify()
+    assert two.read_models == one.read_models
+    assert two.events == one.events
+    assert sorted(map(repr, two.findings)) == sorted(map(repr, one.findings))

@@ -1,4 +1,4 @@
-"""The plan of a rebuild: into which ranges it is cut, by how many processes, and what makes it another one."""
+"""What makes a rebuild the one that it is: its slices, and what must not change for it to be resumed."""
 
 from __future__ import annotations
 
@@ -7,22 +7,11 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from pymongo.database import Database
-
 from readmodel_pipelines.errors import UsageError
-from readmodel_pipelines.mongo.event_store import EventStore
 from readmodel_pipelines.mongo.indexes import collection_of
 from readmodel_pipelines.mongo.rebuilds import Strategy
-from readmodel_pipelines.mongo.scan import Document
 from readmodel_pipelines.projections.projection import Projection
-from readmodel_pipelines.reconcile.ranges import EVERYTHING, IdRange, split
 from readmodel_pipelines.settings import Settings
-
-EVENTS_WORTH_A_PROCESS = 50_000
-"""A process takes as long to start as it takes to read so many."""
-
-_RANGES_FOR_EACH_WORKER = 4
-_SAMPLES_FOR_EACH_RANGE = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,22 +37,6 @@ class Slice:
         if not (number.strip().isdecimal() and of.strip().isdecimal()):
             raise UsageError(f"{text!r} is no slice.", hint="Give it as K/N with K from 1 to N, for example 3/16.")
         return cls(int(number), int(of))
-
-
-def workers_for(settings: Settings, events: int) -> int:
-    """How many processes so many events are worth on this machine."""
-    return max(1, min(settings.workers, events // EVENTS_WORTH_A_PROCESS))
-
-
-def plan_ranges(
-    store: EventStore, projections: Sequence[Projection], workers: int, slices: int
-) -> list[tuple[int, IdRange]]:
-    """(slice, range), in order, with about as many events each; of a small rebuild one range for each slice."""
-    parts = slices * (_RANGES_FOR_EACH_WORKER * workers if workers > 1 and slices == 1 else 1)
-    if parts == 1:
-        return [(1, EVERYTHING)]
-    ranges = split(store.sample(projections[0].fold, parts * _SAMPLES_FOR_EACH_RANGE), parts)
-    return [(1 + number * slices // len(ranges), within) for number, within in enumerate(ranges)]
 
 
 def identity_of(
@@ -104,8 +77,3 @@ def code_version() -> str:
         return version("readmodel-pipelines")
     except PackageNotFoundError:
         return "not installed"
-
-
-def about_events(database: Database[Document], settings: Settings) -> int:
-    """About how many events there are."""
-    return database[settings.events_collection].estimated_document_count()

@@ -1,0 +1,132 @@
+"""How work on a large store is spread over processes of this machine: ranges of aggregates, and looking at them.
+
+A look gives what is suspicious and no more: whoever asked looks again before anything is told.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+
+from pymongo.database import Database
+
+from readmodel_pipelines.events.values import is_plain
+from readmodel_pipelines.lanes import Contested, Lanes
+from readmodel_pipelines.mongo.connection import open_database
+from readmodel_pipelines.mongo.event_store import EventStore
+from readmodel_pipelines.mongo.scan import Document
+from readmodel_pipelines.projections.projection import Projection
+from readmodel_pipelines.projections.registry import projections_for
+from readmodel_pipelines.reconcile.collector import calm_collector
+from readmodel_pipelines.reconcile.outcome import Verdict
+from readmodel_pipelines.reconcile.ranges import EVERYTHING, IdRange, split
+from readmodel_pipelines.reconcile.run import reconcile
+from readmodel_pipelines.reconcile.summary import Counts
+from readmodel_pipelines.settings import Settings
+from readmodel_pipelines.workers import Send
+
+EVENTS_WORTH_A_PROCESS = 50_000
+"""A process takes as long to start as it takes to read so many."""
+
+_RANGES_FOR_EACH_WORKER = 4
+_SAMPLES_FOR_EACH_RANGE = 200
+_AT_ONCE = 1_000
+_SAY_SECONDS = 1.0
+
+
+def workers_for(settings: Settings, events: int) -> int:
+    """How many processes so many events are worth on this machine."""
+    return max(1, min(settings.workers, events // EVENTS_WORTH_A_PROCESS))
+
+
+def plan_ranges(
+    store: EventStore, projections: Sequence[Projection], workers: int, slices: int = 1
+) -> list[tuple[int, IdRange]]:
+    """(slice, range), in order, with about as many events each; of a small store one range for each slice."""
+    parts = slices * (_RANGES_FOR_EACH_WORKER * workers if workers > 1 and slices == 1 else 1)
+    if parts == 1:
+        return [(1, EVERYTHING)]
+    ranges = split(store.sample(projections[0].fold, parts * _SAMPLES_FOR_EACH_RANGE), parts)
+    return [(1 + number * slices // len(ranges), within) for number, within in enumerate(ranges)]
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a look at read models needs: names of the registry, and collections that lie elsewhere, by read model."""
+
+    settings: Settings
+    read_models: tuple[str, ...]
+    collections: Mapping[str, str]
+    contested: Contested
+
+
+@dataclass(frozen=True, slots=True)
+class Suspects:
+    """Verdicts on aggregates of a read model; those that can be asked for by their id have nothing but that."""
+
+    read_model: str
+    verdicts: Sequence[Verdict]
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """What was counted in a range, by read model; or, when it is sent meanwhile, the events read since the last."""
+
+    counts: Mapping[str, Counts]
+    events: int
+
+
+@contextmanager
+def looker(look: Look) -> Iterator[Callable[[IdRange, Send], Looked]]:
+    """Looks at ranges and sends `Suspects`, and `Looked` for progress; a `readmodel_pipelines.workers.Work`."""
+    with open_database(look.settings) as database, calm_collector():
+        yield partial(_look_at, database, look)
+
+
+def _look_at(database: Database[Document], look: Look, within: IdRange, send: Send) -> Looked:
+    settings = look.settings
+    projections = [item for item in projections_for(settings.task_source) if item.name in look.read_models]
+    store = EventStore(database[settings.events_collection], _saying(send))
+    opened = Lanes(database, settings, projections, store, contested=look.contested, collections=look.collections)
+    sinks = [_Sending(lane.projection.read_model, send) for lane in opened.lanes]
+    for lane, sink in zip(opened.lanes, sinks, strict=True):
+        lane.emit = sink.take
+    reconcile(store, opened.lanes, settings.allow_malformed, within=within)
+    for sink in sinks:
+        sink.send()
+    return Looked({lane.projection.read_model: lane.counts for lane in opened.lanes}, store.events_read)
+
+
+def _saying(send: Send) -> Callable[[int], None]:
+    said_at, said = time.monotonic(), 0
+
+    def say(events: int) -> None:
+        nonlocal said_at, said
+        if time.monotonic() - said_at >= _SAY_SECONDS:
+            send(Looked({}, events - said))
+            said_at, said = time.monotonic(), events
+
+    return say
+
+
+class _Sending:
+    """Sends verdicts some at a time; those on one aggregate together."""
+
+    def __init__(self, read_model: str, send: Send) -> None:
+        self._read_model = read_model
+        self._send = send
+        self._verdicts: list[Verdict] = []
+
+    def take(self, verdict: Verdict) -> None:
+        if len(self._verdicts) >= _AT_ONCE and self._verdicts[-1].aggregate_id != verdict.aggregate_id:
+            self.send()
+        plain = is_plain(verdict.aggregate_id)
+        self._verdicts.append(Verdict(verdict.aggregate_id, verdict.outcome) if plain else verdict)
+
+    def send(self) -> None:
+        if self._verdicts:
+            self._send(Suspects(self._read_model, self._verdicts))
+            self._verdicts = []
