@@ -1,0 +1,18 @@
+"""A rebuild by several processes that is killed in the middle; the long form is in `soak/`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pymongo.database import Database
+
+from readmodel_pipelines.settings import Settings
+from readmodel_pipelines_tests.killing import kill_and_resume
+
+
+@pytest.mark.parametrize("strategy", ["in_place", "shadow"])
+def test_a_rebuild_that_is_killed_twice_ends_right_and_does_nothing_from_its_start_again(
+    database: Database[Any], settings: Settings, strategy: str
+) -> None:
+    kill_and_resume(database, settings, chats=1_500, kills=2, seed=7, strategy=strategy, rate=8_000)

@@ -1,0 +1,79 @@
+"""Kills a rebuild again and again at random moments, resumes it each time, and holds its progress to its word."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from typing import Any
+
+from pymongo.database import Database
+
+from readmodel_pipelines.demo.sample_data import chat_events
+from readmodel_pipelines.mongo.indexes import ensure_indexes
+from readmodel_pipelines.mongo.rebuilds import COLLECTION
+from readmodel_pipelines.projections.registry import projections_for
+from readmodel_pipelines.projector import ReadModelProjector
+from readmodel_pipelines.settings import Settings
+
+_LEASE = 0.5
+_READ_AHEAD = 5_000
+
+
+def kill_and_resume(
+    database: Database[Any], settings: Settings, *, chats: int, kills: int, seed: int, strategy: str, rate: float
+) -> int:
+    """Fill, break, kill so often, let one live; gives how many of the killed were at work on ranges."""
+    chance = random.Random(seed)
+    ensure_indexes(database, settings, projections_for("chat"))
+    database.events.insert_many(list(chat_events(chats, seed=seed, mean_events=8)))
+    total = database.events.count_documents({})
+    assert ReadModelProjector(database, settings).rebuild_all().ok
+    database.chats_read_model.update_many({}, {"$set": {"title": "damaged", "likes": 3}})
+    right = database.chats_read_model.count_documents({})
+    at_work = 0
+    before: dict[str, Any] = {}
+    for _ in range(kills):
+        process = _start(settings, strategy, rate)
+        time.sleep(chance.uniform(0.3, 1.6))
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+        now = {item["_id"]: item for item in database[COLLECTION].find({"of": {"$exists": True}})}
+        for key, item in before.items():
+            assert now[key]["done"] >= item["done"], "a range was done and is not any more"
+            assert (now[key]["cursor"] or "") >= (item["cursor"] or ""), "a range went back"
+        at_work += any(not item["done"] for item in now.values())
+        before = now
+        # Its lease runs out by itself.
+        time.sleep(_LEASE)
+    last = _start(settings, strategy, None)
+    output, _ = last.communicate(timeout=120)
+    assert last.returncode == 0
+    assert json.loads(output)["ok"], output
+    assert ReadModelProjector(database, settings).verify_all().ok
+    assert database.chats_read_model.count_documents({"likes": 3}) == right, "foreign fields are all there"
+    records = list(database[COLLECTION].find({"kind": "rebuild"}))
+    assert [record["state"] for record in records] == ["done"], "it is one rebuild"
+    read = sum(item["events"] for item in database[COLLECTION].find({"of": records[0]["_id"]}))
+    assert read <= total + kills * _READ_AHEAD, "ranges were done again from their start"
+    _nothing_is_left(database)
+    return at_work
+
+
+def _nothing_is_left(database: Database[Any]) -> None:
+    names = database.list_collection_names()
+    assert [name for name in names if "rebuild_" in name or "deferred" in name] == []
+    live = {"expires_at": {"$gt": database.client.admin.command("hello")["localTime"]}}
+    assert list(database.readmodel_leases.find(live)) == []
+
+
+def _start(settings: Settings, strategy: str, rate: float | None) -> subprocess.Popen[str]:
+    uri = settings.mongodb_uri.get_secret_value() if settings.mongodb_uri else ""
+    command = [sys.executable, "-m", "readmodel_pipelines_tests.rebuild_process", uri, settings.database]
+    command += [f"--strategy={strategy}", f"--lease={_LEASE}"]
+    command += [] if rate is None else [f"--events-per-second={rate}"]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
