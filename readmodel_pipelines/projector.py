@@ -12,7 +12,6 @@ Every method gives a `Summary`. One pass over a source's streams feeds every rea
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
@@ -23,7 +22,8 @@ from pymongo.database import Database
 
 from readmodel_pipelines.errors import AggregateNotFound, UsageError, WrongAggregateType
 from readmodel_pipelines.events.stream import UUID, check_id
-from readmodel_pipelines.mongo.deferred import DeferredInMemory, DeferredInMongo
+from readmodel_pipelines.lanes import Lanes, contested, noting
+from readmodel_pipelines.mongo.deferred import DeferredForThisRun, DeferredInMemory
 from readmodel_pipelines.mongo.event_store import EventStore
 from readmodel_pipelines.mongo.indexes import collection_of, ensure_for_empty
 from readmodel_pipelines.mongo.leases import hold_leases
@@ -32,20 +32,16 @@ from readmodel_pipelines.mongo.scan import Document
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.projections.registry import by_fold, names, projections_for
 from readmodel_pipelines.reconcile.collector import calm_collector
-from readmodel_pipelines.reconcile.confirm import Confirm, Looks
-from readmodel_pipelines.reconcile.outcome import Verdict
+from readmodel_pipelines.reconcile.confirm import Confirm
 from readmodel_pipelines.reconcile.prefix import is_of_a_prefix
 from readmodel_pipelines.reconcile.run import (
     Lane,
     Sink,
-    behind,
-    compare_again,
-    odd_orphans,
     reconcile,
     reconcile_odd_ids,
 )
-from readmodel_pipelines.reconcile.sinks import DeletionLimit, DryRun, InPlace
-from readmodel_pipelines.reconcile.summary import DEFAULT_MAX_FINDINGS, Counts, Finding, Summary, Verb, finding_of
+from readmodel_pipelines.reconcile.sinks import DeletionLimit
+from readmodel_pipelines.reconcile.summary import DEFAULT_MAX_FINDINGS, Counts, Finding, Summary, Verb
 from readmodel_pipelines.reconcile.versions import reconcile_versions
 from readmodel_pipelines.settings import Settings
 
@@ -64,7 +60,7 @@ class ReadModelProjector:
 
     `read_models` are names of the registry (`chat`, `task`); none means all of them. `holder` is who a lease says
     holds it; with the same `owner` a second try takes over the lease of a first one that died. At most `max_findings`
-    findings are kept; counts are always whole.
+    findings are kept of each read model, and as many of its malformed streams; counts are always whole.
     """
 
     def __init__(
@@ -95,12 +91,10 @@ class ReadModelProjector:
         """
         limit = DeletionLimit(1.0 if allow_deletions else self._settings.max_delete_share)
         if dry_run:
-            return self._run("dry_run", None, partial(_dry_run, limit=limit))
+            return self._run("dry_run", None, _dry_run(limit))
         collections = [collection_of(self._settings, item) for item in self._projections]
-        with hold_leases(
-            self._database, collections, self._settings.lease_seconds, self._holder, self._owner
-        ) as still_ours:
-            return self._run("rebuild", None, partial(self._in_place, still_ours=still_ours, limit=limit))
+        with hold_leases(self._database, collections, self._settings.lease_seconds, self._holder, self._owner) as held:
+            return self._run("rebuild", None, partial(self._in_place, still_ours=held.check, limit=limit))
 
     def rebuild_one(self, aggregate_id: str, *, dry_run: bool = False) -> Summary:
         """Bring one aggregate's documents in line, deleting included.
@@ -111,7 +105,9 @@ class ReadModelProjector:
         """
         aggregate_id = _checked_id(aggregate_id)
         if dry_run:
-            return self._run_one("dry_run", aggregate_id, partial(_dry_run, limit=None))
+            return self._run_one(
+                "dry_run", aggregate_id, lambda lanes, lane, summary: lanes.dry_run(lane, summary, None)
+            )
         return self._run_one("rebuild", aggregate_id, partial(self._in_place, still_ours=_always_ours))
 
     def rebuild_some(
@@ -171,7 +167,7 @@ class ReadModelProjector:
 
         What may be a moment behind is compared again after the grace time of the settings.
         """
-        return self._run("verify", None, partial(self._confirm, on_findings=on_findings))
+        return self._run("verify", None, _confirm(on_findings))
 
     def verify_some(
         self, batches_for: BatchesFor, on_findings: OnFindings | None = None, *, odd_ids: bool = False
@@ -180,14 +176,14 @@ class ReadModelProjector:
 
         With `odd_ids` those whose id is no string are looked for, too: no batch can name them.
         """
-        return self._run("verify", batches_for, partial(self._confirm, on_findings=on_findings), odd_ids=odd_ids)
+        return self._run("verify", batches_for, _confirm(on_findings), odd_ids=odd_ids)
 
     def verify_versions(self, on_findings: OnFindings | None = None) -> Summary:
         """Only look whether documents are there, at the version of their streams; writes nothing.
 
         Reads no event but those of the aggregates where something is found.
         """
-        return self._run("verify", None, partial(self._confirm, on_findings=on_findings), by_versions=True)
+        return self._run("verify", None, _confirm(on_findings), by_versions=True)
 
     def verify_consistency(self, aggregate_id: str) -> Summary:
         """Compare one aggregate's documents with its events; writes nothing.
@@ -196,7 +192,7 @@ class ReadModelProjector:
             UsageError: the id is no UUID.
             AggregateNotFound: there is neither an event nor a document.
         """
-        return self._run_one("verify", _checked_id(aggregate_id), self._confirm)
+        return self._run_one("verify", _checked_id(aggregate_id), _confirm())
 
     def _run_one(self, verb: Verb, aggregate_id: str, sink_for: _SinkFor) -> Summary:
         summary = self._run(verb, lambda _: [[aggregate_id]], sink_for)
@@ -267,28 +263,28 @@ class ReadModelProjector:
         # Claims are few on few aggregates; looking them up for each of many batches would read them all each time.
         only = batches[0] if isinstance(batches, list) and len(batches) == 1 else None
         allowed = self._settings.allow_malformed
-        lanes: list[Lane] = []
+        opened = Lanes(
+            self._database,
+            self._settings,
+            projections,
+            store,
+            counts=summary.read_models,
+            contested={} if by_versions else contested(store, projections, only),
+        )
         with ExitStack() as open_sinks:
             sinks: list[Sink] = []
-            for projection in projections:
-                collection = self._database[collection_of(self._settings, projection)]
-                counts = summary.read_models[projection.read_model]
-                lane = Lane(projection, ReadModelCollection(collection, projection), counts)
-                if projection.claims and not by_versions:
-                    lane.contested = store.contested(projection.fold, projection.claims, only)
-                again = partial(compare_again, store, lane, allowed)
-                sink = sink_for(lane, summary, again, partial(odd_orphans, store, lane))
+            for lane in opened.lanes:
+                sink = sink_for(opened, lane, summary)
                 open_sinks.callback(sink.close)
                 # A verification tells only what stands when it is looked at again.
-                lane.emit = sink.take if summary.verb == "verify" else _to(sink, summary, projection.read_model)
-                lanes.append(lane)
+                lane.emit = sink.take if summary.verb == "verify" else noting(lane, summary, sink.take)
                 sinks.append(sink)
             if batches is None or odd_ids:
-                reconcile_odd_ids(store, lanes)
+                reconcile_odd_ids(store, opened.lanes)
             if batches is None:
-                (reconcile_versions if by_versions else reconcile)(store, lanes, allowed)
+                (reconcile_versions if by_versions else reconcile)(store, opened.lanes, allowed)
             for ids in batches or ():
-                reconcile(store, lanes, allowed, ids)
+                reconcile(store, opened.lanes, allowed, ids)
             for sink in sinks:
                 # One grace time for all of them, not one after the other.
                 if isinstance(sink, Confirm):
@@ -303,52 +299,17 @@ class ReadModelProjector:
         total = passes * self._database[self._settings.events_collection].estimated_document_count()
         return lambda done: self._on_progress(done, total) if self._on_progress else None
 
-    def _confirm(
-        self,
-        lane: Lane,
-        summary: Summary,
-        again: _Again,
-        orphans: _OddOrphans,
-        on_findings: OnFindings | None = None,
-    ) -> Sink:
-        projection, seconds = lane.projection, self._settings.grace_seconds
-        store = EventStore(self._database[self._settings.events_collection])
-
-        def note(verdicts: Sequence[Verdict]) -> None:
-            found = [finding_of(projection.read_model, verdict) for verdict in verdicts]
-            if on_findings and found:
-                on_findings(projection, found)
-            for finding in found:
-                summary.add(finding)
-
-        looks = Looks(
-            again=again,
-            young=lambda ids: store.young(projection.fold, ids, seconds),
-            behind=partial(behind, store, lane, self._settings.allow_malformed),
-        )
-        return Confirm(lane.counts, looks, note, grace_seconds=seconds)
-
     def _in_place(
         self,
+        lanes: Lanes,
         lane: Lane,
         summary: Summary,
-        again: _Again,
-        orphans: _OddOrphans,
         still_ours: Callable[[], None],
         limit: DeletionLimit | None = None,
     ) -> Sink:
-        collection = collection_of(self._settings, lane.projection)
-        return InPlace(
-            lane,
-            summary,
-            DeferredInMongo(self._database, collection) if limit else DeferredInMemory(),
-            again=again,
-            odd_orphans=orphans,
-            last_versions=EventStore(self._database[self._settings.events_collection]).last_versions,
-            pause=_pause,
-            still_ours=still_ours,
-            limit=limit,
-        )
+        name = collection_of(self._settings, lane.projection)
+        deferred = DeferredForThisRun(self._database, name) if limit else DeferredInMemory()
+        return lanes.in_place(lane, summary, deferred, still_ours, limit)
 
 
 def choose_projections(settings: Settings, read_models: Sequence[str]) -> tuple[Projection, ...]:
@@ -366,21 +327,15 @@ def choose_projections(settings: Settings, read_models: Sequence[str]) -> tuple[
     return tuple(item for item in known if not read_models or item.name in read_models)
 
 
-_Again = Callable[[Sequence[str]], list[Verdict]]
-_OddOrphans = Callable[[Iterable[Document]], Iterable[Verdict]]
-_SinkFor = Callable[[Lane, Summary, _Again, _OddOrphans], Sink]
+_SinkFor = Callable[[Lanes, Lane, Summary], Sink]
 
 
-def _dry_run(lane: Lane, summary: Summary, again: _Again, orphans: _OddOrphans, limit: DeletionLimit | None) -> Sink:
-    return DryRun(lane, summary, again=again, odd_orphans=orphans, limit=limit)
+def _dry_run(limit: DeletionLimit | None) -> _SinkFor:
+    return lambda lanes, lane, summary: lanes.dry_run(lane, summary, limit)
 
 
-def _to(sink: Sink, summary: Summary, read_model: str) -> Callable[[Verdict], None]:
-    def emit(verdict: Verdict) -> None:
-        summary.note(read_model, verdict)
-        sink.take(verdict)
-
-    return emit
+def _confirm(on_findings: OnFindings | None = None) -> _SinkFor:
+    return lambda lanes, lane, summary: lanes.confirm(lane, summary, on_findings)
 
 
 def _checked_id(aggregate_id: str) -> str:
@@ -394,8 +349,3 @@ def _checked_id(aggregate_id: str) -> str:
 
 def _always_ours() -> None:
     """A run over one aggregate takes no lease: its writes are conditional."""
-
-
-def _pause(attempt: int) -> None:
-    if attempt:
-        time.sleep(random.uniform(0, 0.01 * 2**attempt))  # noqa: S311 - spreads writers, keeps no secret

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -12,6 +13,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from readmodel_pipelines.errors import UsageError
+from readmodel_pipelines.reconcile.pacing import Window
 
 TaskSource = Literal["chat", "task"]
 AllowedKind = Literal["unknown_event_type", "version_gap"]
@@ -46,6 +48,33 @@ class Settings(BaseSettings):
         ge=0,
         le=1,
         description="A full rebuild refuses to delete more than this share of a read model (never below 100 documents)",
+    )
+    workers: int = Field(
+        default_factory=lambda: min(4, os.cpu_count() or 1),
+        ge=1,
+        le=64,
+        description="Worker processes of a full rebuild or verification of a large store on this machine",
+    )
+    slices: int = Field(16, ge=1, le=1000, description="Partitions of `rebuild_slices` for each read model")
+    rebuild_valid_days: float = Field(
+        7, gt=0, le=365, description="A rebuild that was interrupted is resumed for so long; then it starts anew"
+    )
+    catch_up_seconds: float = Field(
+        300, ge=0, description="After a rebuild, how long to follow writers that do not stand still, at most"
+    )
+    keep_copy: bool = Field(
+        True, description="A rebuild in a shadow keeps a copy of what was before, for `readmodel rebuilds rollback`"
+    )
+    max_events_per_second: float | None = Field(None, gt=0, description="Events that a full rebuild reads at most")
+    max_documents_per_second: float | None = Field(None, gt=0, description="Documents that it writes at most")
+    max_queued_operations: int = Field(
+        100, ge=0, description="It pauses while more operations are queued on the server; 0 never"
+    )
+    max_replication_lag_seconds: float = Field(
+        30, ge=0, description="It pauses while a secondary is farther behind; 0 never"
+    )
+    off_peak_window: str = Field(
+        "22:00-06:00", description="Hours of `off_peak_rebuild` and `--off-peak`, in READMODEL_TIMEZONE"
     )
     lease_seconds: float = Field(
         60, gt=0, description="Life of a full rebuild's lease after its holder died; it is renewed while it works"
@@ -89,7 +118,7 @@ class Settings(BaseSettings):
     reports_dir: Path | None = Field(
         None, description="Folder of the reports that Dagster's runs write. Unset: `reports` in the data folder"
     )
-    reports_kept: int = Field(100, ge=1, description="Report files kept there; the oldest go")
+    reports_kept: int = Field(100, ge=1, description="Report files kept there, two for each run; the oldest go")
     enqueue_limit: int = Field(
         10_000, ge=1, description="Repairs that one verification with `--enqueue-repairs` queues at most"
     )
@@ -113,6 +142,14 @@ class Settings(BaseSettings):
         if value not in available_timezones():
             raise ValueError("there is no such time zone; take a name of the IANA database such as Europe/Vienna")
         return value
+
+    @field_validator("off_peak_window")
+    @classmethod
+    def _is_window(cls, value: str) -> str:
+        try:
+            return str(Window.parse(value, "UTC")).removesuffix(" UTC")
+        except UsageError as error:
+            raise ValueError(f"{error.message} {error.hint}") from None
 
     @field_validator("database")
     @classmethod

@@ -48,6 +48,12 @@ queue = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(queue, name="repair-queue")
+rebuilds = typer.Typer(
+    help="Look at full rebuilds, give one up, put back what was before one.\n\n`rebuild-readmodel --all` makes them.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.add_typer(rebuilds, name="rebuilds")
 
 ReadModel = Annotated[
     str,
@@ -79,6 +85,33 @@ def rebuild_readmodel(
             "--allow-deletions", help="With --all: delete even more documents than READMODEL_MAX_DELETE_SHARE."
         ),
     ] = False,
+    strategy: Annotated[
+        str,
+        typer.Option(
+            metavar="in_place|shadow",
+            help="Of --all. in_place: write what differs into the live collection. shadow: build a new collection "
+            "beside it, verify it, and swap it in; for a changed projection.",
+        ),
+    ] = "in_place",
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume", help="Of --all: go on with the rebuild that was interrupted. Without it that one is dropped."
+        ),
+    ] = False,
+    off_peak: Annotated[
+        bool,
+        typer.Option("--off-peak", help="Of --all: stop when READMODEL_OFF_PEAK_WINDOW ends; --resume goes on."),
+    ] = False,
+    part: Annotated[
+        str | None,
+        typer.Option(
+            "--slice",
+            metavar="K/N",
+            help="Of --all: only the K-th of N parts, for several machines; whoever does the last one finishes it.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: AsJson = False,
     max_findings: MaxFindings = DEFAULT_MAX_FINDINGS,
 ) -> None:
@@ -86,14 +119,15 @@ def rebuild_readmodel(
 
     Writes only documents that differ, deletes those that no events want, and leaves alone what other software keeps in
     them. Events are only read. A stream that cannot be trusted leaves its document as it is, and the exit code is 1.
+    A full rebuild may be killed at any time; --resume goes on. `readmodel rebuilds` shows what there is.
     """
     verb = "dry_run" if dry_run else "rebuild"
     with in_words(verb, as_json=as_json):
-        from readmodel_pipelines.cli.reconcile import Request, carry_out
+        from readmodel_pipelines.cli.reconcile import RebuildOptions, Request, carry_out
 
         ok = carry_out(
             Request("dry_run" if dry_run else "rebuild", read_model, aggregate_id, everything, max_findings, as_json),
-            allow_deletions=allow_deletions,
+            rebuild_options=RebuildOptions(allow_deletions, strategy, resume, off_peak, part),
         )
     raise typer.Exit(0 if ok else 1)
 
@@ -342,6 +376,57 @@ def queue_purge(
         from readmodel_pipelines.cli.repair_queue import purge
 
         purge(status=status, older_than_days=older_than_days, yes=yes, as_json=as_json)
+
+
+@rebuilds.command("list")
+def rebuilds_list(as_json: AsJson = False) -> None:
+    """List the latest rebuilds: how far, since when, and which are unfinished. Writes nothing."""
+    with in_words("list", as_json=as_json):
+        from readmodel_pipelines.cli.rebuilds import show_all
+
+        show_all(as_json=as_json)
+
+
+RebuildId = Annotated[str, typer.Argument(metavar="REBUILD", help="Its id, from `readmodel rebuilds list`.")]
+
+
+@rebuilds.command("show")
+def rebuilds_show(rebuild_id: RebuildId, as_json: AsJson = False) -> None:
+    """Show one rebuild with its ranges. Writes nothing."""
+    with in_words("show", as_json=as_json):
+        from readmodel_pipelines.cli.rebuilds import show_one
+
+        show_one(rebuild_id, as_json=as_json)
+
+
+@rebuilds.command("abort")
+def rebuilds_abort(rebuild_id: RebuildId, as_json: AsJson = False) -> None:
+    """Give up an unfinished rebuild.
+
+    Drops its shadow; what it wrote in place stays, for it is right. Locks the read models meanwhile: refused while the
+    rebuild is at work.
+    """
+    with in_words("abort", as_json=as_json):
+        from readmodel_pipelines.cli.rebuilds import give_up
+
+        give_up(rebuild_id, as_json=as_json)
+
+
+@rebuilds.command("rollback")
+def rebuilds_rollback(
+    rebuild_id: RebuildId,
+    yes: Annotated[bool, typer.Option("--yes", help="Do it without asking.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Put back what the read models were before a rebuild in a shadow, then catch up with the events since then.
+
+    One rename for each read model, and locks them meanwhile. What others wrote into fields that the projection does not
+    own since the rebuild is lost.
+    """
+    with in_words("rollback", as_json=as_json):
+        from readmodel_pipelines.cli.rebuilds import put_back
+
+        put_back(rebuild_id, yes=yes, as_json=as_json)
 
 
 def main() -> None:

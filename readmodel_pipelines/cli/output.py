@@ -42,6 +42,13 @@ _TITLES = {"verify": "Verification", "dry_run": "Dry run, nothing was written", 
 _PREDICTIONS = {"inserted": "to insert", "replaced": "to replace", "deleted": "to delete"}
 
 
+_NOT_DONE = {
+    "paused": "Not done yet: --resume goes on.",
+    "building": "This slice is done; others are not yet.",
+    "refused": "Not done: the warning says why, and what allows it.",
+}
+
+
 def _what_became(about: Mapping[str, Any]) -> Iterator[str]:
     """What a verification did besides looking."""
     lines = []
@@ -137,6 +144,8 @@ def _closing(summary: Summary, aggregate_id: str | None) -> str:
             would = f"A rebuild would write {_count(written, 'document')}: `readmodel rebuild-readmodel {what}`."
             return would if summary.ok else f"{would} {_not_done(malformed, failed)}"
         case "rebuild":
+            if summary.about.get("state") in _NOT_DONE:
+                return _NOT_DONE[summary.about["state"]]
             if not summary.ok:
                 return f"{_count(written, 'document')} written. {_not_done(malformed, failed)}"
             if not written:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import typer
+from pymongo.database import Database
 
 from readmodel_pipelines.cli.output import human_lines, json_text
 from readmodel_pipelines.cli.progress import event_progress
 from readmodel_pipelines.errors import UsageError
 from readmodel_pipelines.mongo.connection import open_database
 from readmodel_pipelines.projections.registry import names, projections_for
-from readmodel_pipelines.projector import ReadModelProjector
+from readmodel_pipelines.projector import Progress, ReadModelProjector
 from readmodel_pipelines.reconcile.summary import Summary, Verb
 from readmodel_pipelines.reports import check_report_file
 from readmodel_pipelines.settings import Settings, load_settings
@@ -22,6 +23,8 @@ from readmodel_pipelines.verification import Bucket, Coverage, Tier, verify, ver
 from readmodel_pipelines.verification import Request as Verification
 
 ALL = "all"
+
+_Work = Callable[[Database[dict[str, Any]], Settings, Sequence[str], Progress], Summary]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +52,23 @@ class VerifyOptions:
     reports: Sequence[Path] = ()
 
 
-def carry_out(request: Request, *, allow_deletions: bool = False, verify_options: VerifyOptions | None = None) -> bool:
+@dataclass(frozen=True, slots=True)
+class RebuildOptions:
+    """What `rebuild-readmodel` takes besides, as it was typed."""
+
+    allow_deletions: bool = False
+    strategy: str = "in_place"
+    resume: bool = False
+    off_peak: bool = False
+    slice: str | None = None
+
+
+def carry_out(
+    request: Request,
+    *,
+    rebuild_options: RebuildOptions | None = None,
+    verify_options: VerifyOptions | None = None,
+) -> bool:
     """Do it and show the result; True when all is well.
 
     Raises:
@@ -58,6 +77,8 @@ def carry_out(request: Request, *, allow_deletions: bool = False, verify_options
     settings = load_settings()
     _check(request, settings)
     verification = _verification(request, verify_options or VerifyOptions())
+    options = rebuild_options or RebuildOptions()
+    work = _rebuild(request, options)
     with (
         open_database(settings) as database,
         event_progress(request.verb.replace("_", " ")) as on_progress,
@@ -67,17 +88,21 @@ def carry_out(request: Request, *, allow_deletions: bool = False, verify_options
             summary = verify_one(database, settings, read_models, request.aggregate_id, verification.reports)
         elif verification is not None:
             summary = verify(database, settings, read_models, verification, on_progress=on_progress)
+        elif work is not None:
+            summary = work(database, settings, read_models, on_progress)
         else:
             projector = ReadModelProjector(
                 database, settings, *read_models, max_findings=request.max_findings, on_progress=on_progress
             )
-            summary = _call(projector, request, allow_deletions)()
+            summary = _call(projector, request, options.allow_deletions)()
+    # A summary keeps so many of each kind; what was asked for is so many in all.
+    del summary.findings[request.max_findings :]
     if request.as_json:
         typer.echo(json_text(summary))
     else:
         typer.echo("\n".join(human_lines(summary, request.aggregate_id)))
-    reported = len(summary.about.get("reports", ())) == len(verification.reports if verification else ())
-    return summary.ok and reported
+    # No report although one was asked for: its disk is full, for one.
+    return summary.ok and summary.about.get("reports") != []
 
 
 def _check(request: Request, settings: Settings) -> None:
@@ -95,8 +120,39 @@ def _check(request: Request, settings: Settings) -> None:
 def _call(projector: ReadModelProjector, request: Request, allow_deletions: bool) -> Callable[[], Summary]:
     one, dry_run = request.aggregate_id, request.verb == "dry_run"
     if one is None:
-        return lambda: projector.rebuild_all(dry_run=dry_run, allow_deletions=allow_deletions)
+        return lambda: projector.rebuild_all(dry_run=True, allow_deletions=allow_deletions)
     return lambda: projector.rebuild_one(one, dry_run=dry_run)
+
+
+def _rebuild(request: Request, options: RebuildOptions) -> _Work | None:
+    """A full rebuild; None for another verb or one aggregate."""
+    of_many = RebuildOptions(strategy=options.strategy) if options.strategy == "in_place" else RebuildOptions()
+    only_all = replace(options, allow_deletions=False) != of_many
+    if only_all and (request.verb != "rebuild" or not request.everything):
+        raise UsageError(
+            "--strategy, --resume, --off-peak and --slice are for full rebuilds.",
+            hint="Leave them away, or give --all without --dry-run.",
+        )
+    if request.verb != "rebuild" or not request.everything:
+        return None
+    # A rebuild of one aggregate, thousands of them in a shell's loop, does not wait for what it never uses.
+    from readmodel_pipelines.rebuild import Request as Rebuild
+    from readmodel_pipelines.rebuild import Slice, rebuild
+
+    if options.strategy not in ("in_place", "shadow"):
+        raise UsageError(f"There is no strategy {options.strategy!r}.", hint="--strategy takes in_place or shadow.")
+    wanted = Rebuild(
+        "shadow" if options.strategy == "shadow" else "in_place",
+        # Slices are one rebuild only if each goes on with what the others began.
+        resume=options.resume or options.slice is not None,
+        allow_deletions=options.allow_deletions,
+        off_peak=options.off_peak,
+        slice=Slice.parse(options.slice) if options.slice is not None else None,
+        max_findings=request.max_findings,
+    )
+    return lambda database, settings, read_models, on_progress: rebuild(
+        database, settings, read_models, wanted, on_progress=on_progress
+    )
 
 
 def _verification(request: Request, options: VerifyOptions) -> Verification | None:

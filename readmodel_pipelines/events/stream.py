@@ -130,6 +130,12 @@ def fold_streams(events: Iterable[Event], fold: Fold[S], allowed: Collection[str
         yield Stream(current, offence or _finished(state, first))
 
 
+def is_aggregate_id(value: object) -> bool:
+    """Whether a repair, and `--id`, can name an aggregate so."""
+    # `type`, because BSON code is decoded to a kind of str.
+    return type(value) is str and UUID.fullmatch(value) is not None
+
+
 def check_id(event: Event) -> Malformed | None:
     """The offence of an event whose `aggregate_id` is no UUID in lower case with hyphens, or None."""
     aggregate_id = event.get("aggregate_id")

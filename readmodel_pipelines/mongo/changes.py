@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,8 +19,9 @@ MOST_IDS = 200_000
 """Beyond so many changed aggregates a pass over all of them is the quicker way, and they are not held in memory."""
 
 _AWAIT_MS = 50
+_IDS_AT_ONCE = 1_000
 _STANDALONE = 40573
-_HISTORY_LOST = {136, 260, 280, 286}
+HISTORY_LOST = {136, 260, 280, 286}
 
 Token = Mapping[str, Any]
 
@@ -53,6 +54,79 @@ def changes_since(events: Collection[Document], stored_as: Sequence[str], token:
     return _from_now_on(events, changes.unknown) if changes.unknown else changes
 
 
+class HistoryLost(Exception):
+    """What changed cannot be told any more: the server's history was overwritten, or the events were tampered with."""
+
+
+class NoHistory(Exception):
+    """A server that keeps no history of changes, or shows it to others only; `str()` says which."""
+
+
+class Follower:
+    """Follows the events that are appended to streams of some types, from a token on.
+
+    Raises (here and in `drain`):
+        HistoryLost: the token lies before what the server remembers.
+    """
+
+    def __init__(self, events: Collection[Document], stored_as: Sequence[str], token: Token) -> None:
+        self._events = events
+        self.token = token
+        try:
+            self._stream = _watch(events, stored_as, start_after=token)
+        except OperationFailure as error:
+            raise _lost(error) from None
+
+    def drain(self) -> Iterator[list[str]]:
+        """The aggregates with new events up to now, some hundred at a time; `token` is then behind them."""
+        now: Timestamp = self._events.database.client.admin.command("ping")["operationTime"]
+        ids: set[str] = set()
+        while True:
+            try:
+                change = self._stream.try_next()
+            except OperationFailure as error:
+                raise _lost(error) from None
+            if change is not None and change["operationType"] != "insert":
+                raise HistoryLost("events were changed or deleted, which no application does")
+            if change is not None:
+                aggregate_id = change["fullDocument"].get("aggregate_id")
+                # No other stream can be trusted.
+                if is_plain(aggregate_id):
+                    ids.add(aggregate_id)
+            token: Token = change["_id"] if change else self._stream.resume_token or self.token
+            ended = (change is None and time_of(token) >= now) or bool(change and change["clusterTime"] > now)
+            if len(ids) >= _IDS_AT_ONCE or ended:
+                yield sorted(ids)
+                ids.clear()
+                self.token = token
+            if ended:
+                return
+
+    def close(self) -> None:
+        """Let go of the server's cursor."""
+        self._stream.close()
+
+
+def token_of_now(events: Collection[Document]) -> Token:
+    """From where to follow what is appended from now on.
+
+    Raises:
+        NoHistory: there is no such thing here.
+    """
+    changes = _from_now_on(events, "")
+    if changes.token is None:
+        raise NoHistory(changes.unknown)
+    return changes.token
+
+
+def _lost(error: OperationFailure) -> Exception:
+    return (
+        HistoryLost("the server's history of changes does not reach back so far")
+        if error.code in HISTORY_LOST
+        else error
+    )
+
+
 def _from_now_on(events: Collection[Document], unknown: str) -> Changes:
     try:
         with _watch(events, ()) as stream:
@@ -63,7 +137,7 @@ def _from_now_on(events: Collection[Document], unknown: str) -> Changes:
 
 
 def _in_words(error: OperationFailure) -> str:
-    if error.code in _HISTORY_LOST:
+    if error.code in HISTORY_LOST:
         return "the server's history of changes no longer reaches back to the last verification"
     if error.code == _STANDALONE:
         return "a standalone server keeps no history of changes; run MongoDB as a replica set"
@@ -90,7 +164,7 @@ def _drain(events: Collection[Document], stream: ChangeStream[Document], changes
         change = stream.try_next()
         if change is None:
             changes.token = stream.resume_token
-            if not stream.alive or _time_of(stream.resume_token) >= now:
+            if not stream.alive or time_of(stream.resume_token) >= now:
                 return
             continue
         changes.token = change["_id"]
@@ -108,7 +182,7 @@ def _drain(events: Collection[Document], stream: ChangeStream[Document], changes
             return
 
 
-def _time_of(token: Token | None) -> Timestamp:
+def time_of(token: Token | None) -> Timestamp:
     """The moment in a token: its text begins with the cluster time as the server's sortable bytes, in hexadecimal."""
     text = str((token or {}).get("_data", ""))
     return Timestamp(int(text[2:10], 16), int(text[10:18], 16))

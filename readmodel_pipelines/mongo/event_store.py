@@ -24,6 +24,7 @@ from readmodel_pipelines.mongo.scan import (
     odd_documents,
     string_keys,
 )
+from readmodel_pipelines.reconcile.ranges import EVERYTHING, IdRange
 
 _ORDER = ("aggregate_id", "version")
 VERSION_ORDER = ("aggregate_type", "aggregate_id", "version")
@@ -57,9 +58,11 @@ class EventStore:
             self._index, self._index_known = index_on(self._collection, *_ORDER), True
         return self._index
 
-    def read(self, fold: Fold[Any], ids: Sequence[str] | None = None) -> Iterator[Document]:
+    def read(
+        self, fold: Fold[Any], ids: Sequence[str] | None = None, within: IdRange = EVERYTHING
+    ) -> Iterator[Document]:
         """Events in order of (aggregate_id, version), with the fields that the fold reads and no others."""
-        where = {**_stored_as(fold), **string_keys("aggregate_id", ids)}
+        where = {**_stored_as(fold), **string_keys("aggregate_id", ids, within)}
         for batch in drain(self._collection, where, _fields_of(fold), _ORDER, self.index):
             self.events_read += len(batch)
             if self._met is not None:
@@ -200,8 +203,8 @@ class EventStore:
         """Whether an array among the ids keeps `version_ranges` from reading the index alone."""
         return bool(self.version_index) and holds_arrays(self._collection, "aggregate_id", str(self.version_index))
 
-    def sample(self, fold: Fold[Any], size: int) -> set[str]:
-        """Ids of about so many streams picked at random; those with many events are picked more often."""
+    def sample(self, fold: Fold[Any], size: int) -> list[str]:
+        """The ids of about so many events picked at random: a stream with many events comes more often."""
         # First, so that the server jumps about in the collection instead of sorting it.
         pipeline: list[Mapping[str, Any]] = [
             {"$sample": {"size": size}},
@@ -209,7 +212,7 @@ class EventStore:
             {"$project": {"_id": 0, "aggregate_id": 1}},
         ]
         decoded = self._collection.with_options(codec_options=CODEC)
-        return {event["aggregate_id"] for event in decoded.aggregate(pipeline, allowDiskUse=True)}
+        return [event["aggregate_id"] for event in decoded.aggregate(pipeline, allowDiskUse=True)]
 
     def recent_ids(self, fold: Fold[Any], since: datetime, most: int) -> set[str]:
         """Ids of streams with events that were appended since then, at most so many."""

@@ -7,14 +7,17 @@ itself. What is done under a lease carries its nonce and counts only while the l
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from pymongo import UpdateOne
@@ -34,31 +37,55 @@ def this_process() -> str:
     return f"{socket.gethostname()} process {os.getpid()}"
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Leases that are held: `check` raises `LeaseLost` once one is not ours any more; others know them by `nonces`.
+
+    `give_back` ends shared ones, once the work is done.
+    """
+
+    check: Callable[[], None]
+    nonces: Mapping[str, str]
+    give_back: Callable[[], None]
+
+
 @contextmanager
 def hold_leases(
-    database: Database[Document], read_models: Sequence[str], seconds: float, holder: str = "", owner: str = ""
-) -> Iterator[Callable[[], None]]:
+    database: Database[Document],
+    read_models: Sequence[str],
+    seconds: float,
+    holder: str = "",
+    owner: str = "",
+    shared: str = "",
+) -> Iterator[Held]:
     """Hold the lease of every read model, in order of their names, and renew them meanwhile.
 
     `holder` is who others are told holds it. Who names the same `owner` as the holder takes the lease over at once: the
-    second try of a work whose first one died.
+    second try of a work whose first one died. With `shared`, the name of a work, all who do it hold the leases
+    together; whoever ends first leaves them to the others.
 
-    Yields a function that raises `LeaseLost` once one of them is not ours any more: ask before every write.
+    Ask `check` before every write.
 
     Raises:
         ReadModelBusy: somebody else holds one; says who, since when and until when.
     """
     with ExitStack() as stack:
-        checks = [stack.enter_context(_hold(database, name, seconds, holder, owner)) for name in sorted(read_models)]
-        yield lambda: [check() for check in checks].clear()
+        held = [
+            stack.enter_context(_hold(database, name, seconds, holder, owner, shared)) for name in sorted(read_models)
+        ]
+        yield Held(
+            partial(_check_all, held),
+            {name: leases.nonce for leases in held for name in leases.names},
+            partial(_expire_all, held),
+        )
 
 
 @contextmanager
 def _hold(
-    database: Database[Document], read_model: str, seconds: float, holder: str, owner: str
-) -> Iterator[Callable[[], None]]:
+    database: Database[Document], read_model: str, seconds: float, holder: str, owner: str, shared: str
+) -> Iterator[Leases]:
     name = f"rebuild:{read_model}"
-    leases = Leases(database, seconds, holder, owner)
+    leases = Leases(database, seconds, holder, shared or owner, nonce=shared)
     held = leases.acquire([name])[name]
     if name not in leases.names:
         raise ReadModelBusy(
@@ -67,11 +94,35 @@ def _hold(
         )
     with leases.kept():
         try:
-            yield leases.check
+            yield leases
         finally:
-            # Without a server the lease runs out by itself, and what went wrong first must be told.
-            with suppress(PyMongoError):
-                leases.expire()
+            if not shared:
+                # Without a server the lease runs out by itself, and what went wrong first must be told.
+                with suppress(PyMongoError):
+                    leases.expire()
+
+
+def check_held(
+    database: Database[Document], nonces: Mapping[str, str], seconds: float, clock: Callable[[], float] = time.monotonic
+) -> Callable[[], None]:
+    """For a worker process: raises `LeaseLost` once its parent does not hold these leases any more.
+
+    Asks the server once in a third of their life.
+    """
+    asked_at = -math.inf
+
+    def check() -> None:
+        nonlocal asked_at
+        if clock() - asked_at < seconds / _RENEWALS_PER_LIFE:
+            return
+        asked = clock()
+        live = {"$expr": {"$gt": ["$expires_at", "$$NOW"]}}
+        any_of = [{"_id": name, "nonce": nonce, **live} for name, nonce in nonces.items()]
+        if database[COLLECTION].count_documents({"$or": any_of}) < len(nonces):
+            raise _lost(", ".join(nonces))
+        asked_at = asked
+
+    return check
 
 
 class Leases:
@@ -87,11 +138,12 @@ class Leases:
         holder: str = "",
         owner: str = "",
         also_renew: Callable[[], object] | None = None,
+        nonce: str = "",
     ) -> None:
         self._collection = database[COLLECTION]
         self._seconds = seconds
         self._holder = holder or this_process()
-        self.nonce = uuid.uuid4().hex
+        self.nonce = nonce or uuid.uuid4().hex
         self._owner = owner or self.nonce
         self._also_renew = also_renew
         self._ours_until = 0.0
@@ -159,11 +211,7 @@ class Leases:
         with suppress(PyMongoError):
             if self._renew():
                 return
-        what = self.names[0] if len(self.names) == 1 else f"one of {len(self.names)} aggregates"
-        raise LeaseLost(
-            f"The lease on {what} ran out, or somebody else took it over; nothing more was written.",
-            hint="See whether somebody rebuilds it now, and run it again afterwards if it is still needed.",
-        )
+        raise _lost(self.names[0] if len(self.names) == 1 else f"one of {len(self.names)} aggregates")
 
     def expire(self) -> None:
         """Give them back but keep their documents, for the next token to be greater."""
@@ -205,6 +253,23 @@ def free_leases(database: Database[Document], owner: str) -> int:
     """Let others take at once what a dead owner holds; gives the number of leases. Expiry would do so later."""
     dead = {"owner": owner, "given_back": False}
     return database[COLLECTION].update_many(dead, [{"$set": {"expires_at": "$$NOW"}}]).matched_count
+
+
+def _check_all(held: Sequence[Leases]) -> None:
+    for leases in held:
+        leases.check()
+
+
+def _expire_all(held: Sequence[Leases]) -> None:
+    for leases in held:
+        leases.expire()
+
+
+def _lost(what: str) -> LeaseLost:
+    return LeaseLost(
+        f"The lease on {what} ran out, or somebody else took it over; nothing more was written.",
+        hint="See whether somebody rebuilds it now, and run it again afterwards if it is still needed.",
+    )
 
 
 def _utc(moment: Any) -> str:

@@ -23,6 +23,7 @@ from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.reconcile.compare import differing_fields, same_document, same_value
 from readmodel_pipelines.reconcile.outcome import Why
 from readmodel_pipelines.reconcile.ports import Change, Written
+from readmodel_pipelines.reconcile.ranges import EVERYTHING, IdRange
 
 _DUPLICATE_KEY = 11000
 _NO_TRANSACTIONS = 20
@@ -31,25 +32,43 @@ _LARGEST_STATEMENT = 15 * 1024 * 1024
 Write = InsertOne[Document] | UpdateOne | DeleteOne
 
 
-class ReadModelCollection:
-    """Implements `readmodel_pipelines.reconcile.ports.ReadModel`."""
+class WithForeign(Document):
+    """`_id` and owned fields of a document, as everywhere; its other fields beside them."""
 
-    def __init__(self, collection: Collection[Document], projection: Projection) -> None:
+    __slots__ = ("foreign",)
+    foreign: Document
+
+
+class ReadModelCollection:
+    """Implements `readmodel_pipelines.reconcile.ports.ReadModel`.
+
+    With `whole` the documents that `read` and `odd_documents` give are `WithForeign`.
+    """
+
+    def __init__(self, collection: Collection[Document], projection: Projection, *, whole: bool = False) -> None:
         self._collection = collection.with_options(codec_options=CODEC)
         self._projection = projection
         self._key = projection.key
         self._index_name: str | None = None
         self._fields = {"_id": 1, **dict.fromkeys(projection.owned, 1)}
+        self._whole = whole
 
     def count(self) -> int:
         """About how many documents there are."""
         return self._collection.estimated_document_count()
 
-    def read(self, keys: Sequence[str] | None = None) -> Iterator[Document]:
-        """Documents with a string key in its order, `_id` and owned fields only: of `keys`, or all."""
-        where = string_keys(self._key, keys)
-        for batch in drain(self._collection, where, self._fields, [self._key], self._index()):
-            yield from batch
+    def read(self, keys: Sequence[str] | None = None, within: IdRange = EVERYTHING) -> Iterator[Document]:
+        """Documents with a string key in its order, `_id` and owned fields only: of `keys`, or all in a range."""
+        where = string_keys(self._key, keys, within)
+        fields = {} if self._whole else self._fields
+        for batch in drain(self._collection, where, fields, [self._key], self._index()):
+            yield from map(self._split, batch) if self._whole else batch
+
+    def _split(self, document: Document) -> WithForeign:
+        foreign = {name: value for name, value in document.items() if name not in self._fields}
+        owned = WithForeign((name, value) for name, value in document.items() if name in self._fields)
+        owned.foreign = foreign
+        return owned
 
     def ids(self) -> Iterator[str]:
         """Every key that is a string, in order, from the index alone; that of a duplicate comes twice."""
@@ -84,7 +103,8 @@ class ReadModelCollection:
 
     def odd_documents(self) -> Iterator[Document]:
         """Documents whose key is not a string; `_id` and owned fields only."""
-        return odd_documents(self._collection, {}, self._fields, [self._key])
+        documents = odd_documents(self._collection, {}, {} if self._whole else self._fields, [self._key])
+        return map(self._split, documents) if self._whole else documents
 
     def odd_documents_with(self, document_ids: Sequence[Any]) -> Iterator[Document]:
         """Those of `odd_documents` that have these `_id`s; those whose key is no valid UTF-8 too."""
@@ -151,7 +171,7 @@ class ReadModelCollection:
         condition = self._condition(change.actual)
         if change.expected is None:
             return DeleteOne(condition)
-        return UpdateOne(condition, _update(change.expected, change.actual))
+        return UpdateOne(condition, update_of(change.expected, change.actual))
 
     def _condition(self, actual: Document) -> Document:
         conditions: list[Document] = []
@@ -261,7 +281,7 @@ class ReadModelCollection:
                 parked = self._parked(change.expected, change.actual) if len(changes) > 1 else {}
                 if parked:
                     parks.append(UpdateOne(this, {"$set": parked}))
-                writes.append(UpdateOne(this, _update(change.expected, change.actual)))
+                writes.append(UpdateOne(this, update_of(change.expected, change.actual)))
         self._collection.bulk_write([*deletes, *parks, *writes], session=session)
         return written
 
@@ -275,7 +295,8 @@ class _Superseded(Exception):
     """Inside a transaction: the document is not what was compared."""
 
 
-def _update(expected: Document, actual: Document) -> Document:
+def update_of(expected: Document, actual: Document) -> Document:
+    """The update that turns the fields of one document into those of another; empty when they are the same."""
     update: Document = {}
     for name in differing_fields(expected, actual):
         operator = "$set" if name in expected else "$unset"

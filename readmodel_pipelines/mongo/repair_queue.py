@@ -12,7 +12,6 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from itertools import islice
 from typing import Any, Literal
 
 from bson import ObjectId
@@ -123,20 +122,44 @@ class RepairQueue:
     def add_many(self, ids: Sequence[str], aggregate_type: str, error: str) -> tuple[int, int]:
         """Queue the repairs of these aggregates; gives how many are new and how many the queue has no room for.
 
-        An aggregate with a pending task keeps that one as it is.
+        An aggregate with a pending task keeps that one as it is, and needs no room.
 
         Raises:
             UsageError: an id is no UUID, or no read model has that name.
         """
-        streams = {aggregate_id: self.stream_of(aggregate_id, aggregate_type) for aggregate_id in ids}
+        pending, _ = self.known(ids, aggregate_type)
+        new = [aggregate_id for aggregate_id in dict.fromkeys(ids) if aggregate_id not in pending]
         room = max(0, self._limit - self._tasks.count_documents(_OPEN, limit=self._limit))
         writes = []
-        for aggregate_id, stream in islice(streams.items(), room):
-            pending = {**self._of(stream, [aggregate_id]), "aggregate_id": aggregate_id, "status": "pending"}
-            new = {**_new(aggregate_type), "error": error}
-            writes.append(UpdateOne(pending, {"$setOnInsert": new}, upsert=True))
+        for aggregate_id in new[:room]:
+            where = self._of(self.stream_of(aggregate_id, aggregate_type), [aggregate_id])
+            task = {**_new(aggregate_type), "error": error}
+            one = {**where, "aggregate_id": aggregate_id, "status": "pending"}
+            writes.append(UpdateOne(one, {"$setOnInsert": task}, upsert=True))
         added = self._tasks.bulk_write(writes, ordered=False).upserted_count if writes else 0
-        return added, len(streams) - len(writes)
+        return added, len(new) - len(writes)
+
+    def known(self, ids: Sequence[str], aggregate_type: str) -> tuple[Collection[str], Collection[str]]:
+        """Which of these aggregates have a pending task, and which a dead letter as their newest task instead.
+
+        Raises:
+            UsageError: an id is no UUID, or no read model has that name.
+        """
+        streams = {self.stream_of(aggregate_id, aggregate_type) for aggregate_id in ids}
+        pending, dead = set(), set()
+        for stream in streams:
+            waits = {"$max": {"$eq": ["$status", "pending"]}}
+            newest = {"$max": {"created_at": "$created_at", "status": "$status"}}
+            of_each: Document = {"$group": {"_id": "$aggregate_id", "waits": waits, "newest": newest}}
+            for group in self._tasks.aggregate([{"$match": self._of(stream, ids)}, of_each]):
+                # The filter finds arrays that hold an id, too.
+                if not isinstance(group["_id"], str):
+                    continue
+                if group["waits"]:
+                    pending.add(group["_id"])
+                elif group["newest"].get("status") == "failed":
+                    dead.add(group["_id"])
+        return pending, dead
 
     def stream_of(self, aggregate_id: str, aggregate_type: str) -> str:
         """The type of the stream that a repair of this aggregate reads.

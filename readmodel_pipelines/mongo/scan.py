@@ -15,6 +15,8 @@ from bson.min_key import MinKey
 from pymongo.collection import Collection
 from pymongo.cursor import CursorType
 
+from readmodel_pipelines.reconcile.ranges import EVERYTHING, IdRange
+
 Document = dict[str, Any]
 
 # Dates as milliseconds, for year 1 and beyond; a text that is not UTF-8 must not stop the scan, it is found later.
@@ -27,9 +29,12 @@ _HANDED_ON = 100
 NO_ARRAY = {"$not": {"$type": "array"}}
 
 
-def string_keys(field: str, keys: Sequence[str] | None = None) -> Document:
-    """The filter for documents whose `field` is a string: one of `keys`, or any."""
-    return {field: {"$type": "string", **NO_ARRAY} if keys is None else {"$in": list(keys), **NO_ARRAY}}
+def string_keys(field: str, keys: Sequence[str] | None = None, within: IdRange = EVERYTHING) -> Document:
+    """The filter for documents whose `field` is a string: one of `keys`, or any in a range."""
+    if keys is not None:
+        return {field: {"$in": list(keys), **NO_ARRAY}}
+    ends = {"$gte": within.lower, "$lt": within.upper}
+    return {field: {"$type": "string", **{name: end for name, end in ends.items() if end is not None}, **NO_ARRAY}}
 
 
 def index_on(collection: Collection[Document], *fields: str) -> str | None:

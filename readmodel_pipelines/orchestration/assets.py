@@ -5,7 +5,7 @@ Materializing a read model from its page is a full rebuild; materializing severa
 
 # Without `from __future__ import annotations`: Dagster takes the class of `context`, not its name.
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import dagster as dg
 from pydantic import Field
@@ -14,6 +14,7 @@ from readmodel_pipelines.orchestration.metadata import FINDINGS_SHOWN, in_words,
 from readmodel_pipelines.orchestration.partitions import READ_MODELS
 from readmodel_pipelines.orchestration.resources import MongoResource
 from readmodel_pipelines.projections.registry import projections_for
+from readmodel_pipelines.rebuild import Request
 from readmodel_pipelines.reconcile.summary import DEFAULT_MAX_FINDINGS
 
 
@@ -37,6 +38,28 @@ class FullRebuildConfig(ReportConfig):
         description="Delete unwanted documents however many they are. Off: more than READMODEL_MAX_DELETE_SHARE of the "
         "read model (never below 100 documents) are not deleted and the run fails, because lost events look the same.",
     )
+    strategy: Literal["in_place", "shadow"] = Field(
+        default="in_place",
+        description="in_place: write what differs into the live collection. shadow: build a new collection beside it, "
+        "verify it, and swap it in with one rename; for a changed projection.",
+    )
+    resume: bool = Field(
+        default=True,
+        description="Go on with a rebuild that was interrupted, for READMODEL_REBUILD_VALID_DAYS. Off: drop that one.",
+    )
+    off_peak: bool = Field(
+        default=False,
+        description="Stop cleanly when READMODEL_OFF_PEAK_WINDOW ends; the next run goes on where this one was.",
+    )
+
+    def request(self) -> Request:
+        """The rebuild that it stands for."""
+        return Request(
+            self.strategy,
+            resume=self.resume,
+            allow_deletions=self.allow_deletions,
+            off_peak=self.off_peak,
+        )
 
 
 def _description(name: str) -> str:
@@ -68,6 +91,8 @@ events = dg.AssetSpec(
             group_name="read_models",
             kinds={"mongodb"},
             description=_description(name),
+            # Dagster says so when the asset was made by an older one: a rebuild is due.
+            code_version=str(item.schema_version),
         )
         for name, item in READ_MODELS.items()
     ],
@@ -80,9 +105,7 @@ def read_models(
 ) -> Iterator[dg.MaterializeResult[Any]]:
     """Every read model, each selectable by itself."""
     chosen = [name for name, item in READ_MODELS.items() if dg.AssetKey(item.read_model) in context.selected_asset_keys]
-    result = mongo.work(
-        context, chosen, lambda projector: projector.rebuild_all(allow_deletions=config.allow_deletions)
-    )
+    result = mongo.rebuild(context, chosen, config.request())
     context.log.info(in_words(result.summary))
     metadata = {
         read_model: metadata_of(

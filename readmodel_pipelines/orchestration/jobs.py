@@ -11,18 +11,22 @@ from typing import Any, Literal
 import dagster as dg
 from pydantic import Field
 
-from readmodel_pipelines.orchestration.assets import FullRebuildConfig
+from readmodel_pipelines.orchestration.assets import FullRebuildConfig, ReportConfig
 from readmodel_pipelines.orchestration.checks import FRESH, evaluations, fresh
 from readmodel_pipelines.orchestration.metadata import in_words, metadata_of, raise_unless_ok
 from readmodel_pipelines.orchestration.partitions import (
     AGGREGATE_TYPE_TAG,
+    BACKFILL_TAG,
     READ_MODELS,
     REBUILD_TAG,
     config_for_each_read_model,
+    config_for_each_slice,
     read_model_named_by,
+    slice_named_by,
 )
 from readmodel_pipelines.orchestration.resources import MongoResource
 from readmodel_pipelines.orchestration.verification import VerifyConfig, request_of
+from readmodel_pipelines.rebuild import Request
 
 
 class AggregateConfig(dg.Config):
@@ -69,11 +73,14 @@ def rebuild_one_aggregate(context: dg.OpExecutionContext, config: AggregateConfi
 def rebuild_read_model(context: dg.OpExecutionContext, config: RebuildConfig, mongo: MongoResource) -> None:
     """Bring every document of a read model in line with its events; writes only what differs."""
     read_model = read_model_named_by(context)
-    result = mongo.work(
-        context,
-        [read_model.name],
-        lambda projector: projector.rebuild_all(dry_run=config.dry_run, allow_deletions=config.allow_deletions),
-    )
+    if config.dry_run:
+        result = mongo.work(
+            context,
+            [read_model.name],
+            lambda projector: projector.rebuild_all(dry_run=True, allow_deletions=config.allow_deletions),
+        )
+    else:
+        result = mongo.rebuild(context, [read_model.name], config.request())
     metadata = metadata_of(
         result.summary,
         read_model.read_model,
@@ -84,6 +91,38 @@ def rebuild_read_model(context: dg.OpExecutionContext, config: RebuildConfig, mo
     if config.dry_run:
         context.add_output_metadata(metadata)
     else:
+        context.log_event(dg.AssetMaterialization(read_model.read_model, metadata=metadata))
+    raise_unless_ok(result.summary, {read_model.read_model: metadata})
+
+
+class SliceConfig(ReportConfig):
+    """A slice of a full rebuild."""
+
+    strategy: Literal["in_place", "shadow"] = Field(
+        default="in_place",
+        description="in_place or shadow, the same for all slices. A shadow is swapped in once, with the last one.",
+    )
+    allow_deletions: bool = Field(
+        default=False, description="Delete unwanted documents however many they are; the last slice deletes."
+    )
+
+
+@dg.op
+def rebuild_slice(context: dg.OpExecutionContext, config: SliceConfig, mongo: MongoResource) -> None:
+    """Bring the documents of one slice of a read model in line; the last slice finishes the rebuild."""
+    read_model, part = slice_named_by(context)
+    request = Request(
+        config.strategy,
+        resume=True,
+        allow_deletions=config.allow_deletions,
+        slice=part,
+        campaign=context.run.tags.get(BACKFILL_TAG, ""),
+    )
+    result = mongo.rebuild(context, [read_model.name], request)
+    metadata = metadata_of(result.summary, read_model.read_model, max_findings=config.max_findings)
+    context.log.info(in_words(result.summary))
+    context.add_output_metadata(metadata)
+    if result.summary.about.get("state") == "done":
         context.log_event(dg.AssetMaterialization(read_model.read_model, metadata=metadata))
     raise_unless_ok(result.summary, {read_model.read_model: metadata})
 
@@ -132,6 +171,17 @@ def rebuild_read_models() -> None:
     all others are rebuilt all the same.
     """
     rebuild_read_model()
+
+
+@dg.job(config=config_for_each_slice("rebuild_slice", SliceConfig()))
+def rebuild_slices() -> None:
+    """Rebuild a read model on several machines: launch a backfill of all slices of it.
+
+    A partition is a read model and one of READMODEL_SLICES parts of its aggregates. Each is a run, which a run launcher
+    puts on any machine; they share one rebuild, and whoever does the last slice finishes it. Launch failed slices again
+    and only those are done. On one machine rebuild_read_models does the same with processes.
+    """
+    rebuild_slice()
 
 
 @dg.job(config=config_for_each_read_model("verify_read_model", VerifyConfig(), AGGREGATE_TYPE_TAG))

@@ -9,8 +9,10 @@ from typing import Any
 
 import dagster as dg
 
+from readmodel_pipelines.orchestration.load_time import SETTINGS_AT_LOAD
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.projections.registry import projections_for
+from readmodel_pipelines.rebuild import Slice
 
 AGGREGATE_TYPE_TAG = "readmodel/aggregate_type"
 REBUILD_TAG = "readmodel/rebuild"
@@ -18,6 +20,17 @@ REBUILD_TAG = "readmodel/rebuild"
 
 # Names and read models are the same for both sources of tasks, so no setting is read while definitions load.
 READ_MODELS: Mapping[str, Projection] = {item.name: item for item in projections_for("chat")}
+
+BACKFILL_TAG = "dagster/backfill"
+"""Dagster's own: which backfill launched a run."""
+
+
+SLICES: Mapping[str, tuple[str, Slice]] = {
+    f"{name}_{number:02d}_of_{of:02d}": (name, Slice(number, of))
+    for of in [SETTINGS_AT_LOAD.slices]
+    for name in READ_MODELS
+    for number in range(1, of + 1)
+}
 
 
 def config_for_each_read_model(op: str, config: dg.Config, *tags: str) -> dg.PartitionedConfig[Any]:
@@ -31,6 +44,31 @@ def config_for_each_read_model(op: str, config: dg.Config, *tags: str) -> dg.Par
         return {"ops": {op: {"config": config.model_dump()}}}
 
     return each
+
+
+def config_for_each_slice(op: str, config: dg.Config) -> dg.PartitionedConfig[Any]:
+    """A partition for each slice of each read model, such as `chat_03_of_16`."""
+
+    @dg.static_partitioned_config(
+        partition_keys=list(SLICES),
+        tags_for_partition_key_fn=lambda partition_key: {AGGREGATE_TYPE_TAG: SLICES[partition_key][0]},
+    )
+    def each(_partition_key: str) -> Mapping[str, Any]:
+        return {"ops": {op: {"config": config.model_dump()}}}
+
+    return each
+
+
+def slice_named_by(context: dg.OpExecutionContext) -> tuple[Projection, Slice]:
+    """The read model and the slice of the run's partition."""
+    if not context.has_partition_key:
+        raise dg.Failure(
+            "This run names no partition, so it is not known which slice is meant; nothing was done. "
+            "Launch a backfill of all slices of a read model.",
+            allow_retries=False,
+        )
+    name, part = SLICES[context.partition_key]
+    return READ_MODELS[name], part
 
 
 def read_model_named_by(context: dg.OpExecutionContext) -> Projection:

@@ -15,6 +15,8 @@ from readmodel_pipelines.mongo.indexes import collection_of
 from readmodel_pipelines.mongo.scan import Document
 from readmodel_pipelines.orchestration.metadata import Progress
 from readmodel_pipelines.projector import ReadModelProjector, choose_projections
+from readmodel_pipelines.rebuild import Request as Rebuild
+from readmodel_pipelines.rebuild import rebuild
 from readmodel_pipelines.reconcile.summary import Summary
 from readmodel_pipelines.settings import Settings, load_settings
 from readmodel_pipelines.verification import Request, verify, verify_fresh
@@ -103,6 +105,36 @@ class MongoResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # at ru
             summary = verify_fresh(database, settings, read_models)
         _log_warnings(context, summary)
         return summary
+
+    def rebuild(
+        self, context: dg.OpExecutionContext | dg.AssetExecutionContext, read_models: list[str], request: Rebuild
+    ) -> Result:
+        """Rebuild the read models with these names in full; progress and warnings go to the run's log.
+
+        Raises:
+            Failure: what a person can cause or must act on, in words.
+        """
+        with self.opened() as (settings, database):
+            chosen = choose_projections(settings, read_models)
+            where = f"database {settings.database} of MongoDB at {settings.shown_uri()}"
+            names = ", ".join(item.read_model for item in chosen)
+            context.log.info(f"Rebuilding {names} ({request.strategy}) in {where}.")
+            summary = rebuild(
+                database,
+                settings,
+                read_models,
+                request,
+                on_progress=Progress(context.log.info, every=self.progress_seconds),
+                holder=owner_of(context.run.run_id),
+                # A crashed run is retried at once, under the lease that it left.
+                owner=owner_of(context.run.root_run_id or context.run.run_id),
+            )
+            documents = {
+                item.read_model: database[collection_of(settings, item)].estimated_document_count() for item in chosen
+            }
+        for warning in summary.warnings:
+            context.log.warning(warning)
+        return Result(summary, documents)
 
     def work(
         self,

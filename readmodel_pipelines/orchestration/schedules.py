@@ -1,4 +1,4 @@
-"""Schedules of verifications, in the time zone of the settings. Both are off until somebody turns them on."""
+"""Schedules of verifications and rebuilds, in the time zone of the settings; off until somebody turns them on."""
 
 # Without `from __future__ import annotations`: Dagster takes the class of `context`, not its name.
 from collections.abc import Iterator
@@ -8,22 +8,22 @@ from zoneinfo import ZoneInfo
 import dagster as dg
 
 from readmodel_pipelines.errors import ReadModelError
-from readmodel_pipelines.orchestration.jobs import verify_read_model, verify_read_models
+from readmodel_pipelines.orchestration.jobs import (
+    RebuildConfig,
+    rebuild_read_model,
+    rebuild_read_models,
+    verify_read_model,
+    verify_read_models,
+)
+from readmodel_pipelines.orchestration.load_time import SETTINGS_AT_LOAD
 from readmodel_pipelines.orchestration.partitions import READ_MODELS
 from readmodel_pipelines.orchestration.verification import VerifyConfig
+from readmodel_pipelines.reconcile.pacing import Window
 from readmodel_pipelines.settings import Settings, load_settings
 from readmodel_pipelines.verification import Bucket
 
-
-def _timezone() -> str:
-    try:
-        return load_settings().timezone
-    except ReadModelError:
-        # The definitions load all the same: every run says what is wrong with the settings.
-        return "UTC"
-
-
-TIMEZONE = _timezone()
+TIMEZONE = SETTINGS_AT_LOAD.timezone
+_WINDOW = Window.parse(SETTINGS_AT_LOAD.off_peak_window, TIMEZONE)
 
 
 @dg.schedule(
@@ -56,6 +56,23 @@ with nightly_verification.""",
 def weekly_verification(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest]:
     """A run for each read model, over everything."""
     yield from _runs(f"weekly:{_night(context):%Y-%m-%d}", VerifyConfig())
+
+
+@dg.schedule(
+    job=rebuild_read_models,
+    cron_schedule=f"{_WINDOW.start.minute} {_WINDOW.start.hour} * * *",
+    execution_timezone=TIMEZONE,
+    default_status=dg.DefaultScheduleStatus.STOPPED,
+    description=f"""Every night when the off-peak window begins ({_WINDOW}): rebuilds each read model in full, in place,
+and stops cleanly when the window ends; the next night goes on where this one was. For stores of which a rebuild takes
+longer than a night: turn it on, and off again when a run says that it is done.""",
+)
+def off_peak_rebuild(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest]:
+    """A run for each read model, which goes on with what the last night left."""
+    run_config = {"ops": {rebuild_read_model.name: {"config": RebuildConfig(off_peak=True).model_dump()}}}
+    for name in READ_MODELS:
+        key = f"off_peak:{_night(context):%Y-%m-%d}:{name}"
+        yield dg.RunRequest(run_key=key, partition_key=name, run_config=run_config)
 
 
 def _runs(key: str, config: VerifyConfig) -> Iterator[dg.RunRequest]:

@@ -25,6 +25,8 @@ class Projection:
     of a stored document is foreign and left alone. `unique` are keys besides `key` that the collection keeps unique.
     `claims` tells where a stream fixes such a key: event type and field of its `data`; None where it is the key itself.
     `optional`: `document` gives None for some streams, so that only the fold tells whether a document is missing.
+    `schema_version` is raised with every change of what `document` makes: a rebuild is due then, and one that began
+    before starts anew.
     """
 
     name: str
@@ -36,4 +38,5 @@ class Projection:
     unique: tuple[str, ...] = ()
     claims: tuple[str, str] | None = None
     optional: bool = False
+    schema_version: int = 1
     description: str = ""

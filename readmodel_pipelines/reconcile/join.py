@@ -25,7 +25,7 @@ class MergeJoin:
     """Joins the streams of one pass with one read model; what is not `same` goes to `emit`.
 
     `contested` names streams that are malformed for this read model only, because they claim a key that another
-    claims too.
+    claims too. `keep` is given what is `same`, expected and actual, by whom every document is wanted.
     """
 
     def __init__(
@@ -35,6 +35,7 @@ class MergeJoin:
         counts: Counts,
         emit: Callable[[Verdict], None],
         contested: Mapping[str, Malformed],
+        keep: Callable[[Document, Document], None] | None = None,
     ) -> None:
         self._make = projection.document
         self._key_field = projection.key
@@ -42,6 +43,7 @@ class MergeJoin:
         self._counts = counts
         self._emit = emit
         self._contested = contested
+        self._keep = keep
         self._met: str | None = None
         self._met_malformed = False
         self._move_on()
@@ -49,9 +51,7 @@ class MergeJoin:
     def meet(self, stream: Stream[Any]) -> None:
         """Compare one stream, whose id lies behind every earlier one's, with its document."""
         aggregate_id = stream.aggregate_id
-        place = _place(aggregate_id)
-        while self._key_place is not None and self._key_place < place:
-            self._leave_behind()
+        self.move_to(aggregate_id)
         self._counts.checked += 1
         self._met = aggregate_id
         result = stream.result
@@ -73,8 +73,16 @@ class MergeJoin:
                 self._emit(Verdict(aggregate_id, Outcome.UNEXPECTED, None, actual))
         elif actual is not None and same_document(expected, actual):
             self._counts.same += 1
+            if self._keep is not None:
+                self._keep(expected, actual)
         else:
             self._differ(aggregate_id, expected, actual, result.version)
+
+    def move_to(self, aggregate_id: str) -> None:
+        """No stream before this id will come: every document before it is decided now."""
+        place = _place(aggregate_id)
+        while self._key_place is not None and self._key_place < place:
+            self._leave_behind()
 
     def finish(self) -> None:
         """Everything that is left in the read model lies behind the last stream."""

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from readmodel_pipelines.events.stream import Fold, Malformed
 from readmodel_pipelines.events.values import Event
 from readmodel_pipelines.projections.projection import Document
+from readmodel_pipelines.reconcile.ranges import EVERYTHING, IdRange
 
 
 class EventStore(Protocol):
@@ -16,8 +17,8 @@ class EventStore(Protocol):
 
     events_read: int
 
-    def read(self, fold: Fold[Any], ids: Sequence[str] | None = None) -> Iterator[Event]:
-        """Events with a string id in order of (aggregate_id, version): of `ids`, or of every aggregate."""
+    def read(self, fold: Fold[Any], ids: Sequence[str] | None = None, within: IdRange = EVERYTHING) -> Iterator[Event]:
+        """Events with a string id in order of (aggregate_id, version): of `ids`, or of all aggregates in a range."""
 
     def odd_streams(self, fold: Fold[Any]) -> Iterator[Event]:
         """The first event of every stream whose id is not a string."""
@@ -74,8 +75,8 @@ class Written:
 class ReadModel(Protocol):
     """One read model's collection."""
 
-    def read(self, keys: Sequence[str] | None = None) -> Iterator[Document]:
-        """Documents with a string key in its order, `_id` and owned fields only: of `keys`, or all."""
+    def read(self, keys: Sequence[str] | None = None, within: IdRange = EVERYTHING) -> Iterator[Document]:
+        """Documents with a string key in its order, `_id` and owned fields only: of `keys`, or all in a range."""
 
     def versions(self) -> Iterator[Document]:
         """As `read`, of all, with nothing of a document but its key and version; `_id` is None."""

@@ -12,11 +12,12 @@ from operator import itemgetter
 from typing import Any, Protocol
 
 from readmodel_pipelines.events.stream import Malformed, check_id, fold_streams
-from readmodel_pipelines.projections.projection import Projection
+from readmodel_pipelines.projections.projection import Document, Projection
 from readmodel_pipelines.reconcile.join import MergeJoin
 from readmodel_pipelines.reconcile.outcome import Outcome, Verdict, Why
 from readmodel_pipelines.reconcile.ports import EventStore, ReadModel
 from readmodel_pipelines.reconcile.prefix import is_of_a_prefix
+from readmodel_pipelines.reconcile.ranges import EVERYTHING, IdRange
 from readmodel_pipelines.reconcile.summary import Counts
 
 _ODD_BATCH = 500
@@ -43,7 +44,8 @@ def _nowhere(verdict: Verdict) -> None:
 class Lane:
     """One read model in a pass.
 
-    `contested` names streams that are malformed for this read model only: another claims the same unique key.
+    `contested` names streams that are malformed for this read model only: another claims the same unique key. `keep`
+    is given what is `same`, expected and actual.
     """
 
     projection: Projection
@@ -51,30 +53,52 @@ class Lane:
     counts: Counts
     emit: Callable[[Verdict], None] = _nowhere
     contested: Mapping[str, Malformed] = field(default_factory=dict)
+    keep: Callable[[Document, Document], None] | None = None
+
+
+class Checkpoint(Protocol):
+    """Cuts a long pass into batches."""
+
+    def due(self) -> bool:
+        """Asked once for every stream: whether the batch is full."""
+
+    def reached(self, aggregate_id: str) -> None:
+        """Everything before this id is decided. May raise to end the pass here."""
 
 
 def reconcile(
-    store: EventStore, lanes: Sequence[Lane], allowed: Collection[str] = (), ids: Sequence[str] | None = None
+    store: EventStore,
+    lanes: Sequence[Lane],
+    allowed: Collection[str] = (),
+    ids: Sequence[str] | None = None,
+    *,
+    within: IdRange = EVERYTHING,
+    checkpoint: Checkpoint | None = None,
 ) -> None:
-    """Compare the aggregates `ids` (sorted), or all with a string id, in every lane. All lanes share one fold."""
+    """Compare the aggregates `ids` (sorted), or all in a range, in every lane. All lanes share one fold."""
     fold = lanes[0].projection.fold
     joins = [
-        MergeJoin(lane.projection, _documents(lane, ids), lane.counts, lane.emit, lane.contested) for lane in lanes
+        MergeJoin(lane.projection, _documents(lane, ids, within), lane.counts, lane.emit, lane.contested, lane.keep)
+        for lane in lanes
     ]
-    for stream in fold_streams(store.read(fold, ids), fold, allowed):
+    for stream in fold_streams(store.read(fold, ids, within), fold, allowed):
+        if checkpoint is not None and checkpoint.due():
+            for join in joins:
+                join.move_to(stream.aggregate_id)
+            checkpoint.reached(stream.aggregate_id)
         for join in joins:
             join.meet(stream)
     for join in joins:
         join.finish()
 
 
-def _documents(lane: Lane, ids: Sequence[str] | None) -> Iterable[dict[str, Any]]:
+def _documents(lane: Lane, ids: Sequence[str] | None, within: IdRange) -> Iterable[dict[str, Any]]:
     """The lane's documents; all of `ids` before the first event is read.
 
     So that none is newer than the events it is compared with: replacing it would put an older state over a newer one.
     A full pass cannot hold them, and compares again before it replaces.
     """
-    documents = lane.model.read(ids)
+    documents = lane.model.read(ids, within)
     return documents if ids is None else list(documents)
 
 
@@ -83,7 +107,7 @@ def compare_again(store: EventStore, lane: Lane, allowed: Collection[str], ids: 
     verdicts: list[Verdict] = []
     if ids:
         counted = store.events_read
-        reconcile(store, [replace(lane, counts=Counts(), emit=verdicts.append)], allowed, sorted(set(ids)))
+        reconcile(store, [replace(lane, counts=Counts(), emit=verdicts.append, keep=None)], allowed, sorted(set(ids)))
         store.events_read = counted
     return verdicts
 

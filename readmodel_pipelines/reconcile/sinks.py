@@ -90,7 +90,7 @@ class InPlace:
         self._limit = limit
         self._documents = lane.model.count() if limit else 0
         self._may_delete = limit is None
-        self._deletions_refused = False
+        self.deletions_refused = False
         self._changes: list[Change] = []
         self._bytes = 0
 
@@ -106,11 +106,11 @@ class InPlace:
         else:
             self._deferred.add(_DELETE, [verdict.aggregate_id])
         if len(self._changes) >= BATCH or self._bytes >= BATCH_BYTES:
-            self._flush()
+            self.flush()
 
     def finish(self) -> None:
         """Write the last batch, then the deletions, then what had to wait for them."""
-        self._flush()
+        self.flush()
         if self._limit:
             self._delete(self._limit)
         for keys in self._deferred.batches(_CONFLICT):
@@ -120,7 +120,8 @@ class InPlace:
         """Forget what was put off."""
         self._deferred.close()
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Write the batch as it is."""
         changes, self._changes, self._bytes = self._changes, [], 0
         if self._limit:
             changes = self._not_newer_than_events(changes)
@@ -178,7 +179,7 @@ class InPlace:
                 self._summary.fail(self._projection.read_model, verdict.aggregate_id, str(verdict.reason), detail)
             elif verdict.outcome in _WANTS_WRITE or self._may_delete:
                 changes.append(_change(verdict))
-            elif self._deletions_refused:
+            elif self.deletions_refused:
                 self._summary.fail(self._projection.read_model, verdict.aggregate_id, Why.DELETIONS_REFUSED)
             else:
                 self._deferred.add(_DELETE, [verdict.aggregate_id])
@@ -210,7 +211,7 @@ class InPlace:
             self._may_delete = True
             return
         if not limit.allows(deletions, self._documents):
-            self._deletions_refused = True
+            self.deletions_refused = True
             self._summary.warnings.append(limit.refusal(self._projection.read_model, deletions, self._documents))
             for keys in self._deferred.batches(_DELETE):
                 for key in keys:

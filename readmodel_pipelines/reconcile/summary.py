@@ -1,12 +1,15 @@
 """What a run says when it is done: counts for each read model, the first findings, warnings.
 
-Counts are never capped, findings are. `as_json` is the command line's `--json` document.
+Counts are never capped. Findings are: those of a read model, and among them malformed streams apart from the others,
+each have room of their own, so that many of one kind hide none of another. `as_json` is the command line's `--json`
+document.
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any, Literal
@@ -101,6 +104,7 @@ class Finding:
 class Summary:
     """The result of one run over one or several read models.
 
+    At most `max_findings` are kept of each read model, and as many of its malformed streams.
     Of a verification `differing` counts the findings by read model and field, `reasons` by reason, `oldest_seconds`
     has the age of the oldest finding of a read model but for malformed streams, and `about` says what it covered and
     did. By read model, of what earlier ones found, `closed` counts what is gone, and `elsewhere`, by outcome, what is
@@ -121,14 +125,19 @@ class Summary:
     oldest_seconds: dict[str, float] = field(default_factory=dict)
     closed: dict[str, int] = field(default_factory=dict)
     elsewhere: dict[str, Counter[str]] = field(default_factory=dict)
+    _kept: Counter[tuple[str, bool]] = field(default_factory=Counter, repr=False)
     _by_aggregate: dict[tuple[str, str], Finding] = field(default_factory=dict, repr=False)
 
     @property
     def ok(self) -> bool:
-        """Verify: nothing was found. Rebuild and dry run: every aggregate is, or would be, as its events say."""
+        """Verify: nothing was found. Rebuild and dry run: every aggregate is, or would be, as its events say.
+
+        One that stopped at the end of its window, or did its slice, is well so far.
+        """
         if self.verb == "verify":
             return not any(counts.discrepancies for counts in self.read_models.values())
-        return not any(counts.malformed or counts.failed for counts in self.read_models.values())
+        refused = self.about.get("state") == "refused"
+        return not refused and not any(counts.malformed or counts.failed for counts in self.read_models.values())
 
     @property
     def looked_at_all(self) -> bool:
@@ -146,7 +155,7 @@ class Summary:
 
     def note(self, read_model: str, verdict: Verdict) -> None:
         """Count a verdict and keep it as a finding while there is room."""
-        if len(self.findings) < self.max_findings:
+        if self._has_room(read_model, verdict.outcome):
             self.add(finding_of(read_model, verdict))
         else:
             self._count(read_model, verdict.outcome)
@@ -162,9 +171,18 @@ class Summary:
         if finding.age_seconds is not None and finding.outcome is not Outcome.MALFORMED:
             oldest = self.oldest_seconds.get(finding.read_model, 0.0)
             self.oldest_seconds[finding.read_model] = max(oldest, finding.age_seconds)
-        if len(self.findings) < self.max_findings:
-            self.findings.append(finding)
-            self._by_aggregate.setdefault((finding.read_model, repr(finding.aggregate_id)), finding)
+        self.take_over([finding])
+
+    def take_over(self, findings: Iterable[Finding]) -> None:
+        """Keep findings that are counted already, while there is room."""
+        for finding in findings:
+            if self._has_room(finding.read_model, finding.outcome):
+                self._kept[finding.read_model, finding.outcome is Outcome.MALFORMED] += 1
+                self.findings.append(finding)
+                self._by_aggregate.setdefault((finding.read_model, repr(finding.aggregate_id)), finding)
+
+    def _has_room(self, read_model: str, outcome: Outcome) -> bool:
+        return self._kept[read_model, outcome is Outcome.MALFORMED] < self.max_findings
 
     def _count(self, read_model: str, outcome: Outcome) -> None:
         counts = self.read_models[read_model]

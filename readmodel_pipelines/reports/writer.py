@@ -6,6 +6,7 @@ appended to each file. A file appears whole or not at all, so that whoever colle
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 from collections import Counter
@@ -53,8 +54,10 @@ class ReportWriter:
     def __init__(self, files: Sequence[Path]) -> None:
         self._files: list[tuple[Path, Path, _Format]] = []
         self._rows: list[dict[str, Any]] = []
+        # Two spellings of one file would get into each other's way.
+        places = {file.parent.resolve() / file.name: file for file in files}
         try:
-            for file in files:
+            for file in places.values():
                 unfinished = file.with_name(f".{file.name}.{os.getpid()}.tmp")
                 self._files.append((file, unfinished, _FORMATS[file.suffix.lower()](unfinished)))
         except BaseException:
@@ -130,7 +133,8 @@ class _Csv:
     def add(self, finding: Mapping[str, Any]) -> None: ...
 
     def append(self, rows: pandas.DataFrame) -> None:
-        rows.to_csv(self._out, header=False, index=False, lineterminator="\n")
+        # Everything is quoted: a lone carriage return in a text would end the row for readers, and is not by itself.
+        rows.to_csv(self._out, header=False, index=False, lineterminator="\n", quoting=csv.QUOTE_ALL)
 
     def finish(self, summary: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -> None:
         self.close()

@@ -1,28 +1,31 @@
 """Closing the loop: what a verification finds goes into the repair queue, where a worker mends it.
 
 A repair deletes a document that no event accounts for. Lost events look the same, so no more deletions are queued than
-a full rebuild would dare to do.
+a full rebuild would dare to do. It brings every read model in line that is made from a stream: an aggregate whose
+deletion from one is refused is not queued because of another.
 """
 
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 
-from readmodel_pipelines.events.stream import UUID
+from readmodel_pipelines.events.stream import is_aggregate_id
 from readmodel_pipelines.mongo.repair_queue import RepairQueue
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.reconcile.outcome import Outcome
+from readmodel_pipelines.reconcile.pacing import RateLimit
 from readmodel_pipelines.reconcile.summary import Finding
 
 _BATCH = 500
 
 
 class Enqueue:
-    """Takes findings and queues repairs of their aggregates: at most `limit`, at most `per_second`.
+    """Takes findings; `finish` queues repairs of their aggregates: at most `limit`, at most `per_second`.
 
-    An aggregate with a pending task gets no second one. Malformed streams are left to the report: no repair mends
-    them.
+    An aggregate with a pending task gets no second one, and one with a dead letter waits for a person. Malformed
+    streams are left to the report: no repair mends them.
     """
 
     def __init__(
@@ -37,26 +40,52 @@ class Enqueue:
     ) -> None:
         self._queue = queue
         self._limit = limit
-        self._per_second = per_second
-        self._clock = clock
-        self._sleep = sleep
-        self._free_at = clock()
+        self._rate = RateLimit(per_second, clock=clock, sleep=sleep)
         self._deletions_allowed = deletions_allowed
         self._deletions_left: dict[str, float] = {}
+        # By stream type and id; neither ever holds more than `limit`.
+        self._wanted: dict[tuple[str, str], str] = {}
+        self._refused: set[tuple[str, str]] = set()
         self.queued = self.pending_already = self.over_limit = self.deletions_refused = 0
+        self.dead_letters = self.unnameable = 0
 
     def __call__(self, projection: Projection, findings: Sequence[Finding]) -> None:
-        """Queue what a repair can mend of these."""
-        repairable = [item for item in findings if _is_repairable(item) and self._may_go(projection, item)]
-        ids = list(dict.fromkeys(item.aggregate_id for item in repairable))
-        for start in range(0, len(ids), _BATCH):
-            batch = ids[start : start + _BATCH]
-            room = min(len(batch), self._limit - self.queued)
-            self._wait_for(room)
-            added, refused = self._queue.add_many(batch[:room], projection.name, "found by a verification")
-            self.queued += added
-            self.pending_already += room - added - refused
-            self.over_limit += refused + len(batch) - room
+        """Decide which of these a repair may mend."""
+        stream = projection.fold.aggregate_type
+        ids: dict[str, None] = {}
+        for finding in findings:
+            if finding.outcome is Outcome.MALFORMED:
+                continue
+            if not is_aggregate_id(finding.aggregate_id):
+                self.unnameable += 1
+            elif self._may_go(projection, finding):
+                ids[finding.aggregate_id] = None
+            else:
+                self._refuse((stream, finding.aggregate_id))
+        pending, dead = self._queue.known(list(ids), projection.name)
+        self.pending_already += len(pending)
+        self.dead_letters += len(dead)
+        for aggregate_id in ids:
+            if aggregate_id not in pending and aggregate_id not in dead:
+                self._want((stream, aggregate_id), projection.name)
+
+    def wanted(self, stream: str) -> list[str]:
+        """The aggregates of streams of this type that are going to be queued, in order."""
+        return sorted(aggregate_id for of, aggregate_id in self._wanted if of == stream)
+
+    def finish(self) -> None:
+        """Queue what is wanted, now that every read model was looked at."""
+        by_name: dict[str, list[str]] = defaultdict(list)
+        for (_, aggregate_id), name in self._wanted.items():
+            by_name[name].append(aggregate_id)
+        for name, ids in by_name.items():
+            for start in range(0, len(ids), _BATCH):
+                batch = ids[start : start + _BATCH]
+                self._rate.spend(len(batch))
+                added, refused = self._queue.add_many(batch, name, "found by a verification")
+                self.queued += added
+                self.pending_already += len(batch) - added - refused
+                self.over_limit += refused
 
     def warnings(self) -> list[str]:
         """What was not queued and why."""
@@ -71,7 +100,31 @@ class Enqueue:
                 f"{self.deletions_refused:,} documents without a reason to be there were not queued for deletion: more "
                 "than READMODEL_MAX_DELETE_SHARE. If the events are complete, rebuild with --allow-deletions."
             )
+        if self.dead_letters:
+            said.append(
+                f"{self.dead_letters:,} findings were not queued: the last task of their aggregates is a dead letter. "
+                "Requeue these (`readmodel repair-queue requeue`) after their cause is mended."
+            )
+        if self.unnameable:
+            said.append(
+                f"{self.unnameable:,} findings were not queued: their ids are no UUIDs, and no repair can name them. "
+                "`readmodel rebuild-readmodel` with --all mends them."
+            )
         return said
+
+    def _want(self, key: tuple[str, str], name: str) -> None:
+        if key in self._wanted or key in self._refused:
+            return
+        # Beyond the limit it is not remembered which were refused: nothing more goes then.
+        if max(len(self._wanted), len(self._refused)) < self._limit:
+            self._wanted[key] = name
+        else:
+            self.over_limit += 1
+
+    def _refuse(self, key: tuple[str, str]) -> None:
+        self._wanted.pop(key, None)
+        if len(self._refused) < self._limit:
+            self._refused.add(key)
 
     def _may_go(self, projection: Projection, finding: Finding) -> bool:
         if finding.outcome not in (Outcome.ORPHAN, Outcome.UNEXPECTED):
@@ -82,17 +135,3 @@ class Enqueue:
         self._deletions_left[name] -= 1
         self.deletions_refused += self._deletions_left[name] < 0
         return self._deletions_left[name] >= 0
-
-    def _wait_for(self, tasks: int) -> None:
-        now = self._clock()
-        self._sleep(max(0.0, self._free_at - now))
-        self._free_at = max(self._free_at, now) + tasks / self._per_second
-
-
-def _is_repairable(finding: Finding) -> bool:
-    aggregate_id = finding.aggregate_id
-    return (
-        finding.outcome is not Outcome.MALFORMED
-        and isinstance(aggregate_id, str)
-        and UUID.fullmatch(aggregate_id) is not None
-    )

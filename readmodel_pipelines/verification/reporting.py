@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from readmodel_pipelines.events.values import is_plain
+from readmodel_pipelines.events.stream import is_aggregate_id
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.reconcile.outcome import Outcome
 from readmodel_pipelines.reconcile.summary import Finding, Summary
@@ -48,10 +48,19 @@ class Reporting:
             self._fail(error)
 
     def finish(
-        self, summary: Summary, projections: Sequence[Projection], database: str, history: Sequence[Mapping[str, Any]]
+        self,
+        summary: Summary,
+        projections: Sequence[Projection],
+        database: str,
+        history: Sequence[Mapping[str, Any]],
+        aggregate_id: str | None = None,
     ) -> None:
-        """Complete the files, and say in the summary which were written, or why none was."""
-        about = {**summary.as_json(), "database": database, "mend": _what_to_run(summary, projections)}
+        """Complete the files, and say in the summary which were written, or why none was.
+
+        `aggregate_id` is the one that was looked at, none for many.
+        """
+        mend = _what_to_run(summary, projections, aggregate_id)
+        about = {**summary.as_json(), "database": database, "mend": mend}
         summary.about["reports"] = []
         if self.error is None:
             try:
@@ -75,28 +84,26 @@ class Reporting:
 def _mends(projection: Projection, finding: Finding) -> str:
     if finding.outcome is Outcome.MALFORMED:
         return _NOT_BY_US
-    if is_plain(finding.aggregate_id):
+    # Any other id may hold whatever its writer liked, and people paste this into a shell.
+    if is_aggregate_id(finding.aggregate_id):
         return f"readmodel rebuild-readmodel --type {projection.name} --id {finding.aggregate_id}"
     return f"readmodel rebuild-readmodel --type {projection.name} --all"
 
 
-def _what_to_run(summary: Summary, projections: Sequence[Projection]) -> list[dict[str, str]]:
+def _what_to_run(summary: Summary, projections: Sequence[Projection], aggregate_id: str | None) -> list[dict[str, str]]:
     commands = []
     for projection in projections:
         counts = summary.read_models[projection.read_model]
         mendable = counts.discrepancies - counts.malformed
+        which = f"--type {projection.name} " + (f"--id {aggregate_id}" if aggregate_id else "--all")
         if mendable:
-            every = f"--type {projection.name} --all"
             what = f"mends {mendable:,} of {projection.read_model}; add --dry-run to see how"
-            commands += [
-                {"command": f"readmodel rebuild-readmodel {every}", "what": what},
-                {
-                    "command": f"readmodel verify-consistency {every} --enqueue-repairs",
-                    "what": "or has workers mend them",
-                },
-            ]
+            commands.append({"command": f"readmodel rebuild-readmodel {which}", "what": what})
+        if mendable and not aggregate_id:
+            command = f"readmodel verify-consistency {which} --enqueue-repairs"
+            commands.append({"command": command, "what": "or has workers mend them"})
         if counts.malformed:
-            every = f"--type {projection.name} --all --report malformed.csv"
+            command = f"readmodel verify-consistency {which} --report malformed.csv"
             what = f"lists {counts.malformed:,} malformed streams of {projection.read_model}: mend their events first"
-            commands.append({"command": f"readmodel verify-consistency {every}", "what": what})
+            commands.append({"command": command, "what": what})
     return commands

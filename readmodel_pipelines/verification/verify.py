@@ -24,6 +24,7 @@ from readmodel_pipelines.mongo.read_model import ReadModelCollection
 from readmodel_pipelines.mongo.repair_queue import RepairQueue
 from readmodel_pipelines.mongo.scan import Document
 from readmodel_pipelines.projections.projection import Projection
+from readmodel_pipelines.projections.registry import projections_for
 from readmodel_pipelines.projector import Progress, ReadModelProjector, choose_projections
 from readmodel_pipelines.reconcile.outcome import ALARMS
 from readmodel_pipelines.reconcile.sinks import DeletionLimit
@@ -113,7 +114,7 @@ def verify_one(
         for projection in projections:
             reporting(projection, [item for item in summary.findings if item.read_model == projection.read_model])
         if reports:
-            reporting.finish(summary, projections, settings.database, [])
+            reporting.finish(summary, projections, settings.database, [], aggregate_id.strip().lower())
     return summary
 
 
@@ -196,6 +197,8 @@ class _Verification:
             "started_at": f"{self._started_at.isoformat()}Z",
         }
         if self._enqueue:
+            self._look_at_siblings(self._enqueue)
+            self._enqueue.finish()
             summary.about["queued"] = self._enqueue.queued
             summary.about["pending_already"] = self._enqueue.pending_already
             summary.warnings += self._enqueue.warnings()
@@ -227,6 +230,19 @@ class _Verification:
         if self._enqueue:
             self._enqueue(projection, alarms)
         self._reporting(projection, alarms)
+
+    def _look_at_siblings(self, enqueue: Enqueue) -> None:
+        """Let it know of the deletions that repairs would do in read models that were not asked for."""
+        streams = {item.fold.aggregate_type for item in self._projections}
+        made_from_them = [
+            item for item in projections_for(self._settings.task_source) if item.fold.aggregate_type in streams
+        ]
+        siblings = [item.name for item in made_from_them if item not in self._projections]
+        if siblings:
+            at_once = self._settings.model_copy(update={"grace_seconds": 0.0})
+            ReadModelProjector(self._database, at_once, *siblings).verify_some(
+                lambda group: _in_batches(enqueue.wanted(group[0].fold.aggregate_type)), enqueue
+            )
 
     def _deletions_allowed(self, projection: Projection) -> float:
         documents = self._database[collection_of(self._settings, projection)].estimated_document_count()
@@ -281,7 +297,7 @@ class _Verification:
             # A new claim makes the older one wrong, too.
             sources += [sorted(store.contested(item.fold, item.claims, changed)) for item in group if item.claims]
         if coverage.sample is not None:
-            found = store.sample(group[0].fold, coverage.sample)
+            found = set(store.sample(group[0].fold, coverage.sample))
             found = found.union(*(model.sample(coverage.sample) for model in models))
             picked = random.sample(sorted(found), min(coverage.sample, len(found)))
             self._sampled.update(picked)
@@ -306,7 +322,8 @@ class _Verification:
         """What a verification goes by: when it is another, documents may be wrong without a new event."""
         settings = self._settings
         collections = settings.events_collection, collection_of(settings, projection)
-        return [*collections, projection.fold.aggregate_type, *projection.owned, *sorted(settings.allow_malformed)]
+        made_by = projection.fold.aggregate_type, f"schema version {projection.schema_version}"
+        return [*collections, *made_by, *sorted(settings.allow_malformed)]
 
 
 def _with_odd_ids(coverage: Coverage) -> bool:

@@ -315,11 +315,11 @@ def config_of(request: dg.RunRequest) -> dict[str, Any]:
 
 def test_schedules_are_off_and_in_the_time_zone_of_the_settings() -> None:
     schedules = {item.name: item for item in defs.schedules or ()}
-    assert set(schedules) == {"nightly_verification", "weekly_verification"}
+    assert set(schedules) == {"nightly_verification", "weekly_verification", "off_peak_rebuild"}
     for item in schedules.values():
         assert item.default_status is dg.DefaultScheduleStatus.STOPPED
         assert item.execution_timezone == "UTC"
-        assert "(UTC)" in str(item.description)
+        assert "UTC)" in str(item.description)
 
 
 def test_the_nights_of_a_week_look_at_every_bucket_and_at_what_changed() -> None:

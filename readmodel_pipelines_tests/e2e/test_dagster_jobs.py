@@ -53,7 +53,8 @@ def test_a_rebuild_records_numbers_to_plot_on_the_asset_of_its_read_model_only(
     assert said["events"] == len(SAMPLE)
     slowest, fastest = said["seconds"] + 0.001, max(said["seconds"] - 0.001, 1e-9)
     assert said["events"] / slowest < said["events_per_second"] < said["events"] / fastest
-    plotted = set(said) - {"verb", "findings"}
+    assert (said["strategy"], said["state"]) == ("in_place", "done")
+    plotted = set(said) - {"verb", "findings", "rebuild", "strategy", "state"}
     assert all(type(said[name]) in (int, float) for name in plotted)
     assert plotted >= {"same", "different", "unexpected", "orphan", "malformed"}
     assert plotted >= {"replaced", "deleted", "superseded", "failed"}

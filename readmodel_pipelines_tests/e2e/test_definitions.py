@@ -25,7 +25,7 @@ from readmodel_pipelines.settings import Settings
 
 PROJECT = Path(__file__).parents[2]
 PARTITIONED = ("rebuild_read_models", "verify_read_models")
-JOBS = ("rebuild_aggregate", *PARTITIONED, "repair_read_models")
+JOBS = ("rebuild_aggregate", *PARTITIONED, "rebuild_slices", "repair_read_models")
 SENSORS = ("repair_queue_sensor", "free_leases_of_failed_repairs", "free_leases_of_canceled_repairs")
 READ_MODELS = {"chats_read_model", "tasks_read_model"}
 

@@ -255,6 +255,9 @@ def test_findings_are_capped_and_counts_are_not(database: Database[dict[str, Any
     assert len(document["findings"]) == 3
     assert document["read_models"]["chats_read_model"]["missing"] == len(ids)
     assert "and 7 more" in cli("verify-consistency", "--type", "chat", "--all", "--max-findings", 3).stdout
+    database.tasks_read_model.update_many({}, {"$set": {"title": "broken"}})
+    both = cli("verify-consistency", "--type", "all", "--all", "--json", "--max-findings", 3)
+    assert len(json.loads(both.stdout)["findings"]) == 3
 
 
 def test_a_dry_run_writes_nothing_and_predicts_the_rebuild(
@@ -324,6 +327,12 @@ def test_a_json_report_is_the_json_document(cli: Cli, damaged: str, tmp_path: Pa
     assert report["findings"][0].pop("mend") == f"readmodel rebuild-readmodel --type chat --id {damaged}"
     assert report == document
     assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
+
+
+def test_a_report_that_is_asked_for_twice_is_one_and_no_failure(cli: Cli, ids: list[str], tmp_path: Path) -> None:
+    file = tmp_path / "report.csv"
+    result = cli("verify-consistency", *EVERYTHING, "--report", file, "--report", file, "--json")
+    assert (result.exit_code, json.loads(result.stdout)["reports"]) == (0, [str(file)])
 
 
 def test_a_csv_report_has_a_row_for_each_field_and_one_for_a_finding_without(

@@ -198,8 +198,8 @@ def test_a_second_try_takes_over_the_lease_of_the_first_one_that_died(scene: Any
     first = hold_leases(scene.database, ["chats_read_model"], 60, "first try", owner="run 7")
     first.__enter__()
     try:
-        with hold_leases(scene.database, ["chats_read_model"], 60, "second try", owner="run 7") as still_ours:
-            still_ours()
+        with hold_leases(scene.database, ["chats_read_model"], 60, "second try", owner="run 7") as held:
+            held.check()
             with pytest.raises(ReadModelBusy, match="second try"):
                 scene.rebuild("chat")
     finally:

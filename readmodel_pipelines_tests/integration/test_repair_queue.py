@@ -371,3 +371,20 @@ def test_the_numbers_of_a_queue_without_indexes_are_the_same(scene: Any) -> None
     queue = RepairQueue(scene.database, Settings(**scene.settings.model_dump()))
     put(scene, task(str(uuid4())))
     assert (queue.stats().due, queue.stats().pending) == (1, 1)
+
+
+def test_a_pending_task_needs_no_room_in_a_full_queue(scene: Any) -> None:
+    queue = RepairQueue(scene.database, scene.settings.model_copy(update={"repair_queue_limit": 2}))
+    ids = [str(uuid4()) for _ in range(3)]
+    assert queue.add_many(ids[:2], "chat", "") == (2, 0)
+    assert queue.add_many(ids, "chat", "") == (0, 1)
+
+
+def test_of_its_tasks_the_newest_tells_whether_an_aggregate_waits_for_a_person(scene: Any, queue: RepairQueue) -> None:
+    then, now = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 2, tzinfo=UTC)
+    waits, repaired, dead, other = (str(uuid4()) for _ in range(4))
+    put(scene, task(waits, created_at=then), task(waits, created_at=now, status="failed"))
+    put(scene, task(repaired, created_at=then, status="failed"), task(repaired, created_at=now, status="completed"))
+    put(scene, task(dead, created_at=then, status="completed"), task(dead, created_at=now, status="failed"))
+    put(scene, task([other], status="failed"))
+    assert queue.known([waits, repaired, dead, other], "task") == ({waits}, {dead})

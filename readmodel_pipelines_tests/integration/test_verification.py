@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import partialmethod
+from pathlib import Path
 from typing import Any
 
 import bson
@@ -25,7 +27,7 @@ from readmodel_pipelines.mongo.findings import FINDINGS, VERIFICATIONS, WATERMAR
 from readmodel_pipelines.projections.chat import CHAT_FOLD
 from readmodel_pipelines.reconcile.confirm import Confirm
 from readmodel_pipelines.reconcile.summary import Summary
-from readmodel_pipelines.verification import Bucket, Coverage, Request, verify, verify_fresh
+from readmodel_pipelines.verification import Bucket, Coverage, Request, verify, verify_fresh, verify_one
 from readmodel_pipelines_tests.integration.conftest import event
 
 SINCE_LAST = Coverage(since_last=True)
@@ -412,12 +414,12 @@ def test_a_document_that_is_always_a_moment_behind_lags_and_one_that_stands_stil
     just_now(scene, chats[0], ("chat.renamed", {"new_title": "First", "old_title": "", "renamed_by": "u"}))
     read = EventStore.read
 
-    def read_while_it_grows(store: EventStore, fold: Any, ids: Any = None) -> Any:
+    def read_while_it_grows(store: EventStore, fold: Any, ids: Any = None, *within: Any) -> Any:
         if ids is not None and chats[0] in ids and threading.current_thread() is threading.main_thread():
             monkeypatch.setattr(EventStore, "read", read)
             busy.go_on()
             monkeypatch.setattr(EventStore, "read", read_while_it_grows)
-        return read(store, fold, ids)
+        return read(store, fold, ids, *within)
 
     monkeypatch.setattr(EventStore, "read", read_while_it_grows)
     counts = look(scene, "chat").read_models["chats_read_model"]
@@ -684,6 +686,19 @@ def test_an_array_among_the_ids_is_told_and_does_not_stop_it(scene: Any) -> None
     assert bucket.read_models["chats_read_model"].same == 12
 
 
+# Reports
+
+
+def test_the_report_of_one_aggregate_says_how_to_mend_that_one(scene: Any, tmp_path: Path) -> None:
+    chat_id = scene.fill(6)[0]
+    scene.chats.update_one({"chat_id": chat_id}, {"$set": {"title": "broken"}})
+    file = tmp_path / "a.json"
+    verify_one(scene.database, scene.settings, ["chat"], f" {chat_id.upper()} ", [file])
+    commands = [item["command"] for item in json.loads(file.read_text())["mend"]]
+    assert commands
+    assert all(f"--type chat --id {chat_id}" in command and "--all" not in command for command in commands)
+
+
 # The loop
 
 
@@ -712,3 +727,26 @@ def test_no_more_than_the_limit_is_queued_and_the_rest_is_told(scene: Any, limit
     summary = look(scene, "chat", enqueue_repairs=True)
     assert scene.database.repair_queue.count_documents({}) == summary.about["queued"] == 7
     assert any("23 findings were not queued" in warning for warning in summary.warnings)
+
+
+def test_what_waits_already_is_counted_as_such_in_a_full_queue(scene: Any) -> None:
+    scene.fill(10)
+    scene.chats.update_many({}, {"$set": {"title": "broken"}})
+    scene.settings = scene.settings.model_copy(update={"repair_queue_limit": 10})
+    look(scene, "chat", enqueue_repairs=True)
+    again = look(scene, "chat", enqueue_repairs=True)
+    assert (again.about["pending_already"], again.warnings) == (10, [])
+
+
+@pytest.mark.parametrize("asked", [("chat",), ("chat", "task")])
+def test_no_repair_deletes_more_from_a_read_model_than_a_rebuild_would_dare(scene: Any, asked: tuple[str, ...]) -> None:
+    scene.fill(10)
+    ids = [scene.chat(f"gone {number}") for number in range(120)]
+    scene.rebuild()
+    for chat_id in ids:
+        scene.append(chat_id, ("chat.type_changed", {"new_type": "discussion", "old_type": "task"}))
+    scene.rebuild("chat")
+    scene.chats.update_many({"chat_id": {"$in": ids}}, {"$set": {"title": "broken"}})
+    summary = look(scene, *asked, enqueue_repairs=True)
+    assert summary.about["queued"] == 100
+    assert "20 documents" in summary.warnings[0]

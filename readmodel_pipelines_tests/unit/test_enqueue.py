@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import pytest
+from bson.code import Code
 
 from readmodel_pipelines.mongo.repair_queue import RepairQueue
 from readmodel_pipelines.projections.chat import CHATS
+from readmodel_pipelines.projections.task import TASKS_OF_CHATS
 from readmodel_pipelines.reconcile.outcome import Outcome
 from readmodel_pipelines.reconcile.summary import Finding
 from readmodel_pipelines.verification.enqueue import Enqueue
@@ -17,17 +19,19 @@ from readmodel_pipelines.verification.enqueue import Enqueue
 class Queue:
     """Takes what it has room for; knows some ids already."""
 
-    def __init__(self, room: int = 10**9, pending: Sequence[str] = ()) -> None:
-        self.room, self.pending = room, set(pending)
+    def __init__(self, room: int = 10**9, pending: Sequence[str] = (), dead: Sequence[str] = ()) -> None:
+        self.room, self.pending, self.dead = room, set(pending), set(dead)
         self.added: list[str] = []
 
+    def known(self, ids: Sequence[str], aggregate_type: str) -> tuple[set[str], set[str]]:
+        return self.pending & set(ids), self.dead & set(ids)
+
     def add_many(self, ids: Sequence[str], aggregate_type: str, error: str) -> tuple[int, int]:
-        assert (aggregate_type, error) == ("chat", "found by a verification")
+        assert (aggregate_type in ("chat", "task"), error) == (True, "found by a verification")
         taken = list(ids)[: self.room]
         self.room -= len(taken)
-        new = [item for item in taken if item not in self.pending]
-        self.added += new
-        return len(new), len(ids) - len(taken)
+        self.added += taken
+        return len(taken), len(ids) - len(taken)
 
 
 def uuid(number: int) -> str:
@@ -47,26 +51,56 @@ def test_an_aggregate_is_queued_once_whatever_was_found_of_it() -> None:
     queue = Queue(pending=[uuid(1)])
     asked = enqueue(queue)
     asked(CHATS, findings(3) + findings(2, Outcome.UNEXPECTED))
+    asked(TASKS_OF_CHATS, findings(1))
+    asked.finish()
     assert queue.added == [uuid(0), uuid(2)]
     assert (asked.queued, asked.pending_already, asked.warnings()) == (2, 1, [])
 
 
 @pytest.mark.parametrize(
-    "wrong",
-    [findings(1, Outcome.MALFORMED), findings(1, ids=lambda _: 7), findings(1, ids=lambda _: uuid(1).upper() + "A")],
+    ("wrong", "said"),
+    [
+        (findings(2, Outcome.MALFORMED), []),
+        (findings(2, ids=lambda _: 7), ["2 findings"]),
+        (findings(2, ids=lambda place: Code(uuid(place))), ["2 findings"]),
+        (findings(2, ids=lambda _: uuid(1).upper() + "A"), ["2 findings"]),
+    ],
 )
-def test_what_no_repair_can_mend_is_not_queued(wrong: list[Finding]) -> None:
+def test_what_no_repair_can_mend_is_not_queued_and_told_unless_it_is_malformed(
+    wrong: list[Finding], said: list[str]
+) -> None:
     queue = Queue()
-    enqueue(queue)(CHATS, wrong)
+    asked = enqueue(queue)
+    asked(CHATS, wrong)
+    asked.finish()
     assert queue.added == []
+    assert [warning[:10] for warning in asked.warnings()] == said
+
+
+def test_an_aggregate_with_a_dead_letter_waits_for_a_person() -> None:
+    queue = Queue(dead=[uuid(1)])
+    asked = enqueue(queue)
+    asked(CHATS, findings(3))
+    asked.finish()
+    assert queue.added == [uuid(0), uuid(2)]
+    assert "repair-queue requeue" in asked.warnings()[0]
+
+
+def test_what_waits_or_is_dead_takes_no_room_of_others() -> None:
+    queue = Queue(pending=[uuid(0)], dead=[uuid(1)])
+    asked = enqueue(queue, limit=1)
+    asked(CHATS, findings(3))
+    asked.finish()
+    assert (queue.added, asked.over_limit) == ([uuid(2)], 0)
 
 
 @pytest.mark.parametrize(("room", "limit"), [(7, 100), (100, 7)])
 def test_what_is_over_a_limit_is_counted_and_told(room: int, limit: int) -> None:
     queue = Queue(room=room)
     asked = enqueue(queue, limit=limit)
-    for _ in range(2):
-        asked(CHATS, findings(10))
+    for first in (0, 10):
+        asked(CHATS, findings(10, ids=lambda place, first=first: uuid(first + place)))
+    asked.finish()
     assert len(queue.added) == 7
     assert asked.over_limit == 13
     assert "13 findings were not queued" in asked.warnings()[0]
@@ -79,8 +113,8 @@ def test_tasks_are_queued_at_their_pace() -> None:
         now[0] += seconds
 
     asked = enqueue(Queue(), per_second=100, clock=lambda: now[0], sleep=sleep)
-    for _ in range(5):
-        asked(CHATS, findings(1_000))
+    asked(CHATS, findings(5_000))
+    asked.finish()
     assert 45 <= now[0] <= 50
 
 
@@ -93,6 +127,28 @@ def test_no_more_deletions_are_queued_than_a_full_rebuild_would_dare() -> None:
         findings(90, Outcome.UNEXPECTED, ids=lambda place: uuid(1_000 + place))
         + findings(5, ids=lambda n: uuid(5_000 + n)),
     )
+    asked.finish()
     assert len(queue.added) == 105
     assert asked.deletions_refused == 80
     assert "--allow-deletions" in asked.warnings()[0]
+
+
+@pytest.mark.parametrize("tasks_first", [True, False])
+def test_an_aggregate_whose_deletion_is_refused_is_not_queued_because_of_another_read_model(tasks_first: bool) -> None:
+    queue = Queue()
+    asked = enqueue(queue)
+    told = [(CHATS, findings(150)), (TASKS_OF_CHATS, findings(150, Outcome.UNEXPECTED))]
+    for projection, found in reversed(told) if tasks_first else told:
+        asked(projection, found)
+    asked.finish()
+    assert sorted(queue.added) == [uuid(number) for number in range(100)]
+
+
+def test_of_more_refusals_than_can_be_remembered_none_is_queued() -> None:
+    queue = Queue()
+    asked = enqueue(queue, limit=20, deletions_allowed=lambda _: 0)
+    asked(CHATS, findings(100, ids=lambda place: uuid(1_000 + place)))
+    asked(TASKS_OF_CHATS, findings(100, Outcome.ORPHAN))
+    asked(CHATS, findings(100))
+    asked.finish()
+    assert queue.added == [uuid(1_000 + place) for place in range(20)]

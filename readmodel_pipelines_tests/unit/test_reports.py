@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
+import time
 import tracemalloc
 from pathlib import Path
 from typing import Any
 
 import pandas
 import pytest
+from bson.code import Code
 
 from readmodel_pipelines.errors import UsageError
+from readmodel_pipelines.projections.chat import CHATS
+from readmodel_pipelines.reconcile.outcome import Outcome
+from readmodel_pipelines.reconcile.summary import Counts, Finding, Summary
 from readmodel_pipelines.reports import SUFFIXES, ReportWriter, check_report_file
 from readmodel_pipelines.reports.writer import COLUMNS, FINDINGS_ON_PAGE
+from readmodel_pipelines.settings import Settings
+from readmodel_pipelines.verification import new_report_files
+from readmodel_pipelines.verification.reporting import Reporting
 
 ABSENT = {"$absent": True}
 HOSTILE = "</script><img src=x onerror=alert(1)><!-- \u2028 ]]>"
@@ -78,6 +87,24 @@ def test_every_format_tells_the_same(tmp_path: Path) -> None:
     assert {**document, "findings": []} == SUMMARY
 
 
+@pytest.mark.parametrize("end", ["\r", "\n", "\r\n", "\u2028", '",', "\0"])
+def test_whatever_ends_lines_in_a_text_ends_no_row_of_csv(tmp_path: Path, end: str) -> None:
+    file = written(tmp_path, finding(f"a{end}b"), finding("c"))[".csv"]
+    with file.open(newline="", encoding="utf-8") as lines:
+        rows = list(csv.DictReader(lines))
+    assert [row["aggregate_id"] for row in rows] == [f"a{end}b", "c"]
+    assert [set(row) for row in rows] == [set(COLUMNS)] * 2
+
+
+def test_a_file_that_is_named_twice_is_written_once(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    files = [tmp_path / "a.csv", tmp_path / "a.csv", tmp_path / "sub" / ".." / "a.csv"]
+    with ReportWriter(files) as writer:
+        writer.add(finding())
+        assert len(writer.finish(SUMMARY, [])) == 1
+    assert (tmp_path / "a.csv").read_text().count("\n") == 2
+
+
 def test_without_findings_every_format_is_whole(tmp_path: Path) -> None:
     files = written(tmp_path)
     assert json.loads(files[".json"].read_text()) == SUMMARY
@@ -127,6 +154,66 @@ def test_what_is_in_the_way_of_a_report_is_found_before_the_work(tmp_path: Path,
     (tmp_path / "folder.html").mkdir()
     with pytest.raises(UsageError):
         check_report_file(tmp_path / name)
+
+
+# The folder of reports
+
+
+def report_files(folder: Path, settings: Settings, kept: int, runs: int = 1) -> list[str]:
+    """What is in the folder after so many more runs."""
+    for number in range(runs):
+        for file in new_report_files(settings.model_copy(update={"reports_dir": folder, "reports_kept": kept}), "chat"):
+            # Names have seconds, and a test has not.
+            moment = f"{len(list(folder.iterdir())) // 2 + number:06d}"
+            file.with_name(re.sub(r"T\d{6}", f"T{moment}", file.name)).write_text("")
+    return sorted(file.name for file in folder.iterdir())
+
+
+@pytest.mark.parametrize(("kept", "there"), [(1, 2), (2, 2), (3, 2), (4, 4), (5, 4)])
+def test_runs_lose_both_of_their_reports_together_and_the_last_keeps_them(
+    tmp_path: Path, settings: Settings, kept: int, there: int
+) -> None:
+    names = report_files(tmp_path, settings, kept, runs=5)
+    assert len(names) == there
+    assert len({name.rpartition(".")[0] for name in names}) == there // 2
+
+
+def test_files_of_somebody_else_stay_in_the_folder_of_reports(tmp_path: Path, settings: Settings) -> None:
+    names = ["verification-2026-audit.html", "verification-20260101T000000-a.html.bak", "verification-plan.parquet"]
+    for name in names:
+        (tmp_path / name).write_text("mine")
+    assert set(names) < set(report_files(tmp_path, settings, kept=1, runs=3))
+
+
+def test_what_dead_runs_left_goes_and_what_is_being_written_stays(tmp_path: Path, settings: Settings) -> None:
+    dead, alive = (tmp_path / f".verification-20260101T000000-chat.html.{pid}.tmp" for pid in (1, 2))
+    for file in (dead, alive):
+        file.write_text("")
+    week_ago = time.time() - 8 * 24 * 3600
+    os.utime(dead, (week_ago, week_ago))
+    new_report_files(settings.model_copy(update={"reports_dir": tmp_path, "reports_kept": 1}), "chat")
+    assert list(tmp_path.iterdir()) == [alive]
+
+
+# What to run
+
+
+@pytest.mark.parametrize("odd", ["x; rm -rf ~", "$(reboot)", "", 7, Code("00000000-0000-4000-8000-000000000000")])
+def test_no_text_of_the_database_but_a_uuid_comes_into_a_command(tmp_path: Path, odd: Any) -> None:
+    assert mends_in_report(tmp_path, odd) == "readmodel rebuild-readmodel --type chat --all"
+
+
+def test_a_uuid_is_mended_by_itself(tmp_path: Path) -> None:
+    chat_id = "00000000-0000-4000-8000-000000000000"
+    assert mends_in_report(tmp_path, chat_id) == f"readmodel rebuild-readmodel --type chat --id {chat_id}"
+
+
+def mends_in_report(folder: Path, aggregate_id: Any) -> str:
+    summary = Summary("verify", "chat", read_models={CHATS.read_model: Counts()})
+    with Reporting([folder / "a.json"]) as reporting:
+        reporting(CHATS, [Finding(CHATS.read_model, aggregate_id, Outcome.DIFFERENT)])
+        reporting.finish(summary, [CHATS], "flowra", [])
+    return str(json.loads((folder / "a.json").read_text())["findings"][0]["mend"])
 
 
 def test_tens_of_thousands_of_findings_are_not_held(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ class Model:
         self._both = both
         self._key = key
 
-    def read(self, keys: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
+    def read(self, keys: Sequence[str] | None = None, within: Any = None) -> Iterator[dict[str, Any]]:
         return self._both.documents(self._key)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -37,7 +38,7 @@ def different(expected: Any, actual: Any, aggregate_id: Any = "a") -> Verdict:
 
 
 @given(st.lists(st.sampled_from(ALARMS)), st.integers(0, 5))
-def test_counts_are_never_capped_and_findings_are_the_first_ones(outcomes: list[Outcome], most: int) -> None:
+def test_counts_are_never_capped_and_findings_are_the_first_of_their_kind(outcomes: list[Outcome], most: int) -> None:
     result = summary(max_findings=most)
     for number, outcome in enumerate(outcomes):
         result.note(MODEL, Verdict(str(number), outcome))
@@ -46,7 +47,21 @@ def test_counts_are_never_capped_and_findings_are_the_first_ones(outcomes: list[
         outcome.value: outcomes.count(outcome) for outcome in outcomes
     }
     assert counts.discrepancies == len(outcomes)
-    assert [finding.aggregate_id for finding in result.findings] == [str(n) for n in range(len(outcomes))][:most]
+    malformed = [str(number) for number, item in enumerate(outcomes) if item is Outcome.MALFORMED]
+    others = [str(number) for number, item in enumerate(outcomes) if item is not Outcome.MALFORMED]
+    kept = sorted(malformed[:most] + others[:most], key=int)
+    assert [finding.aggregate_id for finding in result.findings] == kept
+
+
+def test_findings_of_one_read_model_or_malformed_streams_leave_room_for_the_others() -> None:
+    result = summary(max_findings=2)
+    result.read_models["tasks_read_model"] = Counts()
+    for name in result.read_models:
+        for outcome in (Outcome.DIFFERENT, Outcome.MALFORMED):
+            for number in range(3):
+                result.note(name, Verdict(str(number), outcome))
+    kinds = Counter((item.read_model, item.outcome) for item in result.findings)
+    assert sorted(kinds.values()) == [2, 2, 2, 2]
 
 
 def test_a_finding_names_just_the_fields_that_differ() -> None:

@@ -1,0 +1,103 @@
+"""The server's load: whether a run had better wait, because operations queue up or a secondary falls behind.
+
+Looking never fails a run. Who may not look is warned and runs on without; a server that does not answer is no reason to
+wait, since the next read or write says so in better words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from pymongo.database import Database
+from pymongo.errors import ConnectionFailure, OperationFailure
+
+from readmodel_pipelines.mongo.connection import DENIED
+from readmodel_pipelines.mongo.scan import Document
+
+_STANDALONE = 76
+# Most of the answer, and of the time that it takes.
+_LEAN = {"metrics": 0, "tcmalloc": 0, "wiredTiger": 0}
+
+
+class ServerLoad:
+    """Knows how many operations may queue, and how far a secondary may be behind; 0 switches a limit off.
+
+    What cannot be looked at is not looked at again.
+    """
+
+    def __init__(self, database: Database[Document], *, max_queued: int, max_lag_seconds: float) -> None:
+        self._admin = database.client.admin
+        self._max_queued = max_queued
+        self._max_lag_seconds = max_lag_seconds
+        self._not_asked: dict[str, str] = {}
+
+    def reason_to_wait(self) -> str:
+        """Why a run had better wait now; empty when it need not."""
+        return self._queue() or self._lag()
+
+    @property
+    def warning(self) -> str:
+        """What cannot be looked at, why, and what to do; empty when all can."""
+        told = [f"{command}: {why}" for command, why in self._not_asked.items() if why]
+        if not told:
+            return ""
+        return (
+            f"The server's load is not fully watched ({'; '.join(told)}). "
+            "Give the user the role clusterMonitor, or set the limit to 0."
+        )
+
+    def _queue(self) -> str:
+        if self._max_queued <= 0:
+            return ""
+        status = self._ask("serverStatus", **_LEAN)
+        if status and "globalLock" not in status:
+            self._not_asked["serverStatus"] = "a mongos does not tell what is queued"
+        queued = int(status.get("globalLock", {}).get("currentQueue", {}).get("total", 0))
+        if queued <= self._max_queued:
+            return ""
+        return f"{queued:,} operations are queued on the server (limit {self._max_queued:,})"
+
+    def _lag(self) -> str:
+        if self._max_lag_seconds <= 0:
+            return ""
+        lag = lag_seconds(self._ask("replSetGetStatus"), delayed_members(self._ask("replSetGetConfig")))
+        if lag <= self._max_lag_seconds:
+            return ""
+        return f"a secondary is {lag:,.0f} s behind (limit {self._max_lag_seconds:g} s)"
+
+    def _ask(self, command: str, **options: Any) -> Document:
+        """The server's answer, empty without one."""
+        if command in self._not_asked:
+            return {}
+        try:
+            return self._admin.command(command, **options)
+        except ConnectionFailure:
+            return {}
+        except OperationFailure as error:
+            # A server alone has no secondaries: no warning. What a server says when it denies is half a page.
+            words = {**DENIED, _STANDALONE: ""}
+            self._not_asked[command] = words.get(error.code or 0, str((error.details or {}).get("errmsg")))
+            return {}
+
+
+def lag_seconds(status: Mapping[str, Any], delayed: Collection[int] = ()) -> float:
+    """How far the slowest secondary is behind the primary, from the answer to `replSetGetStatus`.
+
+    0 without a primary or a secondary. Members that are down, or that start, do not count.
+    """
+    members = status.get("members", ())
+    ahead = [item["optimeDate"] for item in members if item.get("stateStr") == "PRIMARY"]
+    behind = [
+        item["optimeDate"]
+        for item in members
+        if item.get("stateStr") == "SECONDARY" and item["_id"] not in delayed and "optimeDate" in item
+    ]
+    return max(0.0, (max(ahead) - min(behind)).total_seconds()) if ahead and behind else 0.0
+
+
+def delayed_members(answer: Mapping[str, Any]) -> set[int]:
+    """The members that are behind on purpose, from the answer to `replSetGetConfig`: a run would wait for ever."""
+    members = answer.get("config", {}).get("members", ())
+    # The second name is that of MongoDB before 5.0.
+    return {item["_id"] for item in members if item.get("secondaryDelaySecs") or item.get("slaveDelay")}

@@ -1,0 +1,122 @@
+"""Batches of a range: what is written together, saved together, and after which a run may wait or stop."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Protocol
+
+from readmodel_pipelines.mongo.server_load import ServerLoad
+from readmodel_pipelines.reconcile.pacing import BatchSize, RateLimit, Window
+from readmodel_pipelines.reconcile.ports import EventStore
+from readmodel_pipelines.reconcile.run import Lane
+
+_LOOK_AGAIN_SECONDS = 1.0
+_WRITES = ("inserted", "replaced", "deleted")
+
+Save = Callable[[str | None, Mapping[str, Mapping[str, int]], int, float], None]
+"""Told the cursor (None: the range is done), and the counts by read model, events and seconds of a batch."""
+
+
+class Flushed(Protocol):
+    """A sink that can be made to write what it holds."""
+
+    def flush(self) -> None:
+        """Write it."""
+
+
+class WindowClosed(Exception):
+    """The off-peak window is over: the run stops here, cleanly."""
+
+
+@dataclass(slots=True)
+class Pace:
+    """How fast a run may go: limits for events and documents, the server's load, and the hours of the day."""
+
+    events: RateLimit = field(default_factory=lambda: RateLimit(None))
+    documents: RateLimit = field(default_factory=lambda: RateLimit(None))
+    load: ServerLoad | None = None
+    window: Window | None = None
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    sleep: Callable[[float], object] = time.sleep
+
+    def wait(self, events: int, documents: int) -> None:
+        """Wait after a batch as long as limits and load ask for.
+
+        Raises:
+            WindowClosed: the hours are over, also while it waits.
+        """
+        self.check_window()
+        self.events.spend(events)
+        self.documents.spend(documents)
+        while self.load is not None and self.load.reason_to_wait():
+            self.check_window()
+            self.sleep(_LOOK_AGAIN_SECONDS)
+        self.check_window()
+
+    def check_window(self) -> None:
+        """Raises `WindowClosed` outside of it."""
+        if self.window is not None and not self.window.is_open(self.now()):
+            raise WindowClosed
+
+
+class Batches:
+    """Implements `readmodel_pipelines.reconcile.run.Checkpoint` for a range of a rebuild."""
+
+    def __init__(
+        self,
+        store: EventStore,
+        lanes: Sequence[Lane],
+        sinks: Sequence[Flushed],
+        save: Save,
+        pace: Pace,
+        size: BatchSize,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._store = store
+        self._lanes = lanes
+        self._sinks = sinks
+        self._save = save
+        self._pace = pace
+        self._size = size
+        self._clock = clock
+        self._streams = 0
+        self._events = store.events_read
+        self._counts: dict[str, dict[str, int]] = {lane.projection.read_model: {} for lane in lanes}
+        self._began = clock()
+
+    def due(self) -> bool:
+        """Whether the batch is full; counts the stream."""
+        self._streams += 1
+        return self._streams > self._size.size
+
+    def reached(self, aggregate_id: str) -> None:
+        """Write and save the batch, then wait as the pace has it.
+
+        Raises:
+            WindowClosed: the run is to stop; everything before the id is done and saved.
+        """
+        events, documents = self._end(aggregate_id)
+        self._pace.wait(events, documents)
+        self._size.took(self._streams, self._clock() - self._began)
+        # The stream that brought us here belongs to the next one.
+        self._streams = 1
+        self._began = self._clock()
+
+    def finish(self) -> None:
+        """The range is done."""
+        self._end(None)
+
+    def _end(self, cursor: str | None) -> tuple[int, int]:
+        for sink in self._sinks:
+            sink.flush()
+        events, self._events = self._store.events_read - self._events, self._store.events_read
+        more: dict[str, dict[str, int]] = {}
+        for lane in self._lanes:
+            name, now = lane.projection.read_model, lane.counts.as_dict()
+            more[name] = {kind: number - self._counts[name].get(kind, 0) for kind, number in now.items()}
+            self._counts[name] = now
+        self._save(cursor, more, events, self._clock() - self._began)
+        return events, sum(numbers[kind] for numbers in more.values() for kind in _WRITES)

@@ -1,0 +1,256 @@
+"""The end of a rebuild, once all ranges are done: deletions and catch-up; of a shadow, the gate and the swap."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pymongo.database import Database
+
+from readmodel_pipelines.lanes import Contested, Lanes
+from readmodel_pipelines.mongo.changes import HistoryLost, token_of_now
+from readmodel_pipelines.mongo.deferred import DeferredInMongo
+from readmodel_pipelines.mongo.indexes import collection_of
+from readmodel_pipelines.mongo.leases import Held
+from readmodel_pipelines.mongo.rebuilds import Rebuilds, State
+from readmodel_pipelines.mongo.scan import Document
+from readmodel_pipelines.mongo.shadow import copy_name, copy_on_server, drop, index_like, is_there, swap, sync_foreign
+from readmodel_pipelines.projections.projection import Projection
+from readmodel_pipelines.rebuild.catch_up import CatchUp
+from readmodel_pipelines.rebuild.gate import what_is_wrong
+from readmodel_pipelines.rebuild.touched import Following, Touched
+from readmodel_pipelines.rebuild.worker import deferred_name
+from readmodel_pipelines.reconcile.ranges import IdRange
+from readmodel_pipelines.reconcile.sinks import DeletionLimit
+from readmodel_pipelines.reconcile.summary import Summary, finding_of
+from readmodel_pipelines.settings import Settings
+
+_SHOWN = 3
+
+
+class Refused(Exception):
+    """The rebuild goes no further, and nothing that it refuses is done; `str()` says why, and what allows it."""
+
+
+@dataclass(slots=True)
+class Finish:
+    """What the end of a rebuild needs. `shadows` are the collections that were built, by read model."""
+
+    database: Database[Document]
+    settings: Settings
+    projections: Sequence[Projection]
+    record: Document
+    summary: Summary
+    held: Held
+    claims: Contested
+    following: Following
+    touched: Touched
+    shadows: Mapping[str, str]
+    allow_deletions: bool
+    workers: int
+
+    @property
+    def limit(self) -> DeletionLimit:
+        """How many documents may go."""
+        return DeletionLimit(1.0 if self.allow_deletions else self.settings.max_delete_share)
+
+    @property
+    def catch_up(self) -> CatchUp:
+        """What reconciles again what was touched."""
+        return CatchUp(self.database, self.settings, self.projections, self.following, self.touched, self.held.check)
+
+    def live(self, projection: Projection) -> str:
+        """The name of the live collection."""
+        return collection_of(self.settings, projection)
+
+    def check_history(self) -> None:
+        """Raises `HistoryLost` when what was done so far may lack what happened meanwhile."""
+        self.following.drain()
+        if self.following.lost:
+            raise HistoryLost(self.following.lost)
+        if self.record.get("no_history") and self.record.get("passes", 1) == 1:
+            raise HistoryLost(self.record["no_history"])
+
+    def again(self, why: HistoryLost) -> Document:
+        """Have all ranges done once more, followed from now on; gives the record."""
+        self.summary.warnings.append(f"What happened meanwhile is not known, so everything was looked at again: {why}.")
+        rebuilds = Rebuilds(self.database)
+        changed: dict[str, Any] = {}
+        if not self.record.get("no_history"):
+            changed["token"] = token_of_now(self.database[self.settings.events_collection])
+        if self.shadows:
+            changed["foreign_lost"] = True
+            changed["live_tokens"] = {
+                item.read_model: token_of_now(self.database[self.live(item)]) for item in self.projections
+            }
+            _index(self)
+        record = rebuilds.to(self.record, State.BUILDING, passes=self.record.get("passes", 1) + 1, **changed)
+        rebuilds.again(record)
+        return record
+
+
+def finish_in_place(finish: Finish) -> None:
+    """Delete what nobody wants, write what had to wait for that, catch up.
+
+    Raises:
+        HistoryLost: do all ranges again.
+        Refused: too many deletions; the rest is done.
+    """
+    finish.check_history()
+    opened = Lanes(
+        finish.database,
+        finish.settings,
+        finish.projections,
+        counts=finish.summary.read_models,
+        contested=finish.claims,
+    )
+    refused = False
+    for lane in opened.lanes:
+        name = deferred_name(finish.record["_id"], lane.projection.read_model)
+        deferred = DeferredInMongo(finish.database, name)
+        sink = opened.in_place(lane, finish.summary, deferred, finish.held.check, finish.limit)
+        sink.finish()
+        refused |= sink.deletions_refused
+    _catch_up_in_place(finish, finish.catch_up)
+    if refused:
+        raise Refused(f"Rebuild {finish.record['_id']} is done but for its deletions; resume it to allow them.")
+    Rebuilds(finish.database).to(finish.record, State.DONE)
+
+
+def _catch_up_in_place(finish: Finish, catch_up: CatchUp) -> None:
+    warning = catch_up.until_nothing_is_written()
+    if warning:
+        finish.summary.warnings.append(warning)
+    for name, counts in catch_up.summary.read_models.items():
+        finish.summary.read_models[name].failed += counts.failed
+    finish.summary.take_over(catch_up.summary.findings)
+    finish.summary.about["caught_up"] = finish.summary.about.get("caught_up", 0) + catch_up.written
+
+
+def finish_shadow(finish: Finish) -> None:
+    """Index the shadows, catch up, verify them, keep a copy of what was, and put them in its place.
+
+    Raises:
+        HistoryLost: do all ranges again.
+        Refused: too many deletions, or the shadow is not right; the live collection is untouched.
+    """
+    catch_up = finish.catch_up
+    if finish.record["state"] != State.SWAPPING:
+        finish.check_history()
+        _index(finish)
+        _mend(finish)
+        catch_up.until_small(finish.shadows)
+        finish.check_history()
+        _check_deletions(finish)
+        _pass_gate(finish, catch_up)
+        finish.record = Rebuilds(finish.database).to(finish.record, State.SWAPPING, **_keep_copies(finish))
+    _swap(finish, catch_up)
+
+
+def _index(finish: Finish) -> None:
+    for item in finish.projections:
+        index_like(finish.database, finish.live(item), finish.shadows[item.read_model], item)
+
+
+def _mend(finish: Finish) -> None:
+    """After a second pass over shadows: what it put off, and foreign fields that nobody followed."""
+    if finish.record.get("passes", 1) == 1:
+        return
+    scratch = Summary("rebuild", "", 0)
+    scratch.read_models = {name: type(counts)() for name, counts in finish.summary.read_models.items()}
+    opened = Lanes(
+        finish.database,
+        finish.settings,
+        finish.projections,
+        counts=scratch.read_models,
+        contested=finish.claims,
+        collections=finish.shadows,
+    )
+    for lane in opened.lanes:
+        name = lane.projection.read_model
+        deferred = DeferredInMongo(finish.database, deferred_name(finish.record["_id"], name))
+        opened.in_place(lane, scratch, deferred, finish.held.check, DeletionLimit(1.0)).finish()
+        live, shadow = finish.database[finish.live(lane.projection)], finish.database[finish.shadows[name]]
+        sync_foreign(live, shadow, lane.projection, {})
+
+
+def _check_deletions(finish: Finish) -> None:
+    for item in finish.projections:
+        deletions = finish.summary.read_models[item.read_model].deleted
+        documents = finish.database[finish.live(item)].estimated_document_count()
+        if not finish.limit.allows(deletions, documents):
+            raise Refused(finish.limit.refusal(item.read_model, deletions, documents))
+
+
+def _pass_gate(finish: Finish, catch_up: CatchUp) -> None:
+    ranges = [IdRange(item["lower"], item["upper"]) for item in Rebuilds(finish.database).ranges(finish.record)]
+    wrong = what_is_wrong(
+        finish.database,
+        finish.settings,
+        finish.projections,
+        finish.shadows,
+        finish.claims,
+        ranges,
+        finish.workers,
+        lambda: catch_up.once(finish.shadows),
+    )
+    if not wrong:
+        return
+    for read_model, verdict in wrong:
+        finding = finding_of(read_model, verdict)
+        finding.failed = True
+        finish.summary.read_models[read_model].failed += 1
+        finish.summary.take_over([finding])
+    some = ", ".join(
+        f"{read_model} {verdict.aggregate_id}: {verdict.outcome}" for read_model, verdict in wrong[:_SHOWN]
+    )
+    raise Refused(
+        f"The shadow of rebuild {finish.record['_id']} is not what the events say in {len(wrong):,} documents, and did "
+        f"not take the place of the live one: {some}. Tell whoever wrote the projection; `readmodel rebuilds abort "
+        f"{finish.record['_id']}` drops it."
+    )
+
+
+def _keep_copies(finish: Finish) -> dict[str, Any]:
+    if not finish.settings.keep_copy:
+        return {"copies": {}}
+    # What happens from here on is not in the copies for certain.
+    token = token_of_now(finish.database[finish.settings.events_collection])
+    copies = {}
+    for item in finish.projections:
+        live = finish.live(item)
+        if is_there(finish.database, live):
+            copies[item.read_model] = copy_name(live, finish.record["_id"])
+            copy_on_server(finish.database, live, copies[item.read_model])
+    return {"copies": copies, "copy_token": token}
+
+
+def _swap(finish: Finish, catch_up: CatchUp) -> None:
+    """Of a run that was killed meanwhile some are swapped already: those have no shadow any more."""
+    left = {name: shadow for name, shadow in finish.shadows.items() if is_there(finish.database, shadow)}
+    catch_up.once(left)
+    for item in finish.projections:
+        if item.read_model in left:
+            finish.held.check()
+            swap(finish.database, left[item.read_model], finish.live(item))
+    catch_up.once({})
+    for item in finish.projections:
+        if follower := finish.following.foreign.get(item.read_model):
+            follower.apply(finish.database[finish.live(item)])
+    _catch_up_in_place(finish, catch_up)
+    if finish.following.lost:
+        finish.summary.warnings.append(
+            f"What happened around the swap is not known ({finish.following.lost}): verify, and rebuild in place."
+        )
+    _drop_older_copies(finish)
+    finish.record = Rebuilds(finish.database).to(finish.record, State.DONE)
+
+
+def _drop_older_copies(finish: Finish) -> None:
+    """One copy of a read model is kept: the last."""
+    keep = set(finish.record.get("copies", {}).values())
+    for item in finish.projections:
+        prefix = copy_name(finish.live(item), "")
+        names = finish.database.list_collection_names(filter={"name": {"$regex": f"^{prefix}[0-9a-f]{{12}}$"}})
+        drop(finish.database, set(names) - keep)

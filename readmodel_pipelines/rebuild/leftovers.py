@@ -1,0 +1,18 @@
+"""What a rebuild keeps in collections of its own while it goes on, and leaves to nobody when it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pymongo.database import Database
+
+from readmodel_pipelines.mongo.scan import Document
+from readmodel_pipelines.mongo.shadow import drop, shadow_name
+
+
+def drop_leftovers(database: Database[Document], record: Mapping[str, Any]) -> None:
+    """Drop its shadows, and the keys that it put off or noticed."""
+    prefix = f"readmodel_rebuild_{record['_id']}_"
+    drop(database, [shadow_name(live, record["_id"]) for live in record["read_models"]])
+    drop(database, database.list_collection_names(filter={"name": {"$regex": f"^{prefix}"}}))

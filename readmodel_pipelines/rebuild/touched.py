@@ -1,0 +1,134 @@
+"""Aggregates that got events, and documents whose foreign fields changed, while a rebuild goes on.
+
+They are followed from before the rebuild's first read, consumed as it goes, and kept in a collection of its own, so
+that neither memory nor the server's history limits how long it may take. The token is written after what it stands
+for, so that a crash repeats and never skips.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from pymongo import UpdateOne
+from pymongo.database import Database
+from pymongo.errors import PyMongoError
+
+from readmodel_pipelines.mongo.changes import Follower, HistoryLost
+from readmodel_pipelines.mongo.foreign import ForeignFollower
+from readmodel_pipelines.mongo.indexes import collection_of
+from readmodel_pipelines.mongo.rebuilds import Rebuilds
+from readmodel_pipelines.mongo.scan import CODEC, Document
+from readmodel_pipelines.projections.projection import Projection
+from readmodel_pipelines.settings import Settings
+
+EVENTS = "events"
+_BATCH = 1_000
+_EVERY_SECONDS = 0.5
+
+
+class Touched:
+    """The collection of what was touched, by kind: `EVENTS`, or a read model for its foreign fields."""
+
+    def __init__(self, database: Database[Document], rebuild_id: str) -> None:
+        name = f"readmodel_rebuild_{rebuild_id}_touched"
+        self._collection = database.get_collection(name, codec_options=CODEC)
+
+    def add(self, kind: str, ids: Sequence[Any]) -> None:
+        """Remember them, each once."""
+        keys = [{"kind": kind, "id": item} for item in ids]
+        if keys:
+            self._collection.bulk_write(
+                [UpdateOne({"_id": key}, {"$setOnInsert": {"kind": kind}}, upsert=True) for key in keys], ordered=False
+            )
+
+    def batches(self, kind: str) -> Iterator[list[Any]]:
+        """Those remembered, some at a time; a batch is forgotten once the next one is asked for."""
+        while batch := [item["_id"] for item in self._collection.find({"kind": kind}, {"_id": 1}, limit=_BATCH)]:
+            yield [key["id"] for key in batch]
+            self._collection.delete_many({"_id": {"$in": batch}})
+
+    def drop(self) -> None:
+        """Forget all."""
+        self._collection.drop()
+
+
+class Following:
+    """Follows events, and with `live` foreign fields too, for a rebuild: in the background, and on demand.
+
+    Without history `lost` says why, and what was done so far has to be done again.
+    """
+
+    def __init__(
+        self,
+        database: Database[Document],
+        settings: Settings,
+        rebuild: Mapping[str, Any],
+        projections: Sequence[Projection],
+        touched: Touched,
+    ) -> None:
+        self._rebuild = rebuild
+        self._rebuilds = Rebuilds(database)
+        self._touched = touched
+        self._stop = threading.Event()
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(target=self._follow, name="following events", daemon=True)
+        self.lost = ""
+        self._events: Follower | None = None
+        self.foreign: dict[str, ForeignFollower] = {}
+        stored_as = [spelling for item in projections for spelling in item.fold.stored_as]
+        try:
+            if rebuild.get("token"):
+                self._events = Follower(database[settings.events_collection], stored_as, rebuild["token"])
+            for item in projections:
+                if token := rebuild.get("live_tokens", {}).get(item.read_model):
+                    live = database[collection_of(settings, item)]
+                    self.foreign[item.read_model] = ForeignFollower(live, item, token)
+        except HistoryLost as error:
+            self.lost = str(error)
+
+    def start(self) -> None:
+        """Follow in the background until `stop`."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """No more in the background."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def close(self) -> None:
+        """Let go of everything."""
+        self.stop()
+        for follower in (self._events, *self.foreign.values()):
+            if follower is not None:
+                follower.close()
+
+    def drain(self) -> None:
+        """Remember everything that was touched up to now."""
+        with self._lock:
+            try:
+                self._drain()
+            except HistoryLost as error:
+                self.lost = str(error)
+
+    def _drain(self) -> None:
+        if self.lost:
+            return
+        if self._events is not None:
+            for ids in self._events.drain():
+                self._touched.add(EVENTS, ids)
+            self._rebuilds.note(self._rebuild, token=self._events.token)
+        for read_model, follower in self.foreign.items():
+            for ids in follower.drain():
+                self._touched.add(read_model, ids)
+            self._rebuilds.note(self._rebuild, **{f"live_tokens.{read_model}": follower.token})
+
+    def _follow(self) -> None:
+        while not self._stop.wait(_EVERY_SECONDS) and not self.lost:
+            try:
+                self.drain()
+            except PyMongoError:
+                # The next look, at the latest that of the end, says what is wrong.
+                continue

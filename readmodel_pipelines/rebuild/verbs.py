@@ -1,0 +1,81 @@
+"""What can be done with a rebuild besides resuming it: abort one that is unfinished, roll back one that is done."""
+
+from __future__ import annotations
+
+import time
+
+from pymongo.database import Database
+
+from readmodel_pipelines.errors import UsageError
+from readmodel_pipelines.mongo.indexes import collection_of
+from readmodel_pipelines.mongo.leases import hold_leases
+from readmodel_pipelines.mongo.rebuilds import Rebuilds, State
+from readmodel_pipelines.mongo.scan import Document
+from readmodel_pipelines.mongo.shadow import index_like, is_there, swap
+from readmodel_pipelines.projections.registry import projections_for
+from readmodel_pipelines.rebuild.catch_up import CatchUp
+from readmodel_pipelines.rebuild.leftovers import drop_leftovers
+from readmodel_pipelines.rebuild.touched import Following, Touched
+from readmodel_pipelines.reconcile.summary import Counts, Summary
+from readmodel_pipelines.settings import Settings
+
+
+def abort(database: Database[Document], settings: Settings, rebuild_id: str) -> Document:
+    """Give up an unfinished rebuild; what it wrote in place stays, for it is right, and a shadow is dropped.
+
+    Raises:
+        UsageError: there is no such rebuild, or it is not in a state from which it can be aborted.
+        ReadModelBusy: it is at work.
+    """
+    rebuilds = Rebuilds(database)
+    record = rebuilds.get(rebuild_id)
+    with hold_leases(database, record["read_models"], settings.lease_seconds):
+        record = rebuilds.to(record, State.ABORTED)
+        drop_leftovers(database, record)
+    return record
+
+
+def roll_back(database: Database[Document], settings: Settings, rebuild_id: str) -> Summary:
+    """Put back the copies of what the read models were before a rebuild in a shadow, then catch up.
+
+    What others wrote to foreign fields since then is lost, and so is what the rebuild made.
+
+    Raises:
+        UsageError: there is no such rebuild, it is not done, or it has no copy.
+        ReadModelBusy: somebody rebuilds one of the read models.
+    """
+    rebuilds = Rebuilds(database)
+    record = rebuilds.get(rebuild_id)
+    copies = {name: copy for name, copy in record.get("copies", {}).items() if is_there(database, copy)}
+    again = record["state"] == State.ROLLED_BACK
+    if not copies and not again:
+        raise UsageError(
+            f"Rebuild {rebuild_id} has no copy of what was before.",
+            hint="Only a rebuild in a shadow keeps one, until the next (READMODEL_KEEP_COPY).",
+        )
+    projections = [item for item in projections_for(settings.task_source) if item.name in record["names"]]
+    summary = Summary("rebuild", "all")
+    summary.read_models = {item.read_model: Counts() for item in projections}
+    started = time.perf_counter()
+    with hold_leases(database, record["read_models"], settings.lease_seconds) as held:
+        record = rebuilds.to(record, State.ROLLED_BACK, token=record["copy_token"], live_tokens={})
+        for item in projections:
+            if item.read_model in copies:
+                live = collection_of(settings, item)
+                index_like(database, live, copies[item.read_model], item)
+                held.check()
+                swap(database, copies[item.read_model], live)
+        touched = Touched(database, rebuild_id)
+        following = Following(database, settings, record, projections, touched)
+        try:
+            catch_up = CatchUp(database, settings, projections, following, touched, held.check)
+            warning = catch_up.until_nothing_is_written()
+        finally:
+            following.close()
+            touched.drop()
+    if following.lost:
+        warning = f"{following.lost}: rebuild in place, for what happened since the copy was made is missing"
+    summary.warnings += [warning] if warning else []
+    summary.about = {"rebuild": rebuild_id, "state": State.ROLLED_BACK.value, "caught_up": catch_up.written}
+    summary.seconds = time.perf_counter() - started
+    return summary

@@ -1,0 +1,64 @@
+"""Ranges of aggregate ids: the pieces in which a large read model is reconciled, side by side or one after the other.
+
+Ranges are half-open. Those of a split hold every text exactly once, in order; the first and the last are open-ended;
+there is at least one. Ids are compared by their bytes, as MongoDB does, and need not be UUIDs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+
+@dataclass(frozen=True, slots=True)
+class IdRange:
+    """The ids from `lower` on that come before `upper`; None is an open end."""
+
+    lower: str | None = None
+    upper: str | None = None
+
+    def holds(self, aggregate_id: str) -> bool:
+        """Whether it is the range of this aggregate."""
+        place = _place(aggregate_id)
+        return (self.lower is None or _place(self.lower) <= place) and (
+            self.upper is None or place < _place(self.upper)
+        )
+
+    def rest_from(self, lower: str) -> IdRange:
+        """What is left of it from this id on, which is one of its own."""
+        return replace(self, lower=lower)
+
+    def __str__(self) -> str:
+        if self.lower is None:
+            return "all ids" if self.upper is None else f"ids before {self.upper}"
+        return f"ids from {self.lower} on" if self.upper is None else f"ids from {self.lower} to before {self.upper}"
+
+
+EVERYTHING = IdRange()
+
+
+def split(samples: Iterable[str], parts: int) -> list[IdRange]:
+    """At most `parts` ranges with about as many events each.
+
+    `samples` are the aggregate ids of events that were drawn at random, so that an aggregate with many events counts
+    for more. One aggregate is never split, so few or uneven samples give fewer ranges.
+    """
+    # Python's order is that of the bytes for valid UTF-8, and for nothing else can MongoDB be asked.
+    ordered = sorted(item for item in samples if _is_utf8(item))
+    quantiles = [ordered[len(ordered) * number // parts] for number in range(1, parts) if ordered]
+    # Before the smallest sample there would be an empty range.
+    bounds = [None, *sorted(set(quantiles) - set(ordered[:1])), None]
+    return [IdRange(lower, upper) for lower, upper in pairwise(bounds)]
+
+
+def _place(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,246 @@
+"""Pacing: a limit that holds, batches that take their time, and windows by the clock on the wall."""
+
+from __future__ import annotations
+
+import random
+from datetime import UTC, datetime, time, timedelta
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from readmodel_pipelines.errors import UsageError
+from readmodel_pipelines.reconcile.pacing import BatchSize, RateLimit, Window
+
+
+class Clock:
+    """Time that passes only in work and in sleep, which lasts a bit longer than asked for."""
+
+    def __init__(self, oversleep: float = 0.0) -> None:
+        self.now = 100.0
+        self.slept = 0.0
+        self.oversleep = oversleep
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        assert seconds > 0
+        self.slept += seconds
+        self.now += seconds + self.oversleep
+
+
+def limit(per_second: float | None, clock: Clock) -> RateLimit:
+    return RateLimit(per_second, clock=clock, sleep=clock.sleep)
+
+
+# Rate limit
+
+
+@given(st.integers(0, 10**6), st.floats(10, 50_000), st.floats(0, 3))
+def test_a_limit_holds_within_a_tenth_whatever_the_work_takes(seed: int, per_second: float, slowest: float) -> None:
+    draw = random.Random(seed)
+    clock = Clock(oversleep=0.001)
+    rate = limit(per_second, clock)
+    spent = 0
+    while spent < 100 * per_second:
+        number = draw.randint(1, max(1, int(per_second)))
+        rate.spend(number)
+        spent += number
+        clock.now += draw.random() * slowest * number / per_second
+    share = spent / (clock.now - 100.0) / per_second
+    assert share <= 1.1
+    # Work that is always quicker than the limit gets all of it.
+    assert share >= 0.9 or slowest > 1
+
+
+def test_work_that_is_slower_than_the_limit_does_not_wait() -> None:
+    clock = Clock()
+    rate = limit(100, clock)
+    for _ in range(50):
+        rate.spend(100)
+        clock.now += 1.5
+    assert clock.slept == 0
+
+
+def test_idle_time_is_not_saved_up() -> None:
+    clock = Clock()
+    rate = limit(100, clock)
+    rate.spend(100)
+    clock.now += 3_600
+    for _ in range(11):
+        rate.spend(100)
+    assert clock.slept == pytest.approx(10)
+
+
+def test_sleeping_too_long_does_not_add_up() -> None:
+    clock = Clock(oversleep=0.2)
+    rate = limit(10, clock)
+    for _ in range(101):
+        rate.spend(10)
+    assert clock.now - 100.0 == pytest.approx(100, abs=0.5)
+
+
+def test_without_a_limit_nothing_waits() -> None:
+    clock = Clock()
+    rate = limit(None, clock)
+    for _ in range(100):
+        rate.spend(10**9)
+    assert clock.slept == 0
+
+
+# Batch size
+
+
+@pytest.mark.parametrize("per_second", [200, 1_000, 7_000, 30_000])
+@pytest.mark.parametrize("overhead", [0.0, 0.02])
+def test_batches_come_to_take_their_time(per_second: int, overhead: float) -> None:
+    batches = BatchSize(target_seconds=0.5)
+    for _ in range(40):
+        batches.took(batches.size, overhead + batches.size / per_second)
+    assert overhead + batches.size / per_second == pytest.approx(0.5, rel=0.1)
+
+
+def test_batches_follow_a_server_that_becomes_slow_and_recovers() -> None:
+    batches = BatchSize(target_seconds=0.5)
+    for per_second in (20_000, 400, 20_000):
+        for _ in range(40):
+            batches.took(batches.size, batches.size / per_second)
+        assert batches.size == pytest.approx(per_second / 2, rel=0.1)
+
+
+def test_one_slow_batch_is_enough_to_take_less() -> None:
+    batches = BatchSize(target_seconds=0.5, first=10_000)
+    batches.took(10_000, 50)
+    assert batches.size < 1_000
+
+
+def test_a_tiny_batch_hardly_counts() -> None:
+    batches = BatchSize(target_seconds=0.5, first=1_000)
+    batches.took(1, 0.02)
+    assert batches.size == pytest.approx(1_000, rel=0.05)
+
+
+@given(st.lists(st.tuples(st.integers(0, 10**6), st.floats(0, 10**4)), max_size=40))
+def test_batches_stay_in_bounds_and_never_more_than_double(batches_seen: list[tuple[int, float]]) -> None:
+    batches = BatchSize(first=500, least=50, most=20_000)
+    for number, seconds in batches_seen:
+        before = batches.size
+        batches.took(number, seconds)
+        assert 50 <= batches.size <= min(20_000, 2 * before)
+
+
+def test_a_clock_that_stands_still_is_survived() -> None:
+    batches = BatchSize()
+    for _ in range(5_000):
+        batches.took(batches.size, 0.0)
+    assert batches.size == 20_000
+
+
+@pytest.mark.parametrize(("first", "size"), [(500, 500), (1, 50), (10**9, 20_000)])
+def test_the_first_batch_is_in_bounds(first: int, size: int) -> None:
+    assert BatchSize(first=first).size == size
+
+
+# Window
+
+VIENNA = "Europe/Vienna"
+
+
+def utc(text: str) -> datetime:
+    return datetime.fromisoformat(text).replace(tzinfo=UTC)
+
+
+def at(hour: int, minute: int, second: int = 0) -> datetime:
+    return datetime(2026, 1, 15, hour, minute, second, tzinfo=ZoneInfo(VIENNA))
+
+
+def test_a_window_may_cross_midnight() -> None:
+    window = Window.parse("22:00-06:00", VIENNA)
+    assert window == Window(time(22), time(6), ZoneInfo(VIENNA))
+    for moment in (at(22, 0), at(23, 59, 59), at(0, 0), at(5, 59, 59)):
+        assert window.is_open(moment), moment
+    for moment in (at(6, 0), at(12, 0), at(21, 59, 59)):
+        assert not window.is_open(moment), moment
+
+
+def test_a_window_within_a_day_is_open_from_its_start_until_before_its_end() -> None:
+    window = Window.parse("09:30-17:00", VIENNA)
+    for moment in (at(9, 30), at(12, 0), at(16, 59, 59)):
+        assert window.is_open(moment), moment
+    for moment in (at(9, 29, 59), at(17, 0), at(0, 0)):
+        assert not window.is_open(moment), moment
+
+
+def test_a_window_that_ends_at_midnight_ends_there() -> None:
+    window = Window.parse("18:00-00:00", VIENNA)
+    assert window.is_open(at(23, 59, 59))
+    assert not window.is_open(at(0, 0))
+
+
+def test_a_window_goes_by_the_clock_of_its_zone() -> None:
+    window = Window.parse("22:00-06:00", VIENNA)
+    assert not window.is_open(utc("2026-01-15T20:59:59"))
+    assert window.is_open(utc("2026-01-15T21:00:00"))
+    assert window.is_open(utc("2026-07-15T20:00:00"))
+    assert not window.is_open(utc("2026-07-15T04:00:00"))
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "hours"),
+    [
+        ("2026-03-28T21:00:00", "2026-03-29T04:00:00", 7),
+        ("2026-10-24T20:00:00", "2026-10-25T05:00:00", 9),
+        ("2026-01-15T21:00:00", "2026-01-16T05:00:00", 8),
+    ],
+    ids=["clocks go forward", "clocks go back", "other days"],
+)
+def test_a_night_on_which_the_clocks_change_is_shorter_or_longer(first: str, last: str, hours: int) -> None:
+    window = Window.parse("22:00-06:00", VIENNA)
+    minutes = [utc(first) + timedelta(minutes=count) for count in range(-120, hours * 60 + 120)]
+    opened = [minute for minute in minutes if window.is_open(minute)]
+    assert (opened[0], opened[-1]) == (utc(first), utc(last) - timedelta(minutes=1))
+    assert len(opened) == hours * 60
+
+
+def test_an_hour_that_comes_twice_counts_twice_and_one_left_out_never_comes() -> None:
+    window = Window.parse("02:15-02:45", VIENNA)
+
+    def minutes_open(day: str) -> int:
+        return sum(window.is_open(utc(day) + timedelta(minutes=count)) for count in range(24 * 60))
+
+    assert minutes_open("2026-10-25T00:00:00") == 60
+    assert minutes_open("2026-03-29T00:00:00") == 0
+    assert minutes_open("2026-01-15T00:00:00") == 30
+
+
+@pytest.mark.parametrize("text", ["22:00-06:00", " 22:00 - 6:00 "])
+def test_a_window_is_read_as_people_write_it_and_has_words(text: str) -> None:
+    assert str(Window.parse(text, "UTC")) == "22:00-06:00 UTC"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "22:00",
+        "22-06",
+        "22:00-24:00",
+        "22:60-06:00",
+        "22:00-06:00-07:00",
+        "06:00-06:00",
+        "00:00-00:00",
+        "-1:00-2:00",
+    ],
+)
+def test_what_is_no_window_is_refused_with_an_example(text: str) -> None:
+    with pytest.raises(UsageError, match="22:00-06:00") as refused:
+        Window.parse(text, "UTC")
+    assert repr(text) in refused.value.message
+
+
+@pytest.mark.parametrize("zone", ["", "Europe", "Europe/Nowhere", "../etc/passwd", "\0"])
+def test_a_time_zone_that_nobody_knows_is_refused(zone: str) -> None:
+    with pytest.raises(UsageError, match="Europe/Vienna"):
+        Window.parse("22:00-06:00", zone)

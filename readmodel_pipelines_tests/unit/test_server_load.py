@@ -1,0 +1,150 @@
+"""The server's load, from answers made by hand: how far behind a secondary is, and what cannot be looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from pymongo.database import Database
+from pymongo.errors import AutoReconnect, OperationFailure
+
+from readmodel_pipelines.mongo.server_load import ServerLoad, delayed_members, lag_seconds
+
+NOW = datetime(2026, 3, 1, 8)  # noqa: DTZ001 - as the driver gives it
+
+
+class Server:
+    """Answers commands, or refuses them, and counts what it was asked."""
+
+    def __init__(self, **answers: Any) -> None:
+        self.answers = answers
+        self.asked: list[str] = []
+
+    def command(self, name: str, **_: Any) -> Any:
+        self.asked.append(name)
+        answer = self.answers[name]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def load(self, max_queued: int = 50, max_lag_seconds: float = 10) -> ServerLoad:
+        database = cast("Database[dict[str, Any]]", SimpleNamespace(client=SimpleNamespace(admin=self)))
+        return ServerLoad(database, max_queued=max_queued, max_lag_seconds=max_lag_seconds)
+
+
+def member(number: int, state: str, behind: float = 0) -> dict[str, Any]:
+    return {"_id": number, "stateStr": state, "optimeDate": NOW - timedelta(seconds=behind)}
+
+
+def status(*members: Mapping[str, Any]) -> dict[str, Any]:
+    return {"members": list(members)}
+
+
+def queued(number: int) -> dict[str, Any]:
+    return {"globalLock": {"currentQueue": {"total": number, "readers": 0, "writers": number}}}
+
+
+def config(**delays: int) -> dict[str, Any]:
+    return {"config": {"members": [{"_id": 0}, {"_id": 1}, {"_id": 2, **delays}]}}
+
+
+def server(**answers: Any) -> Server:
+    quiet = {"serverStatus": queued(0), "replSetGetStatus": status(), "replSetGetConfig": config()}
+    return Server(**{**quiet, **answers})
+
+
+DENIAL = OperationFailure("not authorized on admin to execute command { a: 1 }", 13, {"errmsg": "not authorized on"})
+NO_REPLICATION = OperationFailure("not running with --replSet", 76, {"errmsg": "not running with --replSet"})
+
+
+@pytest.mark.parametrize(
+    ("members", "seconds"),
+    [
+        ([], 0),
+        ([member(0, "PRIMARY")], 0),
+        ([member(0, "PRIMARY"), member(1, "SECONDARY", 3), member(2, "SECONDARY", 23)], 23),
+        ([member(0, "PRIMARY"), member(1, "SECONDARY", -2)], 0),
+        ([member(0, "PRIMARY"), member(1, "RECOVERING", 99), member(2, "(not reachable/healthy)", 10**9)], 0),
+        ([member(0, "PRIMARY"), {"_id": 1, "stateStr": "ARBITER"}, member(2, "SECONDARY", 1)], 1),
+        ([member(0, "SECONDARY"), member(1, "SECONDARY", 99)], 0),
+    ],
+    ids=["none", "alone", "the slowest", "ahead of what the primary told", "down", "arbiter", "no primary"],
+)
+def test_lag_is_that_of_the_slowest_secondary_behind_the_primary(members: list[Any], seconds: float) -> None:
+    assert lag_seconds(status(*members)) == seconds
+
+
+@pytest.mark.parametrize("option", ["secondaryDelaySecs", "slaveDelay"])
+def test_a_secondary_that_is_delayed_on_purpose_holds_nobody_up(option: str) -> None:
+    delayed = delayed_members(config(**{option: 3_600}))
+    assert delayed == {2}
+    assert (
+        lag_seconds(status(member(0, "PRIMARY"), member(1, "SECONDARY", 4), member(2, "SECONDARY", 3_600)), delayed)
+        == 4
+    )
+    assert delayed_members(config(**{option: 0})) == delayed_members({}) == set()
+
+
+def test_a_limit_that_is_passed_is_a_reason_in_words() -> None:
+    behind = status(member(0, "PRIMARY"), member(1, "SECONDARY", 23))
+    assert server(serverStatus=queued(87)).load().reason_to_wait() == (
+        "87 operations are queued on the server (limit 50)"
+    )
+    assert server(replSetGetStatus=behind).load().reason_to_wait() == "a secondary is 23 s behind (limit 10 s)"
+
+
+def test_a_limit_that_is_just_reached_is_none() -> None:
+    behind = status(member(0, "PRIMARY"), member(1, "SECONDARY", 10))
+    assert server(serverStatus=queued(50), replSetGetStatus=behind).load().reason_to_wait() == ""
+
+
+def test_a_limit_that_is_off_is_not_looked_at() -> None:
+    busy = server(serverStatus=queued(10**6), replSetGetStatus=DENIAL)
+    load = busy.load(max_queued=0, max_lag_seconds=0)
+    assert (load.reason_to_wait(), load.warning, busy.asked) == ("", "", [])
+
+
+def test_who_may_not_look_is_warned_and_does_not_ask_again() -> None:
+    closed = server(serverStatus=DENIAL, replSetGetStatus=DENIAL, replSetGetConfig=DENIAL)
+    load = closed.load()
+    assert load.warning == ""
+    for _ in range(3):
+        assert load.reason_to_wait() == ""
+    assert sorted(closed.asked) == ["replSetGetConfig", "replSetGetStatus", "serverStatus"]
+    assert "serverStatus: not authorized; " in load.warning
+    assert "clusterMonitor" in load.warning
+
+
+def test_who_may_look_at_one_thing_only_goes_by_that() -> None:
+    load = server(serverStatus=queued(87), replSetGetStatus=DENIAL).load()
+    assert load.reason_to_wait().startswith("87 operations")
+    load = server(serverStatus=DENIAL, replSetGetStatus=status(member(0, "PRIMARY"), member(1, "SECONDARY", 11))).load()
+    assert load.reason_to_wait().startswith("a secondary")
+    assert "serverStatus" in load.warning
+
+
+def test_a_server_alone_has_no_secondaries_and_no_warning() -> None:
+    alone = server(replSetGetStatus=NO_REPLICATION, replSetGetConfig=NO_REPLICATION)
+    load = alone.load()
+    assert [load.reason_to_wait() for _ in range(3)] == ["", "", ""]
+    assert load.warning == ""
+    assert alone.asked.count("replSetGetStatus") == 1
+
+
+def test_a_mongos_tells_neither_and_that_is_said() -> None:
+    unsupported = OperationFailure("x", None, {"errmsg": "replSetGetStatus is not supported through mongos"})
+    load = server(serverStatus={"ok": 1}, replSetGetStatus=unsupported, replSetGetConfig=unsupported).load()
+    assert load.reason_to_wait() == ""
+    assert "not supported through mongos" in load.warning
+    assert "serverStatus: a mongos" in load.warning
+
+
+def test_a_server_that_does_not_answer_is_asked_again() -> None:
+    gone = server(serverStatus=AutoReconnect("connection closed"))
+    load = gone.load()
+    assert (load.reason_to_wait(), load.warning) == ("", "")
+    gone.answers["serverStatus"] = queued(87)
+    assert load.reason_to_wait().startswith("87 operations")
