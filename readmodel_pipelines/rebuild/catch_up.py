@@ -75,7 +75,7 @@ class CatchUp:
 
     def once(self, shadows: Mapping[str, str]) -> int:
         """Everything that was touched up to now; gives the number of documents written."""
-        self._following.drain()
+        self._following.drain(shadows)
         before = self.written
         for ids in self._touched.batches(EVENTS):
             self._reconcile(ids, shadows)

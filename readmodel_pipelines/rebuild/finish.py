@@ -66,7 +66,7 @@ class Finish:
 
     def check_history(self) -> None:
         """Raises `HistoryLost` when what was done so far may lack what happened meanwhile."""
-        self.following.drain()
+        self.following.drain(self.shadows)
         if self.following.lost:
             raise HistoryLost(self.following.lost)
         if self.record.get("no_history") and self.record.get("passes", 1) == 1:

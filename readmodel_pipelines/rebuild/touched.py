@@ -8,7 +8,7 @@ for, so that a crash repeats and never skips.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from pymongo import UpdateOne
@@ -105,22 +105,26 @@ class Following:
             if follower is not None:
                 follower.close()
 
-    def drain(self) -> None:
-        """Remember everything that was touched up to now."""
+    def drain(self, foreign: Collection[str]) -> None:
+        """Remember everything that was touched up to now: aggregates, and foreign fields of these read models.
+
+        Those of one that is swapped already are left in the stream, which alone still tells what was written.
+        """
         with self._lock:
             try:
-                self._drain()
+                self._drain(foreign)
             except HistoryLost as error:
                 self.lost = str(error)
 
-    def _drain(self) -> None:
+    def _drain(self, foreign: Collection[str]) -> None:
         if self.lost:
             return
         if self._events is not None:
             for ids in self._events.drain():
                 self._touched.add(EVENTS, ids)
             self._rebuilds.note(self._rebuild, token=self._events.token)
-        for read_model, follower in self.foreign.items():
+        for read_model in foreign:
+            follower = self.foreign[read_model]
             for ids in follower.drain():
                 self._touched.add(read_model, ids)
             self._rebuilds.note(self._rebuild, **{f"live_tokens.{read_model}": follower.token})
@@ -128,7 +132,7 @@ class Following:
     def _follow(self) -> None:
         while not self._stop.wait(_EVERY_SECONDS) and not self.lost:
             try:
-                self.drain()
+                self.drain(self.foreign)
             except PyMongoError:
                 # The next look, at the latest that of the end, says what is wrong.
                 continue

@@ -254,7 +254,8 @@ class _Rebuild:
         store = EventStore(self.database[self.settings.events_collection])
         claims = contested(store, self.projections)
         following = Following(self.database, self.settings, record, self.projections, touched)
-        following.start()
+        if record["state"] != State.SWAPPING:
+            following.start()
         try:
             for _ in range(_PASSES):
                 if record["state"] == State.BUILDING and not self._build(record, held, claims):

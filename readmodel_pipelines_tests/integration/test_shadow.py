@@ -1,0 +1,322 @@
+"""A rebuild in a shadow: what it carries over, what it refuses, the swap, and the way back."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from typing import Any
+
+import bson
+import pytest
+from bson.raw_bson import RawBSONDocument
+from pymongo.errors import OperationFailure
+
+from readmodel_pipelines.errors import UsageError
+from readmodel_pipelines.mongo import shadow
+from readmodel_pipelines.mongo.changes import token_of_now
+from readmodel_pipelines.mongo.foreign import ForeignFollower
+from readmodel_pipelines.projections import registry
+from readmodel_pipelines.projections.chat import CHATS
+from readmodel_pipelines.rebuild import Request, rebuild, roll_back
+from readmodel_pipelines.rebuild import finish as finishing
+from readmodel_pipelines.reconcile.summary import Summary
+
+OTHER_TITLE = ("chat.renamed", {"new_title": "Told meanwhile", "old_title": "", "renamed_by": "u"})
+
+
+def in_shadow(scene: Any, *names: str, **options: Any) -> Summary:
+    return rebuild(scene.database, scene.settings, names, Request("shadow", **options))
+
+
+def copies(scene: Any) -> list[str]:
+    return sorted(name for name in scene.database.list_collection_names() if "__" in name)
+
+
+def before_the_swap(monkeypatch: pytest.MonkeyPatch, act: Any) -> None:
+    """`act` once, right before the first renaming: after the last look at what changed."""
+    swap = shadow.swap
+    done: list[int] = []
+
+    def swapping(database: Any, name: str, live: str) -> None:
+        if not done:
+            done.append(1)
+            act()
+        swap(database, name, live)
+
+    monkeypatch.setattr(finishing, "swap", swapping)
+
+
+def test_every_byte_of_a_healthy_read_model_is_the_same_after_it(scene: Any) -> None:
+    scene.fill(30)
+    before = scene.dump()
+    assert in_shadow(scene).ok
+    after = scene.dump()
+    for name in ("chats_read_model", "tasks_read_model"):
+        assert {key: bson.decode(raw) for key, raw in after[name].items()} == {
+            key: bson.decode(raw) for key, raw in before[name].items()
+        }
+
+
+def test_indexes_options_and_validators_are_those_of_the_live_collection(scene: Any) -> None:
+    validator = {"$jsonSchema": {"required": ["chat_id"]}}
+    scene.database.create_collection("chats_read_model", validator=validator, validationLevel="moderate")
+    scene.chats.create_index([("workspace_id", 1), ("title", -1)], name="by_workspace", sparse=True)
+    scene.fill(10)
+    indexes, options = scene.chats.index_information(), scene.chats.options()
+    assert in_shadow(scene).ok
+    assert (scene.chats.index_information(), scene.chats.options()) == (indexes, options)
+
+
+def test_documents_of_malformed_streams_and_odd_keys_with_events_stay_to_the_byte(scene: Any) -> None:
+    chats = scene.fill(10)
+    scene.events.update_one({"aggregate_id": chats[0], "version": 1}, {"$set": {"event_type": "chat.exploded"}})
+    scene.put((1, "chat.created", {}), aggregate_id=7)
+    scene.chats.insert_one({"chat_id": 7, "odd": True})
+    text = bson.encode({"_id": 1, "chat_id": chats[0], "note": "xx"}).replace(b"xx", b"\xff\xfe")
+    scene.chats.delete_one({"chat_id": chats[0]})
+    scene.database.chats_read_model.insert_one(RawBSONDocument(text))
+    kept = {"chat_id": {"$in": [chats[0], 7]}}
+    before = [item.raw for item in scene.raw("chats_read_model").find(kept).sort("_id")]
+    summary = in_shadow(scene)
+    assert summary.about["state"] == "done"
+    assert summary.read_models["chats_read_model"].malformed == 2
+    assert [item.raw for item in scene.raw("chats_read_model").find(kept).sort("_id")] == before
+
+
+def test_a_foreign_text_that_the_driver_cannot_give_back_comes_along(scene: Any) -> None:
+    chats = scene.fill(6)
+    stored = scene.raw("chats_read_model").find_one({"chat_id": chats[0]}).raw
+    document = {**bson.decode(stored), "note": "xx", "title": "damaged"}
+    scene.chats.delete_one({"chat_id": chats[0]})
+    scene.database.chats_read_model.insert_one(RawBSONDocument(bson.encode(document).replace(b"xx", b"\xff\xfe")))
+    assert in_shadow(scene).ok
+    assert b"\xff\xfe" in scene.raw("chats_read_model").find_one({"chat_id": chats[0]}).raw
+    assert scene.verify().ok
+
+
+def test_what_is_missing_different_or_not_wanted_is_made_right(scene: Any) -> None:
+    chats = scene.fill(20)
+    right = scene.everything()
+    scene.chats.delete_one({"chat_id": chats[0]})
+    scene.chats.update_one({"chat_id": chats[1]}, {"$set": {"title": 7}})
+    scene.chats.insert_one({"chat_id": "00000000-0000-4000-8000-00000000dead"})
+    summary = in_shadow(scene, "chat")
+    counts = summary.read_models["chats_read_model"]
+    assert (counts.inserted, counts.replaced, counts.deleted, counts.same) == (1, 1, 1, 18)
+    scene.chats.update_one({"chat_id": chats[0]}, {"$set": {"not_ours": {"deep": [1, {"kept": "yes"}], "none": None}}})
+    scene.chats.update_one({"chat_id": chats[0]}, {"$set": {"z_index": 7.0}})
+    assert scene.everything() == right
+
+
+def test_a_collection_that_no_shadow_can_replace_is_refused_in_words(scene: Any) -> None:
+    scene.database.create_collection("chats_read_model", capped=True, size=1_000_000)
+    scene.chat("one")
+    with pytest.raises(shadow.ShadowFailed, match="capped"):
+        in_shadow(scene, "chat")
+    assert scene.chats.options()["capped"]
+
+
+def test_a_unique_key_held_by_a_malformed_document_leaves_the_live_collection_as_it_is(scene: Any) -> None:
+    chats = sorted(document["task_id"] for document in (scene.fill(10), scene.tasks.find())[1])
+    scene.events.update_one({"aggregate_id": chats[0], "version": 1}, {"$set": {"event_type": "chat.exploded"}})
+    taken = scene.tasks.find_one_and_delete({"task_id": chats[1]})
+    scene.tasks.update_one({"task_id": chats[0]}, {"$set": {"chat_id": taken["chat_id"]}})
+    before = scene.dump()["tasks_read_model"]
+    with pytest.raises(shadow.ShadowFailed, match="unique index"):
+        in_shadow(scene, "task")
+    assert scene.dump()["tasks_read_model"] == before
+
+
+# The gate
+
+
+def test_the_gate_refuses_a_shadow_that_a_bug_made_wrong(scene: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    scene.fill(20)
+    before = scene.everything()
+    keep = shadow.ShadowSink.keep
+
+    def buggy(self: Any, expected: Any, actual: Any) -> None:
+        keep(self, {**expected, "title": "wrong"} if expected.get("title") else expected, actual)
+
+    monkeypatch.setattr(shadow.ShadowSink, "__init__", _with_keep(shadow.ShadowSink.__init__, buggy))
+    summary = in_shadow(scene, "chat")
+    assert (summary.ok, summary.about["state"]) == (False, "refused")
+    assert any("not what the events say" in warning for warning in summary.warnings)
+    assert any(item.failed and "title" in item.fields for item in summary.findings)
+    assert scene.everything() == before
+    assert copies(scene) == [f"chats_read_model__rebuild_{summary.about['rebuild']}"]
+
+
+def _with_keep(init: Any, keep: Any) -> Any:
+    def wrapped(self: Any, shadow_: Any, live: Any, lane: Any, *more: Any) -> None:
+        init(self, shadow_, live, lane, *more)
+        lane.keep = lambda expected, actual: keep(self, expected, actual)
+
+    return wrapped
+
+
+def test_a_changed_projection_is_swapped_in(scene: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    scene.fill(20)
+
+    def shouting(aggregate_id: str, state: Any) -> Any:
+        document = CHATS.document(aggregate_id, state)
+        return document and {**document, "title": document["title"].upper()}
+
+    changed = replace(CHATS, document=shouting, schema_version=2)
+    monkeypatch.setattr(registry, "CHATS", changed)
+    titles = {item["chat_id"]: item["title"] for item in scene.chats.find()}
+    summary = in_shadow(scene, "chat")
+    assert summary.ok
+    assert {item["chat_id"]: item["title"] for item in scene.chats.find()} == {
+        chat_id: title.upper() for chat_id, title in titles.items()
+    }
+    assert scene.database.readmodel_rebuilds.find_one({"kind": "rebuild"})["schema_versions"] == {"chats_read_model": 2}
+
+
+# Around the swap
+
+
+def test_foreign_fields_written_right_before_the_swap_come_along(scene: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    chats = scene.fill(8)
+    scene.chats.update_many({}, {"$set": {"list": [1, 2, 3, 4], "deep": {"a": 1, "b": 2}}})
+
+    def write() -> None:
+        scene.chats.update_one({"chat_id": chats[0]}, {"$set": {"late": 1}, "$unset": {"z_index": ""}})
+        scene.chats.update_one({"chat_id": chats[1]}, {"$set": {"deep.a": 9}})
+        scene.chats.update_one({"chat_id": chats[2]}, {"$pop": {"list": 1}})
+        scene.chats.update_one({"chat_id": chats[3]}, [{"$set": {"list": {"$slice": ["$list", 2]}}}])
+        whole = scene.chats.find_one({"chat_id": chats[4]}, {"_id": 0})
+        scene.chats.replace_one({"chat_id": chats[4]}, {**whole, "replaced": True})
+
+    before_the_swap(monkeypatch, write)
+    assert in_shadow(scene, "chat").ok
+    now = {item["chat_id"]: item for item in scene.chats.find()}
+    assert (now[chats[0]]["late"], "z_index" in now[chats[0]]) == (1, False)
+    assert now[chats[1]]["deep"] == {"a": 9, "b": 2}
+    assert now[chats[2]]["list"] == [1, 2, 3]
+    assert now[chats[3]]["list"] == [1, 2]
+    assert now[chats[4]]["replaced"] is True
+    assert scene.verify().ok
+
+
+def test_an_event_and_its_projection_right_before_the_swap_are_not_lost(
+    scene: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chats = scene.fill(8)
+
+    def write() -> None:
+        scene.append(chats[0], OTHER_TITLE)
+        scene.rebuild_one(chats[0])
+        scene.chat("brand new")
+        scene.append(chats[1], OTHER_TITLE)
+
+    before_the_swap(monkeypatch, write)
+    assert in_shadow(scene).ok
+    assert scene.chats.find_one({"chat_id": chats[0]})["title"] == "Told meanwhile"
+    assert scene.verify().ok
+
+
+def test_no_reader_ever_counts_fewer_documents(scene: Any) -> None:
+    scene.fill(40)
+    stop = threading.Event()
+    counted: list[int] = []
+    trouble: list[str] = []
+
+    def read() -> None:
+        while not stop.is_set():
+            try:
+                counted.append(sum(1 for _ in scene.database.chats_read_model.find({}, {"_id": 1}, batch_size=7)))
+            except OperationFailure as error:
+                # An open cursor dies with the collection that it reads; a retry reads the new one.
+                trouble.append(str(error.code))
+
+    readers = [threading.Thread(target=read) for _ in range(2)]
+    for reader in readers:
+        reader.start()
+    for _ in range(3):
+        assert in_shadow(scene).ok
+    stop.set()
+    for reader in readers:
+        reader.join()
+    assert set(counted) == {40}
+    assert set(trouble) <= {"175"}
+
+
+def test_foreign_changes_are_followed_to_the_renaming_and_no_further(scene: Any) -> None:
+    chats = scene.fill(3)
+    follower = ForeignFollower(scene.chats, CHATS, token_of_now(scene.chats))
+    scene.chats.update_many({}, {"$set": {"noted": 1}})
+    scene.database.other.insert_many(list(scene.chats.find()))
+    scene.database.other.update_many({}, {"$unset": {"noted": ""}})
+    shadow.swap(scene.database, "other", "chats_read_model")
+    scene.chats.update_many({}, {"$set": {"later": 1}})
+    scene.chats.update_one({"chat_id": chats[0]}, {"$set": {"noted": 2}})
+    assert follower.apply(scene.chats) == 3
+    assert scene.chats.count_documents({"noted": 1, "later": 1}) == 2
+    assert scene.chats.find_one({"chat_id": chats[0]})["noted"] == 2, "what came after the renaming stays"
+    follower.close()
+
+
+# The way back
+
+
+def test_a_rollback_puts_back_what_was_before_and_catches_up(scene: Any) -> None:
+    chats = scene.fill(10)
+    scene.chats.update_one({"chat_id": chats[2]}, {"$set": {"title": "as it was"}})
+    rebuilt = in_shadow(scene, "chat").about["rebuild"]
+    assert copies(scene) == [f"chats_read_model__before_{rebuilt}"]
+    indexes = scene.chats.index_information()
+    scene.append(chats[0], OTHER_TITLE)
+    summary = roll_back(scene.database, scene.settings, rebuilt)
+    assert summary.about["state"] == "rolled_back"
+    assert scene.chats.find_one({"chat_id": chats[2]})["title"] == "as it was"
+    assert scene.chats.find_one({"chat_id": chats[0]})["title"] == "Told meanwhile"
+    assert scene.chats.index_information() == indexes
+    assert copies(scene) == []
+
+
+def test_only_the_last_copy_is_kept_and_none_where_it_is_not_wanted(scene: Any) -> None:
+    scene.fill(5)
+    first, second = (in_shadow(scene, "chat").about["rebuild"] for _ in range(2))
+    assert copies(scene) == [f"chats_read_model__before_{second}"]
+    with pytest.raises(UsageError, match="has no copy"):
+        roll_back(scene.database, scene.settings, first)
+    scene.settings = scene.settings.model_copy(update={"keep_copy": False})
+    third = in_shadow(scene, "chat").about["rebuild"]
+    assert copies(scene) == []
+    with pytest.raises(UsageError, match="has no copy"):
+        roll_back(scene.database, scene.settings, third)
+
+
+# Killed around the swap
+
+
+@pytest.mark.parametrize("moment", ["before the first", "between both", "after both"])
+def test_a_rebuild_killed_around_the_swap_is_ended_by_who_resumes(
+    scene: Any, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    chats = scene.fill(12)
+    scene.chats.update_many({}, {"$set": {"title": "damaged"}})
+    swap, calls = shadow.swap, [0]
+
+    class Killed(Exception): ...
+
+    def dying(database: Any, name: str, live: str) -> None:
+        calls[0] += 1
+        if (calls[0], moment) in ((1, "before the first"), (2, "between both")):
+            raise Killed
+        swap(database, name, live)
+        if (calls[0], moment) == (2, "after both"):
+            raise Killed
+
+    monkeypatch.setattr(finishing, "swap", dying)
+    with pytest.raises(Killed):
+        in_shadow(scene)
+    monkeypatch.setattr(finishing, "swap", swap)
+    scene.append(chats[0], OTHER_TITLE)
+    scene.database.chats_read_model.update_one({"chat_id": chats[1]}, {"$set": {"late": 1}})
+    summary = in_shadow(scene, resume=True)
+    assert (summary.ok, summary.about["state"]) == (True, "done")
+    assert scene.verify().ok
+    assert scene.chats.find_one({"chat_id": chats[1]})["late"] == 1
+    assert {name.partition("__")[2][:6] for name in copies(scene)} == {"before"}
