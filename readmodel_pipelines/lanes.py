@@ -20,7 +20,7 @@ from readmodel_pipelines.mongo.read_model import ReadModelCollection
 from readmodel_pipelines.mongo.scan import Document
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.reconcile.confirm import Confirm, Looks
-from readmodel_pipelines.reconcile.outcome import ALARMS, Verdict
+from readmodel_pipelines.reconcile.outcome import Verdict
 from readmodel_pipelines.reconcile.ports import Deferred
 from readmodel_pipelines.reconcile.run import Lane, behind, compare_again, odd_orphans
 from readmodel_pipelines.reconcile.sinks import DeletionLimit, DryRun, InPlace
@@ -80,9 +80,8 @@ class Lanes:
 
         def note(verdicts: Sequence[Verdict]) -> None:
             found = [finding_of(projection.read_model, verdict) for verdict in verdicts]
-            alarms = [finding for finding in found if finding.outcome in ALARMS]
-            if on_findings and alarms:
-                on_findings(projection, alarms)
+            if on_findings and found:
+                on_findings(projection, found)
             for finding in found:
                 summary.add(finding)
 

@@ -51,7 +51,7 @@ Progress = Callable[[int, int], None]
 """Told the events read so far and about how many there are, once for each batch."""
 
 OnFindings = Callable[[Projection, Sequence[Finding]], None]
-"""Told what a verification found in a read model, some findings at a time."""
+"""Told what a verification found in a read model, what lags too, some findings at a time."""
 
 BatchesFor = Callable[[Sequence[Projection]], Iterable[Sequence[str]]]
 """Gives the aggregates to work on, some sorted ids at a time, for read models that are made from the same streams."""
@@ -171,9 +171,14 @@ class ReadModelProjector:
         """
         return self._run("verify", None, _confirm(on_findings))
 
-    def verify_some(self, batches_for: BatchesFor, on_findings: OnFindings | None = None) -> Summary:
-        """Compare the documents of some aggregates with their events, a batch at a time; writes nothing."""
-        return self._run("verify", batches_for, _confirm(on_findings))
+    def verify_some(
+        self, batches_for: BatchesFor, on_findings: OnFindings | None = None, *, odd_ids: bool = False
+    ) -> Summary:
+        """Compare the documents of some aggregates with their events, a batch at a time; writes nothing.
+
+        With `odd_ids` those whose id is no string are looked for, too: no batch can name them.
+        """
+        return self._run("verify", batches_for, _confirm(on_findings), odd_ids=odd_ids)
 
     def verify_versions(self, on_findings: OnFindings | None = None) -> Summary:
         """Only look whether documents are there, at the version of their streams; writes nothing.
@@ -208,6 +213,7 @@ class ReadModelProjector:
         met: set[str] | None = None,
         *,
         by_versions: bool = False,
+        odd_ids: bool = False,
     ) -> Summary:
         summary = Summary(verb, self._aggregate_type, self._max_findings)
         summary.read_models = {projection.read_model: Counts() for projection in self._projections}
@@ -219,7 +225,7 @@ class ReadModelProjector:
         store = EventStore(self._database[self._settings.events_collection], self._progress(), met)
         with calm_collector() if batches_for is None else nullcontext():
             for group in by_fold(self._projections):
-                self._pass(store, group, batches_for and batches_for(group), summary, sink_for, by_versions)
+                self._pass(store, group, batches_for and batches_for(group), summary, sink_for, by_versions, odd_ids)
         summary.events = store.events_read
         if by_versions:
             summary.warnings += self._how_versions_are_read(store)
@@ -254,6 +260,7 @@ class ReadModelProjector:
         summary: Summary,
         sink_for: _SinkFor,
         by_versions: bool,
+        odd_ids: bool,
     ) -> None:
         # Claims are few on few aggregates; looking them up for each of many batches would read them all each time.
         only = batches[0] if isinstance(batches, list) and len(batches) == 1 else None
@@ -274,8 +281,9 @@ class ReadModelProjector:
                 # A verification tells only what stands when it is looked at again.
                 lane.emit = sink.take if summary.verb == "verify" else noting(lane, summary, sink.take)
                 sinks.append(sink)
-            if batches is None:
+            if batches is None or odd_ids:
                 reconcile_odd_ids(store, opened.lanes)
+            if batches is None:
                 workers = 1 if by_versions or summary.verb != "verify" else self._workers()
                 if workers > 1:
                     self._look_in_processes(opened, workers)

@@ -137,7 +137,7 @@ def _closing(summary: Summary, aggregate_id: str | None) -> str:
     written = sum(item.inserted + item.replaced + item.deleted for item in counts)
     match summary.verb:
         case "verify":
-            return _closing_of_verify(sum(item.discrepancies for item in counts), malformed, what)
+            return _closing_of_verify(summary, sum(item.discrepancies for item in counts), malformed, what)
         case "dry_run":
             if summary.ok and not written:
                 return "All is well: a rebuild would write nothing."
@@ -155,9 +155,10 @@ def _closing(summary: Summary, aggregate_id: str | None) -> str:
             )
 
 
-def _closing_of_verify(found: int, malformed: int, what: str) -> str:
+def _closing_of_verify(summary: Summary, found: int, malformed: int, what: str) -> str:
     if not found:
-        return "All is well: every document is what its events say."
+        said = "All is well" if summary.looked_at_all else "Nothing was found"
+        return f"{said}: {summary.agreement}."
     mends = found - malformed
     sentences = [f"{_count(found, 'discrepancy', 'discrepancies')} found."]
     if mends:

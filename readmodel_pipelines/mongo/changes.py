@@ -42,16 +42,14 @@ class Changes:
 def changes_since(events: Collection[Document], stored_as: Sequence[str], token: Token | None) -> Changes:
     """The aggregates of these types that got events since `token`; without one only the token of this moment."""
     if token is None:
-        return _from_now_on(events, "there was no verification to go on from")
+        return _from_now_on(events, "there was no verification with these settings to go on from")
     changes = Changes(token=token)
     try:
         # Not `resume_after`, which refuses to go on behind a dropped or renamed collection.
         with _watch(events, stored_as, start_after=token) as stream:
             _drain(events, stream, changes)
     except OperationFailure as error:
-        if error.code not in HISTORY_LOST:
-            raise
-        changes.unknown = "the server's history of changes no longer reaches back to the last verification"
+        changes.unknown = _in_words(error)
     # The rest of what was not told, or comes behind the end of a stream, is covered by looking at everything.
     return _from_now_on(events, changes.unknown) if changes.unknown else changes
 
@@ -135,11 +133,17 @@ def _from_now_on(events: Collection[Document], unknown: str) -> Changes:
             stream.try_next()
             return Changes(token=stream.resume_token, unknown=unknown)
     except OperationFailure as error:
-        if error.code == _STANDALONE:
-            return Changes(unknown="a standalone server keeps no history of changes; run MongoDB as a replica set")
-        if error.code in DENIED:
-            return Changes(unknown="the user may not open a change stream on the events")
-        raise
+        return Changes(unknown=_in_words(error))
+
+
+def _in_words(error: OperationFailure) -> str:
+    if error.code in HISTORY_LOST:
+        return "the server's history of changes no longer reaches back to the last verification"
+    if error.code == _STANDALONE:
+        return "a standalone server keeps no history of changes; run MongoDB as a replica set"
+    if error.code in DENIED:
+        return "the user may not open a change stream on the events"
+    return f"the server gives no changes of the events (error {error.code})"
 
 
 def _watch(
@@ -168,8 +172,10 @@ def _drain(events: Collection[Document], stream: ChangeStream[Document], changes
             changes.unknown = "events were changed or deleted, which no application does"
             return
         aggregate_id = change["fullDocument"].get("aggregate_id")
-        if isinstance(aggregate_id, str):
-            changes.ids.add(aggregate_id)
+        if not is_plain(aggregate_id):
+            changes.unknown = "there are new events with an aggregate id that is no text"
+            return
+        changes.ids.add(aggregate_id)
         if len(changes.ids) > MOST_IDS:
             changes.unknown = f"more than {MOST_IDS:,} aggregates changed since the last verification"
         if change["clusterTime"] > now:

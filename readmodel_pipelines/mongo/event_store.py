@@ -8,10 +8,11 @@ from datetime import datetime
 from typing import Any
 
 import bson
+from bson import ObjectId
 from pymongo.collection import Collection
 
 from readmodel_pipelines.events.stream import Fold, Malformed, Reason
-from readmodel_pipelines.events.values import is_utf8
+from readmodel_pipelines.events.values import BadField, is_utf8, whole
 from readmodel_pipelines.mongo.scan import (
     BATCH_DOCUMENTS,
     CODEC,
@@ -91,8 +92,9 @@ class EventStore:
     ) -> Mapping[str, Malformed]:
         """Streams whose created event (type, field of its data) claims a key that another stream claims too.
 
-        With `ids` only claims of these are looked at. Grouped on the server, on disk when it must; what comes back is
-        the contested ones alone. No index holds the claims: this reads every created event.
+        With `ids` only claims of these are looked at; the others that claim the same are given too. Grouped on the
+        server, on disk when it must; what comes back is the contested ones alone. No index holds the claims: unless
+        `ids` claim nothing, this reads every created event.
         """
         _, name = claim
         key: Document = {"$ifNull": [f"$data.{name}", ""]}
@@ -103,7 +105,10 @@ class EventStore:
             own = events.aggregate(
                 [{"$match": {**claims, **string_keys("aggregate_id", ids)}}, {"$project": {"key": key}}]
             )
-            wanted = _with_key(claims, key, [event["key"] for event in own if is_utf8(event["key"])])
+            keys = [event["key"] for event in own if is_utf8(event["key"])]
+            if not keys:
+                return {}
+            wanted = _with_key(claims, key, keys)
         ends = {"first": {"$min": "$aggregate_id"}, "last": {"$max": "$aggregate_id"}}
         groups = events.aggregate(
             [
@@ -132,7 +137,7 @@ class EventStore:
         ]
         # Descending and `$first`, so that the server looks up one key a stream.
         options: dict[str, Any] = {"hint": self.index} if self.index else {}
-        groups = self._collection.aggregate(pipeline, **options)
+        groups = self._collection.with_options(codec_options=CODEC).aggregate(pipeline, **options)
         # `$in` finds arrays by their elements too.
         return {group["_id"]: group["last"] for group in groups if isinstance(group["_id"], str)}
 
@@ -155,7 +160,7 @@ class EventStore:
             },
             {"$group": {"_id": "$aggregate_id", "first": {"$min": "$version"}}},
         ]
-        return {group["_id"]: int(group["first"]) for group in self._collection.aggregate(pipeline)}
+        return {group["_id"]: _whole_or_1(group["first"]) for group in self._collection.aggregate(pipeline)}
 
     def ids(self) -> Iterator[str]:
         """Every aggregate id that is a string, in order, of whatever type of stream; from the index alone."""
@@ -210,9 +215,11 @@ class EventStore:
         return [event["aggregate_id"] for event in decoded.aggregate(pipeline, allowDiskUse=True)]
 
     def recent_ids(self, fold: Fold[Any], since: datetime, most: int) -> set[str]:
-        """Ids of streams with events that occurred since then, at most so many."""
+        """Ids of streams with events that were appended since then, at most so many."""
+        # An event can occur long before it is appended. Its `_id` is made when it is appended, and has an index.
+        appended = {"_id": {"$gte": ObjectId.from_datetime(since)}}
         pipeline: list[Mapping[str, Any]] = [
-            {"$match": {**_stored_as(fold), "occurred_at": {"$gte": since}, **string_keys("aggregate_id")}},
+            {"$match": {**_stored_as(fold), **appended, **string_keys("aggregate_id")}},
             {"$group": {"_id": "$aggregate_id"}},
             {"$limit": most},
         ]
@@ -240,6 +247,14 @@ def version_ranges_of(fold: Fold[Any]) -> list[Mapping[str, Any]]:
         {"$group": {"_id": "$aggregate_id", **ends, "events": {"$sum": 1}}},
         {"$sort": {"_id": 1}},
     ]
+
+
+def _whole_or_1(version: Any) -> int:
+    """NaN is a number too; a stream with such a version is malformed whatever is young in it."""
+    try:
+        return whole(version, "version")
+    except BadField:
+        return 1
 
 
 def _stored_as(fold: Fold[Any]) -> Document:

@@ -2,17 +2,21 @@
 
 DATA_CONTRACT.md, «What verifications remember», has the fields. A finding is open from when it is first seen until a
 verification that covers its aggregate does not find it any more. Its age begins anew when its stream has grown since:
-then it is another one, most likely a moment old.
+then it is another one, most likely a moment old. A document that lagged is kept until it is looked at again, because
+its writer may have died, and no finding before that.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from bson.json_util import CANONICAL_JSON_OPTIONS
 from pymongo import ReplaceOne
 from pymongo.database import Database
 from pymongo.errors import BulkWriteError
@@ -21,6 +25,7 @@ from readmodel_pipelines.events.values import is_plain
 from readmodel_pipelines.mongo.changes import Token
 from readmodel_pipelines.mongo.connection import server_time
 from readmodel_pipelines.mongo.scan import Document
+from readmodel_pipelines.reconcile.outcome import Outcome
 from readmodel_pipelines.reconcile.summary import Counts, Finding, json_value
 
 FINDINGS = "readmodel_findings"
@@ -30,6 +35,20 @@ WATERMARKS = "readmodel_watermarks"
 _BATCH = 1_000
 _LONGEST_ID = 200
 _DUPLICATE_KEY = 11000
+
+
+@dataclass(frozen=True, slots=True)
+class Covered:
+    """What was looked at: the aggregates that `holds` says, and, with `odd_ids`, those whose id is no string."""
+
+    holds: Callable[[str], bool]
+    odd_ids: bool
+
+    def has(self, finding: Document) -> bool:
+        """Whether the aggregate of a remembered finding was. Of a cut or broken id only a look at everything knows."""
+        if finding["plain"]:
+            return self.holds(finding["aggregate_id"])
+        return self.odd_ids and bool(finding.get("odd"))
 
 
 class Memory:
@@ -44,17 +63,21 @@ class Memory:
     def remember(self, findings: Sequence[Finding], last_versions: Mapping[str, Any]) -> None:
         """Keep these findings as open, and write on each since when; `last_versions` are those of their streams."""
         now = _naive(server_time(self._database))
-        by_key = {_key(finding): finding for finding in findings}
+        by_key: dict[str, list[Finding]] = defaultdict(list)
+        for finding in findings:
+            by_key[_key(finding)].append(finding)
         stored = {item["_id"]: item for item in self._findings.find({"_id": {"$in": list(by_key)}})}
         new: list[Document] = []
         changed: list[ReplaceOne[Document]] = []
         as_before: list[str] = []
-        for key, finding in by_key.items():
+        # The document of an aggregate and a second one with its key are two findings, remembered as one.
+        for key, alike in by_key.items():
             before = stored.get(key, {})
-            seen = _seen(finding, _version(last_versions, finding))
+            seen = _seen(alike[0], _version(last_versions, alike[0]))
             same_stream = before.get("state") == "open" and before["version"] == seen["version"]
             since = before["first_seen"] if same_stream else now
-            finding.first_seen, finding.age_seconds = since, max(0.0, (now - since).total_seconds())
+            for finding in alike:
+                finding.first_seen, finding.age_seconds = since, max(0.0, (now - since).total_seconds())
             document = {"_id": key, **seen, "first_seen": since, "last_seen": now}
             if not before:
                 new.append(document)
@@ -80,34 +103,47 @@ class Memory:
         if as_before:
             self._findings.update_many({"_id": {"$in": as_before}}, {"$set": {"last_seen": now}})
 
-    def close(self, read_model: str, not_seen_since: datetime, covered: Callable[[str], bool] | None) -> int:
-        """Close the open findings of covered aggregates that were not seen again; gives the number. None covers all."""
-        gone = {**_open(read_model), "last_seen": {"$lt": not_seen_since}}
+    def close(self, read_model: str, not_seen_since: datetime, covered: Covered | None) -> int:
+        """Close the open findings of covered aggregates that were not seen again; gives the number. None covers all.
+
+        What lagged there and does not any more is forgotten.
+        """
+        gone = {**_watched(read_model), "last_seen": {"$lt": not_seen_since}}
         closed: list[Document] = [{"$set": {"state": "closed", "closed_at": "$$NOW"}}]
-        if covered is None:
-            return self._findings.update_many(gone, closed).modified_count
         number = 0
+        for these in [{}] if covered is None else self._covered(gone, covered):
+            number += self._findings.update_many({**gone, **these, "state": "open"}, closed).modified_count
+            self._findings.delete_many({**gone, **these, "state": "lagging"})
+        return number
+
+    def _covered(self, gone: Document, covered: Covered) -> Iterator[Document]:
+        """Filters for the covered ones, some at a time."""
         keys: list[str] = []
-        for finding in self._findings.find(gone, {"aggregate_id": 1}):
-            if covered(finding["aggregate_id"]):
+        for finding in self._findings.find(gone, {"aggregate_id": 1, "plain": 1, "odd": 1}):
+            if covered.has(finding):
                 keys.append(finding["_id"])
             if len(keys) >= _BATCH:
-                number += self._findings.update_many({**gone, "_id": {"$in": keys}}, closed).modified_count
+                yield {"_id": {"$in": keys}}
                 keys = []
-        return number + self._findings.update_many({**gone, "_id": {"$in": keys}}, closed).modified_count
+        yield {"_id": {"$in": keys}}
 
     def open_ids(self, read_model: str) -> Iterator[str]:
-        """The aggregate ids of open findings, in their order; those that are no texts are left out."""
-        where = {**_open(read_model), "plain": True}
+        """The ids of aggregates to look at again, with open findings or lagging, in order; but for those no texts."""
+        where = {**_watched(read_model), "plain": True}
         for finding in self._findings.find(where, {"_id": 0, "aggregate_id": 1}, sort=[("aggregate_id", 1)]):
             yield finding["aggregate_id"]
 
     def open_by_outcome(self, read_model: str) -> dict[str, int]:
         """How many findings are open."""
-        groups = self._findings.aggregate(
-            [{"$match": _open(read_model)}, {"$group": {"_id": "$outcome", "findings": {"$sum": 1}}}]
-        )
+        where = {"read_model": read_model, "state": "open"}
+        groups = self._findings.aggregate([{"$match": where}, {"$group": {"_id": "$outcome", "findings": {"$sum": 1}}}])
         return {group["_id"]: group["findings"] for group in groups}
+
+    def open_elsewhere(self, read_model: str, not_seen_since: datetime, covered: Covered) -> Counter[str]:
+        """How many findings are open, by outcome, that were neither seen since then nor are covered."""
+        unseen = {"read_model": read_model, "state": "open", "last_seen": {"$lt": not_seen_since}}
+        found = self._findings.find(unseen, {"aggregate_id": 1, "plain": 1, "odd": 1, "outcome": 1})
+        return Counter(finding["outcome"] for finding in found if not covered.has(finding))
 
     def record(self, read_model: str, started_at: datetime, about: Mapping[str, Any], counts: Counts) -> None:
         """Keep the numbers of a verification."""
@@ -130,31 +166,38 @@ class Memory:
         ]
         return history[::-1]
 
-    def watermark(self, read_model: str) -> Token | None:
-        """Where the last verification that saw all changes ended."""
-        stored = self._watermarks.find_one({"_id": read_model})
+    def watermark(self, read_model: str, made_from: Sequence[str]) -> Token | None:
+        """Where the last verification that saw all changes ended, if it was made from the same (settings, in words)."""
+        stored = self._watermarks.find_one({"_id": read_model, "made_from": list(made_from)})
         return stored["token"] if stored else None
 
-    def set_watermark(self, read_model: str, token: Token) -> None:
-        """All changes up to this token are verified."""
+    def set_watermark(self, read_model: str, token: Token, made_from: Sequence[str]) -> None:
+        """All changes up to this token are verified, with these settings."""
         this = {"_id": read_model}
+        reached = {"token": token, "made_from": list(made_from)}
         # A pipeline would read `$`-signs in the token.
-        self._watermarks.update_one(this, {"$set": {"token": token}, "$currentDate": {"at": True}}, upsert=True)
+        self._watermarks.update_one(this, {"$set": reached, "$currentDate": {"at": True}}, upsert=True)
 
 
-def _open(read_model: str) -> Document:
-    return {"read_model": read_model, "state": "open"}
+def _watched(read_model: str) -> Document:
+    return {"read_model": read_model, "state": {"$in": ["open", "lagging"]}}
 
 
 def _key(finding: Finding) -> str:
-    text = _text(finding.aggregate_id)
-    # An index key has its bounds, an id of whatever type has none.
-    text = text if len(text) <= _LONGEST_ID else hashlib.sha256(text.encode()).hexdigest()
+    text = finding.aggregate_id
+    # An index key has its bounds, an id of whatever type has none; nor may the number 7 be taken for the text.
+    if not _is_whole(text):
+        text = hashlib.sha256(_json(text).encode()).hexdigest()
     return f"{finding.read_model}/{text}"
 
 
-def _text(aggregate_id: Any) -> str:
-    return aggregate_id if is_plain(aggregate_id) else json.dumps(json_value(aggregate_id))
+def _is_whole(aggregate_id: Any) -> bool:
+    """Whether the id is remembered as it is."""
+    return is_plain(aggregate_id) and len(aggregate_id) <= _LONGEST_ID
+
+
+def _json(aggregate_id: Any) -> str:
+    return json.dumps(json_value(aggregate_id, CANONICAL_JSON_OPTIONS))
 
 
 def _version(last_versions: Mapping[str, Any], finding: Finding) -> Any:
@@ -164,15 +207,18 @@ def _version(last_versions: Mapping[str, Any], finding: Finding) -> Any:
 
 
 def _seen(finding: Finding, version: Any) -> Document:
+    aggregate_id = finding.aggregate_id
     return {
         "read_model": finding.read_model,
-        "aggregate_id": _text(finding.aggregate_id)[:_LONGEST_ID],
-        "plain": is_plain(finding.aggregate_id) and len(finding.aggregate_id) <= _LONGEST_ID,
+        "aggregate_id": aggregate_id if _is_whole(aggregate_id) else _json(aggregate_id)[:_LONGEST_ID],
+        "plain": _is_whole(aggregate_id),
+        # BSON code is decoded to a kind of str.
+        "odd": type(aggregate_id) is not str,
         "outcome": finding.outcome.value,
         "reason": None if finding.reason is None else str(finding.reason),
         "fields": sorted(finding.fields),
         "version": version,
-        "state": "open",
+        "state": "lagging" if finding.outcome is Outcome.LAGGING else "open",
     }
 
 

@@ -4,6 +4,7 @@ Unpartitioned: Dagster shows a partitioned check as skipped after runs over rang
 """
 
 # Without `from __future__ import annotations`: Dagster takes the class of `context`, not its name.
+from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -23,7 +24,8 @@ MATCHES, INTACT, FRESH = "matches_events", "streams_intact", "is_fresh"
 _DESCRIPTIONS = {
     MATCHES: "Whether every document is what its events say, in every field and its type. An error when documents "
     "differ, are missing, unexpected or orphaned; a warning while all of that is younger than "
-    "READMODEL_ALARM_AFTER_SECONDS. Rebuild the asset to mend it. Changes no document.",
+    "READMODEL_ALARM_AFTER_SECONDS, or when what is known from earlier was not looked at this time. Rebuild the "
+    "asset to mend it. Changes no document.",
     INTACT: "Whether the streams can be trusted. An error lists malformed ones with the reason and the first offending "
     "event: mend whoever wrote it; their documents are left as they are. Changes no document.",
     FRESH: "Whether what was appended in the last READMODEL_FRESH_MINUTES is projected, but for the last "
@@ -79,7 +81,7 @@ def read_model_checks(
             said = evaluations(summary, models[name], settings, config.max_findings)
             results |= {(models[name], check): result for check, result in said.items()}
     if young:
-        summary = mongo.verify_fresh(young)
+        summary = mongo.verify_fresh(context, young)
         for name in young:
             results[models[name], FRESH] = fresh(summary, models[name], config.max_findings)
     for (asset, check), result in results.items():
@@ -92,10 +94,15 @@ def _matches(summary: Summary, name: str, settings: Settings, max_findings: int)
     found = counts.discrepancies - counts.malformed
     oldest = summary.oldest_seconds.get(name, 0.0)
     what = f"Looked at {summary.about['coverage']}: {counts.checked:,} aggregates."
+    elsewhere = summary.elsewhere.get(name, Counter())
+    unseen = elsewhere.total() - elsewhere[Outcome.MALFORMED]
+    known_too = _known_from_earlier(unseen)
     if not found:
+        agreement = summary.agreement
         return {
-            "passed": True,
-            "description": f"Every document is what its events say. {what}",
+            "passed": not unseen,
+            "severity": dg.AssetCheckSeverity.WARN,
+            "description": f"{agreement[0].upper()}{agreement[1:]}. {what}{known_too}",
             "metadata": _about(summary, name, max_findings, malformed=False),
         }
     kinds = ", ".join(
@@ -109,21 +116,28 @@ def _matches(summary: Summary, name: str, settings: Settings, max_findings: int)
     return {
         "passed": False,
         "severity": dg.AssetCheckSeverity.WARN if young else dg.AssetCheckSeverity.ERROR,
-        "description": f"{kinds}. {what}{since} Materialize the asset to mend them.",
+        "description": f"{kinds}. {what}{since}{known_too} Materialize the asset to mend them.",
         "metadata": _about(summary, name, max_findings, malformed=False),
     }
 
 
 def _intact(summary: Summary, name: str, max_findings: int) -> dict[str, Any]:
     counts = summary.read_models[name]
-    malformed = f"{counts.malformed:,} streams are malformed: mend their events first."
-    said = malformed if counts.malformed else "Every stream can be trusted."
+    unseen = summary.elsewhere.get(name, Counter())[Outcome.MALFORMED]
+    if counts.malformed:
+        said = f"{counts.malformed:,} streams are malformed: mend their events first."
+    else:
+        said = "Every stream can be trusted." if summary.looked_at_all else "No malformed stream was met."
     return {
-        "passed": not counts.malformed,
-        "severity": dg.AssetCheckSeverity.ERROR,
-        "description": f"{said} Looked at {summary.about['coverage']}.",
+        "passed": not counts.malformed and not unseen,
+        "severity": dg.AssetCheckSeverity.ERROR if counts.malformed else dg.AssetCheckSeverity.WARN,
+        "description": f"{said} Looked at {summary.about['coverage']}.{_known_from_earlier(unseen)}",
         "metadata": _about(summary, name, max_findings, malformed=True),
     }
+
+
+def _known_from_earlier(number: int) -> str:
+    return f" {number:,} known from earlier verifications lie outside and may still be there." if number else ""
 
 
 def _about(summary: Summary, name: str, max_findings: int, *, malformed: bool) -> dict[str, Any]:

@@ -69,6 +69,10 @@ def metadata_of(
     if documents is not None:
         said["dagster/row_count"] = documents
     said |= {name: value for name, value in summary.about.items() if name not in ("reports", "started_at")}
+    if read_model in summary.closed:
+        said["closed"] = summary.closed[read_model]
+    if read_model in summary.elsewhere:
+        said["open_elsewhere"] = summary.elsewhere[read_model].total()
     said |= {f"differs/{name}": number for name, number in sorted(summary.differing[read_model].items())}
     if read_model in summary.oldest_seconds:
         said["oldest_seconds"] = summary.oldest_seconds[read_model]

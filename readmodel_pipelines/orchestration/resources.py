@@ -90,18 +90,21 @@ class MongoResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # at ru
             )
             progress = Progress(context.log.info, every=self.progress_seconds)
             summary = verify(database, settings, read_models, request, on_progress=progress)
-        for warning in summary.warnings:
-            context.log.warning(warning)
+        _log_warnings(context, summary)
         return summary, settings
 
-    def verify_fresh(self, read_models: list[str]) -> Summary:
-        """Verify what got events in the last minutes.
+    def verify_fresh(
+        self, context: dg.OpExecutionContext | dg.AssetCheckExecutionContext, read_models: list[str]
+    ) -> Summary:
+        """Verify what got events in the last minutes; warnings go to the run's log.
 
         Raises:
             Failure: what a person can cause or must act on, in words.
         """
         with self.opened() as (settings, database):
-            return verify_fresh(database, settings, read_models)
+            summary = verify_fresh(database, settings, read_models)
+        _log_warnings(context, summary)
+        return summary
 
     def rebuild(
         self, context: dg.OpExecutionContext | dg.AssetExecutionContext, read_models: list[str], request: Rebuild
@@ -161,6 +164,12 @@ class MongoResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # at ru
             documents = {
                 item.read_model: database[collection_of(settings, item)].estimated_document_count() for item in chosen
             }
-        for warning in summary.warnings:
-            context.log.warning(warning)
+        _log_warnings(context, summary)
         return Result(summary, documents)
+
+
+def _log_warnings(
+    context: dg.OpExecutionContext | dg.AssetExecutionContext | dg.AssetCheckExecutionContext, summary: Summary
+) -> None:
+    for warning in summary.warnings:
+        context.log.warning(warning)

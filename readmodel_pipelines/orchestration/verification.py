@@ -46,7 +46,7 @@ def request_of(config: VerifyConfig, settings: Settings, *, run_id: str, read_mo
     """The request that a config stands for.
 
     Raises:
-        UsageError: the bucket is none, or the folder of reports cannot be made.
+        UsageError: the bucket is none, the config contradicts itself, or the folder of reports cannot be made.
     """
     bucket = Bucket.parse(config.bucket) if config.bucket is not None else None
     about = f"{'-'.join(read_models)}-{run_id[:8]}"

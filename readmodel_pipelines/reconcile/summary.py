@@ -23,6 +23,8 @@ from readmodel_pipelines.reconcile.outcome import ALARMS, Outcome, Verdict
 Verb = Literal["rebuild", "dry_run", "verify"]
 
 DEFAULT_MAX_FINDINGS = 1000
+EVERYTHING = "every aggregate"
+"""What a verification covers that leaves nothing out, in words."""
 
 
 @dataclass(slots=True)
@@ -110,7 +112,8 @@ class Summary:
     At most `max_findings` are kept of each read model, and as many of its malformed streams.
     Of a verification `differing` counts the findings by read model and field, `reasons` by reason, `oldest_seconds`
     has the age of the oldest finding of a read model but for malformed streams, and `about` says what it covered and
-    did.
+    did. By read model, of what earlier ones found, `closed` counts what is gone, and `elsewhere`, by outcome, what is
+    open outside of what was looked at.
     """
 
     verb: Verb
@@ -125,6 +128,8 @@ class Summary:
     differing: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     reasons: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     oldest_seconds: dict[str, float] = field(default_factory=dict)
+    closed: dict[str, int] = field(default_factory=dict)
+    elsewhere: dict[str, Counter[str]] = field(default_factory=dict)
     _kept: Counter[tuple[str, bool]] = field(default_factory=Counter, repr=False)
     _by_aggregate: dict[tuple[str, str], Finding] = field(default_factory=dict, repr=False)
 
@@ -139,6 +144,20 @@ class Summary:
         refused = self.about.get("state") == "refused"
         return not refused and not any(counts.malformed or counts.failed for counts in self.read_models.values())
 
+    @property
+    def looked_at_all(self) -> bool:
+        """Whether every field of every document was compared, so that nothing found means that all is well."""
+        return self.about.get("tier") != "versions" and self.about.get("coverage", EVERYTHING) == EVERYTHING
+
+    @property
+    def agreement(self) -> str:
+        """What a verification that found nothing can say: no more than it looked at."""
+        if self.looked_at_all:
+            return "every document is what its events say"
+        if self.about.get("tier") == "versions":
+            return "presence and version of the documents are what their events say; no other field was compared"
+        return "every document that was looked at is what its events say"
+
     def note(self, read_model: str, verdict: Verdict) -> None:
         """Count a verdict and keep it as a finding while there is room."""
         if self._has_room(read_model, verdict.outcome):
@@ -149,14 +168,15 @@ class Summary:
     def add(self, finding: Finding) -> None:
         """Count a finding and keep it while there is room; what lags or is undecided is counted alone."""
         self._count(finding.read_model, finding.outcome)
+        if finding.outcome not in ALARMS:
+            return
         self.differing[finding.read_model].update(finding.fields.keys())
         if finding.reason:
             self.reasons[finding.read_model][str(finding.reason)] += 1
         if finding.age_seconds is not None and finding.outcome is not Outcome.MALFORMED:
             oldest = self.oldest_seconds.get(finding.read_model, 0.0)
             self.oldest_seconds[finding.read_model] = max(oldest, finding.age_seconds)
-        if finding.outcome in ALARMS:
-            self.take_over([finding])
+        self.take_over([finding])
 
     def take_over(self, findings: Iterable[Finding]) -> None:
         """Keep findings that are counted already, while there is room."""

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import heapq
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal
 
 from pymongo.database import Database
 
+from readmodel_pipelines.errors import UsageError
 from readmodel_pipelines.events.values import is_utf8
 from readmodel_pipelines.mongo.changes import Changes, Token, changes_since
 from readmodel_pipelines.mongo.connection import server_time
 from readmodel_pipelines.mongo.event_store import EventStore
-from readmodel_pipelines.mongo.findings import Memory
+from readmodel_pipelines.mongo.findings import Covered, Memory
 from readmodel_pipelines.mongo.indexes import collection_of
 from readmodel_pipelines.mongo.read_model import ReadModelCollection
 from readmodel_pipelines.mongo.repair_queue import RepairQueue
@@ -24,6 +26,7 @@ from readmodel_pipelines.mongo.scan import Document
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.projections.registry import projections_for
 from readmodel_pipelines.projector import Progress, ReadModelProjector, choose_projections
+from readmodel_pipelines.reconcile.outcome import ALARMS
 from readmodel_pipelines.reconcile.sinks import DeletionLimit
 from readmodel_pipelines.reconcile.summary import DEFAULT_MAX_FINDINGS, Finding, Summary
 from readmodel_pipelines.reports import check_report_file
@@ -46,6 +49,9 @@ class Request:
     their streams. Without `remember` nothing is written to the database at all: no finding is remembered, and the next
     incremental verification begins where this one did. `reports` are files to write; those that were written are in the
     summary's `about`, and a warning says why one was not.
+
+    Raises:
+        UsageError: that makes no sense.
     """
 
     coverage: Coverage = field(default_factory=Coverage)
@@ -54,6 +60,18 @@ class Request:
     enqueue_repairs: bool = False
     max_findings: int = DEFAULT_MAX_FINDINGS
     reports: Sequence[Path] = ()
+
+    def __post_init__(self) -> None:
+        if self.tier == "versions" and not self.coverage.everything:
+            raise UsageError(
+                f"The tier of versions looks at everything, not at {self.coverage}.",
+                hint="Leave sample, bucket and what changed since away, or take the tier of documents.",
+            )
+        if self.enqueue_repairs and not self.remember:
+            raise UsageError(
+                "A verification that only reads cannot queue repairs: a repair queue is written.",
+                hint="Leave read-only away, or the queuing of repairs.",
+            )
 
 
 def verify(
@@ -106,15 +124,17 @@ def verify_fresh(database: Database[Document], settings: Settings, read_models: 
     store = EventStore(database[settings.events_collection])
     warnings = []
 
-    def recent(group: Sequence[Projection]) -> Iterator[list[str]]:
-        ids = store.recent_ids(group[0].fold, since, _MOST_RECENT)
-        if len(ids) == _MOST_RECENT:
+    def recent(group: Sequence[Projection]) -> Iterable[list[str]]:
+        ids = sorted(store.recent_ids(group[0].fold, since, _MOST_RECENT + 1))
+        if len(ids) > _MOST_RECENT:
             warnings.append(f"More than {_MOST_RECENT:,} aggregates have events so young; as many were looked at.")
-        return _in_batches(sorted(ids))
+        return _in_batches(ids[:_MOST_RECENT])
 
     summary = ReadModelProjector(database, settings, *read_models).verify_some(recent)
     summary.warnings += warnings
     summary.about["coverage"] = f"what got events in the last {settings.fresh_minutes:g} minutes"
+    if warnings:
+        summary.about["coverage"] += f" (more than {_MOST_RECENT:,}, the others were not looked at)"
     return summary
 
 
@@ -167,7 +187,9 @@ class _Verification:
         elif coverage.everything:
             summary = self._projector.verify_all(self._note)
         else:
-            summary = self._projector.verify_some(lambda group: self._batches(group, coverage), self._note)
+            summary = self._projector.verify_some(
+                lambda group: self._batches(group, coverage), self._note, odd_ids=_with_odd_ids(coverage)
+            )
         summary.warnings += warnings
         summary.about = {
             "tier": request.tier,
@@ -180,8 +202,21 @@ class _Verification:
             summary.about["queued"] = self._enqueue.queued
             summary.about["pending_already"] = self._enqueue.pending_already
             summary.warnings += self._enqueue.warnings()
+        covered = self._covered(coverage)
         if request.remember:
-            self._remember(summary, coverage, whole)
+            self._remember(summary, coverage, covered, whole)
+        if covered:
+            summary.elsewhere = {
+                item.read_model: self._memory.open_elsewhere(item.read_model, self._started_at, covered)
+                for item in self._projections
+            }
+            elsewhere = sum(found.total() for found in summary.elsewhere.values())
+            summary.about["open_elsewhere"] = elsewhere
+            if elsewhere:
+                summary.warnings.append(
+                    f"{elsewhere:,} findings of earlier verifications are open outside of what was looked at: a "
+                    "verification of everything tells whether they are gone."
+                )
         if request.reports:
             self._report(summary)
         return summary
@@ -191,9 +226,10 @@ class _Verification:
             texts = {item.aggregate_id for item in findings if isinstance(item.aggregate_id, str)}
             ids = [item for item in texts if is_utf8(item)]
             self._memory.remember(findings, EventStore(self._events).last_versions(ids) if ids else {})
+        alarms = [item for item in findings if item.outcome in ALARMS]
         if self._enqueue:
-            self._enqueue(projection, findings)
-        self._reporting(projection, findings)
+            self._enqueue(projection, alarms)
+        self._reporting(projection, alarms)
 
     def _look_at_siblings(self, enqueue: Enqueue) -> None:
         """Let it know of the deletions that repairs would do in read models that were not asked for."""
@@ -212,8 +248,7 @@ class _Verification:
         documents = self._database[collection_of(self._settings, projection)].estimated_document_count()
         return DeletionLimit(self._settings.max_delete_share).of(documents)
 
-    def _remember(self, summary: Summary, coverage: Coverage, whole: bool) -> None:
-        closed = 0
+    def _remember(self, summary: Summary, coverage: Coverage, covered: Covered | None, whole: bool) -> None:
         about = {
             "tier": self._request.tier,
             "coverage": str(coverage),
@@ -222,25 +257,32 @@ class _Verification:
         }
         for projection in self._projections:
             name = projection.read_model
-            if self._request.tier == "documents":
-                closed += self._memory.close(name, self._started_at, self._covered(coverage))
+            summary.closed[name] = self._memory.close(name, self._started_at, covered)
             self._memory.record(name, self._started_at, about, summary.read_models[name])
             if whole and self._changes.token:
-                self._memory.set_watermark(name, self._changes.token)
-        summary.about["closed"] = closed
+                self._memory.set_watermark(name, self._changes.token, self._made_from(projection))
+        summary.about["closed"] = sum(summary.closed.values())
 
     def _report(self, summary: Summary) -> None:
         history = self._memory.history([item.read_model for item in self._projections])
         self._reporting.finish(summary, self._projections, self._settings.database, history)
 
-    def _covered(self, coverage: Coverage) -> Callable[[str], bool] | None:
+    def _covered(self, coverage: Coverage) -> Covered | None:
         """Which open findings were looked at again; None for all of them."""
-        if coverage.everything or coverage.since_last:
-            return None
         bucket = coverage.bucket
-        return lambda aggregate_id: aggregate_id in self._sampled or bool(bucket and bucket.holds(aggregate_id))
+        if self._request.tier == "versions":
+            # A finding is not gone because its presence and version are right.
+            return Covered(lambda _: False, odd_ids=False)
+        if coverage.everything:
+            return None
 
-    def _batches(self, group: Sequence[Projection], coverage: Coverage) -> Iterator[list[str]]:
+        def holds(aggregate_id: str) -> bool:
+            in_bucket = bucket is not None and bucket.holds(aggregate_id)
+            return in_bucket or aggregate_id in self._sampled or coverage.since_last
+
+        return Covered(holds, _with_odd_ids(coverage))
+
+    def _batches(self, group: Sequence[Projection], coverage: Coverage) -> Iterable[list[str]]:
         """The covered aggregates of read models that are made from the same streams, in order."""
         store = EventStore(self._events)
         models = [ReadModelCollection(self._database[collection_of(self._settings, item)], item) for item in group]
@@ -249,24 +291,44 @@ class _Verification:
             everything = heapq.merge(store.ids(), *(model.ids() for model in models), key=_place)
             sources.append(filter(coverage.bucket.holds, everything))
         if coverage.since_last:
-            sources.append(sorted(self._changes.ids))
+            changed = sorted(self._changes.ids)
+            sources.append(changed)
             sources += [self._memory.open_ids(item.read_model) for item in group]
+            # A new claim makes the older one wrong, too.
+            sources += [sorted(store.contested(item.fold, item.claims, changed)) for item in group if item.claims]
         if coverage.sample is not None:
             found = set(store.sample(group[0].fold, coverage.sample))
             found = found.union(*(model.sample(coverage.sample) for model in models))
             picked = random.sample(sorted(found), min(coverage.sample, len(found)))
             self._sampled.update(picked)
             sources.append(sorted(picked))
-        return _in_batches(heapq.merge(*sources, key=_place))
+        batches = _in_batches(heapq.merge(*sources, key=_place))
+        first = list(islice(batches, 2))
+        if len(first) == 2:
+            return chain(first, batches)
+        # A list of one batch: the pass looks up the claims of these alone, not those of every aggregate.
+        return first or [[]]
 
     def _stored_as(self) -> list[str]:
         return [spelling for item in self._projections for spelling in item.fold.stored_as]
 
     def _watermark(self) -> Token | None:
         """Where to go on: the earliest of those of the read models, if each has one."""
-        tokens = [self._memory.watermark(item.read_model) for item in self._projections]
+        tokens = [self._memory.watermark(item.read_model, self._made_from(item)) for item in self._projections]
         there = [token for token in tokens if token]
         return min(there, key=lambda token: str(token["_data"])) if len(there) == len(tokens) else None
+
+    def _made_from(self, projection: Projection) -> list[str]:
+        """What a verification goes by: when it is another, documents may be wrong without a new event."""
+        settings = self._settings
+        collections = settings.events_collection, collection_of(settings, projection)
+        made_by = projection.fold.aggregate_type, f"schema version {projection.schema_version}"
+        return [*collections, *made_by, *sorted(settings.allow_malformed)]
+
+
+def _with_odd_ids(coverage: Coverage) -> bool:
+    """Whether ids that are no strings are looked for, at a small cost; a sample leaves them out."""
+    return coverage.bucket is not None or coverage.since_last
 
 
 def _in_batches(ids: Iterable[str]) -> Iterator[list[str]]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from bson import ObjectId
 from dagster import DagsterEventType
 
 from readmodel_pipelines.definitions import defs
@@ -19,13 +20,15 @@ from readmodel_pipelines.demo.damage import damage_everything
 from readmodel_pipelines.demo.sample_data import chat_events
 from readmodel_pipelines.projections.registry import projections_for
 from readmodel_pipelines.projector import ReadModelProjector
-from readmodel_pipelines.settings import Settings
+from readmodel_pipelines.settings import Settings, load_settings
+from readmodel_pipelines.verification import Bucket
 from readmodel_pipelines_tests.conftest import read_documents
 from readmodel_pipelines_tests.e2e.runs import (
     CHATS,
     SAMPLE,
     TASKS,
     Mongo,
+    log_of,
     observed,
     recorded_in,
     run,
@@ -72,6 +75,12 @@ def evaluate(
 
 def metadata(evaluation: Any) -> dict[str, Any]:
     return {name: value.value for name, value in evaluation.metadata.items()}
+
+
+def said_by(instance: dg.DagsterInstance, result: Any) -> list[Any]:
+    """What the checks of a run of the job said."""
+    events = recorded_in(instance, result, DagsterEventType.ASSET_CHECK_EVALUATION)
+    return [event.asset_check_evaluation_data for event in events]
 
 
 def rows(evaluation: Any) -> list[dict[str, Any]]:
@@ -149,7 +158,7 @@ def test_what_was_appended_lately_and_is_not_projected_is_not_fresh(
     new = {"version": last["version"] + 1, "event_type": "chat.renamed", "data": {"new_title": "New"}}
     healthy.events.insert_one(
         {name: last[name] for name in ("aggregate_id", "aggregate_type", "metadata")}
-        | {**new, "occurred_at": at, "created_at": at}
+        | {**new, "_id": ObjectId.from_datetime(at), "occurred_at": at, "created_at": at}
     )
     late = evaluate(instance, [(CHATS, FRESH)])[CHATS, FRESH]
     assert (late.passed, late.severity) == (False, dg.AssetCheckSeverity.WARN)
@@ -157,6 +166,57 @@ def test_what_was_appended_lately_and_is_not_projected_is_not_fresh(
     assert [row["aggregate_id"] for row in rows(late)] == [chat["chat_id"]]
     monkeypatch.setenv("READMODEL_FRESH_MINUTES", "3")
     assert evaluate(instance, [(CHATS, FRESH)])[CHATS, FRESH].passed
+
+
+def test_more_young_aggregates_than_are_looked_at_are_told(
+    healthy: Mongo, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules["readmodel_pipelines.verification.verify"], "_MOST_RECENT", 3)
+    events = list(healthy.events.find({}, {"_id": 0}))
+    healthy.events.delete_many({})
+    healthy.events.insert_many(events)  # All appended at this moment.
+    result = run(instance, "verify_read_models", "chat")
+    (young,) = [item for item in said_by(instance, result) if item.check_name == FRESH]
+    assert young.passed
+    assert "the others were not looked at" in str(young.description)
+    assert "More than 3 aggregates" in log_of(instance, result)
+
+
+def test_what_was_not_looked_at_is_not_said_to_be_well(healthy: Mongo, instance: dg.DagsterInstance) -> None:
+    chat = healthy.chats_read_model.find_one() or {}
+    healthy.chats_read_model.update_one({"_id": chat["_id"]}, {"$set": {"title": "broken"}})
+    only = [(CHATS, MATCHES)]
+    assert "no other field was compared" in evaluate(instance, only, tier="versions")[only[0]].description
+    outside = 2 if Bucket(1, 2).holds(chat["chat_id"]) else 1
+    unaware = evaluate(instance, only, bucket=f"{outside}/2")[only[0]]
+    assert unaware.passed
+    assert "document that was looked at is" in unaware.description
+    assert not evaluate(instance, only)[only[0]].passed
+    for config in ({"bucket": f"{outside}/2"}, {"bucket": f"{outside}/2", "read_only": True}, {"tier": "versions"}):
+        aware = evaluate(instance, only, **config)[only[0]]
+        assert (aware.passed, aware.severity) == (False, dg.AssetCheckSeverity.WARN)
+        assert "1 known from earlier verifications" in aware.description
+        assert metadata(aware)["open_elsewhere"] == 1
+
+
+def test_a_malformed_stream_outside_of_what_was_looked_at_is_not_forgotten(
+    healthy: Mongo, instance: dg.DagsterInstance
+) -> None:
+    event = healthy.events.find_one_and_update({"version": 1}, {"$set": {"event_type": "chat.exploded"}}) or {}
+    evaluate(instance)
+    outside = 2 if Bucket(1, 2).holds(event["aggregate_id"]) else 1
+    found = evaluate(instance, bucket=f"{outside}/2")
+    assert {key for key, item in found.items() if not item.passed} == {(CHATS, INTACT), (TASKS, INTACT)}
+
+
+def test_findings_that_are_gone_are_counted_for_their_own_read_model(
+    healthy: Mongo, instance: dg.DagsterInstance
+) -> None:
+    healthy.tasks_read_model.update_one({}, {"$set": {"title": "broken"}})
+    evaluate(instance)
+    ReadModelProjector(healthy, load_settings()).rebuild_all()
+    found = evaluate(instance)
+    assert (metadata(found[CHATS, MATCHES])["closed"], metadata(found[TASKS, MATCHES])["closed"]) == (0, 1)
 
 
 def test_what_is_found_warns_until_it_is_as_old_as_an_alarm(
@@ -177,10 +237,28 @@ def test_the_job_evaluates_the_checks_of_its_read_model(healthy: Mongo, instance
     for partition, asset, passed in (("chat", CHATS, True), ("task", TASKS, False)):
         result = run(instance, "verify_read_models", partition)
         assert result.success is passed
-        events = recorded_in(instance, result, DagsterEventType.ASSET_CHECK_EVALUATION)
-        said = {event.asset_check_evaluation_data.check_name: event.asset_check_evaluation_data for event in events}
+        said = {item.check_name: item for item in said_by(instance, result)}
         assert {name: item.passed for name, item in said.items()} == {MATCHES: passed, INTACT: True, FRESH: True}
         assert {item.asset_key.to_user_string() for item in said.values()} == {asset}
+
+
+def test_the_job_tells_what_it_found_before_it_looks_at_what_is_fresh(
+    healthy: Mongo, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> Any:
+        raise RuntimeError("the server went away")
+
+    monkeypatch.setattr("readmodel_pipelines.orchestration.resources.verify_fresh", fail)
+    result = run(instance, "verify_read_models", "chat")
+    assert not result.success
+    assert {item.check_name for item in said_by(instance, result)} == {MATCHES, INTACT}
+
+
+def test_a_run_that_only_reads_and_queues_repairs_is_refused_in_words(
+    healthy: Mongo, instance: dg.DagsterInstance
+) -> None:
+    said = sentence(run(instance, "verify_read_models", "chat", read_only=True, enqueue_repairs=True))
+    assert "cannot queue repairs" in said
 
 
 def test_the_job_looks_at_a_part_and_queues_repairs_when_it_is_told_to(

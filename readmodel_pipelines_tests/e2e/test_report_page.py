@@ -34,7 +34,7 @@ def findings(number: int) -> Iterator[dict[str, Any]]:
         }
 
 
-def report(file: Path, number: int) -> Path:
+def report(file: Path, number: int, **about: str) -> Path:
     with ReportWriter([file]) as writer:
         for item in findings(number):
             writer.add(item)
@@ -51,6 +51,7 @@ def report(file: Path, number: int) -> Path:
                 "tier": "documents",
                 "coverage": "every aggregate",
                 "mend": [{"command": "readmodel rebuild-readmodel --type chat --all", "what": "mends 500"}],
+                **about,
             },
             [
                 {
@@ -98,6 +99,23 @@ def test_the_page_opens_offline_and_says_what_was_found(page: Any) -> None:
     assert page.locator("#fields .bar").first.inner_text().split() == ["chats.title", "250"]
     assert page.locator("#drift polyline").count() == 2
     assert "rebuild-readmodel" in page.locator("#commands code").inner_text()
+
+
+@pytest.mark.parametrize(
+    ("about", "verdict", "colour"),
+    [
+        ({}, "All is well: every document is what its events say", "good"),
+        ({"coverage": "bucket 3/7"}, "Nothing was found in bucket 3/7", ""),
+        ({"tier": "versions"}, "Nothing was found: presence and version agree, no other field was compared", ""),
+    ],
+)
+def test_a_verdict_says_no_more_than_was_looked_at(
+    tmp_path: Path, about: dict[str, str], verdict: str, colour: str
+) -> None:
+    with browser_page() as opened:
+        opened.goto(report(tmp_path / "clean.html", 0, **about).as_uri())
+        said = opened.locator("#verdict")
+        assert (said.inner_text(), said.get_attribute("class") or "") == (verdict, colour)
 
 
 def test_findings_come_some_at_a_time(page: Any) -> None:

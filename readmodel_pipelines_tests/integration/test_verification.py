@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -11,16 +12,23 @@ from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
+import bson
 import pytest
-from bson import ObjectId
+from bson import Decimal128, ObjectId
+from bson.datetime_ms import DatetimeMS
+from bson.raw_bson import RawBSONDocument
+from pymongo.errors import OperationFailure
 
+from readmodel_pipelines.errors import UsageError
+from readmodel_pipelines.mongo import changes
 from readmodel_pipelines.mongo.changes import changes_since
 from readmodel_pipelines.mongo.event_store import EventStore, version_ranges_of
-from readmodel_pipelines.mongo.findings import FINDINGS, VERIFICATIONS, Memory
+from readmodel_pipelines.mongo.findings import FINDINGS, VERIFICATIONS, WATERMARKS, Memory
 from readmodel_pipelines.projections.chat import CHAT_FOLD
 from readmodel_pipelines.reconcile.confirm import Confirm
 from readmodel_pipelines.reconcile.summary import Summary
-from readmodel_pipelines.verification import Bucket, Coverage, Request, verify, verify_one
+from readmodel_pipelines.verification import Bucket, Coverage, Request, verify, verify_fresh, verify_one
+from readmodel_pipelines_tests.integration.conftest import event
 
 SINCE_LAST = Coverage(since_last=True)
 RENAMED = ("chat.renamed", {"new_title": "Renamed", "old_title": "", "renamed_by": "u"})
@@ -105,8 +113,6 @@ def test_a_sample_checks_so_many_and_finds_orphans_too(scene: Any) -> None:
 
 
 def test_an_id_that_is_no_utf8_does_not_stop_a_bucket(scene: Any) -> None:
-    from bson.raw_bson import RawBSONDocument
-
     scene.fill(12)
     raw = RawBSONDocument(
         b"\x25\x00\x00\x00\x07_id\x00" + ObjectId().binary + b"\x02chat_id\x00\x02\x00\x00\x00\xff\x00\x00"
@@ -122,7 +128,7 @@ def test_an_id_that_is_no_utf8_does_not_stop_a_bucket(scene: Any) -> None:
 def test_the_first_incremental_look_is_at_everything_and_says_so(scene: Any) -> None:
     scene.fill(12)
     first, second = look(scene, coverage=SINCE_LAST), look(scene, coverage=SINCE_LAST)
-    assert "there was no verification to go on from" in first.warnings[0]
+    assert "there was no verification with these settings to go on from" in first.warnings[0]
     assert (first.about["coverage"], first.read_models["chats_read_model"].checked) == ("every aggregate", 12)
     assert (second.warnings, second.read_models["chats_read_model"].checked) == ([], 0)
 
@@ -183,7 +189,8 @@ def test_a_lost_history_has_everything_verified_and_says_so(scene: Any) -> None:
         token = stream.next()["_id"]["_data"]
     scene.rebuild()
     # The same event a long time ago, of which the server knows nothing any more.
-    Memory(scene.database).set_watermark("chats_read_model", {"_data": token[:2] + "00000001" + token[10:]})
+    long_ago = {"_data": token[:2] + "00000001" + token[10:]}
+    scene.database[WATERMARKS].update_one({"_id": "chats_read_model"}, {"$set": {"token": long_ago}})
     summary = look(scene, "chat", coverage=SINCE_LAST)
     assert "no longer reaches back" in summary.warnings[0]
     assert summary.read_models["chats_read_model"].checked == 12
@@ -220,6 +227,134 @@ def test_streams_of_other_types_are_no_change(scene: Any) -> None:
     scene.stream("a-user", "User", ("user.created", {}))
     scene.chat("new")
     assert len(changes_since(scene.events, CHAT_FOLD.stored_as, token).ids) == 1
+
+
+@pytest.mark.parametrize("code", [13, 40573, 9])
+def test_a_server_that_tells_no_changes_any_more_has_everything_verified(
+    scene: Any, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    scene.fill(12)
+    look(scene)
+
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise OperationFailure("refused", code)
+
+    monkeypatch.setattr(changes, "_watch", refuse)
+    for _ in range(2):
+        summary = look(scene, coverage=SINCE_LAST)
+        assert "Everything was verified" in summary.warnings[0]
+        assert summary.read_models["chats_read_model"].checked == 12
+
+
+@pytest.mark.parametrize("data", ["garbage", "8265000000"])
+def test_a_token_that_no_server_knows_has_everything_verified_and_is_replaced(scene: Any, data: str) -> None:
+    scene.fill(12)
+    look(scene, "chat")
+    scene.database[WATERMARKS].update_one({}, {"$set": {"token": {"_data": data}}})
+    assert "Everything was verified" in look(scene, "chat", coverage=SINCE_LAST).warnings[0]
+    assert look(scene, "chat", coverage=SINCE_LAST).warnings == []
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"task_source": "task"},
+        {"chats_collection": "chat_read_model"},
+        {"allow_malformed": frozenset({"version_gap"})},
+    ],
+)
+def test_other_settings_have_everything_verified(scene: Any, other: dict[str, Any]) -> None:
+    scene.fill(12)
+    look(scene)
+    scene.settings = scene.settings.model_copy(update=other)
+    summary, full = look(scene, coverage=SINCE_LAST), look(scene, remember=False)
+    assert "with these settings" in summary.warnings[0]
+    assert found(summary) == found(full)
+
+
+NIGHTLY = Coverage(bucket=Bucket(1, 7), since_last=True)
+
+
+@pytest.mark.parametrize("coverage", [SINCE_LAST, Coverage(bucket=Bucket(1, 7)), NIGHTLY])
+@pytest.mark.parametrize("odd", [7, None, "x" * 3_000])
+def test_a_finding_under_an_odd_id_is_not_closed_while_it_is_there(scene: Any, odd: Any, coverage: Coverage) -> None:
+    scene.fill(12)
+    scene.chats.insert_one({"chat_id": odd, "title": "broken"})
+    look(scene, "chat")
+    assert look(scene, "chat", coverage=coverage).about["closed"] == 0
+    scene.chats.delete_one({"title": "broken"})
+    assert look(scene, "chat").about["closed"] == 1
+
+
+def test_a_night_sees_ids_that_are_no_strings_and_what_became_of_them(scene: Any) -> None:
+    scene.fill(12)
+    look(scene)
+    scene.put((1, "chat.created", {}), aggregate_id=7)
+    scene.tasks.insert_one({"task_id": 8})
+    summary = look(scene, coverage=Coverage(bucket=Bucket(1, 7)))
+    assert found(summary) == found(look(scene)) != set()
+    scene.tasks.delete_one({"task_id": 8})
+    assert look(scene, coverage=NIGHTLY).about["closed"] == 1
+
+
+def test_a_new_event_with_an_odd_id_has_everything_verified(scene: Any) -> None:
+    scene.fill(12)
+    look(scene)
+    scene.put((1, "chat.created", {}), aggregate_id=7)
+    summary = look(scene, coverage=SINCE_LAST)
+    assert "no text" in summary.warnings[0]
+    assert found(summary) == found(look(scene, remember=False)) != set()
+
+
+def test_a_new_event_whose_id_is_no_utf8_has_everything_verified(scene: Any) -> None:
+    scene.fill(12)
+    look(scene)
+    text = bson.encode(event("zzzzQ", "Chat", 1, "chat.created", {})).replace(b"zzzzQ", b"zzzz\xff")
+    scene.raw("events").insert_one(RawBSONDocument(text))
+    assert found(look(scene, coverage=NIGHTLY)) == found(look(scene, remember=False)) != set()
+
+
+def test_the_older_claim_of_a_key_is_looked_at_with_a_new_one(legacy_scene: Any) -> None:
+    legacy_scene.index()
+    legacy_scene.task("A", "chat-1")
+    legacy_scene.rebuild()
+    look(legacy_scene, "task")
+    legacy_scene.task("B", "chat-1")
+    summary = look(legacy_scene, "task", coverage=SINCE_LAST)
+    assert found(summary) == found(look(legacy_scene, "task", remember=False))
+    assert [item.reason for item in summary.findings] == ["key_conflict"] * 2
+
+
+def test_an_incremental_look_reads_no_more_events_for_claims_that_did_not_change(legacy_scene: Any) -> None:
+    legacy_scene.fill(60)
+    look(legacy_scene)
+    legacy_scene.chat("new")
+    legacy_scene.rebuild()
+    legacy_scene.database.command("profile", 2)
+    look(legacy_scene, coverage=SINCE_LAST)
+    legacy_scene.database.command("profile", 0)
+    ran = legacy_scene.database["system.profile"].find({"ns": legacy_scene.events.full_name, "op": "command"})
+    assert sum(item.get("docsExamined", 0) for item in ran) < 20 < legacy_scene.events.count_documents({})
+
+
+# What makes no sense
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"enqueue_repairs": True, "remember": False},
+        {"tier": "versions", "coverage": SINCE_LAST},
+        {"tier": "versions", "coverage": Coverage(bucket=Bucket(1, 7))},
+    ],
+)
+def test_what_contradicts_itself_is_refused_and_writes_nothing(scene: Any, options: dict[str, Any]) -> None:
+    chats = scene.fill(6)
+    scene.chats.update_one({"chat_id": chats[0]}, {"$set": {"title": "broken"}})
+    before = scene.dump()
+    with pytest.raises(UsageError):
+        look(scene, **options)
+    assert scene.dump() == before
 
 
 # A moment behind
@@ -312,6 +447,68 @@ def test_a_damage_in_a_chat_that_is_written_right_now_is_found(scene: Any) -> No
     assert found(look(scene)) == {("chats_read_model", chats[0], "different")}
 
 
+@pytest.mark.parametrize("version", [float("nan"), float("inf"), Decimal128("999")])
+def test_a_young_event_with_a_version_that_is_none_is_malformed(scene: Any, version: Any) -> None:
+    chats = scene.fill(6)
+    scene.settings = scene.settings.model_copy(update={"grace_seconds": 0.1})
+    (event_id,) = scene.put((version, "chat.renamed", {}), aggregate_id=chats[0])
+    scene.events.update_one({"_id": event_id}, {"$set": {"created_at": datetime.now(UTC)}})
+    assert found(look(scene, "chat")) == {("chats_read_model", chats[0], "malformed")}
+
+
+@pytest.mark.parametrize("coverage", [SINCE_LAST, Coverage()])
+def test_what_lags_is_looked_at_again_until_it_does_not(scene: Any, coverage: Coverage) -> None:
+    chats = scene.fill(6)
+    look(scene)
+    scene.settings = scene.settings.model_copy(update={"grace_seconds": 1.0})
+    # Its writer's clock is ahead, and it died before it projected.
+    just_now(scene, chats[0], RENAMED, seconds_ago=-1.5)
+    time.sleep(0.7)
+    first = look(scene, "chat", coverage=SINCE_LAST)
+    assert first.read_models["chats_read_model"].lagging == 1
+    assert (first.ok, first.findings, first.differing["chats_read_model"]) == (True, [], {})
+    assert Memory(scene.database).open_by_outcome("chats_read_model") == {}
+    time.sleep(1.5)
+    assert found(look(scene, "chat", coverage=coverage)) == {("chats_read_model", chats[0], "different")}
+
+
+def test_what_lagged_and_was_projected_is_forgotten(scene: Any) -> None:
+    chats = scene.fill(6)
+    scene.settings = scene.settings.model_copy(update={"grace_seconds": 1.0})
+    just_now(scene, chats[0], RENAMED, seconds_ago=-1.5)
+    time.sleep(0.7)
+    assert look(scene, "chat").read_models["chats_read_model"].lagging == 1
+    scene.rebuild_one(chats[0])
+    last = look(scene, "chat", coverage=SINCE_LAST)
+    assert (last.about["closed"], last.read_models["chats_read_model"].checked) == (0, 1)
+    assert scene.database[FINDINGS].count_documents({}) == 0
+
+
+# What is fresh
+
+
+def test_what_was_appended_lately_is_looked_at_however_long_ago_it_occurred(scene: Any) -> None:
+    chats = scene.fill(6)
+    long_ago = datetime.now(UTC) - timedelta(hours=20)
+    scene.append(chats[0], RENAMED)
+    scene.events.update_many({}, {"$set": {"occurred_at": long_ago}})
+    summary = verify_fresh(scene.database, scene.settings, ["chat"])
+    assert found(summary) == {("chats_read_model", chats[0], "different")}
+    assert summary.read_models["chats_read_model"].checked == 1
+
+
+def test_more_young_aggregates_than_are_looked_at_are_told(scene: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    scene.index()
+    for number in range(12):
+        scene.chat(f"chat {number}")
+    module = sys.modules["readmodel_pipelines.verification.verify"]
+    for most, warnings in ((12, 0), (3, 1)):
+        monkeypatch.setattr(module, "_MOST_RECENT", most)
+        summary = verify_fresh(scene.database, scene.settings, ["chat"])
+        assert (summary.read_models["chats_read_model"].checked, len(summary.warnings)) == (most, warnings)
+        assert ("not looked at" in summary.about["coverage"]) is bool(warnings)
+
+
 # What is remembered
 
 
@@ -368,6 +565,55 @@ def test_ids_of_any_type_are_remembered_and_close(scene: Any, odd: Any) -> None:
     assert second.findings[0].first_seen == first.findings[0].first_seen
     scene.chats.delete_one({"title": "broken"})
     assert look(scene, "chat").about["closed"] == 1
+
+
+def test_a_number_and_a_text_that_looks_like_it_are_two_findings(scene: Any) -> None:
+    scene.fill(6)
+    scene.chats.insert_many([{"chat_id": 7}, {"chat_id": "7"}])
+    summary = look(scene, "chat")
+    assert [item.age_seconds for item in summary.findings] == [0, 0]
+    assert scene.database[FINDINGS].count_documents({}) == 2
+
+
+def test_every_finding_on_an_aggregate_says_since_when(scene: Any) -> None:
+    chats = scene.fill(6)
+    scene.chats.drop_indexes()
+    document = scene.chats.find_one({"chat_id": chats[0]}, {"_id": 0})
+    scene.chats.insert_one(document)
+    scene.chats.update_many({"chat_id": chats[0]}, {"$set": {"title": "broken"}})
+    summary = look(scene, "chat")
+    assert len(summary.findings) == 2
+    assert all(item.first_seen for item in summary.findings)
+
+
+def test_a_version_that_no_date_can_hold_is_remembered(scene: Any) -> None:
+    chats = scene.fill(6)
+    scene.put((DatetimeMS(2**60), "chat.renamed", {}), aggregate_id=chats[0])
+    assert found(look(scene, "chat")) == {("chats_read_model", chats[0], "malformed")}
+
+
+def test_what_is_open_outside_of_what_was_looked_at_is_told(scene: Any) -> None:
+    chats = scene.fill(12)
+    scene.chats.update_one({"chat_id": chats[0]}, {"$set": {"title": "broken"}})
+    look(scene, "chat")
+    inside, outside = (1, 2) if Bucket(1, 2).holds(chats[0]) else (2, 1)
+    for remember in (True, False):
+        elsewhere = look(scene, "chat", coverage=Coverage(bucket=Bucket(outside, 2)), remember=remember)
+        assert (elsewhere.ok, elsewhere.about["open_elsewhere"]) == (True, 1)
+        assert "1 findings of earlier verifications" in elsewhere.warnings[-1]
+        assert look(scene, "chat", coverage=Coverage(bucket=Bucket(inside, 2))).about["open_elsewhere"] == 0
+        assert look(scene, "chat", tier="versions", remember=remember).about["open_elsewhere"] == 1
+    assert "open_elsewhere" not in look(scene, "chat").about
+
+
+def test_findings_that_are_gone_are_counted_by_read_model(scene: Any) -> None:
+    scene.fill(12)
+    scene.chats.update_many({}, {"$set": {"title": "broken"}})
+    look(scene)
+    scene.rebuild()
+    summary = look(scene)
+    assert summary.closed == {"chats_read_model": 12, "tasks_read_model": 0}
+    assert summary.about["closed"] == 12
 
 
 def test_every_verification_leaves_its_numbers(scene: Any) -> None:
@@ -436,7 +682,8 @@ def test_an_array_among_the_ids_is_told_and_does_not_stop_it(scene: Any) -> None
     assert {item[2] for item in found(summary)} == {"malformed"}
     assert summary.read_models["chats_read_model"].same == 12
     bucket = look(scene, coverage=Coverage(bucket=Bucket(1, 1)))
-    assert (bucket.ok, bucket.read_models["chats_read_model"].checked) == (True, 12)
+    assert found(bucket) == found(summary)
+    assert bucket.read_models["chats_read_model"].same == 12
 
 
 # Reports

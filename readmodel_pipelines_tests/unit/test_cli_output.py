@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
+
 from readmodel_pipelines.cli import main
 from readmodel_pipelines.cli.output import human_lines
 from readmodel_pipelines.cli.progress import Lines
 from readmodel_pipelines.projections.registry import names, projections_for
 from readmodel_pipelines.reconcile.outcome import Outcome
 from readmodel_pipelines.reconcile.summary import DEFAULT_MAX_FINDINGS, Counts, Finding, Summary
+from readmodel_pipelines.verification import Bucket, Coverage
 
 
 def test_long_values_are_shown_from_a_little_before_they_part() -> None:
@@ -19,6 +22,30 @@ def test_long_values_are_shown_from_a_little_before_they_part() -> None:
     assert title == '    title: …ch the same and this" → …ch the same or that"'
     assert status.endswith('… → "Done"')
     assert len(status) < 100
+
+
+@pytest.mark.parametrize(
+    ("about", "closing"),
+    [
+        ({}, "All is well: every document is what its events say."),
+        (
+            {"tier": "documents", "coverage": str(Coverage())},
+            "All is well: every document is what its events say.",
+        ),
+        (
+            {"tier": "documents", "coverage": str(Coverage(bucket=Bucket(3, 7)))},
+            "Nothing was found: every document that was looked at is what its events say.",
+        ),
+        (
+            {"tier": "versions", "coverage": str(Coverage())},
+            "Nothing was found: presence and version of the documents are what their events say; "
+            "no other field was compared.",
+        ),
+    ],
+)
+def test_a_verification_that_found_nothing_says_no_more_than_it_looked_at(about: dict[str, str], closing: str) -> None:
+    result = Summary("verify", "chat", read_models={"chats_read_model": Counts(checked=1, same=1)}, about=about)
+    assert list(human_lines(result))[-1] == closing
 
 
 def test_elsewhere_progress_is_a_line_every_few_seconds() -> None:

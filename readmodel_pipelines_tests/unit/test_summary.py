@@ -165,8 +165,9 @@ def test_json_has_the_documented_form() -> None:
 @pytest.mark.parametrize("outcome", [Outcome.LAGGING, Outcome.UNDECIDED])
 def test_what_lags_or_is_undecided_is_counted_and_is_no_finding(outcome: Outcome) -> None:
     result = summary("verify")
-    result.note(MODEL, Verdict("a", outcome, {"title": "a"}))
+    result.note(MODEL, Verdict("a", outcome, {"title": "a"}, {"title": "b"}, reason="moment"))
     assert (result.ok, result.findings, getattr(result.read_models[MODEL], outcome.value)) == (True, [], 1)
+    assert (result.differing[MODEL], result.reasons[MODEL]) == ({}, {})
 
 
 @pytest.mark.parametrize("outcome", ALARMS)
