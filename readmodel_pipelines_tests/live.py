@@ -1,23 +1,27 @@
-"""Verifies again and again while an application writes, and holds what it says against what is true."""
+"""Verifies, or rebuilds, while an application writes, and holds what comes of it against what is true."""
 
 from __future__ import annotations
 
 import json
+import random
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from readmodel_pipelines.demo.sample_data import chat_events
 from readmodel_pipelines.mongo.connection import open_database
 from readmodel_pipelines.mongo.indexes import ensure_indexes
+from readmodel_pipelines.mongo.rebuilds import Strategy
 from readmodel_pipelines.projections.registry import projections_for
 from readmodel_pipelines.projector import ReadModelProjector
+from readmodel_pipelines.rebuild import Request, rebuild
 from readmodel_pipelines.settings import Settings
-from readmodel_pipelines.verification import Bucket, Coverage, Request, verify
+from readmodel_pipelines.verification import Bucket, Coverage, verify
+from readmodel_pipelines.verification import Request as Verification
 
 _QUIET_CHATS = 300
 _COVERAGES = (Coverage(), Coverage(since_last=True), Coverage(bucket=Bucket(1, 2), since_last=True))
@@ -49,7 +53,7 @@ def verify_beside_a_writer(settings: Settings, *, seconds: float, rate: int, gra
             while process.poll() is None:
                 coverage = _COVERAGES[seen.verifications % len(_COVERAGES)]
                 started = time.monotonic()
-                summary = verify(database, settings, [], Request(coverage))
+                summary = verify(database, settings, [], Verification(coverage))
                 seen.seconds.append(time.monotonic() - started)
                 found = {(item.read_model, item.aggregate_id) for item in summary.findings}
                 assert found <= truth, f"a false alarm of {coverage}: {found - truth}"
@@ -63,19 +67,64 @@ def verify_beside_a_writer(settings: Settings, *, seconds: float, rate: int, gra
                 seen.lagging += sum(counts.lagging for counts in summary.read_models.values())
             output = json.loads(process.communicate(timeout=60)[0])
         seen.events, seen.latest = output["events"], output["latest"]
-        last = verify(database, settings, [], Request())
+        last = verify(database, settings, [], Verification())
         assert {(item.read_model, item.aggregate_id) for item in last.findings} == truth
         assert truth
         database.client.drop_database(database.name)
     return seen
 
 
+def rebuild_beside_writers(
+    settings: Settings, *, strategy: Strategy, seconds: float, writers: int, rate: int, seed: int, quiet_chats: int
+) -> tuple[int, int]:
+    """Rebuild while writers append, project, fail to, and write a field of their own; then nothing may be wrong.
+
+    Gives the number of events appended, and that of documents caught up with.
+    """
+    chance = random.Random(seed)
+    settings = settings.model_copy(update={"lease_seconds": 20.0})
+    with open_database(settings) as database, ExitStack() as running:
+        ensure_indexes(database, settings, projections_for("chat"))
+        database.events.insert_many(list(chat_events(quiet_chats, seed=5, mean_events=8)))
+        ReadModelProjector(database, settings).rebuild_all()
+        database.chats_read_model.update_many({}, {"$set": {"title": "damaged", "not_ours": 1}})
+        each = [
+            running.enter_context(
+                writer(
+                    settings,
+                    seconds=seconds,
+                    rate=rate // writers,
+                    seed=1_000 * seed + number,
+                    more=("--failing=0.1", f"--own-field=own_{number}"),
+                )
+            )
+            for number in range(writers)
+        ]
+        time.sleep(chance.uniform(0.3, max(0.4, seconds / 2)))
+        summary = rebuild(database, settings, [], Request(strategy))
+        assert summary.ok, summary.as_json()
+        assert summary.about["state"] == "done"
+        told = [json.loads(process.communicate(timeout=120)[0]) for process in each]
+        last = ReadModelProjector(database, settings).verify_all()
+        assert last.ok, (seed, last.as_json())
+        assert database.chats_read_model.count_documents({"not_ours": 1}) == quiet_chats, seed
+        stored = {item["chat_id"]: item for item in database.chats_read_model.find()}
+        for number, output in enumerate(told):
+            for chat_id, value in output["own"].items():
+                wanted = {"count": value, "all": list(range(1, value + 1))}
+                assert stored[chat_id].get(f"own_{number}") == wanted, (seed, chat_id)
+        left = [name for name in database.list_collection_names() if "rebuild_" in name or "deferred" in name]
+        assert left == [], seed
+        database.client.drop_database(database.name)
+    return sum(output["events"] for output in told), summary.about["caught_up"]
+
+
 @contextmanager
-def writer(settings: Settings, *, seconds: float, rate: int, seed: int = 0) -> Iterator[Any]:
+def writer(settings: Settings, *, seconds: float, rate: int, seed: int = 0, more: Sequence[str] = ()) -> Iterator[Any]:
     """A writer that ends with the block."""
     uri = settings.mongodb_uri
     command = [sys.executable, "-m", "readmodel_pipelines_tests.live_writer", uri.get_secret_value() if uri else ""]
-    command += [settings.database, f"--seconds={seconds}", f"--rate={rate}", f"--seed={seed}"]
+    command += [settings.database, f"--seconds={seconds}", f"--rate={rate}", f"--seed={seed}", *more]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             yield process

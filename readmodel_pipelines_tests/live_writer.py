@@ -1,6 +1,7 @@
 """An application at work in a process of its own: appends events at a rate, and projects each a moment later.
 
-Prints how many events it appended, and the longest that a projection came behind its events.
+Some of its projections may fail, which nobody mends, and it may write a field of its own into documents. Prints how
+many events it appended, the longest that a projection came behind them, and what it wrote into its field, by chat.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from datetime import UTC, datetime
 from itertools import groupby, islice
 from operator import itemgetter
 from typing import Any
+
+from pymongo.database import Database
 
 from readmodel_pipelines.demo.sample_data import chat_events
 from readmodel_pipelines.mongo.connection import open_database
@@ -35,16 +38,19 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--batch", type=int, default=25, help="events, each of another aggregate, appended at once")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--failing", type=float, default=0.0, help="share of projections that fail")
+    parser.add_argument("--own-field", default="", help="a field that no projection owns, to be written all along")
     arguments = parser.parse_args()
     settings = Settings(mongodb_uri=arguments.uri, database=arguments.database)
     print(json.dumps(write(settings, arguments)))
 
 
-def write(settings: Settings, arguments: argparse.Namespace) -> dict[str, float]:
+def write(settings: Settings, arguments: argparse.Namespace) -> dict[str, Any]:
     """Append and project until the time is over; what waits for its projection is projected at the end."""
     chance = random.Random(arguments.seed)
     waiting: deque[tuple[float, float, list[str]]] = deque()
     appended, latest = 0, 0.0
+    own: dict[str, int] = {}
     with open_database(settings) as database:
         projector = ReadModelProjector(database, settings)
         batches = in_batches(arguments.batch, _SEED + arguments.seed, chance)
@@ -59,11 +65,21 @@ def write(settings: Settings, arguments: argparse.Namespace) -> dict[str, float]
                 waiting.append((now, now + chance.uniform(0, _LATEST), ids))
             elif waiting and waiting[0][1] <= now:
                 since, _, ids = waiting.popleft()
-                projector.rebuild_some(ids)
+                projector.rebuild_some([item for item in ids if chance.random() >= arguments.failing])
+                if arguments.own_field:
+                    write_own(database, arguments.own_field, chance.choice(ids), own)
                 latest = max(latest, time.monotonic() - started - since)
             else:
                 time.sleep(0.001)
-    return {"events": appended, "latest": round(latest, 3)}
+    return {"events": appended, "latest": round(latest, 3), "own": own}
+
+
+def write_own(database: Database[Any], field: str, chat_id: str, own: dict[str, int]) -> None:
+    """Count up in a document, if it is there."""
+    value = own.get(chat_id, 0) + 1
+    wanted = {"$set": {f"{field}.count": value}, "$push": {f"{field}.all": value}}
+    if database.chats_read_model.update_one({"chat_id": chat_id}, wanted).matched_count:
+        own[chat_id] = value
 
 
 def in_batches(size: int, seed: int, chance: random.Random) -> Iterator[list[dict[str, Any]]]:

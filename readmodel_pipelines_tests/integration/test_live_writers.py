@@ -1,12 +1,27 @@
-"""Verifying while an application writes: no false alarm, and no true one missed. A minute of it is in `soak/`."""
+"""Verifying and rebuilding while an application writes. The long forms are in `soak/`."""
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
+
 from readmodel_pipelines.settings import Settings
-from readmodel_pipelines_tests.live import verify_beside_a_writer
+from readmodel_pipelines_tests.live import rebuild_beside_writers, verify_beside_a_writer
 
 
 def test_a_live_writer_is_no_false_alarm_and_a_damage_made_meanwhile_is_found(settings: Settings) -> None:
     seen = verify_beside_a_writer(settings, seconds=6, rate=500)
     assert seen.verifications >= 3
     assert seen.events > 1_000
+
+
+@pytest.mark.parametrize("strategy", ["in_place", "shadow"])
+def test_a_rebuild_beside_writers_that_fail_and_are_late_leaves_nothing_wrong(
+    settings: Settings, strategy: Any
+) -> None:
+    events, caught_up = rebuild_beside_writers(
+        settings, strategy=strategy, seconds=3, writers=2, rate=300, seed=1, quiet_chats=600
+    )
+    assert events > 300
+    assert caught_up > 0
