@@ -11,7 +11,7 @@ from pymongo.database import Database
 from pymongo.errors import OperationFailure
 
 from readmodel_pipelines.errors import ReadModelError
-from readmodel_pipelines.mongo import findings, leases
+from readmodel_pipelines.mongo import findings, leases, rebuilds
 from readmodel_pipelines.mongo.connection import DENIED
 from readmodel_pipelines.mongo.event_store import VERSION_ORDER
 from readmodel_pipelines.mongo.scan import Document, holds_every_document
@@ -66,6 +66,11 @@ VERIFICATIONS = (
     Index((("read_model", 1), ("started_at", -1))),
     Index((("started_at", 1),), name="expiry", expire_seconds=400 * _DAY),
 )
+REBUILDS = (
+    Index((("of", 1), ("number", 1))),
+    Index((("kind", 1), ("started_at", -1))),
+    Index((("ended_at", 1),), name="expiry", expire_seconds=400 * _DAY),
+)
 # What workers that died left behind, once no takeover is to be expected any more.
 LEASES = (Index((("expires_at", 1),), name="expiry", expire_seconds=_DAY),)
 
@@ -96,6 +101,7 @@ def wanted_indexes(
         leases.COLLECTION: LEASES,
         findings.FINDINGS: FINDINGS,
         findings.VERIFICATIONS: VERIFICATIONS,
+        rebuilds.COLLECTION: REBUILDS,
         **{collection_of(settings, item): of_read_model(item) for item in projections},
     }
 

@@ -155,6 +155,9 @@ class Rebuilds:
             [{"$set": {**{name: {"$literal": value} for name, value in new.items()}, **stamps}}],
             return_document=ReturnDocument.AFTER,
         )
+        if found is not None and "ended_at" in found:
+            # They expire together.
+            self._rebuilds.update_many({"of": rebuild["_id"]}, {"$set": {"ended_at": found["ended_at"]}})
         if found is None:
             now = self.get(rebuild["_id"])["state"]
             raise WrongState(

@@ -111,6 +111,7 @@ def test_every_index_is_made_and_other_files_are_named_and_skipped(
         "readmodel_leases": 2,
         "readmodel_findings": 3,
         "readmodel_verifications": 3,
+        "readmodel_rebuilds": 4,
     }
 
 
