@@ -91,12 +91,19 @@ class ReadModelProjector:
             ReadModelBusy: somebody else rebuilds one of the read models.
             LeaseLost: this run was taken for dead and somebody else took over.
         """
-        limit = DeletionLimit(1.0 if allow_deletions else self._settings.max_delete_share)
         if dry_run:
-            return self._run("dry_run", None, _dry_run(limit))
+            return self._run("dry_run", None, _dry_run(self._limit(allow_deletions)))
         collections = [collection_of(self._settings, item) for item in self._projections]
         with hold_leases(self._database, collections, self._settings.lease_seconds, self._holder, self._owner) as held:
-            return self._run("rebuild", None, partial(self._in_place, still_ours=held.check, limit=limit))
+            return self.rebuild_under_lease(held.check, allow_deletions=allow_deletions)
+
+    def rebuild_under_lease(self, still_ours: Callable[[], None], *, allow_deletions: bool = False) -> Summary:
+        """As `rebuild_all`, for whoever holds the leases already; `still_ours` raises when they are lost."""
+        limit = self._limit(allow_deletions)
+        return self._run("rebuild", None, partial(self._in_place, still_ours=still_ours, limit=limit))
+
+    def _limit(self, allow_deletions: bool) -> DeletionLimit:
+        return DeletionLimit(1.0 if allow_deletions else self._settings.max_delete_share)
 
     def rebuild_one(self, aggregate_id: str, *, dry_run: bool = False) -> Summary:
         """Bring one aggregate's documents in line, deleting included.

@@ -7,7 +7,6 @@ verb asks there.
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -53,7 +52,7 @@ MAY_BECOME: Mapping[State, frozenset[State]] = {
         {State.FINISHING, State.BUILDING, State.SWAPPING, State.DONE, State.REFUSED, State.ABORTED}
     ),
     State.SWAPPING: frozenset({State.SWAPPING, State.DONE}),
-    State.REFUSED: frozenset({State.FINISHING, State.ABORTED}),
+    State.REFUSED: frozenset({State.FINISHING, State.BUILDING, State.ABORTED}),
     State.DONE: frozenset({State.ROLLED_BACK}),
     State.ABORTED: frozenset(),
     State.ROLLED_BACK: frozenset({State.ROLLED_BACK}),
@@ -83,9 +82,8 @@ class Rebuilds:
     def __init__(self, database: Database[Document]) -> None:
         self._rebuilds = database[COLLECTION]
 
-    def begin(self, about: Mapping[str, Any], ranges: Sequence[tuple[int, IdRange]]) -> Document:
+    def begin(self, rebuild_id: str, about: Mapping[str, Any], ranges: Sequence[tuple[int, IdRange]]) -> Document:
         """A new rebuild with these (slice, range)s; gives its document."""
-        rebuild_id = uuid.uuid4().hex[:12]
         self._rebuilds.insert_many(
             [
                 {
@@ -127,9 +125,10 @@ class Rebuilds:
             raise UsageError(f"There is no rebuild {rebuild_id!r}.", hint="`readmodel rebuilds list` shows them.")
         return found
 
-    def unfinished(self, read_models: Sequence[str]) -> list[Document]:
-        """The rebuilds of any of these read models that are not at their end, the newest first."""
-        where = {"kind": "rebuild", "read_models": {"$in": list(read_models)}, "state": {"$in": list(UNFINISHED)}}
+    def unfinished(self, read_models: Sequence[str] | None) -> list[Document]:
+        """The rebuilds of any of these read models (None: of all) that are not at their end, the newest first."""
+        where: Document = {"kind": "rebuild", "state": {"$in": list(UNFINISHED)}}
+        where |= {} if read_models is None else {"read_models": {"$in": list(read_models)}}
         return list(self._rebuilds.find(where, sort=[("started_at", -1)]))
 
     def last(self, read_models: Sequence[str], **about: Any) -> Document | None:
@@ -165,6 +164,10 @@ class Rebuilds:
                 hint=f"Only {' or '.join(before)} may. `readmodel rebuilds show {rebuild['_id']}` tells more.",
             )
         return found
+
+    def report(self, rebuild: Mapping[str, Any], part: int) -> None:
+        """A slice has come to it."""
+        self._rebuilds.update_one({"_id": rebuild["_id"]}, {"$addToSet": {"reported": part}})
 
     def note(self, rebuild: Mapping[str, Any], **changed: Any) -> None:
         """Write something on it."""

@@ -207,8 +207,13 @@ class ShadowSink:
             self._counts.replaced -= 1
 
     def _copy(self, ids: Sequence[Any]) -> None:
-        into = {"into": self._shadow.name, "on": "_id", "whenMatched": "replace", "whenNotMatched": "insert"}
-        self._live.aggregate([{"$match": {"_id": {"$in": list(ids)}}}, {"$merge": into}], bypassDocumentValidation=True)
+        copy_by_id(self._live, self._shadow, ids)
+
+
+def copy_by_id(live: Collection[Document], shadow: Collection[Document], ids: Sequence[Any]) -> None:
+    """Put these documents into a shadow as they are, to the byte; they never leave the server."""
+    into = {"into": shadow.name, "on": "_id", "whenMatched": "replace", "whenNotMatched": "insert"}
+    live.aggregate([{"$match": {"_id": {"$in": list(ids)}}}, {"$merge": into}], bypassDocumentValidation=True)
 
 
 def sync_foreign(

@@ -118,6 +118,8 @@ def _counted(summary: Summary, read_model: str, counts: Counts) -> str:
 
 
 def _wrong(summary: Summary) -> Iterator[str]:
+    if summary.about.get("state") == "refused":
+        yield from summary.warnings
     for name, counts in summary.read_models.items():
         if summary.verb == "verify" and counts.discrepancies:
             kinds = _numbers(counts, (item.value for item in Outcome if item is not Outcome.SAME))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Protocol
@@ -14,7 +15,6 @@ from readmodel_pipelines.reconcile.ports import EventStore
 from readmodel_pipelines.reconcile.run import Lane
 
 _LOOK_AGAIN_SECONDS = 1.0
-_WRITES = ("inserted", "replaced", "deleted")
 
 Save = Callable[[str | None, Mapping[str, Mapping[str, int]], int, float], None]
 """Told the cursor (None: the range is done), and the counts by read model, events and seconds of a batch."""
@@ -63,7 +63,10 @@ class Pace:
 
 
 class Batches:
-    """Implements `readmodel_pipelines.reconcile.run.Checkpoint` for a range of a rebuild."""
+    """Implements `readmodel_pipelines.reconcile.run.Checkpoint` for a range of a rebuild.
+
+    `written` names the counts that stand for documents written.
+    """
 
     def __init__(
         self,
@@ -74,7 +77,9 @@ class Batches:
         pace: Pace,
         size: BatchSize,
         clock: Callable[[], float] = time.monotonic,
+        written: Sequence[str] = ("inserted", "replaced", "deleted"),
     ) -> None:
+        self._written = written
         self._store = store
         self._lanes = lanes
         self._sinks = sinks
@@ -100,14 +105,17 @@ class Batches:
         """
         events, documents = self._end(aggregate_id)
         self._pace.wait(events, documents)
+        # The waiting included: a batch and its pause together are what the window's end has to wait for.
         self._size.took(self._streams, self._clock() - self._began)
         # The stream that brought us here belongs to the next one.
         self._streams = 1
         self._began = self._clock()
 
     def finish(self) -> None:
-        """The range is done."""
-        self._end(None)
+        """The range is done; its last batch is paid for, too."""
+        events, documents = self._end(None)
+        with suppress(WindowClosed):
+            self._pace.wait(events, documents)
 
     def _end(self, cursor: str | None) -> tuple[int, int]:
         for sink in self._sinks:
@@ -119,4 +127,4 @@ class Batches:
             more[name] = {kind: number - self._counts[name].get(kind, 0) for kind, number in now.items()}
             self._counts[name] = now
         self._save(cursor, more, events, self._clock() - self._began)
-        return events, sum(numbers[kind] for numbers in more.values() for kind in _WRITES)
+        return events, sum(numbers[kind] for numbers in more.values() for kind in self._written)

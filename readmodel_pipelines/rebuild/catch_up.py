@@ -5,6 +5,7 @@ The end is a pass that was drained to a moment after the last write, and wrote n
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 
@@ -12,19 +13,22 @@ from pymongo.collection import Collection
 from pymongo.database import Database
 
 from readmodel_pipelines.lanes import Lanes, contested, noting
+from readmodel_pipelines.mongo.changes import HistoryLost
 from readmodel_pipelines.mongo.deferred import DeferredInMemory
 from readmodel_pipelines.mongo.event_store import EventStore
 from readmodel_pipelines.mongo.indexes import collection_of
 from readmodel_pipelines.mongo.scan import Document
-from readmodel_pipelines.mongo.shadow import sync_foreign
+from readmodel_pipelines.mongo.shadow import copy_by_id, sync_foreign
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.rebuild.touched import EVENTS, Following, Touched
+from readmodel_pipelines.reconcile.outcome import Outcome
 from readmodel_pipelines.reconcile.run import reconcile
 from readmodel_pipelines.reconcile.summary import Counts, Summary
 from readmodel_pipelines.settings import Settings
 
 _SMALL_PASS_SECONDS = 0.5
 _BETWEEN_PASSES_SECONDS = 0.2
+_MOST_MALFORMED = 10_000
 _WRITES = ("inserted", "replaced", "deleted")
 
 
@@ -48,15 +52,22 @@ class CatchUp:
         self._still_ours = still_ours
         self._store = EventStore(database[settings.events_collection])
         self.written = 0
+        self._malformed: dict[str, set[str]] = {item.read_model: set() for item in projections}
         self.summary = Summary("rebuild", "")
         self.summary.read_models = {item.read_model: Counts() for item in projections}
 
     def until_nothing_is_written(self) -> str:
-        """In the live collections; gives a warning when writers did not stand still in time, else nothing."""
+        """In the live collections; gives a warning when writers did not stand still in time, else nothing.
+
+        Raises:
+            HistoryLost: it is not known what was touched.
+        """
         deadline = time.monotonic() + self._settings.catch_up_seconds
         while True:
             written = self.once({})
-            if not written or self._following.lost:
+            if self._following.lost:
+                raise HistoryLost(self._following.lost)
+            if not written:
                 return ""
             if time.monotonic() > deadline:
                 return (
@@ -66,12 +77,15 @@ class CatchUp:
             time.sleep(_BETWEEN_PASSES_SECONDS)
 
     def until_small(self, shadows: Mapping[str, str]) -> None:
-        """In shadows, that nobody else writes: until what is left takes a moment."""
+        """In shadows, that nobody else writes: until what is left takes a moment, or does not become less."""
+        before = math.inf
         while True:
             started = time.monotonic()
             written = self.once(shadows)
-            if not written or time.monotonic() - started < _SMALL_PASS_SECONDS or self._following.lost:
+            took = time.monotonic() - started
+            if not written or took < _SMALL_PASS_SECONDS or took > before / 2 or self._following.lost:
                 return
+            before = took
 
     def once(self, shadows: Mapping[str, str]) -> int:
         """Everything that was touched up to now; gives the number of documents written."""
@@ -79,6 +93,9 @@ class CatchUp:
         before = self.written
         for ids in self._touched.batches(EVENTS):
             self._reconcile(ids, shadows)
+        for item in self._projections if shadows else ():
+            # Its writer may have been late: documents of malformed streams are carried over once more.
+            self.carry(item, shadows, sorted(self._malformed[item.read_model]))
         for item in self._projections if shadows else ():
             live, shadow = self._of(item, {}), self._of(item, shadows)
             for ids in self._touched.batches(item.read_model):
@@ -110,9 +127,22 @@ class CatchUp:
                 shadow = self._of(lane.projection, shadows)
                 sync_foreign(live, shadow, lane.projection, {lane.projection.key: {"$in": list(ids)}})
         for finding in summary.findings:
+            if finding.outcome is Outcome.MALFORMED and len(self._malformed[finding.read_model]) < _MOST_MALFORMED:
+                self._malformed[finding.read_model].add(finding.aggregate_id)
             if finding.failed:
                 self.summary.read_models[finding.read_model].failed += 1
                 self.summary.findings.append(finding)
+
+    def carry(self, projection: Projection, shadows: Mapping[str, str], ids: Sequence[str]) -> None:
+        """Documents of malformed streams are in a shadow what they are in the live collection now."""
+        if not ids:
+            return
+        live, shadow = self._of(projection, {}), self._of(projection, shadows)
+        these = {projection.key: {"$in": list(ids)}}
+        there = [item["_id"] for item in live.find(these, {"_id": 1})]
+        # One of another `_id` would stand in the way of the unique key.
+        shadow.delete_many({**these, "_id": {"$nin": there}})
+        copy_by_id(live, shadow, there)
 
     def _of(self, projection: Projection, shadows: Mapping[str, str]) -> Collection[Document]:
         return self._database[shadows.get(projection.read_model) or collection_of(self._settings, projection)]

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import re
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pymongo.database import Database
+from pymongo.errors import PyMongoError
 
 from readmodel_pipelines.lanes import Contested, Lanes
 from readmodel_pipelines.mongo.changes import HistoryLost, token_of_now
@@ -17,16 +21,18 @@ from readmodel_pipelines.mongo.rebuilds import Rebuilds, State
 from readmodel_pipelines.mongo.scan import Document
 from readmodel_pipelines.mongo.shadow import copy_name, copy_on_server, drop, index_like, is_there, swap, sync_foreign
 from readmodel_pipelines.projections.projection import Projection
+from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.rebuild.catch_up import CatchUp
-from readmodel_pipelines.rebuild.gate import what_is_wrong
+from readmodel_pipelines.rebuild.gate import Gate
 from readmodel_pipelines.rebuild.touched import Following, Touched
 from readmodel_pipelines.rebuild.worker import deferred_name
 from readmodel_pipelines.reconcile.ranges import IdRange
 from readmodel_pipelines.reconcile.sinks import DeletionLimit
-from readmodel_pipelines.reconcile.summary import Summary, finding_of
+from readmodel_pipelines.reconcile.summary import Counts, Summary, finding_of
 from readmodel_pipelines.settings import Settings
 
 _SHOWN = 3
+_FOLLOW_SECONDS = 0.5
 
 
 class Refused(Exception):
@@ -49,6 +55,7 @@ class Finish:
     shadows: Mapping[str, str]
     allow_deletions: bool
     workers: int
+    check_window: Callable[[], None]
 
     @property
     def limit(self) -> DeletionLimit:
@@ -85,9 +92,28 @@ class Finish:
                 item.read_model: token_of_now(self.database[self.live(item)]) for item in self.projections
             }
             _index(self)
-        record = rebuilds.to(self.record, State.BUILDING, passes=self.record.get("passes", 1) + 1, **changed)
-        rebuilds.again(record)
-        return record
+        # The ranges first: a run that is killed in between finds them open, and comes here again.
+        rebuilds.again(self.record)
+        return rebuilds.to(self.record, State.BUILDING, passes=self.record.get("passes", 1) + 1, **changed)
+
+    @contextmanager
+    def followed(self) -> Iterator[None]:
+        """Follow in the background while something takes long, so that history cannot run away."""
+        stop = threading.Event()
+
+        def follow() -> None:
+            while not stop.wait(_FOLLOW_SECONDS):
+                # What goes wrong is met by the next look, in words.
+                with suppress(PyMongoError):
+                    self.following.drain(self.shadows)
+
+        thread = threading.Thread(target=follow, name="following events", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
 
 
 def finish_in_place(finish: Finish) -> None:
@@ -97,12 +123,16 @@ def finish_in_place(finish: Finish) -> None:
         HistoryLost: do all ranges again.
         Refused: too many deletions; the rest is done.
     """
+    finish.check_window()
     finish.check_history()
+    # What is done here, besides the ranges: a run that is killed has it counted by whoever goes on.
+    before = {name: Counts(**counts) for name, counts in finish.record.get("finished", {}).items()}
+    here = {item.read_model: Counts() for item in finish.projections}
     opened = Lanes(
         finish.database,
         finish.settings,
         finish.projections,
-        counts=finish.summary.read_models,
+        counts=here,
         contested=finish.claims,
     )
     refused = False
@@ -112,10 +142,14 @@ def finish_in_place(finish: Finish) -> None:
         sink = opened.in_place(lane, finish.summary, deferred, finish.held.check, finish.limit)
         sink.finish()
         refused |= sink.deletions_refused
+        name = lane.projection.read_model
+        finish.summary.read_models[name].add(here[name])
+        so_far = before.get(name, Counts())
+        so_far.add(replace(here[name], failed=0))
+        Rebuilds(finish.database).note(finish.record, **{f"finished.{name}": so_far.as_dict()})
     _catch_up_in_place(finish, finish.catch_up)
     if refused:
         raise Refused(f"Rebuild {finish.record['_id']} is done but for its deletions; resume it to allow them.")
-    Rebuilds(finish.database).to(finish.record, State.DONE)
 
 
 def _catch_up_in_place(finish: Finish, catch_up: CatchUp) -> None:
@@ -137,14 +171,23 @@ def finish_shadow(finish: Finish) -> None:
     """
     catch_up = finish.catch_up
     if finish.record["state"] != State.SWAPPING:
+        finish.check_window()
         finish.check_history()
-        _index(finish)
+        with finish.followed():
+            _index(finish)
         _mend(finish)
         catch_up.until_small(finish.shadows)
-        finish.check_history()
+        finish.check_window()
         _check_deletions(finish)
         _pass_gate(finish, catch_up)
-        finish.record = Rebuilds(finish.database).to(finish.record, State.SWAPPING, **_keep_copies(finish))
+        finish.check_window()
+        with finish.followed():
+            copies = _keep_copies(finish)
+        catch_up.once(finish.shadows)
+        # The last moment to turn back.
+        finish.check_history()
+        _check_deletions(finish)
+        finish.record = Rebuilds(finish.database).to(finish.record, State.SWAPPING, **copies)
     _swap(finish, catch_up)
 
 
@@ -177,15 +220,26 @@ def _mend(finish: Finish) -> None:
 
 def _check_deletions(finish: Finish) -> None:
     for item in finish.projections:
-        deletions = finish.summary.read_models[item.read_model].deleted
+        counts = finish.summary.read_models[item.read_model]
         documents = finish.database[finish.live(item)].estimated_document_count()
+        built = finish.database[finish.shadows[item.read_model]].estimated_document_count()
+        # What the ranges found, or what is gone since then, should events have vanished meanwhile.
+        deletions = max(counts.deleted, documents + counts.inserted - built)
         if not finish.limit.allows(deletions, documents):
+            _take_back(finish)
             raise Refused(finish.limit.refusal(item.read_model, deletions, documents))
+
+
+def _take_back(finish: Finish) -> None:
+    """Nothing of it is written, and the counts must not say so."""
+    for item in finish.projections:
+        counts = finish.summary.read_models[item.read_model]
+        counts.inserted = counts.replaced = counts.deleted = 0
 
 
 def _pass_gate(finish: Finish, catch_up: CatchUp) -> None:
     ranges = [IdRange(item["lower"], item["upper"]) for item in Rebuilds(finish.database).ranges(finish.record)]
-    wrong = what_is_wrong(
+    wrong = Gate(
         finish.database,
         finish.settings,
         finish.projections,
@@ -193,10 +247,12 @@ def _pass_gate(finish: Finish, catch_up: CatchUp) -> None:
         finish.claims,
         ranges,
         finish.workers,
-        lambda: catch_up.once(finish.shadows),
-    )
+        catch_up,
+        finish.followed,
+    ).what_is_wrong()
     if not wrong:
         return
+    _take_back(finish)
     for read_model, verdict in wrong:
         finding = finding_of(read_model, verdict)
         finding.failed = True
@@ -234,17 +290,33 @@ def _swap(finish: Finish, catch_up: CatchUp) -> None:
         if item.read_model in left:
             finish.held.check()
             swap(finish.database, left[item.read_model], finish.live(item))
-    catch_up.once({})
-    for item in finish.projections:
-        if follower := finish.following.foreign.get(item.read_model):
-            follower.apply(finish.database[finish.live(item)])
-    _catch_up_in_place(finish, catch_up)
+    try:
+        catch_up.once({})
+        for item in finish.projections:
+            if follower := finish.following.foreign.get(item.read_model):
+                follower.apply(finish.database[finish.live(item)])
+        _catch_up_in_place(finish, catch_up)
+    except HistoryLost as error:
+        _look_at_everything(finish, error)
     if finish.following.lost:
-        finish.summary.warnings.append(
-            f"What happened around the swap is not known ({finish.following.lost}): verify, and rebuild in place."
-        )
+        _look_at_everything(finish, HistoryLost(finish.following.lost))
     _drop_older_copies(finish)
-    finish.record = Rebuilds(finish.database).to(finish.record, State.DONE)
+
+
+def _look_at_everything(finish: Finish, why: HistoryLost) -> None:
+    """After a swap there is no way back to the ranges: one pass in place instead."""
+    finish.following.lost = ""
+    names = [item.name for item in finish.projections]
+    summary = ReadModelProjector(finish.database, finish.settings, *names).rebuild_under_lease(
+        finish.held.check, allow_deletions=finish.allow_deletions
+    )
+    finish.summary.warnings += [
+        f"What happened around the swap is not known, so everything was looked at again: {why}. "
+        "Foreign fields that others wrote within that moment may be missing.",
+        *summary.warnings,
+    ]
+    for name, counts in summary.read_models.items():
+        finish.summary.read_models[name].failed += counts.failed
 
 
 def _drop_older_copies(finish: Finish) -> None:
@@ -252,5 +324,7 @@ def _drop_older_copies(finish: Finish) -> None:
     keep = set(finish.record.get("copies", {}).values())
     for item in finish.projections:
         prefix = copy_name(finish.live(item), "")
-        names = finish.database.list_collection_names(filter={"name": {"$regex": f"^{prefix}[0-9a-f]{{12}}$"}})
+        names = finish.database.list_collection_names(
+            filter={"name": {"$regex": f"^{re.escape(prefix)}[0-9a-f]{{12}}$"}}
+        )
         drop(finish.database, set(names) - keep)

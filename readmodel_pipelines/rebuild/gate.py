@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any
 
 from pymongo.database import Database
 
+from readmodel_pipelines.events.values import is_plain
 from readmodel_pipelines.lanes import Contested, Lanes
 from readmodel_pipelines.mongo.scan import Document
 from readmodel_pipelines.projections.projection import Projection
+from readmodel_pipelines.rebuild.catch_up import CatchUp
 from readmodel_pipelines.reconcile.outcome import Outcome, Verdict
 from readmodel_pipelines.reconcile.ranges import IdRange
+from readmodel_pipelines.reconcile.run import behind
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines.spread import Look, Suspects, looker
 from readmodel_pipelines.workers import work_off
@@ -21,47 +26,76 @@ _MOST = 20_000
 _BATCH = 1_000
 
 
-def what_is_wrong(
-    database: Database[Document],
-    settings: Settings,
-    projections: Sequence[Projection],
-    collections: Mapping[str, str],
-    contested: Contested,
-    ranges: Sequence[IdRange],
-    workers: int,
-    catch_up: Callable[[], object],
-) -> list[tuple[str, Verdict]]:
-    """(read model, verdict) of what is wrong in these collections, and still is once they have caught up."""
-    look = Look(settings, tuple(item.name for item in projections), collections, contested)
-    suspects: dict[str, list[str]] = {item.read_model: [] for item in projections}
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """What a look at shadows needs. `meanwhile` is entered while other processes look, for that takes long."""
 
-    def told(message: Any) -> None:
-        if isinstance(message, Suspects):
-            ids = suspects[message.read_model]
-            wrong_ones = (item for item in message.verdicts if item.outcome is not Outcome.MALFORMED)
-            ids += [item.aggregate_id for item in wrong_ones][: _MOST - len(ids)]
+    database: Database[Document]
+    settings: Settings
+    projections: Sequence[Projection]
+    shadows: Mapping[str, str]
+    contested: Contested
+    ranges: Sequence[IdRange]
+    workers: int
+    catch_up: CatchUp
+    meanwhile: Callable[[], AbstractContextManager[object]]
 
-    for _ in work_off(looker, look, ranges, workers, told):
-        pass
-    opened = Lanes(database, settings, projections, contested=contested, collections=collections)
-    wrong: list[tuple[str, Verdict]] = []
-    for _ in range(_LOOKS):
+    def what_is_wrong(self) -> list[tuple[str, Verdict]]:
+        """(read model, verdict) of what is wrong in the shadows, and still is once they have caught up."""
+        for _ in range(_LOOKS):
+            suspects, all_of_them = self._suspects()
+            wrong = list(self._still_wrong(suspects))
+            if wrong or all_of_them:
+                return wrong
+        return [(item.read_model, Verdict(None, Outcome.DIFFERENT)) for item in self.projections]
+
+    def _suspects(self) -> tuple[dict[str, list[str]], bool]:
+        """Aggregates by read model, and whether these are all: there may be more than are worth holding."""
+        suspects: dict[str, list[str]] = {item.read_model: [] for item in self.projections}
+        malformed: dict[str, list[str]] = {item.read_model: [] for item in self.projections}
+        all_of_them = True
+
+        def told(message: Any) -> None:
+            nonlocal all_of_them
+            if not isinstance(message, Suspects):
+                return
+            for verdict in message.verdicts:
+                kind = malformed if verdict.outcome is Outcome.MALFORMED else suspects
+                if len(kind[message.read_model]) < _MOST:
+                    kind[message.read_model].append(verdict.aggregate_id)
+                else:
+                    all_of_them = False
+
+        look = Look(self.settings, tuple(item.name for item in self.projections), self.shadows, self.contested)
+        with self.meanwhile():
+            for _ in work_off(looker, look, self.ranges, self.workers, told):
+                pass
+        for item in self.projections:
+            for ids in _batches([one for one in malformed[item.read_model] if is_plain(one)]):
+                # Nobody can say what they ought to be, but that they stay as they are.
+                self.catch_up.carry(item, self.shadows, ids)
+        return suspects, all_of_them
+
+    def _still_wrong(self, suspects: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, Verdict]]:
+        opened = Lanes(
+            self.database, self.settings, self.projections, contested=self.contested, collections=self.shadows
+        )
+        versions = {
+            name: {key: version for ids in _batches(of) for key, version in opened.store.last_versions(ids).items()}
+            for name, of in suspects.items()
+        }
         # Events that came while we looked are in the shadow after this.
-        catch_up()
-        wrong = [
-            (lane.projection.read_model, verdict)
-            for lane in opened.lanes
-            for verdict in _again(opened.again(lane), suspects[lane.projection.read_model])
-            if verdict.outcome is not Outcome.MALFORMED
-        ]
-        suspects = {item.read_model: [] for item in projections}
-        for read_model, verdict in wrong:
-            suspects[read_model].append(verdict.aggregate_id)
-        if not wrong:
-            break
-    return wrong
+        self.catch_up.once(self.shadows)
+        for lane in opened.lanes:
+            name = lane.projection.read_model
+            for ids in _batches(suspects[name]):
+                wrong = [item for item in opened.again(lane)(ids) if item.outcome is not Outcome.MALFORMED]
+                # A stream that never stands still has grown again: its document is right up to where it caught up.
+                since = {item.aggregate_id: versions[name].get(item.aggregate_id, 1) for item in wrong}
+                caught_up = behind(opened.store, lane, self.settings.allow_malformed, since)
+                yield from ((name, item) for item in wrong if item.aggregate_id not in caught_up)
 
 
-def _again(again: Callable[[Sequence[str]], list[Verdict]], ids: Sequence[str]) -> Iterator[Verdict]:
+def _batches(ids: Sequence[str]) -> Iterator[Sequence[str]]:
     for start in range(0, len(ids), _BATCH):
-        yield from again(ids[start : start + _BATCH])
+        yield ids[start : start + _BATCH]

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -17,37 +17,38 @@ from pymongo.database import Database
 
 from readmodel_pipelines.errors import ReadModelBusy, ReadModelError
 from readmodel_pipelines.lanes import Contested, contested
-from readmodel_pipelines.mongo.changes import HistoryLost, NoHistory, token_of_now
-from readmodel_pipelines.mongo.connection import server_time
+from readmodel_pipelines.mongo.changes import HistoryLost
 from readmodel_pipelines.mongo.event_store import EventStore
-from readmodel_pipelines.mongo.indexes import collection_of, ensure_for_empty
+from readmodel_pipelines.mongo.indexes import collection_of
 from readmodel_pipelines.mongo.leases import Held, hold_leases
 from readmodel_pipelines.mongo.rebuilds import (
     Rebuilds,
     State,
     Strategy,
-    age_seconds,
     counts_of,
     range_of,
 )
 from readmodel_pipelines.mongo.scan import Document
-from readmodel_pipelines.mongo.shadow import create_like, shadow_name
+from readmodel_pipelines.mongo.shadow import shadow_name
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.projections.registry import by_fold
 from readmodel_pipelines.projector import Progress, choose_projections
+from readmodel_pipelines.rebuild.batches import Pace, WindowClosed
+from readmodel_pipelines.rebuild.begin import Begin
 from readmodel_pipelines.rebuild.finish import Finish, Refused, finish_in_place, finish_shadow
-from readmodel_pipelines.rebuild.identity import Slice, code_version, identity_of, why_anew
+from readmodel_pipelines.rebuild.identity import Slice
 from readmodel_pipelines.rebuild.leftovers import drop_leftovers
 from readmodel_pipelines.rebuild.touched import Following, Touched
 from readmodel_pipelines.rebuild.worker import Job, range_worker
+from readmodel_pipelines.reconcile.pacing import Window
 from readmodel_pipelines.reconcile.summary import DEFAULT_MAX_FINDINGS, Counts, Summary
 from readmodel_pipelines.settings import Settings
-from readmodel_pipelines.spread import plan_ranges, workers_for
+from readmodel_pipelines.spread import workers_for
 from readmodel_pipelines.workers import work_off
 
 _PASSES = 4
-_PLAN_SECONDS = 30.0
 _SAY_SECONDS = 1.0
+_FARTHEST_LAST = ("done", "aborted", "building", "paused", "refused")
 
 __all__ = ["Request", "Slice", "rebuild"]
 
@@ -98,7 +99,7 @@ def rebuild(
     started = time.perf_counter()
     for group in by_fold(projections):
         _Rebuild(database, settings, group, request, summary, on_progress, holder, owner).run()
-    if not summary.events:
+    if not summary.events and request.slice is None:
         stored_as = " or ".join(sorted({item.fold.stored_as[0] for item in projections}))
         summary.warnings.append(
             f"{settings.database}.{settings.events_collection} holds no event of aggregate type {stored_as}; "
@@ -123,163 +124,122 @@ class _Rebuild:
     workers: int = field(init=False)
     total: int = field(init=False)
     rebuilds: Rebuilds = field(init=False)
+    begin: Begin = field(init=False)
+    events: int = field(default=0, init=False)
     said_at: float = field(default=0.0, init=False)
 
     def __post_init__(self) -> None:
         self.total = self.database[self.settings.events_collection].estimated_document_count()
         self.workers = workers_for(self.settings, self.total)
         self.rebuilds = Rebuilds(self.database)
-
-    @property
-    def collections(self) -> list[str]:
-        """The live collections."""
-        return [collection_of(self.settings, item) for item in self.projections]
+        self.begin = Begin(
+            self.database,
+            self.settings,
+            self.projections,
+            self.request.strategy,
+            self.workers,
+            self.request.slice,
+            self.request.campaign,
+            self.holder,
+            self._hold,
+            self.summary.warnings.append,
+        )
 
     def run(self) -> None:
         """All of it, or the part of it that is this run's."""
         part = self.request.slice
         with ExitStack() as leases:
             if part is None:
-                held = leases.enter_context(self._hold(self.collections, self.owner))
-                record = self._find_or_begin()
+                held = leases.enter_context(self._hold(self.begin.collections))
+                record = self.begin.alone(resume=self.request.resume)
             else:
-                found = self._slices_record()
+                found = self.begin.with_others(part)
                 if found is None:
+                    self._is(State.DONE.value)
                     return
                 record = found
-                held = leases.enter_context(self._hold(self.collections, "", shared=record["_id"]))
-                leases.enter_context(self._hold([f"{self.collections[0]}/slice {part.number}"], self.owner))
+                held = leases.enter_context(self._hold(self.begin.collections, shared=record["_id"]))
+                # The same slice is done by one run at a time.
+                own = leases.enter_context(self._hold([f"{self.begin.collections[0]}/slice {part.number}"]))
+                held = replace(held, nonces={**held.nonces, **own.nonces})
             self.summary.about |= {"rebuild": record["_id"], "strategy": record["strategy"]}
             self._go(record, held)
+        self.summary.events += self.events
 
-    def _hold(self, names: Sequence[str], owner: str, shared: str = "") -> Any:
-        return hold_leases(self.database, names, self.settings.lease_seconds, self.holder, owner, shared)
+    def _hold(self, names: Sequence[str], shared: str = "") -> AbstractContextManager[Held]:
+        seconds = self.settings.lease_seconds
+        return hold_leases(self.database, names, seconds, self.holder, self.owner, shared)
 
-    # The record
-
-    def _slices_record(self) -> Document | None:
-        """The record that all slices share; None when the rebuild of this campaign is done already."""
-        deadline = time.monotonic() + _PLAN_SECONDS
-        while True:
-            try:
-                with self._hold([f"{self.collections[0]}/plan"], self.owner):
-                    if self.request.campaign:
-                        done = self.rebuilds.last(self.collections, campaign=self.request.campaign, state="done")
-                        if done is not None:
-                            self.summary.about |= {"rebuild": done["_id"], "state": "done"}
-                            return None
-                    record = self._resumable()
-                    if record is not None:
-                        return record
-                    # Nobody else may be at work on these read models when another rebuild is begun.
-                    with self._hold(self.collections, self.owner):
-                        return self._find_or_begin()
-            except ReadModelBusy as error:
-                if "/plan" not in error.message or time.monotonic() > deadline:
-                    raise
-                time.sleep(0.1)
-
-    def _identity(self) -> dict[str, Any]:
-        slices = self.request.slice.of if self.request.slice else 1
-        return identity_of(self.settings, self.projections, self.request.strategy, slices)
-
-    def _resumable(self) -> Document | None:
-        now, valid = server_time(self.database), self.settings.rebuild_valid_days
-        for record in self.rebuilds.unfinished(self.collections):
-            if record["read_models"] == self.collections:
-                if not (why := why_anew(record, self._identity(), age_seconds(record, now), valid)):
-                    self.rebuilds.note(record, runs=record["runs"] + 1)
-                    return record
-                self.summary.warnings.append(f"Rebuild {record['_id']} is not resumed: {why}.")
-        return None
-
-    def _find_or_begin(self) -> Document:
-        record = self._resumable() if self.request.resume else None
-        for other in self.rebuilds.unfinished(self.collections):
-            if record is None or other["_id"] != record["_id"]:
-                self.rebuilds.to(other, State.ABORTED)
-                drop_leftovers(self.database, other)
-                self.summary.warnings.append(f"Rebuild {other['_id']}, which was {other['state']}, was dropped.")
-        return record or self._begin()
-
-    def _begin(self) -> Document:
-        for item in self.projections:
-            self.summary.warnings += ensure_for_empty(self.database[collection_of(self.settings, item)], item)
-        slices = self.request.slice.of if self.request.slice else 1
-        about: dict[str, Any] = {
-            **self._identity(),
-            "read_models": self.collections,
-            "names": [item.name for item in self.projections],
-            "code_version": code_version(),
-            "campaign": self.request.campaign,
-            "holder": self.holder,
-            **self._tokens(),
-        }
-        store = EventStore(self.database[self.settings.events_collection])
-        record = self.rebuilds.begin(about, plan_ranges(store, self.projections, self.workers, slices))
-        if self.request.strategy == "shadow":
-            for live in self.collections:
-                create_like(self.database, live, shadow_name(live, record["_id"]))
-        return record
-
-    def _tokens(self) -> dict[str, Any]:
-        """From where to follow, taken before the first read."""
-        try:
-            tokens: dict[str, Any] = {"token": token_of_now(self.database[self.settings.events_collection])}
-            if self.request.strategy == "shadow":
-                tokens["live_tokens"] = {
-                    item.read_model: token_of_now(self.database[collection_of(self.settings, item)])
-                    for item in self.projections
-                }
-            return tokens
-        except NoHistory as error:
-            if self.request.strategy == "shadow":
-                raise ReadModelError(
-                    f"A shadow needs to follow what changes meanwhile, and {error}.",
-                    hint="Rebuild with the strategy in_place.",
-                ) from None
-            return {"token": None, "no_history": str(error)}
+    def _is(self, state: str) -> None:
+        """Of several groups the summary has the state that is farthest from done."""
+        before = self.summary.about.get("state", State.DONE.value)
+        self.summary.about["state"] = max(before, state, key=_FARTHEST_LAST.index)
 
     # The work
 
     def _go(self, record: Document, held: Held) -> None:
         touched = Touched(self.database, record["_id"])
-        store = EventStore(self.database[self.settings.events_collection])
-        claims = contested(store, self.projections)
-        following = Following(self.database, self.settings, record, self.projections, touched)
-        if record["state"] != State.SWAPPING:
-            following.start()
-        try:
-            for _ in range(_PASSES):
-                if record["state"] == State.BUILDING and not self._build(record, held, claims):
+        claims = contested(EventStore(self.database[self.settings.events_collection]), self.projections)
+        for _ in range(_PASSES):
+            following = Following(self.database, self.settings, record, self.projections, touched)
+            try:
+                if not self._do_ranges(record, held, claims, following):
                     return
-                with self._finishing(record):
-                    if record["state"] != State.SWAPPING:
-                        record = self.rebuilds.to(record, State.FINISHING)
-                    following.stop()
-                    finish = self._finish_with(record, held, claims, following, touched)
+                with ExitStack() as finishing:
+                    now = self._finishing(record, finishing)
+                    if now is None:
+                        return
+                    finish = self._finish_with(now, held, claims, following, touched)
                     try:
                         self._finish(finish, held)
                         return
                     except HistoryLost as error:
                         record = finish.again(error)
-                    following.close()
-                    following = Following(self.database, self.settings, record, self.projections, touched)
-                    following.start()
-        finally:
-            following.close()
+            finally:
+                following.close()
         raise ReadModelError(
             f"The server's history of changes is too short to follow rebuild {record['_id']}, {_PASSES} times over.",
             hint="Give the replica set a larger oplog, or rebuild while less is written; then resume.",
         )
 
-    def _finishing(self, record: Document) -> Any:
-        """One of the slices finishes; of several that end together the others find it taken."""
-        return self._hold([f"{self.collections[0]}/finish {record['_id']}"], self.owner)
+    def _do_ranges(self, record: Document, held: Held, claims: Contested, following: Following) -> bool:
+        """Whether all ranges are done, of all slices."""
+        if record["state"] == State.SWAPPING or next(self.rebuilds.ranges(record, done=False), None) is None:
+            return True
+        self.rebuilds.to(record, State.BUILDING)
+        following.start()
+        try:
+            return self._build(record, held, claims)
+        finally:
+            following.stop()
+
+    def _finishing(self, record: Document, leases: ExitStack) -> Document | None:
+        """The record, once it is this run that finishes; None when another slice did.
+
+        Of slices that end together one finishes. The others wait for it, for it may be killed.
+        """
+        if self.request.slice is not None:
+            lease = f"{self.begin.collections[0]}/finish {record['_id']}"
+            while True:
+                try:
+                    leases.enter_context(self._hold([lease]))
+                    break
+                except ReadModelBusy:
+                    time.sleep(_SAY_SECONDS)
+        record = self.rebuilds.get(record["_id"])
+        if record["state"] in (State.DONE, State.ABORTED):
+            self._count(record, None)
+            self._is(record["state"])
+            return None
+        if record["state"] == State.SWAPPING:
+            return record
+        return self.rebuilds.to(record, State.FINISHING)
 
     def _build(self, record: Document, held: Held, claims: Contested) -> bool:
         """Do the ranges of this run; whether all of the rebuild's are done."""
-        part = self.request.slice.number if self.request.slice else None
+        # What has to be done again is done by whoever finishes.
+        again = record.get("passes", 1) > 1
+        part = self.request.slice.number if self.request.slice and not again else None
         todo = [range_of(item) for item in self.rebuilds.ranges(record, part, done=False)]
         workers = max(1, min(self.workers, len(todo)))
         job = Job(
@@ -289,7 +249,7 @@ class _Rebuild:
             held.nonces,
             self._shadows(record),
             claims,
-            mend=record.get("passes", 1) > 1,
+            mend=again,
             share=1 / workers,
             off_peak=self.request.off_peak,
             max_findings=self.request.max_findings,
@@ -301,16 +261,19 @@ class _Rebuild:
             stopped |= done.stopped
         self._count(record, part)
         if stopped:
-            self.summary.about["state"] = "paused"
-            self.summary.warnings.append(
-                f"The off-peak window {self.settings.off_peak_window} is over. Rebuild {record['_id']} goes on where "
-                "it is when it is launched again, or resumed."
-            )
+            self._pause(record)
         elif next(self.rebuilds.ranges(record, done=False), None) is not None:
-            self.summary.about["state"] = State.BUILDING.value
+            self._is(State.BUILDING.value)
         else:
             return True
         return False
+
+    def _pause(self, record: Document) -> None:
+        self._is("paused")
+        self.summary.warnings.append(
+            f"The off-peak window {self.settings.off_peak_window} is over. Rebuild {record['_id']} goes on where "
+            "it is when it is launched again, or resumed."
+        )
 
     def _shadows(self, record: Document) -> dict[str, str]:
         if record["strategy"] != "shadow":
@@ -324,7 +287,7 @@ class _Rebuild:
         ranges = list(self.rebuilds.ranges(record, part))
         for item in self.projections:
             self.summary.read_models[item.read_model] = counts_of(ranges, item.read_model)
-        self.summary.events += sum(item["events"] for item in ranges)
+        self.events = sum(item["events"] for item in ranges)
 
     def _say(self, record: Document, _: Any) -> None:
         if self.on_progress is not None and time.monotonic() - self.said_at >= _SAY_SECONDS:
@@ -334,9 +297,10 @@ class _Rebuild:
     def _finish_with(
         self, record: Document, held: Held, claims: Contested, following: Following, touched: Touched
     ) -> Finish:
-        if self.request.slice is not None or not self.summary.events:
-            self.summary.events = 0
-            self._count(record, None)
+        self._count(record, None)
+        for name, counts in record.get("finished", {}).items():
+            self.summary.read_models[name].add(Counts(**counts))
+        window = Window.parse(self.settings.off_peak_window, self.settings.timezone)
         return Finish(
             self.database,
             self.settings,
@@ -350,6 +314,7 @@ class _Rebuild:
             self._shadows(record),
             self.request.allow_deletions,
             self.workers,
+            Pace(window=window if self.request.off_peak else None).check_window,
         )
 
     def _finish(self, finish: Finish, held: Held) -> None:
@@ -358,11 +323,15 @@ class _Rebuild:
         except Refused as refusal:
             self.summary.warnings.append(str(refusal))
             self.rebuilds.to(finish.record, State.REFUSED, why=str(refusal))
-            self.summary.about["state"] = State.REFUSED.value
+            self._is(State.REFUSED.value)
+        except WindowClosed:
+            self._pause(finish.record)
+            return
         else:
-            self.summary.about["state"] = State.DONE.value
             drop_leftovers(self.database, finish.record)
-        counts = {name: item.as_dict() for name, item in self.summary.read_models.items()}
-        self.rebuilds.note(finish.record, counts=counts, events=self.summary.events)
+            self.rebuilds.to(finish.record, State.DONE)
+            self._is(State.DONE.value)
+        counts = {item.read_model: self.summary.read_models[item.read_model].as_dict() for item in self.projections}
+        self.rebuilds.note(finish.record, counts=counts, events=self.events)
         if self.request.slice is not None:
             held.give_back()

@@ -7,6 +7,7 @@ import time
 from pymongo.database import Database
 
 from readmodel_pipelines.errors import UsageError
+from readmodel_pipelines.mongo.changes import HistoryLost
 from readmodel_pipelines.mongo.indexes import collection_of
 from readmodel_pipelines.mongo.leases import hold_leases
 from readmodel_pipelines.mongo.rebuilds import Rebuilds, State
@@ -70,11 +71,11 @@ def roll_back(database: Database[Document], settings: Settings, rebuild_id: str)
         try:
             catch_up = CatchUp(database, settings, projections, following, touched, held.check)
             warning = catch_up.until_nothing_is_written()
+        except HistoryLost as error:
+            warning = f"{error}: rebuild in place, for what happened since the copy was made is missing."
         finally:
             following.close()
             touched.drop()
-    if following.lost:
-        warning = f"{following.lost}: rebuild in place, for what happened since the copy was made is missing"
     summary.warnings += [warning] if warning else []
     summary.about = {"rebuild": rebuild_id, "state": State.ROLLED_BACK.value, "caught_up": catch_up.written}
     summary.seconds = time.perf_counter() - started

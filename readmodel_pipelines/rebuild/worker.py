@@ -120,6 +120,9 @@ def _do(
         lambda cursor, counts, events, seconds: _save(rebuilds, job, at, cursor, counts, events, seconds, send),
         pace,
         size,
+        written=("same", "inserted", "replaced")
+        if job.shadows and not job.mend
+        else ("inserted", "replaced", "deleted"),
     )
     try:
         pace.check_window()

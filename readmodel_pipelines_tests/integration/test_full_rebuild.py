@@ -208,7 +208,7 @@ def test_a_history_that_is_lost_has_everything_looked_at_again(
         token = stream.next()["_id"]["_data"]
     # The same event a long time ago, of which the server knows nothing any more.
     of_long_ago = {"_data": token[:2] + "00000001" + token[10:]}
-    monkeypatch.setattr("readmodel_pipelines.rebuild.run.token_of_now", lambda _: of_long_ago)
+    monkeypatch.setattr("readmodel_pipelines.rebuild.begin.token_of_now", lambda _: of_long_ago)
     summary = full(scene, strategy=strategy)
     assert any("looked at again" in warning for warning in summary.warnings)
     assert summary.ok
@@ -224,13 +224,53 @@ def test_a_server_without_history_has_everything_looked_at_twice(scene: Any, mon
     def none(_: Any) -> Any:
         raise changes.NoHistory("a standalone server keeps no history of changes")
 
-    monkeypatch.setattr("readmodel_pipelines.rebuild.run.token_of_now", none)
+    monkeypatch.setattr("readmodel_pipelines.rebuild.begin.token_of_now", none)
     summary = full(scene)
     assert any("standalone" in warning for warning in summary.warnings)
     assert records(scene)[0]["passes"] == 2
     assert summary.ok
     with pytest.raises(ReadModelError, match="A shadow needs to follow"):
         full(scene, strategy="shadow")
+
+
+def test_a_run_killed_before_the_second_look_does_it_all_the_same(scene: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    chats = scene.fill(10)
+
+    def none(_: Any) -> Any:
+        raise changes.NoHistory("a standalone server keeps no history of changes")
+
+    def dying(*_: Any, **__: Any) -> Any:
+        raise Killed
+
+    monkeypatch.setattr("readmodel_pipelines.rebuild.begin.token_of_now", none)
+    with monkeypatch.context() as patch:
+        again = Rebuilds.again
+        patch.setattr(Rebuilds, "again", lambda self, record: (again(self, record), dying()))
+        with pytest.raises(Killed):
+            full(scene)
+    scene.append(chats[0], OTHER_TITLE)
+    assert full(scene, resume=True).about["state"] == "done"
+    assert records(scene)[0]["passes"] == 2
+    assert scene.verify().ok
+
+
+def test_a_history_that_is_lost_while_it_catches_up_has_everything_looked_at_again(
+    scene: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chats = scene.fill(10)
+    drain, calls = changes.Follower.drain, [0]
+
+    def losing(self: Any) -> Any:
+        calls[0] += 1
+        if calls[0] == 2:
+            scene.append(chats[0], OTHER_TITLE)
+            raise changes.HistoryLost("it is too short")
+        return drain(self)
+
+    monkeypatch.setattr(changes.Follower, "drain", losing)
+    summary = full(scene)
+    assert any("it is too short" in warning for warning in summary.warnings)
+    assert scene.verify().ok
 
 
 # Deletions
@@ -250,6 +290,32 @@ def test_too_many_deletions_are_refused_before_any_and_allowed_by_resuming(scene
     assert scene.chats.count_documents({}) == 10
     assert len(records(scene)) == 1
     assert leftovers(scene) == []
+
+
+def test_events_that_vanish_while_a_shadow_is_built_do_not_empty_the_read_model(
+    scene: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene.fill(150)
+    finish = Batches.finish
+
+    def vanishing(self: Batches) -> None:
+        finish(self)
+        scene.events.delete_many({})
+
+    monkeypatch.setattr(Batches, "finish", vanishing)
+    summary = full(scene, "chat", strategy="shadow")
+    assert (summary.ok, summary.about["state"]) == (False, "refused")
+    assert scene.chats.count_documents({}) == 150
+
+
+def test_a_read_model_that_is_refused_is_not_hidden_by_one_that_is_done(legacy_scene: Any) -> None:
+    scene = legacy_scene
+    scene.fill(10)
+    scene.chats.insert_many([{"chat_id": f"{n:08d}-0000-4000-8000-000000000000"} for n in range(101)])
+    summary = full(scene, strategy="shadow")
+    assert (summary.ok, summary.about["state"]) == (False, "refused")
+    assert summary.read_models["chats_read_model"].deleted == 0
+    assert {record["state"] for record in records(scene)} == {"refused", "done"}
 
 
 # One at a time
@@ -309,6 +375,27 @@ def test_a_slice_does_not_begin_beside_a_rebuild_that_is_at_work(scene: Any) -> 
         full(scene, "chat", resume=True, slice=Slice(1, 2))
 
 
+def test_slices_without_aggregates_come_to_the_rebuild_that_is_done(scene: Any) -> None:
+    scene.chat("the only one")
+    states = [full(scene, "chat", resume=True, slice=Slice(number, 4)).about["state"] for number in (1, 2, 3, 4)]
+    assert states == ["done"] * 4
+    assert len(records(scene)) == 1
+    assert full(scene, "chat", resume=True, slice=Slice(1, 4)).about["state"] == "done"
+    assert len(records(scene)) == 2, "the next round is another rebuild"
+
+
+def test_the_slice_that_finishes_does_again_what_has_to_be(scene: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    scene.fill(20)
+
+    def none(_: Any) -> Any:
+        raise changes.NoHistory("a standalone server keeps no history of changes")
+
+    monkeypatch.setattr("readmodel_pipelines.rebuild.begin.token_of_now", none)
+    states = [full(scene, "chat", resume=True, slice=Slice(number, 3)).about["state"] for number in (1, 2, 3)]
+    assert states == ["building", "building", "done"]
+    assert records(scene)[0]["passes"] == 2
+
+
 # Pace
 
 
@@ -333,8 +420,13 @@ def test_a_limit_of_events_is_held(scene: Any, small_batches: None) -> None:
     events = scene.events.count_documents({})
     scene.settings = scene.settings.model_copy(update={"max_events_per_second": float(events)})
     summary = full(scene)
-    # The last batch is paid for by nobody.
-    assert 0.7 < summary.seconds < 3
+    assert 0.9 < summary.seconds < 3
+
+
+def test_a_limit_of_documents_counts_what_a_shadow_copies(scene: Any, small_batches: None) -> None:
+    scene.fill(30)
+    scene.settings = scene.settings.model_copy(update={"max_documents_per_second": 30.0})
+    assert 0.9 < full(scene, "chat", strategy="shadow").seconds < 4
 
 
 # States and verbs
@@ -371,7 +463,7 @@ def test_a_rebuild_at_work_is_not_aborted(scene: Any, killed_after: Any) -> None
 
 def test_no_state_follows_an_end(scene: Any) -> None:
     rebuilds = Rebuilds(scene.database)
-    record = rebuilds.begin({"read_models": ["x"]}, [(1, EVERYTHING)])
+    record = rebuilds.begin("0123456789ab", {"read_models": ["x"]}, [(1, EVERYTHING)])
     for state in (State.FINISHING, State.SWAPPING, State.DONE, State.ROLLED_BACK):
         record = rebuilds.to(record, state)
     for state in (State.BUILDING, State.FINISHING, State.SWAPPING, State.DONE, State.ABORTED, State.REFUSED):

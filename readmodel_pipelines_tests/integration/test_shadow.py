@@ -11,7 +11,9 @@ import pytest
 from bson.raw_bson import RawBSONDocument
 from pymongo.errors import OperationFailure
 
-from readmodel_pipelines.errors import UsageError
+from readmodel_pipelines import spread
+from readmodel_pipelines.errors import ReadModelError, UsageError
+from readmodel_pipelines.lanes import Lanes
 from readmodel_pipelines.mongo import shadow
 from readmodel_pipelines.mongo.changes import token_of_now
 from readmodel_pipelines.mongo.foreign import ForeignFollower
@@ -173,6 +175,50 @@ def test_a_changed_projection_is_swapped_in(scene: Any, monkeypatch: pytest.Monk
     assert scene.database.readmodel_rebuilds.find_one({"kind": "rebuild"})["schema_versions"] == {"chats_read_model": 2}
 
 
+def test_a_busy_stream_is_no_reason_to_refuse(scene: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    chats = scene.fill(10)
+    again = Lanes.again
+
+    def growing(self: Any, lane: Any) -> Any:
+        look = again(self, lane)
+
+        def looking(ids: Any) -> Any:
+            scene.append(chats[0], OTHER_TITLE, ("chat.renamed", {"new_title": str(len(ids))}))
+            return look(ids)
+
+        return looking
+
+    read = spread._look_at
+
+    def suspicious(database: Any, look: Any, within: Any, send: Any) -> Any:
+        scene.append(chats[0], OTHER_TITLE)
+        return read(database, look, within, send)
+
+    monkeypatch.setattr(spread, "_look_at", suspicious)
+    monkeypatch.setattr(Lanes, "again", growing)
+    summary = in_shadow(scene, "chat")
+    monkeypatch.undo()
+    assert (summary.ok, summary.about["state"]) == (True, "done")
+    assert scene.verify("chat").ok
+
+
+def test_what_an_application_does_to_the_document_of_a_malformed_stream_comes_along(
+    scene: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chats = scene.fill(10)
+
+    def write() -> None:
+        scene.append(chats[0], ("chat.exploded", {}))
+        scene.chats.update_one({"chat_id": chats[0]}, {"$set": {"title": "a guess of the application"}})
+
+    reached = finishing._index
+    monkeypatch.setattr(finishing, "_index", lambda finish: (write(), reached(finish)))
+    summary = in_shadow(scene, "chat")
+    assert summary.about["state"] == "done"
+    assert scene.chats.find_one({"chat_id": chats[0]})["title"] == "a guess of the application"
+    assert scene.chats.count_documents({}) == 10
+
+
 # Around the swap
 
 
@@ -320,3 +366,26 @@ def test_a_rebuild_killed_around_the_swap_is_ended_by_who_resumes(
     assert scene.verify().ok
     assert scene.chats.find_one({"chat_id": chats[1]})["late"] == 1
     assert {name.partition("__")[2][:6] for name in copies(scene)} == {"before"}
+
+
+def test_what_was_killed_around_the_swap_is_ended_first_whatever_is_asked_for(
+    scene: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene.fill(6)
+
+    class Killed(Exception): ...
+
+    def dying(*_: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(finishing, "swap", dying)
+        with pytest.raises(Killed):
+            in_shadow(scene)
+    first = scene.database.readmodel_rebuilds.find_one({"kind": "rebuild"})
+    with pytest.raises(ReadModelError, match="must be ended first"):
+        in_shadow(scene, "chat")
+    summary = rebuild(scene.database, scene.settings, [], Request())
+    assert (summary.about["rebuild"], summary.about["state"]) == (first["_id"], "done")
+    assert any("was ended first" in warning for warning in summary.warnings)
+    assert scene.verify().ok

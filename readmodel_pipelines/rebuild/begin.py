@@ -1,0 +1,184 @@
+"""Which rebuild a run works on: the unfinished one that it resumes, or a new one; what cannot be resumed is dropped."""
+
+from __future__ import annotations
+
+import re
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+from pymongo.database import Database
+
+from readmodel_pipelines.errors import ReadModelBusy, ReadModelError
+from readmodel_pipelines.mongo.changes import NoHistory, token_of_now
+from readmodel_pipelines.mongo.connection import server_time
+from readmodel_pipelines.mongo.event_store import EventStore
+from readmodel_pipelines.mongo.indexes import collection_of, ensure_for_empty
+from readmodel_pipelines.mongo.leases import Held
+from readmodel_pipelines.mongo.rebuilds import Rebuilds, State, Strategy, age_seconds
+from readmodel_pipelines.mongo.scan import Document
+from readmodel_pipelines.mongo.shadow import create_like, drop, shadow_name
+from readmodel_pipelines.projections.projection import Projection
+from readmodel_pipelines.rebuild.identity import Slice, code_version, identity_of, why_anew
+from readmodel_pipelines.rebuild.leftovers import drop_leftovers
+from readmodel_pipelines.settings import Settings
+from readmodel_pipelines.spread import plan_ranges
+
+_PLAN_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """Finds or begins the rebuild of read models that are made from the same streams.
+
+    `hold` takes leases by name; `say` takes warnings.
+    """
+
+    database: Database[Document]
+    settings: Settings
+    projections: Sequence[Projection]
+    strategy: Strategy
+    workers: int
+    slice: Slice | None
+    campaign: str
+    holder: str
+    hold: Callable[[Sequence[str]], AbstractContextManager[Held]]
+    say: Callable[[str], object]
+
+    @property
+    def rebuilds(self) -> Rebuilds:
+        """The records."""
+        return Rebuilds(self.database)
+
+    @property
+    def collections(self) -> list[str]:
+        """The live collections."""
+        return [collection_of(self.settings, item) for item in self.projections]
+
+    def alone(self, *, resume: bool) -> Document:
+        """For a run that holds the leases of the read models for itself."""
+        record = self._swapping() or (self._resumable() if resume else None)
+        for other in self.rebuilds.unfinished(self.collections):
+            if record is None or other["_id"] != record["_id"]:
+                drop_leftovers(self.database, self.rebuilds.to(other, State.ABORTED))
+                self.say(f"Rebuild {other['_id']}, which was {other['state']}, was dropped.")
+        self._sweep()
+        return record or self._new()
+
+    def with_others(self, part: Slice) -> Document | None:
+        """For a slice: the record that all slices share; None when the rebuild that it belongs to is done already."""
+        deadline = time.monotonic() + _PLAN_SECONDS
+        while True:
+            try:
+                with self.hold([f"{self.collections[0]}/plan"]):
+                    record = self._shared(part)
+                    if record is not None:
+                        self.rebuilds.report(record, part.number)
+                    return record
+            except ReadModelBusy as error:
+                if "/plan" not in error.message or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
+
+    def _shared(self, part: Slice) -> Document | None:
+        record = self._resumable()
+        if record is not None:
+            return record
+        last = self.rebuilds.last(self.collections, state=State.DONE.value)
+        if last is not None and self._belongs_to(last, part):
+            self.rebuilds.report(last, part.number)
+            return None
+        # Nobody else may be at work on these read models when another rebuild is begun.
+        with self.hold(self.collections):
+            return self.alone(resume=False)
+
+    def _belongs_to(self, done: Document, part: Slice) -> bool:
+        """Whether a slice comes late to a rebuild that is done: of its campaign, or one that it was no part of yet."""
+        if self.campaign or done.get("campaign"):
+            return bool(self.campaign) and done.get("campaign") == self.campaign
+        same = not self._why_anew(done)
+        return same and part.number not in done.get("reported", [])
+
+    def _identity(self) -> dict[str, Any]:
+        return identity_of(self.settings, self.projections, self.strategy, self.slice.of if self.slice else 1)
+
+    def _why_anew(self, record: Document) -> str:
+        age = age_seconds(record, server_time(self.database))
+        return why_anew(record, self._identity(), age, self.settings.rebuild_valid_days)
+
+    def _resumable(self) -> Document | None:
+        for record in self.rebuilds.unfinished(self.collections):
+            if record["read_models"] == self.collections:
+                if not (why := self._why_anew(record)):
+                    self.rebuilds.note(record, runs=record["runs"] + 1)
+                    return record
+                self.say(f"Rebuild {record['_id']} is not resumed: {why}.")
+        return None
+
+    def _swapping(self) -> Document | None:
+        """One that was killed while it took the place of the live collection can only go forward."""
+        for record in self.rebuilds.unfinished(self.collections):
+            if record["state"] == State.SWAPPING:
+                if record["read_models"] != self.collections:
+                    raise ReadModelError(
+                        f"Rebuild {record['_id']} of {' and '.join(record['read_models'])} was interrupted while it "
+                        "was swapped in, and must be ended first.",
+                        hint="Resume it: `readmodel rebuild-readmodel --type all --all --strategy shadow --resume`.",
+                    )
+                self.say(f"Rebuild {record['_id']}, which was interrupted while it was swapped in, was ended first.")
+                return record
+        return None
+
+    def _sweep(self) -> None:
+        """Drop what killed runs left of rebuilds that nobody goes on with."""
+        kept = {record["_id"] for record in self.rebuilds.unfinished(self.collections)}
+        ours = "|".join(re.escape(name) for name in self.collections)
+        theirs = {record["_id"] for record in self.rebuilds.unfinished(None)}
+        pattern = rf"^(?:(?:{ours})__rebuild_|readmodel_rebuild_)(?P<id>[0-9a-f]{{12}})(?:_|$)"
+        for name in self.database.list_collection_names(filter={"name": {"$regex": "rebuild_"}}):
+            found = re.match(pattern, name)
+            if found and found["id"] not in kept | theirs:
+                drop(self.database, [name])
+
+    def _new(self) -> Document:
+        for item in self.projections:
+            for warning in ensure_for_empty(self.database[collection_of(self.settings, item)], item):
+                self.say(warning)
+        rebuild_id = uuid.uuid4().hex[:12]
+        if self.strategy == "shadow":
+            # Before there is a record: what cannot have a shadow is refused for good.
+            for live in self.collections:
+                create_like(self.database, live, shadow_name(live, rebuild_id))
+        about: dict[str, Any] = {
+            **self._identity(),
+            "read_models": self.collections,
+            "names": [item.name for item in self.projections],
+            "code_version": code_version(),
+            "campaign": self.campaign,
+            "holder": self.holder,
+            **self._tokens(),
+        }
+        slices = self.slice.of if self.slice else 1
+        store = EventStore(self.database[self.settings.events_collection])
+        return self.rebuilds.begin(rebuild_id, about, plan_ranges(store, self.projections, self.workers, slices))
+
+    def _tokens(self) -> dict[str, Any]:
+        """From where to follow, taken before the first read."""
+        try:
+            tokens: dict[str, Any] = {"token": token_of_now(self.database[self.settings.events_collection])}
+            if self.strategy == "shadow":
+                tokens["live_tokens"] = {
+                    item.read_model: token_of_now(self.database[collection_of(self.settings, item)])
+                    for item in self.projections
+                }
+            return tokens
+        except NoHistory as error:
+            if self.strategy == "shadow":
+                raise ReadModelError(
+                    f"A shadow needs to follow what changes meanwhile, and {error}.",
+                    hint="Rebuild with the strategy in_place.",
+                ) from None
+            return {"token": None, "no_history": str(error)}
