@@ -1,7 +1,8 @@
 """An application at work in a process of its own: appends events at a rate, and projects each a moment later.
 
 Some of its projections may fail, which nobody mends, and it may write a field of its own into documents. Prints how
-many events it appended, the longest that a projection came behind them, and what it wrote into its field, by chat.
+many events it appended, the longest that a projection came behind them, what it wrote into its field, and when its
+last projection failed, by chat.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ def write(settings: Settings, arguments: argparse.Namespace) -> dict[str, Any]:
     waiting: deque[tuple[float, float, list[str]]] = deque()
     appended, latest = 0, 0.0
     own: dict[str, int] = {}
+    failed: dict[str, float] = {}
     with open_database(settings) as database:
         projector = ReadModelProjector(database, settings)
         batches = in_batches(arguments.batch, _SEED + arguments.seed, chance)
@@ -65,13 +67,15 @@ def write(settings: Settings, arguments: argparse.Namespace) -> dict[str, Any]:
                 waiting.append((now, now + chance.uniform(0, _LATEST), ids))
             elif waiting and waiting[0][1] <= now:
                 since, _, ids = waiting.popleft()
-                projector.rebuild_some([item for item in ids if chance.random() >= arguments.failing])
+                fails = {item for item in ids if chance.random() < arguments.failing}
+                projector.rebuild_some([item for item in ids if item not in fails])
+                failed |= dict.fromkeys(fails, time.time())
                 if arguments.own_field:
                     write_own(database, arguments.own_field, chance.choice(ids), own)
                 latest = max(latest, time.monotonic() - started - since)
             else:
                 time.sleep(0.001)
-    return {"events": appended, "latest": round(latest, 3), "own": own}
+    return {"events": appended, "latest": round(latest, 3), "own": own, "failed": failed}
 
 
 def write_own(database: Database[Any], field: str, chat_id: str, own: dict[str, int]) -> None:
