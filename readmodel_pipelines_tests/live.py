@@ -101,7 +101,10 @@ def rebuild_beside_writers(
             )
             for number in range(writers)
         ]
-        time.sleep(chance.uniform(0.3, max(0.4, seconds / 2)))
+        quiet = database.events.estimated_document_count()
+        while database.events.estimated_document_count() == quiet:
+            time.sleep(0.05)
+        time.sleep(chance.uniform(0.0, seconds / 2))
         summary = rebuild(database, settings, [], Request(strategy))
         assert summary.ok, summary.as_json()
         assert summary.about["state"] == "done"

@@ -214,6 +214,9 @@ def _mend(finish: Finish) -> None:
         name = lane.projection.read_model
         deferred = DeferredInMongo(finish.database, deferred_name(finish.record["_id"], name))
         opened.in_place(lane, scratch, deferred, finish.held.check, DeletionLimit(1.0)).finish()
+        mended = finish.record.setdefault("mended", {})
+        mended[name] = mended.get(name, 0) + lane.counts.deleted
+        Rebuilds(finish.database).note(finish.record, mended=mended)
         live, shadow = finish.database[finish.live(lane.projection)], finish.database[finish.shadows[name]]
         sync_foreign(live, shadow, lane.projection, {})
 
@@ -222,9 +225,8 @@ def _check_deletions(finish: Finish) -> None:
     for item in finish.projections:
         counts = finish.summary.read_models[item.read_model]
         documents = finish.database[finish.live(item)].estimated_document_count()
-        built = finish.database[finish.shadows[item.read_model]].estimated_document_count()
-        # What the ranges found, or what is gone since then, should events have vanished meanwhile.
-        deletions = max(counts.deleted, documents + counts.inserted - built)
+        # What the ranges did not take over, and what a second look took out, should events have vanished meanwhile.
+        deletions = counts.deleted + finish.record.get("mended", {}).get(item.read_model, 0)
         if not finish.limit.allows(deletions, documents):
             _take_back(finish)
             raise Refused(finish.limit.refusal(item.read_model, deletions, documents))
