@@ -26,6 +26,8 @@ from readmodel_pipelines.settings import Settings
 
 _SELECTION_TIMEOUT_MS = 5_000
 _CONNECTIONS = 100
+# In shutdown, interrupted at shutdown, interrupted by a change of roles, stepped down, no writable primary.
+_LOST = {91, 11600, 11602, 189, 10107}
 DENIED = {13: "not authorized", 18: "authentication failed", 8000: "authentication failed"}
 
 
@@ -90,6 +92,11 @@ def _in_words(settings: Settings) -> Iterator[None]:
     try:
         yield
     except OperationFailure as error:
+        if _shuts_down(error):
+            raise MongoUnavailable(
+                f"{where} does not answer: it shuts down, or is no primary any more.",
+                hint="Check the server, or `readmodel server status`, and run it again.",
+            ) from None
         if error.code not in DENIED:
             raise
         raise MongoUnavailable(
@@ -103,6 +110,12 @@ def _in_words(settings: Settings) -> Iterator[None]:
             f"{where} does not answer: {_without_secrets(error, settings)[:300]}",
             hint="Check READMODEL_MONGODB_URI, the network and the server, or `readmodel server status`.",
         ) from None
+
+
+def _shuts_down(error: OperationFailure) -> bool:
+    """Of a bulk write only the write concern's error tells."""
+    of_writes = (error.details or {}).get("writeConcernErrors") or ()
+    return not _LOST.isdisjoint([error.code, *(item.get("code") for item in of_writes)])
 
 
 def _lost_server(error: PyMongoError) -> bool:
