@@ -19,10 +19,12 @@ from readmodel_pipelines.orchestration.partitions import (
     BACKFILL_TAG,
     READ_MODELS,
     REBUILD_TAG,
+    STRATEGY_TAG,
     config_for_each_read_model,
     config_for_each_slice,
     read_model_named_by,
     slice_named_by,
+    strategy_of,
 )
 from readmodel_pipelines.orchestration.resources import MongoResource
 from readmodel_pipelines.orchestration.verification import VerifyConfig, request_of
@@ -100,7 +102,8 @@ class SliceConfig(ReportConfig):
 
     strategy: Literal["in_place", "shadow"] = Field(
         default="in_place",
-        description="in_place or shadow, the same for all slices. A shadow is swapped in once, with the last one.",
+        description="in_place or shadow, the same for all slices. A shadow is swapped in once, with the last one. "
+        f"A backfill says it by the tag {STRATEGY_TAG}, which goes before this.",
     )
     allow_deletions: bool = Field(
         default=False, description="Delete unwanted documents however many they are; the last slice deletes."
@@ -112,7 +115,7 @@ def rebuild_slice(context: dg.OpExecutionContext, config: SliceConfig, mongo: Mo
     """Bring the documents of one slice of a read model in line; the last slice finishes the rebuild."""
     read_model, part = slice_named_by(context)
     request = Request(
-        config.strategy,
+        strategy_of(context, config.strategy),
         resume=True,
         allow_deletions=config.allow_deletions,
         slice=part,
@@ -179,7 +182,8 @@ def rebuild_slices() -> None:
 
     A partition is a read model and one of READMODEL_SLICES parts of its aggregates. Each is a run, which a run launcher
     puts on any machine; they share one rebuild, and whoever does the last slice finishes it. Launch failed slices again
-    and only those are done. On one machine rebuild_read_models does the same with processes.
+    and only those are done. The tag readmodel/strategy of the backfill, in_place or shadow, chooses the strategy. On
+    one machine rebuild_read_models does the same with processes.
     """
     rebuild_slice()
 

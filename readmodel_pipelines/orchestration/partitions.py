@@ -9,6 +9,7 @@ from typing import Any
 
 import dagster as dg
 
+from readmodel_pipelines.mongo.rebuilds import Strategy
 from readmodel_pipelines.orchestration.load_time import SETTINGS_AT_LOAD
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.projections.registry import projections_for
@@ -24,6 +25,10 @@ READ_MODELS: Mapping[str, Projection] = {item.name: item for item in projections
 BACKFILL_TAG = "dagster/backfill"
 """Dagster's own: which backfill launched a run."""
 
+STRATEGY_TAG = "readmodel/strategy"
+"""How a backfill says the strategy: its runs have the config of their partitions, whatever config it is given."""
+
+_STRATEGIES: Mapping[str, Strategy] = {"in_place": "in_place", "shadow": "shadow"}
 
 SLICES: Mapping[str, tuple[str, Slice]] = {
     f"{name}_{number:02d}_of_{of:02d}": (name, Slice(number, of))
@@ -69,6 +74,18 @@ def slice_named_by(context: dg.OpExecutionContext) -> tuple[Projection, Slice]:
         )
     name, part = SLICES[context.partition_key]
     return READ_MODELS[name], part
+
+
+def strategy_of(context: dg.OpExecutionContext, configured: Strategy) -> Strategy:
+    """The strategy that the run's tag says, else the configured one."""
+    said = context.run.tags.get(STRATEGY_TAG, configured)
+    if said not in _STRATEGIES:
+        raise dg.Failure(
+            f"The tag {STRATEGY_TAG} of this run is {said!r}, which is no strategy; nothing was done. "
+            f"Launch it again with one of {', '.join(_STRATEGIES)}.",
+            allow_retries=False,
+        )
+    return _STRATEGIES[said]
 
 
 def read_model_named_by(context: dg.OpExecutionContext) -> Projection:

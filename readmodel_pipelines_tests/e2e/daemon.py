@@ -4,28 +4,33 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
+import yaml
 
 PROJECT = Path(__file__).parents[2]
 
 
 class Daemon:
-    """Started and killed as often as a test wants; runs that it launched outlive it, as in production."""
+    """Started and killed as often as a test wants; runs that it launched outlive it, as in production.
 
-    def __init__(self, home: Path) -> None:
+    Its instance is the project's, but for what `changed` says otherwise.
+    """
+
+    def __init__(self, home: Path, changed: Mapping[str, Any] | None = None) -> None:
         self.home = home
         self._groups: list[int] = []
         self._process: subprocess.Popen[bytes] | None = None
-        shutil.copy(PROJECT / "dagster.yaml", home)
+        config = yaml.safe_load((PROJECT / "dagster.yaml").read_text())
+        (home / "dagster.yaml").write_text(yaml.safe_dump(_merged(config, changed or {})))
         # Made once before anybody shares it: several processes that open a fresh one at once fail.
         self.instance = dg.DagsterInstance.from_config(str(home))
 
@@ -82,6 +87,15 @@ class Daemon:
                 with suppress(OSError):
                     if home in (folder / "environ").read_bytes().split(b"\0"):
                         yield int(folder.name)
+
+
+def _merged(config: Mapping[str, Any], changed: Mapping[str, Any]) -> dict[str, Any]:
+    deeper = {
+        name: _merged(config[name], value)
+        for name, value in changed.items()
+        if isinstance(value, dict) and isinstance(config.get(name), dict)
+    }
+    return {**config, **changed, **deeper}
 
 
 @contextmanager
