@@ -22,6 +22,7 @@ bench: $(VENV)/.installed
 	$(BIN)/python -m readmodel_pipelines_tests.benchmarks.reconcile
 	$(BIN)/python -m readmodel_pipelines_tests.benchmarks.repair
 	$(BIN)/python -m readmodel_pipelines_tests.benchmarks.verification
+	$(BIN)/python -m readmodel_pipelines_tests.benchmarks.rebuild
 
 soak: $(VENV)/.installed
 	$(BIN)/python -m pytest -s readmodel_pipelines_tests/soak

@@ -28,7 +28,7 @@ from readmodel_pipelines.reconcile.summary import Counts
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines.workers import Send
 
-EVENTS_WORTH_A_PROCESS = 50_000
+EVENTS_WORTH_A_PROCESS = 200_000
 """A process takes as long to start as it takes to read so many."""
 
 _RANGES_FOR_EACH_WORKER = 4

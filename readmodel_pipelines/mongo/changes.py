@@ -18,7 +18,7 @@ from readmodel_pipelines.mongo.scan import CODEC, Document
 MOST_IDS = 200_000
 """Beyond so many changed aggregates a pass over all of them is the quicker way, and they are not held in memory."""
 
-_AWAIT_MS = 50
+_AWAIT_MS = 5
 _IDS_AT_ONCE = 1_000
 _STANDALONE = 40573
 HISTORY_LOST = {136, 260, 280, 286}

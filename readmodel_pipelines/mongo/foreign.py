@@ -21,7 +21,7 @@ from readmodel_pipelines.mongo.read_model import update_of
 from readmodel_pipelines.mongo.scan import CODEC, Document
 from readmodel_pipelines.projections.projection import Projection
 
-_AWAIT_MS = 50
+_AWAIT_MS = 5
 _AT_ONCE = 1_000
 _WRITES = ("insert", "replace", "update")
 

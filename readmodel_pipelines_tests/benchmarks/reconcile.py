@@ -74,15 +74,15 @@ def speed(settings: Settings, chats: int, rounds: int) -> None:
             best[name] = min(best[name], time.perf_counter() - started)
 
         for _ in range(rounds):
-            timed("drain events", lambda: _drain(database, "events", ORDER))
-            timed("drain models", lambda: [_drain(database, p.read_model, [(p.key, 1)]) for p in PROJECTIONS])
+            timed("drain events", lambda: drain(database, "events", ORDER))
+            timed("drain models", lambda: [drain(database, p.read_model, [(p.key, 1)]) for p in PROJECTIONS])
             timed("verify", projector.verify_all)
             timed("rebuild healthy", projector.rebuild_all)
-            _empty(database, settings)
-            timed("write raw", lambda: _write_raw(database, documents))
-            _empty(database, settings)
+            empty(database, settings)
+            timed("write raw", lambda: write_raw(database, documents))
+            empty(database, settings)
             timed("rebuild empty", projector.rebuild_all)
-        _empty(database, settings)
+        empty(database, settings)
         timed("one at a time", lambda: _one_at_a_time(database))
     events = chats and sum(1 for _ in chat_events(chats))
     limit = best["drain events"] + best["write raw"]
@@ -133,18 +133,21 @@ def fill(database: Database[Any], settings: Settings, events: Iterable[dict[str,
         database.events.insert_many(batch, ordered=False)
 
 
-def _drain(database: Database[Any], name: str, order: list[tuple[str, int]]) -> int:
+def drain(database: Database[Any], name: str, order: list[tuple[str, int]]) -> int:
+    """Read everything in order, decode nothing; gives the number of bytes."""
     cursor = database[name].find_raw_batches({}, sort=order, batch_size=2_000, cursor_type=CursorType.EXHAUST)
     return sum(len(batch) for batch in cursor)
 
 
-def _empty(database: Database[Any], settings: Settings) -> None:
+def empty(database: Database[Any], settings: Settings) -> None:
+    """Read models without documents, with their indexes."""
     for projection in PROJECTIONS:
         database[projection.read_model].drop()
     ensure_indexes(database, settings, PROJECTIONS)
 
 
-def _write_raw(database: Database[Any], documents: dict[Any, list[dict[str, Any]]]) -> None:
+def write_raw(database: Database[Any], documents: dict[Any, list[dict[str, Any]]]) -> None:
+    """Insert these documents by read model."""
     for projection, items in documents.items():
         database[projection.read_model].insert_many([dict(item) for item in items], ordered=False)
 

@@ -1,0 +1,180 @@
+"""How near full rebuilds come to what the machine can do, by strategy and number of workers. `make bench`.
+
+The limit of a rebuild is draining the sorted events raw and writing the same documents raw, indexes there. That of a
+shadow with its gate and its copy is draining the events twice and the live documents once, writing, copying on the
+server and building the indexes. Each figure is the best of some rounds, taken in turn. With `--aggregates` also the
+time and peak memory of large stores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pymongo.database import Database
+
+from readmodel_pipelines.demo.sample_data import chat_events
+from readmodel_pipelines.mongo import embedded
+from readmodel_pipelines.mongo.connection import open_database
+from readmodel_pipelines.mongo.scan import CODEC
+from readmodel_pipelines.mongo.shadow import index_like
+from readmodel_pipelines.projections.projection import Projection
+from readmodel_pipelines.projector import ReadModelProjector
+from readmodel_pipelines.rebuild import Request, finish, rebuild
+from readmodel_pipelines.settings import Settings
+from readmodel_pipelines_tests.benchmarks.reconcile import (
+    ORDER,
+    PROJECTIONS,
+    drain,
+    empty,
+    fill,
+    write_raw,
+)
+
+
+def main() -> None:
+    """Run the benchmarks that are asked for and print each figure as it is known."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--chats", type=int, default=10_000)
+    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument(
+        "--aggregates", type=int, nargs="*", default=[], help="also rebuild so many, for memory and time"
+    )
+    parser.add_argument("--rebuild", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.rebuild:
+        _rebuild_for_memory(arguments.rebuild)
+        return
+    with tempfile.TemporaryDirectory(prefix="readmodel-bench-") as folder:
+        server = Settings(data_dir=Path(folder))
+        try:
+            uri = embedded.ensure_running(server, die_with_parent=True)
+            speed(Settings(mongodb_uri=uri, database="bench"), arguments.chats, arguments.rounds)
+            for aggregates in arguments.aggregates:
+                large(Settings(mongodb_uri=uri, database=f"bench_{aggregates}"), aggregates)
+        finally:
+            embedded.stop(server)
+
+
+def speed(settings: Settings, chats: int, rounds: int) -> None:
+    """Both strategies with one worker and with two, beside the limits."""
+    best: dict[str, float] = defaultdict(lambda: float("inf"))
+
+    def timed(name: str, work: Callable[[], Any]) -> None:
+        started = time.perf_counter()
+        work()
+        best[name] = min(best[name], time.perf_counter() - started)
+
+    with open_database(settings) as database:
+        fill(database, settings, chat_events(chats))
+        ReadModelProjector(database, settings).rebuild_all()
+        documents = {
+            item: list(database.get_collection(item.read_model, codec_options=CODEC).find({}, {"_id": 0}))
+            for item in PROJECTIONS
+        }
+        events = database.events.estimated_document_count()
+
+        def rebuilt(strategy: Any, workers: int, *, copy: bool = True) -> None:
+            changed = settings.model_copy(update={"workers": workers, "keep_copy": copy})
+            if not rebuild(database, changed, [], Request(strategy)).ok:
+                raise SystemExit("the rebuild did not succeed")
+
+        def with_workers(workers: int) -> None:
+            of = f"{workers} workers"
+            timed(f"in place, healthy, {of}", lambda: rebuilt("in_place", workers))
+            timed(f"shadow, healthy, {of}", lambda: rebuilt("shadow", workers))
+            empty(database, settings)
+            timed(f"in place, empty, {of}", lambda: rebuilt("in_place", workers))
+            empty(database, settings)
+            with _without_gate():
+                timed(f"shadow, empty, no gate, no copy, {of}", lambda: rebuilt("shadow", workers, copy=False))
+
+        for _ in range(rounds):
+            timed("drain events", lambda: drain(database, "events", ORDER))
+            timed("drain models", lambda: [drain(database, p.read_model, [(p.key, 1)]) for p in PROJECTIONS])
+            timed("copy on server", lambda: [_copy(database, p.read_model) for p in PROJECTIONS])
+            timed("build indexes", lambda: [_index(database, item) for item in PROJECTIONS])
+            for workers in (1, 2):
+                with_workers(workers)
+            empty(database, settings)
+            timed("write raw", lambda: write_raw(database, documents))
+    for name, seconds in best.items():
+        print(f"{name:48} {seconds:7.3f} s   {events / seconds:10,.0f} events/s")
+    limit = best["drain events"] + best["write raw"]
+    healthy = best["drain events"] + best["drain models"]
+    whole = limit + best["drain events"] + best["drain models"] + best["copy on server"] + best["build indexes"]
+    for workers in (1, 2):
+        of = f"{workers} workers"
+        print(
+            f"{of}: shadow without gate and copy {best[f'shadow, empty, no gate, no copy, {of}'] / limit:.2f} x limit"
+        )
+        print(f"{of}: shadow with gate and copy    {best[f'shadow, healthy, {of}'] / whole:.2f} x limit (at most 2.5)")
+        print(
+            f"{of}: in place, healthy            {best[f'in place, healthy, {of}'] / healthy:.2f} x drain (at most 3)"
+        )
+    for what in ("in place, empty", "in place, healthy", "shadow, healthy"):
+        ratio = best[f"{what}, 1 workers"] / best[f"{what}, 2 workers"]
+        print(f"two workers are {ratio:.2f} times as fast as one: {what}")
+
+
+def large(settings: Settings, aggregates: int) -> None:
+    """A store of so many aggregates, some events each, rebuilt from nothing by a process of its own."""
+    with open_database(settings) as database:
+        fill(database, settings, chat_events(aggregates, mean_events=4))
+        uri = settings.mongodb_uri
+        argument = f"{uri.get_secret_value() if uri else ''}|{settings.database}"
+        run = [sys.executable, "-m", __spec__.name, "--rebuild", argument]
+        said = json.loads(subprocess.run(run, check=True, capture_output=True, text=True).stdout)
+        print(
+            f"{aggregates:9,} aggregates, {said['events']:10,} events: {said['seconds']:8.2f} s, peak memory "
+            f"{said['peak_mib']:.1f} MiB, of its workers {said['workers_mib']:.1f} MiB"
+        )
+        database.client.drop_database(database.name)
+
+
+def _rebuild_for_memory(argument: str) -> None:
+    import resource
+
+    uri, name = argument.rsplit("|", 1)
+    settings = Settings(mongodb_uri=uri, database=name)
+    with open_database(settings) as database:
+        summary = rebuild(database, settings, [], Request())
+    if not summary.ok:
+        raise SystemExit("the rebuild did not succeed")
+    # Not getrusage, whose peak begins with that of the process that started this one.
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    peak = int(status["VmHWM"].split()[0]) / 1024
+    workers = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    print(json.dumps({"events": summary.events, "seconds": summary.seconds, "peak_mib": peak, "workers_mib": workers}))
+
+
+def _copy(database: Database[Any], name: str) -> None:
+    database[f"copy_of_{name}"].drop()
+    database[name].aggregate([{"$out": f"copy_of_{name}"}])
+
+
+def _index(database: Database[Any], projection: Projection) -> None:
+    index_like(database, projection.read_model, f"copy_of_{projection.read_model}", projection)
+
+
+@contextmanager
+def _without_gate() -> Iterator[None]:
+    gate = finish._pass_gate
+    finish._pass_gate = lambda *_: None
+    try:
+        yield
+    finally:
+        finish._pass_gate = gate
+
+
+if __name__ == "__main__":
+    main()
