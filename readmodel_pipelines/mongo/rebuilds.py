@@ -165,9 +165,9 @@ class Rebuilds:
             )
         return found
 
-    def report(self, rebuild: Mapping[str, Any], part: int) -> None:
-        """A slice has come to it."""
-        self._rebuilds.update_one({"_id": rebuild["_id"]}, {"$addToSet": {"reported": part}})
+    def report(self, rebuild: Mapping[str, Any], part: int, campaign: str) -> None:
+        """A slice has come to it, launched by a campaign."""
+        self._rebuilds.update_one({"_id": rebuild["_id"]}, {"$addToSet": {"reported": part, "campaigns": campaign}})
 
     def note(self, rebuild: Mapping[str, Any], **changed: Any) -> None:
         """Write something on it."""

@@ -16,10 +16,10 @@ from readmodel_pipelines.orchestration.checks import FRESH, evaluations, fresh
 from readmodel_pipelines.orchestration.metadata import in_words, metadata_of, raise_unless_ok
 from readmodel_pipelines.orchestration.partitions import (
     AGGREGATE_TYPE_TAG,
-    BACKFILL_TAG,
     READ_MODELS,
     REBUILD_TAG,
     STRATEGY_TAG,
+    campaign_of,
     config_for_each_read_model,
     config_for_each_slice,
     read_model_named_by,
@@ -119,13 +119,13 @@ def rebuild_slice(context: dg.OpExecutionContext, config: SliceConfig, mongo: Mo
         resume=True,
         allow_deletions=config.allow_deletions,
         slice=part,
-        campaign=context.run.tags.get(BACKFILL_TAG, ""),
+        campaign=campaign_of(context),
     )
     result = mongo.rebuild(context, [read_model.name], request)
     metadata = metadata_of(result.summary, read_model.read_model, max_findings=config.max_findings)
     context.log.info(in_words(result.summary))
     context.add_output_metadata(metadata)
-    if result.summary.about.get("state") == "done":
+    if result.summary.about.get("state") == "done" and not result.summary.about.get("already_done"):
         context.log_event(dg.AssetMaterialization(read_model.read_model, metadata=metadata))
     raise_unless_ok(result.summary, {read_model.read_model: metadata})
 

@@ -22,8 +22,8 @@ REBUILD_TAG = "readmodel/rebuild"
 # Names and read models are the same for both sources of tasks, so no setting is read while definitions load.
 READ_MODELS: Mapping[str, Projection] = {item.name: item for item in projections_for("chat")}
 
-BACKFILL_TAG = "dagster/backfill"
-"""Dagster's own: which backfill launched a run."""
+_BACKFILL_TAGS = ("dagster/root_backfill_id", "dagster/backfill")
+"""Dagster's own: the backfill that another one does failed partitions of again, and that which launched a run."""
 
 STRATEGY_TAG = "readmodel/strategy"
 """How a backfill says the strategy: its runs have the config of their partitions, whatever config it is given."""
@@ -74,6 +74,11 @@ def slice_named_by(context: dg.OpExecutionContext) -> tuple[Projection, Slice]:
         )
     name, part = SLICES[context.partition_key]
     return READ_MODELS[name], part
+
+
+def campaign_of(context: dg.OpExecutionContext) -> str:
+    """The backfill that a slice belongs to, launched again or not; empty for a run by itself."""
+    return next((said for tag in _BACKFILL_TAGS if (said := context.run.tags.get(tag))), "")
 
 
 def strategy_of(context: dg.OpExecutionContext, configured: Strategy) -> Strategy:

@@ -76,7 +76,7 @@ class Begin:
                 with self.hold([f"{self.collections[0]}/plan"]):
                     record = self._shared(part)
                     if record is not None:
-                        self.rebuilds.report(record, part.number)
+                        self.rebuilds.report(record, part.number, self.campaign)
                     return record
             except ReadModelBusy as error:
                 if "/plan" not in error.message or time.monotonic() > deadline:
@@ -89,7 +89,7 @@ class Begin:
             return record
         last = self.rebuilds.last(self.collections, state=State.DONE.value)
         if last is not None and self._belongs_to(last, part):
-            self.rebuilds.report(last, part.number)
+            self.rebuilds.report(last, part.number, self.campaign)
             return None
         # Nobody else may be at work on these read models when another rebuild is begun.
         with self.hold(self.collections):
@@ -97,8 +97,8 @@ class Begin:
 
     def _belongs_to(self, done: Document, part: Slice) -> bool:
         """Whether a slice comes late to a rebuild that is done: of its campaign, or one that it was no part of yet."""
-        if self.campaign or done.get("campaign"):
-            return bool(self.campaign) and done.get("campaign") == self.campaign
+        if self.campaign or any(done.get("campaigns", ())):
+            return self.campaign in done.get("campaigns", ())
         same = not self._why_anew(done)
         return same and part.number not in done.get("reported", [])
 
@@ -157,7 +157,6 @@ class Begin:
             "read_models": self.collections,
             "names": [item.name for item in self.projections],
             "code_version": code_version(),
-            "campaign": self.campaign,
             "holder": self.holder,
             **self._tokens(),
         }

@@ -156,6 +156,7 @@ class _Rebuild:
                 found = self.begin.with_others(part)
                 if found is None:
                     self._is(State.DONE.value)
+                    self.summary.about["already_done"] = True
                     return
                 record = found
                 held = leases.enter_context(self._hold(self.begin.collections, shared=record["_id"]))

@@ -135,6 +135,8 @@ def _do(
     except WindowClosed:
         return RangeDone(summary, stopped=True)
     batches.finish()
+    if pace.load is not None and pace.load.warning:
+        summary.warnings.append(pace.load.warning)
     return RangeDone(summary)
 
 
