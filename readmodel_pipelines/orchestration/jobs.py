@@ -29,6 +29,7 @@ from readmodel_pipelines.orchestration.partitions import (
 from readmodel_pipelines.orchestration.resources import MongoResource
 from readmodel_pipelines.orchestration.verification import VerifyConfig, request_of
 from readmodel_pipelines.rebuild import Request
+from readmodel_pipelines.reconcile.summary import Summary
 
 
 class AggregateConfig(dg.Config):
@@ -60,7 +61,7 @@ def rebuild_one_aggregate(context: dg.OpExecutionContext, config: AggregateConfi
         context,
         [config.aggregate_type],
         lambda projector: projector.rebuild_one(config.aggregate_id, dry_run=config.dry_run),
-    ).summary
+    )
     read_model = READ_MODELS[config.aggregate_type].read_model
     metadata = {**metadata_of(summary, read_model), "aggregate_id": config.aggregate_id}
     context.log.info(in_words(summary))
@@ -76,25 +77,25 @@ def rebuild_read_model(context: dg.OpExecutionContext, config: RebuildConfig, mo
     """Bring every document of a read model in line with its events; writes only what differs."""
     read_model = read_model_named_by(context)
     if config.dry_run:
-        result = mongo.work(
-            context,
-            [read_model.name],
-            lambda projector: projector.rebuild_all(dry_run=True, allow_deletions=config.allow_deletions),
-        )
+        summary, documents = _dry_run(context, config, mongo, read_model.name), None
     else:
         result = mongo.rebuild(context, [read_model.name], config.request())
-    metadata = metadata_of(
-        result.summary,
-        read_model.read_model,
-        documents=None if config.dry_run else result.documents[read_model.read_model],
-        max_findings=config.max_findings,
-    )
-    context.log.info(in_words(result.summary))
+        summary, documents = result.summary, result.documents[read_model.read_model]
+    metadata = metadata_of(summary, read_model.read_model, documents=documents, max_findings=config.max_findings)
+    context.log.info(in_words(summary))
     if config.dry_run:
         context.add_output_metadata(metadata)
     else:
         context.log_event(dg.AssetMaterialization(read_model.read_model, metadata=metadata))
-    raise_unless_ok(result.summary, {read_model.read_model: metadata})
+    raise_unless_ok(summary, {read_model.read_model: metadata})
+
+
+def _dry_run(context: dg.OpExecutionContext, config: RebuildConfig, mongo: MongoResource, name: str) -> Summary:
+    return mongo.work(
+        context,
+        [name],
+        lambda projector: projector.rebuild_all(dry_run=True, allow_deletions=config.allow_deletions),
+    )
 
 
 class SliceConfig(ReportConfig):

@@ -29,7 +29,7 @@ def owner_of(run_id: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a projector did, and about how many documents each read model holds after it."""
+    """What a rebuild did, and about how many documents each read model holds after it."""
 
     summary: Summary
     documents: Mapping[str, int]
@@ -116,9 +116,8 @@ class MongoResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # at ru
         """
         with self.opened() as (settings, database):
             chosen = choose_projections(settings, read_models)
-            where = f"database {settings.database} of MongoDB at {settings.shown_uri()}"
             names = ", ".join(item.read_model for item in chosen)
-            context.log.info(f"Rebuilding {names} ({request.strategy}) in {where}.")
+            context.log.info(f"Rebuilding {names} ({request.strategy}) in {_where(settings)}.")
             summary = rebuild(
                 database,
                 settings,
@@ -132,40 +131,31 @@ class MongoResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # at ru
             documents = {
                 item.read_model: database[collection_of(settings, item)].estimated_document_count() for item in chosen
             }
-        for warning in summary.warnings:
-            context.log.warning(warning)
+        _log_warnings(context, summary)
         return Result(summary, documents)
 
     def work(
         self,
-        context: dg.OpExecutionContext | dg.AssetExecutionContext,
+        context: dg.OpExecutionContext,
         read_models: list[str],
         job: Callable[[ReadModelProjector], Summary],
-    ) -> Result:
+    ) -> Summary:
         """Do `job` with a projector of the read models with these names; progress and warnings go to the run's log.
 
         Raises:
             Failure: what a person can cause or must act on, in words.
         """
         with self.opened() as (settings, database):
-            chosen = choose_projections(settings, read_models)
-            where = f"database {settings.database} of MongoDB at {settings.shown_uri()}"
-            context.log.info(f"Working on {', '.join(item.read_model for item in chosen)} in {where}.")
-            projector = ReadModelProjector(
-                database,
-                settings,
-                *read_models,
-                on_progress=Progress(context.log.info, every=self.progress_seconds),
-                holder=owner_of(context.run.run_id),
-                # A crashed run is retried at once, under the lease that it left.
-                owner=owner_of(context.run.root_run_id or context.run.run_id),
-            )
-            summary = job(projector)
-            documents = {
-                item.read_model: database[collection_of(settings, item)].estimated_document_count() for item in chosen
-            }
+            names = ", ".join(item.read_model for item in choose_projections(settings, read_models))
+            context.log.info(f"Working on {names} in {_where(settings)}.")
+            progress = Progress(context.log.info, every=self.progress_seconds)
+            summary = job(ReadModelProjector(database, settings, *read_models, on_progress=progress))
         _log_warnings(context, summary)
-        return Result(summary, documents)
+        return summary
+
+
+def _where(settings: Settings) -> str:
+    return f"database {settings.database} of MongoDB at {settings.shown_uri()}"
 
 
 def _log_warnings(
