@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from bson import ObjectId
-from bson.errors import InvalidDocument
-from pymongo import UpdateOne
+from pymongo import InsertOne, UpdateOne
+from pymongo.client_session import ClientSession
 from pymongo.collection import Collection
 from pymongo.database import Database
 from pymongo.errors import BulkWriteError, OperationFailure
@@ -21,8 +21,7 @@ from pymongo.errors import BulkWriteError, OperationFailure
 from readmodel_pipelines.errors import ReadModelError
 from readmodel_pipelines.events.values import is_plain
 from readmodel_pipelines.mongo.indexes import of_read_model
-from readmodel_pipelines.mongo.read_model import WithForeign, update_of
-from readmodel_pipelines.mongo.scan import CODEC, Document
+from readmodel_pipelines.mongo.scan import CODEC, Document, string_keys
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.reconcile.outcome import Outcome, Verdict, Why
 from readmodel_pipelines.reconcile.run import Lane
@@ -30,7 +29,6 @@ from readmodel_pipelines.reconcile.sinks import BATCH, BATCH_BYTES
 from readmodel_pipelines.reconcile.summary import Summary
 
 _DUPLICATE_KEY = 11000
-_NOT_THERE = 26
 
 
 class ShadowFailed(ReadModelError):
@@ -93,10 +91,11 @@ def index_like(database: Database[Document], live: str, name: str, projection: P
 
 
 class ShadowSink:
-    """Writes every document that ought to be there into a shadow; drops what the events do not account for.
+    """Makes every document that ought to be there in a shadow; drops what the events do not account for.
 
-    A malformed stream keeps the document that it has. Written again after a crash, a document meets its own `_id` and
-    stays as it was first written: what happened since then is caught up with.
+    What is there already is copied on the server, and mended there as it would be in place: the driver cannot give
+    back every text and type of a foreign field, and the validator has its say on what changes alone. A malformed
+    stream keeps the document that it has. A batch may be written again after a crash.
     """
 
     def __init__(
@@ -111,103 +110,102 @@ class ShadowSink:
         self._shadow = shadow.with_options(codec_options=CODEC)
         self._live = shadow.database[live]
         self._counts = lane.counts
-        self._read_model = lane.projection.read_model
+        self._projection = lane.projection
         self._summary = summary
         self._rebuild_id = rebuild_id
         self._still_ours = still_ours
-        self._batch: list[tuple[Any, Document, Document | None]] = []
+        self._copies: list[Document] = []
+        self._right: list[UpdateOne] = []
+        self._writes: list[tuple[Any, InsertOne[Document] | UpdateOne]] = []
         self._bytes = 0
-        self._carried: list[Any] = []
         lane.keep = self.keep
 
     def keep(self, expected: Document, actual: Document) -> None:
         """A document that is right as it is."""
-        self._add(None, expected, actual, 0)
+        self._right.append(UpdateOne({"_id": actual["_id"]}, {"$setOnInsert": expected}, upsert=True))
+        self.carry(actual)
 
     def take(self, verdict: Verdict) -> None:
         """One that is not."""
+        expected, actual = verdict.expected or {}, verdict.actual
         match verdict.outcome:
             case Outcome.MALFORMED:
-                if verdict.actual is not None:
-                    self.carry(verdict.actual)
+                if actual is not None:
+                    self.carry(actual)
             case Outcome.MISSING | Outcome.DIFFERENT:
-                if verdict.actual is None:
+                if actual is None:
                     self._counts.inserted += 1
+                    document = {"_id": self._id_of(verdict.aggregate_id), **expected}
+                    self._writes.append((verdict.aggregate_id, InsertOne(document)))
                 else:
                     self._counts.replaced += 1
-                self._add(verdict.aggregate_id, verdict.expected or {}, verdict.actual, verdict.size)
+                    self._writes.append((verdict.aggregate_id, self._mend(expected, actual)))
+                    self._copies.append(actual)
+                self._bytes += verdict.size
+                self._flush_if_full()
             case _:
                 self._counts.deleted += 1
 
     def carry(self, actual: Document) -> None:
         """A document that stays as it is, to the byte."""
-        self._carried.append(actual["_id"])
-        if len(self._carried) >= BATCH:
-            self.flush()
+        self._copies.append(actual)
+        self._flush_if_full()
 
-    def _add(self, key: Any, expected: Document, actual: Document | None, size: int) -> None:
-        if actual is None:
-            document = {"_id": self._id_of(key), **expected}
-        else:
-            document = {"_id": actual["_id"], **expected}
-            if isinstance(actual, WithForeign):
-                document |= actual.foreign
-        self._batch.append((key, document, actual))
-        self._bytes += size
-        if len(self._batch) >= BATCH or self._bytes >= BATCH_BYTES:
-            self.flush()
+    def _mend(self, expected: Document, actual: Document) -> UpdateOne:
+        # All of it, and an upsert: what is copied may not be what was compared any more.
+        unset = {name: "" for name in self._projection.owned if name not in expected}
+        return UpdateOne(
+            {"_id": actual["_id"]}, {"$set": expected, **({"$unset": unset} if unset else {})}, upsert=True
+        )
 
     def _id_of(self, key: Any) -> ObjectId:
         """The same each time, so that a batch that is repeated makes no second document."""
         return ObjectId(hashlib.sha256(f"{self._rebuild_id}/{key}".encode("utf-8", "surrogateescape")).digest()[:12])
 
+    def _flush_if_full(self) -> None:
+        if len(self._copies) >= BATCH or len(self._writes) >= BATCH or self._bytes >= BATCH_BYTES:
+            self.flush()
+
     def flush(self) -> None:
         """Write the batch as it is."""
-        batch, self._batch, self._bytes = self._batch, [], 0
-        carried, self._carried = self._carried, []
-        if batch or carried:
+        copies, right, writes = self._copies, self._right, self._writes
+        self._copies, self._right, self._writes, self._bytes = [], [], [], 0
+        if copies or writes:
             self._still_ours()
-        if carried:
-            self._copy(carried)
-        if not batch:
-            return
-        try:
-            self._insert(batch)
-        except (InvalidDocument, UnicodeEncodeError):
-            for item in batch:
-                self._insert_one(item)
+        if copies:
+            self._copy(copies)
+        if right:
+            self._make_sure_of(right, [document["_id"] for document in copies])
+        if writes:
+            self._write(writes)
 
-    def _insert(self, batch: Sequence[tuple[Any, Document, Document | None]]) -> None:
+    def _copy(self, documents: Sequence[Document]) -> None:
+        # Made before a crash, when there was no live one yet.
+        earlier = [self._id_of(document.get(self._projection.key)) for document in documents]
+        self._shadow.delete_many({"_id": {"$in": earlier}})
+        copy_by_id(self._live, self._shadow, [document["_id"] for document in documents])
+
+    def _make_sure_of(self, right: Sequence[UpdateOne], ids: Sequence[Any]) -> None:
+        """Somebody may have deleted a live document, perhaps only to insert it anew, since it was compared."""
+        if self._shadow.count_documents({"_id": {"$in": list(ids)}}) < len(ids):
+            self._shadow.bulk_write(right, ordered=False, bypass_document_validation=True)
+
+    def _write(self, writes: Sequence[tuple[Any, InsertOne[Document] | UpdateOne]]) -> None:
         try:
-            self._shadow.insert_many([document for _, document, _ in batch], ordered=False)
+            self._shadow.bulk_write([operation for _, operation in writes], ordered=False)
         except BulkWriteError as error:
+            if not error.details["writeErrors"]:
+                raise
             for item in error.details["writeErrors"]:
                 if item["code"] == _DUPLICATE_KEY and "_id" in item.get("keyPattern", {}):
                     continue
-                key, _, actual = batch[item["index"]]
-                self._uncount(actual)
-                self._summary.fail(self._read_model, key, Why.WRITE_REFUSED, str(item.get("errmsg"))[:300])
-
-    def _insert_one(self, item: tuple[Any, Document, Document | None]) -> None:
-        """One that the driver may not be able to give back as it was: its foreign fields never leave the server."""
-        _, document, actual = item
-        try:
-            self._insert([item])
-        except (InvalidDocument, UnicodeEncodeError):
-            self._copy([document["_id"]])
-            foreign = actual.foreign if isinstance(actual, WithForeign) else {}
-            expected = {name: value for name, value in document.items() if name not in foreign and name != "_id"}
-            if actual is not None and (update := update_of(expected, actual)):
-                self._shadow.update_one({"_id": document["_id"]}, update)
-
-    def _uncount(self, actual: Document | None) -> None:
-        if actual is None:
-            self._counts.inserted -= 1
-        else:
-            self._counts.replaced -= 1
-
-    def _copy(self, ids: Sequence[Any]) -> None:
-        copy_by_id(self._live, self._shadow, ids)
+                key, operation = writes[item["index"]]
+                if isinstance(operation, InsertOne):
+                    self._counts.inserted -= 1
+                else:
+                    self._counts.replaced -= 1
+                why = str(item.get("errmsg"))[:300]
+                self._summary.fail(self._projection.read_model, key, Why.WRITE_REFUSED, why)
 
 
 def copy_by_id(live: Collection[Document], shadow: Collection[Document], ids: Sequence[Any]) -> None:
@@ -220,34 +218,50 @@ def sync_foreign(
     live: Collection[Document], shadow: Collection[Document], projection: Projection, where: Document
 ) -> None:
     """Bring `_id` and foreign fields of these documents in the shadow in line with the live ones, as they are now."""
-    owned, key = frozenset(projection.owned), projection.key
+    key, fields = projection.key, {projection.key: 1}
     live, shadow = live.with_options(codec_options=CODEC), shadow.with_options(codec_options=CODEC)
-    cursor = live.find(where, batch_size=BATCH)
+    cursor = live.find(where, fields, batch_size=BATCH)
     while batch := cursor.to_list(BATCH):
-        wanted = {item[key]: item for item in batch if is_plain(item.get(key))}
-        there = shadow.find({key: {"$in": list(wanted)}})
-        updates: list[Any] = []
-        for document in there:
-            model = wanted[document[key]]
-            if model["_id"] != document["_id"]:
+        wanted = {item[key]: item["_id"] for item in batch if is_plain(item.get(key))}
+        for document in shadow.find(string_keys(key, list(wanted)), fields):
+            if wanted[document[key]] != document["_id"]:
                 # The application inserted its document after ours was made.
-                foreign = _foreign(model, owned)
-                ours = {name: value for name, value in document.items() if name in owned}
-                shadow.delete_one({"_id": document["_id"]})
-                shadow.insert_one({"_id": model["_id"], **ours, **foreign})
-            elif update := update_of(_foreign(model, owned), _foreign(document, owned)):
-                updates.append(UpdateOne({"_id": document["_id"]}, update))
-        if updates:
-            shadow.bulk_write(updates, ordered=False)
+                _give_id(shadow, projection, document["_id"], wanted[document[key]])
+        _merge_foreign(live, shadow, projection, [item["_id"] for item in batch])
 
 
-def _foreign(document: Document, owned: frozenset[str]) -> Document:
-    return {name: value for name, value in document.items() if name not in owned and name != "_id"}
+def _give_id(shadow: Collection[Document], projection: Projection, old: Any, new: Any) -> None:
+    """Give a document another `_id`, so that nobody can find neither; its foreign fields are merged after that."""
+    owned = {"_id": 0, **dict.fromkeys(projection.owned, 1)}
+
+    def replace(session: ClientSession) -> None:
+        ours = shadow.find_one_and_delete({"_id": old}, owned, session=session)
+        if ours is not None:
+            shadow.insert_one({"_id": new, **ours}, bypass_document_validation=True, session=session)
+
+    with shadow.database.client.start_session() as session:
+        # Not the client's own, which come from the connection string.
+        session.with_transaction(replace, shadow.read_concern, shadow.write_concern, shadow.read_preference)
+
+
+def _merge_foreign(
+    live: Collection[Document], shadow: Collection[Document], projection: Projection, ids: Sequence[Any]
+) -> None:
+    """Foreign fields never leave the server: the driver cannot give back every text, type and name."""
+
+    def fields(document: str, condition: Document) -> Document:
+        return {"$arrayToObject": {"$filter": {"input": {"$objectToArray": document}, "cond": condition}}}
+
+    is_ours = {"$in": ["$$this.k", ["_id", *projection.owned]]}
+    merged = {"$mergeObjects": [fields("$$ROOT", is_ours), fields("$$new", {"$not": [is_ours]})]}
+    into = {"into": shadow.name, "whenMatched": [{"$replaceWith": merged}], "whenNotMatched": "discard"}
+    live.aggregate([{"$match": {"_id": {"$in": list(ids)}}}, {"$merge": into}], bypassDocumentValidation=True)
 
 
 def copy_on_server(database: Database[Document], name: str, copy: str) -> None:
-    """Copy a collection; the documents never leave the server."""
-    database[name].aggregate([{"$out": copy}])
+    """Copy a collection with its options and validators; the documents never leave the server."""
+    create_like(database, name, copy)
+    database[name].aggregate([{"$out": copy}], bypassDocumentValidation=True)
 
 
 def swap(database: Database[Document], name: str, live: str) -> None:

@@ -21,6 +21,7 @@ from readmodel_pipelines.projections import registry
 from readmodel_pipelines.projections.chat import CHATS
 from readmodel_pipelines.rebuild import Request, rebuild, roll_back
 from readmodel_pipelines.rebuild import finish as finishing
+from readmodel_pipelines.reconcile.outcome import Outcome, Verdict
 from readmodel_pipelines.reconcile.summary import Summary
 
 OTHER_TITLE = ("chat.renamed", {"new_title": "Told meanwhile", "old_title": "", "renamed_by": "u"})
@@ -138,7 +139,11 @@ def test_the_gate_refuses_a_shadow_that_a_bug_made_wrong(scene: Any, monkeypatch
     keep = shadow.ShadowSink.keep
 
     def buggy(self: Any, expected: Any, actual: Any) -> None:
-        keep(self, {**expected, "title": "wrong"} if expected.get("title") else expected, actual)
+        if expected.get("title"):
+            wrong = {**expected, "title": "wrong"}
+            self.take(Verdict(expected["chat_id"], Outcome.DIFFERENT, wrong, actual))
+        else:
+            keep(self, expected, actual)
 
     monkeypatch.setattr(shadow.ShadowSink, "__init__", _with_keep(shadow.ShadowSink.__init__, buggy))
     summary = in_shadow(scene, "chat")

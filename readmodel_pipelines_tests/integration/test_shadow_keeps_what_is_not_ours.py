@@ -1,0 +1,195 @@
+"""What a shadow takes from the live collection without a change: foreign fields, options, documents that are right."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import bson
+import pytest
+from bson.codec_options import CodecOptions
+from bson.raw_bson import RawBSONDocument
+from pymongo.collection import Collection
+
+from readmodel_pipelines.mongo import shadow
+from readmodel_pipelines.projections.chat import CHATS
+from readmodel_pipelines.rebuild import Request, rebuild
+from readmodel_pipelines.reconcile.summary import Summary
+
+ANY_TEXT: CodecOptions[RawBSONDocument] = CodecOptions(
+    document_class=RawBSONDocument, unicode_decode_error_handler="surrogateescape"
+)
+
+# As BSON has them: the driver gives back none of these as it was, or cannot say them in an update.
+FOREIGN_FIELDS = {
+    "a text that is no UTF-8": b"\x02text\x00\x04\x00\x00\x00a\xff\xfe\x00",
+    "undefined": b"\x06undefined\x00",
+    "a symbol": b"\x0esymbol\x00\x04\x00\x00\x00abc\x00",
+    "a DBPointer": b"\x0cpointer\x00\x02\x00\x00\x00a\x00" + b"0" * 12,
+    "code with a scope": bson.encode({"code": bson.Code("x", {"a": 1})})[4:-1],
+    "undefined in a document": b"\x03deep\x00\x08\x00\x00\x00\x06u\x00\x00",
+    "a name with a dot": b"\x10a.b\x00\x05\x00\x00\x00",
+    "a name with a dollar": b"\x10$name\x00\x05\x00\x00\x00",
+}
+
+
+class Killed(Exception):
+    """Stands for SIGKILL where a process of its own would be too slow."""
+
+
+def in_shadow(scene: Any, *names: str, **options: Any) -> Summary:
+    return rebuild(scene.database, scene.settings, names, Request("shadow", **options))
+
+
+def add_raw(collection: Collection[Any], chat_id: str, fields: bytes) -> None:
+    raw = collection.with_options(codec_options=ANY_TEXT)
+    stored = raw.find_one({"chat_id": chat_id})
+    body = stored.raw[4:-1] + fields + b"\x00"
+    document = RawBSONDocument((len(body) + 4).to_bytes(4, "little") + body, ANY_TEXT)
+    raw.delete_one({"_id": stored["_id"]})
+    raw.insert_one(document)
+
+
+def raw_of(collection: Collection[Any], chat_id: str) -> bytes:
+    return collection.with_options(codec_options=ANY_TEXT).find_one({"chat_id": chat_id}).raw
+
+
+@pytest.fixture
+def built(scene: Any) -> Collection[Any]:
+    """A shadow of the chats as a rebuild makes it, with indexes."""
+    scene.fill(6)
+    shadow.copy_on_server(scene.database, "chats_read_model", "built")
+    shadow.index_like(scene.database, "chats_read_model", "built", CHATS)
+    return scene.database["built"]
+
+
+@pytest.mark.parametrize("fields", FOREIGN_FIELDS.values(), ids=FOREIGN_FIELDS)
+def test_every_foreign_field_comes_along_to_the_byte(scene: Any, fields: bytes) -> None:
+    right, different, *_ = scene.fill(6)
+    for chat_id in (right, different):
+        add_raw(scene.chats, chat_id, fields)
+    scene.chats.update_one({"chat_id": different}, {"$set": {"title": "damaged"}, "$unset": {"participants": ""}})
+    before = raw_of(scene.chats, right)
+    assert in_shadow(scene).ok
+    assert raw_of(scene.chats, right) == before
+    assert fields in raw_of(scene.chats, different)
+    assert scene.verify().ok
+
+
+@pytest.mark.parametrize("fields", FOREIGN_FIELDS.values(), ids=FOREIGN_FIELDS)
+def test_every_foreign_field_that_is_written_meanwhile_comes_along_to_the_byte(
+    scene: Any, built: Collection[Any], fields: bytes
+) -> None:
+    chat_id, other = (item["chat_id"] for item in scene.chats.find().limit(2))
+    add_raw(scene.chats, chat_id, fields)
+    scene.chats.update_one({"chat_id": chat_id}, {"$unset": {"z_index": ""}, "$set": {"title": "not of the events"}})
+    built.update_one({"chat_id": chat_id}, {"$set": {"title": "of the events"}, "$unset": {"participants": ""}})
+    untouched = raw_of(built, other)
+    shadow.sync_foreign(scene.chats, built, CHATS, {"chat_id": chat_id})
+    assert fields in raw_of(built, chat_id)
+    now = built.find_one({"chat_id": chat_id}, {"title": 1, "participants": 1, "z_index": 1, "_id": 0})
+    assert now == {"title": "of the events"}, "owned fields stay, and a foreign field that is gone goes"
+    assert raw_of(built, other) == untouched
+
+
+def test_a_document_that_gets_the_id_of_the_live_one_is_there_at_every_moment(
+    scene: Any, built: Collection[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = built.find_one()
+    scene.chats.delete_one({"_id": before["_id"]})
+    of_application = scene.chats.insert_one({"chat_id": before["chat_id"], "theirs": 1}).inserted_id
+
+    def killed(*_: Any, **__: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Collection, "insert_one", killed)
+        with pytest.raises(Killed):
+            shadow.sync_foreign(scene.chats, built, CHATS, {})
+    assert built.find_one({"chat_id": before["chat_id"]}) == before
+    shadow.sync_foreign(scene.chats, built, CHATS, {})
+    owned = {name: value for name, value in before.items() if name in CHATS.owned}
+    assert built.find_one({"chat_id": before["chat_id"]}) == {"_id": of_application, **owned, "theirs": 1}
+    assert built.count_documents({}) == scene.chats.count_documents({})
+
+
+def test_a_document_that_the_validator_would_refuse_by_now_comes_along(scene: Any) -> None:
+    right, different, *_ = scene.fill(6)
+    scene.chats.update_many({"chat_id": {"$in": [right, different]}}, {"$set": {"old": 1}})
+    scene.chats.update_one({"chat_id": different}, {"$set": {"title": "damaged"}})
+    scene.database.command("collMod", "chats_read_model", validator={"old": {"$ne": 1}}, validationLevel="moderate")
+    summary = in_shadow(scene)
+    assert (summary.ok, summary.about["state"]) == (True, "done")
+    counts = summary.read_models["chats_read_model"]
+    assert (counts.same, counts.replaced, counts.failed) == (5, 1, 0)
+    assert scene.chats.count_documents({"old": 1}) == 2
+    assert scene.verify().ok
+
+
+def test_what_the_validator_refuses_is_counted_as_failed_and_not_as_written(scene: Any) -> None:
+    missing, different, *_ = scene.fill(6)
+    scene.chats.delete_one({"chat_id": missing})
+    scene.chats.update_one({"chat_id": different}, {"$set": {"title": "damaged"}})
+    scene.database.command("collMod", "chats_read_model", validator={"chat_id": {"$nin": [missing, different]}})
+    summary = in_shadow(scene, "chat")
+    counts = summary.read_models["chats_read_model"]
+    assert (counts.same, counts.inserted, counts.replaced) == (4, 0, 0)
+    refused = {item.aggregate_id for item in summary.findings if item.reason == "write_refused"}
+    assert refused == {missing, different}
+    assert summary.about["state"] == "refused"
+
+
+def test_a_document_that_is_deleted_after_it_was_compared_is_in_the_shadow_all_the_same(
+    scene: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right, different, *_ = scene.fill(6)
+    scene.chats.update_one({"chat_id": different}, {"$set": {"title": "damaged"}})
+    copy = shadow.ShadowSink._copy
+
+    def deleting(self: Any, documents: Any) -> None:
+        scene.chats.delete_many({"chat_id": {"$in": [right, different]}})
+        copy(self, documents)
+
+    monkeypatch.setattr(shadow.ShadowSink, "_copy", deleting)
+    assert in_shadow(scene, "chat").about["state"] == "done"
+    assert scene.verify("chat").ok
+
+
+def test_a_document_that_the_application_inserts_between_two_attempts_is_there_once(
+    scene: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene.fill(6)
+    chat_id = scene.chat("nobody projected it yet")
+
+    def killed(*_: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr("readmodel_pipelines.rebuild.batches.Batches._end", _after(killed))
+        with pytest.raises(Killed):
+            in_shadow(scene, "chat")
+    scene.rebuild_one(chat_id)
+    assert in_shadow(scene, "chat", resume=True).about["state"] == "done"
+    assert scene.verify("chat").ok
+
+
+def _after(killed: Any) -> Any:
+    """A batch that is written and not saved."""
+
+    def end(self: Any, _: Any) -> None:
+        for sink in self._sinks:
+            sink.flush()
+        killed()
+
+    return end
+
+
+def test_a_copy_has_the_options_and_validators_of_the_collection(scene: Any) -> None:
+    validator = {"chat_id": {"$type": "string"}}
+    scene.database.create_collection("chats_read_model", validator=validator, validationLevel="moderate")
+    scene.fill(6)
+    scene.database.command("collMod", "chats_read_model", validator={**validator, "title": {"$ne": "refused"}})
+    scene.chats.update_one({}, {"$set": {"title": "refused"}}, bypass_document_validation=True)
+    for _ in range(2):
+        shadow.copy_on_server(scene.database, "chats_read_model", "copy")
+        assert scene.database["copy"].options() == scene.chats.options()
+        assert scene.dump()["copy"] == scene.dump()["chats_read_model"]
