@@ -12,6 +12,7 @@ from operator import itemgetter
 from typing import Any, Protocol
 
 from readmodel_pipelines.events.stream import Malformed, check_id, fold_streams
+from readmodel_pipelines.events.values import is_plain
 from readmodel_pipelines.projections.projection import Document, Projection
 from readmodel_pipelines.reconcile.join import MergeJoin
 from readmodel_pipelines.reconcile.outcome import Outcome, Verdict, Why
@@ -63,7 +64,7 @@ class Checkpoint(Protocol):
         """Asked once for every stream: whether the batch is full."""
 
     def reached(self, aggregate_id: str) -> None:
-        """Everything before this id is decided. May raise to end the pass here."""
+        """Everything before this id, a text of valid UTF-8, is decided. May raise to end the pass here."""
 
 
 def reconcile(
@@ -82,7 +83,8 @@ def reconcile(
         for lane in lanes
     ]
     for stream in fold_streams(store.read(fold, ids, within), fold, allowed):
-        if checkpoint is not None and checkpoint.due():
+        # No query can begin at an id that is no UTF-8.
+        if checkpoint is not None and checkpoint.due() and is_plain(stream.aggregate_id):
             for join in joins:
                 join.move_to(stream.aggregate_id)
             checkpoint.reached(stream.aggregate_id)

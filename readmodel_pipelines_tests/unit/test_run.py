@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from readmodel_pipelines.demo.sample_data import chat_events
+from readmodel_pipelines.events.values import is_utf8
 from readmodel_pipelines.projections.registry import projections_for
 from readmodel_pipelines.reconcile.run import Lane, reconcile
 from readmodel_pipelines.reconcile.summary import Counts
@@ -59,3 +60,28 @@ def test_a_full_pass_holds_neither_side() -> None:
     order = asked(None)
     assert order[:3] == ["document", "document", "event"]
     assert sorted(order) == sorted(asked(IDS))
+
+
+class EveryStream:
+    def __init__(self) -> None:
+        self.cursors: list[str] = []
+
+    def due(self) -> bool:
+        return True
+
+    def reached(self, aggregate_id: str) -> None:
+        self.cursors.append(aggregate_id)
+
+
+class Undecodable(Both):
+    def read(self, *_: Any) -> Iterator[dict[str, Any]]:
+        yield {"aggregate_id": "no UTF-8: \udcff", "version": 1}
+        yield from super().read()
+
+
+def test_an_id_that_no_query_can_ask_for_is_no_place_to_go_on_from() -> None:
+    both, every = Undecodable(), EveryStream()
+    lanes: list[Any] = [Lane(item, Model(both, item.key), Counts()) for item in projections_for("chat")]  # type: ignore[arg-type]
+    reconcile(both, lanes, checkpoint=every)  # type: ignore[arg-type]
+    assert len(every.cursors) == len(IDS)
+    assert all(map(is_utf8, every.cursors))
