@@ -7,6 +7,7 @@ of that kind. A worker ends with its parent, however that ends: it reads the end
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -151,7 +152,13 @@ def serve(connection: Connection) -> None:
                 task = receive()
                 connection.send(("done", do(task, lambda told: connection.send(("sent", told)))))
     except Exception as error:  # noqa: BLE001 - whatever it is, the parent raises it
-        try:
-            connection.send(("raised", error))
-        except Exception:  # noqa: BLE001 - not every exception can be pickled
-            connection.send(("raised", RuntimeError("".join(traceback.format_exception(error)))))
+        connection.send(("raised", _portable(error)))
+
+
+def _portable(error: Exception) -> Exception:
+    """The error if it survives the way to the parent: not all can be pickled and unpickled; else its text."""
+    try:
+        pickle.loads(pickle.dumps(error))  # noqa: S301 - our own
+    except Exception:  # noqa: BLE001 - whatever its own code raises
+        return RuntimeError("".join(traceback.format_exception(error)))
+    return error
