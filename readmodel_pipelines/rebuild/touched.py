@@ -11,6 +11,8 @@ import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
+from bson.max_key import MaxKey
+from bson.min_key import MinKey
 from pymongo import UpdateOne
 from pymongo.database import Database
 from pymongo.errors import PyMongoError
@@ -45,7 +47,9 @@ class Touched:
 
     def batches(self, kind: str) -> Iterator[list[Any]]:
         """Those remembered, some at a time; a batch is forgotten once the next one is asked for."""
-        while batch := [item["_id"] for item in self._collection.find({"kind": kind}, {"_id": 1}, limit=_BATCH)]:
+        # By `_id`, whose index is the only one.
+        of_kind = {"_id": {"$gte": {"kind": kind, "id": MinKey()}, "$lte": {"kind": kind, "id": MaxKey()}}}
+        while batch := [item["_id"] for item in self._collection.find(of_kind, {"_id": 1}, limit=_BATCH)]:
             yield [key["id"] for key in batch]
             self._collection.delete_many({"_id": {"$in": batch}})
 
@@ -75,6 +79,7 @@ class Following:
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._follow, name="following events", daemon=True)
         self.lost = ""
+        self._failed: Exception | None = None
         self._events: Follower | None = None
         self.foreign: dict[str, ForeignFollower] = {}
         stored_as = [spelling for item in projections for spelling in item.fold.stored_as]
@@ -108,9 +113,12 @@ class Following:
     def drain(self, foreign: Collection[str]) -> None:
         """Remember everything that was touched up to now: aggregates, and foreign fields of these read models.
 
-        Those of one that is swapped already are left in the stream, which alone still tells what was written.
+        Those of one that is swapped already are left in the stream, which alone still tells what was written. Raises
+        what went wrong in the background.
         """
         with self._lock:
+            if self._failed is not None:
+                raise self._failed
             try:
                 self._drain(foreign)
             except HistoryLost as error:
@@ -136,3 +144,6 @@ class Following:
             except PyMongoError:
                 # The next look, at the latest that of the end, says what is wrong.
                 continue
+            except Exception as error:  # noqa: BLE001 - the next look raises it
+                self._failed = error
+                return

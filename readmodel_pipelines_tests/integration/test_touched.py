@@ -1,0 +1,56 @@
+"""What is remembered of the time while a rebuild goes on, and what follows it in the background."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+from readmodel_pipelines.mongo import changes
+from readmodel_pipelines.mongo.changes import token_of_now
+from readmodel_pipelines.projections.chat import CHATS
+from readmodel_pipelines.rebuild.touched import EVENTS, Following, Touched
+
+
+def test_what_was_touched_is_given_once_by_kind_and_then_forgotten(scene: Any) -> None:
+    touched = Touched(scene.database, "a")
+    for _ in range(2):
+        touched.add(EVENTS, [f"{n}" for n in range(1_500)])
+        touched.add("chats_read_model", [1, "text", {"a": 1}])
+    batches = list(touched.batches(EVENTS))
+    assert [len(batch) for batch in batches] == [1_000, 500]
+    assert sorted(int(item) for batch in batches for item in batch) == list(range(1_500))
+    assert list(touched.batches(EVENTS)) == []
+    assert list(touched.batches("chats_read_model")) == [[1, "text", {"a": 1}]]
+
+
+def test_a_batch_of_one_kind_reads_nothing_of_another(scene: Any) -> None:
+    touched = Touched(scene.database, "a")
+    touched.add("chats_read_model", [f"{n}" for n in range(1_000)])
+    touched.add(EVENTS, ["x"])
+    scene.database.command("profile", 2)
+    assert next(touched.batches(EVENTS)) == ["x"]
+    scene.database.command("profile", 0)
+    (look,) = scene.database["system.profile"].find({"command.find": "readmodel_rebuild_a_touched"})
+    assert look["docsExamined"] <= 1
+
+
+def test_what_goes_wrong_in_the_background_is_raised_by_the_next_look(
+    scene: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rebuild = {"_id": "a", "token": token_of_now(scene.events)}
+    following = Following(scene.database, scene.settings, rebuild, [CHATS], Touched(scene.database, "a"))
+
+    def bug(_: Any) -> Any:
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(changes.Follower, "drain", bug)
+        following.start()
+        deadline = time.monotonic() + 10
+        while following._thread.is_alive() and time.monotonic() < deadline:
+            time.sleep(0.05)
+    with pytest.raises(ZeroDivisionError):
+        following.drain(())
+    following.close()
