@@ -12,6 +12,9 @@ from typing import Any
 import pytest
 
 from readmodel_pipelines.demo.sample_data import long_stream
+from readmodel_pipelines.lanes import contested
+from readmodel_pipelines.mongo.event_store import EventStore
+from readmodel_pipelines.projections.task import TASKS_OF_LEGACY_STREAMS
 
 LONG = 200_000
 
@@ -89,6 +92,34 @@ def test_a_verification_reads_each_event_and_document_about_once(scene: Any) -> 
         work = scene.database["system.profile"].find({"ns": collection.full_name})
         examined = sum(entry.get("docsExamined", 0) for entry in work)
         assert examined <= most * 1.05 + 5, collection.name
+
+
+def test_the_claims_of_one_aggregate_are_looked_up_in_an_index_that_holds_them(legacy_scene: Any) -> None:
+    scene = legacy_scene
+    scene.index()
+    one, two, *_ = [scene.task(f"task {n}", "taken" if n < 2 else f"chat {n}") for n in range(60)]
+    scene.events.create_index("data.ChatID")
+    scene.database.command("profile", 2)
+    try:
+        (claims,) = contested(EventStore(scene.events), [TASKS_OF_LEGACY_STREAMS], [one]).values()
+    finally:
+        scene.database.command("profile", 0)
+    assert set(claims) == {one, two}
+    work = list(scene.database["system.profile"].find({"ns": scene.events.full_name, "docsExamined": {"$exists": 1}}))
+    assert work
+    assert sum(entry["docsExamined"] for entry in work) <= 5
+
+
+@pytest.mark.parametrize("nothing", [None, "", ...], ids=["null", "empty", "left out"])
+def test_aggregates_that_claim_the_empty_key_contest_one_another(legacy_scene: Any, nothing: Any) -> None:
+    scene = legacy_scene
+    scene.index()
+    one = scene.task("one", None)
+    data = {} if nothing is ... else {"ChatID": nothing}
+    scene.stream("11111111-0000-4000-a000-000000000000", "Task", ("task.created", data))
+    scene.task("another", "chat")
+    (claims,) = contested(EventStore(scene.events), [TASKS_OF_LEGACY_STREAMS], [one]).values()
+    assert set(claims) == {one, "11111111-0000-4000-a000-000000000000"}
 
 
 def test_an_array_id_does_not_make_the_server_sort_the_whole_collection_in_memory(
