@@ -1,29 +1,44 @@
 """Foreign fields while a shadow is built: what others change in the live documents meanwhile comes along.
 
 Up to the swap the changed documents are read again. What was changed between the last such look and the swap is in the
-change stream alone, which ends with the renaming: it is applied to the new collection after it.
+change stream alone, which ends with the renaming: it is applied to the new collection after it. Values stay as the
+server has them wherever that can be done, for the driver cannot give back every text, type and name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from typing import Any
 
 import bson
+from bson.errors import InvalidDocument
+from bson.raw_bson import RawBSONDocument
 from bson.timestamp import Timestamp
 from pymongo import UpdateOne
 from pymongo.change_stream import ChangeStream
 from pymongo.collection import Collection
-from pymongo.errors import OperationFailure
+from pymongo.errors import BulkWriteError, DocumentTooLarge, OperationFailure, WriteError
 
+from readmodel_pipelines.events.values import is_plain
 from readmodel_pipelines.mongo.changes import HISTORY_LOST, HistoryLost, Token, time_of
-from readmodel_pipelines.mongo.read_model import update_of
-from readmodel_pipelines.mongo.scan import CODEC, Document
+from readmodel_pipelines.mongo.scan import CODEC, Document, string_keys
 from readmodel_pipelines.projections.projection import Projection
 
 _AWAIT_MS = 5
 _AT_ONCE = 1_000
 _WRITES = ("insert", "replace", "update")
+_RAW = CODEC.with_options(document_class=RawBSONDocument)
+_CANNOT_BE_SAID = (BulkWriteError, DocumentTooLarge, InvalidDocument, UnicodeEncodeError, WriteError)
+
+
+def merged(document: Any, kept: Sequence[str], other: Any) -> Document:
+    """The expression for `document` with these of its fields, and with the other fields of `other`."""
+    is_kept = {"$in": ["$$this.k", {"$literal": list(kept)}]}
+    return {"$mergeObjects": [_fields(document, is_kept), _fields(other, {"$not": [is_kept]})]}
+
+
+def _fields(document: Any, condition: Document) -> Document:
+    return {"$arrayToObject": {"$filter": {"input": {"$objectToArray": document}, "cond": condition}}}
 
 
 class ForeignFollower:
@@ -38,8 +53,9 @@ class ForeignFollower:
         self._owned = {*projection.owned, "_id"}
         self._key = projection.key
         self.token = token
+        self.not_applied: list[Any] = []
         self._renamed_at: Timestamp | None = None
-        watched = live.with_options(codec_options=CODEC)
+        watched: Collection[Any] = live.with_options(codec_options=_RAW)
         try:
             self._stream = watched.watch(resume_after=token, max_await_time_ms=_AWAIT_MS)
         except OperationFailure as error:
@@ -61,12 +77,17 @@ class ForeignFollower:
     def apply(self, renamed: Collection[Document]) -> int:
         """Do to the new collection what was done to the live one before it was renamed over; gives the number.
 
-        A field that somebody wrote since then keeps what it got.
+        A field that somebody wrote since then keeps what it got. `not_applied` has the `_id`s of documents for which it
+        cannot be done, because the driver cannot say what was written.
         """
         late = [change for change in self._up_to_now() if self._concerns_foreign(change)]
         newer = self._written_since(renamed) if late else set()
         for change in late:
-            self._do(change, renamed.with_options(codec_options=CODEC), newer)
+            kept = self._owned | {field for identity, field in newer if identity == _identity(change)}
+            try:
+                self._do(change, renamed.with_options(codec_options=CODEC), kept)
+            except _CANNOT_BE_SAID:
+                self.not_applied.append(change["documentKey"]["_id"])
         return len(late)
 
     def _written_since(self, renamed: Collection[Document]) -> set[tuple[bytes, str]]:
@@ -104,33 +125,38 @@ class ForeignFollower:
             return True
         return any(self._is_foreign(path) for path in _paths(change))
 
-    def _do(self, change: Mapping[str, Any], collection: Collection[Document], newer: Set[tuple[bytes, str]]) -> None:
-        def stands(path: str) -> bool:
-            return self._is_foreign(path) and (_identity(change), _top(path)) not in newer
-
+    def _do(self, change: Mapping[str, Any], collection: Collection[Document], kept: Set[str]) -> None:
         if change["operationType"] != "update":
             document = change["fullDocument"]
-            there = collection.find_one({self._key: document.get(self._key)})
-            if there is not None:
-                ours, theirs = ({name: item[name] for name in item if stands(name)} for item in (document, there))
-                if update := update_of(ours, theirs):
-                    collection.update_one({"_id": there["_id"]}, update)
+            if is_plain(document.get(self._key)):
+                pipeline = [{"$replaceWith": merged("$$ROOT", [*kept], {"$literal": document})}]
+                where = string_keys(self._key, [document[self._key]])
+                collection.update_one(where, pipeline, bypass_document_validation=True)
             return
-        what = change["updateDescription"]
-        steps: list[Document] = [
-            {"$push": {item["field"]: {"$each": [], "$slice": item["newSize"]}}}
-            for item in what["truncatedArrays"]
-            if stands(item["field"])
-        ]
-        changed = {"$set": what["updatedFields"], "$unset": dict.fromkeys(what["removedFields"], "")}
-        for operator, fields in changed.items():
-            if standing := {path: value for path, value in fields.items() if stands(path)}:
-                steps.append({operator: standing})
+        this = {"_id": change["documentKey"]["_id"]}
+        steps = _steps(change["updateDescription"], lambda path: _top(path) not in kept)
         if steps:
-            collection.bulk_write([UpdateOne({"_id": change["documentKey"]["_id"]}, step) for step in steps])
+            collection.bulk_write([UpdateOne(this, step) for step in steps], bypass_document_validation=True)
 
     def _is_foreign(self, path: str) -> bool:
         return _top(path) not in self._owned
+
+
+def _steps(what: Mapping[str, Any], stands: Callable[[str], bool]) -> list[Any]:
+    """The updates that do what the server describes to the fields that stand."""
+    updated, removed = what["updatedFields"], [path for path in what["removedFields"] if stands(path)]
+    paths = [path for path in updated if stands(path)]
+    cut = [item for item in what["truncatedArrays"] if stands(item["field"])]
+    if not cut and not any("." in path for path in (*paths, *removed)):
+        new = _fields({"$literal": updated}, {"$in": ["$$this.k", {"$literal": paths}]})
+        rest = _fields("$$ROOT", {"$not": [{"$in": ["$$this.k", {"$literal": removed}]}]})
+        return [[{"$replaceWith": {"$mergeObjects": [rest, new]}}]] if paths or removed else []
+    steps: list[Any] = [{"$push": {item["field"]: {"$each": [], "$slice": item["newSize"]}}} for item in cut]
+    if paths:
+        steps.append({"$set": {path: updated[path] for path in paths}})
+    if removed:
+        steps.append({"$unset": dict.fromkeys(removed, "")})
+    return steps
 
 
 def _drained(stream: ChangeStream[Document], now: Timestamp) -> Iterator[Document]:

@@ -20,6 +20,7 @@ from pymongo.errors import BulkWriteError, OperationFailure
 
 from readmodel_pipelines.errors import ReadModelError
 from readmodel_pipelines.events.values import is_plain
+from readmodel_pipelines.mongo.foreign import merged
 from readmodel_pipelines.mongo.indexes import of_read_model
 from readmodel_pipelines.mongo.scan import CODEC, Document, string_keys
 from readmodel_pipelines.projections.projection import Projection
@@ -247,14 +248,9 @@ def _give_id(shadow: Collection[Document], projection: Projection, old: Any, new
 def _merge_foreign(
     live: Collection[Document], shadow: Collection[Document], projection: Projection, ids: Sequence[Any]
 ) -> None:
-    """Foreign fields never leave the server: the driver cannot give back every text, type and name."""
-
-    def fields(document: str, condition: Document) -> Document:
-        return {"$arrayToObject": {"$filter": {"input": {"$objectToArray": document}, "cond": condition}}}
-
-    is_ours = {"$in": ["$$this.k", ["_id", *projection.owned]]}
-    merged = {"$mergeObjects": [fields("$$ROOT", is_ours), fields("$$new", {"$not": [is_ours]})]}
-    into = {"into": shadow.name, "whenMatched": [{"$replaceWith": merged}], "whenNotMatched": "discard"}
+    # They never leave the server: the driver cannot give back every text, type and name.
+    merge = [{"$replaceWith": merged("$$ROOT", ["_id", *projection.owned], "$$new")}]
+    into = {"into": shadow.name, "whenMatched": merge, "whenNotMatched": "discard"}
     live.aggregate([{"$match": {"_id": {"$in": list(ids)}}}, {"$merge": into}], bypassDocumentValidation=True)
 
 

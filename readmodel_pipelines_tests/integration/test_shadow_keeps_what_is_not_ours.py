@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import bson
@@ -11,6 +12,8 @@ from bson.raw_bson import RawBSONDocument
 from pymongo.collection import Collection
 
 from readmodel_pipelines.mongo import shadow
+from readmodel_pipelines.mongo.changes import token_of_now
+from readmodel_pipelines.mongo.foreign import ForeignFollower
 from readmodel_pipelines.projections.chat import CHATS
 from readmodel_pipelines.rebuild import Request, rebuild
 from readmodel_pipelines.reconcile.summary import Summary
@@ -89,6 +92,59 @@ def test_every_foreign_field_that_is_written_meanwhile_comes_along_to_the_byte(
     now = built.find_one({"chat_id": chat_id}, {"title": 1, "participants": 1, "z_index": 1, "_id": 0})
     assert now == {"title": "of the events"}, "owned fields stay, and a foreign field that is gone goes"
     assert raw_of(built, other) == untouched
+
+
+@pytest.fixture
+def late(scene: Any, built: Collection[Any]) -> Iterator[ForeignFollower]:
+    """Follows the chats from now on, and is asked when the shadow has taken their place."""
+    follower = ForeignFollower(scene.chats, CHATS, token_of_now(scene.chats))
+    yield follower
+    follower.close()
+
+
+def set_raw(scene: Any, chat_id: str, fields: bytes) -> None:
+    """One update of the document that is there."""
+    raw = RawBSONDocument((len(fields) + 5).to_bytes(4, "little") + fields + b"\x00", ANY_TEXT)
+    pipeline = [{"$replaceWith": {"$mergeObjects": ["$$ROOT", {"$literal": raw}]}}]
+    scene.database.chats_read_model.update_one({"chat_id": chat_id}, pipeline)
+
+
+AROUND_THE_SWAP = {(write, name) for write in ("insert", "update") for name in FOREIGN_FIELDS}
+# MongoDB 6.0 does not tell this from the update of a field of a document.
+AROUND_THE_SWAP.remove(("update", "a name with a dot"))
+
+
+@pytest.mark.parametrize(("write", "name"), sorted(AROUND_THE_SWAP))
+def test_every_foreign_field_that_is_written_around_the_swap_comes_along_to_the_byte(
+    scene: Any, late: ForeignFollower, write: str, name: str
+) -> None:
+    fields = FOREIGN_FIELDS[name]
+    chat_id = scene.chats.find_one()["chat_id"]
+    if write == "insert":
+        add_raw(scene.chats, chat_id, fields)
+    else:
+        set_raw(scene, chat_id, fields)
+        scene.chats.update_one({"chat_id": chat_id}, {"$unset": {"z_index": ""}})
+    wanted = scene.chats.find_one({"chat_id": chat_id})
+    shadow.swap(scene.database, "built", "chats_read_model")
+    late.apply(scene.chats)
+    assert fields in raw_of(scene.chats, chat_id)
+    assert scene.chats.find_one({"chat_id": chat_id}) == wanted
+    assert late.not_applied == []
+
+
+def test_what_the_driver_cannot_say_around_the_swap_is_told_and_keeps_nothing_else_back(
+    scene: Any, late: ForeignFollower
+) -> None:
+    one, other = scene.chats.find().limit(2)
+    scene.chats.update_many({}, {"$set": {"deep": {"first": 1}}})
+    deep = bson.encode({"deep": {"first": 1, "text": "xx"}})[4:-1].replace(b"xx", b"\xff\xfe")
+    set_raw(scene, one["chat_id"], deep)
+    scene.chats.update_one({"_id": other["_id"]}, {"$set": {"deep.second": 2}})
+    shadow.swap(scene.database, "built", "chats_read_model")
+    late.apply(scene.chats)
+    assert late.not_applied == [one["_id"]]
+    assert scene.chats.find_one({"_id": other["_id"]})["deep"] == {"first": 1, "second": 2}
 
 
 def test_a_document_that_gets_the_id_of_the_live_one_is_there_at_every_moment(
