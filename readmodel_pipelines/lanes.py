@@ -34,8 +34,7 @@ Contested = Mapping[str, Mapping[str, Malformed]]
 class Lanes:
     """The read models that are made from the same streams, opened for a pass.
 
-    `collections` names those that lie elsewhere than the settings say, as one that is being built does. With `whole`
-    documents come with the fields that the projection does not own.
+    `collections` names those that lie elsewhere than the settings say, as one that is being built does.
     """
 
     def __init__(
@@ -48,7 +47,6 @@ class Lanes:
         counts: Mapping[str, Counts] | None = None,
         contested: Contested | None = None,
         collections: Mapping[str, str] | None = None,
-        whole: bool = False,
     ) -> None:
         self._settings = settings
         self.events = database[settings.events_collection]
@@ -57,9 +55,7 @@ class Lanes:
             Lane(
                 item,
                 ReadModelCollection(
-                    database[(collections or {}).get(item.read_model) or collection_of(settings, item)],
-                    item,
-                    whole=whole,
+                    database[(collections or {}).get(item.read_model) or collection_of(settings, item)], item
                 ),
                 counts[item.read_model] if counts else Counts(),
                 contested=(contested or {}).get(item.read_model, {}),

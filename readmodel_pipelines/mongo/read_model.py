@@ -32,26 +32,15 @@ _LARGEST_STATEMENT = 15 * 1024 * 1024
 Write = InsertOne[Document] | UpdateOne | DeleteOne
 
 
-class WithForeign(Document):
-    """`_id` and owned fields of a document, as everywhere; its other fields beside them."""
-
-    __slots__ = ("foreign",)
-    foreign: Document
-
-
 class ReadModelCollection:
-    """Implements `readmodel_pipelines.reconcile.ports.ReadModel`.
+    """Implements `readmodel_pipelines.reconcile.ports.ReadModel`."""
 
-    With `whole` the documents that `read` and `odd_documents` give are `WithForeign`.
-    """
-
-    def __init__(self, collection: Collection[Document], projection: Projection, *, whole: bool = False) -> None:
+    def __init__(self, collection: Collection[Document], projection: Projection) -> None:
         self._collection = collection.with_options(codec_options=CODEC)
         self._projection = projection
         self._key = projection.key
         self._index_name: str | None = None
         self._fields = {"_id": 1, **dict.fromkeys(projection.owned, 1)}
-        self._whole = whole
 
     def count(self) -> int:
         """About how many documents there are."""
@@ -60,15 +49,8 @@ class ReadModelCollection:
     def read(self, keys: Sequence[str] | None = None, within: IdRange = EVERYTHING) -> Iterator[Document]:
         """Documents with a string key in its order, `_id` and owned fields only: of `keys`, or all in a range."""
         where = string_keys(self._key, keys, within)
-        fields = {} if self._whole else self._fields
-        for batch in drain(self._collection, where, fields, [self._key], self._index()):
-            yield from map(self._split, batch) if self._whole else batch
-
-    def _split(self, document: Document) -> WithForeign:
-        foreign = {name: value for name, value in document.items() if name not in self._fields}
-        owned = WithForeign((name, value) for name, value in document.items() if name in self._fields)
-        owned.foreign = foreign
-        return owned
+        for batch in drain(self._collection, where, self._fields, [self._key], self._index()):
+            yield from batch
 
     def ids(self) -> Iterator[str]:
         """Every key that is a string, in order, from the index alone; that of a duplicate comes twice."""
@@ -103,8 +85,7 @@ class ReadModelCollection:
 
     def odd_documents(self) -> Iterator[Document]:
         """Documents whose key is not a string; `_id` and owned fields only."""
-        documents = odd_documents(self._collection, {}, {} if self._whole else self._fields, [self._key])
-        return map(self._split, documents) if self._whole else documents
+        return odd_documents(self._collection, {}, self._fields, [self._key])
 
     def odd_documents_with(self, document_ids: Sequence[Any]) -> Iterator[Document]:
         """Those of `odd_documents` that have these `_id`s; those whose key is no valid UTF-8 too."""

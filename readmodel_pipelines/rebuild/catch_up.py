@@ -17,7 +17,7 @@ from readmodel_pipelines.mongo.changes import HistoryLost
 from readmodel_pipelines.mongo.deferred import DeferredInMemory
 from readmodel_pipelines.mongo.event_store import EventStore
 from readmodel_pipelines.mongo.indexes import collection_of
-from readmodel_pipelines.mongo.scan import Document
+from readmodel_pipelines.mongo.scan import Document, string_keys
 from readmodel_pipelines.mongo.shadow import copy_by_id, sync_foreign
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.rebuild.touched import EVENTS, Following, Touched
@@ -138,7 +138,7 @@ class CatchUp:
         if not ids:
             return
         live, shadow = self._of(projection, {}), self._of(projection, shadows)
-        these = {projection.key: {"$in": list(ids)}}
+        these = string_keys(projection.key, ids)
         there = [item["_id"] for item in live.find(these, {"_id": 1})]
         # One of another `_id` would stand in the way of the unique key.
         shadow.delete_many({**these, "_id": {"$nin": there}})

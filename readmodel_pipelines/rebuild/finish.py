@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pymongo.database import Database
-from pymongo.errors import PyMongoError
 
 from readmodel_pipelines.lanes import Contested, Lanes
 from readmodel_pipelines.mongo.changes import HistoryLost, token_of_now
@@ -104,7 +103,7 @@ class Finish:
         def follow() -> None:
             while not stop.wait(_FOLLOW_SECONDS):
                 # What goes wrong is met by the next look, in words.
-                with suppress(PyMongoError):
+                with suppress(Exception):
                     self.following.drain(self.shadows)
 
         thread = threading.Thread(target=follow, name="following events", daemon=True)
@@ -297,6 +296,12 @@ def _swap(finish: Finish, catch_up: CatchUp) -> None:
         for item in finish.projections:
             if follower := finish.following.foreign.get(item.read_model):
                 follower.apply(finish.database[finish.live(item)])
+                if follower.not_applied:
+                    some = ", ".join(map(str, follower.not_applied[:_SHOWN]))
+                    finish.summary.warnings.append(
+                        f"{item.read_model}: what others wrote into fields of their own right at the swap could not be "
+                        f"carried over to {len(follower.not_applied):,} documents: {some}."
+                    )
         _catch_up_in_place(finish, catch_up)
     except HistoryLost as error:
         _look_at_everything(finish, error)

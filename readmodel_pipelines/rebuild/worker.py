@@ -107,7 +107,6 @@ def _do(
         counts=summary.read_models,
         contested=job.contested,
         collections=job.shadows if job.mend else {},
-        whole=bool(job.shadows) and not job.mend,
     )
     sinks = [_sink(database, job, opened, lane, summary, still_ours) for lane in opened.lanes]
     for lane, sink in zip(opened.lanes, sinks, strict=True):
