@@ -54,6 +54,7 @@ class ForeignFollower:
         self._key = projection.key
         self.token = token
         self.not_applied: list[Any] = []
+        self._waiting: list[Document] = []
         self._renamed_at: Timestamp | None = None
         watched: Collection[Any] = live.with_options(codec_options=_RAW)
         try:
@@ -77,15 +78,18 @@ class ForeignFollower:
     def apply(self, renamed: Collection[Document]) -> int:
         """Do to the new collection what was done to the live one before it was renamed over; gives the number.
 
-        A field that somebody wrote since then keeps what it got. `not_applied` has the `_id`s of documents for which it
-        cannot be done, because the driver cannot say what was written.
+        A field that somebody wrote since then keeps what it got, so the sooner the better. What concerns a document
+        that is not there yet is done by the next call. `not_applied` has the `_id`s of documents for which it cannot be
+        done, because the driver cannot say what was written.
         """
-        late = [change for change in self._up_to_now() if self._concerns_foreign(change)]
+        late = self._waiting + [change for change in self._up_to_now() if self._concerns_foreign(change)]
+        self._waiting = []
         newer = self._written_since(renamed) if late else set()
         for change in late:
             kept = self._owned | {field for identity, field in newer if identity == _identity(change)}
             try:
-                self._do(change, renamed.with_options(codec_options=CODEC), kept)
+                if not self._do(change, renamed.with_options(codec_options=CODEC), kept):
+                    self._waiting.append(change)
             except _CANNOT_BE_SAID:
                 self.not_applied.append(change["documentKey"]["_id"])
         return len(late)
@@ -125,18 +129,21 @@ class ForeignFollower:
             return True
         return any(self._is_foreign(path) for path in _paths(change))
 
-    def _do(self, change: Mapping[str, Any], collection: Collection[Document], kept: Set[str]) -> None:
+    def _do(self, change: Mapping[str, Any], collection: Collection[Document], kept: Set[str]) -> bool:
+        """Whether the document is there."""
         if change["operationType"] != "update":
             document = change["fullDocument"]
-            if is_plain(document.get(self._key)):
-                pipeline = [{"$replaceWith": merged("$$ROOT", [*kept], {"$literal": document})}]
-                where = string_keys(self._key, [document[self._key]])
-                collection.update_one(where, pipeline, bypass_document_validation=True)
-            return
+            if not is_plain(document.get(self._key)):
+                return True
+            pipeline = [{"$replaceWith": merged("$$ROOT", [*kept], {"$literal": document})}]
+            where = string_keys(self._key, [document[self._key]])
+            return collection.update_one(where, pipeline, bypass_document_validation=True).matched_count > 0
         this = {"_id": change["documentKey"]["_id"]}
         steps = _steps(change["updateDescription"], lambda path: _top(path) not in kept)
-        if steps:
-            collection.bulk_write([UpdateOne(this, step) for step in steps], bypass_document_validation=True)
+        if not steps:
+            return True
+        updates = [UpdateOne(this, step) for step in steps]
+        return collection.bulk_write(updates, bypass_document_validation=True).matched_count > 0
 
     def _is_foreign(self, path: str) -> bool:
         return _top(path) not in self._owned

@@ -97,10 +97,18 @@ class CatchUp:
             # Its writer may have been late: documents of malformed streams are carried over once more.
             self.carry(item, shadows, sorted(self._malformed[item.read_model]))
         for item in self._projections if shadows else ():
-            live, shadow = self._of(item, {}), self._of(item, shadows)
-            for ids in self._touched.batches(item.read_model):
-                sync_foreign(live, shadow, item, {"_id": {"$in": ids}})
+            self._sync(item, shadows)
         return self.written - before
+
+    def foreign_once(self, projection: Projection, shadows: Mapping[str, str]) -> None:
+        """The foreign fields of one read model that were changed up to now."""
+        self._following.drain([projection.read_model])
+        self._sync(projection, shadows)
+
+    def _sync(self, projection: Projection, shadows: Mapping[str, str]) -> None:
+        live, shadow = self._of(projection, {}), self._of(projection, shadows)
+        for ids in self._touched.batches(projection.read_model):
+            sync_foreign(live, shadow, projection, {"_id": {"$in": ids}})
 
     def _reconcile(self, ids: Sequence[str], shadows: Mapping[str, str]) -> None:
         self._still_ours()

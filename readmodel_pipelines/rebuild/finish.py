@@ -290,24 +290,38 @@ def _swap(finish: Finish, catch_up: CatchUp) -> None:
     for item in finish.projections:
         if item.read_model in left:
             finish.held.check()
+            # As late as can be: what comes after this is in the change stream alone.
+            catch_up.foreign_once(item, left)
             swap(finish.database, left[item.read_model], finish.live(item))
+        _apply_foreign(finish, item)
     try:
         catch_up.once({})
         for item in finish.projections:
-            if follower := finish.following.foreign.get(item.read_model):
-                follower.apply(finish.database[finish.live(item)])
-                if follower.not_applied:
-                    some = ", ".join(map(str, follower.not_applied[:_SHOWN]))
-                    finish.summary.warnings.append(
-                        f"{item.read_model}: what others wrote into fields of their own right at the swap could not be "
-                        f"carried over to {len(follower.not_applied):,} documents: {some}."
-                    )
+            # To documents that were not there before.
+            _apply_foreign(finish, item)
         _catch_up_in_place(finish, catch_up)
     except HistoryLost as error:
         _look_at_everything(finish, error)
     if finish.following.lost:
         _look_at_everything(finish, HistoryLost(finish.following.lost))
     _drop_older_copies(finish)
+
+
+def _apply_foreign(finish: Finish, projection: Projection) -> None:
+    follower = finish.following.foreign.get(projection.read_model)
+    if follower is None:
+        return
+    try:
+        follower.apply(finish.database[finish.live(projection)])
+    except HistoryLost as error:
+        finish.following.lost = str(error)
+    if follower.not_applied:
+        some = ", ".join(map(str, follower.not_applied[:_SHOWN]))
+        finish.summary.warnings.append(
+            f"{projection.read_model}: what others wrote into fields of their own right at the swap could not be "
+            f"carried over to {len(follower.not_applied):,} documents: {some}."
+        )
+        follower.not_applied.clear()
 
 
 def _look_at_everything(finish: Finish, why: HistoryLost) -> None:

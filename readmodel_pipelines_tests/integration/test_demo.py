@@ -42,7 +42,8 @@ def data_dir() -> Iterator[Path]:
 @pytest.fixture
 def settings(data_dir: Path) -> Settings:
     """Settings without a URI, and a database of the test's own."""
-    return Settings(data_dir=data_dir, database=f"demo_{uuid.uuid4().hex[:12]}")
+    # A person may wait for the grace time of the live traffic; a test need not.
+    return Settings(data_dir=data_dir, database=f"demo_{uuid.uuid4().hex[:12]}", grace_seconds=0.2)
 
 
 def play(settings: Settings, **options: int) -> tuple[bool, list[Summary]]:
@@ -53,7 +54,7 @@ def play(settings: Settings, **options: int) -> tuple[bool, list[Summary]]:
 
 
 def test_the_demo_breaks_finds_and_mends_and_ends_with_0(data_dir: Path) -> None:
-    env = {**os.environ, "READMODEL_DATA_DIR": str(data_dir)}
+    env = {**os.environ, "READMODEL_DATA_DIR": str(data_dir), "READMODEL_GRACE_SECONDS": "0.2"}
     result = subprocess.run([*DEMO, "--no-ui"], env=env, capture_output=True, text=True, check=False, timeout=60)
     assert (result.returncode, result.stderr) == (0, "")
     steps = [int(number) for number in re.findall(r"^(\d+)\. ", result.stdout, re.MULTILINE)]
@@ -134,7 +135,12 @@ def test_a_port_that_is_taken_is_refused_when_asked_for(settings: Settings) -> N
 
 
 def test_the_ui_answers_at_the_address_that_is_printed_and_ctrl_c_ends_it_all(data_dir: Path) -> None:
-    env = {**os.environ, "READMODEL_DATA_DIR": str(data_dir), "READMODEL_DATABASE": "demo_ui"}
+    env = {
+        **os.environ,
+        "READMODEL_DATA_DIR": str(data_dir),
+        "READMODEL_DATABASE": "demo_ui",
+        "READMODEL_GRACE_SECONDS": "0",
+    }
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         port = probe.getsockname()[1]

@@ -16,7 +16,7 @@ from readmodel_pipelines.lanes import contested
 from readmodel_pipelines.mongo.event_store import EventStore
 from readmodel_pipelines.projections.task import TASKS_OF_LEGACY_STREAMS
 
-LONG = 200_000
+LONG = 60_000
 
 _FOLD = """
 import resource, sys
@@ -49,7 +49,7 @@ def long_one(scene: Any) -> Iterator[tuple[Any, str]]:
     scene.database.client.drop_database(scene.database.name)
 
 
-def test_a_stream_of_200_000_events_folds_without_being_held(long_one: Any) -> None:
+def test_a_stream_of_60_000_events_folds_without_being_held(long_one: Any) -> None:
     scene, aggregate_id = long_one
     uri = scene.settings.mongodb_uri.get_secret_value()
     unit = 1 if sys.platform == "darwin" else 1024
