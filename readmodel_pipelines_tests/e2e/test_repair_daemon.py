@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import signal
 import time
 from datetime import UTC, datetime
@@ -109,22 +108,3 @@ def test_a_run_that_is_killed_is_followed_by_one_that_ends_its_work(
     assert healthy(database, settings)
     assert database.repair_queue.count_documents({"attempts.reason": "lease_lost"}) < tasks
     assert database.repair_queue.count_documents({"retry_count": {"$ne": 0}}) == 0, "no attempt was spent"
-
-
-def test_a_daemon_that_is_killed_again_and_again_loses_nothing_and_repairs_nothing_twice(
-    database: Mongo, settings: Settings, tmp_path: Path
-) -> None:
-    tasks = broken(database, settings, 40)
-    seed = random.randrange(2**32)
-    moments = random.Random(seed)
-    with running(tmp_path) as daemon:
-        for _ in range(3):
-            # Its first tick comes some two seconds after its start: these fall before, into and behind it.
-            time.sleep(moments.uniform(1.0, 6.0))
-            daemon.kill()
-            daemon.start()
-        wait_until(lambda: all_done(database, tasks))
-        wait_until(lambda: not database[COLLECTION].find_one({"_id": {"$regex": "^repair:"}}))
-
-    assert healthy(database, settings), f"seed {seed}"
-    assert database.repair_queue.count_documents({"attempts": {"$exists": True}}) == 0, "no lease was lost"

@@ -11,7 +11,7 @@ from readmodel_pipelines_tests.live import rebuild_beside_writers, verify_beside
 
 
 def test_a_live_writer_is_no_false_alarm_and_a_damage_made_meanwhile_is_found(settings: Settings) -> None:
-    seen = verify_beside_a_writer(settings, seconds=8, rate=200, grace=3.0)
+    seen = verify_beside_a_writer(settings, seconds=7, rate=200, grace=2.5)
     assert seen.verifications >= 3
     assert seen.events > 400
 

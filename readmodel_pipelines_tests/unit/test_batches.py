@@ -1,0 +1,116 @@
+"""Batches of a range: saved with what was counted in them, paced by limits, load and the hours of the day."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from readmodel_pipelines.projections.registry import projections_for
+from readmodel_pipelines.rebuild.batches import Batches, Pace, WindowClosed
+from readmodel_pipelines.reconcile.pacing import BatchSize, RateLimit, Window
+from readmodel_pipelines.reconcile.run import Lane
+from readmodel_pipelines.reconcile.summary import Counts
+
+EVENTS_OF_A_STREAM = 10
+SECONDS_OF_A_STREAM = 0.001
+START = datetime(2026, 11, 1, 5, 59, tzinfo=UTC)
+
+
+class World:
+    """A clock that only work and sleep move on, a store, a lane, a sink, and what was saved."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.events_read = 0
+        self.flushed = 0
+        self.saved: list[tuple[str | None, Mapping[str, Mapping[str, int]], int]] = []
+        self.lane = Lane(projections_for("chat")[0], None, Counts())  # type: ignore[arg-type]
+
+    def clock(self) -> float:
+        return self.seconds
+
+    def sleep(self, seconds: float) -> None:
+        self.seconds += seconds
+
+    def now(self) -> datetime:
+        return START + timedelta(seconds=self.seconds)
+
+    def flush(self) -> None:
+        self.flushed += 1
+
+    def save(self, cursor: str | None, counts: Mapping[str, Mapping[str, int]], events: int, _: float) -> None:
+        self.saved.append((cursor, counts, events))
+
+    def batches(self, pace: Pace) -> Batches:
+        store: Any = self
+        return Batches(store, [self.lane], [self], self.save, pace, BatchSize(first=50), self.clock)
+
+    def work(self, batches: Batches, streams: int) -> int:
+        """Go through so many streams; gives how many until the window closed."""
+        for number in range(streams):
+            if batches.due():
+                try:
+                    batches.reached(f"{number:09d}")
+                except WindowClosed:
+                    return number
+            self.events_read += EVENTS_OF_A_STREAM
+            self.lane.counts.checked += 1
+            self.lane.counts.inserted += 1
+            self.seconds += SECONDS_OF_A_STREAM
+        batches.finish()
+        return streams
+
+
+def limited(world: World, **limits: Any) -> Pace:
+    def limit(per_second: float | None) -> RateLimit:
+        return RateLimit(per_second, clock=world.clock, sleep=world.sleep)
+
+    return Pace(limit(limits.get("events")), limit(limits.get("documents")), now=world.now, sleep=world.sleep)
+
+
+def test_every_batch_is_written_before_it_is_saved_and_the_counts_add_up() -> None:
+    world = World()
+    world.work(world.batches(Pace()), 10_000)
+    cursors = [cursor for cursor, _, _ in world.saved]
+    assert cursors[-1] is None
+    assert cursors[:-1] == sorted(cursor for cursor in cursors if cursor is not None)
+    assert world.flushed == len(world.saved) > 3
+    assert sum(events for _, _, events in world.saved) == 10_000 * EVENTS_OF_A_STREAM
+    assert sum(counts["chats_read_model"]["checked"] for _, counts, _ in world.saved) == 10_000
+
+
+@pytest.mark.parametrize(("what", "limit", "number"), [("events", 2_000.0, 40_000), ("documents", 100.0, 4_000)])
+def test_a_limit_is_held_within_a_tenth(what: str, limit: float, number: int) -> None:
+    world = World()
+    world.work(world.batches(limited(world, **{what: limit})), 4_000)
+    assert number / world.seconds == pytest.approx(limit, rel=0.1)
+
+
+@pytest.mark.parametrize("events_per_second", [None, 3_000.0])
+def test_the_end_of_the_window_is_kept_within_one_batch(events_per_second: float | None) -> None:
+    world = World()
+    pace = limited(world, events=events_per_second)
+    pace.window = Window.parse("22:00-06:00", "UTC")
+    done = world.work(world.batches(pace), 10_000_000)
+    assert 0 < done < 10_000_000
+    # A minute was left when it began; a batch and its pause take about half a second.
+    assert 60 <= world.seconds < 61.5
+    assert world.saved[-1][0] == f"{done:09d}", "everything before the end is saved"
+
+
+def test_a_run_waits_while_the_server_is_loaded_and_not_beyond_the_window() -> None:
+    world = World()
+    pace = limited(world)
+    pace.window = Window.parse("22:00-06:00", "UTC")
+
+    class Loaded:
+        def reason_to_wait(self) -> str:
+            return "87 operations are queued" if 1 < world.seconds < 20 or world.seconds > 30 else ""
+
+    pace.load = Loaded()  # type: ignore[assignment]
+    done = world.work(world.batches(pace), 10_000_000)
+    assert done < 15_000
+    assert 60 <= world.seconds < 62
