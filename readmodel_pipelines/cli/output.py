@@ -50,8 +50,11 @@ _NOT_DONE = {
 
 
 def _what_became(about: Mapping[str, Any]) -> Iterator[str]:
-    """What a verification did besides looking."""
+    """What a verification did besides looking, and which rebuild it was."""
     lines = []
+    if "rebuild" in about:
+        caught_up = f", {_count(about['caught_up'], 'document')} caught up with" if about.get("caught_up") else ""
+        lines.append(f"Rebuild {about['rebuild']} ({about['strategy']}) is {about['state']}{caught_up}.")
     if about.get("closed"):
         lines.append(f"{_count(about['closed'], 'finding')} of earlier verifications gone.")
     if "queued" in about:
