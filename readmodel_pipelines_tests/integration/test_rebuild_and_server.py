@@ -110,13 +110,13 @@ def test_an_oplog_that_rolled_over_has_everything_looked_at_again(
             patch.setattr("readmodel_pipelines.rebuild.run.work_off", dying)
             with pytest.raises(Killed):
                 rebuild(database, own_server, [], Request())
-        first = database.client.local["oplog.rs"].find_one(sort=[("$natural", 1)])
         chat_id = database.events.find_one({})["aggregate_id"]
         last = database.events.find_one({"aggregate_id": chat_id}, sort=[("version", -1)])
         new = {"version": last["version"] + 1, "event_type": "chat.renamed", "data": {"new_title": "Late"}}
         database.events.insert_one({"aggregate_id": chat_id, "aggregate_type": "Chat", "metadata": {}, **new})
+        appended = database.client.admin.command("ping")["operationTime"]
         deadline = time.monotonic() + 60
-        while database.client.local["oplog.rs"].find_one(sort=[("$natural", 1)]) == first:
+        while database.client.local["oplog.rs"].find_one(sort=[("$natural", 1)])["ts"] <= appended:
             assert time.monotonic() < deadline, "the oplog did not roll over"
             database.noise.insert_many([{"noise": "x" * 100_000} for _ in range(50)])
         summary = rebuild(database, own_server, [], Request(resume=True))

@@ -12,7 +12,7 @@ from readmodel_pipelines.mongo.leases import COLLECTION
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines_tests.e2e.daemon import running, wait_until
 from readmodel_pipelines_tests.e2e.runs import Mongo
-from readmodel_pipelines_tests.e2e.test_repair_daemon import all_done, broken, healthy
+from readmodel_pipelines_tests.e2e.test_repair_daemon import all_done, broken, healthy, kill_a_run
 
 
 @pytest.fixture(autouse=True)
@@ -39,3 +39,9 @@ def test_a_daemon_that_is_killed_again_and_again_loses_nothing_and_repairs_nothi
 
     assert healthy(database, settings), f"seed {seed}"
     assert database.repair_queue.count_documents({"attempts": {"$exists": True}}) == 0, "no lease was lost"
+
+
+def test_a_run_that_is_killed_before_it_wrote_is_followed_by_one_that_ends_its_work(
+    database: Mongo, settings: Settings, tmp_path: Path
+) -> None:
+    kill_a_run(database, settings, tmp_path, before_it_wrote=True)
