@@ -152,7 +152,7 @@ class ReadModelCollection:
         condition = self._condition(change.actual)
         if change.expected is None:
             return DeleteOne(condition)
-        return UpdateOne(condition, update_of(change.expected, change.actual))
+        return UpdateOne(condition, _update(change.expected, change.actual))
 
     def _condition(self, actual: Document) -> Document:
         conditions: list[Document] = []
@@ -262,7 +262,7 @@ class ReadModelCollection:
                 parked = self._parked(change.expected, change.actual) if len(changes) > 1 else {}
                 if parked:
                     parks.append(UpdateOne(this, {"$set": parked}))
-                writes.append(UpdateOne(this, update_of(change.expected, change.actual)))
+                writes.append(UpdateOne(this, _update(change.expected, change.actual)))
         self._collection.bulk_write([*deletes, *parks, *writes], session=session)
         return written
 
@@ -276,8 +276,7 @@ class _Superseded(Exception):
     """Inside a transaction: the document is not what was compared."""
 
 
-def update_of(expected: Document, actual: Document) -> Document:
-    """The update that turns the fields of one document into those of another; empty when they are the same."""
+def _update(expected: Document, actual: Document) -> Document:
     update: Document = {}
     for name in differing_fields(expected, actual):
         operator = "$set" if name in expected else "$unset"

@@ -7,7 +7,7 @@ there is at least one. Ids are compared by their bytes, as MongoDB does, and nee
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 
 
@@ -24,10 +24,6 @@ class IdRange:
         return (self.lower is None or _place(self.lower) <= place) and (
             self.upper is None or place < _place(self.upper)
         )
-
-    def rest_from(self, lower: str) -> IdRange:
-        """What is left of it from this id on, which is one of its own."""
-        return replace(self, lower=lower)
 
     def __str__(self) -> str:
         if self.lower is None:

@@ -91,11 +91,6 @@ def test_ids_are_compared_by_their_bytes() -> None:
     assert IdRange("\U0001f600", None).holds("\udcff")
 
 
-def test_the_rest_of_a_range_begins_where_one_left_off() -> None:
-    assert IdRange("b", "d").rest_from("c") == IdRange("c", "d")
-    assert EVERYTHING.rest_from("c") == IdRange("c", None)
-
-
 @pytest.mark.parametrize(
     ("ids", "words"),
     [
