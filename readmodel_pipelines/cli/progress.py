@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from readmodel_pipelines.cli.failures import note
+from readmodel_pipelines.cli.voice import voice
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
@@ -27,8 +27,11 @@ SECONDS_BETWEEN_LINES = 5.0
 @contextmanager
 def event_progress(label: str) -> Iterator[Report]:
     """Show progress while the block runs; nothing of a bar stays behind."""
+    if voice.quiet:
+        yield lambda done, total: None
+        return
     if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
-        yield Lines(label, note)
+        yield Lines(label, voice.note)
         return
     bar = Bar(label)
     try:

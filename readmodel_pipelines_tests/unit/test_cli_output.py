@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from readmodel_pipelines.cli import main
+from readmodel_pipelines.cli import options
 from readmodel_pipelines.cli.output import human_lines
 from readmodel_pipelines.cli.progress import Lines
 from readmodel_pipelines.projections.registry import names, projections_for
@@ -61,5 +61,5 @@ def test_elsewhere_progress_is_a_line_every_few_seconds() -> None:
 
 
 def test_choices_and_defaults_that_are_written_twice_agree() -> None:
-    assert "|".join((*names(projections_for("chat")), "all")) == main.READ_MODEL_CHOICES
-    assert main.DEFAULT_MAX_FINDINGS == DEFAULT_MAX_FINDINGS
+    assert "|".join((*names(projections_for("chat")), "all")) == options.READ_MODEL_CHOICES
+    assert options.DEFAULT_MAX_FINDINGS == DEFAULT_MAX_FINDINGS
