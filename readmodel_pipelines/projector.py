@@ -357,7 +357,7 @@ def choose_projections(settings: Settings, read_models: Sequence[str]) -> tuple[
     Raises:
         UsageError: there is no such read model.
     """
-    known = projections_for(settings.task_source)
+    known = projections_for(settings)
     unknown = set(read_models) - set(names(known))
     if unknown:
         raise UsageError(

@@ -38,6 +38,10 @@ class Settings(BaseSettings):
     task_source: TaskSource = Field(
         "chat", description="Streams that tasks are made from: `chat` (current) or `task` (legacy Task streams)"
     )
+    projections: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Further read models: modules, or paths of .py files, that define READ_MODELS, comma-separated",
+    )
     allow_malformed: Annotated[frozenset[AllowedKind], NoDecode] = Field(
         frozenset(),
         description="Kinds of malformed streams to fold all the same, comma-separated: "
@@ -131,7 +135,7 @@ class Settings(BaseSettings):
         None, description="`mongod` program for the embedded server. Unset: PATH, then the wheel"
     )
 
-    @field_validator("allow_malformed", mode="before")
+    @field_validator("allow_malformed", "projections", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
@@ -167,13 +171,18 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _collections_apart(self) -> Self:
-        names = [self.events_collection, self.chats_collection, self.tasks_collection, self.repair_queue_collection]
+        names = self.named_collections
         if len(set(names)) < len(names) or any(name.startswith(("readmodel_", "system.")) for name in names):
             raise ValueError(
                 "events, read models and repair queue lie in four different collections, "
                 "none named readmodel_… or system.…"
             )
         return self
+
+    @property
+    def named_collections(self) -> tuple[str, ...]:
+        """The collections that have a setting; those of further read models have the read model's name."""
+        return (self.events_collection, self.chats_collection, self.tasks_collection, self.repair_queue_collection)
 
     def shown_uri(self) -> str:
         """The connection string without credentials: the only form that may reach a log, an error or a report."""

@@ -88,7 +88,7 @@ def looker(look: Look) -> Iterator[Callable[[IdRange, Send], Looked]]:
 
 def _look_at(database: Database[Document], look: Look, within: IdRange, send: Send) -> Looked:
     settings = look.settings
-    projections = [item for item in projections_for(settings.task_source) if item.name in look.read_models]
+    projections = [item for item in projections_for(settings) if item.name in look.read_models]
     store = EventStore(database[settings.events_collection], _saying(send))
     opened = Lanes(database, settings, projections, store, contested=look.contested, collections=look.collections)
     sinks = [_Sending(lane.projection.read_model, send) for lane in opened.lanes]

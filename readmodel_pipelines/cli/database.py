@@ -17,9 +17,7 @@ def make_indexes(*, for_versions: bool) -> None:
     """Make what is missing and say what was made; the index for the tier of versions can be left out."""
     settings = load_settings()
     with open_database(settings) as database:
-        made = indexes.ensure_indexes(
-            database, settings, projections_for(settings.task_source), for_versions=for_versions
-        )
+        made = indexes.ensure_indexes(database, settings, projections_for(settings), for_versions=for_versions)
     width = max(map(len, made))
     for collection, names in made.items():
         typer.echo(f"{collection:<{width}}  {'made ' + ', '.join(names) if names else 'all there'}")

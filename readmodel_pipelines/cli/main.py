@@ -18,10 +18,9 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from readmodel_pipelines.cli.choices import read_model_choices
 from readmodel_pipelines.cli.failures import in_words
 
-# A registry test keeps this in step: reading the registry here would make every `--help` import bson.
-READ_MODEL_CHOICES = "chat|task|all"
 DEFAULT_MAX_FINDINGS = 1000
 
 app = typer.Typer(
@@ -59,8 +58,8 @@ ReadModel = Annotated[
     str,
     typer.Option(
         "--type",
-        metavar=READ_MODEL_CHOICES,
-        help="Read model: chat is chats_read_model, task is tasks_read_model, all is both in one pass.",
+        metavar="|".join(read_model_choices()),
+        help="Read model: chat is chats_read_model, task is tasks_read_model, all is every one of them.",
     ),
 ]
 AggregateId = Annotated[

@@ -10,6 +10,7 @@ from typing import Any, get_args
 import typer
 from pymongo.database import Database
 
+from readmodel_pipelines.cli.choices import ALL
 from readmodel_pipelines.cli.output import human_lines, json_text
 from readmodel_pipelines.cli.progress import event_progress
 from readmodel_pipelines.errors import UsageError
@@ -21,8 +22,6 @@ from readmodel_pipelines.reports import check_report_file
 from readmodel_pipelines.settings import Settings, load_settings
 from readmodel_pipelines.verification import Bucket, Coverage, Tier, verify, verify_one
 from readmodel_pipelines.verification import Request as Verification
-
-ALL = "all"
 
 _Work = Callable[[Database[dict[str, Any]], Settings, Sequence[str], Progress], Summary]
 
@@ -106,7 +105,7 @@ def carry_out(
 
 
 def _check(request: Request, settings: Settings) -> None:
-    known = (*names(projections_for(settings.task_source)), ALL)
+    known = (*names(projections_for(settings)), ALL)
     if request.read_model not in known:
         raise UsageError(f"There is no read model {request.read_model!r}.", hint=f"--type takes {', '.join(known)}.")
     if (request.aggregate_id is not None) == request.everything:

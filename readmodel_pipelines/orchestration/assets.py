@@ -13,7 +13,7 @@ from pydantic import Field
 from readmodel_pipelines.orchestration.metadata import FINDINGS_SHOWN, in_words, metadata_of, raise_unless_ok
 from readmodel_pipelines.orchestration.partitions import READ_MODELS
 from readmodel_pipelines.orchestration.resources import MongoResource
-from readmodel_pipelines.projections.registry import projections_for
+from readmodel_pipelines.projections.registry import built_in
 from readmodel_pipelines.rebuild import Request
 from readmodel_pipelines.reconcile.summary import DEFAULT_MAX_FINDINGS
 
@@ -63,7 +63,9 @@ class FullRebuildConfig(ReportConfig):
 
 
 def _description(name: str) -> str:
-    made = [item.description for item in (*projections_for("chat"), *projections_for("task")) if item.name == name]
+    made = [
+        item.description for item in (*built_in("chat"), *built_in("task"), *READ_MODELS.values()) if item.name == name
+    ]
     either = " With READMODEL_TASK_SOURCE=task: ".join(dict.fromkeys(made))
     return f"""{either}
 

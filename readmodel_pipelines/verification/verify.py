@@ -234,9 +234,7 @@ class _Verification:
     def _look_at_siblings(self, enqueue: Enqueue) -> None:
         """Let it know of the deletions that repairs would do in read models that were not asked for."""
         streams = {item.fold.aggregate_type for item in self._projections}
-        made_from_them = [
-            item for item in projections_for(self._settings.task_source) if item.fold.aggregate_type in streams
-        ]
+        made_from_them = [item for item in projections_for(self._settings) if item.fold.aggregate_type in streams]
         siblings = [item.name for item in made_from_them if item not in self._projections]
         if siblings:
             at_once = self._settings.model_copy(update={"grace_seconds": 0.0})

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from readmodel_pipelines.cli import main
+from readmodel_pipelines.cli.choices import read_model_choices
 from readmodel_pipelines.cli.output import human_lines
 from readmodel_pipelines.cli.progress import Lines
-from readmodel_pipelines.projections.registry import names, projections_for
+from readmodel_pipelines.projections.registry import built_in, names
 from readmodel_pipelines.reconcile.outcome import Outcome
 from readmodel_pipelines.reconcile.summary import DEFAULT_MAX_FINDINGS, Counts, Finding, Summary
 from readmodel_pipelines.verification import Bucket, Coverage
@@ -61,5 +62,5 @@ def test_elsewhere_progress_is_a_line_every_few_seconds() -> None:
 
 
 def test_choices_and_defaults_that_are_written_twice_agree() -> None:
-    assert "|".join((*names(projections_for("chat")), "all")) == main.READ_MODEL_CHOICES
+    assert (*names(built_in("chat")), "all") == read_model_choices()
     assert main.DEFAULT_MAX_FINDINGS == DEFAULT_MAX_FINDINGS

@@ -35,6 +35,7 @@ def test_every_setting_is_read_from_its_variable(monkeypatch: pytest.MonkeyPatch
         "tasks_collection": "task_read_model",
         "repair_queue_collection": "q",
         "task_source": "task",
+        "projections": "some.module,some/file.py",
         "allow_malformed": "version_gap",
         "max_delete_share": "0.5",
         "workers": "7",
