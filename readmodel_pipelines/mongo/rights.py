@@ -8,11 +8,14 @@ remembers (`readmodel_…`). A test runs every command as a user with just its r
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from pymongo.database import Database
+from pymongo.errors import OperationFailure, PyMongoError
 
 from readmodel_pipelines.errors import UsageError
 from readmodel_pipelines.mongo import findings, leases, rebuilds
@@ -21,6 +24,7 @@ from readmodel_pipelines.mongo.scan import Document
 from readmodel_pipelines.mongo.scratch import DEFERRED, TOUCHED
 from readmodel_pipelines.mongo.shadow import copy_name, shadow_name
 from readmodel_pipelines.projections.projection import Projection
+from readmodel_pipelines.projections.registry import projections_for
 from readmodel_pipelines.settings import Settings
 
 Privilege = dict[str, Any]
@@ -29,6 +33,10 @@ Privilege = dict[str, Any]
 WHOLE_DATABASE = ""
 _SERVER = "$server"
 """Stands for the server itself; no collection has a `$` in its name."""
+
+_SHOWN = 5
+# What the server says when it denies: the command with its collection, and half a page behind.
+_COMMAND = re.compile(r'execute command \{ (\w+): "([^"]+)"')
 
 _WRITE = "insert update remove"
 _Grants = Iterator[tuple[str, str]]
@@ -111,6 +119,29 @@ def held(database: Database[Document]) -> list[Privilege] | None:
     """What the user of this connection may do; None when nobody is logged in. Needs no right itself."""
     told = database.command("connectionStatus", showPrivileges=True)["authInfo"]
     return list(told["authenticatedUserPrivileges"]) if told["authenticatedUsers"] else None
+
+
+def what_is_lacking(
+    database: Database[Document], settings: Settings, role: str, error: OperationFailure
+) -> tuple[str, str]:
+    """In words, when the server denied something: what the user may not do of what the role holds; and what to do."""
+    lacks: list[tuple[str, str]] = []
+    if role:
+        wanted = privileges(role_named(role), settings, projections_for(settings.task_source))
+        with suppress(PyMongoError):
+            lacks = lacking(wanted, held(database) or [])
+    if not lacks:
+        command = _COMMAND.search(str(error))
+        told = f"`{command[1]}` on {settings.database}.{command[2]}" if command else "what was asked for"
+        hint = "`readmodel rights` lists the roles; `readmodel rights ROLE` prints what makes one."
+        return f"The user may not {told}.", hint
+    places: dict[str, list[str]] = {}
+    for action, where in lacks:
+        places.setdefault(where, []).append(action)
+    shown = [f"{', '.join(actions)} on {where}" for where, actions in list(places.items())[:_SHOWN]]
+    more = f"; and more on {len(places) - _SHOWN} others" if len(places) > _SHOWN else ""
+    hint = f"Give the user the role that `readmodel rights {role}` prints."
+    return f"The user may not {'; '.join(shown)}{more}.", hint
 
 
 def lacking(wanted: Iterable[Privilege], held: Sequence[Privilege]) -> list[tuple[str, str]]:

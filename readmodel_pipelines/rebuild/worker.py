@@ -62,7 +62,7 @@ class RangeDone:
 @contextmanager
 def range_worker(job: Job) -> Iterator[Callable[[RebuildRange, Any], RangeDone]]:
     """Opens what a worker needs; a `readmodel_pipelines.workers.Work`."""
-    with open_database(job.settings) as database, calm_collector():
+    with open_database(job.settings, "shadow" if job.shadows else "rebuild") as database, calm_collector():
         still_ours = check_held(database, job.nonces, job.settings.lease_seconds)
         pace = pace_of(job, database)
         size = BatchSize()

@@ -1,4 +1,4 @@
-"""A real mongod that asks for a password and checks rights, and users with just the privileges that a test gives them."""
+"""A real mongod that asks for a password and checks rights; users with just the privileges that a test gives them."""
 
 from __future__ import annotations
 
