@@ -82,7 +82,7 @@ class Looked:
 @contextmanager
 def looker(look: Look) -> Iterator[Callable[[IdRange, Send], Looked]]:
     """Looks at ranges and sends `Suspects`, and `Looked` for progress; a `readmodel_pipelines.workers.Work`."""
-    with open_database(look.settings) as database, calm_collector():
+    with open_database(look.settings, "shadow" if look.collections else "verify") as database, calm_collector():
         yield partial(_look_at, database, look)
 
 

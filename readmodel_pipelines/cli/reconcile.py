@@ -79,7 +79,7 @@ def carry_out(
     options = rebuild_options or RebuildOptions()
     work = _rebuild(request, options)
     with (
-        open_database(settings) as database,
+        open_database(settings, _role(request, verification, options)) as database,
         event_progress(request.verb.replace("_", " ")) as on_progress,
     ):
         read_models = [] if request.read_model == ALL else [request.read_model]
@@ -114,6 +114,19 @@ def _check(request: Request, settings: Settings) -> None:
             f"{both}; exactly one of them says what to work on.",
             hint="Give --id UUID for one aggregate, or --all for every one.",
         )
+
+
+def _role(request: Request, verification: Verification | None, options: RebuildOptions) -> str:
+    """The role that this takes."""
+    if verification is not None and request.everything:
+        if verification.enqueue_repairs:
+            return "enqueue"
+        return "verify" if verification.remember else "read_only"
+    if request.verb != "rebuild":
+        return "read_only"
+    if not request.everything:
+        return "rebuild_one"
+    return "shadow" if options.strategy == "shadow" else "rebuild"
 
 
 def _call(projector: ReadModelProjector, request: Request, allow_deletions: bool) -> Callable[[], Summary]:

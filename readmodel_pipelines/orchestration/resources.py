@@ -65,7 +65,7 @@ class MongoResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # at ru
         """
         try:
             settings = load_settings()
-            with open_database(settings) as database:
+            with open_database(settings, "dagster") as database:
                 yield settings, database
         except ReadModelError as error:
             # The sentence says it all; the driver's traceback behind it would bury it.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -16,7 +15,7 @@ from readmodel_pipelines.mongo.changes import HistoryLost, token_of_now
 from readmodel_pipelines.mongo.deferred import DeferredInMongo
 from readmodel_pipelines.mongo.indexes import collection_of
 from readmodel_pipelines.mongo.leases import Held
-from readmodel_pipelines.mongo.rebuilds import Rebuilds, State
+from readmodel_pipelines.mongo.rebuilds import Rebuilds, State, owner_of
 from readmodel_pipelines.mongo.scan import Document
 from readmodel_pipelines.mongo.shadow import copy_name, copy_on_server, drop, index_like, is_there, swap, sync_foreign
 from readmodel_pipelines.projections.projection import Projection
@@ -24,7 +23,6 @@ from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.rebuild.catch_up import CatchUp
 from readmodel_pipelines.rebuild.gate import Gate
 from readmodel_pipelines.rebuild.touched import Following, Touched
-from readmodel_pipelines.rebuild.worker import deferred_name
 from readmodel_pipelines.reconcile.ranges import IdRange
 from readmodel_pipelines.reconcile.sinks import DeletionLimit
 from readmodel_pipelines.reconcile.summary import Counts, Summary, finding_of
@@ -136,8 +134,7 @@ def finish_in_place(finish: Finish) -> None:
     )
     refused = False
     for lane in opened.lanes:
-        name = deferred_name(finish.record["_id"], lane.projection.read_model)
-        deferred = DeferredInMongo(finish.database, name)
+        deferred = DeferredInMongo(finish.database, owner_of(finish.record, finish.live(lane.projection)))
         sink = opened.in_place(lane, finish.summary, deferred, finish.held.check, finish.limit)
         sink.finish()
         refused |= sink.deletions_refused
@@ -211,7 +208,7 @@ def _mend(finish: Finish) -> None:
     )
     for lane in opened.lanes:
         name = lane.projection.read_model
-        deferred = DeferredInMongo(finish.database, deferred_name(finish.record["_id"], name))
+        deferred = DeferredInMongo(finish.database, owner_of(finish.record, finish.live(lane.projection)))
         opened.in_place(lane, scratch, deferred, finish.held.check, DeletionLimit(1.0)).finish()
         mended = finish.record.setdefault("mended", {})
         mended[name] = mended.get(name, 0) + lane.counts.deleted
@@ -270,16 +267,19 @@ def _pass_gate(finish: Finish, catch_up: CatchUp) -> None:
 
 
 def _keep_copies(finish: Finish) -> dict[str, Any]:
-    if not finish.settings.keep_copy:
-        return {"copies": {}}
+    """One copy of a read model is kept: the last."""
     # What happens from here on is not in the copies for certain.
     token = token_of_now(finish.database[finish.settings.events_collection])
+    lives = {item.read_model: finish.live(item) for item in finish.projections}
+    names = {read_model: copy_name(live) for read_model, live in lives.items()}
+    rebuilds = Rebuilds(finish.database)
+    rebuilds.keep_copies(finish.record, names, token)
+    drop(finish.database, names.values())
     copies = {}
-    for item in finish.projections:
-        live = finish.live(item)
-        if is_there(finish.database, live):
-            copies[item.read_model] = copy_name(live, finish.record["_id"])
-            copy_on_server(finish.database, live, copies[item.read_model])
+    for read_model, live in lives.items():
+        if finish.settings.keep_copy and is_there(finish.database, live):
+            copies[read_model] = names[read_model]
+            copy_on_server(finish.database, live, copies[read_model])
     return {"copies": copies, "copy_token": token}
 
 
@@ -292,6 +292,8 @@ def _swap(finish: Finish, catch_up: CatchUp) -> None:
             finish.held.check()
             # As late as can be: what comes after this is in the change stream alone.
             catch_up.foreign_once(item, left)
+            # Were the lease lost, this might be the half-built shadow of whoever took over.
+            finish.held.check()
             swap(finish.database, left[item.read_model], finish.live(item))
         _apply_foreign(finish, item)
     try:
@@ -304,7 +306,6 @@ def _swap(finish: Finish, catch_up: CatchUp) -> None:
         _look_at_everything(finish, error)
     if finish.following.lost:
         _look_at_everything(finish, HistoryLost(finish.following.lost))
-    _drop_older_copies(finish)
 
 
 def _apply_foreign(finish: Finish, projection: Projection) -> None:
@@ -338,14 +339,3 @@ def _look_at_everything(finish: Finish, why: HistoryLost) -> None:
     ]
     for name, counts in summary.read_models.items():
         finish.summary.read_models[name].failed += counts.failed
-
-
-def _drop_older_copies(finish: Finish) -> None:
-    """One copy of a read model is kept: the last."""
-    keep = set(finish.record.get("copies", {}).values())
-    for item in finish.projections:
-        prefix = copy_name(finish.live(item), "")
-        names = finish.database.list_collection_names(
-            filter={"name": {"$regex": f"^{re.escape(prefix)}[0-9a-f]{{12}}$"}}
-        )
-        drop(finish.database, set(names) - keep)

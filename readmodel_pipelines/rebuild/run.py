@@ -26,6 +26,7 @@ from readmodel_pipelines.mongo.rebuilds import (
     State,
     Strategy,
     counts_of,
+    owner_of,
     range_of,
 )
 from readmodel_pipelines.mongo.scan import Document
@@ -37,7 +38,7 @@ from readmodel_pipelines.rebuild.batches import Pace, WindowClosed
 from readmodel_pipelines.rebuild.begin import Begin
 from readmodel_pipelines.rebuild.finish import Finish, Refused, finish_in_place, finish_shadow
 from readmodel_pipelines.rebuild.identity import Slice
-from readmodel_pipelines.rebuild.leftovers import drop_leftovers
+from readmodel_pipelines.rebuild.leftovers import forget_keys
 from readmodel_pipelines.rebuild.touched import Following, Touched
 from readmodel_pipelines.rebuild.worker import Job, range_worker
 from readmodel_pipelines.reconcile.pacing import Window
@@ -179,7 +180,7 @@ class _Rebuild:
     # The work
 
     def _go(self, record: Document, held: Held) -> None:
-        touched = Touched(self.database, record["_id"])
+        touched = Touched(self.database, owner_of(record))
         claims = contested(EventStore(self.database[self.settings.events_collection]), self.projections)
         for _ in range(_PASSES):
             following = Following(self.database, self.settings, record, self.projections, touched)
@@ -279,9 +280,7 @@ class _Rebuild:
     def _shadows(self, record: Document) -> dict[str, str]:
         if record["strategy"] != "shadow":
             return {}
-        return {
-            item.read_model: shadow_name(collection_of(self.settings, item), record["_id"]) for item in self.projections
-        }
+        return {item.read_model: shadow_name(collection_of(self.settings, item)) for item in self.projections}
 
     def _count(self, record: Document, part: int | None) -> None:
         """What is known of the ranges: of this slice's, or of all, those done by earlier runs included."""
@@ -329,7 +328,7 @@ class _Rebuild:
             self._pause(finish.record)
             return
         else:
-            drop_leftovers(self.database, finish.record)
+            forget_keys(self.database, finish.record)
             self.rebuilds.to(finish.record, State.DONE)
             self._is(State.DONE.value)
         counts = {item.read_model: self.summary.read_models[item.read_model].as_dict() for item in self.projections}
