@@ -221,10 +221,6 @@ class Rebuilds:
             ]
         )
 
-    def progress(self, rebuild: Mapping[str, Any]) -> int:
-        """The events read so far in all ranges."""
-        return sum(item["events"] for item in self._rebuilds.find({"of": rebuild["_id"]}, {"events": 1}))
-
 
 def range_of(document: Mapping[str, Any]) -> RebuildRange:
     """What is still to be done of a range."""
