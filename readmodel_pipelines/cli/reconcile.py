@@ -16,7 +16,8 @@ from readmodel_pipelines.cli.progress import event_progress
 from readmodel_pipelines.errors import UsageError
 from readmodel_pipelines.mongo.connection import open_database
 from readmodel_pipelines.projections.registry import names, projections_for
-from readmodel_pipelines.projector import Progress, ReadModelProjector
+from readmodel_pipelines.projector import ReadModelProjector
+from readmodel_pipelines.reconcile.progress import Progress
 from readmodel_pipelines.reconcile.summary import Summary, Verb
 from readmodel_pipelines.reports import check_report_file
 from readmodel_pipelines.settings import Settings, load_settings

@@ -30,7 +30,7 @@ def show_role(name: str, *, as_json: bool) -> None:
         UsageError: there is no such role.
     """
     role, settings = role_named(name), load_settings()
-    projections = projections_for(settings.task_source)
+    projections = projections_for(settings)
     if not as_json:
         typer.echo(script(role, settings, projections), nl=False)
         return
