@@ -11,13 +11,12 @@ import importlib
 import importlib.util
 import re
 import sys
-import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from readmodel_pipelines.errors import UsageError
+from readmodel_pipelines.errors import UsageError, raised
 from readmodel_pipelines.events.stream import Fold
 from readmodel_pipelines.projections.projection import Projection
 
@@ -45,7 +44,7 @@ def load_extension(source: str) -> tuple[Projection, ...]:
                 hint="Install it or put its folder on PYTHONPATH, or name its file instead: /path/to/it.py.",
             ) from None
         raise UsageError(
-            f"READMODEL_PROJECTIONS names {source}, which does not load: {_in_words(error)}.",
+            f"READMODEL_PROJECTIONS names {source}, which does not load: {raised(error)}.",
             hint="Mend it, or take it out of READMODEL_PROJECTIONS.",
         ) from error
     found = getattr(module, "READ_MODELS", None)
@@ -154,9 +153,3 @@ def _load_file(source: str) -> ModuleType:
         del sys.modules[name]
         raise
     return module
-
-
-def _in_words(error: Exception) -> str:
-    frames = traceback.extract_tb(error.__traceback__)
-    where = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}: {error}{where}"

@@ -45,20 +45,23 @@ def projections_for(settings: Sources) -> tuple[Projection, ...]:
     Raises:
         UsageError: one that the settings name cannot be loaded, is not whole, or clashes with another one.
     """
-    return _registered(settings.task_source, settings.projections, settings.named_collections)
+    built = built_in(settings.task_source)
+    if not settings.projections:
+        return built
+    return (*built, *_extensions(settings.projections, settings.task_source, settings.named_collections))
 
 
 # The same settings give the same projections: they are compared by identity.
 @lru_cache(maxsize=64)
-def _registered(
-    task_source: TaskSource, extensions: tuple[str, ...], collections: tuple[str, ...]
+def _extensions(
+    sources: tuple[str, ...], task_source: TaskSource, collections: tuple[str, ...]
 ) -> tuple[Projection, ...]:
-    registered = built_in(task_source)
-    for extension in extensions:
-        for projection in load_extension(extension):
-            check_extension(extension, projection, registered, collections)
-            registered = (*registered, projection)
-    return registered
+    added: list[Projection] = []
+    for source in sources:
+        for projection in load_extension(source):
+            check_extension(source, projection, (*built_in(task_source), *added), collections)
+            added.append(projection)
+    return tuple(added)
 
 
 def by_fold(projections: Iterable[Projection]) -> list[tuple[Projection, ...]]:
