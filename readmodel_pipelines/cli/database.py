@@ -16,10 +16,8 @@ from readmodel_pipelines.settings import load_settings
 def make_indexes(*, for_versions: bool) -> None:
     """Make what is missing and say what was made; the index for the tier of versions can be left out."""
     settings = load_settings()
-    with open_database(settings) as database:
-        made = indexes.ensure_indexes(
-            database, settings, projections_for(settings.task_source), for_versions=for_versions
-        )
+    with open_database(settings, "indexes") as database:
+        made = indexes.ensure_indexes(database, settings, projections_for(settings), for_versions=for_versions)
     width = max(map(len, made))
     lines = [f"{name:<{width}}  {'made ' + ', '.join(new) if new else 'all there'}" for name, new in made.items()]
     voice.result({"verb": "ensure_indexes", "made": made}, [*lines, "Every index is there."])
@@ -33,7 +31,7 @@ def load_documents(folder: Path) -> None:
     for name in files.skipped:
         voice.line(f"{name}: skipped, no collection is loaded from it")
     done: list[Loaded] = []
-    with open_database(settings) as database:
+    with open_database(settings, "load") as database:
         for loaded in load_folder(database, settings, files):
             there = f", {loaded.present:,} there already" if loaded.present else ""
             voice.line(f"{loaded.file} → {settings.database}.{loaded.collection}: {loaded.inserted:,} inserted{there}")

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-# A registry test keeps this in step: reading the registry here would make every `--help` import bson.
-READ_MODEL_CHOICES = "chat|task|all"
+from readmodel_pipelines.cli.choices import read_model_choices
+
 DEFAULT_MAX_FINDINGS = 1000
 
 
@@ -28,8 +28,8 @@ ReadModel = Annotated[
     str,
     typer.Option(
         "--type",
-        help="Read model: chat is chats_read_model, task is tasks_read_model, all is both in one pass.",
-        **one_of(READ_MODEL_CHOICES),
+        help="Read model: chat is chats_read_model, task is tasks_read_model, all is every one of them.",
+        **one_of("|".join(read_model_choices())),
     ),
 ]
 AggregateId = Annotated[

@@ -19,7 +19,7 @@ _TOKENS = ("token", "live_tokens", "copy_token")
 
 def show_all() -> None:
     """The latest, a line each."""
-    with open_database(load_settings()) as database:
+    with open_database(load_settings(), "read_only") as database:
         rebuilds = Rebuilds(database)
         found = [_shown(item, rebuilds) for item in rebuilds.listed()]
     voice.result({"verb": "list", "rebuilds": [json_value(item) for item in found]}, _table(found))
@@ -27,7 +27,7 @@ def show_all() -> None:
 
 def show_one(rebuild_id: str) -> None:
     """All that is known of one."""
-    with open_database(load_settings()) as database:
+    with open_database(load_settings(), "read_only") as database:
         rebuilds = Rebuilds(database)
         record = rebuilds.get(rebuild_id)
         shown = _shown(record, rebuilds)
@@ -39,7 +39,7 @@ def show_one(rebuild_id: str) -> None:
 def give_up(rebuild_id: str) -> None:
     """Abort one and say so."""
     settings = load_settings()
-    with open_database(settings) as database:
+    with open_database(settings, "rebuild") as database:
         record = abort(database, settings, rebuild_id)
     document = {"verb": "abort", "rebuild": record["_id"], "state": record["state"]}
     voice.result(document, [f"Rebuild {record['_id']} is {record['state']}."])
@@ -50,7 +50,7 @@ def put_back(rebuild_id: str, *, yes: bool) -> None:
     settings = load_settings()
     if not yes and not voice.as_json:
         typer.confirm(f"Put back what was before rebuild {rebuild_id}, in place of what it made?", abort=True)
-    with open_database(settings) as database:
+    with open_database(settings, "shadow") as database:
         summary = roll_back(database, settings, rebuild_id)
     done = f"Rebuild {rebuild_id} is rolled back; {summary.about['caught_up']:,} documents caught up since."
     voice.result(summary.as_json(), [done, *(f"Warning: {plain(item)}" for item in summary.warnings)])

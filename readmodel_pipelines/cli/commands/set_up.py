@@ -1,4 +1,4 @@
-"""Set up a database: `ensure-indexes`, `load`, `demo`, and the embedded server, `server …`."""
+"""Set up a database: `ensure-indexes`, `rights`, `load`, `demo`, and the embedded server, `server …`."""
 
 from __future__ import annotations
 
@@ -38,6 +38,25 @@ def ensure_indexes(
         from readmodel_pipelines.cli.database import make_indexes
 
         make_indexes(for_versions=not no_version_index)
+
+
+@app.command("rights", rich_help_panel=SET_UP, short_help="Print the least-privilege roles of MongoDB users.")
+def rights(
+    role: Annotated[
+        str | None, typer.Argument(metavar="ROLE", help="Its name; without one the roles are listed.")
+    ] = None,
+) -> None:
+    """Print the least-privilege roles of MongoDB users, each as what makes it in mongosh.
+
+    For the database and collections that the settings name. Opens no database and changes nothing.
+    """
+    with in_words("rights"):
+        from readmodel_pipelines.cli.rights import list_roles, show_role
+
+        if role is None:
+            list_roles()
+        else:
+            show_role(role)
 
 
 @app.command("load", rich_help_panel=SET_UP, short_help="Load a folder of documents, with indexes.")
