@@ -41,7 +41,7 @@ def open_database(settings: Settings) -> Iterator[Database[Document]]:
         UsageError: the connection string cannot be read.
         MongoUnavailable: no server answers, or it lets us not in, or we lack a right.
     """
-    with _in_words(settings):
+    with errors_in_words(settings):
         client = _client(settings)
         try:
             yield client.get_database(
@@ -87,7 +87,8 @@ def _client(settings: Settings) -> MongoClient[Document]:
 
 
 @contextmanager
-def _in_words(settings: Settings) -> Iterator[None]:
+def errors_in_words(settings: Settings) -> Iterator[None]:
+    """Errors of the driver that a person must act on come out as `MongoUnavailable`, without credentials."""
     where = f"MongoDB at {settings.shown_uri()}"
     try:
         yield
