@@ -18,6 +18,7 @@ from readmodel_pipelines.reconcile.pacing import Window
 TaskSource = Literal["chat", "task"]
 AllowedKind = Literal["unknown_event_type", "version_gap"]
 
+_OWNER = re.compile(r"team:[\w.-]+|[\w.+-]+@[\w-]+(\.[\w-]+)+", re.ASCII)
 _SECRET_OPTION = re.compile(r"(?i)([?&;](?:\w*password|authMechanismProperties)=)[^&;]*")
 
 
@@ -119,6 +120,11 @@ class Settings(BaseSettings):
         7, ge=1, le=1000, description="`nightly_verification` looks at one of so many buckets each night"
     )
     timezone: str = Field("UTC", description="Time zone of the schedules, such as `Europe/Vienna`")
+    owners: str = Field(
+        "team:read-models",
+        description="Whom Dagster's UI names as owners of assets, jobs, schedules and sensors: emails, or teams as "
+        "`team:name`, comma-separated",
+    )
     reports_dir: Path | None = Field(
         None, description="Folder of the reports that Dagster's runs write. Unset: `reports` in the data folder"
     )
@@ -146,6 +152,14 @@ class Settings(BaseSettings):
         if value not in available_timezones():
             raise ValueError("there is no such time zone; take a name of the IANA database such as Europe/Vienna")
         return value
+
+    @field_validator("owners")
+    @classmethod
+    def _are_owners(cls, value: str) -> str:
+        owners = [part.strip() for part in value.split(",")]
+        if wrong := [owner for owner in owners if not _OWNER.fullmatch(owner)]:
+            raise ValueError(f"{wrong[0]!r} is neither an email nor a team such as team:read-models")
+        return ",".join(owners)
 
     @field_validator("off_peak_window")
     @classmethod

@@ -223,6 +223,26 @@ def ensure_indexes(
 
 
 @app.command()
+def rights(
+    role: Annotated[
+        str | None, typer.Argument(metavar="ROLE", help="Its name; without one the roles are listed.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print the least-privilege roles of MongoDB users, each as what makes it in mongosh.
+
+    For the database and collections that the settings name. Opens no database and changes nothing.
+    """
+    with in_words("rights", as_json=as_json):
+        from readmodel_pipelines.cli.rights import list_roles, show_role
+
+        if role is None:
+            list_roles(as_json=as_json)
+        else:
+            show_role(role, as_json=as_json)
+
+
+@app.command()
 def load(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of gzipped Extended JSON: *.jsonl.gz.")],
 ) -> None:

@@ -16,7 +16,8 @@ from readmodel_pipelines.cli.progress import event_progress
 from readmodel_pipelines.errors import UsageError
 from readmodel_pipelines.mongo.connection import open_database
 from readmodel_pipelines.projections.registry import names, projections_for
-from readmodel_pipelines.projector import Progress, ReadModelProjector
+from readmodel_pipelines.projector import ReadModelProjector
+from readmodel_pipelines.reconcile.progress import Progress
 from readmodel_pipelines.reconcile.summary import Summary, Verb
 from readmodel_pipelines.reports import check_report_file
 from readmodel_pipelines.settings import Settings, load_settings
@@ -79,7 +80,7 @@ def carry_out(
     options = rebuild_options or RebuildOptions()
     work = _rebuild(request, options)
     with (
-        open_database(settings) as database,
+        open_database(settings, _role(request, verification, options)) as database,
         event_progress(request.verb.replace("_", " ")) as on_progress,
     ):
         read_models = [] if request.read_model == ALL else [request.read_model]
@@ -114,6 +115,19 @@ def _check(request: Request, settings: Settings) -> None:
             f"{both}; exactly one of them says what to work on.",
             hint="Give --id UUID for one aggregate, or --all for every one.",
         )
+
+
+def _role(request: Request, verification: Verification | None, options: RebuildOptions) -> str:
+    """The role that this takes."""
+    if verification is not None and request.everything:
+        if verification.enqueue_repairs:
+            return "enqueue"
+        return "verify" if verification.remember else "read_only"
+    if request.verb != "rebuild":
+        return "read_only"
+    if not request.everything:
+        return "rebuild_one"
+    return "shadow" if options.strategy == "shadow" else "rebuild"
 
 
 def _call(projector: ReadModelProjector, request: Request, allow_deletions: bool) -> Callable[[], Summary]:

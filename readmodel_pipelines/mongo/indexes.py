@@ -131,14 +131,20 @@ def ensure_indexes(
 def ensure_for_empty(collection: Collection[Document], projection: Projection) -> list[str]:
     """Make an empty read model's indexes, and say what is missing of a filled one's, as warnings.
 
-    A filled production collection gets no index behind its owner's back.
+    A filled production collection gets no index behind its owner's back, and an empty one none that the user may not
+    make.
     """
     there = list(collection.list_indexes())
     missing = [index for index in of_read_model(projection) if not _is_among(index, there)]
     if missing and collection.find_one({}, {"_id": 1}) is None:
-        for index in missing:
-            _ensure(collection, index)
-        return []
+        try:
+            for index in missing:
+                _ensure(collection, index)
+        except OperationFailure as error:
+            if error.code not in DENIED:
+                raise
+        else:
+            return []
     return [
         f"{collection.name} has no unique index on {index.key[0][0]}; two writers can make duplicates. "
         "`readmodel ensure-indexes` makes it."

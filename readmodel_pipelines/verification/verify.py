@@ -25,8 +25,9 @@ from readmodel_pipelines.mongo.repair_queue import RepairQueue
 from readmodel_pipelines.mongo.scan import Document
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.projections.registry import projections_for
-from readmodel_pipelines.projector import Progress, ReadModelProjector, choose_projections
+from readmodel_pipelines.projector import ReadModelProjector, choose_projections
 from readmodel_pipelines.reconcile.outcome import ALARMS
+from readmodel_pipelines.reconcile.progress import Progress
 from readmodel_pipelines.reconcile.sinks import DeletionLimit
 from readmodel_pipelines.reconcile.summary import DEFAULT_MAX_FINDINGS, Finding, Summary
 from readmodel_pipelines.reports import check_report_file

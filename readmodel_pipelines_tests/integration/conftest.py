@@ -107,6 +107,8 @@ class Scene:
     def dump(self) -> dict[str, dict[bytes, bytes]]:
         """Every byte of every collection but the leases and the events, by `_id`; the events' number."""
         names = set(self.database.list_collection_names()) - {"readmodel_leases", self.events.name}
+        # Stays, and is empty when nothing is put off.
+        names -= {"readmodel_deferred"} if self.database["readmodel_deferred"].find_one({}) is None else set()
         counted = {b"": str(self.events.count_documents({})).encode()}
         return {self.events.name: counted, **{name: self._bytes_of(name) for name in sorted(names)}}
 

@@ -87,7 +87,7 @@ def test_a_host_that_nobody_knows_is_unavailable() -> None:
     ids=lambda value: type(value).__name__,
 )
 def test_what_the_server_refuses_in_the_middle_comes_out_in_words(error: Exception, said: str) -> None:
-    settings = settings_for("mongodb://ann:hush@127.0.0.1:1/")
+    settings = settings_for("mongodb://ann:hush@127.0.0.1:1/?serverSelectionTimeoutMS=50")
     with pytest.raises(MongoUnavailable, match=said) as unavailable, open_database(settings):
         raise error
     assert "hush" not in str(unavailable.value)

@@ -7,7 +7,6 @@ import pytest
 from readmodel_pipelines.cli import main
 from readmodel_pipelines.cli.choices import read_model_choices
 from readmodel_pipelines.cli.output import human_lines
-from readmodel_pipelines.cli.progress import Lines
 from readmodel_pipelines.projections.registry import built_in, names
 from readmodel_pipelines.reconcile.outcome import Outcome
 from readmodel_pipelines.reconcile.summary import DEFAULT_MAX_FINDINGS, Counts, Finding, Summary
@@ -47,18 +46,6 @@ def test_long_values_are_shown_from_a_little_before_they_part() -> None:
 def test_a_verification_that_found_nothing_says_no_more_than_it_looked_at(about: dict[str, str], closing: str) -> None:
     result = Summary("verify", "chat", read_models={"chats_read_model": Counts(checked=1, same=1)}, about=about)
     assert list(human_lines(result))[-1] == closing
-
-
-def test_elsewhere_progress_is_a_line_every_few_seconds() -> None:
-    clock = iter([0.0, 4.0, 6.0, 7.0, 12.0])
-    said: list[str] = []
-    lines = Lines("verify", said.append, lambda: next(clock))
-    for done in (400, 600, 700, 1200):
-        lines(done, 1000)
-    assert said == [
-        "verify: 600 of about 1,000 events, 100 events/s, about 4 s left",
-        "verify: 1,200 of about 1,200 events, 100 events/s, about 0 s left",
-    ]
 
 
 def test_choices_and_defaults_that_are_written_twice_agree() -> None:

@@ -63,6 +63,7 @@ def test_every_setting_is_read_from_its_variable(monkeypatch: pytest.MonkeyPatch
         "fresh_minutes": "5",
         "verification_buckets": "14",
         "timezone": "Europe/Vienna",
+        "owners": "team:chat-and-tasks,jane.doe+oncall@example.co.uk",
         "reports_dir": "some/reports",
         "reports_kept": "9",
         "enqueue_limit": "8",
@@ -114,6 +115,8 @@ def test_allowed_kinds_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch, 
         ("DATABASE", " "),
         ("DATABASE", "a$b"),
         ("EVENTS_COLLECTION", "a$b"),
+        ("OWNERS", "the chat team"),
+        ("OWNERS", "team:chat,"),
     ],
 )
 def test_a_value_that_cannot_be_is_a_usage_error_that_names_its_variable(
