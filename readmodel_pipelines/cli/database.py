@@ -16,10 +16,8 @@ from readmodel_pipelines.settings import load_settings
 def make_indexes(*, for_versions: bool) -> None:
     """Make what is missing and say what was made; the index for the tier of versions can be left out."""
     settings = load_settings()
-    with open_database(settings) as database:
-        made = indexes.ensure_indexes(
-            database, settings, projections_for(settings.task_source), for_versions=for_versions
-        )
+    with open_database(settings, "indexes") as database:
+        made = indexes.ensure_indexes(database, settings, projections_for(settings), for_versions=for_versions)
     width = max(map(len, made))
     for collection, names in made.items():
         typer.echo(f"{collection:<{width}}  {'made ' + ', '.join(names) if names else 'all there'}")
@@ -33,7 +31,7 @@ def load_documents(folder: Path) -> None:
     files = loadable_files(folder, settings)
     for name in files.skipped:
         typer.echo(f"{name}: skipped, no collection is loaded from it")
-    with open_database(settings) as database:
+    with open_database(settings, "load") as database:
         for loaded in load_folder(database, settings, files):
             there = f", {loaded.present:,} there already" if loaded.present else ""
             typer.echo(f"{loaded.file} → {settings.database}.{loaded.collection}: {loaded.inserted:,} inserted{there}")

@@ -18,10 +18,9 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from readmodel_pipelines.cli.choices import read_model_choices
 from readmodel_pipelines.cli.failures import in_words
 
-# A registry test keeps this in step: reading the registry here would make every `--help` import bson.
-READ_MODEL_CHOICES = "chat|task|all"
 DEFAULT_MAX_FINDINGS = 1000
 
 app = typer.Typer(
@@ -59,8 +58,8 @@ ReadModel = Annotated[
     str,
     typer.Option(
         "--type",
-        metavar=READ_MODEL_CHOICES,
-        help="Read model: chat is chats_read_model, task is tasks_read_model, all is both in one pass.",
+        metavar="|".join(read_model_choices()),
+        help="Read model: chat is chats_read_model, task is tasks_read_model, all is every one of them.",
     ),
 ]
 AggregateId = Annotated[
@@ -221,6 +220,26 @@ def ensure_indexes(
         from readmodel_pipelines.cli.database import make_indexes
 
         make_indexes(for_versions=not no_version_index)
+
+
+@app.command()
+def rights(
+    role: Annotated[
+        str | None, typer.Argument(metavar="ROLE", help="Its name; without one the roles are listed.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print the least-privilege roles of MongoDB users, each as what makes it in mongosh.
+
+    For the database and collections that the settings name. Opens no database and changes nothing.
+    """
+    with in_words("rights", as_json=as_json):
+        from readmodel_pipelines.cli.rights import list_roles, show_role
+
+        if role is None:
+            list_roles(as_json=as_json)
+        else:
+            show_role(role, as_json=as_json)
 
 
 @app.command()

@@ -21,7 +21,7 @@ _TOKENS = ("token", "live_tokens", "copy_token")
 
 def show_all(*, as_json: bool) -> None:
     """The latest, a line each."""
-    with open_database(load_settings()) as database:
+    with open_database(load_settings(), "read_only") as database:
         rebuilds = Rebuilds(database)
         found = [_shown(item, rebuilds) for item in rebuilds.listed()]
     if as_json:
@@ -40,7 +40,7 @@ def show_all(*, as_json: bool) -> None:
 
 def show_one(rebuild_id: str, *, as_json: bool) -> None:
     """All that is known of one."""
-    with open_database(load_settings()) as database:
+    with open_database(load_settings(), "read_only") as database:
         rebuilds = Rebuilds(database)
         record = rebuilds.get(rebuild_id)
         shown = _shown(record, rebuilds)
@@ -61,7 +61,7 @@ def show_one(rebuild_id: str, *, as_json: bool) -> None:
 def give_up(rebuild_id: str, *, as_json: bool) -> None:
     """Abort one and say so."""
     settings = load_settings()
-    with open_database(settings) as database:
+    with open_database(settings, "rebuild") as database:
         record = abort(database, settings, rebuild_id)
     _say("abort", record["_id"], "aborted", as_json=as_json)
 
@@ -71,7 +71,7 @@ def put_back(rebuild_id: str, *, yes: bool, as_json: bool) -> None:
     settings = load_settings()
     if not yes and not as_json:
         typer.confirm(f"Put back what was before rebuild {rebuild_id}, in place of what it made?", abort=True)
-    with open_database(settings) as database:
+    with open_database(settings, "shadow") as database:
         summary = roll_back(database, settings, rebuild_id)
     if as_json:
         typer.echo(json_text(summary))

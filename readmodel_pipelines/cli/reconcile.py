@@ -10,19 +10,19 @@ from typing import Any, get_args
 import typer
 from pymongo.database import Database
 
+from readmodel_pipelines.cli.choices import ALL
 from readmodel_pipelines.cli.output import human_lines, json_text
 from readmodel_pipelines.cli.progress import event_progress
 from readmodel_pipelines.errors import UsageError
 from readmodel_pipelines.mongo.connection import open_database
 from readmodel_pipelines.projections.registry import names, projections_for
-from readmodel_pipelines.projector import Progress, ReadModelProjector
+from readmodel_pipelines.projector import ReadModelProjector
+from readmodel_pipelines.reconcile.progress import Progress
 from readmodel_pipelines.reconcile.summary import Summary, Verb
 from readmodel_pipelines.reports import check_report_file
 from readmodel_pipelines.settings import Settings, load_settings
 from readmodel_pipelines.verification import Bucket, Coverage, Tier, verify, verify_one
 from readmodel_pipelines.verification import Request as Verification
-
-ALL = "all"
 
 _Work = Callable[[Database[dict[str, Any]], Settings, Sequence[str], Progress], Summary]
 
@@ -80,7 +80,7 @@ def carry_out(
     options = rebuild_options or RebuildOptions()
     work = _rebuild(request, options)
     with (
-        open_database(settings) as database,
+        open_database(settings, _role(request, verification, options)) as database,
         event_progress(request.verb.replace("_", " ")) as on_progress,
     ):
         read_models = [] if request.read_model == ALL else [request.read_model]
@@ -106,7 +106,7 @@ def carry_out(
 
 
 def _check(request: Request, settings: Settings) -> None:
-    known = (*names(projections_for(settings.task_source)), ALL)
+    known = (*names(projections_for(settings)), ALL)
     if request.read_model not in known:
         raise UsageError(f"There is no read model {request.read_model!r}.", hint=f"--type takes {', '.join(known)}.")
     if (request.aggregate_id is not None) == request.everything:
@@ -115,6 +115,19 @@ def _check(request: Request, settings: Settings) -> None:
             f"{both}; exactly one of them says what to work on.",
             hint="Give --id UUID for one aggregate, or --all for every one.",
         )
+
+
+def _role(request: Request, verification: Verification | None, options: RebuildOptions) -> str:
+    """The role that this takes."""
+    if verification is not None and request.everything:
+        if verification.enqueue_repairs:
+            return "enqueue"
+        return "verify" if verification.remember else "read_only"
+    if request.verb != "rebuild":
+        return "read_only"
+    if not request.everything:
+        return "rebuild_one"
+    return "shadow" if options.strategy == "shadow" else "rebuild"
 
 
 def _call(projector: ReadModelProjector, request: Request, allow_deletions: bool) -> Callable[[], Summary]:

@@ -25,7 +25,7 @@ _DAY, _HOUR, _MINUTE = 86_400, 3_600, 60
 def show_stats(*, as_json: bool) -> None:
     """Depth by status, ages, rate, dead letters by reason, and what to do about it."""
     settings = load_settings()
-    with open_database(settings) as database:
+    with open_database(settings, "read_only") as database:
         stats = RepairQueue(database, settings).stats()
     typer.echo(json.dumps({"verb": "stats", **stats.as_json()}) if as_json else "\n".join(_stats_lines(stats)))
 
@@ -38,7 +38,7 @@ def list_tasks(*, status: str | None, reason: str | None, limit: int, as_json: b
     """
     chosen = None if status is None else _status(status, STATUSES)
     settings = load_settings()
-    with open_database(settings) as database:
+    with open_database(settings, "read_only") as database:
         found = list(RepairQueue(database, settings).tasks(chosen, reason, limit + 1))
     shown, more = found[:limit], len(found) > limit
     if as_json:
@@ -52,7 +52,7 @@ def list_tasks(*, status: str | None, reason: str | None, limit: int, as_json: b
 def work_once(*, limit: int | None, batch_size: int | None, task_ids: Sequence[str], as_json: bool) -> bool:
     """Repair until nothing is due, or the tasks named; True when all of them are repaired."""
     settings = load_settings()
-    with open_database(settings) as database:
+    with open_database(settings, "repair") as database:
         named = [item for text in task_ids for item in ids_of(text)]
         worker = RepairWorker(database, settings, batch_size=batch_size)
         summary = worker.work(limit=limit, task_ids=named or None)
@@ -82,7 +82,7 @@ def work_on(*, every: float, batch_size: int | None, as_json: bool) -> None:
     try:
         while True:
             try:
-                with open_database(settings) as database:
+                with open_database(settings, "repair") as database:
                     worker = RepairWorker(database, settings, batch_size=batch_size, on_batch=remember)
                     while True:
                         summary = worker.work()
@@ -111,7 +111,7 @@ def work_on(*, every: float, batch_size: int | None, as_json: bool) -> None:
 def requeue(*, task_id: str | None, reason: str | None, all_failed: bool, as_json: bool) -> None:
     """Bring tasks back, with all their attempts."""
     settings = load_settings()
-    with open_database(settings) as database:
+    with open_database(settings, "queue") as database:
         number = RepairQueue(database, settings).requeue(task_id=task_id, reason=reason, all_failed=all_failed)
     if as_json:
         typer.echo(json.dumps({"verb": "requeue", "requeued": number}))
@@ -133,7 +133,7 @@ def purge(*, status: str, older_than_days: float, yes: bool, as_json: bool) -> N
             hint="Say --yes to delete them.",
         )
     settings = load_settings()
-    with open_database(settings) as database:
+    with open_database(settings, "queue") as database:
         number = RepairQueue(database, settings).purge(_ended(chosen), older_than_days)
     typer.echo(json.dumps({"verb": "purge", "deleted": number}) if as_json else f"{_tasks(number)} deleted.")
 
