@@ -18,6 +18,7 @@ from pymongo.database import Database
 
 from readmodel_pipelines.errors import UsageError
 from readmodel_pipelines.mongo.scan import Document
+from readmodel_pipelines.mongo.scratch import Owner
 from readmodel_pipelines.reconcile.ranges import IdRange
 from readmodel_pipelines.reconcile.summary import Counts
 
@@ -209,6 +210,13 @@ class Rebuilds:
         new = {name: {"$literal": value} for name, value in changed.items()}
         self._rebuilds.update_one({"_id": rebuild["_id"]}, [{"$set": {**new, "updated_at": "$$NOW"}}])
 
+    def keep_copies(self, rebuild: Mapping[str, Any], copies: Mapping[str, str], token: Any) -> None:
+        """The copies are this one's from now on, and no older one's any more: they are about to be made."""
+        for read_model, copy in copies.items():
+            older = {"_id": {"$ne": rebuild["_id"]}, f"copies.{read_model}": copy}
+            self._rebuilds.update_many(older, {"$unset": {f"copies.{read_model}": ""}})
+        self.note(rebuild, copies=dict(copies), copy_token=token)
+
     def ranges(
         self, rebuild: Mapping[str, Any], part: int | None = None, *, done: bool | None = None
     ) -> Iterator[Document]:
@@ -256,9 +264,10 @@ class Rebuilds:
             ]
         )
 
-    def progress(self, rebuild: Mapping[str, Any]) -> int:
-        """The events read so far in all ranges."""
-        return sum(item["events"] for item in self._rebuilds.find({"of": rebuild["_id"]}, {"events": 1}))
+
+def owner_of(rebuild: Mapping[str, Any], live: str = "") -> Owner:
+    """Whose keys a rebuild's are: those that concern one live collection, or all of them."""
+    return Owner(live or rebuild["read_models"][0], rebuild["_id"])
 
 
 def range_of(document: Mapping[str, Any]) -> RebuildRange:
