@@ -5,6 +5,6 @@ database; `gather.py` reads MongoDB and `exporter.py` serves. `dashboard.json` a
 Prometheus; docs/monitoring.md explains them.
 """
 
-from readmodel_pipelines.metrics.exporter import DEFAULT_PORT, Exporter, serve, text
+from readmodel_pipelines.metrics.exporter import Exporter, serving, text
 
-__all__ = ["DEFAULT_PORT", "Exporter", "serve", "text"]
+__all__ = ["Exporter", "serving", "text"]

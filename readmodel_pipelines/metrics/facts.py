@@ -1,4 +1,4 @@
-"""Facts: what one scrape learns of the database, as values. Part of it may be missing: `None`, and no metric comes of it."""
+"""Facts: what one scrape learns of the database, as values. What could not be read is None, and makes no metric."""
 
 from __future__ import annotations
 
