@@ -15,7 +15,9 @@ from readmodel_pipelines.mongo import findings, leases, rebuilds
 from readmodel_pipelines.mongo.connection import DENIED
 from readmodel_pipelines.mongo.event_store import VERSION_ORDER
 from readmodel_pipelines.mongo.scan import Document, holds_every_document
+from readmodel_pipelines.projections.chat import CHATS
 from readmodel_pipelines.projections.projection import Projection
+from readmodel_pipelines.projections.task import TASKS_OF_CHATS
 from readmodel_pipelines.settings import Settings
 
 _DAY = 24 * 60 * 60
@@ -107,8 +109,8 @@ def wanted_indexes(
 
 
 def collection_of(settings: Settings, projection: Projection) -> str:
-    """The collection that a read model lies in."""
-    named = {"chats_read_model": settings.chats_collection, "tasks_read_model": settings.tasks_collection}
+    """The collection that a read model lies in: the settings name those of the built-in ones."""
+    named = {CHATS.read_model: settings.chats_collection, TASKS_OF_CHATS.read_model: settings.tasks_collection}
     return named.get(projection.read_model, projection.read_model)
 
 

@@ -229,10 +229,6 @@ class Rebuilds:
             ]
         )
 
-    def progress(self, rebuild: Mapping[str, Any]) -> int:
-        """The events read so far in all ranges."""
-        return sum(item["events"] for item in self._rebuilds.find({"of": rebuild["_id"]}, {"events": 1}))
-
 
 def owner_of(rebuild: Mapping[str, Any], live: str = "") -> Owner:
     """Whose keys a rebuild's are: those that concern one live collection, or all of them."""

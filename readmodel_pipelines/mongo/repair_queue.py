@@ -89,12 +89,12 @@ class RepairQueue:
             settings.repair_queue_collection, codec_options=CODEC
         )
         self._limit = settings.repair_queue_limit
-        groups = by_fold(projections_for(settings.task_source))
+        groups = by_fold(projections_for(settings))
         # People and producers name a read model; every one made from the same stream is repaired with it.
         self.read_models = {group[0].fold.aggregate_type: tuple(item.name for item in group) for group in groups}
         self._spellings = {
-            stream: re.compile(f"^{_BLANKS}({'|'.join(names)}){_BLANKS}$", re.IGNORECASE)
-            for stream, names in self.read_models.items()
+            stream: re.compile(f"^{_BLANKS}({'|'.join(spellings)}){_BLANKS}$", re.IGNORECASE)
+            for stream, spellings in _spellings(self.read_models).items()
         }
 
     def add(self, aggregate_id: str, aggregate_type: str, error: str = "") -> bool:
@@ -394,6 +394,14 @@ class Failed:
     parked: int
     retried: int
     parked_ids: Collection[str]
+
+
+def _spellings(read_models: Mapping[str, Sequence[str]]) -> Mapping[str, Sequence[str]]:
+    """What each type of stream is called: the names of its read models, and its own where no read model has that."""
+    taken = {name for names in read_models.values() for name in names}
+    return {
+        stream: [re.escape(name) for name in (*names, *({stream} - taken))] for stream, names in read_models.items()
+    }
 
 
 def ids_of(task_id: str) -> list[Any]:

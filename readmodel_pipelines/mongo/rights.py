@@ -127,7 +127,7 @@ def what_is_lacking(
     """In words, when the server denied something: what the user may not do of what the role holds; and what to do."""
     lacks: list[tuple[str, str]] = []
     if role:
-        wanted = privileges(role_named(role), settings, projections_for(settings.task_source))
+        wanted = privileges(role_named(role), settings, projections_for(settings))
         with suppress(PyMongoError):
             lacks = lacking(wanted, held(database) or [])
     if not lacks:

@@ -52,6 +52,7 @@ class Finish:
     shadows: Mapping[str, str]
     allow_deletions: bool
     workers: int
+    on_phase: Callable[[str], object]
     check_window: Callable[[], None]
 
     @property
@@ -122,6 +123,7 @@ def finish_in_place(finish: Finish) -> None:
     """
     finish.check_window()
     finish.check_history()
+    finish.on_phase("Every range is done. Documents that nobody wants are deleted, and what waited for that written.")
     # What is done here, besides the ranges: a run that is killed has it counted by whoever goes on.
     before = {name: Counts(**counts) for name, counts in finish.record.get("finished", {}).items()}
     here = {item.read_model: Counts() for item in finish.projections}
@@ -149,6 +151,7 @@ def finish_in_place(finish: Finish) -> None:
 
 
 def _catch_up_in_place(finish: Finish, catch_up: CatchUp) -> None:
+    finish.on_phase("Catch-up: what writers touched meanwhile is reconciled, until a look writes nothing.")
     warning = catch_up.until_nothing_is_written()
     if warning:
         finish.summary.warnings.append(warning)
@@ -169,14 +172,18 @@ def finish_shadow(finish: Finish) -> None:
     if finish.record["state"] != State.SWAPPING:
         finish.check_window()
         finish.check_history()
+        finish.on_phase("Every range is done. The shadow gets its indexes, and catches up with what writers did.")
         with finish.followed():
             _index(finish)
         _mend(finish)
         catch_up.until_small(finish.shadows)
         finish.check_window()
         _check_deletions(finish)
+        finish.on_phase("Gate: the shadow is verified; the live collection is still as it was.")
         _pass_gate(finish, catch_up)
         finish.check_window()
+        if finish.settings.keep_copy:
+            finish.on_phase("The gate is passed. A copy of the live collection is made, for a rollback.")
         with finish.followed():
             copies = _keep_copies(finish)
         catch_up.once(finish.shadows)
@@ -285,6 +292,7 @@ def _keep_copies(finish: Finish) -> dict[str, Any]:
 
 def _swap(finish: Finish, catch_up: CatchUp) -> None:
     """Of a run that was killed meanwhile some are swapped already: those have no shadow any more."""
+    finish.on_phase("Swap: the shadow takes the live collection's place, with one rename.")
     left = {name: shadow for name, shadow in finish.shadows.items() if is_there(finish.database, shadow)}
     catch_up.once(left)
     for item in finish.projections:

@@ -54,7 +54,7 @@ def roll_back(database: Database[Document], settings: Settings, rebuild_id: str)
             f"Rebuild {rebuild_id} has no copy of what was before.",
             hint="Only a rebuild in a shadow keeps one, until the next (READMODEL_KEEP_COPY).",
         )
-    projections = [item for item in projections_for(settings.task_source) if item.name in record["names"]]
+    projections = [item for item in projections_for(settings) if item.name in record["names"]]
     summary = Summary("rebuild", "all")
     summary.read_models = {item.read_model: Counts() for item in projections}
     started = time.perf_counter()

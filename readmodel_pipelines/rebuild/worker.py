@@ -94,7 +94,7 @@ def _do(
 ) -> RangeDone:
     settings = job.settings
     summary = Summary("rebuild", "", job.max_findings)
-    projections = [item for item in projections_for(settings.task_source) if item.name in job.read_models]
+    projections = [item for item in projections_for(settings) if item.name in job.read_models]
     summary.read_models = {item.read_model: Counts() for item in projections}
     opened = Lanes(
         database,

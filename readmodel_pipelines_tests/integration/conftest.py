@@ -81,7 +81,7 @@ class Scene:
             self.tasks.create_index(field, unique=True)
 
     def ensure_indexes(self) -> None:
-        ensure_indexes(self.database, self.settings, projections_for(self.settings.task_source))
+        ensure_indexes(self.database, self.settings, projections_for(self.settings))
 
     def add(self, events: Iterable[Document]) -> None:
         self.events.insert_many([{"_id": ObjectId(), **event} for event in events])

@@ -18,7 +18,7 @@ from pymongo.database import Database
 
 from readmodel_pipelines.demo.sample_data import chat_events
 from readmodel_pipelines.mongo.indexes import ensure_indexes
-from readmodel_pipelines.projections.registry import projections_for
+from readmodel_pipelines.projections.registry import built_in
 from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines_tests.soak import celery_cluster
@@ -54,7 +54,7 @@ def cluster(settings: Settings, database: Mongo, monkeypatch: pytest.MonkeyPatch
 
 def prepare(database: Mongo, settings: Settings) -> None:
     """A read model with fields of others, then damaged in every way."""
-    ensure_indexes(database, settings, projections_for("chat"))
+    ensure_indexes(database, settings, built_in("chat"))
     database.events.insert_many(chat_events(CHATS, seed=11, mean_events=MEAN_EVENTS))
     ReadModelProjector(database, settings, "chat").rebuild_all()
     live = database.chats_read_model
