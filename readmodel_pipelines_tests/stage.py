@@ -77,7 +77,7 @@ class Stage:
 
     def privileges_of(self, *roles: str) -> list[Privilege]:
         """Those of roles, for this database."""
-        projections = projections_for(self.settings.task_source)
+        projections = projections_for(self.settings)
         return [item for role in roles for item in privileges(role_named(role), self.settings, projections)]
 
     def outcomes(self, trial: Trial, uri: str) -> Iterator[Outcome]:
@@ -166,7 +166,7 @@ class Stage:
 
     def other_expiry(self) -> None:
         """Indexes that let documents expire, as another version of the settings made them."""
-        for name, indexes in wanted_indexes(self.settings, projections_for("chat")).items():
+        for name, indexes in wanted_indexes(self.settings, projections_for(self.settings)).items():
             for index in indexes:
                 if index.expire_seconds is not None:
                     with suppress(OperationFailure):
