@@ -17,7 +17,7 @@ from typing import NoReturn
 
 import typer
 
-from readmodel_pipelines.cli.commands import read_models, rebuilds, repair_queue, set_up
+from readmodel_pipelines.cli.commands import operate, read_models, rebuilds, repair_queue, set_up
 from readmodel_pipelines.cli.help import QUEUE, REBUILDS, SET_UP, Map
 
 app = typer.Typer(
@@ -30,7 +30,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 # Single commands name their heading themselves.
-for single in (read_models.app, set_up.app):
+for single in (read_models.app, set_up.app, operate.app):
     app.add_typer(single)
 for group, heading in ((repair_queue.app, QUEUE), (rebuilds.app, REBUILDS), (set_up.server, SET_UP)):
     app.add_typer(group, rich_help_panel=heading)

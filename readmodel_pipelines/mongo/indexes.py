@@ -59,13 +59,19 @@ REPAIR_QUEUE = (
     # Ours: what is due, in order, and the open tasks of an aggregate however many it has completed.
     Index((("status", 1), ("next_attempt_at", 1), ("created_at", 1))),
     Index((("aggregate_id", 1), ("status", 1))),
+    # Ours: dead letters are counted by reason without being read.
+    Index((("status", 1), ("reason", 1)), name="dead_letters_by_reason", only={"status": "failed"}),
 )
 FINDINGS = (
     Index((("read_model", 1), ("state", 1), ("aggregate_id", 1))),
+    # Those that are open are counted, and the oldest is found, without reading them.
+    Index((("read_model", 1), ("state", 1), ("outcome", 1), ("first_seen", 1))),
     Index((("closed_at", 1),), name="expiry", expire_seconds=90 * _DAY),
 )
 VERIFICATIONS = (
     Index((("read_model", 1), ("started_at", -1))),
+    # The last one of everything, however many of a part came after it.
+    Index((("read_model", 1), ("tier", 1), ("coverage", 1), ("started_at", -1))),
     Index((("started_at", 1),), name="expiry", expire_seconds=400 * _DAY),
 )
 REBUILDS = (

@@ -22,11 +22,12 @@ from pymongo.collection import Collection as MongoCollection
 from pymongo.database import Database
 
 from readmodel_pipelines.errors import RepairQueueFull, UsageError
-from readmodel_pipelines.events.stream import UUID
+from readmodel_pipelines.events.stream import UUID, Reason
 from readmodel_pipelines.events.values import is_utf8
 from readmodel_pipelines.mongo.connection import server_time
 from readmodel_pipelines.mongo.scan import CODEC, Document
 from readmodel_pipelines.projections.registry import by_fold, projections_for
+from readmodel_pipelines.reconcile.outcome import Why
 from readmodel_pipelines.settings import Settings
 
 Status = Literal["pending", "processing", "completed", "failed"]
@@ -35,6 +36,14 @@ TASK_TYPE = "readmodel_sync"
 BAD_AGGREGATE_ID = "bad_aggregate_id"
 UNKNOWN_AGGREGATE_TYPE = "unknown_aggregate_type"
 UNKNOWN_TASK_TYPE = "unknown_task_type"
+AGGREGATE_NOT_FOUND = "aggregate_not_found"
+CRASHES_WORKER = "crashes_worker"
+DEAD_LETTER_REASONS: tuple[str, ...] = (
+    *(reason.value for reason in Reason),
+    *(why.value for why in (Why.KEY_HELD, Why.NEEDS_REPLICA_SET, Why.WRITE_REFUSED)),
+    *(UNKNOWN_AGGREGATE_TYPE, UNKNOWN_TASK_TYPE, AGGREGATE_NOT_FOUND, CRASHES_WORKER),
+)
+"""Why repairs park tasks."""
 
 _HISTORY = 10
 _LONGEST_DETAIL = 500

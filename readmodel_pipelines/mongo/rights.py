@@ -257,8 +257,8 @@ def _shadow(at: _Names) -> _Grants:
     yield WHOLE_DATABASE, "listCollections"
     for name in at.models:
         yield name, "changeStream collStats bypassDocumentValidation dropCollection"
-        yield shadow_name(name), f"find {_WRITE} createCollection createIndex listIndexes bypassDocumentValidation"
-        yield copy_name(name), "find insert remove createCollection createIndex bypassDocumentValidation"
+        yield shadow_name(name), f"find {_WRITE} createIndex listIndexes bypassDocumentValidation"
+        yield copy_name(name), "find insert remove createIndex bypassDocumentValidation"
 
 
 def _pacing(_: _Names) -> _Grants:

@@ -89,6 +89,7 @@ def test_it_is_indexed_built_verified_and_swapped_in_like_the_built_in_ones(samp
     assert cli("ensure-indexes").exit_code == 0
     unique = [list(item["key"]) for item in sample[ACTIVITY].list_indexes() if item.get("unique")]
     assert unique == [["chat_id"]]
+    assert ACTIVITY in cli("rights", "rebuild").stdout
 
     built = as_json("rebuild-readmodel", "--type", "all", "--all")
     # One pass feeds all three, although one of them has a fold of its own.

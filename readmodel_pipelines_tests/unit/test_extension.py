@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import ast
 import pickle
+import re
+import runpy
+import textwrap
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -332,3 +335,45 @@ def test_a_type_that_mongodb_gives_back_as_another_is_reported_and_not_written_f
     assert verdict.malformed is not None
     assert "MongoDB gives value back in another type" in verdict.malformed.detail
     assert joined(making(value=read_back), {"chat_id": chat_id, "value": "old"}).outcome is Outcome.DIFFERENT
+
+
+# extending.md
+
+
+PAGE = EXAMPLE.parents[1] / "extending.md"
+_PYTHON = re.compile(r"^ *```python\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
+BLOCKS = [textwrap.dedent(block) for block in _PYTHON.findall(PAGE.read_text(encoding="utf-8"))]
+PROGRAMS = [block for block in BLOCKS if block.startswith("from ")]
+
+
+def test_what_the_page_quotes_from_the_example_stands_there() -> None:
+    source = EXAMPLE.read_text(encoding="utf-8")
+    quoted = [block for block in BLOCKS if block not in PROGRAMS and "ReadModelProjector" not in block]
+
+    assert len(quoted) == 3
+    assert [block for block in quoted if block not in source] == []
+
+
+def test_a_read_model_on_a_built_in_fold_is_as_short_as_the_page_says(tmp_path: Path) -> None:
+    (program,) = [block for block in PROGRAMS if "READ_MODELS = " in block]
+    file = tmp_path / "chat_files.py"
+    file.write_text(program)
+
+    added = projections_for(Settings(projections=(str(EXAMPLE), str(file))))[-1]
+
+    assert names([added]) == ("chat_files",)
+    made = [added.document(stream.aggregate_id, stream.result) for stream in fold_streams(EVENTS, CHAT_FOLD)]
+    assert None in made
+    assert any(document and document["files"] for document in made)
+
+
+def test_the_tests_that_the_page_shows_pass(tmp_path: Path) -> None:
+    (program,) = [block for block in PROGRAMS if "def test_" in block]
+    file = tmp_path / "shown_tests.py"
+    file.write_text(program)
+    there = runpy.run_path(str(file))
+
+    tests = [name for name in there if name.startswith("test_")]
+    assert len(tests) == 2
+    for name in tests:
+        there[name]()
