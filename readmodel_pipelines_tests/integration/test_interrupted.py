@@ -125,8 +125,10 @@ def test_a_verification_says_how_far_it_came(scene: Any, interrupted: Interrupti
     payload = {"new_title": "Just now", "old_title": "", "renamed_by": "u"}
     scene.events.insert_one({**event, **young, "_id": "young", "payload": payload})
 
-    def remembered() -> object:
-        return scene.database.readmodel_findings.find_one({"aggregate_id": ids[3]})
+    def remembered() -> bool:
+        found = scene.database.readmodel_findings.find_one({"aggregate_id": ids[3]})
+        # It is counted the moment after.
+        return found is not None and time.sleep(0.5) is None
 
     stdout, stderr = interrupted(
         "verify-consistency", *EVERYTHING, "--json", when=remembered, READMODEL_GRACE_SECONDS="60"
