@@ -54,7 +54,7 @@ fragment entry on MetadataEntry {
 
 _DAEMON = """
 query Daemon {
-  instance { daemonHealth { daemonStatus(daemon_type: "QUEUED_RUN_COORDINATOR") { healthy } } }
+  instance { daemonHealth { daemonStatus(daemonType: "QUEUED_RUN_COORDINATOR") { healthy lastHeartbeatTime } } }
 }
 """
 
@@ -206,13 +206,15 @@ def _values(entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _why_queued(server: WebServer, waiting: Sequence[Run]) -> str:
-    runs = " and ".join(run.label for run in waiting)
+    who = " and ".join(run.label for run in waiting)
     daemon = server.ask(_DAEMON)["instance"]["daemonHealth"]["daemonStatus"]
     if not daemon["healthy"]:
-        return (
-            f"{runs}: no daemon takes runs from the queue. Start one: `dagster-daemon run`, on the same DAGSTER_HOME."
-        )
-    return f"{runs}: other runs go first, a rebuild of the same read model for one. See {server.shown}/runs/queued."
+        return f"{who}: no daemon takes runs from the queue. Start `dagster-daemon run` on the same DAGSTER_HOME."
+    ago = time.time() - daemon["lastHeartbeatTime"]
+    return (
+        f"{who}: other runs go first, a rebuild of the same read model for one, or the daemon has just ended (its last "
+        f"heartbeat was {ago:,.0f} s ago). See {server.shown}/runs/queued."
+    )
 
 
 def _ending(server: WebServer, run: Run) -> Iterator[str]:

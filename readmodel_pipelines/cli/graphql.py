@@ -62,6 +62,7 @@ class WebServer:
             said = error.read()
         except (OSError, http.client.HTTPException) as error:
             why = getattr(error, "reason", None) or error
+            why = getattr(why, "strerror", None) or why
             raise DagsterUnavailable(
                 f"Dagster's web server at {self.shown} does not answer: {why}",
                 hint="Start it (`dagster dev`, or `dagster-webserver` and `dagster-daemon run`), set "

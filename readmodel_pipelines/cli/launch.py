@@ -100,9 +100,11 @@ def _place_of(server: WebServer, jobs: Sequence[str]) -> dict[str, str]:
         location = entry["locationOrLoadError"] or {"message": "it is being loaded"}
         if "message" in location:
             broken.append(f"location {entry['name']}: {location['message'].strip()[:_LONGEST]}")
-        for repository in location.get("repositories", ()):
-            if {job["name"] for job in repository["jobs"]} >= set(jobs):
-                places.append({"repositoryName": repository["name"], "repositoryLocationName": entry["name"]})
+        places += [
+            {"repositoryName": repository["name"], "repositoryLocationName": entry["name"]}
+            for repository in location.get("repositories", ())
+            if {job["name"] for job in repository["jobs"]} >= set(jobs)
+        ]
     # Where several have them, the one that is ours by name.
     places.sort(key=lambda place: place["repositoryLocationName"] != LOCATION)
     if not places:
