@@ -24,7 +24,7 @@ from pymongo.errors import BulkWriteError
 from readmodel_pipelines.events.values import is_plain
 from readmodel_pipelines.mongo.changes import Token
 from readmodel_pipelines.mongo.connection import server_time
-from readmodel_pipelines.mongo.scan import Document
+from readmodel_pipelines.mongo.scan import Document, Query
 from readmodel_pipelines.reconcile.outcome import Outcome
 from readmodel_pipelines.reconcile.summary import Counts, Finding, json_value
 
@@ -129,9 +129,15 @@ class Memory:
 
     def open_ids(self, read_model: str) -> Iterator[str]:
         """The ids of aggregates to look at again, with open findings or lagging, in order; but for those no texts."""
-        where = {**_watched(read_model), "plain": True}
-        for finding in self._findings.find(where, {"_id": 0, "aggregate_id": 1}, sort=[("aggregate_id", 1)]):
+        query = self.open_query(read_model)
+        for finding in self._findings.find(query.where, query.fields, sort=query.sort):
             yield finding["aggregate_id"]
+
+    @staticmethod
+    def open_query(read_model: str) -> Query:
+        """What `open_ids` asks for."""
+        where = {**_watched(read_model), "plain": True}
+        return Query(where, {"_id": 0, "aggregate_id": 1}, (("aggregate_id", 1),))
 
     def open_by_outcome(self, read_model: str) -> dict[str, int]:
         """How many findings are open."""
