@@ -6,6 +6,8 @@ Nothing in here ever holds a credential; see `readmodel_pipelines.settings.Setti
 
 from __future__ import annotations
 
+import traceback
+
 
 class ReadModelError(Exception):
     """Root of the tree. `str()` gives the sentence followed by what to do."""
@@ -20,6 +22,13 @@ class ReadModelError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message}\n{self.hint}" if self.hint else self.message
+
+
+def raised(error: Exception) -> str:
+    """What somebody else's code raised, and where, in one line: its traceback would bury what it happened to."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {error}{where}"
 
 
 class UsageError(ReadModelError):

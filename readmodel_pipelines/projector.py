@@ -34,6 +34,7 @@ from readmodel_pipelines.projections.registry import by_fold, names, projections
 from readmodel_pipelines.reconcile.collector import calm_collector
 from readmodel_pipelines.reconcile.confirm import Confirm
 from readmodel_pipelines.reconcile.prefix import is_of_a_prefix
+from readmodel_pipelines.reconcile.progress import Progress
 from readmodel_pipelines.reconcile.run import (
     Lane,
     Sink,
@@ -46,9 +47,6 @@ from readmodel_pipelines.reconcile.versions import reconcile_versions
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines.spread import Look, Looked, Suspects, looker, plan_ranges, workers_for
 from readmodel_pipelines.workers import work_off
-
-Progress = Callable[[int, int], None]
-"""Told the events read so far and about how many there are, once for each batch."""
 
 OnFindings = Callable[[Projection, Sequence[Finding]], None]
 """Told what a verification found in a read model, what lags too, some findings at a time."""
@@ -112,7 +110,7 @@ class ReadModelProjector:
             UsageError: the id is no UUID.
             AggregateNotFound: there is neither an event nor a document.
         """
-        aggregate_id = _checked_id(aggregate_id)
+        aggregate_id = self._checked_id(aggregate_id)
         if dry_run:
             return self._run_one(
                 "dry_run", aggregate_id, lambda lanes, lane, summary: lanes.dry_run(lane, summary, None)
@@ -201,16 +199,31 @@ class ReadModelProjector:
             UsageError: the id is no UUID.
             AggregateNotFound: there is neither an event nor a document.
         """
-        return self._run_one("verify", _checked_id(aggregate_id), _confirm())
+        return self._run_one("verify", self._checked_id(aggregate_id), _confirm())
 
     def _run_one(self, verb: Verb, aggregate_id: str, sink_for: _SinkFor) -> Summary:
         summary = self._run(verb, lambda _: [[aggregate_id]], sink_for)
         if not any(counts.checked for counts in summary.read_models.values()):
             raise AggregateNotFound(
                 f"There is neither an event nor a document for {aggregate_id}.",
-                hint="Check the id, READMODEL_DATABASE and the type: a legacy task has an id of its own.",
+                hint=f"Check the id: it is {self._where_ids_are()}. Check READMODEL_DATABASE and the type: a legacy "
+                "task has an id of its own.",
             )
         return summary
+
+    def _checked_id(self, aggregate_id: str) -> str:
+        lowered = aggregate_id.strip().lower() if isinstance(aggregate_id, str) else ""
+        if not UUID.fullmatch(lowered):
+            raise UsageError(
+                f"{aggregate_id!r} is no aggregate id.",
+                hint="An id is a UUID: 8-4-4-4-12 hexadecimal digits with hyphens, such as "
+                f"6f1c2f6e-8d0b-4c5e-9a53-0d4d2a7b9c11. It is {self._where_ids_are()}.",
+            )
+        return lowered
+
+    def _where_ids_are(self) -> str:
+        places = [f"{item.key} in {collection_of(self._settings, item)}" for item in self._projections]
+        return ", ".join([f"aggregate_id in {self._settings.events_collection}", *places])
 
     def _run(
         self,
@@ -229,7 +242,7 @@ class ReadModelProjector:
             for projection in self._projections:
                 collection = self._database[collection_of(self._settings, projection)]
                 summary.warnings += ensure_for_empty(collection, projection)
-        store = EventStore(self._database[self._settings.events_collection], self._progress(), met)
+        store = EventStore(self._database[self._settings.events_collection], self._progress(summary), met)
         with calm_collector() if batches_for is None else nullcontext():
             for group in by_fold(self._projections):
                 self._pass(store, group, batches_for and batches_for(group), summary, sink_for, by_versions, odd_ids)
@@ -293,7 +306,7 @@ class ReadModelProjector:
             if batches is None:
                 workers = 1 if by_versions or summary.verb != "verify" else self._workers()
                 if workers > 1:
-                    self._look_in_processes(opened, workers)
+                    self._look_in_processes(opened, workers, self._progress(summary))
                 else:
                     (reconcile_versions if by_versions else reconcile)(store, opened.lanes, allowed)
             for ids in batches or ():
@@ -309,34 +322,34 @@ class ReadModelProjector:
         events = self._database[self._settings.events_collection].estimated_document_count()
         return workers_for(self._settings, events)
 
-    def _look_in_processes(self, opened: Lanes, workers: int) -> None:
+    def _look_in_processes(self, opened: Lanes, workers: int, progress: Callable[[int], None] | None) -> None:
         """A pass whose verdicts are looked at again anyway: other processes say which aggregates these are."""
         lanes = {lane.projection.read_model: lane for lane in opened.lanes}
         claims = {name: lane.contested for name, lane in lanes.items()}
         look = Look(self._settings, tuple(lane.projection.name for lane in opened.lanes), {}, claims)
-        store, progress, done = opened.store, self._progress(), 0
+        store = opened.store
 
         def told(message: object) -> None:
-            nonlocal done
             if isinstance(message, Suspects):
                 for verdict in message.verdicts:
                     lanes[message.read_model].emit(verdict)
-            elif isinstance(message, Looked) and progress:
-                done += message.events
-                progress(done)
+            elif isinstance(message, Looked):
+                store.events_read += message.events
+                for name, counts in message.counts.items():
+                    lanes[name].counts.add(counts)
+                if progress:
+                    progress(store.events_read)
 
         ranges = [within for _, within in plan_ranges(store, [lane.projection for lane in opened.lanes], workers)]
-        for _, looked in work_off(looker, look, ranges, workers, told):
-            store.events_read += looked.events
-            for name, counts in looked.counts.items():
-                lanes[name].counts.add(counts)
+        for _, rest in work_off(looker, look, ranges, workers, told):
+            told(rest)
 
-    def _progress(self) -> Callable[[int], None] | None:
+    def _progress(self, summary: Summary) -> Callable[[int], None] | None:
         if self._on_progress is None:
             return None
         passes = len(by_fold(self._projections))
         total = passes * self._database[self._settings.events_collection].estimated_document_count()
-        return lambda done: self._on_progress(done, total) if self._on_progress else None
+        return lambda done: self._on_progress(done, total, summary.read_models) if self._on_progress else None
 
     def _in_place(
         self,
@@ -357,7 +370,7 @@ def choose_projections(settings: Settings, read_models: Sequence[str]) -> tuple[
     Raises:
         UsageError: there is no such read model.
     """
-    known = projections_for(settings.task_source)
+    known = projections_for(settings)
     unknown = set(read_models) - set(names(known))
     if unknown:
         raise UsageError(
@@ -375,15 +388,6 @@ def _dry_run(limit: DeletionLimit | None) -> _SinkFor:
 
 def _confirm(on_findings: OnFindings | None = None) -> _SinkFor:
     return lambda lanes, lane, summary: lanes.confirm(lane, summary, on_findings)
-
-
-def _checked_id(aggregate_id: str) -> str:
-    lowered = aggregate_id.strip().lower() if isinstance(aggregate_id, str) else ""
-    if not UUID.fullmatch(lowered):
-        raise UsageError(
-            f"{aggregate_id!r} is no aggregate id.", hint="An id is a UUID: 8-4-4-4-12 hexadecimal digits with hyphens."
-        )
-    return lowered
 
 
 def _always_ours() -> None:

@@ -18,6 +18,7 @@ from readmodel_pipelines.reconcile.pacing import Window
 TaskSource = Literal["chat", "task"]
 AllowedKind = Literal["unknown_event_type", "version_gap"]
 
+_OWNER = re.compile(r"team:[\w.-]+|[\w.+-]+@[\w-]+(\.[\w-]+)+", re.ASCII)
 _SECRET_OPTION = re.compile(r"(?i)([?&;](?:\w*password|authMechanismProperties)=)[^&;]*")
 
 
@@ -37,6 +38,10 @@ class Settings(BaseSettings):
     repair_queue_collection: str = Field("repair_queue", description="Collection of the failed updates")
     task_source: TaskSource = Field(
         "chat", description="Streams that tasks are made from: `chat` (current) or `task` (legacy Task streams)"
+    )
+    projections: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Further read models: modules, or paths of .py files, that define READ_MODELS, comma-separated",
     )
     allow_malformed: Annotated[frozenset[AllowedKind], NoDecode] = Field(
         frozenset(),
@@ -115,6 +120,11 @@ class Settings(BaseSettings):
         7, ge=1, le=1000, description="`nightly_verification` looks at one of so many buckets each night"
     )
     timezone: str = Field("UTC", description="Time zone of the schedules, such as `Europe/Vienna`")
+    owners: str = Field(
+        "team:read-models",
+        description="Whom Dagster's UI names as owners of assets, jobs, schedules and sensors: emails, or teams as "
+        "`team:name`, comma-separated",
+    )
     reports_dir: Path | None = Field(
         None, description="Folder of the reports that Dagster's runs write. Unset: `reports` in the data folder"
     )
@@ -131,7 +141,7 @@ class Settings(BaseSettings):
         None, description="`mongod` program for the embedded server. Unset: PATH, then the wheel"
     )
 
-    @field_validator("allow_malformed", mode="before")
+    @field_validator("allow_malformed", "projections", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
@@ -142,6 +152,14 @@ class Settings(BaseSettings):
         if value not in available_timezones():
             raise ValueError("there is no such time zone; take a name of the IANA database such as Europe/Vienna")
         return value
+
+    @field_validator("owners")
+    @classmethod
+    def _are_owners(cls, value: str) -> str:
+        owners = [part.strip() for part in value.split(",")]
+        if wrong := [owner for owner in owners if not _OWNER.fullmatch(owner)]:
+            raise ValueError(f"{wrong[0]!r} is neither an email nor a team such as team:read-models")
+        return ",".join(owners)
 
     @field_validator("off_peak_window")
     @classmethod
@@ -167,13 +185,18 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _collections_apart(self) -> Self:
-        names = [self.events_collection, self.chats_collection, self.tasks_collection, self.repair_queue_collection]
+        names = self.named_collections
         if len(set(names)) < len(names) or any(name.startswith(("readmodel_", "system.")) for name in names):
             raise ValueError(
                 "events, read models and repair queue lie in four different collections, "
                 "none named readmodel_… or system.…"
             )
         return self
+
+    @property
+    def named_collections(self) -> tuple[str, ...]:
+        """The collections that have a setting; those of further read models have the read model's name."""
+        return (self.events_collection, self.chats_collection, self.tasks_collection, self.repair_queue_collection)
 
     def shown_uri(self) -> str:
         """The connection string without credentials: the only form that may reach a log, an error or a report."""

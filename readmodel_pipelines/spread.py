@@ -73,7 +73,7 @@ class Suspects:
 
 @dataclass(frozen=True, slots=True)
 class Looked:
-    """What was counted in a range, by read model; or, when it is sent meanwhile, the events read since the last."""
+    """What was counted in a range, by read model, and the events read, both since the last that was sent."""
 
     counts: Mapping[str, Counts]
     events: int
@@ -81,35 +81,53 @@ class Looked:
 
 @contextmanager
 def looker(look: Look) -> Iterator[Callable[[IdRange, Send], Looked]]:
-    """Looks at ranges and sends `Suspects`, and `Looked` for progress; a `readmodel_pipelines.workers.Work`."""
-    with open_database(look.settings) as database, calm_collector():
+    """Looks at ranges and sends `Suspects`, and `Looked` now and then; a `readmodel_pipelines.workers.Work`."""
+    with open_database(look.settings, "shadow" if look.collections else "verify") as database, calm_collector():
         yield partial(_look_at, database, look)
 
 
 def _look_at(database: Database[Document], look: Look, within: IdRange, send: Send) -> Looked:
     settings = look.settings
-    projections = [item for item in projections_for(settings.task_source) if item.name in look.read_models]
-    store = EventStore(database[settings.events_collection], _saying(send))
-    opened = Lanes(database, settings, projections, store, contested=look.contested, collections=look.collections)
+    projections = [item for item in projections_for(settings) if item.name in look.read_models]
+    counting = _Counting({item.read_model: Counts() for item in projections}, send)
+    store = EventStore(database[settings.events_collection], counting)
+    opened = Lanes(
+        database,
+        settings,
+        projections,
+        store,
+        counts=counting.counts,
+        contested=look.contested,
+        collections=look.collections,
+    )
     sinks = [_Sending(lane.projection.read_model, send) for lane in opened.lanes]
     for lane, sink in zip(opened.lanes, sinks, strict=True):
         lane.emit = sink.take
     reconcile(store, opened.lanes, settings.allow_malformed, within=within)
     for sink in sinks:
         sink.send()
-    return Looked({lane.projection.read_model: lane.counts for lane in opened.lanes}, store.events_read)
+    return counting.since_last(store.events_read)
 
 
-def _saying(send: Send) -> Callable[[int], None]:
-    said_at, said = time.monotonic(), 0
+class _Counting:
+    """Sends what was counted and read, once in a second; only what is new since the last time."""
 
-    def say(events: int) -> None:
-        nonlocal said_at, said
-        if time.monotonic() - said_at >= _SAY_SECONDS:
-            send(Looked({}, events - said))
-            said_at, said = time.monotonic(), events
+    def __init__(self, counts: Mapping[str, Counts], send: Send) -> None:
+        self.counts = counts
+        self._send = send
+        self._sent_at = time.monotonic()
+        self._events_sent = 0
 
-    return say
+    def __call__(self, events: int) -> None:
+        if time.monotonic() - self._sent_at >= _SAY_SECONDS:
+            self._send(self.since_last(events))
+            self._sent_at = time.monotonic()
+
+    def since_last(self, events: int) -> Looked:
+        """Of `events` read so far those that were not sent, and the counts, which begin anew."""
+        looked = Looked({name: each.take() for name, each in self.counts.items()}, events - self._events_sent)
+        self._events_sent = events
+        return looked
 
 
 class _Sending:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
-import typer
-
+from readmodel_pipelines.cli.voice import voice
 from readmodel_pipelines.mongo import indexes
 from readmodel_pipelines.mongo.connection import open_database
-from readmodel_pipelines.mongo.load import load_folder, loadable_files
+from readmodel_pipelines.mongo.load import Loaded, load_folder, loadable_files
 from readmodel_pipelines.projections.registry import projections_for
 from readmodel_pipelines.settings import load_settings
 
@@ -16,14 +16,11 @@ from readmodel_pipelines.settings import load_settings
 def make_indexes(*, for_versions: bool) -> None:
     """Make what is missing and say what was made; the index for the tier of versions can be left out."""
     settings = load_settings()
-    with open_database(settings) as database:
-        made = indexes.ensure_indexes(
-            database, settings, projections_for(settings.task_source), for_versions=for_versions
-        )
+    with open_database(settings, "indexes") as database:
+        made = indexes.ensure_indexes(database, settings, projections_for(settings), for_versions=for_versions)
     width = max(map(len, made))
-    for collection, names in made.items():
-        typer.echo(f"{collection:<{width}}  {'made ' + ', '.join(names) if names else 'all there'}")
-    typer.echo("Every index is there.")
+    lines = [f"{name:<{width}}  {'made ' + ', '.join(new) if new else 'all there'}" for name, new in made.items()]
+    voice.result({"verb": "ensure_indexes", "made": made}, [*lines, "Every index is there."])
 
 
 def load_documents(folder: Path) -> None:
@@ -32,9 +29,12 @@ def load_documents(folder: Path) -> None:
     # Looked at first: a wrong path must not start a server.
     files = loadable_files(folder, settings)
     for name in files.skipped:
-        typer.echo(f"{name}: skipped, no collection is loaded from it")
-    with open_database(settings) as database:
+        voice.line(f"{name}: skipped, no collection is loaded from it")
+    done: list[Loaded] = []
+    with open_database(settings, "load") as database:
         for loaded in load_folder(database, settings, files):
             there = f", {loaded.present:,} there already" if loaded.present else ""
-            typer.echo(f"{loaded.file} → {settings.database}.{loaded.collection}: {loaded.inserted:,} inserted{there}")
-    typer.echo("Loaded, with every index. Next: `readmodel verify-consistency --type all --all`.")
+            voice.line(f"{loaded.file} → {settings.database}.{loaded.collection}: {loaded.inserted:,} inserted{there}")
+            done.append(loaded)
+    document = {"verb": "load", "files": [asdict(loaded) for loaded in done], "skipped": files.skipped}
+    voice.result(document, ["Loaded, with every index. Next: `readmodel verify-consistency --type all --all`."])

@@ -8,53 +8,35 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from readmodel_pipelines.cli.failures import note
+from readmodel_pipelines.cli.voice import voice
+from readmodel_pipelines.reconcile.progress import Progress, ProgressLines
+from readmodel_pipelines.reconcile.summary import Counts
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
     from rich.progress import TaskID
 
-Report = Callable[[int, int], None]
-"""Takes the events read so far and about how many there are."""
-
 SECONDS_BETWEEN_LINES = 5.0
 
 
 @contextmanager
-def event_progress(label: str) -> Iterator[Report]:
+def event_progress(label: str) -> Iterator[Progress]:
     """Show progress while the block runs; nothing of a bar stays behind."""
+    if voice.quiet:
+        yield lambda _done, _total, _counts: None
+        return
     if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
-        yield Lines(label, note)
+        yield ProgressLines(lambda line: voice.note(f"{label}: {line}"), every=SECONDS_BETWEEN_LINES)
         return
     bar = Bar(label)
     try:
         yield bar
     finally:
         bar.close()
-
-
-class Lines:
-    """A line every few seconds, for logs."""
-
-    def __init__(self, label: str, say: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
-        self._label = label
-        self._say = say
-        self._clock = clock
-        self._started = self._last = clock()
-
-    def __call__(self, done: int, total: int) -> None:
-        """Say where it stands, if the last line is some time ago."""
-        now = self._clock()
-        if now - self._last < SECONDS_BETWEEN_LINES:
-            return
-        self._last = now
-        rate = done / (now - self._started)
-        left = f", about {max(total - done, 0) / rate:,.0f} s left" if rate else ""
-        self._say(f"{self._label}: {done:,} of about {max(total, done):,} events, {rate:,.0f} events/s{left}")
 
 
 class Bar:
@@ -65,11 +47,18 @@ class Bar:
         self._started = time.monotonic()
         self._shown: tuple[RichProgress, TaskID] | None = None
 
-    def __call__(self, done: int, total: int) -> None:
+    def __call__(self, done: int, total: int, counts: Mapping[str, Counts]) -> None:
         """Move the bar."""
         progress, task = self._shown = self._shown or self._show()
         rate = done / max(time.monotonic() - self._started, 1e-9)
-        progress.update(task, completed=done, total=max(total, done), rate=f"{rate:,.0f} events/s")
+        found = sum(each.checked - each.same for each in counts.values())
+        progress.update(
+            task,
+            completed=done,
+            total=max(total, done),
+            rate=f"{rate:,.0f} events/s",
+            found=f"{found:,} not same" if found else "",
+        )
 
     def close(self) -> None:
         """Take the bar away."""
@@ -85,6 +74,7 @@ class Bar:
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("{task.fields[rate]}"),
+            TextColumn("{task.fields[found]}"),
             TimeRemainingColumn(),
             console=Console(stderr=True),
             transient=True,
@@ -93,4 +83,4 @@ class Bar:
             redirect_stderr=False,
         )
         progress.start()
-        return progress, progress.add_task(self._label, total=None, rate="")
+        return progress, progress.add_task(self._label, total=None, rate="", found="")

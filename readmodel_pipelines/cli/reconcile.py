@@ -7,22 +7,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
-import typer
 from pymongo.database import Database
 
-from readmodel_pipelines.cli.output import human_lines, json_text
+from readmodel_pipelines.cli.choices import ALL
+from readmodel_pipelines.cli.output import human_lines
 from readmodel_pipelines.cli.progress import event_progress
+from readmodel_pipelines.cli.voice import voice
 from readmodel_pipelines.errors import UsageError
 from readmodel_pipelines.mongo.connection import open_database
 from readmodel_pipelines.projections.registry import names, projections_for
-from readmodel_pipelines.projector import Progress, ReadModelProjector
+from readmodel_pipelines.projector import ReadModelProjector
+from readmodel_pipelines.reconcile.progress import Progress
 from readmodel_pipelines.reconcile.summary import Summary, Verb
 from readmodel_pipelines.reports import check_report_file
 from readmodel_pipelines.settings import Settings, load_settings
 from readmodel_pipelines.verification import Bucket, Coverage, Tier, verify, verify_one
 from readmodel_pipelines.verification import Request as Verification
-
-ALL = "all"
 
 _Work = Callable[[Database[dict[str, Any]], Settings, Sequence[str], Progress], Summary]
 
@@ -36,7 +36,6 @@ class Request:
     aggregate_id: str | None
     everything: bool
     max_findings: int
-    as_json: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +79,7 @@ def carry_out(
     options = rebuild_options or RebuildOptions()
     work = _rebuild(request, options)
     with (
-        open_database(settings) as database,
+        open_database(settings, _role(request, verification, options)) as database,
         event_progress(request.verb.replace("_", " ")) as on_progress,
     ):
         read_models = [] if request.read_model == ALL else [request.read_model]
@@ -97,16 +96,13 @@ def carry_out(
             summary = _call(projector, request, options.allow_deletions)()
     # A summary keeps so many of each kind; what was asked for is so many in all.
     del summary.findings[request.max_findings :]
-    if request.as_json:
-        typer.echo(json_text(summary))
-    else:
-        typer.echo("\n".join(human_lines(summary, request.aggregate_id)))
+    voice.result(summary.as_json(), human_lines(summary, request.aggregate_id))
     # No report although one was asked for: its disk is full, for one.
     return summary.ok and summary.about.get("reports") != []
 
 
 def _check(request: Request, settings: Settings) -> None:
-    known = (*names(projections_for(settings.task_source)), ALL)
+    known = (*names(projections_for(settings)), ALL)
     if request.read_model not in known:
         raise UsageError(f"There is no read model {request.read_model!r}.", hint=f"--type takes {', '.join(known)}.")
     if (request.aggregate_id is not None) == request.everything:
@@ -115,6 +111,19 @@ def _check(request: Request, settings: Settings) -> None:
             f"{both}; exactly one of them says what to work on.",
             hint="Give --id UUID for one aggregate, or --all for every one.",
         )
+
+
+def _role(request: Request, verification: Verification | None, options: RebuildOptions) -> str:
+    """The role that this takes."""
+    if verification is not None and request.everything:
+        if verification.enqueue_repairs:
+            return "enqueue"
+        return "verify" if verification.remember else "read_only"
+    if request.verb != "rebuild":
+        return "read_only"
+    if not request.everything:
+        return "rebuild_one"
+    return "shadow" if options.strategy == "shadow" else "rebuild"
 
 
 def _call(projector: ReadModelProjector, request: Request, allow_deletions: bool) -> Callable[[], Summary]:

@@ -21,7 +21,7 @@ from readmodel_pipelines.demo.sample_data import chat_events, task_events
 from readmodel_pipelines.demo.traffic import Traffic
 from readmodel_pipelines.errors import UsageError
 from readmodel_pipelines.mongo.connection import open_database
-from readmodel_pipelines.mongo.indexes import ensure_indexes
+from readmodel_pipelines.mongo.indexes import collection_of, ensure_indexes
 from readmodel_pipelines.projections.registry import projections_for
 from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.reconcile.summary import Summary
@@ -72,7 +72,7 @@ def run_demo(settings: Settings, *, chats: int = DEFAULT_CHATS, say: Say, show: 
         projector = ReadModelProjector(database, settings)
 
         say(f"2. Fill database {settings.database!r} with the events of {chats:,} chats, and make the indexes")
-        ensure_indexes(database, settings, projections_for(settings.task_source))
+        ensure_indexes(database, settings, projections_for(settings))
         say(f"   {_fill(database, settings, chats):,} events")
 
         say("3. Build both read models from nothing")
@@ -149,8 +149,7 @@ def _make_room(database: Database[Document], settings: Settings) -> None:
 def _collections(settings: Settings) -> tuple[str, ...]:
     return (
         settings.events_collection,
-        settings.chats_collection,
-        settings.tasks_collection,
+        *(collection_of(settings, item) for item in projections_for(settings)),
         settings.repair_queue_collection,
     )
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Generic, Protocol, TypeVar
 
+from readmodel_pipelines.errors import raised
 from readmodel_pipelines.events.catalogue import Catalogue
 from readmodel_pipelines.events.values import BadField, Event, whole
 
@@ -33,6 +34,7 @@ class Reason(StrEnum):
     BAD_FIELD = "bad_field"
     DOCUMENT_TOO_LARGE = "document_too_large"
     KEY_CONFLICT = "key_conflict"
+    PROJECTION_FAILED = "projection_failed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +103,7 @@ def fold_streams(events: Iterable[Event], fold: Fold[S], allowed: Collection[str
     for event in events:
         if event["aggregate_id"] != current:
             if current is not None:
-                yield Stream(current, offence or _finished(state, first))
+                yield Stream(current, offence or finished(state, first))
             current, first, state, last = event["aggregate_id"], event, fold.start(), 0
             offence = check_id(event)
         if offence is not None:
@@ -124,10 +126,10 @@ def fold_streams(events: Iterable[Event], fold: Fold[S], allowed: Collection[str
                 state.version = version
         except _Offence as error:
             offence = _malformed(event, error.reason, error.detail)
-        except BadField as error:
-            offence = _malformed(event, Reason.BAD_FIELD, str(error))
+        except Exception as error:  # noqa: BLE001 - a fault of one projection on one stream disturbs no other
+            offence = offence_of(event, error)
     if current is not None:
-        yield Stream(current, offence or _finished(state, first))
+        yield Stream(current, offence or finished(state, first))
 
 
 def is_aggregate_id(value: object) -> bool:
@@ -144,7 +146,15 @@ def check_id(event: Event) -> Malformed | None:
     return _malformed(event, Reason.BAD_AGGREGATE_ID, "aggregate_id is not a UUID in lower case with hyphens")
 
 
-def _finished(state: S, first: Event) -> S | Malformed:
+def offence_of(event: Event, error: Exception) -> Malformed:
+    """What the event did wrong when applying it raised this."""
+    if isinstance(error, BadField):
+        return _malformed(event, Reason.BAD_FIELD, str(error))
+    return _malformed(event, Reason.PROJECTION_FAILED, raised(error))
+
+
+def finished(state: S, first: Event) -> S | Malformed:
+    """The state of a stream that came to its end, if it was created at all; `first` is its first event."""
     if state.created:
         return state
     return _malformed(first, Reason.NO_CREATED_EVENT, "the stream has no created event")

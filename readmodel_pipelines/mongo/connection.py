@@ -28,28 +28,32 @@ _SELECTION_TIMEOUT_MS = 5_000
 _CONNECTIONS = 100
 # In shutdown, interrupted at shutdown, interrupted by a change of roles, stepped down, no writable primary.
 _LOST = {91, 11600, 11602, 189, 10107}
-DENIED = {13: "not authorized", 18: "authentication failed", 8000: "authentication failed"}
+_UNAUTHORIZED = 13
+DENIED = {_UNAUTHORIZED: "not authorized", 18: "authentication failed", 8000: "authentication failed"}
 
 
 @contextmanager
-def open_database(settings: Settings) -> Iterator[Database[Document]]:
+def open_database(settings: Settings, role: str = "") -> Iterator[Database[Document]]:
     """The database of the settings, on the embedded server (started when it does not run) when no URI is set.
 
     Errors of the driver that a person must act on come out as `MongoUnavailable`, from the body of the `with` too.
+    `role` names what the user ought to have (`readmodel_pipelines.mongo.rights`), to say what is lacking of it.
 
     Raises:
         UsageError: the connection string cannot be read.
         MongoUnavailable: no server answers, or it lets us not in, or we lack a right.
     """
-    with _in_words(settings):
+    with errors_in_words(settings):
         client = _client(settings)
         try:
-            yield client.get_database(
+            database = client.get_database(
                 settings.database,
                 read_preference=ReadPreference.PRIMARY,
                 read_concern=ReadConcern("majority"),
                 write_concern=WriteConcern("majority"),
             )
+            with _saying_what_is_lacking(database, settings, role):
+                yield database
         finally:
             client.close()
 
@@ -87,7 +91,24 @@ def _client(settings: Settings) -> MongoClient[Document]:
 
 
 @contextmanager
-def _in_words(settings: Settings) -> Iterator[None]:
+def _saying_what_is_lacking(database: Database[Document], settings: Settings, role: str) -> Iterator[None]:
+    try:
+        yield
+    except OperationFailure as error:
+        if error.code != _UNAUTHORIZED:
+            raise
+        # Only who lacks a right pays for knowing them.
+        from readmodel_pipelines.mongo.rights import what_is_lacking
+
+        told, hint = what_is_lacking(database, settings, role, error)
+        raise MongoUnavailable(
+            f"MongoDB at {settings.shown_uri()} refuses: {DENIED[_UNAUTHORIZED]}. {told}", hint=hint
+        ) from None
+
+
+@contextmanager
+def errors_in_words(settings: Settings) -> Iterator[None]:
+    """Errors of the driver that a person must act on come out as `MongoUnavailable`, without credentials."""
     where = f"MongoDB at {settings.shown_uri()}"
     try:
         yield
@@ -101,7 +122,7 @@ def _in_words(settings: Settings) -> Iterator[None]:
             raise
         raise MongoUnavailable(
             f"{where} refuses: {DENIED[error.code]}. {_without_secrets(error, settings)[:300]}",
-            hint="Check user, password and authSource in READMODEL_MONGODB_URI, and the user's roles.",
+            hint="Check user, password and authSource in READMODEL_MONGODB_URI.",
         ) from None
     except PyMongoError as error:
         if not _lost_server(error):

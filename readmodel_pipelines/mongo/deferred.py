@@ -1,51 +1,49 @@
-"""Keys put off until a pass is over: in a collection for a full run, which may put off any number, else in a list."""
+"""Keys put off until a pass is over: on the server for a full run, which may put off any number, else in a list."""
 
 from __future__ import annotations
 
-import re
-import uuid
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
-from bson.max_key import MaxKey
-from bson.min_key import MinKey
 from pymongo.database import Database
 from pymongo.errors import BulkWriteError, PyMongoError
 
-from readmodel_pipelines.mongo.scan import CODEC, Document
+from readmodel_pipelines.mongo.scan import Document
+from readmodel_pipelines.mongo.scratch import DEFERRED, Owner, forget_not_resumed, scratch
 
 _BATCH = 500
 _DUPLICATE_KEY = 11000
 
 
 class DeferredInMongo:
-    """Implements `readmodel_pipelines.reconcile.ports.Deferred` in a collection of this name.
+    """Implements `readmodel_pipelines.reconcile.ports.Deferred` with the keys of an owner.
 
-    Who puts off the same key again, after a crash for example, puts it off once. The collection stays until `drop`: the
-    workers of a rebuild, and who resumes it, share it.
+    Who puts off the same key again, after a crash for example, puts it off once. The keys stay after `close`: the
+    workers of a rebuild, and who resumes it, share them.
     """
 
-    def __init__(self, database: Database[Document], name: str) -> None:
-        self._collection = database.get_collection(name, codec_options=CODEC)
+    def __init__(self, database: Database[Document], owner: Owner) -> None:
+        self._collection = scratch(database, DEFERRED)
+        self._owner = owner
         self._unwritten: list[Document] = []
 
     def add(self, kind: str, keys: Sequence[Any]) -> None:
         """Put keys off."""
-        self._unwritten += [{"_id": {"kind": kind, "key": key}} for key in keys]
+        self._unwritten += [{"_id": key} for key in self._owner.keyed(kind, keys)]
         if len(self._unwritten) >= _BATCH:
             self.write()
 
     def count(self, kind: str) -> int:
         """How many were put off."""
         self.write()
-        return self._collection.count_documents(_of(kind))
+        return self._collection.count_documents(self._owner.kept(kind))
 
     def batches(self, kind: str) -> Iterator[list[Any]]:
         """The keys, some hundred at a time."""
         self.write()
-        cursor = self._collection.find(_of(kind), batch_size=_BATCH)
+        cursor = self._collection.find(self._owner.kept(kind), batch_size=_BATCH)
         while batch := cursor.to_list(_BATCH):
             yield [document["_id"]["key"] for document in batch]
 
@@ -63,40 +61,30 @@ class DeferredInMongo:
     def close(self) -> None:
         """Others may go on with it."""
 
-    def drop(self) -> None:
-        """Forget all."""
-        self._unwritten = []
-        self._collection.drop()
-
 
 class DeferredForThisRun(DeferredInMongo):
-    """One that ends with the run, and drops first what killed runs over the same read model left behind.
+    """One that ends with the run, and forgets first what killed runs over the same live collection left behind.
 
-    The lease lets one run at a time work on a read model. A run that lost its lease drops only what is its own.
+    The lease lets one run at a time work on a read model. A run that lost its lease forgets only what is its own.
     """
 
-    def __init__(self, database: Database[Document], read_model: str) -> None:
-        prefix = f"readmodel_deferred_{read_model}_"
-        for name in database.list_collection_names(filter={"name": {"$regex": f"^{re.escape(prefix)}[0-9a-f]+$"}}):
-            database.drop_collection(name)
-        super().__init__(database, f"{prefix}{uuid.uuid4().hex}")
+    def __init__(self, database: Database[Document], live: str) -> None:
+        forget_not_resumed(database, live)
+        super().__init__(database, Owner.not_resumed(live))
         self._written = False
 
     def write(self) -> None:
-        """As it says; most runs put nothing off and make no collection."""
+        """As it says; most runs put nothing off and write nothing."""
         self._written |= bool(self._unwritten)
         super().write()
 
     def close(self) -> None:
-        """Drop the collection."""
+        """Forget all."""
+        self._unwritten = []
         if self._written:
-            # Without a server the next full run drops it, and what went wrong first must be told.
+            # Without a server the next full run does, and what went wrong first must be told.
             with suppress(PyMongoError):
-                self.drop()
-
-
-def _of(kind: str) -> Document:
-    return {"_id": {"$gte": {"kind": kind, "key": MinKey()}, "$lte": {"kind": kind, "key": MaxKey()}}}
+                self._collection.delete_many(self._owner.everything())
 
 
 class DeferredInMemory:

@@ -25,7 +25,7 @@ from readmodel_pipelines.events.values import is_plain
 from readmodel_pipelines.mongo.changes import Token
 from readmodel_pipelines.mongo.connection import server_time
 from readmodel_pipelines.mongo.scan import Document, Query
-from readmodel_pipelines.reconcile.outcome import Outcome
+from readmodel_pipelines.reconcile.outcome import ALARMS, Outcome
 from readmodel_pipelines.reconcile.summary import Counts, Finding, json_value
 
 FINDINGS = "readmodel_findings"
@@ -145,6 +145,16 @@ class Memory:
         groups = self._findings.aggregate([{"$match": where}, {"$group": {"_id": "$outcome", "findings": {"$sum": 1}}}])
         return {group["_id"]: group["findings"] for group in groups}
 
+    def oldest_open(self, read_model: str) -> dict[str, datetime]:
+        """When the oldest open finding of each outcome was first seen."""
+        oldest = {}
+        for outcome in ALARMS:
+            where = {"read_model": read_model, "state": "open", "outcome": outcome.value}
+            found = self._findings.find_one(where, {"_id": 0, "first_seen": 1}, sort=[("first_seen", 1)])
+            if found is not None:
+                oldest[outcome.value] = found["first_seen"]
+        return oldest
+
     def open_elsewhere(self, read_model: str, not_seen_since: datetime, covered: Covered) -> Counter[str]:
         """How many findings are open, by outcome, that were neither seen since then nor are covered."""
         unseen = {"read_model": read_model, "state": "open", "last_seen": {"$lt": not_seen_since}}
@@ -154,7 +164,12 @@ class Memory:
     def record(self, read_model: str, started_at: datetime, about: Mapping[str, Any], counts: Counts) -> None:
         """Keep the numbers of a verification."""
         numbers = {**counts.as_dict(), "discrepancies": counts.discrepancies}
-        self._verifications.insert_one({"read_model": read_model, "started_at": started_at, **about, "counts": numbers})
+        between = {"started_at": started_at, "ended_at": _naive(server_time(self._database))}
+        self._verifications.insert_one({"read_model": read_model, **between, **about, "counts": numbers})
+
+    def last_verification(self, read_model: str, **about: Any) -> Document | None:
+        """The newest verification of a read model, of such a tier and coverage."""
+        return self._verifications.find_one({"read_model": read_model, **about}, sort=[("started_at", -1)])
 
     def history(self, read_models: Sequence[str], last: int = 100) -> list[dict[str, Any]]:
         """The last verifications of these read models, oldest first, in plain JSON types."""

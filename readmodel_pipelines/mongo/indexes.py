@@ -15,7 +15,9 @@ from readmodel_pipelines.mongo import findings, leases, rebuilds
 from readmodel_pipelines.mongo.connection import DENIED
 from readmodel_pipelines.mongo.event_store import VERSION_ORDER
 from readmodel_pipelines.mongo.scan import Document, holds_every_document
+from readmodel_pipelines.projections.chat import CHATS
 from readmodel_pipelines.projections.projection import Projection
+from readmodel_pipelines.projections.task import TASKS_OF_CHATS
 from readmodel_pipelines.settings import Settings
 
 _DAY = 24 * 60 * 60
@@ -57,13 +59,19 @@ REPAIR_QUEUE = (
     # Ours: what is due, in order, and the open tasks of an aggregate however many it has completed.
     Index((("status", 1), ("next_attempt_at", 1), ("created_at", 1))),
     Index((("aggregate_id", 1), ("status", 1))),
+    # Ours: dead letters are counted by reason without being read.
+    Index((("status", 1), ("reason", 1)), name="dead_letters_by_reason", only={"status": "failed"}),
 )
 FINDINGS = (
     Index((("read_model", 1), ("state", 1), ("aggregate_id", 1))),
+    # Those that are open are counted, and the oldest is found, without reading them.
+    Index((("read_model", 1), ("state", 1), ("outcome", 1), ("first_seen", 1))),
     Index((("closed_at", 1),), name="expiry", expire_seconds=90 * _DAY),
 )
 VERIFICATIONS = (
     Index((("read_model", 1), ("started_at", -1))),
+    # The last one of everything, however many of a part came after it.
+    Index((("read_model", 1), ("tier", 1), ("coverage", 1), ("started_at", -1))),
     Index((("started_at", 1),), name="expiry", expire_seconds=400 * _DAY),
 )
 REBUILDS = (
@@ -107,8 +115,8 @@ def wanted_indexes(
 
 
 def collection_of(settings: Settings, projection: Projection) -> str:
-    """The collection that a read model lies in."""
-    named = {"chats_read_model": settings.chats_collection, "tasks_read_model": settings.tasks_collection}
+    """The collection that a read model lies in: the settings name those of the built-in ones."""
+    named = {CHATS.read_model: settings.chats_collection, TASKS_OF_CHATS.read_model: settings.tasks_collection}
     return named.get(projection.read_model, projection.read_model)
 
 
@@ -129,14 +137,20 @@ def ensure_indexes(
 def ensure_for_empty(collection: Collection[Document], projection: Projection) -> list[str]:
     """Make an empty read model's indexes, and say what is missing of a filled one's, as warnings.
 
-    A filled production collection gets no index behind its owner's back.
+    A filled production collection gets no index behind its owner's back, and an empty one none that the user may not
+    make.
     """
     there = list(collection.list_indexes())
     missing = [index for index in of_read_model(projection) if not _is_among(index, there)]
     if missing and collection.find_one({}, {"_id": 1}) is None:
-        for index in missing:
-            _ensure(collection, index)
-        return []
+        try:
+            for index in missing:
+                _ensure(collection, index)
+        except OperationFailure as error:
+            if error.code not in DENIED:
+                raise
+        else:
+            return []
     return [
         f"{collection.name} has no unique index on {index.key[0][0]}; two writers can make duplicates. "
         "`readmodel ensure-indexes` makes it."

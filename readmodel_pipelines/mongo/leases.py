@@ -28,6 +28,7 @@ from readmodel_pipelines.errors import LeaseLost, ReadModelBusy
 from readmodel_pipelines.mongo.scan import Document
 
 COLLECTION = "readmodel_leases"
+_REBUILD = "rebuild:"
 _RENEWALS_PER_LIFE = 3
 _DUPLICATE_KEY = 11000
 
@@ -84,7 +85,7 @@ def hold_leases(
 def _hold(
     database: Database[Document], read_model: str, seconds: float, holder: str, owner: str, shared: str
 ) -> Iterator[Leases]:
-    name = f"rebuild:{read_model}"
+    name = f"{_REBUILD}{read_model}"
     leases = Leases(database, seconds, holder, shared or owner, nonce=shared)
     held = leases.acquire([name])[name]
     if name not in leases.names:
@@ -247,6 +248,26 @@ def lost_leases(database: Database[Document], names: Sequence[str]) -> dict[str,
         for lease in database[COLLECTION].find({"_id": {"$in": list(names)}})
         if not lease.get("given_back")
     }
+
+
+@dataclass(frozen=True, slots=True)
+class LeasesHeld:
+    """Leases that are held now: of full rebuilds by what they are on, and the number of aggregates under repair."""
+
+    of_rebuilds: frozenset[str]
+    of_repairs: int
+
+
+def leases_held(database: Database[Document]) -> LeasesHeld:
+    """The leases that have not run out; those of repairs, which may be many, are counted by the server."""
+    live = {"$expr": {"$gt": ["$expires_at", "$$NOW"]}}
+    of_a_rebuild = {"$eq": [{"$indexOfBytes": ["$_id", _REBUILD]}, 0]}
+    groups = database[COLLECTION].aggregate(
+        [{"$match": live}, {"$group": {"_id": {"$cond": [of_a_rebuild, "$_id", None]}, "number": {"$sum": 1}}}]
+    )
+    held = {group["_id"]: int(group["number"]) for group in groups}
+    of_repairs = held.pop(None, 0)
+    return LeasesHeld(frozenset(name.removeprefix(_REBUILD) for name in held), of_repairs)
 
 
 def free_leases(database: Database[Document], owner: str) -> int:

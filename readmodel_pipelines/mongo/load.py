@@ -22,7 +22,7 @@ from pymongo.database import Database
 from pymongo.errors import BulkWriteError
 
 from readmodel_pipelines.errors import ReadModelError, UsageError
-from readmodel_pipelines.mongo.indexes import ensure_indexes
+from readmodel_pipelines.mongo.indexes import collection_of, ensure_indexes
 from readmodel_pipelines.mongo.scan import Document
 from readmodel_pipelines.projections.registry import projections_for
 from readmodel_pipelines.settings import Settings
@@ -67,8 +67,7 @@ def loadable_files(folder: Path, settings: Settings) -> LoadableFiles:
         raise UsageError(f"There is no folder {folder}.", hint="Name a folder that holds events.jsonl.gz.")
     targets = {
         f"events{SUFFIX}": settings.events_collection,
-        f"chats_read_model{SUFFIX}": settings.chats_collection,
-        f"tasks_read_model{SUFFIX}": settings.tasks_collection,
+        **{f"{item.read_model}{SUFFIX}": collection_of(settings, item) for item in projections_for(settings)},
         f"repair_queue{SUFFIX}": settings.repair_queue_collection,
     }
     paths = {folder / name: collection for name, collection in targets.items() if (folder / name).is_file()}
@@ -84,7 +83,7 @@ def load_folder(database: Database[Document], settings: Settings, files: Loadabl
         UsageError: a file cannot be read or a line holds no document. The lines before it may be loaded.
         ReadModelError: MongoDB refuses a document, or an index cannot be made.
     """
-    ensure_indexes(database, settings, projections_for(settings.task_source))
+    ensure_indexes(database, settings, projections_for(settings))
     for path, collection in files.paths.items():
         inserted = present = 0
         for batch in _batches(path):

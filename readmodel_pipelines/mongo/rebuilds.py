@@ -18,6 +18,7 @@ from pymongo.database import Database
 
 from readmodel_pipelines.errors import UsageError
 from readmodel_pipelines.mongo.scan import Document
+from readmodel_pipelines.mongo.scratch import Owner
 from readmodel_pipelines.reconcile.ranges import IdRange
 from readmodel_pipelines.reconcile.summary import Counts
 
@@ -74,6 +75,15 @@ class RebuildRange:
     number: int
     slice: int
     rest: IdRange
+
+
+@dataclass(frozen=True, slots=True)
+class RangeProgress:
+    """How far the ranges of a rebuild are: events read, ranges done, and when that was last saved."""
+
+    events: int
+    ranges_done: int
+    at: datetime
 
 
 class Rebuilds:
@@ -136,9 +146,35 @@ class Rebuilds:
         where = {"kind": "rebuild", "read_models": list(read_models), **about}
         return self._rebuilds.find_one(where, sort=[("started_at", -1)])
 
+    def last_done(self, collection: str) -> Document | None:
+        """The newest rebuild of this live collection, alone or together with others, that is done."""
+        where = {"kind": "rebuild", "read_models": collection, "state": State.DONE.value}
+        return self._rebuilds.find_one(where, sort=[("started_at", -1)])
+
     def listed(self, most: int = _SHOWN_AT_MOST) -> list[Document]:
         """The newest rebuilds."""
         return list(self._rebuilds.find({"kind": "rebuild"}, sort=[("started_at", -1)], limit=most))
+
+    def resumed(self, rebuild: Mapping[str, Any]) -> None:
+        """Somebody goes on with it; since it was last worked on it stood still."""
+        worked_until = self.progress_of(rebuild).at
+        idle = {"$max": [0, {"$divide": [{"$subtract": ["$$NOW", worked_until]}, 1000]}]}
+        changed = {
+            "runs": {"$add": ["$runs", 1]},
+            "idle_seconds": {"$add": [{"$ifNull": ["$idle_seconds", 0.0]}, idle]},
+            "updated_at": "$$NOW",
+        }
+        self._rebuilds.update_one({"_id": rebuild["_id"]}, [{"$set": changed}])
+
+    def progress_of(self, rebuild: Mapping[str, Any]) -> RangeProgress:
+        """How far its ranges are."""
+        done = {"$sum": {"$cond": ["$done", 1, 0]}}
+        of_all = {"_id": None, "events": {"$sum": "$events"}, "done": done, "at": {"$max": "$updated_at"}}
+        found = next(self._rebuilds.aggregate([{"$match": {"of": rebuild["_id"]}}, {"$group": of_all}]), None)
+        noted: datetime = rebuild["updated_at"]
+        if found is None:
+            return RangeProgress(0, 0, noted)
+        return RangeProgress(found["events"], found["done"], max(noted, found["at"] or noted))
 
     def to(self, rebuild: Mapping[str, Any], state: State, **changed: Any) -> Document:
         """Bring it into a state, if it is in one from which that may follow; gives its document.
@@ -173,6 +209,13 @@ class Rebuilds:
         """Write something on it."""
         new = {name: {"$literal": value} for name, value in changed.items()}
         self._rebuilds.update_one({"_id": rebuild["_id"]}, [{"$set": {**new, "updated_at": "$$NOW"}}])
+
+    def keep_copies(self, rebuild: Mapping[str, Any], copies: Mapping[str, str], token: Any) -> None:
+        """The copies are this one's from now on, and no older one's any more: they are about to be made."""
+        for read_model, copy in copies.items():
+            older = {"_id": {"$ne": rebuild["_id"]}, f"copies.{read_model}": copy}
+            self._rebuilds.update_many(older, {"$unset": {f"copies.{read_model}": ""}})
+        self.note(rebuild, copies=dict(copies), copy_token=token)
 
     def ranges(
         self, rebuild: Mapping[str, Any], part: int | None = None, *, done: bool | None = None
@@ -221,9 +264,10 @@ class Rebuilds:
             ]
         )
 
-    def progress(self, rebuild: Mapping[str, Any]) -> int:
-        """The events read so far in all ranges."""
-        return sum(item["events"] for item in self._rebuilds.find({"of": rebuild["_id"]}, {"events": 1}))
+
+def owner_of(rebuild: Mapping[str, Any], live: str = "") -> Owner:
+    """Whose keys a rebuild's are: those that concern one live collection, or all of them."""
+    return Owner(live or rebuild["read_models"][0], rebuild["_id"])
 
 
 def range_of(document: Mapping[str, Any]) -> RebuildRange:

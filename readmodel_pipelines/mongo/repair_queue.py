@@ -22,11 +22,12 @@ from pymongo.collection import Collection as MongoCollection
 from pymongo.database import Database
 
 from readmodel_pipelines.errors import RepairQueueFull, UsageError
-from readmodel_pipelines.events.stream import UUID
+from readmodel_pipelines.events.stream import UUID, Reason
 from readmodel_pipelines.events.values import is_utf8
 from readmodel_pipelines.mongo.connection import server_time
 from readmodel_pipelines.mongo.scan import CODEC, Document, Query
 from readmodel_pipelines.projections.registry import by_fold, projections_for
+from readmodel_pipelines.reconcile.outcome import Why
 from readmodel_pipelines.settings import Settings
 
 Status = Literal["pending", "processing", "completed", "failed"]
@@ -35,6 +36,14 @@ TASK_TYPE = "readmodel_sync"
 BAD_AGGREGATE_ID = "bad_aggregate_id"
 UNKNOWN_AGGREGATE_TYPE = "unknown_aggregate_type"
 UNKNOWN_TASK_TYPE = "unknown_task_type"
+AGGREGATE_NOT_FOUND = "aggregate_not_found"
+CRASHES_WORKER = "crashes_worker"
+DEAD_LETTER_REASONS: tuple[str, ...] = (
+    *(reason.value for reason in Reason),
+    *(why.value for why in (Why.KEY_HELD, Why.NEEDS_REPLICA_SET, Why.WRITE_REFUSED)),
+    *(UNKNOWN_AGGREGATE_TYPE, UNKNOWN_TASK_TYPE, AGGREGATE_NOT_FOUND, CRASHES_WORKER),
+)
+"""Why repairs park tasks."""
 
 _HISTORY = 10
 _LONGEST_DETAIL = 500
@@ -89,12 +98,12 @@ class RepairQueue:
             settings.repair_queue_collection, codec_options=CODEC
         )
         self._limit = settings.repair_queue_limit
-        groups = by_fold(projections_for(settings.task_source))
+        groups = by_fold(projections_for(settings))
         # People and producers name a read model; every one made from the same stream is repaired with it.
         self.read_models = {group[0].fold.aggregate_type: tuple(item.name for item in group) for group in groups}
         self._spellings = {
-            stream: re.compile(f"^{_BLANKS}({'|'.join(names)}){_BLANKS}$", re.IGNORECASE)
-            for stream, names in self.read_models.items()
+            stream: re.compile(f"^{_BLANKS}({'|'.join(spellings)}){_BLANKS}$", re.IGNORECASE)
+            for stream, spellings in _spellings(self.read_models).items()
         }
 
     def add(self, aggregate_id: str, aggregate_type: str, error: str = "") -> bool:
@@ -402,6 +411,14 @@ class Failed:
     parked: int
     retried: int
     parked_ids: Collection[str]
+
+
+def _spellings(read_models: Mapping[str, Sequence[str]]) -> Mapping[str, Sequence[str]]:
+    """What each type of stream is called: the names of its read models, and its own where no read model has that."""
+    taken = {name for names in read_models.values() for name in names}
+    return {
+        stream: [re.escape(name) for name in (*names, *({stream} - taken))] for stream, names in read_models.items()
+    }
 
 
 def ids_of(task_id: str) -> list[Any]:

@@ -2,7 +2,8 @@
 
 It is made with the options of the live one, filled by bulk inserts, indexed after that as the live one is, and then
 renamed over it in one step: readers see the old documents or the new ones, never none. Documents keep their `_id` and
-the fields that their projection does not own.
+the fields that their projection does not own. Its name is fixed, because MongoDB grants rights by exact names: whoever
+begins a rebuild, and holds the lease, drops what an earlier one left there.
 """
 
 from __future__ import annotations
@@ -38,14 +39,14 @@ class ShadowFailed(ReadModelError):
     code = "shadow_failed"
 
 
-def shadow_name(live: str, rebuild_id: str) -> str:
-    """The collection that a rebuild builds."""
-    return f"{live}__rebuild_{rebuild_id}"
+def shadow_name(live: str) -> str:
+    """The collection that a rebuild builds; it is whose rebuild holds the lease."""
+    return f"readmodel_shadow_{live}"
 
 
-def copy_name(live: str, rebuild_id: str) -> str:
-    """The copy of what the read model was before."""
-    return f"{live}__before_{rebuild_id}"
+def copy_name(live: str) -> str:
+    """The copy of what the read model was before the last rebuild."""
+    return f"readmodel_before_{live}"
 
 
 def create_like(database: Database[Document], live: str, name: str) -> None:

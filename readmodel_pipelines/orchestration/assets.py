@@ -10,15 +10,17 @@ from typing import Any, Literal
 import dagster as dg
 from pydantic import Field
 
+from readmodel_pipelines.orchestration.config import Config
+from readmodel_pipelines.orchestration.load_time import OWNERS
 from readmodel_pipelines.orchestration.metadata import FINDINGS_SHOWN, in_words, metadata_of, raise_unless_ok
-from readmodel_pipelines.orchestration.partitions import READ_MODELS
+from readmodel_pipelines.orchestration.partitions import AGGREGATE_TYPE_TAG, READ_MODELS
 from readmodel_pipelines.orchestration.resources import MongoResource
-from readmodel_pipelines.projections.registry import projections_for
+from readmodel_pipelines.projections.registry import built_in
 from readmodel_pipelines.rebuild import Request
 from readmodel_pipelines.reconcile.summary import DEFAULT_MAX_FINDINGS
 
 
-class ReportConfig(dg.Config):
+class ReportConfig(Config):
     """How much a run tells."""
 
     max_findings: int = Field(
@@ -63,7 +65,9 @@ class FullRebuildConfig(ReportConfig):
 
 
 def _description(name: str) -> str:
-    made = [item.description for item in (*projections_for("chat"), *projections_for("task")) if item.name == name]
+    made = [
+        item.description for item in (*built_in("chat"), *built_in("task"), *READ_MODELS.values()) if item.name == name
+    ]
     either = " With READMODEL_TASK_SOURCE=task: ".join(dict.fromkeys(made))
     return f"""{either}
 
@@ -77,8 +81,12 @@ events = dg.AssetSpec(
     "events",
     group_name="application",
     kinds={"mongodb"},
-    description="The events of the application (READMODEL_EVENTS_COLLECTION). The application writes them, "
-    "nothing here ever does.",
+    owners=OWNERS,
+    tags={"readmodel/written_by": "application"},
+    description="""The events of the application (READMODEL_EVENTS_COLLECTION): what everything else here is made from.
+
+The application appends them, nothing here ever writes one, so it cannot be materialized. Look here for what depends on
+them; when a check calls streams malformed, mend whoever appended their events.""",
 )
 
 
@@ -90,6 +98,8 @@ events = dg.AssetSpec(
             deps=[events],
             group_name="read_models",
             kinds={"mongodb"},
+            owners=OWNERS,
+            tags={AGGREGATE_TYPE_TAG: name, "readmodel/written_by": "application-and-rebuilds"},
             description=_description(name),
             # Dagster says so when the asset was made by an older one: a rebuild is due.
             code_version=str(item.schema_version),

@@ -11,14 +11,18 @@ from typing import Any, Literal
 import dagster as dg
 from pydantic import Field
 
+from readmodel_pipelines.events.stream import UUID
 from readmodel_pipelines.orchestration.assets import FullRebuildConfig, ReportConfig
 from readmodel_pipelines.orchestration.checks import FRESH, evaluations, fresh
-from readmodel_pipelines.orchestration.metadata import in_words, metadata_of, raise_unless_ok
+from readmodel_pipelines.orchestration.config import Config
+from readmodel_pipelines.orchestration.load_time import OWNERS
+from readmodel_pipelines.orchestration.metadata import in_words, metadata_of, metadata_of_one, raise_unless_ok
 from readmodel_pipelines.orchestration.partitions import (
     AGGREGATE_TYPE_TAG,
     READ_MODELS,
     REBUILD_TAG,
     STRATEGY_TAG,
+    ReadModelName,
     campaign_of,
     config_for_each_read_model,
     config_for_each_slice,
@@ -27,20 +31,22 @@ from readmodel_pipelines.orchestration.partitions import (
     strategy_of,
 )
 from readmodel_pipelines.orchestration.resources import MongoResource
+from readmodel_pipelines.orchestration.tags import tag_run
 from readmodel_pipelines.orchestration.verification import VerifyConfig, request_of
 from readmodel_pipelines.rebuild import Request
 from readmodel_pipelines.reconcile.summary import Summary
 
 
-class AggregateConfig(dg.Config):
+class AggregateConfig(Config):
     """Which aggregate to rebuild."""
 
-    # A type checker wants the names written out; a test holds them against the registry.
-    aggregate_type: Literal["chat", "task"] = Field(
-        description="Read model to mend: chat means chats_read_model, task means tasks_read_model."
+    aggregate_type: ReadModelName = Field(
+        description="Read model to mend: "
+        + ", ".join(f"{name} means {item.read_model}" for name, item in READ_MODELS.items())
     )
     aggregate_id: str = Field(
-        description="Id of the aggregate, a UUID, for example 6f1c2f6e-8d0b-4c5e-9a53-0d4d2a7b9c11. For a task made "
+        description="Id of the aggregate, a UUID, for example 6f1c2f6e-8d0b-4c5e-9a53-0d4d2a7b9c11: `aggregate_id` of "
+        "its events, `chat_id` or `task_id` of its document, and in the table of findings of a check. For a task made "
         "from a chat it is the chat's id."
     )
     dry_run: bool = Field(default=False, description="Write nothing; say what would be written.")
@@ -56,25 +62,34 @@ class RebuildConfig(FullRebuildConfig):
 
 @dg.op
 def rebuild_one_aggregate(context: dg.OpExecutionContext, config: AggregateConfig, mongo: MongoResource) -> None:
-    """Bring the document of one aggregate in line with its events: insert, replace or delete it."""
+    """Bring the document of one aggregate in line with its events: insert, replace or delete it, or leave it as it is.
+
+    Reads the events of that aggregate, and writes at most its document. A dry run writes nothing.
+    """
+    aggregate_id = config.aggregate_id.strip().lower()
+    tag_run(context, [config.aggregate_type], [aggregate_id] if UUID.fullmatch(aggregate_id) else [])
     summary = mongo.work(
         context,
         [config.aggregate_type],
         lambda projector: projector.rebuild_one(config.aggregate_id, dry_run=config.dry_run),
     )
     read_model = READ_MODELS[config.aggregate_type].read_model
-    metadata = {**metadata_of(summary, read_model), "aggregate_id": config.aggregate_id}
+    metadata = metadata_of_one(summary, read_model, aggregate_id)
     context.log.info(in_words(summary))
-    if config.dry_run:
-        context.add_output_metadata(metadata)
-    else:
-        context.log_event(dg.AssetMaterialization(read_model, metadata=metadata))
+    context.add_output_metadata(metadata)
+    if not config.dry_run:
+        # Not a materialization: the read model as a whole is not newer for it.
+        context.log_event(dg.AssetObservation(read_model, metadata=metadata))
     raise_unless_ok(summary, {read_model: metadata})
 
 
 @dg.op
 def rebuild_read_model(context: dg.OpExecutionContext, config: RebuildConfig, mongo: MongoResource) -> None:
-    """Bring every document of a read model in line with its events; writes only what differs."""
+    """Bring every document of a read model in line with its events.
+
+    Reads every event of its streams and every document; inserts, replaces and deletes only what differs. In a shadow it
+    writes a new collection and swaps it in. A dry run writes nothing.
+    """
     read_model = read_model_named_by(context)
     if config.dry_run:
         summary, documents = _dry_run(context, config, mongo, read_model.name), None
@@ -83,9 +98,8 @@ def rebuild_read_model(context: dg.OpExecutionContext, config: RebuildConfig, mo
         summary, documents = result.summary, result.documents[read_model.read_model]
     metadata = metadata_of(summary, read_model.read_model, documents=documents, max_findings=config.max_findings)
     context.log.info(in_words(summary))
-    if config.dry_run:
-        context.add_output_metadata(metadata)
-    else:
+    context.add_output_metadata(metadata)
+    if not config.dry_run:
         context.log_event(dg.AssetMaterialization(read_model.read_model, metadata=metadata))
     raise_unless_ok(summary, {read_model.read_model: metadata})
 
@@ -113,7 +127,11 @@ class SliceConfig(ReportConfig):
 
 @dg.op
 def rebuild_slice(context: dg.OpExecutionContext, config: SliceConfig, mongo: MongoResource) -> None:
-    """Bring the documents of one slice of a read model in line; the last slice finishes the rebuild."""
+    """Bring the documents of one slice of a read model in line with their events.
+
+    Reads the events and documents of the slice and writes only what differs; the last slice deletes what nobody wants,
+    catches up, and swaps a shadow in.
+    """
     read_model, part = slice_named_by(context)
     request = Request(
         strategy_of(context, config.strategy),
@@ -133,13 +151,18 @@ def rebuild_slice(context: dg.OpExecutionContext, config: SliceConfig, mongo: Mo
 
 @dg.op
 def verify_read_model(context: dg.OpExecutionContext, config: VerifyConfig, mongo: MongoResource) -> None:
-    """Compare documents of a read model with their events, and evaluate its checks; changes no document."""
+    """Compare documents of a read model with their events, and evaluate its checks.
+
+    Changes no document. Unless read_only it remembers findings in `readmodel_findings`, and with enqueue_repairs it
+    adds tasks to the repair queue.
+    """
     read_model = read_model_named_by(context)
     request = partial(request_of, config, run_id=context.run.run_id, read_models=[read_model.name])
     summary, settings = mongo.verify(context, [read_model.name], request)
     asset = read_model.read_model
     metadata = metadata_of(summary, asset, max_findings=config.max_findings)
     context.log.info(in_words(summary))
+    context.add_output_metadata(metadata)
     context.log_event(dg.AssetObservation(asset, metadata=metadata))
     _log_checks(context, asset, evaluations(summary, asset, settings, config.max_findings))
     # Only then: what goes wrong in a second look must not take the result of the first with it.
@@ -155,41 +178,60 @@ def _log_checks(context: dg.OpExecutionContext, asset: str, said: Mapping[str, M
         context.log_event(evaluation)  # type: ignore[arg-type]
 
 
-@dg.job
+@dg.job(
+    owners=OWNERS,
+    # What the Launchpad is filled with: only the id is left to be typed.
+    config={
+        "ops": {
+            rebuild_one_aggregate.name: {
+                "config": {"aggregate_type": next(iter(READ_MODELS)), "aggregate_id": "", "dry_run": False}
+            }
+        }
+    },
+)
 def rebuild_aggregate() -> None:
     """Mend one aggregate: when somebody reports a chat or a task that looks wrong.
 
-    Reads the events of that aggregate and inserts, replaces or deletes its one document, whatever else goes on.
-    A dry run writes nothing. Fails in words when the id is no UUID or unknown, or its events cannot be trusted.
+    Type the id in the Launchpad and launch. Reads the events of that aggregate and inserts, replaces or deletes its one
+    document, whatever else goes on; a dry run writes nothing and says what it would write. Fails in words when the id
+    is no UUID or unknown, or its events cannot be trusted.
+
+    All runs over an aggregate, repairs of it alone included: on the page Runs filter by the tag
+    `readmodel/aggregate_id`, all over a read model by `readmodel/aggregate_type`. Repairs of many aggregates at once
+    carry no such tag: `readmodel repair-queue list` has the run in `claimed_by` of a task.
     """
     rebuild_one_aggregate()
 
 
-@dg.job(config=config_for_each_read_model("rebuild_read_model", RebuildConfig(), AGGREGATE_TYPE_TAG, REBUILD_TAG))
+@dg.job(
+    owners=OWNERS,
+    config=config_for_each_read_model("rebuild_read_model", RebuildConfig(), AGGREGATE_TYPE_TAG, REBUILD_TAG),
+)
 def rebuild_read_models() -> None:
     """Rebuild a whole read model: after a change of its projection, an import of events, or a failed verification.
 
-    The partition names the read model: `chat` is chats_read_model, `task` is tasks_read_model. Compares every document
-    with its events and writes only what differs; the application may keep writing. One rebuild of a read model runs at
-    a time. A dry run writes nothing and says what a rebuild would write. Fails when aggregates could not be rebuilt;
-    all others are rebuilt all the same.
+    Choose the partition in the Launchpad: `chat` is chats_read_model, `task` is tasks_read_model; a backfill of all
+    partitions rebuilds all of them. Compares every document with its events and writes only what differs; the
+    application may keep writing. One rebuild of a read model runs at a time. A dry run writes nothing and says what a
+    rebuild would write. Fails when aggregates could not be rebuilt; all others are rebuilt all the same.
     """
     rebuild_read_model()
 
 
-@dg.job(config=config_for_each_slice("rebuild_slice", SliceConfig()))
+@dg.job(owners=OWNERS, config=config_for_each_slice("rebuild_slice", SliceConfig()))
 def rebuild_slices() -> None:
     """Rebuild a read model on several machines: launch a backfill of all slices of it.
 
     A partition is a read model and one of READMODEL_SLICES parts of its aggregates. Each is a run, which a run launcher
-    puts on any machine; they share one rebuild, and whoever does the last slice finishes it. Launch failed slices again
-    and only those are done. The tag readmodel/strategy of the backfill, in_place or shadow, chooses the strategy. On
-    one machine rebuild_read_models does the same with processes.
+    puts on any machine; they share one rebuild, and whoever does the last slice finishes it. Writes only what differs,
+    as `rebuild_read_models` does. Launch failed slices again and only those are done. The tag readmodel/strategy of the
+    backfill, in_place or shadow, chooses the strategy. On one machine `rebuild_read_models` does the same with
+    processes.
     """
     rebuild_slice()
 
 
-@dg.job(config=config_for_each_read_model("verify_read_model", VerifyConfig(), AGGREGATE_TYPE_TAG))
+@dg.job(owners=OWNERS, config=config_for_each_read_model("verify_read_model", VerifyConfig(), AGGREGATE_TYPE_TAG))
 def verify_read_models() -> None:
     """Verify a whole read model: after an incident or a release, or to know whether a rebuild is needed.
 

@@ -14,3 +14,6 @@ def _settings() -> Settings:
 
 
 SETTINGS_AT_LOAD = _settings()
+
+OWNERS = SETTINGS_AT_LOAD.owners.split(",")
+"""Of everything that Dagster lets somebody own."""

@@ -1,14 +1,13 @@
-"""What a run says of its work: progress meanwhile, then numbers to plot, a table of findings and a sentence."""
+"""What a run says of its work when it is done: numbers to plot, tables of outcomes and findings, and a sentence."""
 
 import json
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import PurePath
 from typing import Any
 
 import dagster as dg
 
-from readmodel_pipelines.reconcile.outcome import Outcome, Why
+from readmodel_pipelines.reconcile.outcome import ALARMS, Outcome, Why
 from readmodel_pipelines.reconcile.summary import Counts, Finding, Summary
 
 FINDINGS_SHOWN = 50
@@ -16,6 +15,21 @@ FINDINGS_SHOWN = 50
 _LONGEST_VALUE = 200
 _SHOWN_BEFORE = 40
 _WRITES = ("inserted", "replaced", "deleted", "superseded", "failed")
+_MEANINGS = {
+    "same": "the document is what the events say, or rightly absent",
+    "missing": "there ought to be a document and is none",
+    "different": "some fields are not what the events say",
+    "unexpected": "there is a document and ought to be none",
+    "orphan": "there is a document and no event at all",
+    "lagging": "it lacks only the events of the last moment",
+    "malformed": "the events cannot be trusted; the document is left as it is",
+    "undecided": "no document; only its events tell whether there ought to be one",
+    "inserted": "documents written that were missing",
+    "replaced": "documents of which the fields that differed were written",
+    "deleted": "documents deleted that nobody wants",
+    "superseded": "writes that another writer was faster than; compared again",
+    "failed": "aggregates that need a write and did not get it",
+}
 _COLUMNS = dg.TableSchema(
     columns=[
         dg.TableColumn("read_model", description="Read model that the finding is about"),
@@ -28,28 +42,6 @@ _COLUMNS = dg.TableSchema(
         dg.TableColumn("age", description="Since when verifications find it, its aggregate unchanged"),
     ]
 )
-
-
-class Progress:
-    """Tells how far a run is, at most once in `every` seconds: each line is an event in Dagster's storage."""
-
-    def __init__(
-        self, say: Callable[[str], object], *, every: float, now: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._say = say
-        self._every = every
-        self._now = now
-        self._started = self._said = now()
-
-    def __call__(self, done: int, total: int) -> None:
-        """Events read so far, of about `total`."""
-        now = self._now()
-        if now - self._said < self._every:
-            return
-        self._said = now
-        rate = done / max(now - self._started, 1e-9)
-        left = max(0.0, total - done) / rate if rate else 0.0
-        self._say(f"{done:,} of about {total:,} events read, {rate:,.0f} events/s, about {left:,.0f} s left.")
 
 
 def metadata_of(
@@ -68,6 +60,7 @@ def metadata_of(
     said["events_per_second"] = round(summary.events / max(summary.seconds, 1e-9), 1)
     if documents is not None:
         said["dagster/row_count"] = documents
+    said["outcomes"] = outcomes_of(summary)
     said |= {name: value for name, value in summary.about.items() if name not in ("reports", "started_at")}
     if read_model in summary.closed:
         said["closed"] = summary.closed[read_model]
@@ -82,6 +75,46 @@ def metadata_of(
     if findings:
         said["findings"] = table_of(findings)
     return said
+
+
+def metadata_of_one(summary: Summary, read_model: str, aggregate_id: str) -> dict[str, Any]:
+    """What is recorded of one aggregate: texts, for its numbers would be drawn into the plots of whole read models."""
+    counts = summary.read_models[read_model]
+    said: dict[str, Any] = {
+        "verb": summary.verb,
+        "aggregate_id": aggregate_id,
+        "outcome": _names(counts, (item.value for item in Outcome)),
+        "written" if summary.verb == "rebuild" else "would_write": _names(counts, _WRITES) or "nothing",
+        "events_read": f"{summary.events:,}",
+    }
+    if summary.findings:
+        said["findings"] = table_of(summary.findings)
+    return said
+
+
+def outcomes_of(summary: Summary) -> dg.TableMetadataValue:
+    """How many aggregates of each read model have which outcome, and what was written, a line for each."""
+    names = list(summary.read_models)
+    found = [item.value for item in Outcome]
+    written = () if summary.verb == "verify" else _WRITES
+    always = {item.value for item in (Outcome.SAME, *ALARMS)} | set(written)
+    lines = [
+        {"outcome": name, **{model: getattr(summary.read_models[model], name) for model in names}, "meaning": meaning}
+        for name, meaning in _MEANINGS.items()
+        if name in (*found, *written)
+    ]
+    return dg.MetadataValue.table(
+        records=[
+            dg.TableRecord(line) for line in lines if line["outcome"] in always or any(line[model] for model in names)
+        ],
+        schema=dg.TableSchema(
+            columns=[
+                dg.TableColumn("outcome", description="What was found of an aggregate, or done about it"),
+                *(dg.TableColumn(model, "int", description=f"Aggregates of {model}") for model in names),
+                dg.TableColumn("meaning"),
+            ]
+        ),
+    )
 
 
 def in_words(summary: Summary) -> str:
@@ -145,6 +178,12 @@ def _what_to_do(summary: Summary) -> Iterator[str]:
     elif any(counts.failed for counts in every):
         yield "Run it again; the reasons tell what stands against it otherwise."
     yield "The table of findings has the aggregates with their reasons."
+
+
+def _names(counts: Counts, names: Iterable[str]) -> str:
+    """For one aggregate, of which there is more than one document at times."""
+    there = [(name, number) for name in names if (number := getattr(counts, name))]
+    return ", ".join(name if number == 1 else f"{number} {name}" for name, number in there)
 
 
 def _numbers(counts: Counts, names: Iterable[str]) -> str:

@@ -1,11 +1,12 @@
 """Partitions: one for each read model, by its name in the registry, and the tags that its runs carry.
 
 The partition `chat` means `chats_read_model` and `task` means `tasks_read_model`, whichever streams tasks are made
-from: as `--type` on the command line.
+from: as `--type` on the command line. What READMODEL_PROJECTIONS adds is read when the definitions load, and when it
+cannot be used they do not: Dagster shows why.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import dagster as dg
 
@@ -19,8 +20,13 @@ AGGREGATE_TYPE_TAG = "readmodel/aggregate_type"
 REBUILD_TAG = "readmodel/rebuild"
 """`dagster.yaml` lets one run for each value of this tag start; a verification does not carry it and need not wait."""
 
-# Names and read models are the same for both sources of tasks, so no setting is read while definitions load.
-READ_MODELS: Mapping[str, Projection] = {item.name: item for item in projections_for("chat")}
+READ_MODELS: Mapping[str, Projection] = {item.name: item for item in projections_for(SETTINGS_AT_LOAD)}
+
+if TYPE_CHECKING:
+    ReadModelName = str
+else:
+    # Dagster makes an enumeration of it, which the Launchpad offers.
+    ReadModelName = Literal[tuple(READ_MODELS)]
 
 _BACKFILL_TAGS = ("dagster/root_backfill_id", "dagster/backfill")
 """Dagster's own: the backfill that another one does failed partitions of again, and that which launched a run."""

@@ -2,20 +2,43 @@
 
 # Without `from __future__ import annotations`: Dagster takes the class of `context`, not its name.
 import time
+from collections.abc import Callable
 from typing import Any
 
 import dagster as dg
 from pydantic import Field
 
 from readmodel_pipelines.mongo.repair_queue import RepairQueue, ids_of
+from readmodel_pipelines.orchestration.config import Config
+from readmodel_pipelines.orchestration.load_time import OWNERS
 from readmodel_pipelines.orchestration.repair_queue import ASSET, numbers_of, table_of, text_of
 from readmodel_pipelines.orchestration.resources import MongoResource, owner_of
+from readmodel_pipelines.orchestration.tags import tag_run
 from readmodel_pipelines.repair import RepairSummary, RepairWorker
 
 _SHOWN = 50
 
 
-class RepairConfig(dg.Config):
+class _Progress:
+    """Says how far a run is after a batch, at most once in `every` seconds."""
+
+    def __init__(self, say: Callable[[str], object], due: int, *, every: float) -> None:
+        self._say = say
+        self._due = due
+        self._every = every
+        self._said = time.monotonic()
+
+    def __call__(self, summary: RepairSummary) -> None:
+        if time.monotonic() - self._said < self._every:
+            return
+        self._said = time.monotonic()
+        left = max(0, self._due - summary.claimed)
+        rate = summary.claimed / max(summary.seconds, 1e-9)
+        seconds = f", about {left / rate:,.0f} s at {rate:,.0f} tasks/s" if rate else ""
+        self._say(f"{summary.in_words()} About {left:,} are left{seconds}.")
+
+
+class RepairConfig(Config):
     """How much of the queue one run takes on."""
 
     batch_size: int | None = Field(
@@ -44,17 +67,17 @@ class RepairConfig(dg.Config):
 
 @dg.op
 def repair_due_tasks(context: dg.OpExecutionContext, config: RepairConfig, mongo: MongoResource) -> None:
-    """Take what is due from the repair queue and bring its read models in line with their events."""
-    said = time.monotonic()
+    """Take what is due from the repair queue and bring its read models in line with their events.
 
-    def progress(summary: RepairSummary) -> None:
-        nonlocal said
-        if time.monotonic() - said >= mongo.progress_seconds:
-            said = time.monotonic()
-            context.log.info(summary.in_words())
-
+    Reads the events of the aggregates that the tasks name, writes only what differs in their documents, and writes into
+    the tasks how they ended.
+    """
     with mongo.opened() as (settings, database):
-        context.log.info(f"Repairing in database {settings.database} of MongoDB at {settings.shown_uri()}.")
+        queue = RepairQueue(database, settings)
+        due = queue.stats().due
+        context.log.info(
+            f"Repairing in database {settings.database} of MongoDB at {settings.shown_uri()}; {due:,} tasks are due."
+        )
         worker = RepairWorker(
             database,
             settings,
@@ -62,15 +85,19 @@ def repair_due_tasks(context: dg.OpExecutionContext, config: RepairConfig, mongo
             owner=owner_of(context.run.run_id),
             batch_size=config.batch_size,
             lease_seconds=config.lease_seconds,
-            on_batch=progress,
+            on_batch=_Progress(context.log.info, due, every=mongo.progress_seconds),
         )
         named = [task_id for text in config.task_ids for task_id in ids_of(text)]
         summary = worker.work(limit=config.limit, task_ids=named or None)
-        stats = RepairQueue(database, settings).stats()
+        stats = queue.stats()
+    if summary.aggregates == 1:
+        tag_run(context, [], [summary.first_taken[0][1]])
     context.log.info(summary.in_words())
     if config.task_ids and summary.claimed < len(config.task_ids):
         context.log.warning("Not every task named is open: it is completed, a dead letter, in work or not there.")
     metadata = {**numbers_of(stats), **_numbers(summary)}
+    if summary.first_taken:
+        metadata["taken"] = _table_of_taken(summary)
     if summary.dead_letters:
         metadata["parked_now"] = table_of(
             {
@@ -85,6 +112,7 @@ def repair_due_tasks(context: dg.OpExecutionContext, config: RepairConfig, mongo
             for letter in summary.dead_letters[:_SHOWN]
         )
         context.log.warning(f"{summary.parked:,} tasks were parked: the check of repair_queue lists them with reasons.")
+    context.add_output_metadata(metadata)
     context.log_event(dg.AssetObservation(ASSET, metadata=metadata))
     for read_model, counts in summary.read_models.items():
         if counts.inserted + counts.replaced + counts.deleted:
@@ -92,12 +120,13 @@ def repair_due_tasks(context: dg.OpExecutionContext, config: RepairConfig, mongo
 
 
 @dg.job(
+    owners=OWNERS,
     tags={
         # Leases and the sensor try again already.
         "dagster/max_retries": "0",
         # The sensor waits for the run that is going: one that hangs must not stop repairs for a day.
         "dagster/max_runtime": "3600",
-    }
+    },
 )
 def repair_read_models() -> None:
     """Repair what the application could not update: the tasks in `repair_queue` that are due, or those you name.
@@ -105,8 +134,21 @@ def repair_read_models() -> None:
     `repair_queue_sensor` launches it; launch it yourself to repair now what waits for its next attempt. Leases the
     aggregates of a batch of tasks, reads their events, writes only what differs in the read models, and completes the
     tasks. What fails is tried again later; what no retry can mend becomes a dead letter and does not fail the run.
+
+    A run that repaired one aggregate has it in the tag `readmodel/aggregate_id`; one that repaired more stands in
+    `claimed_by` of their tasks, and its log has a table of the first.
     """
     repair_due_tasks()
+
+
+def _table_of_taken(summary: RepairSummary) -> dg.TableMetadataValue:
+    """The aggregates that were taken first, so that somebody sees whether theirs was among them."""
+    return dg.MetadataValue.table(
+        records=[
+            dg.TableRecord({"aggregate_type": stream, "aggregate_id": aggregate_id})
+            for stream, aggregate_id in summary.first_taken
+        ]
+    )
 
 
 def _numbers(summary: RepairSummary) -> dict[str, Any]:

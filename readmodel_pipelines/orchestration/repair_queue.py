@@ -9,6 +9,8 @@ import dagster as dg
 
 from readmodel_pipelines.mongo.repair_queue import QueueStats, RepairQueue
 from readmodel_pipelines.mongo.scan import Document
+from readmodel_pipelines.orchestration.assets import events
+from readmodel_pipelines.orchestration.load_time import OWNERS
 from readmodel_pipelines.orchestration.resources import MongoResource
 from readmodel_pipelines.reconcile.summary import json_value
 from readmodel_pipelines.settings import Settings
@@ -32,7 +34,11 @@ _COLUMNS = dg.TableSchema(
 repair_queue = dg.AssetSpec(
     ASSET,
     group_name="repair",
+    # Each task names an aggregate whose events were saved and whose read models were not updated with them.
+    deps=[events],
     kinds={"mongodb"},
+    owners=OWNERS,
+    tags={"readmodel/written_by": "application-and-repairs"},
     description="""Updates of read models that failed in the application (READMODEL_REPAIR_QUEUE_COLLECTION).
 
 The application adds tasks, `repair_queue_sensor` sees those that are due and launches `repair_read_models`, which

@@ -13,10 +13,11 @@ from readmodel_pipelines.mongo import embedded
 from readmodel_pipelines.mongo.connection import open_database
 from readmodel_pipelines.mongo.indexes import collection_of
 from readmodel_pipelines.mongo.scan import Document
-from readmodel_pipelines.orchestration.metadata import Progress
+from readmodel_pipelines.orchestration.tags import Context, tag_run
 from readmodel_pipelines.projector import ReadModelProjector, choose_projections
 from readmodel_pipelines.rebuild import Request as Rebuild
 from readmodel_pipelines.rebuild import rebuild
+from readmodel_pipelines.reconcile.progress import ProgressLines
 from readmodel_pipelines.reconcile.summary import Summary
 from readmodel_pipelines.settings import Settings, load_settings
 from readmodel_pipelines.verification import Request, verify, verify_fresh
@@ -65,7 +66,7 @@ class MongoResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # at ru
         """
         try:
             settings = load_settings()
-            with open_database(settings) as database:
+            with open_database(settings, "dagster") as database:
                 yield settings, database
         except ReadModelError as error:
             # The sentence says it all; the driver's traceback behind it would bury it.
@@ -73,7 +74,7 @@ class MongoResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # at ru
 
     def verify(
         self,
-        context: dg.OpExecutionContext | dg.AssetCheckExecutionContext,
+        context: Context,
         read_models: list[str],
         request_for: Callable[[Settings], Request],
     ) -> tuple[Summary, Settings]:
@@ -82,20 +83,18 @@ class MongoResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # at ru
         Raises:
             Failure: what a person can cause or must act on, in words.
         """
+        tag_run(context, read_models)
         with self.opened() as (settings, database):
             request = request_for(settings)
             context.log.info(
                 f"Verifying {request.coverage} of {' and '.join(read_models)}, tier {request.tier}, in database "
                 f"{settings.database} of MongoDB at {settings.shown_uri()}."
             )
-            progress = Progress(context.log.info, every=self.progress_seconds)
-            summary = verify(database, settings, read_models, request, on_progress=progress)
+            summary = verify(database, settings, read_models, request, on_progress=self._progress(context))
         _log_warnings(context, summary)
         return summary, settings
 
-    def verify_fresh(
-        self, context: dg.OpExecutionContext | dg.AssetCheckExecutionContext, read_models: list[str]
-    ) -> Summary:
+    def verify_fresh(self, context: Context, read_models: list[str]) -> Summary:
         """Verify what got events in the last minutes; warnings go to the run's log.
 
         Raises:
@@ -106,14 +105,13 @@ class MongoResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # at ru
         _log_warnings(context, summary)
         return summary
 
-    def rebuild(
-        self, context: dg.OpExecutionContext | dg.AssetExecutionContext, read_models: list[str], request: Rebuild
-    ) -> Result:
+    def rebuild(self, context: Context, read_models: list[str], request: Rebuild) -> Result:
         """Rebuild the read models with these names in full; progress and warnings go to the run's log.
 
         Raises:
             Failure: what a person can cause or must act on, in words.
         """
+        tag_run(context, read_models)
         with self.opened() as (settings, database):
             chosen = choose_projections(settings, read_models)
             names = ", ".join(item.read_model for item in chosen)
@@ -123,7 +121,8 @@ class MongoResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # at ru
                 settings,
                 read_models,
                 request,
-                on_progress=Progress(context.log.info, every=self.progress_seconds),
+                on_progress=self._progress(context),
+                on_phase=context.log.info,
                 holder=owner_of(context.run.run_id),
                 # A crashed run is retried at once, under the lease that it left.
                 owner=owner_of(context.run.root_run_id or context.run.run_id),
@@ -148,18 +147,19 @@ class MongoResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # at ru
         with self.opened() as (settings, database):
             names = ", ".join(item.read_model for item in choose_projections(settings, read_models))
             context.log.info(f"Working on {names} in {_where(settings)}.")
-            progress = Progress(context.log.info, every=self.progress_seconds)
-            summary = job(ReadModelProjector(database, settings, *read_models, on_progress=progress))
+            projector = ReadModelProjector(database, settings, *read_models, on_progress=self._progress(context))
+            summary = job(projector)
         _log_warnings(context, summary)
         return summary
+
+    def _progress(self, context: Context) -> ProgressLines:
+        return ProgressLines(context.log.info, every=self.progress_seconds)
 
 
 def _where(settings: Settings) -> str:
     return f"database {settings.database} of MongoDB at {settings.shown_uri()}"
 
 
-def _log_warnings(
-    context: dg.OpExecutionContext | dg.AssetExecutionContext | dg.AssetCheckExecutionContext, summary: Summary
-) -> None:
+def _log_warnings(context: Context, summary: Summary) -> None:
     for warning in summary.warnings:
         context.log.warning(warning)

@@ -15,7 +15,7 @@ from readmodel_pipelines.orchestration.jobs import (
     verify_read_model,
     verify_read_models,
 )
-from readmodel_pipelines.orchestration.load_time import SETTINGS_AT_LOAD
+from readmodel_pipelines.orchestration.load_time import OWNERS, SETTINGS_AT_LOAD
 from readmodel_pipelines.orchestration.partitions import READ_MODELS
 from readmodel_pipelines.orchestration.verification import VerifyConfig
 from readmodel_pipelines.reconcile.pacing import Window
@@ -31,6 +31,7 @@ _WINDOW = Window.parse(SETTINGS_AT_LOAD.off_peak_window, TIMEZONE)
     cron_schedule="0 2 * * *",
     execution_timezone=TIMEZONE,
     default_status=dg.DefaultScheduleStatus.STOPPED,
+    owners=OWNERS,
     # Shown as plain text, without Markdown.
     description=f"""Every night at 2:00 ({TIMEZONE}): verifies of each read model what got events since the last
 verification, what is known to be wrong, and one bucket of all aggregates: another one each night, so that
@@ -49,6 +50,7 @@ def nightly_verification(context: dg.ScheduleEvaluationContext) -> Iterator[dg.R
     cron_schedule="0 3 * * 0",
     execution_timezone=TIMEZONE,
     default_status=dg.DefaultScheduleStatus.STOPPED,
+    owners=OWNERS,
     description=f"""Every Sunday at 3:00 ({TIMEZONE}): verifies every aggregate of each read model. Changes no
 document; evaluates the checks of the assets. For stores where a pass over all events takes minutes; larger ones do
 with nightly_verification.""",
@@ -63,6 +65,7 @@ def weekly_verification(context: dg.ScheduleEvaluationContext) -> Iterator[dg.Ru
     cron_schedule=f"{_WINDOW.start.minute} {_WINDOW.start.hour} * * *",
     execution_timezone=TIMEZONE,
     default_status=dg.DefaultScheduleStatus.STOPPED,
+    owners=OWNERS,
     description=f"""Every night when the off-peak window begins ({_WINDOW}): rebuilds each read model in full, in place,
 and stops cleanly when the window ends; the next night goes on where this one was. For stores of which a rebuild takes
 longer than a night: turn it on, and off again when a run says that it is done.""",

@@ -13,6 +13,7 @@ import dagster as dg
 
 from readmodel_pipelines.mongo.leases import free_leases
 from readmodel_pipelines.mongo.repair_queue import QueueStats, RepairQueue
+from readmodel_pipelines.orchestration.load_time import OWNERS
 from readmodel_pipelines.orchestration.repair import repair_read_models
 from readmodel_pipelines.orchestration.repair_queue import ASSET, CHECK, check_of, in_words, numbers_of
 from readmodel_pipelines.orchestration.resources import MongoResource, owner_of
@@ -31,6 +32,7 @@ _GOING = [status for status in dg.DagsterRunStatus if status not in _ENDED]
     job=repair_read_models,
     minimum_interval_seconds=15,
     default_status=dg.DefaultSensorStatus.RUNNING,
+    owners=OWNERS,
     # Shown as plain text, without Markdown.
     description="""Launches repair_read_models when tasks of repair_queue are due: one run for all, none while one
 is queued or going. Only reads the queue, and records its depth on the asset repair_queue when it changed. Leave it on:

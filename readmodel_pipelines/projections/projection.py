@@ -1,7 +1,7 @@
 """A projection: what a read model is made from and how, as a value without a database.
 
-A read model is one file in this folder that makes one `Projection`, and one line in `registry.py`. Projections with
-the same fold are fed by one pass over its streams.
+A read model is one file that makes one `Projection`: in this folder and `registry.built_in`, or anywhere else and named
+by the settings (docs/extending.md). Those that are made from the same streams are fed by one pass.
 """
 
 from __future__ import annotations

@@ -1,21 +1,67 @@
-"""The registry: every read model there is. Partitions, jobs, assets and command-line choices follow from it.
+"""The registry: every read model there is. Partitions, jobs, assets, checks and command-line choices follow from it.
 
-A new read model is a file beside this one and a line in `projections_for`.
+The built-in ones are files beside this one. Others are files of the application's own, which the setting `projections`
+names (docs/extending.md): they are loaded and checked once in a process, and every process loads them by itself.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from functools import lru_cache
+from typing import Literal, Protocol
 
 from readmodel_pipelines.projections.chat import CHATS
+from readmodel_pipelines.projections.extension import check_extension, load_extension
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.projections.task import TASKS_OF_CHATS, TASKS_OF_LEGACY_STREAMS
 
+TaskSource = Literal["chat", "task"]
 
-def projections_for(task_source: Literal["chat", "task"]) -> tuple[Projection, ...]:
-    """The projections in force; `task_source` chooses between the two generations of tasks."""
+
+class Sources(Protocol):
+    """What of the settings says which read models there are."""
+
+    @property
+    def task_source(self) -> TaskSource:
+        """Which of the two generations of tasks is in force."""
+
+    @property
+    def projections(self) -> tuple[str, ...]:
+        """Modules and files that define further read models."""
+
+    @property
+    def named_collections(self) -> tuple[str, ...]:
+        """Collections that are spoken for."""
+
+
+def built_in(task_source: TaskSource) -> tuple[Projection, ...]:
+    """The projections of this package; `task_source` chooses between the two generations of tasks."""
     return (CHATS, TASKS_OF_CHATS if task_source == "chat" else TASKS_OF_LEGACY_STREAMS)
+
+
+def projections_for(settings: Sources) -> tuple[Projection, ...]:
+    """The projections in force: the built-in ones, then those that the settings name, in their order.
+
+    Raises:
+        UsageError: one that the settings name cannot be loaded, is not whole, or clashes with another one.
+    """
+    built = built_in(settings.task_source)
+    if not settings.projections:
+        return built
+    return (*built, *_extensions(settings.projections, settings.task_source, settings.named_collections))
+
+
+# The same settings give the same projections: they are compared by identity.
+@lru_cache(maxsize=64)
+def _extensions(
+    sources: tuple[str, ...], task_source: TaskSource, collections: tuple[str, ...]
+) -> tuple[Projection, ...]:
+    added: list[Projection] = []
+    for source in sources:
+        for projection in load_extension(source):
+            check_extension(source, projection, (*built_in(task_source), *added), collections)
+            added.append(projection)
+    return tuple(added)
 
 
 def by_fold(projections: Iterable[Projection]) -> list[tuple[Projection, ...]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 import uuid
 from collections.abc import Callable, Sequence
@@ -20,10 +19,11 @@ from readmodel_pipelines.mongo.indexes import collection_of, ensure_for_empty
 from readmodel_pipelines.mongo.leases import Held
 from readmodel_pipelines.mongo.rebuilds import Rebuilds, State, Strategy, age_seconds
 from readmodel_pipelines.mongo.scan import Document
+from readmodel_pipelines.mongo.scratch import forget_killed
 from readmodel_pipelines.mongo.shadow import create_like, drop, shadow_name
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.rebuild.identity import Slice, code_version, identity_of, why_anew
-from readmodel_pipelines.rebuild.leftovers import drop_leftovers
+from readmodel_pipelines.rebuild.leftovers import drop_aborted
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines.spread import plan_ranges
 
@@ -63,9 +63,9 @@ class Begin:
         record = self._swapping() or (self._resumable() if resume else None)
         for other in self.rebuilds.unfinished(self.collections):
             if record is None or other["_id"] != record["_id"]:
-                drop_leftovers(self.database, self.rebuilds.to(other, State.ABORTED))
+                drop_aborted(self.database, self.rebuilds.to(other, State.ABORTED), self.collections)
                 self.say(f"Rebuild {other['_id']}, which was {other['state']}, was dropped.")
-        self._sweep()
+        self._sweep(record)
         return record or self._new()
 
     def with_others(self, part: Slice) -> Document | None:
@@ -113,7 +113,7 @@ class Begin:
         for record in self.rebuilds.unfinished(self.collections):
             if record["read_models"] == self.collections:
                 if not (why := self._why_anew(record)):
-                    self.rebuilds.note(record, runs=record["runs"] + 1)
+                    self.rebuilds.resumed(record)
                     return record
                 self.say(f"Rebuild {record['_id']} is not resumed: {why}.")
         return None
@@ -132,16 +132,11 @@ class Begin:
                 return record
         return None
 
-    def _sweep(self) -> None:
-        """Drop what killed runs left of rebuilds that nobody goes on with."""
-        kept = {record["_id"] for record in self.rebuilds.unfinished(self.collections)}
-        ours = "|".join(re.escape(name) for name in self.collections)
-        theirs = {record["_id"] for record in self.rebuilds.unfinished(None)}
-        pattern = rf"^(?:(?:{ours})__rebuild_|readmodel_rebuild_)(?P<id>[0-9a-f]{{12}})(?:_|$)"
-        for name in self.database.list_collection_names(filter={"name": {"$regex": "rebuild_"}}):
-            found = re.match(pattern, name)
-            if found and found["id"] not in kept | theirs:
-                drop(self.database, [name])
+    def _sweep(self, resumed: Document | None) -> None:
+        """Delete what killed runs left of rebuilds that nobody goes on with."""
+        forget_killed(self.database, self.collections, resumed["_id"] if resumed else "")
+        if resumed is None or resumed["strategy"] != "shadow":
+            drop(self.database, map(shadow_name, self.collections))
 
     def _new(self) -> Document:
         for item in self.projections:
@@ -151,7 +146,7 @@ class Begin:
         if self.strategy == "shadow":
             # Before there is a record: what cannot have a shadow is refused for good.
             for live in self.collections:
-                create_like(self.database, live, shadow_name(live, rebuild_id))
+                create_like(self.database, live, shadow_name(live))
         about: dict[str, Any] = {
             **self._identity(),
             "read_models": self.collections,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -16,7 +15,7 @@ from readmodel_pipelines.mongo.changes import HistoryLost, token_of_now
 from readmodel_pipelines.mongo.deferred import DeferredInMongo
 from readmodel_pipelines.mongo.indexes import collection_of
 from readmodel_pipelines.mongo.leases import Held
-from readmodel_pipelines.mongo.rebuilds import Rebuilds, State
+from readmodel_pipelines.mongo.rebuilds import Rebuilds, State, owner_of
 from readmodel_pipelines.mongo.scan import Document
 from readmodel_pipelines.mongo.shadow import copy_name, copy_on_server, drop, index_like, is_there, swap, sync_foreign
 from readmodel_pipelines.projections.projection import Projection
@@ -24,7 +23,6 @@ from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.rebuild.catch_up import CatchUp
 from readmodel_pipelines.rebuild.gate import Gate
 from readmodel_pipelines.rebuild.touched import Following, Touched
-from readmodel_pipelines.rebuild.worker import deferred_name
 from readmodel_pipelines.reconcile.ranges import IdRange
 from readmodel_pipelines.reconcile.sinks import DeletionLimit
 from readmodel_pipelines.reconcile.summary import Counts, Summary, finding_of
@@ -54,6 +52,7 @@ class Finish:
     shadows: Mapping[str, str]
     allow_deletions: bool
     workers: int
+    on_phase: Callable[[str], object]
     check_window: Callable[[], None]
 
     @property
@@ -124,6 +123,7 @@ def finish_in_place(finish: Finish) -> None:
     """
     finish.check_window()
     finish.check_history()
+    finish.on_phase("Every range is done. Documents that nobody wants are deleted, and what waited for that written.")
     # What is done here, besides the ranges: a run that is killed has it counted by whoever goes on.
     before = {name: Counts(**counts) for name, counts in finish.record.get("finished", {}).items()}
     here = {item.read_model: Counts() for item in finish.projections}
@@ -136,8 +136,7 @@ def finish_in_place(finish: Finish) -> None:
     )
     refused = False
     for lane in opened.lanes:
-        name = deferred_name(finish.record["_id"], lane.projection.read_model)
-        deferred = DeferredInMongo(finish.database, name)
+        deferred = DeferredInMongo(finish.database, owner_of(finish.record, finish.live(lane.projection)))
         sink = opened.in_place(lane, finish.summary, deferred, finish.held.check, finish.limit)
         sink.finish()
         refused |= sink.deletions_refused
@@ -152,6 +151,7 @@ def finish_in_place(finish: Finish) -> None:
 
 
 def _catch_up_in_place(finish: Finish, catch_up: CatchUp) -> None:
+    finish.on_phase("Catch-up: what writers touched meanwhile is reconciled, until a look writes nothing.")
     warning = catch_up.until_nothing_is_written()
     if warning:
         finish.summary.warnings.append(warning)
@@ -172,14 +172,18 @@ def finish_shadow(finish: Finish) -> None:
     if finish.record["state"] != State.SWAPPING:
         finish.check_window()
         finish.check_history()
+        finish.on_phase("Every range is done. The shadow gets its indexes, and catches up with what writers did.")
         with finish.followed():
             _index(finish)
         _mend(finish)
         catch_up.until_small(finish.shadows)
         finish.check_window()
         _check_deletions(finish)
+        finish.on_phase("Gate: the shadow is verified; the live collection is still as it was.")
         _pass_gate(finish, catch_up)
         finish.check_window()
+        if finish.settings.keep_copy:
+            finish.on_phase("The gate is passed. A copy of the live collection is made, for a rollback.")
         with finish.followed():
             copies = _keep_copies(finish)
         catch_up.once(finish.shadows)
@@ -211,7 +215,7 @@ def _mend(finish: Finish) -> None:
     )
     for lane in opened.lanes:
         name = lane.projection.read_model
-        deferred = DeferredInMongo(finish.database, deferred_name(finish.record["_id"], name))
+        deferred = DeferredInMongo(finish.database, owner_of(finish.record, finish.live(lane.projection)))
         opened.in_place(lane, scratch, deferred, finish.held.check, DeletionLimit(1.0)).finish()
         mended = finish.record.setdefault("mended", {})
         mended[name] = mended.get(name, 0) + lane.counts.deleted
@@ -270,21 +274,25 @@ def _pass_gate(finish: Finish, catch_up: CatchUp) -> None:
 
 
 def _keep_copies(finish: Finish) -> dict[str, Any]:
-    if not finish.settings.keep_copy:
-        return {"copies": {}}
+    """One copy of a read model is kept: the last."""
     # What happens from here on is not in the copies for certain.
     token = token_of_now(finish.database[finish.settings.events_collection])
+    lives = {item.read_model: finish.live(item) for item in finish.projections}
+    names = {read_model: copy_name(live) for read_model, live in lives.items()}
+    rebuilds = Rebuilds(finish.database)
+    rebuilds.keep_copies(finish.record, names, token)
+    drop(finish.database, names.values())
     copies = {}
-    for item in finish.projections:
-        live = finish.live(item)
-        if is_there(finish.database, live):
-            copies[item.read_model] = copy_name(live, finish.record["_id"])
-            copy_on_server(finish.database, live, copies[item.read_model])
+    for read_model, live in lives.items():
+        if finish.settings.keep_copy and is_there(finish.database, live):
+            copies[read_model] = names[read_model]
+            copy_on_server(finish.database, live, copies[read_model])
     return {"copies": copies, "copy_token": token}
 
 
 def _swap(finish: Finish, catch_up: CatchUp) -> None:
     """Of a run that was killed meanwhile some are swapped already: those have no shadow any more."""
+    finish.on_phase("Swap: the shadow takes the live collection's place, with one rename.")
     left = {name: shadow for name, shadow in finish.shadows.items() if is_there(finish.database, shadow)}
     catch_up.once(left)
     for item in finish.projections:
@@ -292,6 +300,8 @@ def _swap(finish: Finish, catch_up: CatchUp) -> None:
             finish.held.check()
             # As late as can be: what comes after this is in the change stream alone.
             catch_up.foreign_once(item, left)
+            # Were the lease lost, this might be the half-built shadow of whoever took over.
+            finish.held.check()
             swap(finish.database, left[item.read_model], finish.live(item))
         _apply_foreign(finish, item)
     try:
@@ -304,7 +314,6 @@ def _swap(finish: Finish, catch_up: CatchUp) -> None:
         _look_at_everything(finish, error)
     if finish.following.lost:
         _look_at_everything(finish, HistoryLost(finish.following.lost))
-    _drop_older_copies(finish)
 
 
 def _apply_foreign(finish: Finish, projection: Projection) -> None:
@@ -338,14 +347,3 @@ def _look_at_everything(finish: Finish, why: HistoryLost) -> None:
     ]
     for name, counts in summary.read_models.items():
         finish.summary.read_models[name].failed += counts.failed
-
-
-def _drop_older_copies(finish: Finish) -> None:
-    """One copy of a read model is kept: the last."""
-    keep = set(finish.record.get("copies", {}).values())
-    for item in finish.projections:
-        prefix = copy_name(finish.live(item), "")
-        names = finish.database.list_collection_names(
-            filter={"name": {"$regex": f"^{re.escape(prefix)}[0-9a-f]{{12}}$"}}
-        )
-        drop(finish.database, set(names) - keep)

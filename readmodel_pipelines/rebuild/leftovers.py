@@ -1,20 +1,29 @@
-"""What a rebuild keeps in collections of its own while it goes on, and leaves to nobody when it ends."""
+"""What a rebuild keeps on the server while it goes on, and leaves to nobody when it ends."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from pymongo.database import Database
 
-from readmodel_pipelines.mongo.rebuilds import State
+from readmodel_pipelines.mongo.rebuilds import owner_of
 from readmodel_pipelines.mongo.scan import Document
+from readmodel_pipelines.mongo.scratch import forget
 from readmodel_pipelines.mongo.shadow import copy_name, drop, shadow_name
 
 
-def drop_leftovers(database: Database[Document], record: Mapping[str, Any]) -> None:
-    """Drop its shadows, and the keys that it put off or noticed."""
-    prefix = f"readmodel_rebuild_{record['_id']}_"
-    names = [shadow_name] if record["state"] != State.ABORTED else [shadow_name, copy_name]
-    drop(database, [name(live, record["_id"]) for live in record["read_models"] for name in names])
-    drop(database, database.list_collection_names(filter={"name": {"$regex": f"^{prefix}"}}))
+def forget_keys(database: Database[Document], record: Mapping[str, Any]) -> None:
+    """Forget the keys that it put off or noticed."""
+    forget(database, [owner_of(record, live) for live in record["read_models"]])
+
+
+def drop_aborted(database: Database[Document], record: Mapping[str, Any], held: Collection[str]) -> None:
+    """Forget its keys, and drop its shadows and copies of those live collections whose leases the caller holds.
+
+    Those of the others have the same names as what a rebuild that is at work may have; the next one drops them.
+    """
+    forget_keys(database, record)
+    lives = [live for live in record["read_models"] if live in held]
+    copies = {copy_name(live) for live in lives} & set(record.get("copies", {}).values())
+    drop(database, [*map(shadow_name, lives), *copies])

@@ -7,7 +7,7 @@ the ranges; then finish as the strategy has it. Progress is saved with every bat
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -26,21 +26,23 @@ from readmodel_pipelines.mongo.rebuilds import (
     State,
     Strategy,
     counts_of,
+    owner_of,
     range_of,
 )
 from readmodel_pipelines.mongo.scan import Document
 from readmodel_pipelines.mongo.shadow import shadow_name
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.projections.registry import by_fold
-from readmodel_pipelines.projector import Progress, choose_projections
+from readmodel_pipelines.projector import choose_projections
 from readmodel_pipelines.rebuild.batches import Pace, WindowClosed
 from readmodel_pipelines.rebuild.begin import Begin
 from readmodel_pipelines.rebuild.finish import Finish, Refused, finish_in_place, finish_shadow
 from readmodel_pipelines.rebuild.identity import Slice
-from readmodel_pipelines.rebuild.leftovers import drop_leftovers
+from readmodel_pipelines.rebuild.leftovers import forget_keys
 from readmodel_pipelines.rebuild.touched import Following, Touched
 from readmodel_pipelines.rebuild.worker import Job, range_worker
 from readmodel_pipelines.reconcile.pacing import Window
+from readmodel_pipelines.reconcile.progress import Progress
 from readmodel_pipelines.reconcile.summary import DEFAULT_MAX_FINDINGS, Counts, Summary
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines.spread import workers_for
@@ -79,10 +81,11 @@ def rebuild(
     request: Request,
     *,
     on_progress: Progress | None = None,
+    on_phase: Callable[[str], object] = lambda _: None,
     holder: str = "",
     owner: str = "",
 ) -> Summary:
-    """Rebuild the read models with these names in full, all when none is named.
+    """Rebuild the read models with these names in full, all when none is named; `on_phase` is told what begins.
 
     The summary's `about` says the rebuild's id, its state (`done`, `paused` at the end of the window, `building` while
     other slices are) and strategy.
@@ -98,7 +101,7 @@ def rebuild(
     summary.read_models = {item.read_model: Counts() for item in projections}
     started = time.perf_counter()
     for group in by_fold(projections):
-        _Rebuild(database, settings, group, request, summary, on_progress, holder, owner).run()
+        _Rebuild(database, settings, group, request, summary, on_progress, on_phase, holder, owner).run()
     if not summary.events and request.slice is None:
         stored_as = " or ".join(sorted({item.fold.stored_as[0] for item in projections}))
         summary.warnings.append(
@@ -119,6 +122,7 @@ class _Rebuild:
     request: Request
     summary: Summary
     on_progress: Progress | None
+    on_phase: Callable[[str], object]
     holder: str
     owner: str
     workers: int = field(init=False)
@@ -179,7 +183,7 @@ class _Rebuild:
     # The work
 
     def _go(self, record: Document, held: Held) -> None:
-        touched = Touched(self.database, record["_id"])
+        touched = Touched(self.database, owner_of(record))
         claims = contested(EventStore(self.database[self.settings.events_collection]), self.projections)
         for _ in range(_PASSES):
             following = Following(self.database, self.settings, record, self.projections, touched)
@@ -243,6 +247,12 @@ class _Rebuild:
         part = self.request.slice.number if self.request.slice and not again else None
         todo = [range_of(item) for item in self.rebuilds.ranges(record, part, done=False)]
         workers = max(1, min(self.workers, len(todo)))
+        names = " and ".join(item.read_model for item in self.projections)
+        by = "this process" if workers == 1 else f"{workers} worker processes"
+        self.on_phase(
+            f"Rebuild {record['_id']} of {names}, {record['strategy']}: {len(todo):,} of {record['ranges']:,} ranges "
+            f"are left to {by}{', once more' if again else ''}."
+        )
         job = Job(
             self.settings,
             record["_id"],
@@ -279,21 +289,23 @@ class _Rebuild:
     def _shadows(self, record: Document) -> dict[str, str]:
         if record["strategy"] != "shadow":
             return {}
-        return {
-            item.read_model: shadow_name(collection_of(self.settings, item), record["_id"]) for item in self.projections
-        }
+        return {item.read_model: shadow_name(collection_of(self.settings, item)) for item in self.projections}
 
     def _count(self, record: Document, part: int | None) -> None:
         """What is known of the ranges: of this slice's, or of all, those done by earlier runs included."""
+        self.events, counts = self._counted(record, part)
+        self.summary.read_models |= counts
+
+    def _counted(self, record: Document, part: int | None = None) -> tuple[int, dict[str, Counts]]:
         ranges = list(self.rebuilds.ranges(record, part))
-        for item in self.projections:
-            self.summary.read_models[item.read_model] = counts_of(ranges, item.read_model)
-        self.events = sum(item["events"] for item in ranges)
+        events = sum(item["events"] for item in ranges)
+        return events, {item.read_model: counts_of(ranges, item.read_model) for item in self.projections}
 
     def _say(self, record: Document, _: Any) -> None:
         if self.on_progress is not None and time.monotonic() - self.said_at >= _SAY_SECONDS:
             self.said_at = time.monotonic()
-            self.on_progress(self.rebuilds.progress(record), self.total)
+            events, counts = self._counted(record)
+            self.on_progress(self.summary.events + events, self.total, {**self.summary.read_models, **counts})
 
     def _finish_with(
         self, record: Document, held: Held, claims: Contested, following: Following, touched: Touched
@@ -315,6 +327,7 @@ class _Rebuild:
             self._shadows(record),
             self.request.allow_deletions,
             self.workers,
+            self.on_phase,
             Pace(window=window if self.request.off_peak else None).check_window,
         )
 
@@ -329,7 +342,7 @@ class _Rebuild:
             self._pause(finish.record)
             return
         else:
-            drop_leftovers(self.database, finish.record)
+            forget_keys(self.database, finish.record)
             self.rebuilds.to(finish.record, State.DONE)
             self._is(State.DONE.value)
         counts = {item.read_model: self.summary.read_models[item.read_model].as_dict() for item in self.projections}

@@ -1,8 +1,8 @@
 """Aggregates that got events, and documents whose foreign fields changed, while a rebuild goes on.
 
-They are followed from before the rebuild's first read, consumed as it goes, and kept in a collection of its own, so
-that neither memory nor the server's history limits how long it may take. The token is written after what it stands
-for, so that a crash repeats and never skips.
+They are followed from before the rebuild's first read, consumed as it goes, and kept on the server, so that neither
+memory nor the server's history limits how long it may take. The token is written after what it stands for, so that a
+crash repeats and never skips.
 """
 
 from __future__ import annotations
@@ -11,8 +11,6 @@ import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
-from bson.max_key import MaxKey
-from bson.min_key import MinKey
 from pymongo import UpdateOne
 from pymongo.database import Database
 from pymongo.errors import PyMongoError
@@ -21,7 +19,8 @@ from readmodel_pipelines.mongo.changes import Follower, HistoryLost
 from readmodel_pipelines.mongo.foreign import ForeignFollower
 from readmodel_pipelines.mongo.indexes import collection_of
 from readmodel_pipelines.mongo.rebuilds import Rebuilds
-from readmodel_pipelines.mongo.scan import CODEC, Document
+from readmodel_pipelines.mongo.scan import Document
+from readmodel_pipelines.mongo.scratch import TOUCHED, Owner, scratch
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.settings import Settings
 
@@ -31,15 +30,15 @@ _EVERY_SECONDS = 0.5
 
 
 class Touched:
-    """The collection of what was touched, by kind: `EVENTS`, or a read model for its foreign fields."""
+    """What was touched while a rebuild goes on, by kind: `EVENTS`, or a read model for its foreign fields."""
 
-    def __init__(self, database: Database[Document], rebuild_id: str) -> None:
-        name = f"readmodel_rebuild_{rebuild_id}_touched"
-        self._collection = database.get_collection(name, codec_options=CODEC)
+    def __init__(self, database: Database[Document], owner: Owner) -> None:
+        self._collection = scratch(database, TOUCHED)
+        self._owner = owner
 
     def add(self, kind: str, ids: Sequence[Any]) -> None:
         """Remember them, each once."""
-        keys = [{"kind": kind, "id": item} for item in ids]
+        keys = self._owner.keyed(kind, ids)
         if keys:
             self._collection.bulk_write(
                 [UpdateOne({"_id": key}, {"$setOnInsert": {"kind": kind}}, upsert=True) for key in keys], ordered=False
@@ -47,15 +46,10 @@ class Touched:
 
     def batches(self, kind: str) -> Iterator[list[Any]]:
         """Those remembered, some at a time; a batch is forgotten once the next one is asked for."""
-        # By `_id`, whose index is the only one.
-        of_kind = {"_id": {"$gte": {"kind": kind, "id": MinKey()}, "$lte": {"kind": kind, "id": MaxKey()}}}
-        while batch := [item["_id"] for item in self._collection.find(of_kind, {"_id": 1}, limit=_BATCH)]:
-            yield [key["id"] for key in batch]
+        remembered = self._owner.kept(kind)
+        while batch := [item["_id"] for item in self._collection.find(remembered, {"_id": 1}, limit=_BATCH)]:
+            yield [key["key"] for key in batch]
             self._collection.delete_many({"_id": {"$in": batch}})
-
-    def drop(self) -> None:
-        """Forget all."""
-        self._collection.drop()
 
 
 class Following:

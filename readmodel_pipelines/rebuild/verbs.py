@@ -10,12 +10,12 @@ from readmodel_pipelines.errors import UsageError
 from readmodel_pipelines.mongo.changes import HistoryLost
 from readmodel_pipelines.mongo.indexes import collection_of
 from readmodel_pipelines.mongo.leases import hold_leases
-from readmodel_pipelines.mongo.rebuilds import Rebuilds, State
+from readmodel_pipelines.mongo.rebuilds import Rebuilds, State, owner_of
 from readmodel_pipelines.mongo.scan import Document
 from readmodel_pipelines.mongo.shadow import index_like, is_there, swap
 from readmodel_pipelines.projections.registry import projections_for
 from readmodel_pipelines.rebuild.catch_up import CatchUp
-from readmodel_pipelines.rebuild.leftovers import drop_leftovers
+from readmodel_pipelines.rebuild.leftovers import drop_aborted, forget_keys
 from readmodel_pipelines.rebuild.touched import Following, Touched
 from readmodel_pipelines.reconcile.summary import Counts, Summary
 from readmodel_pipelines.settings import Settings
@@ -32,7 +32,7 @@ def abort(database: Database[Document], settings: Settings, rebuild_id: str) -> 
     record = rebuilds.get(rebuild_id)
     with hold_leases(database, record["read_models"], settings.lease_seconds):
         record = rebuilds.to(record, State.ABORTED)
-        drop_leftovers(database, record)
+        drop_aborted(database, record, record["read_models"])
     return record
 
 
@@ -54,7 +54,7 @@ def roll_back(database: Database[Document], settings: Settings, rebuild_id: str)
             f"Rebuild {rebuild_id} has no copy of what was before.",
             hint="Only a rebuild in a shadow keeps one, until the next (READMODEL_KEEP_COPY).",
         )
-    projections = [item for item in projections_for(settings.task_source) if item.name in record["names"]]
+    projections = [item for item in projections_for(settings) if item.name in record["names"]]
     summary = Summary("rebuild", "all")
     summary.read_models = {item.read_model: Counts() for item in projections}
     started = time.perf_counter()
@@ -66,7 +66,7 @@ def roll_back(database: Database[Document], settings: Settings, rebuild_id: str)
                 index_like(database, live, copies[item.read_model], item)
                 held.check()
                 swap(database, copies[item.read_model], live)
-        touched = Touched(database, rebuild_id)
+        touched = Touched(database, owner_of(record))
         following = Following(database, settings, record, projections, touched)
         try:
             catch_up = CatchUp(database, settings, projections, following, touched, held.check)
@@ -75,7 +75,7 @@ def roll_back(database: Database[Document], settings: Settings, rebuild_id: str)
             warning = f"{error}: rebuild in place, for what happened since the copy was made is missing."
         finally:
             following.close()
-            touched.drop()
+            forget_keys(database, record)
     summary.warnings += [warning] if warning else []
     summary.about = {"rebuild": rebuild_id, "state": State.ROLLED_BACK.value, "caught_up": catch_up.written}
     summary.seconds = time.perf_counter() - started

@@ -16,6 +16,7 @@ from readmodel_pipelines.mongo.indexes import collection_of
 from readmodel_pipelines.mongo.leases import check_held
 from readmodel_pipelines.mongo.rebuilds import RebuildRange, Rebuilds
 from readmodel_pipelines.mongo.scan import Document
+from readmodel_pipelines.mongo.scratch import Owner
 from readmodel_pipelines.mongo.server_load import ServerLoad
 from readmodel_pipelines.mongo.shadow import ShadowSink
 from readmodel_pipelines.projections.registry import projections_for
@@ -58,15 +59,10 @@ class RangeDone:
     stopped: bool = False
 
 
-def deferred_name(rebuild_id: str, read_model: str) -> str:
-    """The collection of keys that a rebuild puts off."""
-    return f"readmodel_rebuild_{rebuild_id}_deferred_{read_model}"
-
-
 @contextmanager
 def range_worker(job: Job) -> Iterator[Callable[[RebuildRange, Any], RangeDone]]:
     """Opens what a worker needs; a `readmodel_pipelines.workers.Work`."""
-    with open_database(job.settings) as database, calm_collector():
+    with open_database(job.settings, "shadow" if job.shadows else "rebuild") as database, calm_collector():
         still_ours = check_held(database, job.nonces, job.settings.lease_seconds)
         pace = pace_of(job, database)
         size = BatchSize()
@@ -98,7 +94,7 @@ def _do(
 ) -> RangeDone:
     settings = job.settings
     summary = Summary("rebuild", "", job.max_findings)
-    projections = [item for item in projections_for(settings.task_source) if item.name in job.read_models]
+    projections = [item for item in projections_for(settings) if item.name in job.read_models]
     summary.read_models = {item.read_model: Counts() for item in projections}
     opened = Lanes(
         database,
@@ -186,9 +182,9 @@ def _sink(
     summary: Summary,
     still_ours: Callable[[], None],
 ) -> _InPlace | ShadowSink:
-    read_model = lane.projection.read_model
+    live = collection_of(job.settings, lane.projection)
     if job.shadows and not job.mend:
-        live = collection_of(job.settings, lane.projection)
-        return ShadowSink(database[job.shadows[read_model]], live, lane, summary, job.rebuild_id, still_ours)
-    deferred = DeferredInMongo(database, deferred_name(job.rebuild_id, read_model))
+        shadow = database[job.shadows[lane.projection.read_model]]
+        return ShadowSink(shadow, live, lane, summary, job.rebuild_id, still_ours)
+    deferred = DeferredInMongo(database, Owner(live, job.rebuild_id))
     return _InPlace(opened, lane, summary, deferred, still_ours)

@@ -10,15 +10,19 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import bson
+from bson.codec_options import CodecOptions, DatetimeConversion
+from bson.errors import BSONError
 
+from readmodel_pipelines.errors import raised
 from readmodel_pipelines.events.stream import Malformed, Reason, Stream
 from readmodel_pipelines.projections.projection import Document, Projection
-from readmodel_pipelines.reconcile.compare import same_document
+from readmodel_pipelines.reconcile.compare import same_document, same_value
 from readmodel_pipelines.reconcile.outcome import Outcome, Verdict, Why
 from readmodel_pipelines.reconcile.summary import Counts
 
 MAX_DOCUMENT_BYTES = 16 * 1024 * 1024
 _ROOM_FOR_ID = 64
+_AS_READ: CodecOptions[Document] = CodecOptions(datetime_conversion=DatetimeConversion.DATETIME_MS)
 
 
 class MergeJoin:
@@ -37,6 +41,7 @@ class MergeJoin:
         contested: Mapping[str, Malformed],
         keep: Callable[[Document, Document], None] | None = None,
     ) -> None:
+        self._owned = frozenset(projection.owned)
         self._make = projection.document
         self._key_field = projection.key
         self._documents = iter(documents)
@@ -61,11 +66,15 @@ class MergeJoin:
         if self._key == aggregate_id:
             actual = self._actual
             self._move_on()
-        self._met_malformed = isinstance(result, Malformed)
+        self._met_malformed = False
         if isinstance(result, Malformed):
-            self._emit(Verdict(aggregate_id, Outcome.MALFORMED, None, actual, result.reason, result))
+            self._refuse(aggregate_id, actual, result)
             return
-        expected = self._make(aggregate_id, result)
+        try:
+            expected = self._make(aggregate_id, result)
+        except Exception as error:  # noqa: BLE001 - a fault of one projection on one stream disturbs no other
+            self._refuse(aggregate_id, actual, Malformed(Reason.PROJECTION_FAILED, raised(error)))
+            return
         if expected is None:
             if actual is None:
                 self._counts.same += 1
@@ -92,11 +101,30 @@ class MergeJoin:
     def _differ(self, aggregate_id: str, expected: Document, actual: Document | None, version: int) -> None:
         size = stored_size(expected)
         if isinstance(size, Malformed):
-            self._met_malformed = True
-            self._emit(Verdict(aggregate_id, Outcome.MALFORMED, None, actual, size.reason, size))
+            self._refuse(aggregate_id, actual, size)
+        elif misfit := self._misfit(aggregate_id, expected, actual):
+            self._refuse(aggregate_id, actual, Malformed(Reason.PROJECTION_FAILED, misfit))
         else:
             outcome = Outcome.MISSING if actual is None else Outcome.DIFFERENT
             self._emit(Verdict(aggregate_id, outcome, expected, actual, version=version, size=size))
+
+    def _misfit(self, aggregate_id: str, expected: Document, actual: Document | None) -> str:
+        """What keeps a document from ever being found as its projection made it; empty where nothing does."""
+        strangers = expected.keys() - self._owned
+        if strangers:
+            return f"the projection makes fields that its `owned` does not name: {', '.join(sorted(strangers))}"
+        if expected.get(self._key_field) != aggregate_id:
+            return f"the projection's key, {self._key_field}, is not the id of the aggregate"
+        if actual is not None:
+            stored = bson.decode(bson.encode(expected), _AS_READ)
+            if same_document(stored, actual):
+                changed = [name for name, value in expected.items() if not same_value(value, stored[name])]
+                return f"MongoDB gives {', '.join(changed)} back in another type: dates are DatetimeMS, int64 Int64"
+        return ""
+
+    def _refuse(self, aggregate_id: str, actual: Document | None, why: Malformed) -> None:
+        self._met_malformed = True
+        self._emit(Verdict(aggregate_id, Outcome.MALFORMED, None, actual, why.reason, why))
 
     def _leave_behind(self) -> None:
         key, actual = self._key, self._actual
@@ -125,6 +153,8 @@ def stored_size(document: Document) -> int | Malformed:
         size = len(bson.encode(document))
     except UnicodeEncodeError:
         return Malformed(Reason.BAD_FIELD, "a text of the document is not valid UTF-8")
+    except (BSONError, OverflowError) as error:
+        return Malformed(Reason.PROJECTION_FAILED, f"the document cannot be stored: {error}")
     if size > MAX_DOCUMENT_BYTES - _ROOM_FOR_ID:
         return Malformed(Reason.DOCUMENT_TOO_LARGE, f"the document would have {size:,} bytes; MongoDB holds 16 MiB")
     return size

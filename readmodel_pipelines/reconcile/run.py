@@ -12,6 +12,7 @@ from operator import itemgetter
 from typing import Any, Protocol
 
 from readmodel_pipelines.events.stream import Malformed, check_id, fold_streams
+from readmodel_pipelines.events.together import part_of, together
 from readmodel_pipelines.events.values import is_plain
 from readmodel_pipelines.projections.projection import Document, Projection
 from readmodel_pipelines.reconcile.join import MergeJoin
@@ -76,8 +77,10 @@ def reconcile(
     within: IdRange = EVERYTHING,
     checkpoint: Checkpoint | None = None,
 ) -> None:
-    """Compare the aggregates `ids` (sorted), or all in a range, in every lane. All lanes share one fold."""
-    fold = lanes[0].projection.fold
+    """Compare the aggregates `ids` (sorted), or all in a range, in every lane, all made from streams of one type."""
+    folds = list(dict.fromkeys(lane.projection.fold for lane in lanes))
+    fold = together(folds)
+    places = [folds.index(lane.projection.fold) for lane in lanes]
     joins = [
         MergeJoin(lane.projection, _documents(lane, ids, within), lane.counts, lane.emit, lane.contested, lane.keep)
         for lane in lanes
@@ -88,8 +91,13 @@ def reconcile(
             for join in joins:
                 join.move_to(stream.aggregate_id)
             checkpoint.reached(stream.aggregate_id)
-        for join in joins:
-            join.meet(stream)
+        if len(folds) == 1:
+            for join in joins:
+                join.meet(stream)
+        else:
+            parts = [part_of(stream, place) for place in range(len(folds))]
+            for join, place in zip(joins, places, strict=True):
+                join.meet(parts[place])
     for join in joins:
         join.finish()
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from typing import Any, Literal
 
@@ -60,6 +60,13 @@ class Counts:
         """Count what another counted, too."""
         for name, number in other.as_dict().items():
             setattr(self, name, getattr(self, name) + number)
+
+    def take(self) -> Counts:
+        """What was counted so far; counting begins anew."""
+        taken = replace(self)
+        for name in taken.as_dict():
+            setattr(self, name, 0)
+        return taken
 
     def as_dict(self) -> dict[str, int]:
         """The counts by name."""

@@ -31,7 +31,7 @@ class _Ends:
 
 
 def reconcile_versions(store: EventStore, lanes: Sequence[Lane], allowed: Collection[str] = ()) -> None:
-    """Compare presence and version of every aggregate with a string id in every lane. All lanes share one fold."""
+    """Compare presence and version of every aggregate with a string id in every lane."""
     joins = [
         MergeJoin(_outline(lane.projection), lane.model.versions(), lane.counts, _deciding(lane), lane.contested)
         for lane in lanes

@@ -51,9 +51,7 @@ class EventRepository:
         self._settings = settings
         self._events = database[settings.events_collection]
         self._queue = RepairQueue(database, settings)
-        self._folds: dict[str, Fold[Any]] = {
-            item.fold.aggregate_type: item.fold for item in projections_for(settings.task_source)
-        }
+        self._folds: dict[str, Fold[Any]] = {item.fold.aggregate_type: item.fold for item in projections_for(settings)}
         self._project = project
 
     def save(

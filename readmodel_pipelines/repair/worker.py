@@ -10,8 +10,9 @@ from __future__ import annotations
 import random
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from pymongo.database import Database
@@ -19,7 +20,7 @@ from pymongo.database import Database
 from readmodel_pipelines.errors import LeaseLost
 from readmodel_pipelines.events.stream import Reason
 from readmodel_pipelines.mongo.leases import lost_leases, this_process
-from readmodel_pipelines.mongo.repair_queue import Failure, RepairQueue
+from readmodel_pipelines.mongo.repair_queue import AGGREGATE_NOT_FOUND, CRASHES_WORKER, Failure, RepairQueue
 from readmodel_pipelines.mongo.scan import Document
 from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.reconcile.outcome import Outcome, Why
@@ -28,8 +29,6 @@ from readmodel_pipelines.repair.backoff import backoff_of
 from readmodel_pipelines.repair.claim import Claim, Holder, claim, lease_of
 from readmodel_pipelines.settings import Settings
 
-AGGREGATE_NOT_FOUND = "aggregate_not_found"
-CRASHES_WORKER = "crashes_worker"
 ALONE_AFTER = 3
 PARKED_AFTER = 20
 
@@ -37,6 +36,7 @@ _BUSY_ROUNDS = 10
 _BUSY_SECONDS = 1.0
 _NO_FINDING_LOST = 2**31
 _DEAD_LETTERS_KEPT = 1_000
+_TAKEN_KEPT = 50
 _PERMANENT = {*map(str, Reason)}
 
 
@@ -59,7 +59,8 @@ class RepairSummary:
     """What a worker did. All but `aggregates` and `batches` are numbers of tasks.
 
     `claimed` were taken, `completed` are repaired, `retried` failed and will be tried again, `parked` are dead letters
-    now, `lost` were not ended because our lease ran out. `read_models` has what was found and written.
+    now, `lost` were not ended because our lease ran out. `read_models` has what was found and written, `first_taken`
+    the aggregates that were taken first, as (stream, id).
     """
 
     batches: int = 0
@@ -72,6 +73,7 @@ class RepairSummary:
     seconds: float = 0.0
     read_models: dict[str, Counts] = field(default_factory=lambda: defaultdict(Counts))
     dead_letters: list[DeadLetter] = field(default_factory=list)
+    first_taken: list[tuple[str, str]] = field(default_factory=list)
 
     @property
     def ended(self) -> int:
@@ -102,6 +104,11 @@ class RepairSummary:
         for read_model, counts in other.read_models.items():
             self.count(read_model, counts)
         self.dead_letters += other.dead_letters[: _DEAD_LETTERS_KEPT - len(self.dead_letters)]
+        self.take(other.first_taken)
+
+    def take(self, aggregates: Iterable[tuple[str, str]]) -> None:
+        """These were taken; the first are kept."""
+        self.first_taken += islice(aggregates, _TAKEN_KEPT - len(self.first_taken))
 
     def count(self, read_model: str, counts: Counts) -> None:
         """Add what was found and written in a read model."""
@@ -208,6 +215,7 @@ class RepairWorker:
                     return ()
                 summary.batches += 1
                 summary.aggregates += len(claimed.ids)
+                summary.take((stream, aggregate_id) for aggregate_id in claimed.ids)
                 summary.claimed += claimed.tasks
                 ended = summary.ended
                 try:

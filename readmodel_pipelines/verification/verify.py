@@ -25,8 +25,9 @@ from readmodel_pipelines.mongo.repair_queue import RepairQueue
 from readmodel_pipelines.mongo.scan import Document
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.projections.registry import projections_for
-from readmodel_pipelines.projector import Progress, ReadModelProjector, choose_projections
+from readmodel_pipelines.projector import ReadModelProjector, choose_projections
 from readmodel_pipelines.reconcile.outcome import ALARMS
+from readmodel_pipelines.reconcile.progress import Progress
 from readmodel_pipelines.reconcile.sinks import DeletionLimit
 from readmodel_pipelines.reconcile.summary import DEFAULT_MAX_FINDINGS, Finding, Summary
 from readmodel_pipelines.reports import check_report_file
@@ -234,9 +235,7 @@ class _Verification:
     def _look_at_siblings(self, enqueue: Enqueue) -> None:
         """Let it know of the deletions that repairs would do in read models that were not asked for."""
         streams = {item.fold.aggregate_type for item in self._projections}
-        made_from_them = [
-            item for item in projections_for(self._settings.task_source) if item.fold.aggregate_type in streams
-        ]
+        made_from_them = [item for item in projections_for(self._settings) if item.fold.aggregate_type in streams]
         siblings = [item.name for item in made_from_them if item not in self._projections]
         if siblings:
             at_once = self._settings.model_copy(update={"grace_seconds": 0.0})

@@ -29,11 +29,11 @@ from readmodel_pipelines.mongo.connection import open_database
 from readmodel_pipelines.mongo.indexes import ensure_indexes
 from readmodel_pipelines.mongo.scan import CODEC
 from readmodel_pipelines.projections.chat import CHAT_FOLD
-from readmodel_pipelines.projections.registry import projections_for
+from readmodel_pipelines.projections.registry import built_in
 from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.settings import Settings
 
-PROJECTIONS = projections_for("chat")
+PROJECTIONS = built_in("chat")
 ORDER = [("aggregate_id", 1), ("version", 1)]
 
 

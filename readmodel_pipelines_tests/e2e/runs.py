@@ -29,7 +29,7 @@ NEVER_COUNTED = ("task.updated", "task.custom_field_set", "task.deleted")
 
 
 def with_events(database: Mongo, settings: Settings, events: list[Document]) -> Mongo:
-    ensure_indexes(database, settings, projections_for(settings.task_source))
+    ensure_indexes(database, settings, projections_for(settings))
     database.events.insert_many(events)
     return database
 

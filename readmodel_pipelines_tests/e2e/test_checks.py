@@ -18,7 +18,7 @@ from dagster import DagsterEventType
 from readmodel_pipelines.definitions import defs
 from readmodel_pipelines.demo.damage import damage_everything
 from readmodel_pipelines.demo.sample_data import chat_events
-from readmodel_pipelines.projections.registry import projections_for
+from readmodel_pipelines.projections.registry import built_in
 from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.settings import Settings, load_settings
 from readmodel_pipelines.verification import Bucket
@@ -335,7 +335,7 @@ def test_a_scheduled_run_is_one_that_works(healthy: Mongo, instance: dg.DagsterI
     for name in ("nightly_verification", "weekly_verification"):
         for request in ticks(name, "2026-11-01T03:00:00+00:00"):
             assert run(instance, "verify_read_models", request.partition_key, **config_of(request)).success
-    assert {item.name for item in projections_for("chat")} == {"chat", "task"}
+    assert {item.name for item in built_in("chat")} == {"chat", "task"}
 
 
 def test_the_schedules_go_by_the_time_zone_of_the_settings() -> None:

@@ -116,7 +116,7 @@ def test_too_many_deletions_are_refused_until_they_are_allowed(sample: Mongo, in
 @pytest.mark.parametrize(
     ("aggregate_id", "words"),
     [
-        ("6f1c", "'6f1c' is no aggregate id"),
+        ("6f1c", "'6f1c' is no aggregate id.\nAn id is a UUID: 8-4-4-4-12 hexadecimal digits"),
         ("c1ff5917-b7aa-4647-93c3-49dc8f855d04", "neither an event nor a document"),
     ],
     ids=["no UUID", "unknown"],
@@ -127,7 +127,16 @@ def test_a_wrong_id_is_told_in_a_sentence(
     result = run(instance, "rebuild_aggregate", aggregate_type="chat", aggregate_id=aggregate_id)
 
     assert words in sentence(result)
-    assert not materialized(instance, result)
+    assert "it is aggregate_id in events, chat_id in chats_read_model" in sentence(result).lower()
+    assert not observed(instance, result)
+
+
+def test_a_number_out_of_its_range_is_told_in_a_sentence(sample: Mongo, instance: dg.DagsterInstance) -> None:
+    said = sentence(run(instance, "verify_read_models", "chat", sample=0, max_findings=5000))
+
+    assert "sample is 0: Input should be greater than or equal to 1" in said
+    assert "max_findings is 5000: Input should be less than or equal to 1000" in said
+    assert "launch again" in said
 
 
 def test_a_setting_that_cannot_be_used_is_told_in_a_sentence(

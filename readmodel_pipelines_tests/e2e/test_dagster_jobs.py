@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from uuid import uuid4
 
 import dagster as dg
 import pytest
@@ -10,7 +10,7 @@ from dagster import DagsterEventType
 
 from readmodel_pipelines.definitions import defs
 from readmodel_pipelines.demo.sample_data import chat_events, task_events
-from readmodel_pipelines.orchestration.metadata import Progress
+from readmodel_pipelines.mongo.repair_queue import RepairQueue
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines_tests.e2e.runs import (
     BOTH,
@@ -21,6 +21,7 @@ from readmodel_pipelines_tests.e2e.runs import (
     log_of,
     materialize,
     materialized,
+    observed,
     run,
     values,
     with_events,
@@ -54,7 +55,7 @@ def test_a_rebuild_records_numbers_to_plot_on_the_asset_of_its_read_model_only(
     slowest, fastest = said["seconds"] + 0.001, max(said["seconds"] - 0.001, 1e-9)
     assert said["events"] / slowest < said["events_per_second"] < said["events"] / fastest
     assert (said["strategy"], said["state"]) == ("in_place", "done")
-    plotted = set(said) - {"verb", "findings", "rebuild", "strategy", "state"}
+    plotted = set(said) - {"verb", "findings", "outcomes", "rebuild", "strategy", "state"}
     assert all(type(said[name]) in (int, float) for name in plotted)
     assert plotted >= {"same", "different", "unexpected", "orphan", "malformed"}
     assert plotted >= {"replaced", "deleted", "superseded", "failed"}
@@ -103,10 +104,43 @@ def test_rebuilding_one_aggregate_records_its_summary_and_says_the_outcome(
     result = run(instance, "rebuild_aggregate", aggregate_type="chat", aggregate_id=chat_id)
 
     assert [item["chat_id"] for item in sample[CHATS].find()] == [chat_id]
-    said = materialized(instance, result)[CHATS]
-    assert (said["aggregate_id"], said["checked"], said["inserted"]) == (chat_id, 1, 1)
-    assert "dagster/row_count" not in said
+    said = observed(instance, result)[CHATS]
+    assert (said["aggregate_id"], said["outcome"], said["written"]) == (chat_id, "missing", "inserted")
     assert "chats_read_model: 1 aggregates compared: 1 missing; written: 1 inserted." in log_of(instance, result)
+
+
+def test_one_aggregate_neither_renews_its_read_model_nor_is_drawn_into_its_plots(
+    sample: Mongo, instance: dg.DagsterInstance
+) -> None:
+    result = run(instance, "rebuild_aggregate", aggregate_type="chat", aggregate_id=SAMPLE[0]["aggregate_id"])
+
+    assert not materialized(instance, result)
+    assert [name for name, value in observed(instance, result)[CHATS].items() if type(value) in (int, float)] == []
+
+
+def test_runs_over_an_aggregate_and_over_a_read_model_are_found_by_their_tags_whoever_launched_them(
+    sample: Mongo, settings: Settings, instance: dg.DagsterInstance
+) -> None:
+    chat_id, other = SAMPLE[0]["aggregate_id"], SAMPLE[-1]["aggregate_id"]
+    one = run(instance, "rebuild_aggregate", aggregate_type="chat", aggregate_id=f" {chat_id.upper()}")
+    run(instance, "rebuild_aggregate", aggregate_type="chat", aggregate_id=other)
+    assert not run(instance, "rebuild_aggregate", aggregate_type="chat", aggregate_id="no id").success
+    asset = materialize(instance, CHATS)
+    materialize(instance, CHATS, TASKS)
+    queue = RepairQueue(sample, settings)
+    queue.add(chat_id, "chat")
+    repair = run(instance, "repair_read_models")
+    queue.add(chat_id, "chat")
+    queue.add(other, "chat")
+    assert run(instance, "repair_read_models").success
+
+    def found(**tags: str) -> set[str]:
+        filters = dg.RunsFilter(tags={f"readmodel/{name}": value for name, value in tags.items()})
+        return {item.run_id for item in instance.get_runs(filters)}
+
+    assert found(aggregate_id=chat_id) == {one.run_id, repair.run_id}
+    assert asset.run_id in found(aggregate_type="chat")
+    assert len(found(aggregate_type="chat")) == 4
 
 
 def test_legacy_tasks_are_rebuilt_in_the_partition_of_tasks(
@@ -124,24 +158,38 @@ def test_legacy_tasks_are_rebuilt_in_the_partition_of_tasks(
     assert run(instance, "verify_read_models", "task").success
 
 
-def test_progress_is_told_by_time_with_rate_and_what_is_left() -> None:
-    told: list[str] = []
-    clock = iter([0.0, 1.0, 4.9, 5.0, 6.0, 10.0])
-    now: Callable[[], float] = lambda: next(clock)  # noqa: E731
-    progress = Progress(told.append, every=5.0, now=now)
-    for done in (10_000, 49_000, 50_000, 60_000, 100_000):
-        progress(done, 200_000)
-
-    assert told == [
-        "50,000 of about 200,000 events read, 10,000 events/s, about 15 s left.",
-        "100,000 of about 200,000 events read, 10,000 events/s, about 10 s left.",
-    ]
-
-
-def test_a_run_logs_its_progress(sample: Mongo, instance: dg.DagsterInstance) -> None:
+def test_a_run_logs_its_progress_with_outcomes_and_its_phases(sample: Mongo, instance: dg.DagsterInstance) -> None:
     result = defs.resolve_implicit_global_asset_job_def().execute_in_process(
         instance=instance, run_config={"resources": {"mongo": {"config": {"progress_seconds": 0}}}}
     )
 
-    assert f"{len(SAMPLE):,} of about {len(SAMPLE):,} events read" in log_of(instance, result)
+    said = log_of(instance, result)
+    assert f"{len(SAMPLE):,} of about {len(SAMPLE):,} events read" in said
+    assert "chats_read_model: 40 missing" in said
+    phases = ["1 of 1 ranges are left to this process", "Every range is done.", "Catch-up: "]
+    assert [phase for phase in phases if phase in said] == phases
+    assert sorted(phases, key=said.index) == phases
     assert "events read" not in log_of(instance, materialize(instance, CHATS))
+
+
+def test_a_shadow_logs_its_gate_and_its_swap(sample: Mongo, instance: dg.DagsterInstance) -> None:
+    said = log_of(instance, run(instance, "rebuild_read_models", "chat", strategy="shadow"))
+
+    phases = ["Every range is done.", "Gate: ", "A copy of the live collection", "Swap: ", "Catch-up: "]
+    assert sorted(phases, key=said.index) == phases
+
+
+def test_a_run_ends_with_a_table_of_outcomes_by_read_model(sample: Mongo, instance: dg.DagsterInstance) -> None:
+    sample[CHATS].insert_one({"chat_id": str(uuid4())})
+    lines = {
+        line.data["outcome"]: line.data
+        for line in materialized(instance, materialize(instance, CHATS, TASKS))[CHATS]["outcomes"].records
+    }
+
+    assert (lines["missing"][CHATS], lines["orphan"][CHATS], lines["deleted"][CHATS]) == (40, 1, 1)
+    tasks = sample[TASKS].count_documents({})
+    assert (lines["inserted"][CHATS], lines["inserted"][TASKS], lines["same"][TASKS]) == (40, tasks, 40 - tasks)
+    assert all(line["meaning"] for line in lines.values())
+    verified = run(instance, "verify_read_models", "chat")
+    written = {line.data["outcome"] for line in observed(instance, verified)[CHATS]["outcomes"].records}
+    assert "inserted" not in written

@@ -20,7 +20,7 @@ from readmodel_pipelines.definitions import defs
 from readmodel_pipelines.demo.sample_data import chat_events
 from readmodel_pipelines.mongo.indexes import ensure_indexes
 from readmodel_pipelines.orchestration.jobs import AggregateConfig
-from readmodel_pipelines.projections.registry import names, projections_for
+from readmodel_pipelines.projections.registry import built_in, names
 from readmodel_pipelines.settings import Settings
 
 PROJECT = Path(__file__).parents[2]
@@ -56,7 +56,7 @@ def test_the_definitions_load_with_the_jobs_and_assets_of_the_registry() -> None
 
     assert {job.name for job in defs.resolve_all_job_defs()} >= set(JOBS)
     assert set(assets()) == {"events", "repair_queue", *READ_MODELS}
-    assert {item.read_model for item in projections_for("chat")} == READ_MODELS
+    assert {item.read_model for item in built_in("chat")} == READ_MODELS
 
 
 def test_everything_that_a_person_meets_says_what_it_is() -> None:
@@ -85,7 +85,7 @@ def test_every_config_field_has_a_default_or_says_what_to_give() -> None:
 
 @pytest.mark.parametrize("source", ["chat", "task"])
 def test_partitions_and_aggregate_types_are_the_names_of_the_registry(source: Any) -> None:
-    registered = names(projections_for(source))
+    registered = names(built_in(source))
 
     assert get_args(AggregateConfig.model_fields["aggregate_type"].annotation) == registered
     for job in PARTITIONED:
@@ -97,7 +97,7 @@ def test_partitions_and_aggregate_types_are_the_names_of_the_registry(source: An
 @pytest.mark.parametrize("job", PARTITIONED)
 def test_the_config_of_each_partition_is_one_that_the_job_takes(job: str) -> None:
     definition = defs.resolve_job_def(job)
-    for partition in names(projections_for("chat")):
+    for partition in names(built_in("chat")):
         config = definition.get_run_config_for_partition_key(partition)
         (op,) = config["ops"].values()
         assert op["config"]["max_findings"] == 50
@@ -176,7 +176,7 @@ def test_a_process_of_its_own_rebuilds_an_aggregate_with_the_instance_of_the_che
 ) -> None:
     assert settings.mongodb_uri is not None
     events = list(chat_events(3))
-    ensure_indexes(database, settings, projections_for("chat"))
+    ensure_indexes(database, settings, built_in("chat"))
     database.events.insert_many(events)
     chat_id = events[0]["aggregate_id"]
     shutil.copy(PROJECT / "dagster.yaml", tmp_path)

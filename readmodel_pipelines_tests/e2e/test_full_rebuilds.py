@@ -10,7 +10,7 @@ import pytest
 
 from readmodel_pipelines.definitions import defs
 from readmodel_pipelines.mongo.rebuilds import COLLECTION
-from readmodel_pipelines.projections.registry import projections_for
+from readmodel_pipelines.projections.registry import built_in
 from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines_tests.e2e.runs import CHATS, TASKS, Mongo, materialize, materialized, run, sentence
@@ -94,7 +94,7 @@ def test_materializing_in_a_shadow_swaps_both_read_models(
 
 def test_an_asset_has_the_schema_version_of_its_projection_for_its_code_version() -> None:
     specs = {spec.key.to_user_string(): spec for spec in defs.resolve_all_asset_specs()}
-    for projection in projections_for("chat"):
+    for projection in built_in("chat"):
         assert specs[projection.read_model].code_version == str(projection.schema_version)
 
 

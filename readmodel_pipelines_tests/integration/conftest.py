@@ -81,7 +81,7 @@ class Scene:
             self.tasks.create_index(field, unique=True)
 
     def ensure_indexes(self) -> None:
-        ensure_indexes(self.database, self.settings, projections_for(self.settings.task_source))
+        ensure_indexes(self.database, self.settings, projections_for(self.settings))
 
     def add(self, events: Iterable[Document]) -> None:
         self.events.insert_many([{"_id": ObjectId(), **event} for event in events])
@@ -107,6 +107,8 @@ class Scene:
     def dump(self) -> dict[str, dict[bytes, bytes]]:
         """Every byte of every collection but the leases and the events, by `_id`; the events' number."""
         names = set(self.database.list_collection_names()) - {"readmodel_leases", self.events.name}
+        # Stays, and is empty when nothing is put off.
+        names -= {"readmodel_deferred"} if self.database["readmodel_deferred"].find_one({}) is None else set()
         counted = {b"": str(self.events.count_documents({})).encode()}
         return {self.events.name: counted, **{name: self._bytes_of(name) for name in sorted(names)}}
 

@@ -14,7 +14,7 @@ from readmodel_pipelines.demo.sample_data import chat_events
 from readmodel_pipelines.errors import MongoUnavailable, UsageError
 from readmodel_pipelines.mongo.connection import open_database
 from readmodel_pipelines.mongo.indexes import ensure_indexes
-from readmodel_pipelines.projections.registry import projections_for
+from readmodel_pipelines.projections.registry import built_in
 from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.settings import Settings, load_settings
 
@@ -87,7 +87,7 @@ def test_a_host_that_nobody_knows_is_unavailable() -> None:
     ids=lambda value: type(value).__name__,
 )
 def test_what_the_server_refuses_in_the_middle_comes_out_in_words(error: Exception, said: str) -> None:
-    settings = settings_for("mongodb://ann:hush@127.0.0.1:1/")
+    settings = settings_for("mongodb://ann:hush@127.0.0.1:1/?serverSelectionTimeoutMS=50")
     with pytest.raises(MongoUnavailable, match=said) as unavailable, open_database(settings):
         raise error
     assert "hush" not in str(unavailable.value)
@@ -127,7 +127,7 @@ def test_a_uri_cannot_weaken_or_stop_a_transaction(mongodb_uri: str, settings: S
     weak = settings.model_copy(update={"mongodb_uri": SecretStr(f"{mongodb_uri}&{option}")})
     with open_database(weak) as database:
         try:
-            ensure_indexes(database, weak, projections_for("chat"))
+            ensure_indexes(database, weak, built_in("chat"))
             database["events"].insert_many(chat_events(20))
             projector = ReadModelProjector(database, weak, "task")
             projector.rebuild_all()

@@ -7,12 +7,28 @@ from typing import Any
 import pytest
 from pymongo.errors import OperationFailure
 
+from readmodel_pipelines.mongo.deferred import DeferredInMongo
 from readmodel_pipelines.mongo.read_model import ReadModelCollection
+from readmodel_pipelines.mongo.scratch import Owner
+from readmodel_pipelines.rebuild import Request, rebuild
+from readmodel_pipelines.rebuild.touched import EVENTS, Touched
 from readmodel_pipelines.reconcile.sinks import DELETE_FLOOR
 
 CHATS = "chats_read_model"
 TASKS = "tasks_read_model"
 SETTLED = {"events", CHATS, TASKS, "readmodel_leases"}
+
+
+def keys_of(scene: Any) -> list[dict[str, Any]]:
+    """What is put off."""
+    return [item["_id"] for item in scene.database.readmodel_deferred.find(sort=[("_id", 1)])]
+
+
+def put_off(scene: Any, owner: Owner, kind: str, key: str) -> dict[str, Any]:
+    deferred = DeferredInMongo(scene.database, owner)
+    deferred.add(kind, [key])
+    deferred.write()
+    return {"of": owner.of, "run": owner.run, "kind": kind, "key": key}
 
 
 def orphans(scene: Any, count: int) -> list[str]:
@@ -119,9 +135,15 @@ def test_a_key_held_by_a_refused_orphan_is_not_freed(filled: Any) -> None:
 
 
 @pytest.mark.parametrize("count", [1, DELETE_FLOOR + 1], ids=["deleted", "refused"])
-def test_what_was_put_off_leaves_no_collection_behind(filled: Any, count: int) -> None:
+def test_what_was_put_off_is_forgotten(filled: Any, count: int) -> None:
     orphans(filled, count)
     filled.rebuild()
+    assert keys_of(filled) == []
+
+
+def test_who_puts_nothing_off_makes_no_collection_for_it(filled: Any) -> None:
+    filled.chats.update_one({"title": "chat 3"}, {"$set": {"title": "damaged"}})
+    assert filled.rebuild().ok
     assert set(filled.database.list_collection_names()) == SETTLED
 
 
@@ -140,20 +162,33 @@ def test_nor_does_a_run_that_dies_of_an_error(filled: Any, failing: str, monkeyp
         patch.setattr(ReadModelCollection, "write", dies)
         with pytest.raises(OperationFailure):
             filled.rebuild()
-    assert set(filled.database.list_collection_names()) == SETTLED
+    assert keys_of(filled) == []
     assert filled.chats.count_documents({"chat_id": {"$in": keys}}) == 3
     assert filled.rebuild().ok
     assert filled.verify().ok
 
 
 def test_what_a_killed_run_left_behind_is_not_taken_for_ours(filled: Any) -> None:
-    filled.database["readmodel_deferred_chats_read_model_0123456789abcdef"].insert_one(
-        {"kind": "delete", "key": filled.chats.find_one()["chat_id"]}
-    )
+    left = put_off(filled, Owner.not_resumed(CHATS), "delete", filled.chats.find_one()["chat_id"])
+    theirs = put_off(filled, Owner.not_resumed(TASKS), "delete", "of a run that is at work")
+    resumable = put_off(filled, Owner(CHATS, "0123456789ab"), "delete", "of a rebuild that may be resumed")
     orphans(filled, 1)
     assert filled.rebuild("chat").read_models[CHATS].deleted == 1
     assert filled.verify().ok
-    assert set(filled.database.list_collection_names()) == SETTLED
+    assert left not in keys_of(filled)
+    assert keys_of(filled) == [resumable, theirs]
+
+
+def test_a_rebuild_forgets_what_every_other_run_over_its_read_models_left(filled: Any) -> None:
+    for owner in (Owner.not_resumed(CHATS), Owner(CHATS, "0123456789ab"), Owner(CHATS, "ffffffffffff")):
+        put_off(filled, owner, "delete", filled.chats.find_one()["chat_id"])
+        Touched(filled.database, owner).add(EVENTS, ["noticed"])
+    theirs = put_off(filled, Owner(TASKS, "0123456789ab"), "delete", "of a rebuild that is at work")
+    Touched(filled.database, Owner(TASKS, "0123456789ab")).add(EVENTS, ["noticed"])
+    summary = rebuild(filled.database, filled.settings, ["chat"], Request())
+    assert (summary.ok, summary.read_models[CHATS].deleted) == (True, 0)
+    assert keys_of(filled) == [theirs]
+    assert [item["_id"]["of"] for item in filled.database.readmodel_touched.find()] == [TASKS]
 
 
 def test_deletions_come_after_every_other_write(filled: Any, other_writer: Any) -> None:

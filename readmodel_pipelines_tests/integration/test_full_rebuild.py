@@ -30,8 +30,9 @@ def full(scene: Any, *names: str, **options: Any) -> Summary:
 
 
 def leftovers(scene: Any) -> list[str]:
-    """Collections that a rebuild should not leave behind, and leases that somebody still holds."""
-    names = [name for name in scene.database.list_collection_names() if "rebuild_" in name or "deferred" in name]
+    """Shadows and keys that a rebuild should not leave behind, and leases that somebody still holds."""
+    names = [name for name in scene.database.list_collection_names() if name.startswith("readmodel_shadow_")]
+    names += [name for name in ("readmodel_deferred", "readmodel_touched") if scene.database[name].find_one({})]
     held = scene.database.readmodel_leases.find({"expires_at": {"$gt": datetime.now(UTC)}})
     return sorted(names) + [lease["_id"] for lease in held]
 

@@ -144,12 +144,10 @@ def test_progress_is_told_up_to_the_last_event(scene: Any) -> None:
     from readmodel_pipelines.projector import ReadModelProjector
 
     scene.fill(20)
-    told: list[tuple[int, int]] = []
-    projector = ReadModelProjector(
-        scene.database, scene.settings, on_progress=lambda done, total: told.append((done, total))
-    )
+    told: list[Any] = []
+    projector = ReadModelProjector(scene.database, scene.settings, on_progress=lambda *told_now: told.append(told_now))
     summary = projector.rebuild_all()
-    assert told[-1] == (summary.events, summary.events)
+    assert told[-1] == (summary.events, summary.events, summary.read_models)
 
 
 def test_collections_may_be_named_otherwise(scene: Any) -> None:

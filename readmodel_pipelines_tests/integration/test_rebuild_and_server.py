@@ -19,7 +19,7 @@ from readmodel_pipelines.mongo import embedded, mongod_binary
 from readmodel_pipelines.mongo.connection import open_database
 from readmodel_pipelines.mongo.indexes import ensure_indexes
 from readmodel_pipelines.mongo.rebuilds import COLLECTION
-from readmodel_pipelines.projections.registry import projections_for
+from readmodel_pipelines.projections.registry import built_in
 from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.rebuild import Request, rebuild
 from readmodel_pipelines.settings import Settings
@@ -40,7 +40,7 @@ def own_server() -> Iterator[Settings]:
 
 def filled(settings: Settings, chats: int) -> int:
     with open_database(settings) as database:
-        ensure_indexes(database, settings, projections_for("chat"))
+        ensure_indexes(database, settings, built_in("chat"))
         database.events.insert_many(list(chat_events(chats, seed=3, mean_events=8)))
         return int(database.events.count_documents({}))
 

@@ -16,7 +16,7 @@ from pymongo.errors import AutoReconnect, OperationFailure
 
 from readmodel_pipelines.mongo.leases import COLLECTION, free_leases
 from readmodel_pipelines.mongo.repair_queue import RepairQueue
-from readmodel_pipelines.projections.registry import projections_for
+from readmodel_pipelines.projections.registry import built_in
 from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.repair import RepairSummary, RepairWorker
 from readmodel_pipelines_tests.integration.conftest import FOREIGN, event
@@ -442,7 +442,7 @@ def busy(scene: Any, chat_id: str, project: Callable[[int], object]) -> Iterator
 @pytest.mark.parametrize("lag", [0, 1, 3, None], ids=["at once", "one behind", "three behind", "never"])
 def test_a_busy_aggregate_is_repaired_in_its_first_attempt(scene: Any, ids: list[str], lag: int | None) -> None:
     chat_id = ids[0]
-    chats = projections_for("chat")[0]
+    chats = built_in("chat")[0]
 
     def project(version: int) -> None:
         if lag is not None and version - lag >= 2:

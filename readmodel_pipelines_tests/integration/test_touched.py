@@ -9,12 +9,15 @@ import pytest
 
 from readmodel_pipelines.mongo import changes
 from readmodel_pipelines.mongo.changes import token_of_now
+from readmodel_pipelines.mongo.scratch import Owner
 from readmodel_pipelines.projections.chat import CHATS
 from readmodel_pipelines.rebuild.touched import EVENTS, Following, Touched
 
+OWNER = Owner("chats_read_model", "0a")
+
 
 def test_what_was_touched_is_given_once_by_kind_and_then_forgotten(scene: Any) -> None:
-    touched = Touched(scene.database, "a")
+    touched = Touched(scene.database, OWNER)
     for _ in range(2):
         touched.add(EVENTS, [f"{n}" for n in range(1_500)])
         touched.add("chats_read_model", [1, "text", {"a": 1}])
@@ -26,13 +29,14 @@ def test_what_was_touched_is_given_once_by_kind_and_then_forgotten(scene: Any) -
 
 
 def test_a_batch_of_one_kind_reads_nothing_of_another(scene: Any) -> None:
-    touched = Touched(scene.database, "a")
+    touched = Touched(scene.database, OWNER)
     touched.add("chats_read_model", [f"{n}" for n in range(1_000)])
     touched.add(EVENTS, ["x"])
+    Touched(scene.database, Owner("chats_read_model", "0b")).add(EVENTS, ["of another rebuild"])
     scene.database.command("profile", 2)
     assert next(touched.batches(EVENTS)) == ["x"]
     scene.database.command("profile", 0)
-    (look,) = scene.database["system.profile"].find({"command.find": "readmodel_rebuild_a_touched"})
+    (look,) = scene.database["system.profile"].find({"command.find": "readmodel_touched"})
     assert look["docsExamined"] <= 1
 
 
@@ -40,7 +44,7 @@ def test_what_goes_wrong_in_the_background_is_raised_by_the_next_look(
     scene: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rebuild = {"_id": "a", "token": token_of_now(scene.events)}
-    following = Following(scene.database, scene.settings, rebuild, [CHATS], Touched(scene.database, "a"))
+    following = Following(scene.database, scene.settings, rebuild, [CHATS], Touched(scene.database, OWNER))
 
     def bug(_: Any) -> Any:
         raise ZeroDivisionError

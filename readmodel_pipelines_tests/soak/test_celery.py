@@ -18,7 +18,7 @@ from pymongo.database import Database
 
 from readmodel_pipelines.demo.sample_data import chat_events
 from readmodel_pipelines.mongo.indexes import ensure_indexes
-from readmodel_pipelines.projections.registry import projections_for
+from readmodel_pipelines.projections.registry import built_in
 from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines_tests.soak import celery_cluster
@@ -54,7 +54,7 @@ def cluster(settings: Settings, database: Mongo, monkeypatch: pytest.MonkeyPatch
 
 def prepare(database: Mongo, settings: Settings) -> None:
     """A read model with fields of others, then damaged in every way."""
-    ensure_indexes(database, settings, projections_for("chat"))
+    ensure_indexes(database, settings, built_in("chat"))
     database.events.insert_many(chat_events(CHATS, seed=11, mean_events=MEAN_EVENTS))
     ReadModelProjector(database, settings, "chat").rebuild_all()
     live = database.chats_read_model
@@ -118,9 +118,10 @@ def check(database: Mongo, settings: Settings, strategy: str) -> None:
     live = database.chats_read_model
     assert live.count_documents({"pinned": True}) > CHATS / 2
     assert live.count_documents({"title": {"$in": ["broken", "nobody's"]}}) == 0
-    copies = {f"chats_read_model__before_{record['_id']}"} if strategy == "shadow" else set()
-    leftovers = {name for name in database.list_collection_names() if "__" in name or name.startswith("readmodel_reb")}
-    assert leftovers - {"readmodel_rebuilds"} == copies
+    copies = {"readmodel_before_chats_read_model"} if strategy == "shadow" else set()
+    built = ("readmodel_before_", "readmodel_shadow_")
+    assert {name for name in database.list_collection_names() if name.startswith(built)} == copies
+    assert [database[name].find_one({}) for name in ("readmodel_deferred", "readmodel_touched")] == [None, None]
 
 
 def test_runs_whose_process_or_worker_died_are_started_again_by_dagster_and_go_on(
@@ -163,7 +164,7 @@ def test_failed_slices_of_a_shadow_are_launched_again_and_it_is_swapped_in_once(
 
         print(f"all was done after {time.monotonic() - started:.0f} s")
         swap = swaps.next()
-        assert swap["ns"]["coll"] == f"chats_read_model__rebuild_{the_one_rebuild(database)['_id']}"
+        assert swap["ns"]["coll"] == "readmodel_shadow_chats_read_model"
         assert swaps.try_next() is None
     assert partitions(cluster.runs(DagsterRunStatus.SUCCESS)) == Counter(SLICES)
     check(database, settings, "shadow")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from readmodel_pipelines.projections.registry import projections_for
+from readmodel_pipelines.projections.registry import built_in
 from readmodel_pipelines.rebuild.batches import Batches, Pace, WindowClosed
 from readmodel_pipelines.reconcile.pacing import BatchSize, RateLimit, Window
 from readmodel_pipelines.reconcile.run import Lane
@@ -27,7 +27,7 @@ class World:
         self.events_read = 0
         self.flushed = 0
         self.saved: list[tuple[str | None, Mapping[str, Mapping[str, int]], int]] = []
-        self.lane = Lane(projections_for("chat")[0], None, Counts())  # type: ignore[arg-type]
+        self.lane = Lane(built_in("chat")[0], None, Counts())  # type: ignore[arg-type]
 
     def clock(self) -> float:
         return self.seconds

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from readmodel_pipelines.cli import main
+from readmodel_pipelines.cli import options
+from readmodel_pipelines.cli.choices import read_model_choices
 from readmodel_pipelines.cli.output import human_lines
-from readmodel_pipelines.cli.progress import Lines
-from readmodel_pipelines.projections.registry import names, projections_for
+from readmodel_pipelines.projections.registry import built_in, names
 from readmodel_pipelines.reconcile.outcome import Outcome
 from readmodel_pipelines.reconcile.summary import DEFAULT_MAX_FINDINGS, Counts, Finding, Summary
 from readmodel_pipelines.verification import Bucket, Coverage
@@ -48,18 +48,6 @@ def test_a_verification_that_found_nothing_says_no_more_than_it_looked_at(about:
     assert list(human_lines(result))[-1] == closing
 
 
-def test_elsewhere_progress_is_a_line_every_few_seconds() -> None:
-    clock = iter([0.0, 4.0, 6.0, 7.0, 12.0])
-    said: list[str] = []
-    lines = Lines("verify", said.append, lambda: next(clock))
-    for done in (400, 600, 700, 1200):
-        lines(done, 1000)
-    assert said == [
-        "verify: 600 of about 1,000 events, 100 events/s, about 4 s left",
-        "verify: 1,200 of about 1,200 events, 100 events/s, about 0 s left",
-    ]
-
-
 def test_choices_and_defaults_that_are_written_twice_agree() -> None:
-    assert "|".join((*names(projections_for("chat")), "all")) == main.READ_MODEL_CHOICES
-    assert main.DEFAULT_MAX_FINDINGS == DEFAULT_MAX_FINDINGS
+    assert (*names(built_in("chat")), "all") == read_model_choices()
+    assert options.DEFAULT_MAX_FINDINGS == DEFAULT_MAX_FINDINGS

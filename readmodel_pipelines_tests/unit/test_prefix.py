@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from readmodel_pipelines.demo.sample_data import chat_events
 from readmodel_pipelines.events.stream import Malformed, fold_streams
 from readmodel_pipelines.projections.projection import Projection
-from readmodel_pipelines.projections.registry import projections_for
+from readmodel_pipelines.projections.registry import built_in
 from readmodel_pipelines.reconcile.compare import same_document
 from readmodel_pipelines.reconcile.prefix import is_of_a_prefix
 
 Document = dict[str, Any]
-CHATS, TASKS = projections_for("chat")
+CHATS, TASKS = built_in("chat")
 STREAMS: dict[str, list[Document]] = {}
 for _event in chat_events(30, seed=5, mean_events=12):
     STREAMS.setdefault(_event["aggregate_id"], []).append(_event)

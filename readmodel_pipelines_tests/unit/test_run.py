@@ -7,7 +7,7 @@ from typing import Any
 
 from readmodel_pipelines.demo.sample_data import chat_events
 from readmodel_pipelines.events.values import is_utf8
-from readmodel_pipelines.projections.registry import projections_for
+from readmodel_pipelines.projections.registry import built_in
 from readmodel_pipelines.reconcile.run import Lane, reconcile
 from readmodel_pipelines.reconcile.summary import Counts
 
@@ -45,7 +45,7 @@ class Model:
 
 def asked(ids: Sequence[str] | None) -> list[str]:
     both = Both()
-    lanes: list[Any] = [Lane(item, Model(both, item.key), Counts()) for item in projections_for("chat")]  # type: ignore[arg-type]
+    lanes: list[Any] = [Lane(item, Model(both, item.key), Counts()) for item in built_in("chat")]  # type: ignore[arg-type]
     reconcile(both, lanes, ids=ids)  # type: ignore[arg-type]
     assert all(lane.counts.checked == len(IDS) for lane in lanes)
     return both.asked
@@ -81,7 +81,7 @@ class Undecodable(Both):
 
 def test_an_id_that_no_query_can_ask_for_is_no_place_to_go_on_from() -> None:
     both, every = Undecodable(), EveryStream()
-    lanes: list[Any] = [Lane(item, Model(both, item.key), Counts()) for item in projections_for("chat")]  # type: ignore[arg-type]
+    lanes: list[Any] = [Lane(item, Model(both, item.key), Counts()) for item in built_in("chat")]  # type: ignore[arg-type]
     reconcile(both, lanes, checkpoint=every)  # type: ignore[arg-type]
     assert len(every.cursors) == len(IDS)
     assert all(map(is_utf8, every.cursors))

@@ -11,7 +11,7 @@ from bson.int64 import Int64
 from readmodel_pipelines.events.stream import Fold, Malformed, fold_streams
 from readmodel_pipelines.events.times import ZERO_TIME_MS
 from readmodel_pipelines.projections.chat import CHAT_FOLD, Chat
-from readmodel_pipelines.projections.registry import by_fold, names, projections_for
+from readmodel_pipelines.projections.registry import built_in, by_fold, names
 from readmodel_pipelines.projections.task import (
     TASK_FOLD,
     TASKS_OF_CHATS,
@@ -328,6 +328,6 @@ def test_severity_and_attachments_are_owned_by_both_sources_and_absent_from_lega
 
 
 def test_the_registry_feeds_both_read_models_from_one_pass_over_chats() -> None:
-    assert names(projections_for("chat")) == names(projections_for("task")) == ("chat", "task")
-    assert [names(group) for group in by_fold(projections_for("chat"))] == [("chat", "task")]
-    assert [names(group) for group in by_fold(projections_for("task"))] == [("chat",), ("task",)]
+    assert names(built_in("chat")) == names(built_in("task")) == ("chat", "task")
+    assert [names(group) for group in by_fold(built_in("chat"))] == [("chat", "task")]
+    assert [names(group) for group in by_fold(built_in("task"))] == [("chat",), ("task",)]

@@ -1,0 +1,93 @@
+"""Chat activity: which chats are in use and which fell silent. One document for each chat that is not deleted.
+
+    READMODEL_PROJECTIONS=readmodel_pipelines/docs/examples/chat_activity.py
+
+adds it wherever read models are listed; extending.md beside this folder goes through it line by line.
+"""
+
+from __future__ import annotations
+
+from bson.datetime_ms import DatetimeMS
+
+from readmodel_pipelines.events.catalogue import CHAT_EVENTS
+from readmodel_pipelines.events.stream import Fold
+from readmodel_pipelines.events.times import ZERO_TIME_MS
+from readmodel_pipelines.events.values import Event, occurred_at_ms, text
+from readmodel_pipelines.projections.projection import Document, Projection
+
+
+class Activity:
+    """What a chat stream folds to; every fold's state has `created` and `version`."""
+
+    def __init__(self) -> None:
+        self.created = False
+        self.version = 0
+        self.deleted = False
+        self.workspace_id = ""
+        self.people: set[str] = set()
+        self.last_event_at = ZERO_TIME_MS
+
+
+def happened(activity: Activity, event: Event) -> None:
+    """Any event: it counts as activity. The latest one, not the last: the application's clocks run backwards."""
+    activity.last_event_at = max(activity.last_event_at, occurred_at_ms(event))
+
+
+def created(activity: Activity, event: Event) -> None:
+    """The first event: without it the stream cannot be trusted."""
+    activity.created = True
+    activity.workspace_id = text(event, "workspace_id")
+    happened(activity, event)
+
+
+def participant_added(activity: Activity, event: Event) -> None:
+    """Somebody joined; whoever leaves has taken part all the same."""
+    activity.people.add(text(event, "user_id"))
+    happened(activity, event)
+
+
+def deleted(activity: Activity, event: Event) -> None:
+    """The chat is gone, and its document goes."""
+    activity.deleted = True
+
+
+FOLD = Fold(
+    aggregate_type="chat",
+    stored_as=("Chat", "chat"),
+    prefix="chat.",
+    # Every type of the stream, each with the fields of `data` that are read from it; no others come from MongoDB.
+    catalogue=dict.fromkeys(CHAT_EVENTS, ())
+    | {"chat.created": ("workspace_id",), "chat.participant_added": ("user_id",)},
+    envelope=("occurred_at",),
+    start=Activity,
+    apply=dict.fromkeys(CHAT_EVENTS, happened)
+    | {"chat.created": created, "chat.participant_added": participant_added, "chat.deleted": deleted},
+)
+
+
+def document(chat_id: str, activity: Activity) -> Document | None:
+    """The document that ought to be there; None where there ought to be none."""
+    if activity.deleted:
+        return None
+    return {
+        "chat_id": chat_id,
+        "workspace_id": activity.workspace_id,
+        "version": activity.version,
+        "people": len(activity.people),
+        "last_event_at": DatetimeMS(activity.last_event_at),
+    }
+
+
+READ_MODELS = (
+    Projection(
+        name="chat_activity",
+        read_model="chat_activity_read_model",
+        fold=FOLD,
+        key="chat_id",
+        owned=("chat_id", "workspace_id", "version", "people", "last_event_at"),
+        document=document,
+        optional=True,
+        schema_version=1,
+        description="One document per chat: how many took part, and when something last happened in it.",
+    ),
+)

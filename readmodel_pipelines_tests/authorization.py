@@ -1,0 +1,81 @@
+"""A real mongod that asks for a password and checks rights; users with just the privileges that a test gives them."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import tempfile
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+from pymongo import MongoClient
+
+from readmodel_pipelines.mongo import embedded, mongod_binary
+from readmodel_pipelines.settings import Settings
+
+Privilege = dict[str, Any]
+
+
+class AuthorizedServer:
+    """`uri` is that of an administrator who may do everything."""
+
+    def __init__(self, address: str, user: str, password: str) -> None:
+        self._address = address
+        self.uri = self.uri_of(user, password)
+        self.client: MongoClient[dict[str, Any]] = MongoClient(self.uri)
+
+    def uri_of(self, user: str, password: str) -> str:
+        """The address with these credentials; users are all made in the database `admin`."""
+        scheme, _, rest = self._address.partition("://")
+        return f"{scheme}://{user}:{password}@{rest}&authSource=admin"
+
+    def settings(self, uri: str | None = None, **changed: Any) -> Settings:
+        """Settings for a user, the administrator by default."""
+        return Settings(mongodb_uri=SecretStr(uri or self.uri), **changed)
+
+    def user(self, privileges: Iterable[Privilege]) -> str:
+        """The connection string of a new user with exactly these privileges."""
+        return self.user_with([self.role(privileges)])
+
+    def role(self, privileges: Iterable[Privilege]) -> str:
+        """A new role in `admin`; gives its name."""
+        name = f"role_{uuid.uuid4().hex[:12]}"
+        self.client.admin.command("createRole", name, privileges=list(privileges), roles=[])
+        return name
+
+    def change(self, role: str, privileges: Iterable[Privilege]) -> None:
+        """Give the role these privileges; what its users are doing goes by them at once."""
+        self.client.admin.command("updateRole", role, privileges=list(privileges))
+
+    def user_with(self, roles: Iterable[str | Mapping[str, str]]) -> str:
+        """The connection string of a new user with roles that are there."""
+        name, password = f"user_{uuid.uuid4().hex[:12]}", secrets.token_hex(8)
+        self.client.admin.command("createUser", name, pwd=password, roles=list(roles))
+        return self.uri_of(name, password)
+
+
+@contextmanager
+def authorized_server() -> Iterator[AuthorizedServer]:
+    """Started without a password to make the administrator, and then again with one: a replica set of one member."""
+    with tempfile.TemporaryDirectory(prefix="readmodel-auth-") as folder, pytest.MonkeyPatch.context() as patch:
+        own = Settings(data_dir=Path(folder), mongod=os.environ.get("READMODEL_MONGOD") or None)
+        key = Path(folder) / "key"
+        key.touch(mode=0o600)
+        key.write_text(secrets.token_hex(32))
+        try:
+            with MongoClient(embedded.ensure_running(own, die_with_parent=True)) as open_to_all:
+                password = secrets.token_hex(8)
+                open_to_all.admin.command("createUser", "administrator", pwd=password, roles=["root"])
+            embedded.stop(own)
+            command = mongod_binary.command
+            patch.setattr(mongod_binary, "command", lambda *a, **o: [*command(*a, **o), "--keyFile", str(key)])
+            server = AuthorizedServer(embedded.ensure_running(own, die_with_parent=True), "administrator", password)
+            with server.client:
+                yield server
+        finally:
+            embedded.stop(own)

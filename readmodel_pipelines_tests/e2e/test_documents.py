@@ -1,0 +1,101 @@
+"""Every command on the pages that people read does what the page says; `sandbox.py` says how they are run."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from readmodel_pipelines.mongo import embedded
+from readmodel_pipelines.mongo.connection import open_database
+from readmodel_pipelines.settings import Settings
+from readmodel_pipelines_tests.documents import PAGES, ROOT, Block, blocks_of, name_of
+from readmodel_pipelines_tests.e2e.sandbox import Terminal, marks_of
+from readmodel_pipelines_tests.e2e.symptoms import happen, healthy
+
+TESTS = ROOT / "readmodel_pipelines_tests"
+OWN_MONGODB = "mongodb://user:password@host:27017/?replicaSet=rs0&authSource=admin"
+"""How the pages write the reader's own connection string; here it is the server of these tests."""
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[tuple[Settings, str]]:
+    """The embedded server that the commands meet, and its connection string."""
+    # Not pytest's own folder: a socket's path ends at 107 characters.
+    with tempfile.TemporaryDirectory(prefix="readmodel-docs-") as folder:
+        settings = Settings(data_dir=Path(folder), mongod=os.environ.get("READMODEL_MONGOD") or None, grace_seconds=0.2)
+        try:
+            yield settings, embedded.ensure_running(settings, die_with_parent=True)
+        finally:
+            embedded.stop(settings)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks_of(page, "sh")], ids=name_of)
+def test_the_commands_do_what_the_page_says(page: Path, server: tuple[Settings, str], tmp_path: Path) -> None:
+    settings, uri = server
+    env = {
+        "READMODEL_DATA_DIR": str(settings.data_dir),
+        "READMODEL_GRACE_SECONDS": str(settings.grace_seconds),
+        **({"READMODEL_MONGOD": str(settings.mongod)} if settings.mongod else {}),
+    }
+    terminal = Terminal(tmp_path, env, {OWN_MONGODB: uri})
+    with open_database(settings) as database:
+        healthy(database, settings)
+        for block in blocks_of(page, "sh"):
+            marks = marks_of(block)
+            if marks.run_by:
+                test = (TESTS / marks.run_by).read_text(encoding="utf-8")
+                assert page.name in test, f"{block}: {marks.run_by} does not run it"
+                continue
+            for mark in marks.before:
+                if mark.startswith("given"):
+                    terminal.open_anew()
+                happen(mark, database, settings)
+            terminal.run(block)
+
+
+def page_with(tmp_path: Path, text: str) -> Block:
+    page = tmp_path / "page.md"
+    page.write_text(f"# A page\n\n{text}")
+    (block,) = blocks_of(page)
+    return block
+
+
+def run(tmp_path: Path, text: str) -> str:
+    return Terminal(tmp_path, {}).run(page_with(tmp_path, text))
+
+
+def test_a_command_that_fails_is_told_with_page_line_and_output(tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match=r"page\.md:4: line 5, `ls nowhere`, ended with 2\n(?s:.*)No such file"):
+        run(tmp_path, "```sh\necho fine\nls nowhere\necho never\n```\n")
+
+
+@pytest.mark.parametrize("code", ["true", "(exit 2)", "false; false"])
+def test_a_page_that_is_wrong_about_an_exit_code_is_told(tmp_path: Path, code: str) -> None:
+    with pytest.raises(AssertionError, match="ended with"):
+        run(tmp_path, f"<!-- exits 1: so it says -->\n```sh\n{code}\n```\n")
+
+
+def test_what_a_block_exports_holds_for_the_next_one(tmp_path: Path) -> None:
+    terminal = Terminal(tmp_path, {})
+    terminal.run(page_with(tmp_path, "```sh\nexport COLOUR='a \"b\"'\nmkdir there && cd there\n```\n"))
+    said = terminal.run(page_with(tmp_path, '<!-- exits 1: no -->\n```sh\nfalse\necho "$COLOUR in ${PWD##*/}"\n```\n'))
+    assert said == 'a "b" in there\n'
+
+
+def test_a_service_that_ends_by_itself_is_told(tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match="ended by itself"):
+        run(tmp_path, "<!-- serves 3000 -->\n```sh\necho 3000\n```\n")
+
+
+def test_a_target_that_the_makefile_lacks_is_told(tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match="make"):
+        run(tmp_path, "```sh\nmake coffee\n```\n")
+
+
+def test_an_unknown_mark_is_told(tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match="nobody knows the mark"):
+        run(tmp_path, "<!-- exist 1 -->\n```sh\ntrue\n```\n")

@@ -1,0 +1,379 @@
+"""Read models of one's own: what is loaded, what is refused and in which words, and that one pass feeds them all."""
+
+from __future__ import annotations
+
+import ast
+import pickle
+import re
+import runpy
+import textwrap
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bson import Int64
+from bson.datetime_ms import DatetimeMS
+from hypothesis import given
+from hypothesis import settings as trying
+from hypothesis import strategies as st
+
+from readmodel_pipelines.demo.sample_data import chat_events
+from readmodel_pipelines.docs.examples import chat_activity
+from readmodel_pipelines.errors import UsageError
+from readmodel_pipelines.events.stream import Fold, Malformed, Reason, Stream, fold_streams
+from readmodel_pipelines.events.together import part_of, together
+from readmodel_pipelines.projections.chat import CHAT_FOLD, CHATS
+from readmodel_pipelines.projections.extension import check_extension
+from readmodel_pipelines.projections.projection import Projection
+from readmodel_pipelines.projections.registry import built_in, by_fold, names, projections_for
+from readmodel_pipelines.projections.task import TASK_FOLD
+from readmodel_pipelines.reconcile.join import MergeJoin
+from readmodel_pipelines.reconcile.outcome import Outcome, Verdict
+from readmodel_pipelines.reconcile.summary import Counts
+from readmodel_pipelines.settings import Settings
+
+EXAMPLE = Path(chat_activity.__file__)
+(ACTIVITY,) = chat_activity.READ_MODELS
+EVENTS = list(chat_events(30, seed=4, mean_events=6))
+A_FEW_LINES = 100
+
+Event = dict[str, Any]
+
+
+def activity_of(*events: tuple[str, Event, int]) -> Any:
+    """The document of one chat with these events: type, data and second of each."""
+    stored = [
+        {
+            "aggregate_id": EVENTS[0]["aggregate_id"],
+            "event_type": kind,
+            "version": version,
+            "data": data,
+            "occurred_at": DatetimeMS(second * 1000),
+        }
+        for version, (kind, data, second) in enumerate(events, 1)
+    ]
+    (stream,) = fold_streams(stored, chat_activity.FOLD)
+    return ACTIVITY.document(stream.aggregate_id, stream.result)
+
+
+CREATED = ("chat.created", {"workspace_id": "w"}, 5)
+
+
+# The example
+
+
+def test_the_example_is_one_short_file_that_imports_events_and_projections_alone() -> None:
+    source = EXAMPLE.read_text(encoding="utf-8")
+    imported = {node.module for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ImportFrom)}
+    ours = {name for name in imported if name and name.startswith("readmodel_pipelines")}
+
+    assert imported - ours == {"__future__", "bson.datetime_ms"}
+    assert {name.split(".")[1] for name in ours} == {"events", "projections"}
+    assert len(source.splitlines()) < A_FEW_LINES
+
+
+def test_activity_counts_people_once_and_takes_the_latest_time_whatever_the_order() -> None:
+    joined = [("chat.participant_added", {"user_id": user}, second) for user, second in (("a", 9), ("b", 7), ("a", 8))]
+    left = ("chat.participant_removed", {"user_id": "b"}, 6)
+
+    made = activity_of(CREATED, *joined, left)
+
+    assert (made["people"], made["version"], made["workspace_id"]) == (2, 5, "w")
+    assert made["last_event_at"] == DatetimeMS(9000)
+    assert made.keys() == set(ACTIVITY.owned)
+
+
+def test_a_deleted_chat_has_no_activity() -> None:
+    assert activity_of(CREATED, ("chat.deleted", {}, 6)) is None
+
+
+# What the settings name is loaded
+
+
+def test_a_file_and_a_module_are_loaded_once_and_stand_behind_the_built_in_ones() -> None:
+    by_file, by_module = (
+        projections_for(Settings(projections=(source,)))
+        for source in (str(EXAMPLE), "readmodel_pipelines.docs.examples.chat_activity")
+    )
+
+    assert names(by_file) == names(by_module) == ("chat", "task", "chat_activity")
+    assert projections_for(Settings(projections=(str(EXAMPLE),)))[-1] is by_file[-1]
+    assert by_module[-1] is ACTIVITY
+    assert names(projections_for(Settings())) == ("chat", "task")
+
+
+def test_a_change_of_generation_leaves_it_alone() -> None:
+    legacy = projections_for(Settings(projections=(str(EXAMPLE),), task_source="task"))
+
+    assert [item.read_model for item in legacy] == ["chats_read_model", "tasks_read_model", "chat_activity_read_model"]
+    assert [names(group) for group in by_fold(legacy)] == [("chat", "chat_activity"), ("task",)]
+
+
+def test_settings_name_it_so_that_another_process_loads_it_by_itself() -> None:
+    settings = pickle.loads(pickle.dumps(Settings(projections=(str(EXAMPLE),))))  # noqa: S301 - our own
+
+    assert settings.projections == (str(EXAMPLE),)
+    assert projections_for(settings)[-1].name == "chat_activity"
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("no_such_module_at_all", "names the module no_such_module_at_all, and there is none"),
+        ("/no/such/file.py", "there is no file /no/such/file.py"),
+        ("{tmp}/plain.txt", "plain.txt, which is no Python file"),
+        ("{tmp}/empty.py", "adds no read model"),
+        ("{tmp}/strings.py", "adds no read model"),
+        ("{tmp}/broken.py", "does not load: ZeroDivisionError: division by zero ({tmp}/broken.py, line 2)"),
+        ("{tmp}/lacking.py", "does not load: ModuleNotFoundError: No module named 'no_such_library'"),
+        ("{tmp}/syntax.py", "does not load: SyntaxError"),
+    ],
+)
+def test_what_cannot_be_loaded_is_said_in_words_with_what_to_do(tmp_path: Path, source: str, said: str) -> None:
+    contents = {
+        "plain.txt": "",
+        "empty.py": "",
+        "strings.py": "READ_MODELS = ('chat',)",
+        "broken.py": "\n1 / 0",
+        "lacking.py": "import no_such_library",
+        "syntax.py": "def",
+    }
+    for name, content in contents.items():
+        (tmp_path / name).write_text(content)
+
+    with pytest.raises(UsageError) as caught:
+        projections_for(Settings(projections=(source.format(tmp=tmp_path),)))
+
+    assert caught.value.message.startswith("READMODEL_PROJECTIONS names ")
+    assert said.format(tmp=tmp_path) in caught.value.message
+    assert caught.value.hint
+
+
+def test_a_file_that_was_mended_is_loaded_again(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text("1 / 0")
+    with pytest.raises(UsageError):
+        projections_for(Settings(projections=(str(file),)))
+
+    file.write_text(EXAMPLE.read_text(encoding="utf-8"))
+
+    assert projections_for(Settings(projections=(str(file),)))[-1].name == "chat_activity"
+
+
+def own_fold(**changes: Any) -> Fold[Any]:
+    return replace(chat_activity.FOLD, **changes)
+
+
+INVOICE = own_fold(aggregate_type="invoice", stored_as=("Invoice",))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"name": "chat"}, "the name chat is taken"),
+        ({"name": "all"}, "the name all is taken"),
+        ({"name": "Chat Activity"}, "name is 'Chat Activity', and takes a to z"),
+        ({"name": "readmodel_x"}, "kept for bookkeeping"),
+        ({"read_model": "tasks_read_model"}, "tasks_read_model is taken"),
+        ({"read_model": "elsewhere"}, "elsewhere is taken"),
+        ({"read_model": "events"}, "events is taken"),
+        ({"read_model": "repair_queue"}, "repair_queue is taken"),
+        ({"read_model": "readmodel_leases"}, "kept for bookkeeping"),
+        ({"read_model": "activity__rebuild_1"}, "kept for bookkeeping"),
+        ({"owned": ("workspace_id",)}, "owned lacks chat_id"),
+        ({"unique": ("title",)}, "owned lacks title"),
+        ({"owned": ("chat_id", "chat_id")}, "one twice"),
+        ({"owned": ("chat_id", "_id")}, "owned names '_id'"),
+        ({"owned": ("chat_id", "a.b")}, "owned names 'a.b'"),
+        ({"schema_version": 0}, "schema_version is 0"),
+        ({"document": None}, "document is no function"),
+        ({"claims": ("chat.created", "code")}, "claims names code of chat.created"),
+        ({"fold": own_fold(apply={})}, "do not have the same event types: chat.assignee_removed"),
+        ({"fold": own_fold(stored_as=("Chat",))}, "another stored_as or prefix"),
+        (
+            {"fold": own_fold(apply={"chat.created": print}, catalogue={"chat.created": ()})},
+            "must take every event type there is: chat.assignee_removed",
+        ),
+        ({"fold": own_fold(aggregate_type="conversation")}, "reads the events of chat streams"),
+    ],
+)
+def test_a_projection_that_is_not_whole_or_harms_another_is_refused(changes: dict[str, Any], said: str) -> None:
+    collections = Settings(chats_collection="elsewhere").named_collections
+
+    with pytest.raises(UsageError) as caught:
+        check_extension("mine.py", replace(ACTIVITY, **changes), built_in("chat"), collections)
+
+    assert said in caught.value.message
+    assert caught.value.message.startswith("READMODEL_PROJECTIONS names mine.py, whose read model ")
+
+
+@pytest.mark.parametrize(
+    "fold", [CHAT_FOLD, TASK_FOLD, chat_activity.FOLD, INVOICE], ids=["chat", "task", "own", "new"]
+)
+def test_a_projection_may_have_a_built_in_fold_or_one_of_its_own(fold: Fold[Any]) -> None:
+    check_extension("mine.py", replace(ACTIVITY, fold=fold), built_in("chat"), Settings().named_collections)
+
+
+# One pass feeds several folds
+
+
+def shown(stream: Stream[Any], document: Callable[[str, Any], Any]) -> Any:
+    result = stream.result
+    # Of two offences the pass tells the one that all folds share, although a fold's own may come before it.
+    return "malformed" if isinstance(result, Malformed) else (document(stream.aggregate_id, result), result.version)
+
+
+odd = st.sampled_from([None, 7, "text", {}, [], DatetimeMS(1), True])
+damages = st.lists(
+    st.tuples(
+        st.integers(0, 40),
+        st.sampled_from(["version", "event_type", "data", "occurred_at", "workspace_id", "user_id", "type"]),
+        odd,
+    ),
+    max_size=6,
+)
+
+
+@given(damages)
+@trying(max_examples=60, deadline=None)
+def test_each_fold_comes_to_what_it_comes_to_by_itself(damages: list[tuple[int, str, Any]]) -> None:
+    events = [{**event, "data": dict(event["data"])} for event in EVENTS[:60]]
+    for place, field, value in damages:
+        holder = events[place] if field in events[place] else events[place]["data"]
+        if isinstance(holder, dict):
+            holder[field] = value
+    folds = [CHAT_FOLD, chat_activity.FOLD]
+    of_both = list(fold_streams(events, together(folds)))
+
+    for place, (fold, document) in enumerate(zip(folds, (CHATS.document, ACTIVITY.document), strict=True)):
+        alone = [shown(stream, document) for stream in fold_streams(events, fold)]
+        assert [shown(part_of(stream, place), document) for stream in of_both] == alone
+
+
+def test_one_fold_alone_is_passed_through_as_it_is() -> None:
+    assert together([CHAT_FOLD]) is CHAT_FOLD
+
+
+def test_one_pass_reads_what_any_of_them_reads_and_nothing_twice() -> None:
+    both = together([CHAT_FOLD, chat_activity.FOLD])
+
+    assert both.envelope == ("occurred_at",)
+    assert both.catalogue["chat.created"] == ("workspace_id", "type", "is_public", "created_by", "created_at")
+
+
+# Faults of a projection's own code
+
+
+def failing(activity: Any, event: Event) -> None:
+    raise KeyError("no such thing")
+
+
+def test_a_fold_that_raises_makes_its_own_read_model_malformed_and_no_other() -> None:
+    fold = own_fold(apply={**chat_activity.FOLD.apply, "chat.renamed": failing})
+    renamed = {event["aggregate_id"] for event in EVENTS if event["event_type"] == "chat.renamed"}
+    streams = list(fold_streams(EVENTS, together([CHAT_FOLD, fold])))
+
+    own = [part_of(stream, 1) for stream in streams]
+    refused = {stream.aggregate_id: stream.result for stream in own if isinstance(stream.result, Malformed)}
+    assert 0 < len(renamed) < len(streams)
+    assert refused.keys() == renamed
+    for offence in refused.values():
+        assert offence.reason is Reason.PROJECTION_FAILED
+        assert offence.detail.startswith("KeyError: 'no such thing' (")
+        assert f"{Path(__file__).name}, line" in offence.detail
+    assert not any(isinstance(part_of(stream, 0).result, Malformed) for stream in streams)
+
+
+def joined(projection: Projection, stored: Event | None = None) -> Verdict:
+    """The verdict on the first chat."""
+    verdicts: list[Verdict] = []
+    first = next(fold_streams(EVENTS, chat_activity.FOLD))
+    documents = [] if stored is None else [{"_id": 1, **stored}]
+    MergeJoin(projection, documents, Counts(), verdicts.append, {}).meet(first)
+    return verdicts[0]
+
+
+def making(**fields: Any) -> Projection:
+    return replace(ACTIVITY, document=lambda chat_id, state: {"chat_id": chat_id, **fields}, owned=("chat_id", "value"))
+
+
+@pytest.mark.parametrize(
+    ("projection", "said"),
+    [
+        (replace(ACTIVITY, document=lambda chat_id, state: state.nothing), "AttributeError: 'Activity' object has no"),
+        (making(other=1), "`owned` does not name: other"),
+        (making(chat_id="another"), "key, chat_id, is not the id"),
+        (making(value={1, 2}), "cannot be stored: Invalid document: cannot encode object: {1, 2}"),
+        (making(value=2**70), "cannot be stored"),
+    ],
+    ids=["raises", "strange field", "wrong key", "no BSON", "too large a number"],
+)
+def test_a_document_that_cannot_be_is_reported_and_never_written(projection: Projection, said: str) -> None:
+    verdict = joined(projection)
+
+    assert (verdict.outcome, verdict.reason) == (Outcome.MALFORMED, Reason.PROJECTION_FAILED)
+    assert verdict.malformed is not None
+    assert said in verdict.malformed.detail
+
+
+@pytest.mark.parametrize(
+    ("made", "read_back"),
+    [(datetime(2026, 1, 1, tzinfo=UTC), DatetimeMS(1_767_225_600_000)), (2**40, Int64(2**40)), ((1, 2), [1, 2])],
+    ids=["datetime", "large number", "tuple"],
+)
+def test_a_type_that_mongodb_gives_back_as_another_is_reported_and_not_written_for_ever(
+    made: Any, read_back: Any
+) -> None:
+    chat_id = EVENTS[0]["aggregate_id"]
+
+    verdict = joined(making(value=made), {"chat_id": chat_id, "value": read_back})
+
+    assert (verdict.outcome, verdict.reason) == (Outcome.MALFORMED, Reason.PROJECTION_FAILED)
+    assert verdict.malformed is not None
+    assert "MongoDB gives value back in another type" in verdict.malformed.detail
+    assert joined(making(value=read_back), {"chat_id": chat_id, "value": "old"}).outcome is Outcome.DIFFERENT
+
+
+# extending.md
+
+
+PAGE = EXAMPLE.parents[1] / "extending.md"
+_PYTHON = re.compile(r"^ *```python\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
+BLOCKS = [textwrap.dedent(block) for block in _PYTHON.findall(PAGE.read_text(encoding="utf-8"))]
+PROGRAMS = [block for block in BLOCKS if block.startswith("from ")]
+
+
+def test_what_the_page_quotes_from_the_example_stands_there() -> None:
+    source = EXAMPLE.read_text(encoding="utf-8")
+    quoted = [block for block in BLOCKS if block not in PROGRAMS and "ReadModelProjector" not in block]
+
+    assert len(quoted) == 3
+    assert [block for block in quoted if block not in source] == []
+
+
+def test_a_read_model_on_a_built_in_fold_is_as_short_as_the_page_says(tmp_path: Path) -> None:
+    (program,) = [block for block in PROGRAMS if "READ_MODELS = " in block]
+    file = tmp_path / "chat_files.py"
+    file.write_text(program)
+
+    added = projections_for(Settings(projections=(str(EXAMPLE), str(file))))[-1]
+
+    assert names([added]) == ("chat_files",)
+    made = [added.document(stream.aggregate_id, stream.result) for stream in fold_streams(EVENTS, CHAT_FOLD)]
+    assert None in made
+    assert any(document and document["files"] for document in made)
+
+
+def test_the_tests_that_the_page_shows_pass(tmp_path: Path) -> None:
+    (program,) = [block for block in PROGRAMS if "def test_" in block]
+    file = tmp_path / "shown_tests.py"
+    file.write_text(program)
+    there = runpy.run_path(str(file))
+
+    tests = [name for name in there if name.startswith("test_")]
+    assert len(tests) == 2
+    for name in tests:
+        there[name]()
