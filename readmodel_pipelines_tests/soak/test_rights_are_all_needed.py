@@ -21,7 +21,7 @@ COMMANDS_OF = {"enqueue": ["enqueue", "verify"], "pacing": ["rebuild"]}
 """Where these are not those of the role alone: it is another one and more, or something besides."""
 INDEXED = ("readmodel_findings", "readmodel_leases", "readmodel_rebuilds", "readmodel_verifications", "repair_queue")
 OF_DOCTOR = {"find on readmodel_leases", *(f"listIndexes on {name}" for name in INDEXED)}
-"""What none of these commands needs: `doctor` and `metrics` look at all indexes and at leases, in tests of their own."""
+"""What none of these commands needs: `doctor` and `metrics` look at all indexes and at leases."""
 BESIDE = {"rebuild": "pacing", "shadow": "pacing", "pacing": "rebuild"}
 
 
