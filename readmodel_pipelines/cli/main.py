@@ -17,20 +17,20 @@ from typing import NoReturn
 
 import typer
 
-from readmodel_pipelines.cli.commands import read_models, rebuilds, repair_queue, set_up
+from readmodel_pipelines.cli.commands import operate, read_models, rebuilds, repair_queue, set_up
 from readmodel_pipelines.cli.help import QUEUE, REBUILDS, SET_UP, Map
 
 app = typer.Typer(
     name="readmodel",
     cls=Map,
-    help="Rebuild, verify and repair the MongoDB read models of an event-sourced application.",
+    help="Rebuild, verify and repair read models of an event-sourced application.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 # Single commands name their heading themselves.
-for single in (read_models.app, set_up.app):
+for single in (read_models.app, set_up.app, operate.app):
     app.add_typer(single)
 for group, heading in ((repair_queue.app, QUEUE), (rebuilds.app, REBUILDS), (set_up.server, SET_UP)):
     app.add_typer(group, rich_help_panel=heading)
