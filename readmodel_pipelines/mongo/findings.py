@@ -22,9 +22,9 @@ from pymongo.database import Database
 from pymongo.errors import BulkWriteError
 
 from readmodel_pipelines.events.values import is_plain
-from readmodel_pipelines.mongo.changes import Token
+from readmodel_pipelines.mongo.changes import Token, time_of
 from readmodel_pipelines.mongo.connection import server_time
-from readmodel_pipelines.mongo.scan import Document
+from readmodel_pipelines.mongo.scan import Document, Query
 from readmodel_pipelines.reconcile.outcome import ALARMS, Outcome
 from readmodel_pipelines.reconcile.summary import Counts, Finding, json_value
 
@@ -129,9 +129,15 @@ class Memory:
 
     def open_ids(self, read_model: str) -> Iterator[str]:
         """The ids of aggregates to look at again, with open findings or lagging, in order; but for those no texts."""
-        where = {**_watched(read_model), "plain": True}
-        for finding in self._findings.find(where, {"_id": 0, "aggregate_id": 1}, sort=[("aggregate_id", 1)]):
+        query = self.open_query(read_model)
+        for finding in self._findings.find(query.where, query.fields, sort=query.sort):
             yield finding["aggregate_id"]
+
+    @staticmethod
+    def open_query(read_model: str) -> Query:
+        """What `open_ids` asks for."""
+        where = {**_watched(read_model), "plain": True}
+        return Query(where, {"_id": 0, "aggregate_id": 1}, (("aggregate_id", 1),))
 
     def open_by_outcome(self, read_model: str) -> dict[str, int]:
         """How many findings are open."""
@@ -185,6 +191,10 @@ class Memory:
         """Where the last verification that saw all changes ended, if it was made from the same (settings, in words)."""
         stored = self._watermarks.find_one({"_id": read_model, "made_from": list(made_from)})
         return stored["token"] if stored else None
+
+    def verified_up_to(self) -> dict[str, datetime]:
+        """Up to which moment of the server's history each read model is verified, from where a next look goes on."""
+        return {str(item["_id"]): time_of(item["token"]).as_datetime() for item in self._watermarks.find()}
 
     def set_watermark(self, read_model: str, token: Token, made_from: Sequence[str]) -> None:
         """All changes up to this token are verified, with these settings."""

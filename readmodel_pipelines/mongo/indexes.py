@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from pymongo.collection import Collection
 from pymongo.database import Database
@@ -132,6 +132,44 @@ def ensure_indexes(
         name: [made for index in indexes if (made := _ensure(database[name], index))]
         for name, indexes in wanted_indexes(settings, projections, for_versions=for_versions).items()
     }
+
+
+@dataclass(frozen=True, slots=True)
+class Flaw:
+    """An index that is not as it ought to be: `missing`, or `instead` of it is one with the same key.
+
+    Such a one is of another kind (`other`), or lets documents expire at another time (`expiry`).
+    """
+
+    collection: str
+    index: Index
+    kind: Literal["missing", "other", "expiry"]
+    instead: str = ""
+
+    @property
+    def in_the_way(self) -> bool:
+        """Whether it must be dropped before the right one can be made."""
+        return self.kind == "other"
+
+
+def flaws(database: Database[Document], settings: Settings, projections: Iterable[Projection]) -> list[Flaw]:
+    """What `ensure_indexes` would make, change or fail at. Makes nothing."""
+    return [
+        flaw
+        for name, indexes in wanted_indexes(settings, projections).items()
+        for there in [list(database[name].list_indexes())]
+        for index in indexes
+        if (flaw := _flaw(name, index, there))
+    ]
+
+
+def _flaw(collection: str, index: Index, there: Sequence[Mapping[str, Any]]) -> Flaw | None:
+    for item in there:
+        if _is_as_wanted(index, item):
+            of_old = index.expire_seconds is not None and item.get("expireAfterSeconds") != index.expire_seconds
+            return Flaw(collection, index, "expiry", str(item["name"])) if of_old else None
+    instead = next((str(item["name"]) for item in there if tuple(item["key"].items()) == index.key), "")
+    return Flaw(collection, index, "other" if instead else "missing", instead)
 
 
 def ensure_for_empty(collection: Collection[Document], projection: Projection) -> list[str]:

@@ -1,4 +1,4 @@
-"""Watch it from outside: `metrics`."""
+"""Look after it: `doctor`, `metrics`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,30 @@ from readmodel_pipelines.cli.failures import in_words
 from readmodel_pipelines.cli.help import OPERATE
 
 app = typer.Typer()
+
+
+@app.command("doctor", rich_help_panel=OPERATE, short_help="Look at everything, and say what to do about the rest.")
+def doctor(
+    role: Annotated[
+        str,
+        typer.Option(
+            "--for",
+            metavar="ROLE",
+            help="What the user is meant for, a role of `readmodel rights`; it need not have the rights of others.",
+        ),
+    ] = "dagster",
+) -> None:
+    """Look at everything that rebuilds, repairs and verifications need, and say what to do about what is not right.
+
+    Settings, connection, version, replica set, clock, rights, collections, indexes, how the main queries would be
+    answered, history of changes, repair queue, findings, leases, rebuilds. Writes nothing and starts nothing; --verbose
+    shows every setting. The exit code is 1 when there are problems, 0 with warnings alone, and 3 without MongoDB.
+    """
+    with in_words("doctor"):
+        from readmodel_pipelines.cli.doctor import show
+
+        code = show(role=role)
+    raise typer.Exit(code)
 
 
 @app.command("metrics", rich_help_panel=OPERATE, short_help="Serve metrics for Prometheus, or print them once.")
