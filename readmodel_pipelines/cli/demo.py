@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from readmodel_pipelines.cli import dagster_ui
+from readmodel_pipelines.cli.interrupted import Interrupted
 from readmodel_pipelines.cli.output import human_lines
 from readmodel_pipelines.cli.voice import voice
 from readmodel_pipelines.demo.run import FAULTS, note_event, refuse_other_servers, run_demo
@@ -28,7 +29,21 @@ def play(*, chats: int, ui: bool, port: int | None) -> bool:
         lines = human_lines(summary, shown_findings=findings)
         voice.say("\n".join(f"   {line}".rstrip() for line in lines) + "\n")
 
-    clean = run_demo(settings, chats=chats, say=voice.say, show=show)
+    step = ""
+
+    def say(line: str) -> None:
+        nonlocal step
+        step = line if line[:1].isdigit() else step
+        voice.say(line)
+
+    try:
+        clean = run_demo(settings, chats=chats, say=say, show=show)
+    except KeyboardInterrupt:
+        raise Interrupted(
+            f"Interrupted in step {step}." if step else "Interrupted before the first step.",
+            hint="The next `readmodel demo` drops what this one made; `readmodel server stop` ends the server.",
+            done={"step": step, "steps": [summary.as_json() for summary in shown]},
+        ) from None
     if free is not None:
         voice.say("12. Start Dagster's UI" if clean else "The demo did not end well. Dagster's UI starts all the same.")
         voice.say(

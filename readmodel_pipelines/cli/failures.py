@@ -7,21 +7,26 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import typer
 
+from readmodel_pipelines.cli.interrupted import Interrupted, again
 from readmodel_pipelines.cli.voice import complain, voice
-from readmodel_pipelines.errors import MongoUnavailable, ReadModelError
+from readmodel_pipelines.errors import MongoUnavailable, ReadModelError, UsageError
 
 INTERRUPTED = 130
 
-# Of an end before anything was begun, or where nobody knows more.
+# Where nobody knows more: most often nothing was begun.
 _AT_LEAST = {
-    "rebuild": "Interrupted: what was written so far is right and stays; run it again to go on.",
+    "rebuild": "Interrupted: what was written is right and stays.",
     "repair": "Interrupted: tasks that were done are completed, the others are in the queue again.",
-    "verify": "Interrupted: no read model was changed.",
+    "verify": "Interrupted. No read model was changed.",
+    "ensure_indexes": "Interrupted: the server goes on making the index that it was at.",
+    "rollback": "Interrupted: what is back is back; only the same again catches up with the events since then.",
+    "start": "Interrupted: a server that was starting is ended.",
+    "stop": "Interrupted: the server ends by itself if it was asked to already.",
 }
 
 _CREDENTIALS = re.compile(r"(?<=://)\S*@")
@@ -29,28 +34,19 @@ _NOT_LET_IN = {13, 18, 8000}
 _LONGEST = 500
 
 
-class Interrupted(KeyboardInterrupt):
-    """Ctrl-C or a polite kill, met by somebody who knows what was done until then."""
-
-    def __init__(self, message: str, *, hint: str = "", done: Mapping[str, Any] | None = None) -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
-        self.done = done or {}
-
-
 @contextmanager
 def in_words(verb: str) -> Iterator[None]:
     """Turn what a person can cause or must act on into words and an exit code; a bug keeps its traceback."""
     try:
-        yield
+        with _explained():
+            yield
     except ReadModelError as error:
         found = error
     except Interrupted as ending:
         _tell(verb, "interrupted", ending.message, ending.hint, ending.done)
         raise typer.Exit(INTERRUPTED) from None
     except KeyboardInterrupt:
-        _tell(verb, "interrupted", _AT_LEAST.get(verb, "Interrupted."), "")
+        _tell(verb, "interrupted", _AT_LEAST.get(verb, "Interrupted: nothing was changed."), f"Again: {again()}")
         raise typer.Exit(INTERRUPTED) from None
     # Evaluated only when an error comes this far, so that help and usage errors need no driver.
     except _driver_error() as error:
@@ -59,6 +55,16 @@ def in_words(verb: str) -> Iterator[None]:
         return
     _tell(verb, found.code, found.message, found.hint)
     raise typer.Exit(found.exit_code)
+
+
+def _explained() -> AbstractContextManager[None]:
+    if voice.verbose and voice.quiet:
+        raise UsageError("--quiet and --verbose were given; one asks for less, the other for more.", hint="Give one.")
+    if not voice.verbose:
+        return nullcontext()
+    from readmodel_pipelines.cli.verbose import explained
+
+    return explained()
 
 
 def _tell(verb: str, code: str, message: str, hint: str, done: Mapping[str, Any] | None = None) -> None:

@@ -9,15 +9,18 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
+import typer
 from typer.core import TyperGroup
 
-from readmodel_pipelines.cli.voice import voice_options
+from readmodel_pipelines.cli.voice import voice, voice_options
 
 LOOK, MEND, QUEUE, REBUILDS = "Look", "Mend", "Repair queue", "Rebuilds"
 SET_UP, OPERATE = "Set up", "Operate"
 HEADINGS = (LOOK, MEND, QUEUE, REBUILDS, SET_UP, OPERATE)
 
 _OTHERS = "Commands"
+# Typer's public name for it is that of a kind of it.
+_UsageError: Any = typer.BadParameter.__bases__[0]
 
 
 class Group(TyperGroup):
@@ -31,10 +34,47 @@ class Group(TyperGroup):
                 command.params += voice_options()
 
 
-class Map(Group):
-    """The topmost group; `ending` has sections of (name, text) to end its help with."""
+ENDING = {
+    "Where to start": (
+        ("something is wrong", "doctor, then verify-consistency --type all --all"),
+        ("one looks stale", "rebuild-readmodel --type chat --id UUID"),
+        ("all look stale", "repair-queue stats, then rebuild-readmodel --type all --all"),
+        ("a new projection", "rebuild-readmodel --type chat --all --strategy shadow"),
+        ("trying it out", "demo"),
+    ),
+    "Settings": (
+        ("READMODEL_MONGODB_URI", "where MongoDB is; none: an embedded server"),
+        ("READMODEL_DATABASE", "events and read models lie there (flowra)"),
+        ("READMODEL_…", "in the readme; --verbose says what is in force"),
+    ),
+    "Exit codes": (
+        ("0", "all well"),
+        ("1", "discrepancies found, aggregates not done, or an unknown id"),
+        ("2", "the command or a setting makes no sense"),
+        ("3", "no MongoDB, or no right to it"),
+        ("130", "interrupted; what was done is said, and how to go on"),
+    ),
+}
 
-    ending: dict[str, list[tuple[str, str]]] = {}  # noqa: RUF012 - set once, where the application is put together
+
+class Map(Group):
+    """The topmost group: its help is the map of all commands."""
+
+    def make_context(self, info_name: str | None, args: list[str], *rest: Any, **extra: Any) -> Any:
+        """Remember what was typed, before it is taken apart."""
+        voice.typed = tuple(args)
+        return super().make_context(info_name, args, *rest, **extra)
+
+    def invoke(self, ctx: Any) -> Any:
+        """With `--json` a command that makes no sense is told in a document, too."""
+        try:
+            return super().invoke(ctx)
+        except _UsageError as error:
+            if "--json" in voice.typed:
+                about = {"code": "usage", "message": error.format_message(), "hint": "--help says what it takes."}
+                voice.as_json = True
+                voice.document({"verb": ctx.invoked_subcommand, "error": about})
+            raise
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Commands before options: they are what somebody looks for."""
@@ -54,7 +94,7 @@ class Map(Group):
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
         """Where to start, settings, exit codes."""
-        for heading, rows in self.ending.items():
+        for heading, rows in ENDING.items():
             with formatter.section(heading):
                 formatter.write_dl(rows)
 

@@ -23,7 +23,7 @@ from readmodel_pipelines.cli.help import QUEUE, REBUILDS, SET_UP, Map
 app = typer.Typer(
     name="readmodel",
     cls=Map,
-    help="Rebuild, verify and repair the MongoDB read models of an event-sourced application.",
+    help="Rebuild, verify and repair read models of an event-sourced application.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,

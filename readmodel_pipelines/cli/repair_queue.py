@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import typer
 
+from readmodel_pipelines.cli.interrupted import Interrupted, again
 from readmodel_pipelines.cli.voice import plain, voice
 from readmodel_pipelines.errors import MongoUnavailable, UsageError
 from readmodel_pipelines.mongo.connection import open_database
@@ -53,8 +54,21 @@ def work_once(*, limit: int | None, batch_size: int | None, task_ids: Sequence[s
     settings = load_settings()
     with open_database(settings, "repair") as database:
         named = [item for text in task_ids for item in ids_of(text)]
-        worker = RepairWorker(database, settings, batch_size=batch_size)
-        summary = worker.work(limit=limit, task_ids=named or None)
+        so_far = RepairSummary()
+
+        def remember(summary: RepairSummary) -> None:
+            nonlocal so_far
+            so_far = summary
+
+        worker = RepairWorker(database, settings, batch_size=batch_size, on_batch=remember)
+        try:
+            summary = worker.work(limit=limit, task_ids=named or None)
+        except KeyboardInterrupt:
+            raise Interrupted(
+                f"Interrupted: {so_far.in_words()} The others are in the queue, due again.",
+                hint=f"Go on with: {again()}",
+                done=so_far.as_json(),
+            ) from None
     voice.result(summary.as_json(), _summary_lines(summary))
     open_tasks = not task_ids or summary.claimed >= len(set(task_ids))
     if not open_tasks:

@@ -8,7 +8,7 @@ belongs to the process and not to what is passed around: `voice` is the only one
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -18,11 +18,12 @@ from typer.main import get_command
 
 @dataclass(slots=True)
 class Voice:
-    """What was asked for on the command line."""
+    """What was asked for on the command line, and all of it as it was typed."""
 
     quiet: bool = False
     verbose: bool = False
     as_json: bool = False
+    typed: Sequence[str] = ()
 
     def result(self, document: Mapping[str, Any], lines: Iterable[str]) -> None:
         """What the command was asked for: the document with `--json`, else the lines."""

@@ -20,7 +20,7 @@ app = typer.Typer(
 )
 
 
-@app.command("stats", short_help="Say how deep, how old, how fast it is, and what is dead.")
+@app.command("stats", short_help="Say how deep and old it is, and what is dead.")
 def queue_stats() -> None:
     """Say how deep the queue is, how old, how fast it drains, and what is dead in it. Writes nothing."""
     with in_words("stats"):
@@ -45,7 +45,7 @@ def queue_list(
         list_tasks(status=status, reason=reason, limit=limit)
 
 
-@app.command("work", short_help="Repair what is due.")
+@app.command("work", short_help="Repair what is due, as Dagster does.")
 def queue_work(
     once: Annotated[bool, typer.Option("--once", help="End when nothing is due.")] = False,
     every: Annotated[float, typer.Option(min=0.1, help="Without --once: seconds between two looks.")] = 5.0,
@@ -76,7 +76,7 @@ def queue_work(
         work_on(every=every, batch_size=batch_size)
 
 
-@app.command("requeue", short_help="Bring dead letters back, after their cause is mended.")
+@app.command("requeue", short_help="Bring dead letters back, once mended.")
 def queue_requeue(
     task_id: Annotated[str | None, typer.Option("--id", metavar="TASK", help="One task.", show_default=False)] = None,
     reason: Annotated[str | None, typer.Option(help="All dead letters with this reason.", show_default=False)] = None,
