@@ -133,6 +133,10 @@ class Settings(BaseSettings):
         10_000, ge=1, description="Repairs that one verification with `--enqueue-repairs` queues at most"
     )
     enqueue_per_second: float = Field(1_000, gt=0, description="Repairs that it queues in a second at most")
+    dagster_url: SecretStr = Field(
+        SecretStr("http://127.0.0.1:3000"),
+        description="Dagster's web server, which `--launch` submits to; its credentials, if any, as user:password@",
+    )
     data_dir: Path = Field(
         default_factory=lambda: Path(platformdirs.user_data_path("readmodel_pipelines", appauthor=False)),
         description="Data folder of the embedded server",
@@ -202,10 +206,34 @@ class Settings(BaseSettings):
         """The connection string without credentials: the only form that may reach a log, an error or a report."""
         if self.mongodb_uri is None:
             return "embedded server"
-        # Up to the last @: a password with an unescaped / or @ is the commonest mistake in a connection string.
-        before, at, behind = self.mongodb_uri.get_secret_value().rpartition("@")
-        scheme, slashes, _ = before.partition("://")
-        return _SECRET_OPTION.sub(r"\1***", f"{scheme}{slashes}{behind}" if slashes or not at else behind)
+        return _without_credentials(self.mongodb_uri)
+
+    def shown_dagster_url(self) -> str:
+        """The address of Dagster's web server without credentials, as `shown_uri`."""
+        return _without_credentials(self.dagster_url)
+
+    def in_force(self) -> dict[str, str]:
+        """Every setting by the name of its variable, as it may be shown: without credentials."""
+        return {f"READMODEL_{name.upper()}": _shown(getattr(self, name)) for name in type(self).model_fields}
+
+
+def _shown(value: object) -> str:
+    match value:
+        case None:
+            return "none"
+        case SecretStr():
+            return _without_credentials(value)
+        case frozenset() | tuple() | list():
+            return ",".join(sorted(map(str, value))) or "none"
+        case _:
+            return str(value)
+
+
+def _without_credentials(secret: SecretStr) -> str:
+    # Up to the last @: a password with an unescaped / or @ is the commonest mistake in a connection string.
+    before, at, behind = secret.get_secret_value().rpartition("@")
+    scheme, slashes, _ = before.partition("://")
+    return _SECRET_OPTION.sub(r"\1***", f"{scheme}{slashes}{behind}" if slashes or not at else behind)
 
 
 def load_settings() -> Settings:

@@ -6,15 +6,28 @@ No traceback and no credentials; with `--json` the same also as one document on 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import typer
 
-from readmodel_pipelines.errors import MongoUnavailable, ReadModelError
+from readmodel_pipelines.cli.interrupted import Interrupted, again
+from readmodel_pipelines.cli.voice import complain, voice
+from readmodel_pipelines.errors import MongoUnavailable, ReadModelError, UsageError
 
 INTERRUPTED = 130
+
+# Where nobody knows more: most often nothing was begun.
+_AT_LEAST = {
+    "rebuild": "Interrupted: what was written is right and stays.",
+    "repair": "Interrupted: tasks that were done are completed, the others are in the queue again.",
+    "verify": "Interrupted. No read model was changed.",
+    "ensure_indexes": "Interrupted: the server goes on making the index that it was at.",
+    "rollback": "Interrupted: what is back is back; only the same again catches up with the events since then.",
+    "start": "Interrupted: a server that was starting is ended.",
+    "stop": "Interrupted: the server ends by itself if it was asked to already.",
+}
 
 _CREDENTIALS = re.compile(r"(?<=://)\S*@")
 _NOT_LET_IN = {13, 18, 8000}
@@ -22,54 +35,44 @@ _LONGEST = 500
 
 
 @contextmanager
-def in_words(verb: str | None = None, *, as_json: bool = False) -> Iterator[None]:
+def in_words(verb: str) -> Iterator[None]:
     """Turn what a person can cause or must act on into words and an exit code; a bug keeps its traceback."""
     try:
-        yield
+        with _explained():
+            yield
     except ReadModelError as error:
         found = error
+    except Interrupted as ending:
+        _tell(verb, "interrupted", ending.message, ending.hint, ending.done)
+        raise typer.Exit(INTERRUPTED) from None
     except KeyboardInterrupt:
-        _say(verb, as_json, "interrupted", _interrupted(verb), "")
+        _tell(verb, "interrupted", _AT_LEAST.get(verb, "Interrupted: nothing was changed."), f"Again: {again()}")
         raise typer.Exit(INTERRUPTED) from None
     # Evaluated only when an error comes this far, so that help and usage errors need no driver.
     except _driver_error() as error:
         found = _of_driver(error)
     else:
         return
-    _say(verb, as_json, found.code, found.message, found.hint)
+    _tell(verb, found.code, found.message, found.hint)
     raise typer.Exit(found.exit_code)
 
 
-def note(text: str) -> None:
-    """A line on stderr."""
-    typer.echo(plain(text), err=True)
+def _explained() -> AbstractContextManager[None]:
+    if voice.verbose and voice.quiet:
+        raise UsageError("--quiet and --verbose were given; one asks for less, the other for more.", hint="Give one.")
+    if not voice.verbose:
+        return nullcontext()
+    from readmodel_pipelines.cli.verbose import explained
+
+    return explained()
 
 
-def plain(text: str) -> str:
-    """The text without anything that a terminal would obey: data may hold control characters."""
-    return "".join(char if char.isprintable() or char == "\n" else _escaped(char) for char in text)
-
-
-def _escaped(char: str) -> str:
-    return char.encode("unicode_escape", "surrogatepass").decode("ascii")
-
-
-def _say(verb: str | None, as_json: bool, code: str, message: str, hint: str) -> None:
-    note(f"{message}\n{hint}" if hint else message)
-    if as_json:
-        import json
-
-        typer.echo(json.dumps({"verb": verb, "error": {"code": code, "message": message, "hint": hint}}))
-
-
-def _interrupted(verb: str | None) -> str:
-    if verb == "rebuild":
-        return "Interrupted: what was written so far is right and stays; run it again to go on."
-    if verb == "repair":
-        return "Interrupted: tasks that were done are completed, the others are in the queue again."
-    if verb == "verify":
-        return "Interrupted: no read model was changed."
-    return "Interrupted: nothing was written." if verb else "Interrupted."
+def _tell(verb: str, code: str, message: str, hint: str, done: Mapping[str, Any] | None = None) -> None:
+    complain(f"{message}\n{hint}" if hint else message)
+    document: dict[str, Any] = {"verb": verb, "error": {"code": code, "message": message, "hint": hint}}
+    if done:
+        document["done"] = done
+    voice.document(document)
 
 
 def _driver_error() -> type[Exception]:

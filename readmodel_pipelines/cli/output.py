@@ -7,18 +7,13 @@ from collections.abc import Iterator, Mapping
 from itertools import takewhile
 from typing import Any
 
-from readmodel_pipelines.cli.failures import plain
+from readmodel_pipelines.cli.voice import plain
 from readmodel_pipelines.reconcile.summary import Finding, Summary
 
 SHOWN_FINDINGS = 20
 _LONGEST_VALUE = 60
 _KEPT_PREFIX = 12
 _ALWAYS_SHOWN = ("checked", "same")
-
-
-def json_text(summary: Summary) -> str:
-    """The `--json` document, in ASCII: no terminal, pipe or locale can spoil it."""
-    return json.dumps(summary.as_json())
 
 
 def human_lines(

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from readmodel_pipelines.cli.failures import note
+from readmodel_pipelines.cli.voice import voice
 from readmodel_pipelines.reconcile.progress import Progress, ProgressLines
 from readmodel_pipelines.reconcile.summary import Counts
 
@@ -26,8 +26,11 @@ SECONDS_BETWEEN_LINES = 5.0
 @contextmanager
 def event_progress(label: str) -> Iterator[Progress]:
     """Show progress while the block runs; nothing of a bar stays behind."""
+    if voice.quiet:
+        yield lambda _done, _total, _counts: None
+        return
     if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
-        yield ProgressLines(lambda line: note(f"{label}: {line}"), every=SECONDS_BETWEEN_LINES)
+        yield ProgressLines(lambda line: voice.note(f"{label}: {line}"), every=SECONDS_BETWEEN_LINES)
         return
     bar = Bar(label)
     try:

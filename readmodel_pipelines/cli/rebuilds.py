@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import typer
 
-from readmodel_pipelines.cli.failures import plain
-from readmodel_pipelines.cli.output import json_text
+from readmodel_pipelines.cli.voice import plain, voice
 from readmodel_pipelines.mongo.connection import open_database
 from readmodel_pipelines.mongo.rebuilds import Rebuilds, range_of
 from readmodel_pipelines.rebuild import abort, roll_back
@@ -19,65 +17,43 @@ from readmodel_pipelines.settings import load_settings
 _TOKENS = ("token", "live_tokens", "copy_token")
 
 
-def show_all(*, as_json: bool) -> None:
+def show_all() -> None:
     """The latest, a line each."""
     with open_database(load_settings(), "read_only") as database:
         rebuilds = Rebuilds(database)
         found = [_shown(item, rebuilds) for item in rebuilds.listed()]
-    if as_json:
-        typer.echo(json.dumps({"verb": "list", "rebuilds": [json_value(item) for item in found]}))
-        return
-    if not found:
-        typer.echo("There was no full rebuild yet.")
-        return
-    typer.echo(f"{'rebuild':<12}  {'state':<11}  {'strategy':<8}  {'begun (UTC)':<19}  {'ranges':>9}  read models")
-    for item in found:
-        ranges = f"{item['ranges_done']}/{item['ranges']}"
-        begun = f"{item['started_at']:%Y-%m-%d %H:%M:%S}"
-        models = ", ".join(plain(name) for name in item["read_models"])
-        typer.echo(f"{item['_id']:<12}  {item['state']:<11}  {item['strategy']:<8}  {begun:<19}  {ranges:>9}  {models}")
+    voice.result({"verb": "list", "rebuilds": [json_value(item) for item in found]}, _table(found))
 
 
-def show_one(rebuild_id: str, *, as_json: bool) -> None:
+def show_one(rebuild_id: str) -> None:
     """All that is known of one."""
     with open_database(load_settings(), "read_only") as database:
         rebuilds = Rebuilds(database)
         record = rebuilds.get(rebuild_id)
         shown = _shown(record, rebuilds)
         ranges = list(rebuilds.ranges(record))
-    if as_json:
-        typer.echo(json.dumps({"verb": "show", "rebuild": json_value({**shown, "of_ranges": ranges})}))
-        return
-    for name, value in shown.items():
-        if name not in ("kind", "counts"):
-            typer.echo(f"{name.strip('_').replace('_', ' '):<16} {plain(str(value))}")
-    for name, counts in (shown.get("counts") or {}).items():
-        typer.echo(f"{name:<16} {', '.join(f'{number:,} {kind}' for kind, number in counts.items() if number)}")
-    for item in ranges:
-        left = "done" if item["done"] else f"left: {range_of(item).rest}"
-        typer.echo(f"range {item['number']:<4} slice {item['slice']:<4} {item['events']:>12,} events  {plain(left)}")
+    document = {"verb": "show", "rebuild": json_value({**shown, "of_ranges": ranges})}
+    voice.result(document, _details(shown, ranges))
 
 
-def give_up(rebuild_id: str, *, as_json: bool) -> None:
+def give_up(rebuild_id: str) -> None:
     """Abort one and say so."""
     settings = load_settings()
     with open_database(settings, "rebuild") as database:
         record = abort(database, settings, rebuild_id)
-    _say("abort", record["_id"], "aborted", as_json=as_json)
+    document = {"verb": "abort", "rebuild": record["_id"], "state": record["state"]}
+    voice.result(document, [f"Rebuild {record['_id']} is {record['state']}."])
 
 
-def put_back(rebuild_id: str, *, yes: bool, as_json: bool) -> None:
+def put_back(rebuild_id: str, *, yes: bool) -> None:
     """Roll one back and say so."""
     settings = load_settings()
-    if not yes and not as_json:
+    if not yes and not voice.as_json:
         typer.confirm(f"Put back what was before rebuild {rebuild_id}, in place of what it made?", abort=True)
     with open_database(settings, "shadow") as database:
         summary = roll_back(database, settings, rebuild_id)
-    if as_json:
-        typer.echo(json_text(summary))
-    else:
-        typer.echo(f"Rebuild {rebuild_id} is rolled back; {summary.about['caught_up']:,} documents caught up since.")
-        typer.echo("\n".join(f"Warning: {plain(item)}" for item in summary.warnings))
+    done = f"Rebuild {rebuild_id} is rolled back; {summary.about['caught_up']:,} documents caught up since."
+    voice.result(summary.as_json(), [done, *(f"Warning: {plain(item)}" for item in summary.warnings)])
 
 
 def _shown(record: Mapping[str, Any], rebuilds: Rebuilds) -> dict[str, Any]:
@@ -85,8 +61,24 @@ def _shown(record: Mapping[str, Any], rebuilds: Rebuilds) -> dict[str, Any]:
     return {name: value for name, value in record.items() if name not in _TOKENS} | {"ranges_done": done}
 
 
-def _say(verb: str, rebuild_id: str, state: str, *, as_json: bool) -> None:
-    if as_json:
-        typer.echo(json.dumps({"verb": verb, "rebuild": rebuild_id, "state": state}))
-    else:
-        typer.echo(f"Rebuild {rebuild_id} is {state}.")
+def _table(found: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    if not found:
+        yield "There was no full rebuild yet."
+        return
+    yield f"{'rebuild':<12}  {'state':<11}  {'strategy':<8}  {'begun (UTC)':<19}  {'ranges':>9}  read models"
+    for item in found:
+        ranges = f"{item['ranges_done']}/{item['ranges']}"
+        begun = f"{item['started_at']:%Y-%m-%d %H:%M:%S}"
+        models = ", ".join(plain(name) for name in item["read_models"])
+        yield f"{item['_id']:<12}  {item['state']:<11}  {item['strategy']:<8}  {begun:<19}  {ranges:>9}  {models}"
+
+
+def _details(shown: Mapping[str, Any], ranges: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    for name, value in shown.items():
+        if name not in ("kind", "counts"):
+            yield f"{name.strip('_').replace('_', ' '):<16} {plain(str(value))}"
+    for name, counts in (shown.get("counts") or {}).items():
+        yield f"{name:<16} {', '.join(f'{number:,} {kind}' for kind, number in counts.items() if number)}"
+    for item in ranges:
+        left = "done" if item["done"] else f"left: {range_of(item).rest}"
+        yield f"range {item['number']:<4} slice {item['slice']:<4} {item['events']:>12,} events  {plain(left)}"

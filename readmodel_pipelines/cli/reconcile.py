@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
-import typer
 from pymongo.database import Database
 
 from readmodel_pipelines.cli.choices import ALL
-from readmodel_pipelines.cli.output import human_lines, json_text
+from readmodel_pipelines.cli.interrupted import Reached, interrupted_look, interrupted_rebuild
+from readmodel_pipelines.cli.output import human_lines
 from readmodel_pipelines.cli.progress import event_progress
+from readmodel_pipelines.cli.voice import voice
 from readmodel_pipelines.errors import UsageError
 from readmodel_pipelines.mongo.connection import open_database
 from readmodel_pipelines.projections.registry import names, projections_for
@@ -36,7 +37,6 @@ class Request:
     aggregate_id: str | None
     everything: bool
     max_findings: int
-    as_json: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,23 +84,27 @@ def carry_out(
         event_progress(request.verb.replace("_", " ")) as on_progress,
     ):
         read_models = [] if request.read_model == ALL else [request.read_model]
-        if verification is not None and request.aggregate_id is not None:
-            summary = verify_one(database, settings, read_models, request.aggregate_id, verification.reports)
-        elif verification is not None:
-            summary = verify(database, settings, read_models, verification, on_progress=on_progress)
-        elif work is not None:
-            summary = work(database, settings, read_models, on_progress)
-        else:
-            projector = ReadModelProjector(
-                database, settings, *read_models, max_findings=request.max_findings, on_progress=on_progress
-            )
-            summary = _call(projector, request, options.allow_deletions)()
+        reached = Reached(on_progress)
+        try:
+            if verification is not None and request.aggregate_id is not None:
+                summary = verify_one(database, settings, read_models, request.aggregate_id, verification.reports)
+            elif verification is not None:
+                summary = verify(database, settings, read_models, verification, on_progress=reached)
+            elif work is not None:
+                summary = work(database, settings, read_models, reached)
+            else:
+                projector = ReadModelProjector(
+                    database, settings, *read_models, max_findings=request.max_findings, on_progress=reached
+                )
+                summary = _call(projector, request, options.allow_deletions)()
+        except KeyboardInterrupt as ending:
+            if request.verb == "rebuild":
+                raise interrupted_rebuild(getattr(ending, "summary", None)) from None
+            remembers = verification is not None and request.everything and verification.remember
+            raise interrupted_look(reached, remembers=remembers) from None
     # A summary keeps so many of each kind; what was asked for is so many in all.
     del summary.findings[request.max_findings :]
-    if request.as_json:
-        typer.echo(json_text(summary))
-    else:
-        typer.echo("\n".join(human_lines(summary, request.aggregate_id)))
+    voice.result(summary.as_json(), human_lines(summary, request.aggregate_id))
     # No report although one was asked for: its disk is full, for one.
     return summary.ok and summary.about.get("reports") != []
 
@@ -164,7 +168,7 @@ def _rebuild(request: Request, options: RebuildOptions) -> _Work | None:
         max_findings=request.max_findings,
     )
     return lambda database, settings, read_models, on_progress: rebuild(
-        database, settings, read_models, wanted, on_progress=on_progress
+        database, settings, read_models, wanted, on_progress=on_progress, on_phase=voice.detail
     )
 
 

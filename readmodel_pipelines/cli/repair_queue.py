@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 import typer
 
-from readmodel_pipelines.cli.failures import note, plain
+from readmodel_pipelines.cli.interrupted import Interrupted, again
+from readmodel_pipelines.cli.voice import plain, voice
 from readmodel_pipelines.errors import MongoUnavailable, UsageError
 from readmodel_pipelines.mongo.connection import open_database
 from readmodel_pipelines.mongo.repair_queue import STATUSES, QueueStats, RepairQueue, Status, ids_of
@@ -22,15 +23,15 @@ _SHOWN_DEAD_LETTERS = 20
 _DAY, _HOUR, _MINUTE = 86_400, 3_600, 60
 
 
-def show_stats(*, as_json: bool) -> None:
+def show_stats() -> None:
     """Depth by status, ages, rate, dead letters by reason, and what to do about it."""
     settings = load_settings()
     with open_database(settings, "read_only") as database:
         stats = RepairQueue(database, settings).stats()
-    typer.echo(json.dumps({"verb": "stats", **stats.as_json()}) if as_json else "\n".join(_stats_lines(stats)))
+    voice.result({"verb": "stats", **stats.as_json()}, _stats_lines(stats))
 
 
-def list_tasks(*, status: str | None, reason: str | None, limit: int, as_json: bool) -> None:
+def list_tasks(*, status: str | None, reason: str | None, limit: int) -> None:
     """The tasks, the oldest first.
 
     Raises:
@@ -41,29 +42,41 @@ def list_tasks(*, status: str | None, reason: str | None, limit: int, as_json: b
     with open_database(settings, "read_only") as database:
         found = list(RepairQueue(database, settings).tasks(chosen, reason, limit + 1))
     shown, more = found[:limit], len(found) > limit
-    if as_json:
-        typer.echo(json.dumps({"verb": "list", "tasks": [json_value(task) for task in shown], "more": more}))
-        return
-    for task in shown:
-        typer.echo("\n".join(_task_lines(task)))
-    typer.echo(f"… and more; --limit {2 * limit} shows them." if more else _tasks(len(shown)) + ".")
+    last = f"… and more; --limit {2 * limit} shows them." if more else f"{_tasks(len(shown))}."
+    voice.result(
+        {"verb": "list", "tasks": [json_value(task) for task in shown], "more": more},
+        [*(line for task in shown for line in _task_lines(task)), last],
+    )
 
 
-def work_once(*, limit: int | None, batch_size: int | None, task_ids: Sequence[str], as_json: bool) -> bool:
+def work_once(*, limit: int | None, batch_size: int | None, task_ids: Sequence[str]) -> bool:
     """Repair until nothing is due, or the tasks named; True when all of them are repaired."""
     settings = load_settings()
     with open_database(settings, "repair") as database:
         named = [item for text in task_ids for item in ids_of(text)]
-        worker = RepairWorker(database, settings, batch_size=batch_size)
-        summary = worker.work(limit=limit, task_ids=named or None)
-    _show_summary(summary, as_json)
+        so_far = RepairSummary()
+
+        def remember(summary: RepairSummary) -> None:
+            nonlocal so_far
+            so_far = summary
+
+        worker = RepairWorker(database, settings, batch_size=batch_size, on_batch=remember)
+        try:
+            summary = worker.work(limit=limit, task_ids=named or None)
+        except KeyboardInterrupt:
+            raise Interrupted(
+                f"Interrupted: {so_far.in_words()} The others are in the queue, due again.",
+                hint=f"Go on with: {again()}",
+                done=so_far.as_json(),
+            ) from None
+    voice.result(summary.as_json(), _summary_lines(summary))
     open_tasks = not task_ids or summary.claimed >= len(set(task_ids))
     if not open_tasks:
-        note("Not every task named is open: it is completed, a dead letter, in work or not there.")
+        voice.note("Not every task named is open: it is completed, a dead letter, in work or not there.")
     return summary.ok and open_tasks
 
 
-def work_on(*, every: float, batch_size: int | None, as_json: bool) -> None:
+def work_on(*, every: float, batch_size: int | None) -> None:
     """Repair what is due, again and again, until somebody ends it; what was done is shown then.
 
     Raises:
@@ -78,7 +91,7 @@ def work_on(*, every: float, batch_size: int | None, as_json: bool) -> None:
         nonlocal current
         current = summary
 
-    note(f"Looking every {every:g} s for what is due; Ctrl-C ends it.")
+    voice.note(f"Looking every {every:g} s for what is due; Ctrl-C ends it.")
     try:
         while True:
             try:
@@ -88,39 +101,36 @@ def work_on(*, every: float, batch_size: int | None, as_json: bool) -> None:
                         summary = worker.work()
                         current, looked = RepairSummary(), True
                         if down:
-                            note("MongoDB answers again.")
+                            voice.note("MongoDB answers again.")
                             down = False
                         total.add(summary)
                         if summary.claimed:
-                            note(summary.in_words())
+                            voice.note(summary.in_words())
                         time.sleep(every)
             except MongoUnavailable as error:
                 if not looked:
                     raise
                 if not down:
-                    note(f"{error.message} Trying again every {every:g} s.")
+                    voice.note(f"{error.message} Trying again every {every:g} s.")
                     down = True
                 time.sleep(every)
     except KeyboardInterrupt:
         total.add(current)
         total.seconds = time.perf_counter() - started
-        _show_summary(total, as_json)
+        voice.result(total.as_json(), _summary_lines(total))
         raise typer.Exit(0) from None
 
 
-def requeue(*, task_id: str | None, reason: str | None, all_failed: bool, as_json: bool) -> None:
+def requeue(*, task_id: str | None, reason: str | None, all_failed: bool) -> None:
     """Bring tasks back, with all their attempts."""
     settings = load_settings()
     with open_database(settings, "queue") as database:
         number = RepairQueue(database, settings).requeue(task_id=task_id, reason=reason, all_failed=all_failed)
-    if as_json:
-        typer.echo(json.dumps({"verb": "requeue", "requeued": number}))
-    else:
-        again = " `readmodel repair-queue work --once` or Dagster's sensor repairs them." if number else ""
-        typer.echo(f"{_tasks(number)} brought back.{again}")
+    again = " `readmodel repair-queue work --once` or Dagster's sensor repairs them." if number else ""
+    voice.result({"verb": "requeue", "requeued": number}, [f"{_tasks(number)} brought back.{again}"])
 
 
-def purge(*, status: str, older_than_days: float, yes: bool, as_json: bool) -> None:
+def purge(*, status: str, older_than_days: float, yes: bool) -> None:
     """Delete tasks that ended, for good.
 
     Raises:
@@ -135,7 +145,7 @@ def purge(*, status: str, older_than_days: float, yes: bool, as_json: bool) -> N
     settings = load_settings()
     with open_database(settings, "queue") as database:
         number = RepairQueue(database, settings).purge(_ended(chosen), older_than_days)
-    typer.echo(json.dumps({"verb": "purge", "deleted": number}) if as_json else f"{_tasks(number)} deleted.")
+    voice.result({"verb": "purge", "deleted": number}, [f"{_tasks(number)} deleted."])
 
 
 def _agreed() -> bool:
@@ -213,10 +223,6 @@ def _text(value: Any) -> str:
         # {"$oid": …} and {"$date": …}
         shown = inner
     return plain(shown if isinstance(shown, str) else json.dumps(shown))
-
-
-def _show_summary(summary: RepairSummary, as_json: bool) -> None:
-    typer.echo(json.dumps(summary.as_json()) if as_json else "\n".join(_summary_lines(summary)))
 
 
 def _summary_lines(summary: RepairSummary) -> Iterator[str]:

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import json
-
-import typer
-
+from readmodel_pipelines.cli.voice import voice
 from readmodel_pipelines.mongo.rights import ROLES, privileges, role_named, script
 from readmodel_pipelines.projections.registry import projections_for
 from readmodel_pipelines.settings import load_settings
 
 
-def list_roles(*, as_json: bool) -> None:
+def list_roles() -> None:
     """Each role with what it is for."""
-    if as_json:
-        roles = [{"role": role.name, "mongodb_role": role.mongodb_name, "purpose": role.purpose} for role in ROLES]
-        typer.echo(json.dumps({"verb": "rights", "roles": roles}))
-        return
+    roles = [{"role": role.name, "mongodb_role": role.mongodb_name, "purpose": role.purpose} for role in ROLES]
     width = max(len(role.name) for role in ROLES)
-    for role in ROLES:
-        typer.echo(f"{role.name:<{width}}  {role.purpose}")
-    typer.echo("\n`readmodel rights ROLE` prints what to run in mongosh.")
+    lines = [f"{role.name:<{width}}  {role.purpose}" for role in ROLES]
+    voice.result(
+        {"verb": "rights", "roles": roles}, [*lines, "", "`readmodel rights ROLE` prints what to run in mongosh."]
+    )
 
 
-def show_role(name: str, *, as_json: bool) -> None:
+def show_role(name: str) -> None:
     """What makes a role: for mongosh, or its privileges as JSON.
 
     Raises:
@@ -31,9 +26,7 @@ def show_role(name: str, *, as_json: bool) -> None:
     """
     role, settings = role_named(name), load_settings()
     projections = projections_for(settings)
-    if not as_json:
-        typer.echo(script(role, settings, projections), nl=False)
-        return
     about = {"verb": "rights", "role": role.name, "mongodb_role": role.mongodb_name}
     database = "admin" if role.on_server else settings.database
-    typer.echo(json.dumps({**about, "database": database, "privileges": privileges(role, settings, projections)}))
+    document = {**about, "database": database, "privileges": privileges(role, settings, projections)}
+    voice.result(document, [script(role, settings, projections).rstrip("\n")])

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import typer
-
-from readmodel_pipelines.cli.failures import note
+from readmodel_pipelines.cli.voice import voice
 from readmodel_pipelines.errors import UsageError
 from readmodel_pipelines.mongo import embedded
 from readmodel_pipelines.settings import Settings, load_settings
@@ -23,7 +21,7 @@ def start() -> None:
         raise UsageError(_NOT_USED, hint="Unset it to work with the embedded server.")
     already = embedded.status(settings).running
     embedded.ensure_running(settings)
-    _show(settings, "already running" if already else "started")
+    _show("start", settings, "already running" if already else "started")
 
 
 def stop() -> None:
@@ -31,22 +29,23 @@ def stop() -> None:
     settings = load_settings()
     _note_when_not_used(settings)
     ended = embedded.stop(settings)
-    typer.echo("The embedded server was stopped." if ended else "No embedded server was running.")
+    said = "The embedded server was stopped." if ended else "No embedded server was running."
+    voice.result({"verb": "stop", "stopped": ended}, [said])
 
 
 def status() -> None:
     """Say what is known of it."""
     settings = load_settings()
     _note_when_not_used(settings)
-    _show(settings, "")
+    _show("status", settings, "")
 
 
 def _note_when_not_used(settings: Settings) -> None:
     if settings.mongodb_uri is not None:
-        note(f"{_NOT_USED} Commands go to {settings.shown_uri()}.")
+        voice.note(f"{_NOT_USED} Commands go to {settings.shown_uri()}.")
 
 
-def _show(settings: Settings, word: str) -> None:
+def _show(verb: str, settings: Settings, word: str) -> None:
     found = embedded.status(settings)
     rows = {
         "running": word or ("yes" if found.running else "no"),
@@ -55,5 +54,12 @@ def _show(settings: Settings, word: str) -> None:
         "pid": "-" if found.pid is None else str(found.pid),
         "version": found.version or "-",
     }
-    for name, value in rows.items():
-        typer.echo(f"{name:<9} {value}")
+    document = {
+        "verb": verb,
+        "running": found.running,
+        "uri": found.uri,
+        "data_dir": str(found.data_dir),
+        "pid": found.pid,
+        "version": found.version,
+    }
+    voice.result(document, [f"{name:<9} {value}" for name, value in rows.items()])

@@ -43,7 +43,7 @@ def open_database(settings: Settings, role: str = "") -> Iterator[Database[Docum
         UsageError: the connection string cannot be read.
         MongoUnavailable: no server answers, or it lets us not in, or we lack a right.
     """
-    with _in_words(settings):
+    with errors_in_words(settings):
         client = _client(settings)
         try:
             database = client.get_database(
@@ -107,7 +107,8 @@ def _saying_what_is_lacking(database: Database[Document], settings: Settings, ro
 
 
 @contextmanager
-def _in_words(settings: Settings) -> Iterator[None]:
+def errors_in_words(settings: Settings) -> Iterator[None]:
+    """Errors of the driver that a person must act on come out as `MongoUnavailable`, without credentials."""
     where = f"MongoDB at {settings.shown_uri()}"
     try:
         yield

@@ -18,6 +18,7 @@ from readmodel_pipelines.mongo.scan import (
     CODEC,
     NO_ARRAY,
     Document,
+    Query,
     drain,
     holds_arrays,
     index_on,
@@ -62,14 +63,18 @@ class EventStore:
         self, fold: Fold[Any], ids: Sequence[str] | None = None, within: IdRange = EVERYTHING
     ) -> Iterator[Document]:
         """Events in order of (aggregate_id, version), with the fields that the fold reads and no others."""
-        where = {**_stored_as(fold), **string_keys("aggregate_id", ids, within)}
-        for batch in drain(self._collection, where, _fields_of(fold), _ORDER, self.index):
+        for batch in drain(self._collection, self.query(fold, ids, within)):
             self.events_read += len(batch)
             if self._met is not None:
                 self._met.update(event["aggregate_id"] for event in batch)
             if self._on_events:
                 self._on_events(self.events_read)
             yield from batch
+
+    def query(self, fold: Fold[Any], ids: Sequence[str] | None = None, within: IdRange = EVERYTHING) -> Query:
+        """What `read` asks for."""
+        where = {**_stored_as(fold), **string_keys("aggregate_id", ids, within)}
+        return Query(where, _fields_of(fold), tuple((field, 1) for field in _ORDER), self.index)
 
     def odd_streams(self, fold: Fold[Any]) -> Iterator[Document]:
         """The first event of every stream whose id is not a string."""

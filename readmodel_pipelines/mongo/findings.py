@@ -22,10 +22,10 @@ from pymongo.database import Database
 from pymongo.errors import BulkWriteError
 
 from readmodel_pipelines.events.values import is_plain
-from readmodel_pipelines.mongo.changes import Token
+from readmodel_pipelines.mongo.changes import Token, time_of
 from readmodel_pipelines.mongo.connection import server_time
-from readmodel_pipelines.mongo.scan import Document
-from readmodel_pipelines.reconcile.outcome import Outcome
+from readmodel_pipelines.mongo.scan import Document, Query
+from readmodel_pipelines.reconcile.outcome import ALARMS, Outcome
 from readmodel_pipelines.reconcile.summary import Counts, Finding, json_value
 
 FINDINGS = "readmodel_findings"
@@ -129,15 +129,31 @@ class Memory:
 
     def open_ids(self, read_model: str) -> Iterator[str]:
         """The ids of aggregates to look at again, with open findings or lagging, in order; but for those no texts."""
-        where = {**_watched(read_model), "plain": True}
-        for finding in self._findings.find(where, {"_id": 0, "aggregate_id": 1}, sort=[("aggregate_id", 1)]):
+        query = self.open_query(read_model)
+        for finding in self._findings.find(query.where, query.fields, sort=query.sort):
             yield finding["aggregate_id"]
+
+    @staticmethod
+    def open_query(read_model: str) -> Query:
+        """What `open_ids` asks for."""
+        where = {**_watched(read_model), "plain": True}
+        return Query(where, {"_id": 0, "aggregate_id": 1}, (("aggregate_id", 1),))
 
     def open_by_outcome(self, read_model: str) -> dict[str, int]:
         """How many findings are open."""
         where = {"read_model": read_model, "state": "open"}
         groups = self._findings.aggregate([{"$match": where}, {"$group": {"_id": "$outcome", "findings": {"$sum": 1}}}])
         return {group["_id"]: group["findings"] for group in groups}
+
+    def oldest_open(self, read_model: str) -> dict[str, datetime]:
+        """When the oldest open finding of each outcome was first seen."""
+        oldest = {}
+        for outcome in ALARMS:
+            where = {"read_model": read_model, "state": "open", "outcome": outcome.value}
+            found = self._findings.find_one(where, {"_id": 0, "first_seen": 1}, sort=[("first_seen", 1)])
+            if found is not None:
+                oldest[outcome.value] = found["first_seen"]
+        return oldest
 
     def open_elsewhere(self, read_model: str, not_seen_since: datetime, covered: Covered) -> Counter[str]:
         """How many findings are open, by outcome, that were neither seen since then nor are covered."""
@@ -148,7 +164,12 @@ class Memory:
     def record(self, read_model: str, started_at: datetime, about: Mapping[str, Any], counts: Counts) -> None:
         """Keep the numbers of a verification."""
         numbers = {**counts.as_dict(), "discrepancies": counts.discrepancies}
-        self._verifications.insert_one({"read_model": read_model, "started_at": started_at, **about, "counts": numbers})
+        between = {"started_at": started_at, "ended_at": _naive(server_time(self._database))}
+        self._verifications.insert_one({"read_model": read_model, **between, **about, "counts": numbers})
+
+    def last_verification(self, read_model: str, **about: Any) -> Document | None:
+        """The newest verification of a read model, of such a tier and coverage."""
+        return self._verifications.find_one({"read_model": read_model, **about}, sort=[("started_at", -1)])
 
     def history(self, read_models: Sequence[str], last: int = 100) -> list[dict[str, Any]]:
         """The last verifications of these read models, oldest first, in plain JSON types."""
@@ -170,6 +191,10 @@ class Memory:
         """Where the last verification that saw all changes ended, if it was made from the same (settings, in words)."""
         stored = self._watermarks.find_one({"_id": read_model, "made_from": list(made_from)})
         return stored["token"] if stored else None
+
+    def verified_up_to(self) -> dict[str, datetime]:
+        """Up to which moment of the server's history each read model is verified, from where a next look goes on."""
+        return {str(item["_id"]): time_of(item["token"]).as_datetime() for item in self._watermarks.find()}
 
     def set_watermark(self, read_model: str, token: Token, made_from: Sequence[str]) -> None:
         """All changes up to this token are verified, with these settings."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from pymongo.collection import Collection
 from pymongo.database import Database
@@ -59,13 +59,19 @@ REPAIR_QUEUE = (
     # Ours: what is due, in order, and the open tasks of an aggregate however many it has completed.
     Index((("status", 1), ("next_attempt_at", 1), ("created_at", 1))),
     Index((("aggregate_id", 1), ("status", 1))),
+    # Ours: dead letters are counted by reason without being read.
+    Index((("status", 1), ("reason", 1)), name="dead_letters_by_reason", only={"status": "failed"}),
 )
 FINDINGS = (
     Index((("read_model", 1), ("state", 1), ("aggregate_id", 1))),
+    # Those that are open are counted, and the oldest is found, without reading them.
+    Index((("read_model", 1), ("state", 1), ("outcome", 1), ("first_seen", 1))),
     Index((("closed_at", 1),), name="expiry", expire_seconds=90 * _DAY),
 )
 VERIFICATIONS = (
     Index((("read_model", 1), ("started_at", -1))),
+    # The last one of everything, however many of a part came after it.
+    Index((("read_model", 1), ("tier", 1), ("coverage", 1), ("started_at", -1))),
     Index((("started_at", 1),), name="expiry", expire_seconds=400 * _DAY),
 )
 REBUILDS = (
@@ -126,6 +132,44 @@ def ensure_indexes(
         name: [made for index in indexes if (made := _ensure(database[name], index))]
         for name, indexes in wanted_indexes(settings, projections, for_versions=for_versions).items()
     }
+
+
+@dataclass(frozen=True, slots=True)
+class Flaw:
+    """An index that is not as it ought to be: `missing`, or `instead` of it is one with the same key.
+
+    Such a one is of another kind (`other`), or lets documents expire at another time (`expiry`).
+    """
+
+    collection: str
+    index: Index
+    kind: Literal["missing", "other", "expiry"]
+    instead: str = ""
+
+    @property
+    def in_the_way(self) -> bool:
+        """Whether it must be dropped before the right one can be made."""
+        return self.kind == "other"
+
+
+def flaws(database: Database[Document], settings: Settings, projections: Iterable[Projection]) -> list[Flaw]:
+    """What `ensure_indexes` would make, change or fail at. Makes nothing."""
+    return [
+        flaw
+        for name, indexes in wanted_indexes(settings, projections).items()
+        for there in [list(database[name].list_indexes())]
+        for index in indexes
+        if (flaw := _flaw(name, index, there))
+    ]
+
+
+def _flaw(collection: str, index: Index, there: Sequence[Mapping[str, Any]]) -> Flaw | None:
+    for item in there:
+        if _is_as_wanted(index, item):
+            of_old = index.expire_seconds is not None and item.get("expireAfterSeconds") != index.expire_seconds
+            return Flaw(collection, index, "expiry", str(item["name"])) if of_old else None
+    instead = next((str(item["name"]) for item in there if tuple(item["key"].items()) == index.key), "")
+    return Flaw(collection, index, "other" if instead else "missing", instead)
 
 
 def ensure_for_empty(collection: Collection[Document], projection: Projection) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import socket
 import threading
 import time
@@ -28,6 +29,8 @@ from readmodel_pipelines.errors import LeaseLost, ReadModelBusy
 from readmodel_pipelines.mongo.scan import Document
 
 COLLECTION = "readmodel_leases"
+_REBUILD = "rebuild:"
+_OF_A_REBUILD = {"$eq": [{"$indexOfBytes": ["$_id", _REBUILD]}, 0]}
 _RENEWALS_PER_LIFE = 3
 _DUPLICATE_KEY = 11000
 
@@ -35,6 +38,20 @@ _DUPLICATE_KEY = 11000
 def this_process() -> str:
     """What others are told of a holder that has no name of its own."""
     return f"{socket.gethostname()} process {os.getpid()}"
+
+
+def is_gone(holder: str) -> bool:
+    """Whether a holder was a process of this machine that is no more; False of all that nobody here can tell."""
+    found = re.fullmatch(rf"{re.escape(socket.gethostname())} process (\d+)", holder)
+    if found is None:
+        return False
+    try:
+        os.kill(int(found[1]), 0)
+    except ProcessLookupError:
+        return True
+    except (PermissionError, OverflowError):
+        return False
+    return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +101,7 @@ def hold_leases(
 def _hold(
     database: Database[Document], read_model: str, seconds: float, holder: str, owner: str, shared: str
 ) -> Iterator[Leases]:
-    name = f"rebuild:{read_model}"
+    name = f"{_REBUILD}{read_model}"
     leases = Leases(database, seconds, holder, shared or owner, nonce=shared)
     held = leases.acquire([name])[name]
     if name not in leases.names:
@@ -247,6 +264,56 @@ def lost_leases(database: Database[Document], names: Sequence[str]) -> dict[str,
         for lease in database[COLLECTION].find({"_id": {"$in": list(names)}})
         if not lease.get("given_back")
     }
+
+
+@dataclass(frozen=True, slots=True)
+class LeasesHeld:
+    """Leases that are held now: of full rebuilds by what they are on, and the number of aggregates under repair."""
+
+    of_rebuilds: frozenset[str]
+    of_repairs: int
+
+
+def leases_held(database: Database[Document]) -> LeasesHeld:
+    """The leases that have not run out; those of repairs, which may be many, are counted by the server."""
+    live = {"$expr": {"$gt": ["$expires_at", "$$NOW"]}}
+    groups = database[COLLECTION].aggregate(
+        [{"$match": live}, {"$group": {"_id": {"$cond": [_OF_A_REBUILD, "$_id", None]}, "number": {"$sum": 1}}}]
+    )
+    held = {group["_id"]: int(group["number"]) for group in groups}
+    of_repairs = held.pop(None, 0)
+    return LeasesHeld(frozenset(name.removeprefix(_REBUILD) for name in held), of_repairs)
+
+
+@dataclass(frozen=True, slots=True)
+class NotGivenBack:
+    """A lease that is not given back: of a full rebuild, or, with an empty `on`, `number` of one holder's repairs."""
+
+    on: str
+    holder: str
+    until: datetime
+    number: int = 1
+
+
+def not_given_back(database: Database[Document]) -> list[NotGivenBack]:
+    """The leases that somebody holds, or ran out of without having ended; `until` as stored, naive."""
+    group = {
+        "_id": {
+            "on": {"$cond": [_OF_A_REBUILD, "$_id", ""]},
+            "holder": "$holder",
+            "over": {"$lte": ["$expires_at", "$$NOW"]},
+        },
+        "until": {"$min": "$expires_at"},
+        "number": {"$sum": 1},
+    }
+    where = {"given_back": {"$ne": True}, "expires_at": {"$type": "date"}}
+    found = database[COLLECTION].aggregate([{"$match": where}, {"$group": group}, {"$sort": {"until": 1, "_id": 1}}])
+    return [
+        NotGivenBack(
+            item["_id"]["on"].removeprefix(_REBUILD), str(item["_id"].get("holder")), item["until"], item["number"]
+        )
+        for item in found
+    ]
 
 
 def free_leases(database: Database[Document], owner: str) -> int:

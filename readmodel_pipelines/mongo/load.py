@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gzip
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,8 +76,13 @@ def loadable_files(folder: Path, settings: Settings) -> LoadableFiles:
     return LoadableFiles(paths, tuple(sorted({path.name for path in folder.glob(f"*{SUFFIX}")} - targets.keys())))
 
 
-def load_folder(database: Database[Document], settings: Settings, files: LoadableFiles) -> Iterator[Loaded]:
-    """Make the indexes, then load one file after the other; yields after each.
+def load_folder(
+    database: Database[Document],
+    settings: Settings,
+    files: LoadableFiles,
+    on_batch: Callable[[Loaded], object] = lambda _: None,
+) -> Iterator[Loaded]:
+    """Make the indexes, then load one file after the other; yields after each, and tells how far one is meanwhile.
 
     Raises:
         UsageError: a file cannot be read or a line holds no document. The lines before it may be loaded.
@@ -90,6 +95,7 @@ def load_folder(database: Database[Document], settings: Settings, files: Loadabl
             there = _insert(database[collection], batch, path)
             inserted += len(batch) - there
             present += there
+            on_batch(Loaded(path.name, collection, inserted, present))
         yield Loaded(path.name, collection, inserted, present)
 
 

@@ -18,7 +18,7 @@ from pymongo.collection import Collection
 from pymongo.errors import BulkWriteError, DocumentTooLarge, OperationFailure
 
 from readmodel_pipelines.events.values import is_plain
-from readmodel_pipelines.mongo.scan import CODEC, Document, drain, index_on, odd_documents, string_keys
+from readmodel_pipelines.mongo.scan import CODEC, Document, Query, drain, index_on, odd_documents, string_keys
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.reconcile.compare import differing_fields, same_document, same_value
 from readmodel_pipelines.reconcile.outcome import Why
@@ -48,21 +48,24 @@ class ReadModelCollection:
 
     def read(self, keys: Sequence[str] | None = None, within: IdRange = EVERYTHING) -> Iterator[Document]:
         """Documents with a string key in its order, `_id` and owned fields only: of `keys`, or all in a range."""
-        where = string_keys(self._key, keys, within)
-        for batch in drain(self._collection, where, self._fields, [self._key], self._index()):
+        for batch in drain(self._collection, self.query(keys, within)):
             yield from batch
+
+    def query(self, keys: Sequence[str] | None = None, within: IdRange = EVERYTHING) -> Query:
+        """What `read` asks for."""
+        return self._in_order(string_keys(self._key, keys, within), self._fields)
 
     def ids(self) -> Iterator[str]:
         """Every key that is a string, in order, from the index alone; that of a duplicate comes twice."""
         keys_only = {"_id": 0, self._key: 1}
-        for batch in drain(self._collection, string_keys(self._key), keys_only, [self._key], self._index()):
+        for batch in drain(self._collection, self._in_order(string_keys(self._key), keys_only)):
             for document in batch:
                 yield document[self._key]
 
     def versions(self) -> Iterator[Document]:
         """Documents with a string key in its order, with nothing but their key and, where it has one, version."""
         fields = {"_id": 0, self._key: 1, **({"version": 1} if "version" in self._projection.owned else {})}
-        for batch in drain(self._collection, string_keys(self._key), fields, [self._key], self._index()):
+        for batch in drain(self._collection, self._in_order(string_keys(self._key), fields)):
             for document in batch:
                 # The join leaves it out of the comparison.
                 document["_id"] = None
@@ -78,10 +81,10 @@ class ReadModelCollection:
         ]
         return {document[self._key] for document in self._collection.aggregate(pipeline, allowDiskUse=True)}
 
-    def _index(self) -> str | None:
+    def _in_order(self, where: Document, fields: Document) -> Query:
         if self._index_name is None:
             self._index_name = index_on(self._collection, self._key)
-        return self._index_name
+        return Query(where, fields, ((self._key, 1),), self._index_name)
 
     def odd_documents(self) -> Iterator[Document]:
         """Documents whose key is not a string; `_id` and owned fields only."""

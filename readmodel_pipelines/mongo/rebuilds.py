@@ -77,6 +77,15 @@ class RebuildRange:
     rest: IdRange
 
 
+@dataclass(frozen=True, slots=True)
+class RangeProgress:
+    """How far the ranges of a rebuild are: events read, ranges done, and when that was last saved."""
+
+    events: int
+    ranges_done: int
+    at: datetime
+
+
 class Rebuilds:
     """Records of rebuilds in a database."""
 
@@ -137,9 +146,35 @@ class Rebuilds:
         where = {"kind": "rebuild", "read_models": list(read_models), **about}
         return self._rebuilds.find_one(where, sort=[("started_at", -1)])
 
+    def last_done(self, collection: str) -> Document | None:
+        """The newest rebuild of this live collection, alone or together with others, that is done."""
+        where = {"kind": "rebuild", "read_models": collection, "state": State.DONE.value}
+        return self._rebuilds.find_one(where, sort=[("started_at", -1)])
+
     def listed(self, most: int = _SHOWN_AT_MOST) -> list[Document]:
         """The newest rebuilds."""
         return list(self._rebuilds.find({"kind": "rebuild"}, sort=[("started_at", -1)], limit=most))
+
+    def resumed(self, rebuild: Mapping[str, Any]) -> None:
+        """Somebody goes on with it; since it was last worked on it stood still."""
+        worked_until = self.progress_of(rebuild).at
+        idle = {"$max": [0, {"$divide": [{"$subtract": ["$$NOW", worked_until]}, 1000]}]}
+        changed = {
+            "runs": {"$add": ["$runs", 1]},
+            "idle_seconds": {"$add": [{"$ifNull": ["$idle_seconds", 0.0]}, idle]},
+            "updated_at": "$$NOW",
+        }
+        self._rebuilds.update_one({"_id": rebuild["_id"]}, [{"$set": changed}])
+
+    def progress_of(self, rebuild: Mapping[str, Any]) -> RangeProgress:
+        """How far its ranges are."""
+        done = {"$sum": {"$cond": ["$done", 1, 0]}}
+        of_all = {"_id": None, "events": {"$sum": "$events"}, "done": done, "at": {"$max": "$updated_at"}}
+        found = next(self._rebuilds.aggregate([{"$match": {"of": rebuild["_id"]}}, {"$group": of_all}]), None)
+        noted: datetime = rebuild["updated_at"]
+        if found is None:
+            return RangeProgress(0, 0, noted)
+        return RangeProgress(found["events"], found["done"], max(noted, found["at"] or noted))
 
     def to(self, rebuild: Mapping[str, Any], state: State, **changed: Any) -> Document:
         """Bring it into a state, if it is in one from which that may follow; gives its document.

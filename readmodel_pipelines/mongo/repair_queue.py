@@ -22,11 +22,12 @@ from pymongo.collection import Collection as MongoCollection
 from pymongo.database import Database
 
 from readmodel_pipelines.errors import RepairQueueFull, UsageError
-from readmodel_pipelines.events.stream import UUID
+from readmodel_pipelines.events.stream import UUID, Reason
 from readmodel_pipelines.events.values import is_utf8
 from readmodel_pipelines.mongo.connection import server_time
-from readmodel_pipelines.mongo.scan import CODEC, Document
+from readmodel_pipelines.mongo.scan import CODEC, Document, Query
 from readmodel_pipelines.projections.registry import by_fold, projections_for
+from readmodel_pipelines.reconcile.outcome import Why
 from readmodel_pipelines.settings import Settings
 
 Status = Literal["pending", "processing", "completed", "failed"]
@@ -35,6 +36,14 @@ TASK_TYPE = "readmodel_sync"
 BAD_AGGREGATE_ID = "bad_aggregate_id"
 UNKNOWN_AGGREGATE_TYPE = "unknown_aggregate_type"
 UNKNOWN_TASK_TYPE = "unknown_task_type"
+AGGREGATE_NOT_FOUND = "aggregate_not_found"
+CRASHES_WORKER = "crashes_worker"
+DEAD_LETTER_REASONS: tuple[str, ...] = (
+    *(reason.value for reason in Reason),
+    *(why.value for why in (Why.KEY_HELD, Why.NEEDS_REPLICA_SET, Why.WRITE_REFUSED)),
+    *(UNKNOWN_AGGREGATE_TYPE, UNKNOWN_TASK_TYPE, AGGREGATE_NOT_FOUND, CRASHES_WORKER),
+)
+"""Why repairs park tasks."""
 
 _HISTORY = 10
 _LONGEST_DETAIL = 500
@@ -184,15 +193,14 @@ class RepairQueue:
         now = self.now()
         chosen: Document = {"aggregate_id": {"$nin": list(without)}} if without else {}
         if task_ids is not None:
-            wanted: list[tuple[Document, Any]] = [({**_OPEN, **chosen, "_id": {"$in": list(task_ids)}}, None)]
+            wanted = [Query({**_OPEN, **chosen, "_id": {"$in": list(task_ids)}}, _OF_A_TASK)]
         else:
-            in_order = [("next_attempt_at", 1), ("created_at", 1)]
-            wanted = [({**_pending_until(now), **chosen}, in_order), ({**_abandoned_until(now), **chosen}, None)]
-        fields = {"aggregate_id": 1, "aggregate_type": 1, "task_type": 1, "status": 1}
+            wanted = self.due_queries(now, chosen)
         found: set[tuple[str, str]] = set()
-        for where, sort in wanted:
+        for query in wanted:
             # Several tasks of one aggregate are common; thousands must not be read to find the next one.
-            for task in self._tasks.find(where, fields, sort=sort, limit=limit * _SCANNED_PER_AGGREGATE):
+            most = limit * _SCANNED_PER_AGGREGATE
+            for task in self._tasks.find(query.where, query.fields, sort=query.sort or None, limit=most):
                 stream, poison = self._sorted_out(task)
                 if isinstance(task["_id"], str) and not is_utf8(task["_id"]):
                     # No filter can name it.
@@ -205,6 +213,15 @@ class RepairQueue:
                 if len(found) >= limit:
                     return due
         return due
+
+    @staticmethod
+    def due_queries(now: datetime, chosen: Mapping[str, Any] | None = None) -> list[Query]:
+        """What `due` asks for: tasks that wait no longer, then those whose worker died."""
+        in_order = (("next_attempt_at", 1), ("created_at", 1))
+        return [
+            Query({**_pending_until(now), **(chosen or {})}, _OF_A_TASK, in_order),
+            Query({**_abandoned_until(now), **(chosen or {})}, _OF_A_TASK),
+        ]
 
     def take(
         self, stream: str, ids: Sequence[str], token: str, holder: str, seconds: float, task_ids: Sequence[Any] = ()
@@ -412,6 +429,7 @@ def ids_of(task_id: str) -> list[Any]:
         return [task_id]
 
 
+_OF_A_TASK = {"aggregate_id": 1, "aggregate_type": 1, "task_type": 1, "status": 1}
 _OPEN: Document = {"status": {"$in": ["pending", "processing"]}}
 _NO_MORE = [*_OURS, "next_attempt_at"]
 

@@ -135,13 +135,18 @@ def what_is_lacking(
         told = f"`{command[1]}` on {settings.database}.{command[2]}" if command else "what was asked for"
         hint = "`readmodel rights` lists the roles; `readmodel rights ROLE` prints what makes one."
         return f"The user may not {told}.", hint
+    hint = f"Give the user the role that `readmodel rights {role}` prints."
+    return f"The user may not {in_places(lacks)}.", hint
+
+
+def in_places(lacks: Iterable[tuple[str, str]]) -> str:
+    """What `lacking` gives, in words, place by place."""
     places: dict[str, list[str]] = {}
     for action, where in lacks:
         places.setdefault(where, []).append(action)
     shown = [f"{', '.join(actions)} on {where}" for where, actions in list(places.items())[:_SHOWN]]
     more = f"; and more on {len(places) - _SHOWN} others" if len(places) > _SHOWN else ""
-    hint = f"Give the user the role that `readmodel rights {role}` prints."
-    return f"The user may not {'; '.join(shown)}{more}.", hint
+    return f"{'; '.join(shown)}{more}"
 
 
 def lacking(wanted: Iterable[Privilege], held: Sequence[Privilege]) -> list[tuple[str, str]]:
@@ -257,8 +262,8 @@ def _shadow(at: _Names) -> _Grants:
     yield WHOLE_DATABASE, "listCollections"
     for name in at.models:
         yield name, "changeStream collStats bypassDocumentValidation dropCollection"
-        yield shadow_name(name), f"find {_WRITE} createCollection createIndex listIndexes bypassDocumentValidation"
-        yield copy_name(name), "find insert remove createCollection createIndex bypassDocumentValidation"
+        yield shadow_name(name), f"find {_WRITE} createIndex listIndexes bypassDocumentValidation"
+        yield copy_name(name), "find insert remove createIndex bypassDocumentValidation"
 
 
 def _pacing(_: _Names) -> _Grants:

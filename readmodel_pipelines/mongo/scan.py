@@ -7,6 +7,7 @@ all others once. An array is never a string key: MongoDB would match it by its e
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from bson.codec_options import CodecOptions, DatetimeConversion
@@ -27,6 +28,17 @@ CODEC: CodecOptions[Document] = CodecOptions(
 BATCH_DOCUMENTS = 2_000
 _HANDED_ON = 100
 NO_ARRAY = {"$not": {"$type": "array"}}
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What one `find` asks for: one definition for whoever runs it and for `doctor`, which asks how it is answered."""
+
+    where: Mapping[str, Any]
+    fields: Mapping[str, Any] | None = None
+    sort: tuple[tuple[str, int], ...] = ()
+    index: str | None = None
+    """The index that is prescribed; without one the server chooses."""
 
 
 def string_keys(field: str, keys: Sequence[str] | None = None, within: IdRange = EVERYTHING) -> Document:
@@ -50,23 +62,14 @@ def holds_every_document(index: Mapping[str, Any]) -> bool:
     return not any(index.get(option) for option in ("partialFilterExpression", "sparse", "collation", "hidden"))
 
 
-def drain(
-    collection: Collection[Document],
-    where: Mapping[str, Any],
-    fields: Mapping[str, Any],
-    sort: Sequence[str],
-    index: str | None,
-) -> Iterator[list[Document]]:
-    """Batches of decoded documents in ascending order of `sort`, read through `index`.
-
-    Without an index MongoDB sorts, on disk when it must.
-    """
+def drain(collection: Collection[Document], query: Query) -> Iterator[list[Document]]:
+    """Batches of decoded documents in order. Without an index MongoDB sorts, on disk when it must."""
     mongos = collection.database.client.is_mongos
     cursor = collection.with_options(codec_options=CODEC).find(
-        where,
-        fields,
-        sort=[(field, 1) for field in sort],
-        hint=index,
+        query.where,
+        query.fields,
+        sort=query.sort,
+        hint=query.index,
         # An index with an array key gives no order.
         allow_disk_use=True,
         batch_size=BATCH_DOCUMENTS,

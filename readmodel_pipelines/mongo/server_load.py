@@ -44,7 +44,7 @@ class ServerLoad:
             return ""
         return (
             f"The server's load is not fully watched ({'; '.join(told)}). "
-            "Give the user the role clusterMonitor, or set the limit to 0."
+            "Give the user the role that `readmodel rights pacing` prints as well, or set the limit to 0."
         )
 
     def _queue(self) -> str:

@@ -113,7 +113,7 @@ class Begin:
         for record in self.rebuilds.unfinished(self.collections):
             if record["read_models"] == self.collections:
                 if not (why := self._why_anew(record)):
-                    self.rebuilds.note(record, runs=record["runs"] + 1)
+                    self.rebuilds.resumed(record)
                     return record
                 self.say(f"Rebuild {record['_id']} is not resumed: {why}.")
         return None

@@ -74,6 +74,14 @@ class Request:
     max_findings: int = DEFAULT_MAX_FINDINGS
 
 
+class RebuildInterrupted(KeyboardInterrupt):
+    """Somebody ended a rebuild; `summary` has what is done of it, by earlier runs too."""
+
+    def __init__(self, summary: Summary) -> None:
+        super().__init__()
+        self.summary = summary
+
+
 def rebuild(
     database: Database[Document],
     settings: Settings,
@@ -95,13 +103,19 @@ def rebuild(
         ReadModelBusy: somebody else rebuilds one of them.
         LeaseLost: this run was taken for dead and somebody else took over.
         WorkerDied: a worker process was killed; resume.
+        RebuildInterrupted: somebody pressed Ctrl-C; resume.
     """
     projections = choose_projections(settings, read_models)
     summary = Summary("rebuild", read_models[0] if len(read_models) == 1 else "all", request.max_findings)
     summary.read_models = {item.read_model: Counts() for item in projections}
     started = time.perf_counter()
-    for group in by_fold(projections):
-        _Rebuild(database, settings, group, request, summary, on_progress, on_phase, holder, owner).run()
+    try:
+        for group in by_fold(projections):
+            _Rebuild(database, settings, group, request, summary, on_progress, on_phase, holder, owner).run()
+    except KeyboardInterrupt:
+        summary.about["state"] = "interrupted"
+        summary.seconds = time.perf_counter() - started
+        raise RebuildInterrupted(summary) from None
     if not summary.events and request.slice is None:
         stored_as = " or ".join(sorted({item.fold.stored_as[0] for item in projections}))
         summary.warnings.append(
@@ -168,8 +182,10 @@ class _Rebuild:
                 own = leases.enter_context(self._hold([f"{self.begin.collections[0]}/slice {part.number}"]))
                 held = replace(held, nonces={**held.nonces, **own.nonces})
             self.summary.about |= {"rebuild": record["_id"], "strategy": record["strategy"]}
-            self._go(record, held)
-        self.summary.events += self.events
+            try:
+                self._go(record, held)
+            finally:
+                self.summary.events += self.events
 
     def _hold(self, names: Sequence[str], shared: str = "") -> AbstractContextManager[Held]:
         seconds = self.settings.lease_seconds
@@ -266,10 +282,14 @@ class _Rebuild:
             max_findings=self.request.max_findings,
         )
         stopped = False
-        for _, done in work_off(range_worker, job, todo, workers, partial(self._say, record)):
-            self.summary.take_over(done.summary.findings)
-            self.summary.warnings += [item for item in done.summary.warnings if item not in self.summary.warnings]
-            stopped |= done.stopped
+        try:
+            for _, done in work_off(range_worker, job, todo, workers, partial(self._say, record)):
+                self.summary.take_over(done.summary.findings)
+                self.summary.warnings += [item for item in done.summary.warnings if item not in self.summary.warnings]
+                stopped |= done.stopped
+        except KeyboardInterrupt:
+            self._count(record, part)
+            raise
         self._count(record, part)
         if stopped:
             self._pause(record)

@@ -20,7 +20,7 @@ from pymongo.database import Database
 from readmodel_pipelines.errors import LeaseLost
 from readmodel_pipelines.events.stream import Reason
 from readmodel_pipelines.mongo.leases import lost_leases, this_process
-from readmodel_pipelines.mongo.repair_queue import Failure, RepairQueue
+from readmodel_pipelines.mongo.repair_queue import AGGREGATE_NOT_FOUND, CRASHES_WORKER, Failure, RepairQueue
 from readmodel_pipelines.mongo.scan import Document
 from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.reconcile.outcome import Outcome, Why
@@ -29,8 +29,6 @@ from readmodel_pipelines.repair.backoff import backoff_of
 from readmodel_pipelines.repair.claim import Claim, Holder, claim, lease_of
 from readmodel_pipelines.settings import Settings
 
-AGGREGATE_NOT_FOUND = "aggregate_not_found"
-CRASHES_WORKER = "crashes_worker"
 ALONE_AFTER = 3
 PARKED_AFTER = 20
 

@@ -68,6 +68,22 @@ def test_the_demo_breaks_finds_and_mends_and_ends_with_0(data_dir: Path) -> None
     assert "All is well: every document is what its events say." in result.stdout
 
 
+def test_an_interrupted_demo_says_in_which_step_and_what_becomes_of_it(data_dir: Path) -> None:
+    env = {**os.environ, "READMODEL_DATA_DIR": str(data_dir), "READMODEL_DATABASE": "demo_interrupted"}
+    with subprocess.Popen(
+        [*DEMO, "--no-ui"], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("2. "):
+                break
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert stderr.startswith("Interrupted in step 2. Fill database 'demo_interrupted'")
+    assert "`readmodel server stop` ends the server" in stderr
+
+
 def test_a_dry_run_in_between_predicts_the_rebuild(settings: Settings) -> None:
     clean, (built, found, predicted, rebuilt, mended, stale, last) = play(settings)
     assert clean

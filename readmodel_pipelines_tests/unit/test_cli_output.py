@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from readmodel_pipelines.cli import main
+from readmodel_pipelines.cli import options
 from readmodel_pipelines.cli.choices import read_model_choices
 from readmodel_pipelines.cli.output import human_lines
 from readmodel_pipelines.projections.registry import built_in, names
@@ -50,4 +50,4 @@ def test_a_verification_that_found_nothing_says_no_more_than_it_looked_at(about:
 
 def test_choices_and_defaults_that_are_written_twice_agree() -> None:
     assert (*names(built_in("chat")), "all") == read_model_choices()
-    assert main.DEFAULT_MAX_FINDINGS == DEFAULT_MAX_FINDINGS
+    assert options.DEFAULT_MAX_FINDINGS == DEFAULT_MAX_FINDINGS

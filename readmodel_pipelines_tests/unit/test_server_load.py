@@ -115,7 +115,7 @@ def test_who_may_not_look_is_warned_and_does_not_ask_again() -> None:
         assert load.reason_to_wait() == ""
     assert sorted(closed.asked) == ["replSetGetConfig", "replSetGetStatus", "serverStatus"]
     assert "serverStatus: not authorized; " in load.warning
-    assert "clusterMonitor" in load.warning
+    assert "rights pacing" in load.warning
 
 
 def test_who_may_look_at_one_thing_only_goes_by_that() -> None:

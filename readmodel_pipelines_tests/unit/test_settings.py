@@ -68,6 +68,7 @@ def test_every_setting_is_read_from_its_variable(monkeypatch: pytest.MonkeyPatch
         "reports_kept": "9",
         "enqueue_limit": "8",
         "enqueue_per_second": "7",
+        "dagster_url": "https://user:pw@dagster.example/x",
         "data_dir": "some/folder",
         "mongod": "some/mongod",
     }

@@ -40,11 +40,19 @@ class AuthorizedServer:
 
     def user(self, privileges: Iterable[Privilege]) -> str:
         """The connection string of a new user with exactly these privileges."""
+        return self.user_with([self.role(privileges)])
+
+    def role(self, privileges: Iterable[Privilege]) -> str:
+        """A new role in `admin`; gives its name."""
         name = f"role_{uuid.uuid4().hex[:12]}"
         self.client.admin.command("createRole", name, privileges=list(privileges), roles=[])
-        return self.user_with([{"role": name, "db": "admin"}])
+        return name
 
-    def user_with(self, roles: Iterable[Mapping[str, str]]) -> str:
+    def change(self, role: str, privileges: Iterable[Privilege]) -> None:
+        """Give the role these privileges; what its users are doing goes by them at once."""
+        self.client.admin.command("updateRole", role, privileges=list(privileges))
+
+    def user_with(self, roles: Iterable[str | Mapping[str, str]]) -> str:
         """The connection string of a new user with roles that are there."""
         name, password = f"user_{uuid.uuid4().hex[:12]}", secrets.token_hex(8)
         self.client.admin.command("createUser", name, pwd=password, roles=list(roles))

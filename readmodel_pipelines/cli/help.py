@@ -1,0 +1,107 @@
+"""Help that reads as a map: the commands under headings, subcommands spelled out, then where to start.
+
+A command's heading is its `rich_help_panel`, one of `HEADINGS`. Nothing is imported but Typer: help is instant.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from readmodel_pipelines.cli.voice import voice, voice_options
+
+LOOK, MEND, QUEUE, REBUILDS = "Look", "Mend", "Repair queue", "Rebuilds"
+SET_UP, OPERATE = "Set up", "Operate"
+HEADINGS = (LOOK, MEND, QUEUE, REBUILDS, SET_UP, OPERATE)
+
+_OTHERS = "Commands"
+# Typer's public name for it is that of a kind of it.
+_UsageError: Any = typer.BadParameter.__bases__[0]
+
+
+class Group(TyperGroup):
+    """A group whose commands all take `--quiet`, `--verbose` and `--json`, as it does itself."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self.params += voice_options()
+        for command in self.commands.values():
+            if not isinstance(command, Group):
+                command.params += voice_options()
+
+
+ENDING = {
+    "Where to start": (
+        ("something is wrong", "doctor, then verify-consistency --type all --all"),
+        ("one looks stale", "rebuild-readmodel --type chat --id UUID"),
+        ("all look stale", "repair-queue stats, then rebuild-readmodel --type all --all"),
+        ("a new projection", "rebuild-readmodel --type chat --all --strategy shadow"),
+        ("trying it out", "demo"),
+    ),
+    "Settings": (
+        ("READMODEL_MONGODB_URI", "where MongoDB is; none: an embedded server"),
+        ("READMODEL_DATABASE", "events and read models lie there (flowra)"),
+        ("READMODEL_…", "docs/settings.md; --verbose says what is in force"),
+    ),
+    "Exit codes": (
+        ("0", "all well"),
+        ("1", "discrepancies found, aggregates not done, or an unknown id"),
+        ("2", "the command or a setting makes no sense"),
+        ("3", "no MongoDB, or no right to it"),
+        ("130", "interrupted; what was done is said, and how to go on"),
+    ),
+}
+
+
+class Map(Group):
+    """The topmost group: its help is the map of all commands."""
+
+    def make_context(self, info_name: str | None, args: list[str], *rest: Any, **extra: Any) -> Any:
+        """Remember what was typed, before it is taken apart."""
+        voice.typed = tuple(args)
+        return super().make_context(info_name, args, *rest, **extra)
+
+    def invoke(self, ctx: Any) -> Any:
+        """With `--json` a command that makes no sense is told in a document, too."""
+        try:
+            return super().invoke(ctx)
+        except _UsageError as error:
+            if "--json" in voice.typed:
+                about = {"code": "usage", "message": error.format_message(), "hint": "--help says what it takes."}
+                voice.as_json = True
+                voice.document({"verb": ctx.invoked_subcommand, "error": about})
+            raise
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Commands before options: they are what somebody looks for."""
+        sections: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)
+        for heading, name, command in self._spelled_out():
+            sections[heading].append((name, command.get_short_help_str(limit=200)))
+        # One column for all, so that the eye runs down it.
+        width = max(len(name) for rows in sections.values() for name, _ in rows)
+        for heading in (*HEADINGS, _OTHERS):
+            if heading in sections:
+                with formatter.section(heading):
+                    formatter.write_dl([(f"{name:<{width}}", text) for name, text in sections[heading]])
+        super().format_options(ctx, formatter)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Nothing: the map has them."""
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        """Where to start, settings, exit codes."""
+        for heading, rows in ENDING.items():
+            with formatter.section(heading):
+                formatter.write_dl(rows)
+
+    def _spelled_out(self) -> Iterator[tuple[str, str, Any]]:
+        for name, command in self.commands.items():
+            heading = getattr(command, "rich_help_panel", None) or _OTHERS
+            if isinstance(command, TyperGroup):
+                yield from ((heading, f"{name} {below}", item) for below, item in command.commands.items())
+            else:
+                yield heading, name, command

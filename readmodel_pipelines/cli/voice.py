@@ -1,0 +1,106 @@
+"""How much a command says: `--quiet`, `--verbose`, `--json`. Every command takes them, before its name or behind it.
+
+Results go to stdout, once, as lines for people or with `--json` as one document. Everything else goes to stderr: errors
+always, notes and progress unless `--quiet`, what goes on under the hood with `--verbose`. As the level of a logger this
+belongs to the process and not to what is passed around: `voice` is the only one, and the command line sets it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import typer
+from typer.main import get_command
+
+
+@dataclass(slots=True)
+class Voice:
+    """What was asked for on the command line, and all of it as it was typed."""
+
+    quiet: bool = False
+    verbose: bool = False
+    as_json: bool = False
+    typed: Sequence[str] = ()
+
+    def result(self, document: Mapping[str, Any], lines: Iterable[str]) -> None:
+        """What the command was asked for: the document with `--json`, else the lines."""
+        self.document(document)
+        self.line("\n".join(lines))
+
+    def document(self, document: Mapping[str, Any]) -> None:
+        """The one document of `--json`; in ASCII, so that no terminal, pipe or locale can spoil it."""
+        if self.as_json:
+            typer.echo(json.dumps(document))
+
+    def line(self, text: str) -> None:
+        """A part of the result that is there already; with `--json` it waits for the document."""
+        if not self.as_json:
+            typer.echo(text)
+
+    def say(self, text: str) -> None:
+        """What goes on, between results."""
+        if not self.quiet:
+            self.line(text)
+
+    def note(self, text: str) -> None:
+        """Something worth knowing that nobody asked for."""
+        if not self.quiet:
+            complain(text)
+
+    def detail(self, text: str) -> None:
+        """Something that only somebody wants to know who looks for what is wrong."""
+        if self.verbose:
+            complain(text)
+
+
+voice = Voice()
+
+
+def complain(text: str) -> None:
+    """A line on stderr, whatever was asked for."""
+    typer.echo(plain(text), err=True)
+
+
+def plain(text: str) -> str:
+    """The text without anything that a terminal would obey: data may hold control characters."""
+    return "".join(char if char.isprintable() or char == "\n" else _escaped(char) for char in text)
+
+
+def _escaped(char: str) -> str:
+    return char.encode("unicode_escape", "surrogatepass").decode("ascii")
+
+
+def _setter(name: str) -> Any:
+    def set_it(ctx: typer.Context, value: bool) -> None:
+        # The first of a command line forgets what an earlier one in this process said.
+        setattr(voice, name, value or (ctx.parent is not None and getattr(voice, name)))
+
+    return set_it
+
+
+def _option(name: str, *declared: str, text: str) -> Any:
+    return typer.Option(*declared, help=text, callback=_setter(name), expose_value=False, is_eager=True)
+
+
+def voice_options() -> list[Any]:
+    """The three options, as a command's parameters."""
+    only = typer.Typer(add_completion=False)
+
+    @only.command()
+    def speak(
+        quiet: Annotated[
+            bool, _option("quiet", "--quiet", "-q", text="Only results and errors: no progress, no notes.")
+        ] = False,
+        verbose: Annotated[
+            bool,
+            _option("verbose", "--verbose", "-v", text="Also settings, server, commands, times."),
+        ] = False,
+        as_json: Annotated[
+            bool, _option("as_json", "--json", text="Print one JSON document on stdout, nothing else.")
+        ] = False,
+    ) -> None: ...
+
+    return get_command(only).params

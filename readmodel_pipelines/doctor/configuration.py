@@ -1,0 +1,79 @@
+"""Judges what needs no MongoDB: the settings in force, and the embedded server."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import SecretStr
+
+from readmodel_pipelines.doctor.check import Check, Setting, State
+from readmodel_pipelines.mongo.embedded import ServerStatus
+from readmodel_pipelines.settings import Settings
+
+_PREFIX = "READMODEL_"
+# Read by the recorded documents' tests, and by the `dagster.yaml` of docs/scaling_out.md.
+_OF_OTHERS = {"CORPUS", "BROKER"}
+
+
+def settings_in_force(settings: Settings) -> list[Setting]:
+    """Every setting, as it may be shown."""
+    return [
+        Setting(f"{_PREFIX}{name.upper()}", _shown(settings, name), name in settings.model_fields_set)
+        for name in type(settings).model_fields
+    ]
+
+
+def judge_settings(settings: Settings, environment: Mapping[str, str]) -> Check:
+    """Whether every `READMODEL_…` variable is one that is read; its value is never shown here."""
+    known = {name.upper() for name in type(settings).model_fields}
+    names = {name.upper().removeprefix(_PREFIX) for name in environment if name.upper().startswith(_PREFIX)}
+    chosen = [item for item in settings_in_force(settings) if item.from_environment]
+    details = tuple(f"{item.variable} = {item.value}" for item in chosen)
+    default = len(known) - len(chosen)
+    found = f"{len(chosen)} from the environment, {default} with their defaults."
+    unknown = sorted(names - known - _OF_OTHERS)
+    if not unknown:
+        return Check("settings", State.OK, found, details=details)
+    told = [_unknown(name, known) for name in unknown]
+    return Check(
+        "settings",
+        State.WARNING,
+        f"{found} No setting has this name, and nobody reads it: {'; '.join(told)}.",
+        "Correct or unset the variable; docs/settings.md has them all.",
+        details,
+    )
+
+
+def judge_embedded(status: ServerStatus, cannot_start: str) -> Check:
+    """How the embedded server is; `cannot_start` says why none could be started, empty when one could."""
+    where = f"No READMODEL_MONGODB_URI is set, so the embedded server in {status.data_dir} is used"
+    if status.running:
+        return Check(
+            "embedded server",
+            State.OK,
+            f"{where}; it runs (process {status.pid}). It is for trying out and for tests; production brings its own.",
+        )
+    return Check(
+        "embedded server",
+        State.PROBLEM,
+        f"{where}, and it is not running." + (f" {cannot_start}" if cannot_start else ""),
+        "`readmodel server start` starts it; or set READMODEL_MONGODB_URI to the MongoDB that you mean.",
+    )
+
+
+def _shown(settings: Settings, name: str) -> str:
+    value: Any = getattr(settings, name)
+    if name == "mongodb_uri":
+        return settings.shown_uri()
+    if isinstance(value, SecretStr):
+        return "***"
+    if isinstance(value, frozenset | tuple):
+        return ", ".join(sorted(map(str, value)) if isinstance(value, frozenset) else map(str, value)) or "none"
+    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _unknown(name: str, known: set[str]) -> str:
+    alike = difflib.get_close_matches(name, sorted(known), n=1)
+    return f"{_PREFIX}{name}" + (f" (is {_PREFIX}{alike[0]} meant?)" if alike else "")

@@ -1,0 +1,188 @@
+"""Judges the server: the way to it, its version, whether it is a replica set, its clock, how far its history reaches.
+
+What is needed of MongoDB: 4.4 has every command and stage that is used (`hello`, sorts on disk, updates by pipelines,
+`$merge`), and the driver asks for it too. What is older than the oldest that the tests run on is not supported all
+the same: nobody knows whether a rebuild is right there.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from urllib.parse import parse_qsl
+
+from readmodel_pipelines.doctor.check import Check, State, span
+
+TESTED = (6, 0)
+"""The version that the tests run on, and the oldest that is supported."""
+
+_CLOCK_SECONDS = 1.0
+_DAY = 86_400.0
+_CHECKS_NO_CERTIFICATE = ("tlsinsecure", "tlsallowinvalidcertificates", "tlsallowinvalidhostnames")
+
+
+def judge_connection(shown_uri: str, hosts: Sequence[str], user: str, seconds: float) -> Check:
+    """How the server was reached; `shown_uri` has no credentials. `user` is empty when nobody is logged in."""
+    _, _, query = shown_uri.rpartition("?") if "?" in shown_uri else ("", "", "")
+    options = {name.lower(): value.lower() for name, value in parse_qsl(query)}
+    tls = options.get("tls", options.get("ssl", str(shown_uri.startswith("mongodb+srv:")).lower())) == "true"
+    who = f"as {user}" if user else "without logging in"
+    found = f"{shown_uri} answers within {math.ceil(seconds * 1000)} ms, {who}"
+    if tls and any(options.get(name) == "true" for name in _CHECKS_NO_CERTIFICATE):
+        hint = "Name the authority in tlsCAFile instead."
+        return Check(
+            "connection", State.WARNING, f"{found}; TLS, but the server's certificate is not fully checked.", hint
+        )
+    if tls:
+        return Check("connection", State.OK, f"{found}; TLS.")
+    if is_local(hosts):
+        return Check("connection", State.OK, f"{found}; no TLS, which this machine's own server does not need.")
+    hint = "Add tls=true to READMODEL_MONGODB_URI, if the network between is not your own."
+    return Check("connection", State.WARNING, f"{found}; no TLS: what is read goes over the network as it is.", hint)
+
+
+def is_local(hosts: Iterable[str]) -> bool:
+    """Whether all of them are on this machine."""
+    return all(
+        host.endswith(".sock") or host in ("localhost", "::1") or re.fullmatch(r"127(\.\d+){3}", host) for host in hosts
+    )
+
+
+def judge_version(version: str) -> Check:
+    """Whether this version is supported."""
+    numbers = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
+    tested = ".".join(map(str, TESTED))
+    if numbers < TESTED:
+        return Check(
+            "version",
+            State.PROBLEM,
+            f"MongoDB {version} is not supported: the oldest that is, and is tested, is {tested}.",
+            f"Upgrade the server to {tested} or newer, one major version after the other.",
+        )
+    if numbers > TESTED:
+        found = f"MongoDB {version} is newer than {tested}, which is tested. Nothing is known against it."
+        return Check("version", State.WARNING, found, "Verify after a first rebuild on it; tell us what you see.")
+    return Check("version", State.OK, f"MongoDB {version}, which is tested.")
+
+
+def judge_too_old(message: str) -> Check | None:
+    """Of a server that the driver refuses to talk to; None when it was refused for another reason."""
+    asked = re.search(r"requires at least \d+ \(MongoDB ([\d.]+)\)", message)
+    if asked is None:
+        return None
+    return Check(
+        "version",
+        State.PROBLEM,
+        f"The server is older than MongoDB {asked[1]}, the oldest that the driver talks to.",
+        f"Upgrade the server to {'.'.join(map(str, TESTED))} or newer, one major version after the other.",
+    )
+
+
+def judge_topology(hello: Mapping[str, Any]) -> Check:
+    """Whether it is a replica set with a primary, from the answer to `hello`."""
+    name = "replica set"
+    if hello.get("msg") == "isdbgrid":
+        return Check(
+            name,
+            State.OK,
+            "A sharded cluster, through mongos.",
+            "A sharded read model is rebuilt in place; a shadow is refused.",
+        )
+    if "setName" not in hello and hello.get("isreplicaset"):
+        return Check(
+            name, State.PROBLEM, "The server is to be in a replica set that was not set up.", "Run rs.initiate()."
+        )
+    if "setName" not in hello:
+        return Check(
+            name,
+            State.PROBLEM,
+            "A standalone server: it has no transactions and keeps no history of changes. Verifications, rebuilds in "
+            "place and repairs work. Refused are rebuilds in a shadow, and documents that hold each other's unique "
+            "keys; a rebuild looks at everything twice, and --since last at everything each time.",
+            "Make it a replica set, one member is enough: start mongod with --replSet rs0, then run rs.initiate().",
+        )
+    members = len(hello.get("hosts", ()))
+    if not hello.get("isWritablePrimary"):
+        return Check(
+            name,
+            State.PROBLEM,
+            f"{hello['setName']}: this member is no primary (that is {hello.get('primary', 'nobody')}), and takes no "
+            "writes.",
+            "Take directConnection=true out of READMODEL_MONGODB_URI, and name the set: replicaSet="
+            f"{hello['setName']}.",
+        )
+    kept = "" if members > 2 else " With fewer than three, nobody takes over when it fails."
+    plural = "member" if members == 1 else "members"
+    return Check(
+        name, State.OK, f"{hello['setName']}, {members} {plural}; the primary is {hello.get('primary')}.{kept}"
+    )
+
+
+def judge_clock(ahead: float, uncertain: float, grace: float) -> Check:
+    """How far the server's clock is ahead of this machine's, in seconds, give or take half the round trip."""
+    off = max(0.0, abs(ahead) - uncertain)
+    if off <= _CLOCK_SECONDS:
+        return Check("clock", State.OK, "The server's clock and this machine's agree to within a second.")
+    way = "ahead of" if ahead > 0 else "behind"
+    return Check(
+        "clock",
+        State.PROBLEM if off > grace else State.WARNING,
+        f"The server's clock is {span(off)} {way} this machine's (READMODEL_GRACE_SECONDS is {grace:g}). If those of "
+        "the application's machines are as far off, documents that are a moment behind are told as discrepancies, or "
+        "wrong ones as lagging; schedules and the off-peak window go by this machine's.",
+        "Let all machines follow a time server (chrony, systemd-timesyncd). Until then raise READMODEL_GRACE_SECONDS "
+        "above the difference.",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """How far the oplog reaches back, and since when the server runs; moments are naive, in UTC."""
+
+    earliest: datetime
+    latest: datetime
+    up_seconds: float
+
+    @property
+    def seconds(self) -> float:
+        """What it holds."""
+        return (self.latest - self.earliest).total_seconds()
+
+    @property
+    def rolled_over(self) -> bool:
+        """Whether it is full, as far as one can tell: the server runs for longer than it reaches back."""
+        return self.up_seconds > self.seconds + 60
+
+
+def judge_history(
+    history: History | None, needed: Sequence[tuple[str, datetime]], longest_rebuild_seconds: float
+) -> Check:
+    """Whether the history of changes reaches back to what goes on from there: (what, since when)."""
+    name = "history"
+    if history is None:
+        return Check(
+            name,
+            State.OK,
+            "How far the server's history of changes (oplog) reaches back is not told to this user.",
+            "`readmodel rights pacing` has the right for it, serverStatus.",
+        )
+    lost = [what for what, since in needed if since < history.earliest]
+    reaches = f"The history of changes (oplog) reaches back {span(history.seconds)}"
+    larger = "Enlarge it: db.adminCommand({replSetResizeOplog: 1, size: MEGABYTES, minRetentionHours: 48})."
+    if lost:
+        return Check(
+            name, State.WARNING, f"{reaches}, not to {'; '.join(lost)}: everything will be looked at instead.", larger
+        )
+    if history.rolled_over and history.seconds < 2 * longest_rebuild_seconds:
+        took = f"the longest of the last rebuilds took {span(longest_rebuild_seconds)}"
+        return Check(
+            name, State.WARNING, f"{reaches}, and {took}: one that is interrupted may have to begin anew.", larger
+        )
+    if history.rolled_over and history.seconds < _DAY:
+        less = "less than a day: a nightly --since last will look at everything"
+        return Check(name, State.WARNING, f"{reaches}, {less}.", larger)
+    return Check(name, State.OK, f"{reaches}.")

@@ -1,0 +1,174 @@
+"""Judges what is being done and what is left to do: repair queue, findings, leases, rebuilds."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from readmodel_pipelines.doctor.check import Check, State, count, span, worst
+from readmodel_pipelines.mongo.rebuilds import State as RebuildState
+from readmodel_pipelines.mongo.repair_queue import QueueStats
+
+_WAITS_LONG_SECONDS = 300
+_VERIFIED_LONG_AGO_SECONDS = 8 * 86_400.0
+_MANY = 5
+
+
+def judge_queue(stats: QueueStats, warning: int, limit: int) -> Check:
+    """Whether the repair queue drains and nothing in it is dead."""
+    found = f"{count(stats.open, 'open task')}, {stats.due:,} due"
+    if stats.pending:
+        found += f", the oldest for {span(stats.oldest_pending_seconds)}"
+    if stats.failed:
+        reasons = ", ".join(f"{number:,} {reason}" for reason, number in sorted(stats.dead_letters.items()))
+        return Check(
+            "repair queue",
+            State.PROBLEM,
+            f"{found}; {count(stats.failed, 'dead letter')} ({reasons}).",
+            "`readmodel repair-queue list --status failed` has them; mend the cause, then `readmodel repair-queue "
+            "requeue`.",
+        )
+    if stats.open >= limit:
+        return Check(
+            "repair queue",
+            State.PROBLEM,
+            f"{found}: the queue is full (READMODEL_REPAIR_QUEUE_LIMIT), and takes no more.",
+            "`readmodel repair-queue work` works it off; `readmodel rebuild-readmodel --type all --all` is quicker.",
+        )
+    stands = stats.due and not stats.repairs_per_minute and stats.oldest_pending_seconds > _WAITS_LONG_SECONDS
+    if stands:
+        hint = "Is Dagster's daemon up and `repair_queue_sensor` on? `readmodel repair-queue work` does it without."
+        return Check("repair queue", State.WARNING, f"{found}, and nobody works them off.", hint)
+    if stats.open > warning:
+        found += f", more than READMODEL_REPAIR_QUEUE_WARNING ({warning:,})"
+        return Check("repair queue", State.WARNING, f"{found}.", "`readmodel repair-queue stats` tells how it goes.")
+    return Check("repair queue", State.OK, f"{found}; no dead letter.")
+
+
+def judge_findings(
+    found: Mapping[str, Mapping[str, int]], verified_at: Mapping[str, datetime | None], now: datetime
+) -> Check:
+    """What the last verifications found and is open, by read model and outcome; when each was verified last."""
+    wrong = {name: outcomes for name, outcomes in found.items() if outcomes}
+    if wrong:
+        told = tuple(
+            f"{name}: {', '.join(f'{number:,} {outcome}' for outcome, number in sorted(outcomes.items()))}"
+            for name, outcomes in wrong.items()
+        )
+        number = sum(sum(outcomes.values()) for outcomes in wrong.values())
+        return Check(
+            "findings",
+            State.PROBLEM,
+            f"{count(number, 'finding is', 'findings are')} open: read models are not what their events say.",
+            "`readmodel verify-consistency --type all --all` looks anew; `readmodel rebuild-readmodel --type all "
+            "--all` mends all but malformed streams.",
+            told,
+        )
+    never = [name for name, moment in verified_at.items() if moment is None]
+    oldest = min((moment for moment in verified_at.values() if moment), default=None)
+    again = (
+        "`readmodel verify-consistency --type all --all` does; the schedule `nightly_verification` does it by itself."
+    )
+    if never:
+        return Check("findings", State.WARNING, f"Nobody verified {', '.join(never)} so far.", again)
+    ago = (now - oldest).total_seconds() if oldest else 0.0
+    if ago > _VERIFIED_LONG_AGO_SECONDS:
+        return Check("findings", State.WARNING, f"None is open; the last verification was {span(ago)} ago.", again)
+    return Check("findings", State.OK, f"None is open; the last verification was {span(max(0.0, ago))} ago.")
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseSeen:
+    """A lease that has not been given back: on what (a read model, or a number of aggregates), whose, until when.
+
+    `gone`: its holder was a process of this machine, and is no more.
+    """
+
+    on: str
+    holder: str
+    until: datetime
+    gone: bool = False
+
+
+def judge_leases(leases: Sequence[LeaseSeen], now: datetime) -> Check:
+    """Whether somebody who holds a lease is dead: it ran out and was not given back, or its process is gone."""
+    stale = [lease for lease in leases if lease.until <= now]
+    dead = [lease for lease in leases if lease.until > now and lease.gone]
+    held = [lease for lease in leases if lease.until > now and not lease.gone]
+    if not stale and not dead:
+        working = "; ".join(f"{lease.on} by {lease.holder}" for lease in held[:_MANY])
+        return Check("leases", State.OK, f"Held: {working}." if held else "Nobody is at work.")
+    told = [
+        f"{lease.on}: {lease.holder} did not give it back; it ran out {span((now - lease.until).total_seconds())} ago"
+        for lease in stale
+    ]
+    told += [
+        f"{lease.on}: {lease.holder} is no process of this machine any more; it runs out in "
+        f"{span((lease.until - now).total_seconds())}"
+        for lease in dead
+    ]
+    more = (f"and {len(told) - _MANY} more",) if len(told) > _MANY else ()
+    return Check(
+        "leases",
+        State.WARNING,
+        f"{count(len(told), 'stale lease')}: whoever held it died at work.",
+        "Nothing is locked once it ran out: the next rebuild or worker takes it over. See in that process's log why "
+        "it died (killed for its memory, most often).",
+        (*told[:_MANY], *more),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class RebuildSeen:
+    """An unfinished rebuild; `at_work` while somebody holds a lease on one of its read models."""
+
+    id: str
+    state: RebuildState
+    names: Sequence[str]
+    shadow: bool
+    age_seconds: float
+    at_work: bool
+
+
+def judge_rebuilds(rebuilds: Sequence[RebuildSeen], leftovers: Collection[str], valid_days: float) -> Check:
+    """Whether an unfinished rebuild waits for somebody, and whether shadows are left that nobody goes on with."""
+    states, told, hints = [State.OK], [], []
+    for item in rebuilds:
+        states.append(_state_of(item))
+        after = f"begun {span(item.age_seconds)} ago"
+        told.append(f"{item.id} of {', '.join(item.names)}: {item.state.value}, {after}{_stands(item)}")
+        if states[-1] is not State.OK:
+            hints.append(_next(item, valid_days))
+    if leftovers:
+        states.append(State.WARNING)
+        told += [f"{name} is left of a rebuild that nobody goes on with" for name in sorted(leftovers)]
+        hints.append("The next rebuild of that read model drops what is left.")
+    if not told:
+        return Check("rebuilds", State.OK, "None is unfinished.")
+    at_work = sum(item.at_work for item in rebuilds)
+    found = f"{count(len(rebuilds), 'unfinished rebuild')}, {at_work} of them at work."
+    return Check("rebuilds", worst(*states), found, " ".join(dict.fromkeys(hints)), tuple(told))
+
+
+def _state_of(item: RebuildSeen) -> State:
+    if item.at_work:
+        return State.OK
+    # Read models that are swapped in and others that are not: nobody else may begin before it is ended.
+    return State.PROBLEM if item.state is RebuildState.SWAPPING else State.WARNING
+
+
+def _stands(item: RebuildSeen) -> str:
+    return "" if item.at_work else ", and nobody is at work"
+
+
+def _next(item: RebuildSeen, valid_days: float) -> str:
+    if item.state is not RebuildState.SWAPPING and item.age_seconds > valid_days * 86_400:
+        return f"It is too old to be resumed: `readmodel rebuilds abort {item.id}`."
+    strategy = " --strategy shadow" if item.shadow else ""
+    name = item.names[0] if len(item.names) == 1 else "all"
+    resume = f"`readmodel rebuild-readmodel --type {name} --all{strategy} --resume` goes on"
+    if item.state is RebuildState.SWAPPING:
+        return f"{resume}; it must be ended before another one begins."
+    why = f"`readmodel rebuilds show {item.id}` says why it was refused; " if item.state is RebuildState.REFUSED else ""
+    return f"{why}{resume}, `readmodel rebuilds abort {item.id}` gives it up."

@@ -1,0 +1,161 @@
+"""The exporter: asks MongoDB at each scrape, and says what it learned as metrics, over HTTP or as text.
+
+MongoDB may be away, slow or locked: the scrape is answered all the same, in time, with `readmodel_up 0`.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from typing import Self
+
+from prometheus_client import CollectorRegistry, generate_latest, start_http_server
+from prometheus_client.core import GaugeMetricFamily
+from pydantic import SecretStr
+from pymongo.database import Database
+from pymongo.errors import PyMongoError
+
+from readmodel_pipelines.errors import MongoUnavailable, UsageError
+from readmodel_pipelines.metrics.catalogue import METRICS
+from readmodel_pipelines.metrics.facts import Facts
+from readmodel_pipelines.metrics.families import families
+from readmodel_pipelines.metrics.gather import gather
+from readmodel_pipelines.mongo.connection import errors_in_words, open_database
+from readmodel_pipelines.mongo.scan import Document
+from readmodel_pipelines.projector import choose_projections
+from readmodel_pipelines.settings import Settings
+
+Note = Callable[[str], object]
+
+
+class Exporter:
+    """A collector for prometheus_client; several scrapes may come at once.
+
+    A scrape waits for MongoDB for `seconds` at most. `note` is told when MongoDB goes away or keeps something back, and
+    when that is over.
+
+    Raises:
+        UsageError: the settings name read models that cannot be loaded.
+    """
+
+    def __init__(self, settings: Settings, seconds: float, note: Note) -> None:
+        self._settings = settings
+        self._seconds = seconds
+        self._note = note
+        self._projections = choose_projections(settings, ())
+        self._version = _version()
+        self._opening = threading.Lock()
+        self._stack = ExitStack()
+        self._database: Database[Document] | None = None
+        self._troubled = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def describe(self) -> Iterator[GaugeMetricFamily]:
+        """Every metric, without asking MongoDB."""
+        return (item.family() for item in METRICS)
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """One scrape."""
+        started = time.perf_counter()
+        facts = self.look()
+        return families(facts, time.perf_counter() - started, self._version)
+
+    def look(self) -> Facts | None:
+        """Ask MongoDB; None when it does not answer, or does not let us in.
+
+        Raises:
+            UsageError: the connection string cannot be read.
+        """
+        try:
+            # A lost connection is mended by the driver: it is opened once, and closed at the end.
+            with errors_in_words(self._settings):
+                facts = gather(self._opened(), self._settings, self._projections, self._seconds)
+        except MongoUnavailable as error:
+            self._tell(f"{error.message} The metrics say readmodel_up 0 until that is over. {error.hint}".strip())
+            return None
+        except PyMongoError as error:
+            self._tell(f"MongoDB at {self._settings.shown_uri()}: {error}")
+            return None
+        self._tell(" ".join(f"{part} cannot be read: {why}." for part, why in facts.parts.items() if why))
+        return facts
+
+    def _opened(self) -> Database[Document]:
+        with self._opening:
+            if self._database is None:
+                self._database = self._stack.enter_context(open_database(_without_starting(self._settings)))
+            return self._database
+
+    def _tell(self, trouble: str) -> None:
+        """Once, not at each scrape."""
+        if trouble and not self._troubled:
+            self._note(trouble)
+        elif self._troubled and not trouble:
+            self._note("MongoDB answers everything again.")
+        self._troubled = bool(trouble)
+
+
+def text(exporter: Exporter) -> str:
+    """One scrape, as Prometheus reads it."""
+    return generate_latest(_registry(exporter)).decode()
+
+
+@contextmanager
+def serving(exporter: Exporter, host: str, port: int) -> Iterator[int]:
+    """Answer scrapes in the background meanwhile; gives the port, a free one for 0.
+
+    Raises:
+        UsageError: nobody can listen there.
+    """
+    try:
+        server, thread = start_http_server(port, host, _registry(exporter))
+    except OSError as error:
+        raise UsageError(
+            f"Metrics cannot be served at {host}:{port}: {error.strerror or error}.",
+            hint="Give another --port or --host, or end what listens there.",
+        ) from None
+    try:
+        yield server.server_port
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def _version() -> str:
+    try:
+        return version("readmodel-pipelines")
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _registry(exporter: Exporter) -> CollectorRegistry:
+    registry = CollectorRegistry()
+    registry.register(exporter)
+    return registry
+
+
+def _without_starting(settings: Settings) -> Settings:
+    """The settings with the address of the embedded server, where that is meant: whoever only looks starts none.
+
+    Raises:
+        MongoUnavailable: it does not run.
+    """
+    if settings.mongodb_uri is not None:
+        return settings
+    from readmodel_pipelines.mongo import embedded
+
+    server = embedded.status(settings)
+    if not server.running:
+        raise MongoUnavailable(
+            "The embedded server does not run.",
+            hint="`readmodel server start` starts it; READMODEL_MONGODB_URI names another one.",
+        )
+    return settings.model_copy(update={"mongodb_uri": SecretStr(server.uri)})

@@ -1,0 +1,184 @@
+"""Ctrl-C and a polite kill, in a real process: what was done is said, how to go on is said, and going on works."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from readmodel_pipelines.demo.sample_data import chat_events
+from readmodel_pipelines.mongo.rebuilds import COLLECTION
+from readmodel_pipelines.mongo.repair_queue import RepairQueue
+from readmodel_pipelines.settings import Settings
+
+PROGRAM = [sys.executable, "-m", "readmodel_pipelines.cli.main"]
+EVERYTHING = ("--type", "all", "--all")
+
+
+class Interruptible:
+    """Starts `readmodel` on the test's database, and ends it once something is so."""
+
+    def __init__(self, settings: Settings) -> None:
+        assert settings.mongodb_uri is not None
+        self._env = {
+            **os.environ,
+            "READMODEL_MONGODB_URI": settings.mongodb_uri.get_secret_value(),
+            "READMODEL_DATABASE": settings.database,
+        }
+
+    def __call__(
+        self, *arguments: str, when: Callable[[], object], by: signal.Signals = signal.SIGINT, **changed: str
+    ) -> tuple[str, str]:
+        with subprocess.Popen(
+            [*PROGRAM, *arguments],
+            env=self._env | changed,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        ) as process:
+            try:
+                deadline = time.monotonic() + 60
+                while not when() and process.poll() is None:
+                    assert time.monotonic() < deadline
+                    time.sleep(0.005)
+                process.send_signal(by)
+                stdout, stderr = process.communicate(timeout=60)
+            finally:
+                process.kill()
+        assert process.returncode == 130, stdout + stderr
+        assert "Traceback" not in stderr
+        return stdout, stderr
+
+    def run(self, command: str) -> subprocess.CompletedProcess[str]:
+        """What somebody pastes into a shell."""
+        name, *arguments = shlex.split(command)
+        assert name == "readmodel"
+        return subprocess.run(
+            [*PROGRAM, *arguments], env=self._env, capture_output=True, text=True, check=False, timeout=60
+        )
+
+
+@pytest.fixture
+def interrupted(scene: Any) -> Interruptible:
+    scene.ensure_indexes()
+    return Interruptible(scene.settings)
+
+
+def interruption(stdout: str) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(stdout)
+    assert document["error"]["code"] == "interrupted"
+    return document
+
+
+def test_a_full_rebuild_says_its_id_what_it_did_and_the_command_that_goes_on(
+    scene: Any, interrupted: Interruptible
+) -> None:
+    scene.add(chat_events(600, mean_events=8))
+
+    def read() -> int:
+        return sum(item["events"] for item in scene.database[COLLECTION].find({"of": {"$exists": True}}))
+
+    stdout, stderr = interrupted("rebuild-readmodel", *EVERYTHING, when=read, READMODEL_MAX_EVENTS_PER_SECOND="1000")
+    (record,) = scene.database[COLLECTION].find({"kind": "rebuild"})
+    assert stdout == ""
+    assert f"Interrupted. Rebuild {record['_id']} (in_place) is not done; so far {read():,} events were read" in stderr
+    done = scene.chats.count_documents({})
+    assert f"chats_read_model: {done:,} compared, {done:,} missing, {done:,} inserted" in stderr
+    assert f"Go on with: readmodel rebuild-readmodel {' '.join(EVERYTHING)} --resume\n" in stderr
+
+    before = read()
+    resume = ("rebuild-readmodel", *EVERYTHING, "--resume", "--json")
+    # A pace, so that it is still at work when it is ended.
+    stdout, _ = interrupted(
+        *resume, when=lambda: read() > before, by=signal.SIGTERM, READMODEL_MAX_EVENTS_PER_SECOND="1000"
+    )
+    document = interruption(stdout)
+    assert (document["verb"], document["done"]["rebuild"]) == ("rebuild", record["_id"])
+    assert (document["done"]["state"], document["done"]["events"]) == ("interrupted", read())
+
+    last = interrupted.run(document["error"]["hint"].removeprefix("Go on with: "))
+    assert json.loads(last.stdout)["rebuild"] == record["_id"]
+    assert last.returncode == 0
+    assert scene.verify().ok
+
+
+def test_a_verification_says_how_far_it_came(scene: Any, interrupted: Interruptible) -> None:
+    scene.add(chat_events(30, mean_events=8))
+    assert scene.rebuild().ok
+    ids = sorted(scene.chats.distinct("chat_id"))
+    scene.chats.update_one({"chat_id": ids[3]}, {"$set": {"title": "wrong"}})
+    # A document that lacks a young event is looked at again after the grace time, which keeps the command at work.
+    event = scene.events.find_one({"aggregate_id": ids[9]}, sort=[("version", -1)])
+    young = {"version": event["version"] + 1, "created_at": datetime.now(UTC), "event_type": "chat.renamed"}
+    payload = {"new_title": "Just now", "old_title": "", "renamed_by": "u"}
+    scene.events.insert_one({**event, **young, "_id": "young", "payload": payload})
+
+    def remembered() -> bool:
+        found = scene.database.readmodel_findings.find_one({"aggregate_id": ids[3]})
+        # It is counted the moment after.
+        return found is not None and time.sleep(0.5) is None
+
+    stdout, stderr = interrupted(
+        "verify-consistency", *EVERYTHING, "--json", when=remembered, READMODEL_GRACE_SECONDS="60"
+    )
+    done = interruption(stdout)["done"]
+    assert done["events"] > 200
+    assert done["read_models"]["chats_read_model"]["different"] == 1
+    assert f"Interrupted after {done['events']:,} of about " in stderr
+    assert "No read model was changed. What was found so far is remembered." in stderr
+    assert f"Again: readmodel verify-consistency {' '.join(EVERYTHING)} --json" in stderr
+
+
+def test_a_load_says_what_is_loaded_and_goes_on_when_it_is_run_again(
+    scene: Any, interrupted: Interruptible, tmp_path: Path
+) -> None:
+    lines = "\n".join(f'{{"_id": {number}, "filling": "{number:0200}"}}' for number in range(20_000))
+    (tmp_path / "repair_queue.jsonl.gz").write_bytes(gzip.compress(lines.encode(), 1))
+    queue = scene.database.repair_queue
+    # The second batch, for the first to be told for sure.
+    _, stderr = interrupted("load", str(tmp_path), when=lambda: queue.estimated_document_count() > 1_000)
+    assert f"repair_queue.jsonl.gz → {scene.database.name}.repair_queue: " in stderr
+    assert 0 < queue.count_documents({}) < 20_000
+    command = stderr.rpartition("go on with: ")[2]
+    again = interrupted.run(command)
+    assert again.returncode == 0
+    assert queue.count_documents({}) == 20_000
+    assert "there already" in again.stdout
+
+
+def test_repair_work_says_what_it_completed_and_gives_back_the_rest(scene: Any, interrupted: Interruptible) -> None:
+    scene.add(chat_events(300, mean_events=5))
+    assert scene.rebuild().ok
+    scene.chats.update_many({}, {"$set": {"title": "wrong"}})
+    queue = RepairQueue(scene.database, scene.settings)
+    for document in scene.chats.find():
+        queue.add(document["chat_id"], "chat")
+
+    # The second batch, for the first to be told for sure.
+    work = ("repair-queue", "work", "--once", "--batch-size", "10", "--json")
+    stdout, _ = interrupted(*work, when=lambda: queue.stats().completed > 10)
+    done, stats = interruption(stdout)["done"], queue.stats()
+    assert 10 <= done["completed"] <= stats.completed < 300
+    assert (stats.processing, stats.pending) == (0, 300 - stats.completed)
+
+
+def test_a_server_that_is_starting_ends_with_its_command(interrupted: Interruptible, tmp_path: Path) -> None:
+    place = {"READMODEL_MONGODB_URI": "", "READMODEL_DATA_DIR": str(tmp_path)}
+    _, stderr = interrupted("server", "start", when=(tmp_path / "mongod" / "mongod.log").exists, **place)
+    assert stderr.startswith("Interrupted: a server that was starting is ended.\n")
+    said = subprocess.run(
+        [*PROGRAM, "server", "status", "--json"], env=os.environ | place, capture_output=True, check=True
+    )
+    assert json.loads(said.stdout)["running"] is False

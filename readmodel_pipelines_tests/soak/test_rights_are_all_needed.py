@@ -1,0 +1,58 @@
+"""No role holds a right that none of its commands needs: each right of each role is taken away in turn.
+
+Then at least one command of the role fails, or warns that it goes without. Several minutes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from readmodel_pipelines.mongo.repair_queue import RepairQueue
+from readmodel_pipelines.mongo.rights import ROLES
+from readmodel_pipelines_tests.authorization import AuthorizedServer, authorized_server
+from readmodel_pipelines_tests.e2e.runs import SAMPLE, materialize, run, with_events
+from readmodel_pipelines_tests.stage import Stage, needless
+
+COMMANDS_OF = {"enqueue": ["enqueue", "verify"], "pacing": ["rebuild"]}
+"""Where these are not those of the role alone: it is another one and more, or something besides."""
+BESIDE = {"rebuild": "pacing", "shadow": "pacing", "pacing": "rebuild"}
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[AuthorizedServer]:
+    with authorized_server() as running:
+        yield running
+
+
+@pytest.fixture
+def stage(server: AuthorizedServer, tmp_path: Path) -> Stage:
+    return Stage(server, tmp_path)
+
+
+# That of Dagster is the union of others.
+@pytest.mark.parametrize("role", [role.name for role in ROLES if role.name != "dagster"])
+def test_every_right_of_a_role_is_needed(stage: Stage, role: str) -> None:
+    beside = stage.privileges_of(BESIDE[role]) if role in BESIDE else []
+    assert needless(stage, stage.privileges_of(role), beside, *COMMANDS_OF.get(role, [role])) == []
+
+
+def test_all_that_dagster_does_it_does_with_its_role(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("READMODEL_MONGODB_URI", stage.server.user(stage.privileges_of("dagster", "pacing")))
+    monkeypatch.setenv("READMODEL_DATABASE", stage.settings.database)
+    database = with_events(stage.server.client[stage.settings.database], stage.settings, SAMPLE)
+    (known, other) = (item["aggregate_id"] for item in database.events.find({"event_type": "chat.created"}).limit(2))
+    with dg.DagsterInstance.ephemeral() as instance:
+        for strategy in ("in_place", "shadow"):
+            assert run(instance, "rebuild_read_models", "chat", strategy=strategy).success
+        assert materialize(instance, "chats_read_model", "tasks_read_model").success
+        for chat_id in (known, other):
+            database.chats_read_model.update_one({"chat_id": chat_id}, {"$set": {"title": "wrong"}})
+        assert run(instance, "rebuild_aggregate", aggregate_type="chat", aggregate_id=known).success
+        assert RepairQueue(database, stage.settings).add(other, "chat")
+        assert run(instance, "repair_read_models").success
+        assert run(instance, "verify_read_models", "chat").success
+        assert run(instance, "verify_read_models", "task", enqueue_repairs=True).success

@@ -1,0 +1,373 @@
+"""Every command that opens the database, as docs/rights.md lists them, tried by a user with rights of a test's choice.
+
+A trial sets its scene as the administrator and yields command lines, each with the exit code that it ends with when
+all rights are there. It reaches every statement that its commands may send to the server.
+"""
+
+from __future__ import annotations
+
+import gzip
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bson import ObjectId, json_util
+from pymongo.database import Database
+from pymongo.errors import OperationFailure
+from typer.testing import CliRunner
+
+from readmodel_pipelines.cli.main import app
+from readmodel_pipelines.demo.damage import swap_chat_ids
+from readmodel_pipelines.demo.sample_data import chat_events
+from readmodel_pipelines.mongo.connection import open_database
+from readmodel_pipelines.mongo.indexes import wanted_indexes
+from readmodel_pipelines.mongo.rebuilds import Rebuilds
+from readmodel_pipelines.mongo.repair_queue import RepairQueue
+from readmodel_pipelines.mongo.rights import privileges, role_named
+from readmodel_pipelines.mongo.shadow import copy_name, shadow_name
+from readmodel_pipelines.projections.registry import projections_for
+from readmodel_pipelines.projector import ReadModelProjector
+from readmodel_pipelines.rebuild import finish, run
+from readmodel_pipelines.reconcile.ranges import EVERYTHING
+from readmodel_pipelines.settings import Settings
+from readmodel_pipelines_tests.authorization import AuthorizedServer, Privilege
+from readmodel_pipelines_tests.conftest import EXTENDED_JSON
+
+Document = dict[str, Any]
+Command = tuple[list[str], int]
+
+NOBODY = "00000000-0000-4000-8000-00000000dead"
+EVENTS = list(chat_events(9, seed=5, mean_events=5))
+VERIFY = ["verify-consistency", "--type", "all", "--all"]
+REBUILD = ["rebuild-readmodel", "--type", "all", "--all"]
+LACKING = ("may not", "not authorized", "not fully watched", "no unique index")
+"""What a command says that goes without a right."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a command ended, and whether it did what it was to do with all rights."""
+
+    arguments: list[str]
+    code: int
+    wanted: int
+    said: str
+
+    @property
+    def well(self) -> bool:
+        return self.code == self.wanted and not any(word in self.said for word in LACKING)
+
+
+@dataclass
+class Stage:
+    """A database of its own on the server, right but for what a trial damages."""
+
+    server: AuthorizedServer
+    folder: Path
+    settings: Settings = field(init=False)
+    database: Database[Document] = field(init=False)
+    patch: pytest.MonkeyPatch = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.settings = self.server.settings(database=f"stage_{uuid.uuid4().hex[:8]}")
+
+    def privileges_of(self, *roles: str) -> list[Privilege]:
+        """Those of roles, for this database."""
+        projections = projections_for(self.settings)
+        return [item for role in roles for item in privileges(role_named(role), self.settings, projections)]
+
+    def outcomes(self, trial: Trial, uri: str) -> Iterator[Outcome]:
+        """Play a trial as that user, one command after the other."""
+        with open_database(self.settings) as self.database, pytest.MonkeyPatch.context() as self.patch:
+            self.database.client.drop_database(self.settings.database)
+            for arguments, wanted in trial.play(self):
+                code, said = self.command(uri, arguments)
+                yield Outcome(arguments, code, wanted, said)
+            self.database.client.drop_database(self.settings.database)
+
+    def command(self, uri: str, arguments: list[str]) -> tuple[int, str]:
+        """The exit code and all that was said; a bug is raised."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("READMODEL_MONGODB_URI", uri)
+            patch.setenv("READMODEL_DATABASE", self.settings.database)
+            # No clock is late here.
+            patch.setenv("READMODEL_GRACE_SECONDS", "0")
+            result = CliRunner().invoke(app, arguments)
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result.exit_code, result.stdout + result.stderr
+
+    # The scene
+
+    def fill(self) -> list[str]:
+        """Events, both read models right, indexed; the ids of chats that are tasks."""
+        for name in (self.settings.chats_collection, self.settings.tasks_collection):
+            self.database[name].create_index("chat_id", unique=True)
+        self.database.tasks_read_model.create_index("task_id", unique=True)
+        self.database.events.create_index([("aggregate_id", 1), ("version", 1)], unique=True)
+        self.database.events.insert_many([{"_id": ObjectId(), **event} for event in EVENTS])
+        assert self.projector.rebuild_all().ok
+        return sorted(item["task_id"] for item in self.database.tasks_read_model.find())
+
+    @property
+    def projector(self) -> ReadModelProjector:
+        return ReadModelProjector(self.database, self.settings)
+
+    def damage(self) -> list[str]:
+        """One document wrong, one missing, one that nobody wants."""
+        ids = self.fill()
+        for collection in (self.database.chats_read_model, self.database.tasks_read_model):
+            collection.update_one({"chat_id": ids[0]}, {"$set": {"title": "damaged"}})
+            collection.delete_one({"chat_id": ids[1]})
+            collection.insert_one({"chat_id": NOBODY, "task_id": NOBODY})
+        return ids
+
+    def append(self, chat_id: str) -> None:
+        """The application goes on."""
+        last = self.database.events.find_one({"aggregate_id": chat_id}, sort=[("version", -1)]) or {}
+        renamed = {"event_type": "chat.renamed", "data": {"new_title": "Meanwhile"}, "_id": ObjectId()}
+        self.database.events.insert_one({**last, **renamed, "version": last["version"] + 1})
+
+    def queue(self, *ids: str) -> None:
+        """A task for each; one for an aggregate that nobody knows when none is named."""
+        queue = RepairQueue(self.database, self.settings)
+        for aggregate_id in ids or (NOBODY,):
+            queue.add(aggregate_id, "chat", "it broke")
+
+    def unfinished(self) -> str:
+        """A rebuild in a shadow that was killed once it had made its copies; gives its id."""
+        rebuilds, names = Rebuilds(self.database), ["chats_read_model", "tasks_read_model"]
+        about = {"strategy": "shadow", "read_models": names, "names": ["chat", "task"]}
+        record = rebuilds.begin("0123456789ab", about, [(1, EVERYTHING)])
+        rebuilds.keep_copies(record, {name: copy_name(name) for name in names}, None)
+        for name in names:
+            for made in (shadow_name(name), copy_name(name)):
+                self.database.create_collection(made)
+        return str(record["_id"])
+
+    def built(self) -> list[str]:
+        """Shadows and copies."""
+        made = ("readmodel_shadow_", "readmodel_before_")
+        return [name for name in self.database.list_collection_names() if name.startswith(made)]
+
+    def before(self, module: Any, name: str, act: Callable[..., object]) -> None:
+        """`act`, with its arguments, before each call of that function of a rebuild's end."""
+        original = getattr(module, name)
+
+        def interrupted(*arguments: Any) -> Any:
+            act(*arguments)
+            return original(*arguments)
+
+        self.patch.setattr(module, name, interrupted)
+
+    def other_expiry(self) -> None:
+        """Indexes that let documents expire, as another version of the settings made them."""
+        for name, indexes in wanted_indexes(self.settings, projections_for(self.settings)).items():
+            for index in indexes:
+                if index.expire_seconds is not None:
+                    with suppress(OperationFailure):
+                        self.database[name].drop_index(index.name or "")
+                    self.database[name].create_index(list(index.key), expireAfterSeconds=77, **index.options)
+
+    def write(self, name: str, documents: list[Document]) -> None:
+        """A file to load."""
+        with gzip.open(self.folder / f"{name}.jsonl.gz", "wt") as lines:
+            lines.writelines(f"{json_util.dumps(item, json_options=EXTENDED_JSON)}\n" for item in documents)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A row of the table in docs/rights.md: its commands, the role, and what is played."""
+
+    documented: str
+    role: str
+    play: Callable[[Stage], Iterator[Command]]
+
+
+# What only looks
+
+
+def _verify_one(stage: Stage) -> Iterator[Command]:
+    (wrong, *_) = stage.damage()
+    yield ["verify-consistency", "--type", "all", "--id", wrong], 1
+
+
+def _verify_read_only(stage: Stage) -> Iterator[Command]:
+    stage.damage()
+    assert stage.command(stage.server.uri, VERIFY)[0] == 1
+    report = ["--report", str(stage.folder / "report.json")]
+    for more in ([], ["--tier", "versions"], ["--sample", "1000"], ["--bucket", "1/2"], ["--since", "last"], report):
+        yield [*VERIFY, "--read-only", *more], 1
+
+
+def _dry_run(stage: Stage) -> Iterator[Command]:
+    (wrong, *_) = stage.damage()
+    yield [*REBUILD, "--dry-run"], 0
+    yield ["rebuild-readmodel", "--type", "all", "--id", wrong, "--dry-run"], 0
+
+
+def _look_at_rebuilds(stage: Stage) -> Iterator[Command]:
+    stage.fill()
+    record = stage.unfinished()
+    yield ["rebuilds", "list"], 0
+    yield ["rebuilds", "show", record], 0
+
+
+def _look_at_queue(stage: Stage) -> Iterator[Command]:
+    stage.queue()
+    yield ["repair-queue", "stats"], 0
+    yield ["repair-queue", "list"], 0
+
+
+# Verifications that remember
+
+
+def _verify(stage: Stage) -> Iterator[Command]:
+    (wrong, *_) = stage.damage()
+    report = ["--report", str(stage.folder / "report.json")]
+    yield VERIFY, 1
+    stage.append(wrong)
+    # Findings are seen anew, are as before, and are gone.
+    yield [*VERIFY, "--since", "last", *report], 1
+    assert stage.projector.rebuild_all().ok
+    yield [*VERIFY, "--bucket", "1/1"], 0
+    yield VERIFY, 0
+
+
+def _enqueue(stage: Stage) -> Iterator[Command]:
+    stage.damage()
+    yield [*VERIFY, "--enqueue-repairs"], 1
+
+
+# What writes read models
+
+
+def _rebuild_one(stage: Stage) -> Iterator[Command]:
+    wrong, missing, *_ = stage.damage()
+    for aggregate_id in (wrong, missing, NOBODY):
+        yield ["rebuild-readmodel", "--type", "all", "--id", aggregate_id], 0
+
+
+def _repair(stage: Stage) -> Iterator[Command]:
+    wrong, missing, *_ = stage.damage()
+    stage.queue(wrong, missing, NOBODY, str(uuid.uuid4()))
+    yield ["repair-queue", "work", "--once"], 1
+
+
+def _end_tasks(stage: Stage) -> Iterator[Command]:
+    stage.queue(NOBODY)
+    stage.database.repair_queue.update_many({}, {"$set": {"status": "failed"}})
+    yield ["repair-queue", "requeue", "--all-failed"], 0
+    yield ["repair-queue", "requeue", "--id", "nothing"], 2
+    yield ["repair-queue", "purge", "--status", "failed", "--yes"], 0
+
+
+def _rebuild(stage: Stage) -> Iterator[Command]:
+    ids = stage.damage()
+    stage.unfinished()
+    stage.before(run, "finish_in_place", lambda _: stage.append(ids[2]))
+    swap_chat_ids(stage.database.tasks_read_model, ids[2], ids[3])
+    yield REBUILD, 0
+    assert not stage.built(), "the shadow and the copy of the one that nobody goes on with"
+    for name, indexes in (("chats_read_model", 2), ("tasks_read_model", 3)):
+        stage.database.drop_collection(name)
+        yield REBUILD, 0
+        assert len(stage.database[name].index_information()) == indexes
+    for part in ("1/2", "2/2"):
+        yield ["rebuild-readmodel", "--type", "task", "--all", "--slice", part], 0
+
+
+def _shadow(stage: Stage) -> Iterator[Command]:
+    ids, lives = stage.damage(), (stage.database.chats_read_model, stage.database.tasks_read_model)
+
+    def meanwhile(_: Any) -> None:
+        stage.append(ids[2])
+        lives[0].update_many({}, {"$set": {"noted": 1}})
+
+    def late(_: Any, __: str, live: str) -> None:
+        stage.database[live].update_one({"chat_id": ids[0]}, {"$set": {"late": 1}})
+
+    stage.before(run, "finish_shadow", meanwhile)
+    stage.before(finish, "swap", late)
+    yield [*REBUILD, "--strategy", "shadow"], 0
+    assert [live.count_documents({"late": 1}) for live in lives] == [1, 1]
+    assert len(stage.built()) == 2, "the copies of what was before"
+    # A malformed stream is carried over; what is lost right before the swap has everything looked at again.
+    stage.database.events.update_one({"aggregate_id": ids[3]}, {"$set": {"data": "damaged"}})
+    stage.before(finish, "swap", lambda *_: stage.database.events.delete_many({"aggregate_id": ids[0]}))
+    yield [*REBUILD, "--strategy", "shadow"], 1
+    assert [live.count_documents({"chat_id": {"$in": [ids[0], ids[3]]}}) for live in lives] == [1, 1]
+
+
+def _abort(stage: Stage) -> Iterator[Command]:
+    stage.fill()
+    yield ["rebuilds", "abort", stage.unfinished()], 0
+    assert not stage.built()
+
+
+def _roll_back(stage: Stage) -> Iterator[Command]:
+    ids = stage.damage()
+    assert stage.command(stage.server.uri, [*REBUILD, "--strategy", "shadow"])[0] == 0
+    stage.append(ids[0])
+    record = stage.database.readmodel_rebuilds.find_one({"state": "done"}) or {}
+    yield ["rebuilds", "rollback", record["_id"], "--yes"], 0
+    assert not stage.built()
+
+
+# What prepares a database
+
+
+def _make_indexes(stage: Stage) -> Iterator[Command]:
+    yield ["ensure-indexes"], 0
+    stage.other_expiry()
+    yield ["ensure-indexes"], 0
+
+
+def _load(stage: Stage) -> Iterator[Command]:
+    stage.write("events", EVENTS)
+    for name in ("chats_read_model", "tasks_read_model"):
+        stage.write(name, [{"chat_id": NOBODY, "task_id": NOBODY}])
+    stage.write("repair_queue", [{"status": "pending"}])
+    yield ["load", str(stage.folder)], 0
+    stage.other_expiry()
+    yield ["load", str(stage.folder)], 0
+
+
+TRIALS = (
+    Trial("verify-consistency --id", "read_only", _verify_one),
+    Trial("verify-consistency --all --read-only", "read_only", _verify_read_only),
+    Trial("rebuild-readmodel --dry-run", "read_only", _dry_run),
+    Trial("rebuilds list, rebuilds show", "read_only", _look_at_rebuilds),
+    Trial("repair-queue stats, repair-queue list", "read_only", _look_at_queue),
+    Trial("verify-consistency --all", "verify", _verify),
+    Trial("verify-consistency --all --enqueue-repairs", "enqueue", _enqueue),
+    Trial("rebuild-readmodel --id", "rebuild_one", _rebuild_one),
+    Trial("repair-queue work", "repair", _repair),
+    Trial("repair-queue requeue, repair-queue purge", "queue", _end_tasks),
+    Trial("rebuild-readmodel --all", "rebuild", _rebuild),
+    Trial("rebuilds abort", "rebuild", _abort),
+    Trial("rebuild-readmodel --all --strategy shadow", "shadow", _shadow),
+    Trial("rebuilds rollback", "shadow", _roll_back),
+    Trial("ensure-indexes", "indexes", _make_indexes),
+    Trial("load", "load", _load),
+)
+
+
+def needless(stage: Stage, held: Sequence[Privilege], beside: Sequence[Privilege], *roles: str) -> list[str]:
+    """Rights without which every command of these roles does all that it did; `beside` is never taken away."""
+    reduced = stage.server.role([])
+    uri = stage.server.user_with([reduced])
+    trials = [trial for trial in TRIALS if trial.role in roles]
+    found = []
+    for privilege in held:
+        for action in privilege["actions"]:
+            left = [item for item in privilege["actions"] if item != action]
+            others = [item for item in (*held, *beside) if item is not privilege]
+            stage.server.change(reduced, [*others, {**privilege, "actions": left}] if left else others)
+            if all(outcome.well for trial in trials for outcome in stage.outcomes(trial, uri)):
+                found.append(f"{action} on {privilege['resource'].get('collection', 'the server')}")
+    return found

@@ -1,0 +1,135 @@
+"""Roles: what they may do, how they are printed, and that docs/rights.md names one for every command."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from readmodel_pipelines.cli.main import app
+from readmodel_pipelines.mongo.rights import ROLES, Role, lacking, privileges, role_named, script
+from readmodel_pipelines.projections.registry import projections_for
+from readmodel_pipelines.settings import Settings
+from readmodel_pipelines_tests.documents import ROOT
+from readmodel_pipelines_tests.stage import TRIALS
+
+PAGE = ROOT / "readmodel_pipelines" / "docs" / "rights.md"
+SETTINGS = Settings(database="shop", events_collection="log", chats_collection="conversations")
+LOOKS = {"find", "listIndexes", "changeStream"}
+WITHOUT_A_DATABASE = ("rights", "demo", "server")
+
+
+def of(role: Role | str, settings: Settings = SETTINGS) -> dict[str, set[str]]:
+    """The actions of a role by collection."""
+    named = role_named(role) if isinstance(role, str) else role
+    found = privileges(named, settings, projections_for(settings))
+    return {item["resource"].get("collection", "the server"): set(item["actions"]) for item in found}
+
+
+def rows() -> dict[str, str]:
+    """The role by command, as the page has them."""
+    found = re.findall(r"^\| (`.+`) \| `(\w+)` \| .+ \|$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    return {command.replace("`", ""): role for command, role in found}
+
+
+def commands(group: Any, prefix: str = "") -> Iterator[str]:
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, f"{prefix}{name} ")
+        else:
+            yield prefix + name
+
+
+@pytest.mark.parametrize(
+    "role", [role for role in ROLES if role.name not in ("load", "indexes")], ids=lambda role: role.name
+)
+def test_no_role_of_the_others_does_more_with_events_than_read_them(role: Role) -> None:
+    rights = of(role)
+    assert rights.get("log", set()) <= LOOKS
+    assert rights.get("", set()) <= {"listCollections"}
+    assert not any(name for name in rights if name.startswith("system."))
+
+
+def test_who_only_looks_may_only_look() -> None:
+    assert set().union(*of("read_only").values()) == LOOKS
+
+
+def test_a_verification_writes_nothing_but_what_it_remembers() -> None:
+    writes = {name for name, actions in of("verify").items() if actions - LOOKS}
+    assert writes == {"readmodel_findings", "readmodel_verifications", "readmodel_watermarks"}
+
+
+def test_dagster_has_what_its_jobs_have_and_no_more() -> None:
+    parts = [of(name) for name in ("read_only", "enqueue", "repair", "rebuild", "shadow")]
+    names = set().union(*parts)
+    assert of("dagster") == {name: set().union(*(part.get(name, set()) for part in parts)) for name in names}
+
+
+@pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
+def test_what_is_printed_makes_the_role(role: Role) -> None:
+    held = privileges(role, SETTINGS, projections_for(SETTINGS))
+    text = script(role, SETTINGS, projections_for(SETTINGS))
+    (listed,) = re.findall(r"privileges: (\[\n.*?\n    \])", text, re.DOTALL)
+    assert json.loads(listed) == held
+    assert f'getSiblingDB("{"admin" if role.on_server else "shop"}")' in text
+    assert f'role: "readmodel_{role.name}"' in text
+    assert text.count("{") == text.count("}")
+    assert {item["resource"].get("db", "shop") for item in held} == {"shop"}
+
+
+def test_the_command_line_prints_roles_and_knows_no_others() -> None:
+    run = CliRunner().invoke
+    assert {line.partition(" ")[0] for line in run(app, ["rights"]).stdout.splitlines()} >= {
+        role.name for role in ROLES
+    }
+    told = json.loads(run(app, ["rights", "pacing", "--json"]).stdout)
+    assert (told["role"], told["database"]) == ("pacing", "admin")
+    unknown = run(app, ["rights", "nothing"])
+    assert (unknown.exit_code, "read_only, verify" in unknown.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("held", "lacks"),
+    [
+        ({"db": "shop", "collection": "log"}, []),
+        ({"db": "shop", "collection": ""}, []),
+        ({"db": "", "collection": "log"}, []),
+        ({"db": "", "collection": ""}, []),
+        ({"anyResource": True}, []),
+        ({"db": "shop", "collection": "other"}, [("find", "shop.log")]),
+        ({"db": "other", "collection": ""}, [("find", "shop.log")]),
+        ({"cluster": True}, [("find", "shop.log")]),
+    ],
+    ids=str,
+)
+def test_a_right_is_held_by_name_or_by_all_names(held: dict[str, Any], lacks: list[Any]) -> None:
+    wanted = [{"resource": {"db": "shop", "collection": "log"}, "actions": ["find"]}]
+    assert lacking(wanted, [{"resource": held, "actions": ["find", "insert"]}]) == lacks
+    assert lacking(wanted, [{"resource": held, "actions": ["insert"]}]) == [("find", "shop.log")]
+
+
+def test_a_right_on_the_server_is_no_right_on_a_database() -> None:
+    wanted = [{"resource": {"cluster": True}, "actions": ["serverStatus"]}]
+    assert lacking(wanted, [{"resource": {"db": "", "collection": ""}, "actions": ["serverStatus"]}]) == [
+        ("serverStatus", "the server")
+    ]
+    assert lacking(wanted, [{"resource": {"cluster": True}, "actions": ["serverStatus"]}]) == []
+
+
+# The page
+
+
+def test_the_page_says_of_each_command_the_role_that_it_is_tried_with() -> None:
+    assert {(trial.documented, trial.role) for trial in TRIALS} <= set(rows().items())
+    assert set(rows().values()) | {"pacing", "dagster"} == {role.name for role in ROLES}
+
+
+def test_the_page_leaves_no_command_out() -> None:
+    named = {part.split(" --")[0].strip() for row in rows() for part in row.split(",")}
+    there = {name for name in commands(typer.main.get_command(app)) if name.split(" ")[0] not in WITHOUT_A_DATABASE}
+    assert there <= named
