@@ -12,6 +12,7 @@ from readmodel_pipelines.reconcile.summary import Counts, Finding, Summary
 
 FINDINGS_SHOWN = 50
 
+_ALWAYS = ("aggregate_id", "outcome")
 _LONGEST_VALUE = 200
 _SHOWN_BEFORE = 40
 _WRITES = ("inserted", "replaced", "deleted", "superseded", "failed")
@@ -30,18 +31,15 @@ _MEANINGS = {
     "superseded": "writes that another writer was faster than; compared again",
     "failed": "aggregates that need a write and did not get it",
 }
-_COLUMNS = dg.TableSchema(
-    columns=[
-        dg.TableColumn("read_model", description="Read model that the finding is about"),
-        dg.TableColumn("aggregate_id", description="Aggregate whose document and events were compared"),
-        dg.TableColumn("outcome", description="missing, different, unexpected, orphan or malformed"),
-        dg.TableColumn("reason", description="Why a stream is malformed, or why the aggregate could not be done"),
-        dg.TableColumn("field", description="Field that differs; the finding has a line for each"),
-        dg.TableColumn("expected", description="Its value according to the events, as Extended JSON"),
-        dg.TableColumn("actual", description="Its value in the stored document, as Extended JSON"),
-        dg.TableColumn("age", description="Since when verifications find it, its aggregate unchanged"),
-    ]
-)
+_COLUMNS = {
+    "aggregate_id": "Aggregate whose document and events were compared",
+    "outcome": "missing, different, unexpected, orphan or malformed",
+    "reason": "Why a stream is malformed, or why the aggregate could not be done",
+    "field": "Field that differs; the finding has a line for each",
+    "expected": "Its value according to the events, as Extended JSON",
+    "actual": "Its value in the stored document, as Extended JSON",
+    "age": "Since when verifications find it, its aggregate unchanged",
+}
 
 
 def metadata_of(
@@ -191,15 +189,19 @@ def _numbers(counts: Counts, names: Iterable[str]) -> str:
 
 
 def table_of(findings: Iterable[Finding]) -> dg.TableMetadataValue:
-    """Findings as a table, a line for each field."""
-    return dg.MetadataValue.table(records=[row for finding in findings for row in _rows(finding)], schema=_COLUMNS)
+    """Findings of a read model as a table, a line for each field. A column that no line fills is left out."""
+    rows = [row for finding in findings for row in _rows(finding)]
+    filled = [name for name in _COLUMNS if name in _ALWAYS or any(row[name] for row in rows)]
+    return dg.MetadataValue.table(
+        records=[dg.TableRecord({name: row[name] for name in filled}) for row in rows],
+        schema=dg.TableSchema(columns=[dg.TableColumn(name, description=_COLUMNS[name]) for name in filled]),
+    )
 
 
-def _rows(finding: Finding) -> Iterator[dg.TableRecord]:
+def _rows(finding: Finding) -> Iterator[dict[str, str]]:
     shown = finding.as_json()
     aggregate_id = shown["aggregate_id"]
     about = {
-        "read_model": finding.read_model,
         "aggregate_id": aggregate_id if isinstance(aggregate_id, str) else _value(aggregate_id),
         "outcome": finding.outcome.value,
         "reason": ": ".join(part for part in (shown["reason"], finding.detail) if part),
@@ -208,7 +210,7 @@ def _rows(finding: Finding) -> Iterator[dg.TableRecord]:
     # An aggregate that differs in no field, because it has no document for example, has a line all the same.
     for field, pair in shown["fields"].items() or [("", None)]:
         expected, actual = ("", "") if pair is None else _pair(pair["expected"], pair["actual"])
-        yield dg.TableRecord({**about, "field": field, "expected": expected, "actual": actual})
+        yield {**about, "field": field, "expected": expected, "actual": actual}
 
 
 def in_time(seconds: float) -> str:
