@@ -116,7 +116,7 @@ def _matches(summary: Summary, name: str, settings: Settings, max_findings: int)
     )
     known = name in summary.oldest_seconds
     young = known and oldest < settings.alarm_after_seconds
-    since = f" The oldest is known for {in_time(oldest)}." if known else ""
+    since = f" The oldest is known for {in_time(oldest)}." if oldest >= 1 else ""
     return {
         "passed": False,
         "severity": dg.AssetCheckSeverity.WARN if young else dg.AssetCheckSeverity.ERROR,

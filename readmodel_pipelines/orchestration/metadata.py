@@ -16,6 +16,7 @@ _ALWAYS = ("aggregate_id", "outcome")
 _LONGEST_VALUE = 200
 _SHOWN_BEFORE = 40
 _WRITES = ("inserted", "replaced", "deleted", "superseded", "failed")
+_OUTCOME = "outcome or write"
 _MEANINGS = {
     "same": "the document is what the events say, or rightly absent",
     "missing": "there ought to be a document and is none",
@@ -50,7 +51,8 @@ def metadata_of(
     `documents` is the size of the read model after a full rebuild.
     """
     counts = summary.read_models[read_model]
-    said: dict[str, Any] = {"verb": summary.verb, **counts.as_dict(), "discrepancies": counts.discrepancies}
+    said: dict[str, Any] = {"verb": summary.verb, "outcomes": outcomes_of(summary)}
+    said |= {**counts.as_dict(), "discrepancies": counts.discrepancies}
     if summary.verb == "verify":
         said = {name: value for name, value in said.items() if name not in _WRITES}
     said["seconds"] = round(summary.seconds, 3)
@@ -58,7 +60,6 @@ def metadata_of(
     said["events_per_second"] = round(summary.events / max(summary.seconds, 1e-9), 1)
     if documents is not None:
         said["dagster/row_count"] = documents
-    said["outcomes"] = outcomes_of(summary)
     said |= {name: value for name, value in summary.about.items() if name not in ("reports", "started_at")}
     if read_model in summary.closed:
         said["closed"] = summary.closed[read_model]
@@ -97,17 +98,17 @@ def outcomes_of(summary: Summary) -> dg.TableMetadataValue:
     written = () if summary.verb == "verify" else _WRITES
     always = {item.value for item in (Outcome.SAME, *ALARMS)} | set(written)
     lines = [
-        {"outcome": name, **{model: getattr(summary.read_models[model], name) for model in names}, "meaning": meaning}
+        {_OUTCOME: name, **{model: getattr(summary.read_models[model], name) for model in names}, "meaning": meaning}
         for name, meaning in _MEANINGS.items()
         if name in (*found, *written)
     ]
     return dg.MetadataValue.table(
         records=[
-            dg.TableRecord(line) for line in lines if line["outcome"] in always or any(line[model] for model in names)
+            dg.TableRecord(line) for line in lines if line[_OUTCOME] in always or any(line[model] for model in names)
         ],
         schema=dg.TableSchema(
             columns=[
-                dg.TableColumn("outcome", description="What was found of an aggregate, or done about it"),
+                dg.TableColumn(_OUTCOME, description="What was found of an aggregate, or done about it"),
                 *(dg.TableColumn(model, "int", description=f"Aggregates of {model}") for model in names),
                 dg.TableColumn("meaning"),
             ]

@@ -35,4 +35,5 @@ def browser_page(**options: Any) -> Iterator[Any]:
 def keep_screenshot(page: Any, name: str, **clip: int) -> None:
     """Save what is seen, or a part of it, as a PNG in the folder READMODEL_SCREENSHOTS, if that is set."""
     if _SCREENSHOTS:
+        page.wait_for_timeout(500)  # until what moves has come to rest
         page.screenshot(path=Path(_SCREENSHOTS) / f"{name}.png", clip=clip or None, animations="disabled")

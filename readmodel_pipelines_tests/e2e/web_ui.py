@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -19,6 +18,11 @@ import yaml
 from readmodel_pipelines_tests.e2e.daemon import PROJECT, left_behind
 
 _START_SECONDS = 120.0
+# A process of its own for each run costs four seconds; that is what `test_repair_daemon` has.
+_IN_THE_DAEMON = {
+    "module": "dagster._core.launcher.sync_in_memory_run_launcher",
+    "class": "SyncInMemoryRunLauncher",
+}
 
 
 class Services:
@@ -29,7 +33,8 @@ class Services:
         self._environment = {**os.environ, **environment, "DAGSTER_HOME": str(home)}
         self._workspace = home / "workspace.yaml"
         self._processes: list[subprocess.Popen[bytes]] = []
-        shutil.copy(PROJECT / "dagster.yaml", home)
+        config = yaml.safe_load((PROJECT / "dagster.yaml").read_text())
+        (home / "dagster.yaml").write_text(yaml.safe_dump({**config, "run_launcher": _IN_THE_DAEMON}))
         # Made once before anybody shares it: several processes that open a fresh one at once fail.
         with dg.DagsterInstance.from_config(str(home)):
             pass
