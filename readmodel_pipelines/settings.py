@@ -6,6 +6,7 @@ import os
 import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 from zoneinfo import available_timezones
 
 import platformdirs
@@ -149,6 +150,21 @@ class Settings(BaseSettings):
     @classmethod
     def _split(cls, value: object) -> object:
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+    @field_validator("dagster_url")
+    @classmethod
+    def _web_address(cls, value: SecretStr) -> SecretStr:
+        try:
+            parts = urlsplit(value.get_secret_value())
+            there = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        except ValueError:
+            there = False
+        if not there:
+            raise ValueError(
+                "an address looks like http://127.0.0.1:3000 or https://user:password@host/path, with reserved "
+                "characters of a password %-escaped"
+            )
+        return value
 
     @field_validator("timezone")
     @classmethod

@@ -45,7 +45,7 @@ ENDING = {
     "Settings": (
         ("READMODEL_MONGODB_URI", "where MongoDB is; none: an embedded server"),
         ("READMODEL_DATABASE", "events and read models lie there (flowra)"),
-        ("READMODEL_…", "in the readme; --verbose says what is in force"),
+        ("READMODEL_…", "docs/settings.md; --verbose says what is in force"),
     ),
     "Exit codes": (
         ("0", "all well"),

@@ -72,8 +72,9 @@ def examine(settings: Settings, role: str = "dagster", *, now: Clock = _local_cl
         except ReadModelError as error:
             diagnosis.no_mongodb = error.exit_code
             diagnosis.checks.append(Check("connection", State.PROBLEM, error.message, error.hint))
-    made = {check.name for check in diagnosis.checks}
-    diagnosis.not_checked = [name for name in ON_SERVER if name not in made]
+    if diagnosis.no_mongodb:
+        made = {check.name for check in diagnosis.checks}
+        diagnosis.not_checked = [name for name in ON_SERVER if name not in made]
     return diagnosis
 
 

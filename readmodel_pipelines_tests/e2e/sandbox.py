@@ -107,7 +107,7 @@ class Terminal:
         __tracebackhide__ = True
         marks = marks_of(block)
         self._report.write_text("")
-        port = _free_port() if marks.port is not None else None
+        port = free_port() if marks.port is not None else None
         with (self._folder / "output").open("wb") as out:
             process = subprocess.Popen(
                 ["bash", self._script(block, marks, port)],
@@ -191,7 +191,7 @@ def _answers(port: int) -> bool:
         connection.close()
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -238,11 +238,9 @@ def test_a_wrong_name_is_told_before_the_update_and_not_only_when_it_fails(
     assert not updated
 
 
-def test_the_example_in_the_readme_works_as_it_stands(ready: Any) -> None:
-    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    (example,) = (
-        block for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "EventRepository" in block
-    )
+def test_the_example_in_the_documents_works_as_it_stands(ready: Any) -> None:
+    page = (Path(__file__).parents[2] / "readmodel_pipelines" / "docs" / "repairing.md").read_text(encoding="utf-8")
+    (example,) = (block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "EventRepository" in block)
     chat_id = ready.chat("one")
     ready.append(chat_id, *[("chat.renamed", {"new_title": f"{number}"}) for number in range(5)])
     names: dict[str, Any] = {
@@ -251,7 +249,7 @@ def test_the_example_in_the_readme_works_as_it_stands(ready: Any) -> None:
         "chat_id": chat_id,
         "your_own_update": failing,
     }
-    exec(compile(example, "README.md", "exec"), names)  # noqa: S102 - our own readme
+    exec(compile(example, "repairing.md", "exec"), names)  # noqa: S102 - our own page
 
     assert names["saved"].version == 8
     assert ready.chats.find_one({"chat_id": chat_id})["title"] == "Tea"

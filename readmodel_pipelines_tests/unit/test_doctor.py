@@ -1,0 +1,387 @@
+"""The doctor's judgements: from facts to ok, warning or problem, with a sentence and what to do."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import SecretStr
+
+from readmodel_pipelines.doctor.check import Check, Diagnosis, State
+from readmodel_pipelines.doctor.configuration import judge_embedded, judge_settings, settings_in_force
+from readmodel_pipelines.doctor.data import Answered, judge_collections, judge_indexes, judge_queries
+from readmodel_pipelines.doctor.rights import judge_rights
+from readmodel_pipelines.doctor.server import (
+    History,
+    judge_clock,
+    judge_connection,
+    judge_history,
+    judge_too_old,
+    judge_topology,
+    judge_version,
+)
+from readmodel_pipelines.doctor.work import (
+    LeaseSeen,
+    RebuildSeen,
+    judge_findings,
+    judge_leases,
+    judge_queue,
+    judge_rebuilds,
+)
+from readmodel_pipelines.mongo.embedded import ServerStatus
+from readmodel_pipelines.mongo.indexes import EVENTS, LEASES, VERSIONS, Flaw
+from readmodel_pipelines.mongo.plans import Plan, parse
+from readmodel_pipelines.mongo.rebuilds import State as RebuildState
+from readmodel_pipelines.mongo.repair_queue import QueueStats
+from readmodel_pipelines.settings import Settings
+
+OK, WARNING, PROBLEM = State.OK, State.WARNING, State.PROBLEM
+NOW = datetime(2026, 3, 1, 12)  # noqa: DTZ001 - as dates come back from the server
+
+
+def ago(**length: float) -> datetime:
+    return NOW - timedelta(**length)
+
+
+# The whole
+
+
+def test_warnings_alone_are_no_failure_and_a_missing_mongodb_is_more_than_a_problem() -> None:
+    well, warned, wrong = (Check("x", state, "") for state in (OK, WARNING, PROBLEM))
+    assert (Diagnosis([], [well, warned]).exit_code, Diagnosis([], [well, warned]).state) == (0, WARNING)
+    assert (Diagnosis([], [wrong, warned]).exit_code, Diagnosis([], [wrong, warned]).state) == (1, PROBLEM)
+    assert Diagnosis([], [wrong], no_mongodb=3).exit_code == 3
+
+
+# Settings and the embedded server
+
+
+def test_a_secret_is_no_part_of_the_settings_shown() -> None:
+    settings = Settings(mongodb_uri=SecretStr("mongodb://ann:hush@host/?tls=true"), database="shop")
+    shown = {item.variable: item for item in settings_in_force(settings)}
+    assert len(shown) == len(Settings.model_fields)
+    assert shown["READMODEL_MONGODB_URI"].value == "mongodb://host/?tls=true"
+    assert (shown["READMODEL_DATABASE"].value, shown["READMODEL_DATABASE"].from_environment) == ("shop", True)
+    assert not shown["READMODEL_SLICES"].from_environment
+    assert "hush" not in repr([item.as_json() for item in shown.values()])
+
+
+def test_a_variable_that_no_setting_has_is_told_with_the_one_that_is_meant_and_without_its_value() -> None:
+    environment = {"READMODEL_MONGO_URI": "mongodb://ann:hush@host", "READMODEL_CORPUS": "/x", "HOME": "/"}
+    check = judge_settings(Settings(), environment)
+    assert check.state is WARNING
+    assert "READMODEL_MONGO_URI (is READMODEL_MONGODB_URI meant?)" in check.found
+    assert "hush" not in repr(check)
+    assert "CORPUS" not in repr(check)
+    assert judge_settings(Settings(), {"READMODEL_DATABASE": "x"}).state is OK
+
+
+def test_an_embedded_server_that_does_not_run_is_told_and_so_is_why_it_could_not_be_started() -> None:
+    there = ServerStatus(True, "mongodb://x", Path("/data"), Path("/data/s"), 7, "6.0.5")
+    away = ServerStatus(False, "mongodb://x", Path("/data"), Path("/data/s"), None, None)
+    assert judge_embedded(there, "").state is OK
+    assert judge_embedded(away, "").state is PROBLEM
+    assert "readmodel server start" in judge_embedded(away, "").hint
+    assert "libcurl4" in judge_embedded(away, "It lacks libcurl4.").found
+
+
+# The server
+
+
+@pytest.mark.parametrize(
+    ("uri", "hosts", "state", "told"),
+    [
+        ("mongodb://db.example.com/?tls=true", ["db.example.com"], OK, "; TLS."),
+        ("mongodb+srv://db.example.com/", ["a.example.com"], OK, "; TLS."),
+        ("mongodb+srv://db.example.com/?tls=false", ["a.example.com"], WARNING, "no TLS"),
+        ("mongodb://db.example.com", ["db.example.com"], WARNING, "no TLS"),
+        ("mongodb://127.0.0.1/?x=1", ["127.0.0.1"], OK, "this machine's own"),
+        ("mongodb://%2Ftmp%2Fm.sock", ["/tmp/m.sock"], OK, "this machine's own"),  # noqa: S108 - a name alone
+        ("mongodb://a,b/?ssl=TRUE&tlsInsecure=true", ["a", "b"], WARNING, "not fully checked"),
+    ],
+)
+def test_a_connection_without_tls_is_told_unless_it_stays_on_this_machine(
+    uri: str, hosts: list[str], state: State, told: str
+) -> None:
+    check = judge_connection(uri, hosts, "ann@admin", 0.0042)
+    assert check.state is state
+    assert told in check.found
+    assert "within 5 ms, as ann@admin" in check.found
+
+
+@pytest.mark.parametrize(
+    ("version", "state"),
+    [
+        ("3.6.23", PROBLEM),
+        ("4.4.29", PROBLEM),
+        ("5.0.4-ent", PROBLEM),
+        ("6.0.0", OK),
+        ("6.0.5", OK),
+        ("6.1.0", WARNING),
+        ("7.0.0-rc3", WARNING),
+        ("8.2.1", WARNING),
+        ("10.0.0", WARNING),
+    ],
+)
+def test_an_old_version_is_a_problem_and_a_newer_than_tested_a_warning(version: str, state: State) -> None:
+    check = judge_version(version)
+    assert check.state is state
+    assert version in check.found
+    assert bool(check.hint) is (state is not OK)
+
+
+def test_a_server_that_the_driver_refuses_is_told_to_be_too_old() -> None:
+    said = "Server at host:27017 reports wire version 6, but this version of PyMongo requires at least 9 (MongoDB 4.4)."
+    check = judge_too_old(said)
+    assert check is not None
+    assert (check.name, check.state) == ("version", PROBLEM)
+    assert "MongoDB 4.4" in check.found
+    assert judge_too_old("All nodes are down") is None
+
+
+@pytest.mark.parametrize(
+    ("hello", "state", "told"),
+    [
+        ({"isWritablePrimary": True}, PROBLEM, "standalone"),
+        ({"isWritablePrimary": False, "isreplicaset": True}, PROBLEM, "not set up"),
+        ({"setName": "rs0", "hosts": ["a:1"], "isWritablePrimary": True, "primary": "a:1"}, OK, "1 member"),
+        ({"setName": "rs0", "hosts": ["a", "b", "c"], "isWritablePrimary": True, "primary": "a"}, OK, "3 members"),
+        ({"setName": "rs0", "hosts": ["a", "b"], "isWritablePrimary": False, "primary": "b"}, PROBLEM, "that is b"),
+        ({"setName": "rs0", "hosts": ["a"], "isWritablePrimary": False}, PROBLEM, "nobody"),
+        ({"msg": "isdbgrid", "isWritablePrimary": True}, OK, "sharded"),
+    ],
+)
+def test_anything_but_a_replica_set_with_a_primary_is_a_problem(hello: dict[str, Any], state: State, told: str) -> None:
+    check = judge_topology(hello)
+    assert check.state is state
+    assert told in check.found
+    assert bool(check.hint) or state is OK
+
+
+@given(
+    ahead=st.floats(-1e6, 1e6),
+    uncertain=st.floats(0, 10),
+    grace=st.sampled_from([0.0, 1.0, 5.0, 3600.0]),
+)
+def test_clocks_that_may_agree_are_no_finding_and_only_beyond_the_grace_time_they_are_a_problem(
+    ahead: float, uncertain: float, grace: float
+) -> None:
+    check = judge_clock(ahead, uncertain, grace)
+    sure = abs(ahead) - uncertain
+    if sure <= 1:
+        assert check.state is OK
+    else:
+        assert check.state is (PROBLEM if sure > grace else WARNING)
+        assert ("ahead of" if ahead > 0 else "behind") in check.found
+        assert "READMODEL_GRACE_SECONDS" in check.hint
+
+
+DAY = 86_400.0
+FRESH = History(ago(minutes=10), NOW, 600)
+FULL = History(ago(hours=3), NOW, 30 * DAY)
+LONG = History(ago(days=3), NOW, 30 * DAY)
+
+
+@pytest.mark.parametrize(
+    ("history", "needed", "longest", "state", "told"),
+    [
+        (None, [], 0, OK, "not told"),
+        (FRESH, [("x", ago(minutes=5))], 3600, OK, "10 min"),
+        (LONG, [("x", ago(days=2))], 3600, OK, "3 days"),
+        (LONG, [("the last verification of chats", ago(days=4))], 0, WARNING, "not to the last verification of chats"),
+        (FULL, [], 0, WARNING, "less than a day"),
+        (FULL, [], 2 * 3600, WARNING, "begin anew"),
+    ],
+)
+def test_a_history_too_short_for_what_goes_on_from_it_is_a_warning(
+    history: History | None, needed: Any, longest: float, state: State, told: str
+) -> None:
+    check = judge_history(history, needed, longest)
+    assert check.state is state
+    assert told in check.found
+
+
+# Rights
+
+
+LACKS = [("insert", "shop.chats"), ("update", "shop.chats"), ("insert", "shop.leases")]
+
+
+def test_a_right_that_is_missing_is_a_problem_only_of_what_the_user_is_meant_for() -> None:
+    lacking: Any = {"read_only": [], "verify": [("insert", "shop.findings")], "dagster": LACKS}
+    for_all = judge_rights("ann@shop", lacking, "dagster", local=False)
+    assert for_all.state is PROBLEM
+    assert "may not insert, update on shop.chats; insert on shop.leases" in for_all.found
+    assert "readmodel rights dagster" in for_all.hint
+    assert "--for read_only" in for_all.hint
+    less = judge_rights("ann@shop", lacking, "read_only", local=False)
+    assert less.state is OK
+    assert any("read_only" in line for line in less.details)
+    assert any("verify, dagster" in line for line in less.details)
+
+
+def test_a_server_that_asks_nobody_to_log_in_is_told_unless_it_is_this_machines_own() -> None:
+    assert judge_rights("", None, "dagster", local=True).state is OK
+    assert judge_rights("", None, "dagster", local=False).state is WARNING
+
+
+# Data
+
+
+def test_events_that_are_not_there_are_told_with_what_is() -> None:
+    check = judge_collections("shop", "events", ["chats"], {}, {"orders", "customers"})
+    assert check.state is WARNING
+    assert "customers, orders" in check.found
+    assert "READMODEL_DATABASE" in check.hint
+    empty = judge_collections("shop", "events", ["chats", "tasks"], {"events": 5, "chats": 2}, {"events", "chats"})
+    assert (empty.state, "nothing in tasks" in empty.found) == (WARNING, True)
+    assert judge_collections("shop", "events", ["chats"], {"events": 5, "chats": 2}, {"events"}).state is OK
+
+
+def test_a_unique_index_that_is_missing_is_a_problem_and_another_a_warning() -> None:
+    unique, versions = Flaw("events", EVENTS[0], "missing"), Flaw("events", VERSIONS, "missing")
+    other, expiry = Flaw("events", EVENTS[0], "other", "plain"), Flaw("leases", LEASES[0], "expiry", "expiry")
+    there = {"events", "leases"}
+    assert judge_indexes([], there).state is OK
+    assert judge_indexes([unique], set()).state is OK, "a collection that is not there needs none yet"
+    for flaws, state in (([unique], PROBLEM), ([versions], WARNING), ([versions, other], PROBLEM), ([expiry], WARNING)):
+        assert judge_indexes(flaws, there).state is state
+    told = judge_indexes([unique, versions, other, expiry], there)
+    assert told.details[0] == "events: no unique index on aggregate_id, version"
+    assert "only --tier versions" in told.details[1]
+    assert "plain on aggregate_id, version is no unique index" in told.details[2]
+    assert "db.getCollection('events').dropIndex('plain')" in told.hint
+    assert "Drop" not in judge_indexes([unique], there).hint
+
+
+GOOD = Plan(frozenset({"FETCH", "IXSCAN"}), ("i",))
+SCAN = Plan(frozenset({"COLLSCAN", "SORT"}))
+SORT = Plan(frozenset({"FETCH", "SORT", "IXSCAN"}), ("i",), arrays=True)
+NOTHING = Plan(frozenset({"EOF"}))
+
+
+@pytest.mark.parametrize(
+    ("plans", "state", "told"),
+    [
+        ([GOOD, NOTHING], OK, []),
+        ([NOTHING], OK, []),
+        ([GOOD, SCAN], PROBLEM, ["c, q: reads every document and sorts them in memory"]),
+        ([SORT], PROBLEM, ["c, q: sorts in memory what it finds by i (it holds arrays)"]),
+    ],
+)
+def test_a_query_that_reads_everything_or_sorts_is_a_problem(plans: list[Plan], state: State, told: list[str]) -> None:
+    check = judge_queries([Answered("q", "c", plan) for plan in plans])
+    assert (check.state, list(check.details)) == (state, told)
+    assert ("array" in check.hint) is (SORT in plans)
+
+
+def test_a_query_that_can_be_left_undone_is_only_warned_of() -> None:
+    assert judge_queries([Answered("q", "c", SCAN, optional=True)]).state is WARNING
+
+
+@pytest.mark.parametrize(
+    "nested",
+    [
+        lambda plan: {"queryPlanner": {"winningPlan": plan}},
+        lambda plan: {"queryPlanner": {"winningPlan": {"queryPlan": plan, "slotBasedPlan": {"stages": "COLLSCAN"}}}},
+        lambda plan: {"queryPlanner": {"winningPlan": {"stage": "SHARD_MERGE", "shards": [{"winningPlan": plan}]}}},
+        lambda plan: {"stages": [{"$cursor": {"queryPlanner": {"winningPlan": plan}}}, {"$group": {"_id": "$x"}}]},
+        lambda plan: {"shards": {"s0": {"queryPlanner": {"winningPlan": {"queryPlan": plan}}}}},
+    ],
+    ids=["classic", "slot based", "sharded", "pipeline", "sharded pipeline"],
+)
+def test_a_plan_is_read_wherever_the_server_puts_it(nested: Any) -> None:
+    scan = {"stage": "IXSCAN", "indexName": "i", "isMultiKey": True, "filter": {"stage": {"$eq": "x"}}}
+    explained = nested({"stage": "FETCH", "inputStage": scan, "rejectedPlans": [{"stage": "SORT"}]})
+    plan = parse({**explained, "command": {"find": "c", "stage": "COLLSCAN"}})
+    assert {"FETCH", "IXSCAN"} <= plan.stages
+    assert not plan.stages & {"COLLSCAN", "SORT"}
+    assert (plan.indexes, plan.arrays) == (("i",), True)
+
+
+# Work
+
+
+def stats(**numbers: Any) -> QueueStats:
+    none = dict.fromkeys(("pending", "processing", "completed", "failed", "other", "due"), 0)
+    rest = {"oldest_pending_seconds": 0.0, "repairs_per_minute": 0.0, "dead_letters": {}}
+    return QueueStats(**{**none, **rest, **numbers})
+
+
+@pytest.mark.parametrize(
+    ("numbers", "state", "told"),
+    [
+        ({}, OK, "no dead letter"),
+        ({"pending": 3, "due": 3, "oldest_pending_seconds": 20.0}, OK, "3 open tasks, 3 due, the oldest for 20 s"),
+        ({"pending": 3, "due": 3, "oldest_pending_seconds": 900.0}, WARNING, "nobody works them off"),
+        (
+            {"pending": 3, "due": 3, "oldest_pending_seconds": 900.0, "repairs_per_minute": 1.0},
+            OK,
+            "the oldest for 15 min",
+        ),
+        ({"pending": 11}, WARNING, "READMODEL_REPAIR_QUEUE_WARNING (10)"),
+        ({"pending": 100}, PROBLEM, "full"),
+        ({"failed": 2, "dead_letters": {"bad_field": 2}}, PROBLEM, "2 dead letters (2 bad_field)"),
+    ],
+)
+def test_a_queue_with_dead_letters_is_a_problem_and_one_that_stands_a_warning(
+    numbers: dict[str, Any], state: State, told: str
+) -> None:
+    check = judge_queue(stats(**numbers), warning=10, limit=100)
+    assert check.state is state
+    assert told in check.found
+
+
+def test_open_findings_are_a_problem_and_a_verification_long_ago_a_warning() -> None:
+    wrong = judge_findings({"chats": {"different": 2, "missing": 1}, "tasks": {}}, {"chats": NOW, "tasks": NOW}, NOW)
+    assert (wrong.state, wrong.details) == (PROBLEM, ("chats: 2 different, 1 missing",))
+    none: dict[str, dict[str, int]] = {"chats": {}, "tasks": {}}
+    assert judge_findings(none, {"chats": NOW, "tasks": None}, NOW).state is WARNING
+    assert judge_findings(none, {"chats": NOW, "tasks": ago(days=9)}, NOW).state is WARNING
+    assert judge_findings(none, {"chats": NOW, "tasks": ago(days=2)}, NOW).state is OK
+
+
+def test_a_lease_is_stale_when_it_ran_out_or_its_process_is_gone() -> None:
+    later = NOW + timedelta(seconds=30)
+    assert judge_leases([], NOW).state is OK
+    alive = judge_leases([LeaseSeen("chats", "host process 1", later)], NOW)
+    assert (alive.state, "chats by host process 1" in alive.found) == (OK, True)
+    over = judge_leases([LeaseSeen("chats", "host process 1", ago(minutes=5))], NOW)
+    assert (over.state, "ran out 5 min ago" in over.details[0]) == (WARNING, True)
+    gone = judge_leases([LeaseSeen("chats", "host process 1", later, gone=True)], NOW)
+    assert (gone.state, "runs out in 30 s" in gone.details[0]) == (WARNING, True)
+
+
+def seen(state: RebuildState, *, at_work: bool = False, days: float = 0.1, shadow: bool = False) -> RebuildSeen:
+    return RebuildSeen("0123456789ab", state, ("chat",), shadow, days * DAY, at_work)
+
+
+@pytest.mark.parametrize(
+    ("rebuild", "state", "hint"),
+    [
+        (seen(RebuildState.BUILDING, at_work=True), OK, ""),
+        (seen(RebuildState.BUILDING), WARNING, "--type chat --all --resume` goes on"),
+        (seen(RebuildState.FINISHING, shadow=True), WARNING, "--strategy shadow --resume"),
+        (seen(RebuildState.BUILDING, days=8), WARNING, "too old to be resumed: `readmodel rebuilds abort"),
+        (seen(RebuildState.REFUSED), WARNING, "says why it was refused"),
+        (seen(RebuildState.SWAPPING, shadow=True), PROBLEM, "must be ended"),
+        (seen(RebuildState.SWAPPING, shadow=True, days=8), PROBLEM, "must be ended"),
+    ],
+)
+def test_an_unfinished_rebuild_that_nobody_works_on_is_told_with_how_to_go_on(
+    rebuild: RebuildSeen, state: State, hint: str
+) -> None:
+    check = judge_rebuilds([rebuild], (), valid_days=7)
+    assert check.state is state
+    assert hint in check.hint
+    assert rebuild.id in check.details[0]
+
+
+def test_a_shadow_that_nobody_goes_on_with_is_told() -> None:
+    check = judge_rebuilds([], {"readmodel_shadow_chats"}, valid_days=7)
+    assert (check.state, "readmodel_shadow_chats" in check.details[0]) == (WARNING, True)
+    assert judge_rebuilds([], (), valid_days=7).state is OK
