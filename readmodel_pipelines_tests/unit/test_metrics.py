@@ -279,9 +279,7 @@ def test_every_alert_goes_by_what_is_exported_and_says_what_to_do_and_where() ->
 def test_the_page_lists_every_alert_as_it_is() -> None:
     page = (DOCS / "monitoring.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `(Readmodel\w+)` \| (\w+) \| (\w+) \| \[.+\]\((.*)#(.+)\) \|$", page, flags=re.MULTILINE)
-    listed = [
-        (name, severity, after, f"docs/{file or 'monitoring.md'}#{to}") for name, severity, after, file, to in rows
-    ]
+    listed = [(*about, f"docs/{file or 'monitoring.md'}#{section}") for *about, file, section in rows]
     assert listed == [
         (item["alert"], item["labels"]["severity"], item["for"], item["annotations"]["runbook"]) for item in alerts()
     ]
