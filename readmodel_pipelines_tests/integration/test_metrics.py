@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -21,6 +22,7 @@ from urllib.request import Request, urlopen
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import SecretStr
+from pymongo.database import Database
 from typer.testing import CliRunner, Result
 
 from readmodel_pipelines.cli.main import app
@@ -41,6 +43,7 @@ from readmodel_pipelines.settings import Settings
 from readmodel_pipelines.verification import Coverage, verify
 from readmodel_pipelines.verification import Request as Verification
 from readmodel_pipelines_tests.documents import ROOT
+from readmodel_pipelines_tests.integration.conftest import Scene
 
 Value = Callable[..., float]
 
@@ -72,9 +75,14 @@ def scrape(settings: Settings) -> str:
     return shown
 
 
-@pytest.fixture
-def busy(scene: Any) -> Any:
-    """Something of all there is: rebuilds done and at work, verifications, findings, repairs, dead letters."""
+@pytest.fixture(scope="module")
+def busy(opened: Database[Any], mongodb_uri: str) -> Scene:
+    """Something of all there is: rebuilds done and at work, verifications, findings, repairs, dead letters.
+
+    Only looked at by all who share it.
+    """
+    settings = Settings(mongodb_uri=SecretStr(mongodb_uri), database=f"test_{uuid.uuid4().hex[:12]}")
+    scene = Scene(opened.client.get_database(settings.database), settings)
     scene.ensure_indexes()
     ids = [scene.chat(f"chat {number}") for number in range(8)]
     assert rebuild(scene.database, scene.settings, [], Rebuild()).ok
@@ -212,8 +220,10 @@ def test_records_of_earlier_versions_are_told_as_far_as_they_tell(scene: Any) ->
 # What it costs
 
 
-def test_a_scrape_reads_no_more_when_there_is_more(busy: Any) -> None:
-    now = server_time(busy.database)
+def test_a_scrape_reads_no_more_when_there_is_more(scene: Any) -> None:
+    scene.ensure_indexes()
+    begun(scene)
+    now = server_time(scene.database)
     many = range(300)
     task = {"aggregate_type": "chat", "task_type": "readmodel_sync", "created_at": now, "attempts": []}
     for status, more in (
@@ -221,20 +231,20 @@ def test_a_scrape_reads_no_more_when_there_is_more(busy: Any) -> None:
         ("failed", {"reason": "bad_field"}),
         ("pending", {}),
     ):
-        busy.database.repair_queue.insert_many(
+        scene.database.repair_queue.insert_many(
             [{**task, "aggregate_id": str(number), "status": status, **more} for number in many]
         )
     finding = {"read_model": CHATS, "outcome": "different", "state": "open", "first_seen": now, "last_seen": now}
-    busy.database[FINDINGS].insert_many([{**finding, "_id": f"{CHATS}/{number}"} for number in many])
+    scene.database[FINDINGS].insert_many([{**finding, "_id": f"{CHATS}/{number}"} for number in many])
     look = {"read_model": CHATS, "tier": "documents", "coverage": "bucket 1/7", "events": 1, "seconds": 1.0}
-    busy.database[VERIFICATIONS].insert_many([{**look, "started_at": now, "counts": {"same": 1}} for _ in many])
+    scene.database[VERIFICATIONS].insert_many([{**look, "started_at": now, "counts": {"same": 1}} for _ in many])
 
-    busy.database.command("profile", 2)
-    shown = scrape(busy.settings)
-    busy.database.command("profile", 0)
+    scene.database.command("profile", 2)
+    shown = scrape(scene.settings)
+    scene.database.command("profile", 0)
 
     assert parsed(shown)("open_findings", read_model=CHATS, outcome="different") == 300
-    seen = list(busy.database["system.profile"].find({"ns": {"$ne": f"{busy.database.name}.system.profile"}}))
+    seen = list(scene.database["system.profile"].find({"ns": {"$ne": f"{scene.database.name}.system.profile"}}))
     plans = {(item["ns"].partition(".")[2], item["planSummary"].partition(" ")[0]) for item in seen}
     assert len(seen) > 20
     assert {item["op"] for item in seen} <= {"command", "query"}
