@@ -73,10 +73,19 @@ def marks_of(block: Block) -> Marks:
 
 
 class Terminal:
-    """One page's terminal, in `folder`. `stands_for` says what placeholders on the page mean here."""
+    """One page's terminal, in `folder`. `stands_for` says what placeholders on the page mean here.
 
-    def __init__(self, folder: Path, env: Mapping[str, str], stands_for: Mapping[str, str] | None = None) -> None:
-        self._folder, self._stands_for = folder, stands_for or {}
+    Commands are looked for in `programs` first, but for those that serve: they are ended by a signal.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        env: Mapping[str, str],
+        stands_for: Mapping[str, str] | None = None,
+        programs: Path | None = None,
+    ) -> None:
+        self._folder, self._stands_for, self._programs = folder, stands_for or {}, programs
         self._checkout, self._report = folder / "checkout", folder / "failed"
         for part in (self._checkout, folder / "home", folder / "tmp"):
             part.mkdir()
@@ -138,8 +147,9 @@ class Terminal:
             code = code.replace(str(marks.port), str(port))
         state = shlex.quote(str(self._folder / "state"))
         script = self._folder / "script"
+        first = f"PATH={shlex.quote(str(self._programs))}:$PATH" if self._programs and not marks.serves else ":"
         script.write_text(
-            f". {state}; . {shlex.quote(str(self._folder / 'prelude'))}; allowed={marks.exits}\n"
+            f". {state}; . {shlex.quote(str(self._folder / 'prelude'))}; allowed={marks.exits}; {first}\n"
             + "\n" * (block.line - 2)
             + code
             + f"trap - ERR; {{ export -p; printf 'cd %q\\n' \"$PWD\"; }} >{state}\n"

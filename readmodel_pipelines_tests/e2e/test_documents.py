@@ -15,9 +15,16 @@ from readmodel_pipelines.settings import Settings
 from readmodel_pipelines_tests.documents import PAGES, ROOT, Block, blocks_of, name_of
 from readmodel_pipelines_tests.e2e.sandbox import Terminal, marks_of
 from readmodel_pipelines_tests.e2e.symptoms import happen, healthy
+from readmodel_pipelines_tests.e2e.warm import warm_program
 
 OWN_MONGODB = "mongodb://user:password@host:27017/?replicaSet=rs0&authSource=admin"
 """How the pages write the reader's own connection string; here it is the server of these tests."""
+
+
+@pytest.fixture(scope="module")
+def programs() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="readmodel-docs-") as folder, warm_program(Path(folder)) as found:
+        yield found
 
 
 @pytest.fixture(scope="module")
@@ -38,14 +45,16 @@ def run_here(page: Path) -> list[Block]:
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if run_here(page)], ids=name_of)
-def test_the_commands_do_what_the_page_says(page: Path, server: tuple[Settings, str], tmp_path: Path) -> None:
+def test_the_commands_do_what_the_page_says(
+    page: Path, server: tuple[Settings, str], programs: Path, tmp_path: Path
+) -> None:
     settings, uri = server
     env = {
         "READMODEL_DATA_DIR": str(settings.data_dir),
         "READMODEL_GRACE_SECONDS": str(settings.grace_seconds),
         **({"READMODEL_MONGOD": str(settings.mongod)} if settings.mongod else {}),
     }
-    terminal = Terminal(tmp_path, env, {OWN_MONGODB: uri})
+    terminal = Terminal(tmp_path, env, {OWN_MONGODB: uri}, programs)
     with open_database(settings) as database:
         healthy(database, settings)
         for block in run_here(page):
