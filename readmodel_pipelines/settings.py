@@ -228,22 +228,6 @@ class Settings(BaseSettings):
         """The address of Dagster's web server without credentials, as `shown_uri`."""
         return _without_credentials(self.dagster_url)
 
-    def in_force(self) -> dict[str, str]:
-        """Every setting by the name of its variable, as it may be shown: without credentials."""
-        return {f"READMODEL_{name.upper()}": _shown(getattr(self, name)) for name in type(self).model_fields}
-
-
-def _shown(value: object) -> str:
-    match value:
-        case None:
-            return "none"
-        case SecretStr():
-            return _without_credentials(value)
-        case frozenset() | tuple() | list():
-            return ",".join(sorted(map(str, value))) or "none"
-        case _:
-            return str(value)
-
 
 def _without_credentials(secret: SecretStr) -> str:
     # Up to the last @: a password with an unescaped / or @ is the commonest mistake in a connection string.

@@ -53,13 +53,14 @@ class WebServer:
             with urllib.request.urlopen(request, timeout=_SECONDS) as answer:  # noqa: S310
                 said = answer.read()
         except urllib.error.HTTPError as error:
+            with error:
+                # Of a query that it cannot read the web server says so with status 400.
+                said = error.read()
             if error.code in _NOT_LET_IN:
                 raise DagsterUnavailable(
                     f"Dagster's web server at {self.shown} does not let us in (HTTP {error.code}).",
                     hint=f"Put user:password@ into READMODEL_DAGSTER_URL, or ask whoever runs it; {_HERE}",
                 ) from None
-            # Of a query that it cannot read the web server says so with status 400.
-            said = error.read()
         except (OSError, http.client.HTTPException) as error:
             why = getattr(error, "reason", None) or error
             why = getattr(why, "strerror", None) or why

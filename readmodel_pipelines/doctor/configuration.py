@@ -67,6 +67,8 @@ def _shown(settings: Settings, name: str) -> str:
     value: Any = getattr(settings, name)
     if name == "mongodb_uri":
         return settings.shown_uri()
+    if name == "dagster_url":
+        return settings.shown_dagster_url()
     if isinstance(value, SecretStr):
         return "***"
     if isinstance(value, frozenset | tuple):
