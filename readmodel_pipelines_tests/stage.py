@@ -223,6 +223,11 @@ def _look_at_queue(stage: Stage) -> Iterator[Command]:
     yield ["repair-queue", "list"], 0
 
 
+def _examine(stage: Stage) -> Iterator[Command]:
+    stage.fill()
+    yield ["doctor", "--for", "read_only"], 0
+
+
 # Verifications that remember
 
 
@@ -343,6 +348,7 @@ TRIALS = (
     Trial("rebuild-readmodel --dry-run", "read_only", _dry_run),
     Trial("rebuilds list, rebuilds show", "read_only", _look_at_rebuilds),
     Trial("repair-queue stats, repair-queue list", "read_only", _look_at_queue),
+    Trial("doctor", "read_only", _examine),
     Trial("verify-consistency --all", "verify", _verify),
     Trial("verify-consistency --all --enqueue-repairs", "enqueue", _enqueue),
     Trial("rebuild-readmodel --id", "rebuild_one", _rebuild_one),

@@ -28,7 +28,7 @@ from readmodel_pipelines.projections.registry import projections_for
 from readmodel_pipelines.reconcile.ranges import EVERYTHING
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines.verification import Request, verify
-from readmodel_pipelines_tests.authorization import AuthorizedServer, authorized_server
+from readmodel_pipelines_tests.authorization import AuthorizedServer
 from readmodel_pipelines_tests.integration.conftest import Scene
 from readmodel_pipelines_tests.standalone import standalone_server
 
@@ -184,12 +184,6 @@ def test_findings_and_dead_letters_are_problems(healthy: Scene) -> None:
 
 
 # A server that knows its users
-
-
-@pytest.fixture(scope="module")
-def authorized() -> Iterator[AuthorizedServer]:
-    with authorized_server() as running:
-        yield running
 
 
 def user_with(server: AuthorizedServer, *roles: str) -> Settings:
