@@ -30,7 +30,7 @@ WITH = {
     "repair-queue requeue": ["--all-failed"],
     "repair-queue purge": ["--yes"],
     "rebuilds rollback": ["--yes"],
-    "metrics": ["--once"],
+    "metrics": ["--once", "--timeout", "0.2"],
     "demo": ["--no-ui"],
 }
 REQUIRED = {"read_model": "all", "status": "failed"}
@@ -84,6 +84,9 @@ def test_no_command_tells_the_password_however_it_fails(
     for reason, (uri, code) in reasons_to_fail.items():
         monkeypatch.setenv("READMODEL_MONGODB_URI", uri)
         for name, command in commands():
+            # The driver takes half a second to give up, and all commands connect the same way.
+            if reason == "nobody answers" and name not in ("doctor", "repair-queue work", "metrics"):
+                continue
             result = CliRunner().invoke(main.app, [*arguments(name, command, tmp_path), "--verbose", "--json"])
             assert isinstance(result.exception, SystemExit | None), (reason, name, result.exception)
             assert told_in(result.output.encode()) == [], (reason, name)
