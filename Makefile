@@ -32,5 +32,5 @@ clean:
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[mongod,dev]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[mongod,postgres,dev]"
 	touch $@

@@ -87,6 +87,13 @@ class MongoUnavailable(ReadModelError):
     exit_code = 3
 
 
+class DagsterUnavailable(ReadModelError):
+    """No web server of Dagster's answers, it does not let us, or it does not have our jobs."""
+
+    code = "dagster_unavailable"
+    exit_code = 3
+
+
 class EmbeddedServerError(MongoUnavailable):
     """The embedded mongod was not found or did not start."""
 

@@ -6,6 +6,7 @@ import os
 import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 from zoneinfo import available_timezones
 
 import platformdirs
@@ -150,6 +151,21 @@ class Settings(BaseSettings):
     def _split(cls, value: object) -> object:
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
+    @field_validator("dagster_url")
+    @classmethod
+    def _web_address(cls, value: SecretStr) -> SecretStr:
+        try:
+            parts = urlsplit(value.get_secret_value())
+            there = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        except ValueError:
+            there = False
+        if not there:
+            raise ValueError(
+                "an address looks like http://127.0.0.1:3000 or https://user:password@host/path, with reserved "
+                "characters of a password %-escaped"
+            )
+        return value
+
     @field_validator("timezone")
     @classmethod
     def _known_timezone(cls, value: str) -> str:
@@ -211,22 +227,6 @@ class Settings(BaseSettings):
     def shown_dagster_url(self) -> str:
         """The address of Dagster's web server without credentials, as `shown_uri`."""
         return _without_credentials(self.dagster_url)
-
-    def in_force(self) -> dict[str, str]:
-        """Every setting by the name of its variable, as it may be shown: without credentials."""
-        return {f"READMODEL_{name.upper()}": _shown(getattr(self, name)) for name in type(self).model_fields}
-
-
-def _shown(value: object) -> str:
-    match value:
-        case None:
-            return "none"
-        case SecretStr():
-            return _without_credentials(value)
-        case frozenset() | tuple() | list():
-            return ",".join(sorted(map(str, value))) or "none"
-        case _:
-            return str(value)
 
 
 def _without_credentials(secret: SecretStr) -> str:

@@ -38,7 +38,7 @@ _LONGEST = 500
 def in_words(verb: str) -> Iterator[None]:
     """Turn what a person can cause or must act on into words and an exit code; a bug keeps its traceback."""
     try:
-        with _explained():
+        with _explained(verb):
             yield
     except ReadModelError as error:
         found = error
@@ -57,14 +57,15 @@ def in_words(verb: str) -> Iterator[None]:
     raise typer.Exit(found.exit_code)
 
 
-def _explained() -> AbstractContextManager[None]:
+def _explained(verb: str) -> AbstractContextManager[None]:
     if voice.verbose and voice.quiet:
         raise UsageError("--quiet and --verbose were given; one asks for less, the other for more.", hint="Give one.")
     if not voice.verbose:
         return nullcontext()
     from readmodel_pipelines.cli.verbose import explained
 
-    return explained()
+    # The doctor shows them itself: they are a part of what it was asked for.
+    return explained(with_settings=verb != "doctor")
 
 
 def _tell(verb: str, code: str, message: str, hint: str, done: Mapping[str, Any] | None = None) -> None:

@@ -38,20 +38,20 @@ ENDING = {
     "Where to start": (
         ("something is wrong", "doctor, then verify-consistency --type all --all"),
         ("one looks stale", "rebuild-readmodel --type chat --id UUID"),
-        ("all look stale", "repair-queue stats, then rebuild-readmodel --type all --all"),
+        ("all look stale", "repair-queue stats; rebuild-readmodel --type all --all"),
         ("a new projection", "rebuild-readmodel --type chat --all --strategy shadow"),
         ("trying it out", "demo"),
     ),
     "Settings": (
         ("READMODEL_MONGODB_URI", "where MongoDB is; none: an embedded server"),
         ("READMODEL_DATABASE", "events and read models lie there (flowra)"),
-        ("READMODEL_…", "in the readme; --verbose says what is in force"),
+        ("READMODEL_…", "docs/settings.md; --verbose says what is in force"),
     ),
     "Exit codes": (
         ("0", "all well"),
         ("1", "discrepancies found, aggregates not done, or an unknown id"),
         ("2", "the command or a setting makes no sense"),
-        ("3", "no MongoDB, or no right to it"),
+        ("3", "no MongoDB or Dagster, or no right to it"),
         ("130", "interrupted; what was done is said, and how to go on"),
     ),
 }

@@ -1,7 +1,7 @@
 """The command line: puts `readmodel …` together from its commands, and ends processes cleanly.
 
-Exit codes: 0 all well; 1 discrepancies found, or aggregates that a rebuild could not do; 2 usage; 3 no MongoDB or no
-right to it; 130 interrupted. Results go to stdout; progress, notes and errors to stderr (`voice.py`).
+Exit codes: 0 all well; 1 discrepancies found, or aggregates that a rebuild could not do; 2 usage; 3 no MongoDB or
+Dagster, or no right to it; 130 interrupted. Results go to stdout; progress, notes and errors to stderr (`voice.py`).
 
 Everything heavy (pydantic, pymongo, rich) is imported by the command that needs it: help is instant, and a cron job
 or a shell loop over ids does not wait for what it never uses.

@@ -39,4 +39,10 @@ Everything = Annotated[bool, typer.Option("--all", help="Every aggregate. Either
 MaxFindings = Annotated[
     int, typer.Option("--max-findings", min=0, help="Keep at most so many findings; counts are always whole.")
 ]
+Launch = Annotated[
+    bool,
+    typer.Option(
+        "--launch", help="Submit it to Dagster at READMODEL_DAGSTER_URL instead of running it here, and follow the run."
+    ),
+]
 Yes = Annotated[bool, typer.Option("--yes", help="Do it without asking.")]

@@ -15,22 +15,21 @@ from typing import Any
 from pymongo import monitoring
 
 from readmodel_pipelines.cli.voice import voice
+from readmodel_pipelines.doctor.configuration import settings_in_force
 from readmodel_pipelines.settings import load_settings
 
 _PACKAGE = "readmodel_pipelines"
 
 
 @contextmanager
-def explained() -> Iterator[None]:
+def explained(*, with_settings: bool) -> Iterator[None]:
     """Tell the settings before the block runs, what it connects to meanwhile, and commands and times after it."""
     started = time.perf_counter()
     versions = ", ".join(_version(name) for name in ("readmodel-pipelines", "pymongo", "pydantic"))
     voice.detail(f"{versions}, Python {platform.python_version()}")
     with _logs():
-        settings = load_settings()
-        for name, value in settings.in_force().items():
-            given = "" if name.removeprefix("READMODEL_").lower() in settings.model_fields_set else "  (default)"
-            voice.detail(f"{name}={value}{given}")
+        for item in settings_in_force(load_settings()) if with_settings else ():
+            voice.detail(f"{item.variable}={item.value}{'' if item.from_environment else '  (default)'}")
         _commands.clear()
         try:
             yield

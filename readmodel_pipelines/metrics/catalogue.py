@@ -73,19 +73,25 @@ VERIFICATION_END = Metric(
     _VERIFICATION,
 )
 VERIFICATION_DURATION = Metric(
-    "readmodel_last_verification_duration_seconds", "How long it took, all its read models together.", _VERIFICATION
+    "readmodel_last_verification_duration_seconds",
+    "How long the last verification took, all its read models together.",
+    _VERIFICATION,
 )
 VERIFICATION_EVENTS = Metric(
-    "readmodel_last_verification_events", "Events that it read, for all its read models together.", _VERIFICATION
+    "readmodel_last_verification_events",
+    "Events that the last verification read, for all its read models together.",
+    _VERIFICATION,
 )
 VERIFICATION_RATE = Metric(
-    "readmodel_last_verification_events_per_second", "Events that it read per second.", _VERIFICATION
+    "readmodel_last_verification_events_per_second", "Events that the last verification read per second.", _VERIFICATION
 )
 VERIFICATION_AGGREGATES = Metric(
-    "readmodel_last_verification_aggregates", "Aggregates that it looked at, by outcome.", (*_VERIFICATION, "outcome")
+    "readmodel_last_verification_aggregates",
+    "Aggregates that the last verification looked at, by outcome.",
+    (*_VERIFICATION, "outcome"),
 )
 VERIFICATION_SUCCESS = Metric(
-    "readmodel_last_verification_success", "Whether it found no discrepancy: 1, or 0.", _VERIFICATION
+    "readmodel_last_verification_success", "Whether the last verification found no discrepancy: 1, or 0.", _VERIFICATION
 )
 
 # Rebuilds
@@ -95,30 +101,38 @@ REBUILD_END = Metric(
 )
 REBUILD_DURATION = Metric(
     "readmodel_last_rebuild_duration_seconds",
-    "How long it took, without the time between an interruption and its resumption.",
+    "How long the last full rebuild took, without the time between an interruption and its resumption.",
     ("read_model",),
 )
-REBUILD_EVENTS = Metric("readmodel_last_rebuild_events", "Events that it read.", ("read_model",))
-REBUILD_RATE = Metric("readmodel_last_rebuild_events_per_second", "Events that it read per second.", ("read_model",))
+REBUILD_EVENTS = Metric("readmodel_last_rebuild_events", "Events that the last full rebuild read.", ("read_model",))
+REBUILD_RATE = Metric(
+    "readmodel_last_rebuild_events_per_second", "Events that the last full rebuild read per second.", ("read_model",)
+)
 REBUILD_AGGREGATES = Metric(
-    "readmodel_last_rebuild_aggregates", "Aggregates that it looked at, by outcome.", ("read_model", "outcome")
+    "readmodel_last_rebuild_aggregates",
+    "Aggregates that the last full rebuild looked at, by outcome.",
+    ("read_model", "outcome"),
 )
 REBUILD_WRITES = Metric(
-    "readmodel_last_rebuild_writes", "Documents that it wrote, by what was done.", ("read_model", "operation")
+    "readmodel_last_rebuild_writes",
+    "Documents that the last full rebuild wrote, by what was done.",
+    ("read_model", "operation"),
 )
 REBUILD_FAILED = Metric(
-    "readmodel_last_rebuild_failed_aggregates", "Aggregates that needed a write and did not get it.", ("read_model",)
+    "readmodel_last_rebuild_failed_aggregates",
+    "Aggregates that needed a write of the last full rebuild and did not get it.",
+    ("read_model",),
 )
 REBUILD_SUCCESS = Metric(
     "readmodel_last_rebuild_success",
-    "Whether every aggregate is as its events say: 1, or 0 with malformed streams or failed aggregates.",
+    "Whether the last full rebuild left every aggregate as its events say: 1, or 0 when some are malformed or failed.",
     ("read_model",),
 )
 REBUILD_STATE = Metric(
     "readmodel_rebuild_state", "1 for the state that an unfinished full rebuild is in, else 0.", ("read_model", "state")
 )
 REBUILD_START = Metric(
-    "readmodel_rebuild_start_timestamp_seconds", "When the unfinished rebuild began.", ("read_model",)
+    "readmodel_rebuild_start_timestamp_seconds", "When the unfinished full rebuild began.", ("read_model",)
 )
 REBUILD_PROGRESS_AT = Metric(
     "readmodel_rebuild_progress_timestamp_seconds", "When the unfinished rebuild last saved progress.", ("read_model",)
@@ -128,14 +142,18 @@ REBUILD_READ = Metric(
 )
 REBUILD_EXPECTED = Metric(
     "readmodel_rebuild_expected_events",
-    "Events that it has to read at most: those of every aggregate type, as estimated.",
+    "Events that the unfinished rebuild has to read at most: those of every aggregate type, as estimated.",
     ("read_model",),
 )
 REBUILD_PROGRESS = Metric(
-    "readmodel_rebuild_progress_ratio", "Share of its reading that is done; 1 while it finishes.", ("read_model",)
+    "readmodel_rebuild_progress_ratio",
+    "Share of the unfinished rebuild's reading that is done; 1 while it finishes.",
+    ("read_model",),
 )
 REBUILD_LEASE = Metric(
-    "readmodel_rebuild_lease_held", "Whether somebody works on a full rebuild of it now: 1, or 0.", ("read_model",)
+    "readmodel_rebuild_lease_held",
+    "Whether somebody works on a full rebuild of the read model now: 1, or 0.",
+    ("read_model",),
 )
 
 # What there is

@@ -36,6 +36,8 @@ from readmodel_pipelines.orchestration.verification import VerifyConfig, request
 from readmodel_pipelines.rebuild import Request
 from readmodel_pipelines.reconcile.summary import Summary
 
+_PARTITIONS = ", ".join(f"`{name}` is {item.read_model}" for name, item in READ_MODELS.items())
+
 
 class AggregateConfig(Config):
     """Which aggregate to rebuild."""
@@ -206,15 +208,16 @@ def rebuild_aggregate() -> None:
 @dg.job(
     owners=OWNERS,
     config=config_for_each_read_model("rebuild_read_model", RebuildConfig(), AGGREGATE_TYPE_TAG, REBUILD_TAG),
+    description=f"""Rebuild a whole read model: after a change of its projection, an import of events, or a failed
+verification.
+
+Choose the partition in the Launchpad: {_PARTITIONS}; a backfill of all partitions rebuilds all of them. Compares every
+document with its events and writes only what differs; the application may keep writing. One rebuild of a read model
+runs at a time. A dry run writes nothing and says what a rebuild would write. Fails when aggregates could not be
+rebuilt; all others are rebuilt all the same.""",
 )
 def rebuild_read_models() -> None:
-    """Rebuild a whole read model: after a change of its projection, an import of events, or a failed verification.
-
-    Choose the partition in the Launchpad: `chat` is chats_read_model, `task` is tasks_read_model; a backfill of all
-    partitions rebuilds all of them. Compares every document with its events and writes only what differs; the
-    application may keep writing. One rebuild of a read model runs at a time. A dry run writes nothing and says what a
-    rebuild would write. Fails when aggregates could not be rebuilt; all others are rebuilt all the same.
-    """
+    """Rebuild the read model of the partition."""
     rebuild_read_model()
 
 
@@ -231,13 +234,16 @@ def rebuild_slices() -> None:
     rebuild_slice()
 
 
-@dg.job(owners=OWNERS, config=config_for_each_read_model("verify_read_model", VerifyConfig(), AGGREGATE_TYPE_TAG))
-def verify_read_models() -> None:
-    """Verify a whole read model: after an incident or a release, or to know whether a rebuild is needed.
+@dg.job(
+    owners=OWNERS,
+    config=config_for_each_read_model("verify_read_model", VerifyConfig(), AGGREGATE_TYPE_TAG),
+    description=f"""Verify a whole read model: after an incident or a release, or to know whether a rebuild is needed.
 
-    The partition names the read model: `chat` is chats_read_model, `task` is tasks_read_model. Compares documents with
-    their events, at any time and beside a rebuild; writes none, but remembers findings, and evaluates the checks of the
-    asset. The config chooses a part, a cheaper tier, or that repairs are queued. Fails when anything differs, with the
-    counts, a table of what was found, and where the whole report lies. `nightly_verification` launches it.
-    """
+Choose the partition in the Launchpad: {_PARTITIONS}. Compares documents with their events, at any time and beside a
+rebuild; writes none, but remembers findings, and evaluates the checks of the asset. The config chooses a part, a
+cheaper tier, or that repairs are queued. Fails when anything differs, with the counts, a table of what was found, and
+where the whole report lies. `nightly_verification` launches it.""",
+)
+def verify_read_models() -> None:
+    """Verify the read model of the partition."""
     verify_read_model()

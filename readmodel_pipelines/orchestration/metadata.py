@@ -12,9 +12,11 @@ from readmodel_pipelines.reconcile.summary import Counts, Finding, Summary
 
 FINDINGS_SHOWN = 50
 
+_ALWAYS = ("aggregate_id", "outcome")
 _LONGEST_VALUE = 200
 _SHOWN_BEFORE = 40
 _WRITES = ("inserted", "replaced", "deleted", "superseded", "failed")
+_OUTCOME = "outcome or write"
 _MEANINGS = {
     "same": "the document is what the events say, or rightly absent",
     "missing": "there ought to be a document and is none",
@@ -30,18 +32,15 @@ _MEANINGS = {
     "superseded": "writes that another writer was faster than; compared again",
     "failed": "aggregates that need a write and did not get it",
 }
-_COLUMNS = dg.TableSchema(
-    columns=[
-        dg.TableColumn("read_model", description="Read model that the finding is about"),
-        dg.TableColumn("aggregate_id", description="Aggregate whose document and events were compared"),
-        dg.TableColumn("outcome", description="missing, different, unexpected, orphan or malformed"),
-        dg.TableColumn("reason", description="Why a stream is malformed, or why the aggregate could not be done"),
-        dg.TableColumn("field", description="Field that differs; the finding has a line for each"),
-        dg.TableColumn("expected", description="Its value according to the events, as Extended JSON"),
-        dg.TableColumn("actual", description="Its value in the stored document, as Extended JSON"),
-        dg.TableColumn("age", description="Since when verifications find it, its aggregate unchanged"),
-    ]
-)
+_COLUMNS = {
+    "aggregate_id": "Aggregate whose document and events were compared",
+    "outcome": "missing, different, unexpected, orphan or malformed",
+    "reason": "Why a stream is malformed, or why the aggregate could not be done",
+    "field": "Field that differs; the finding has a line for each",
+    "expected": "Its value according to the events, as Extended JSON",
+    "actual": "Its value in the stored document, as Extended JSON",
+    "age": "Since when verifications find it, its aggregate unchanged",
+}
 
 
 def metadata_of(
@@ -52,7 +51,8 @@ def metadata_of(
     `documents` is the size of the read model after a full rebuild.
     """
     counts = summary.read_models[read_model]
-    said: dict[str, Any] = {"verb": summary.verb, **counts.as_dict(), "discrepancies": counts.discrepancies}
+    said: dict[str, Any] = {"verb": summary.verb, "outcomes": outcomes_of(summary)}
+    said |= {**counts.as_dict(), "discrepancies": counts.discrepancies}
     if summary.verb == "verify":
         said = {name: value for name, value in said.items() if name not in _WRITES}
     said["seconds"] = round(summary.seconds, 3)
@@ -60,7 +60,6 @@ def metadata_of(
     said["events_per_second"] = round(summary.events / max(summary.seconds, 1e-9), 1)
     if documents is not None:
         said["dagster/row_count"] = documents
-    said["outcomes"] = outcomes_of(summary)
     said |= {name: value for name, value in summary.about.items() if name not in ("reports", "started_at")}
     if read_model in summary.closed:
         said["closed"] = summary.closed[read_model]
@@ -99,17 +98,17 @@ def outcomes_of(summary: Summary) -> dg.TableMetadataValue:
     written = () if summary.verb == "verify" else _WRITES
     always = {item.value for item in (Outcome.SAME, *ALARMS)} | set(written)
     lines = [
-        {"outcome": name, **{model: getattr(summary.read_models[model], name) for model in names}, "meaning": meaning}
+        {_OUTCOME: name, **{model: getattr(summary.read_models[model], name) for model in names}, "meaning": meaning}
         for name, meaning in _MEANINGS.items()
         if name in (*found, *written)
     ]
     return dg.MetadataValue.table(
         records=[
-            dg.TableRecord(line) for line in lines if line["outcome"] in always or any(line[model] for model in names)
+            dg.TableRecord(line) for line in lines if line[_OUTCOME] in always or any(line[model] for model in names)
         ],
         schema=dg.TableSchema(
             columns=[
-                dg.TableColumn("outcome", description="What was found of an aggregate, or done about it"),
+                dg.TableColumn(_OUTCOME, description="What was found of an aggregate, or done about it"),
                 *(dg.TableColumn(model, "int", description=f"Aggregates of {model}") for model in names),
                 dg.TableColumn("meaning"),
             ]
@@ -191,15 +190,19 @@ def _numbers(counts: Counts, names: Iterable[str]) -> str:
 
 
 def table_of(findings: Iterable[Finding]) -> dg.TableMetadataValue:
-    """Findings as a table, a line for each field."""
-    return dg.MetadataValue.table(records=[row for finding in findings for row in _rows(finding)], schema=_COLUMNS)
+    """Findings of a read model as a table, a line for each field. A column that no line fills is left out."""
+    rows = [row for finding in findings for row in _rows(finding)]
+    filled = [name for name in _COLUMNS if name in _ALWAYS or any(row[name] for row in rows)]
+    return dg.MetadataValue.table(
+        records=[dg.TableRecord({name: row[name] for name in filled}) for row in rows],
+        schema=dg.TableSchema(columns=[dg.TableColumn(name, description=_COLUMNS[name]) for name in filled]),
+    )
 
 
-def _rows(finding: Finding) -> Iterator[dg.TableRecord]:
+def _rows(finding: Finding) -> Iterator[dict[str, str]]:
     shown = finding.as_json()
     aggregate_id = shown["aggregate_id"]
     about = {
-        "read_model": finding.read_model,
         "aggregate_id": aggregate_id if isinstance(aggregate_id, str) else _value(aggregate_id),
         "outcome": finding.outcome.value,
         "reason": ": ".join(part for part in (shown["reason"], finding.detail) if part),
@@ -208,7 +211,7 @@ def _rows(finding: Finding) -> Iterator[dg.TableRecord]:
     # An aggregate that differs in no field, because it has no document for example, has a line all the same.
     for field, pair in shown["fields"].items() or [("", None)]:
         expected, actual = ("", "") if pair is None else _pair(pair["expected"], pair["actual"])
-        yield dg.TableRecord({**about, "field": field, "expected": expected, "actual": actual})
+        yield {**about, "field": field, "expected": expected, "actual": actual}
 
 
 def in_time(seconds: float) -> str:

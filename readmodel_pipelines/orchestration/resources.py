@@ -41,8 +41,8 @@ class MongoResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # at ru
 
     It is configured by the environment of the process that runs the code and never by run config, so that no secret
     can land in one. READMODEL_MONGODB_URI is the connection string, READMODEL_DATABASE the database,
-    READMODEL_TASK_SOURCE the streams that tasks are made from; the readme has the table of all READMODEL_* variables.
-    Without a READMODEL_MONGODB_URI the embedded server is used, and started when it does not run.
+    READMODEL_TASK_SOURCE the streams that tasks are made from; docs/settings.md has all READMODEL_* variables. Without
+    a READMODEL_MONGODB_URI the embedded server is used, and started when it does not run.
     """
 
     progress_seconds: float = Field(

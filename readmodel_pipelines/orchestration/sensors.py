@@ -23,7 +23,8 @@ _UNCHANGED_SECONDS = 300.0
 # Created and never launched, because somebody died in between: not waited for.
 _UNLAUNCHED_SECONDS = 600.0
 _FREES = """Lets others take at once what a {ended} run of repair_read_models held, instead of waiting until its
-leases run out. Changes only the leases and the open tasks of that run."""
+leases run out. Changes only the leases and the open tasks of that run. Leave it on: without it repairs are late, none
+is lost."""
 _ENDED = {dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED}
 _GOING = [status for status in dg.DagsterRunStatus if status not in _ENDED]
 

@@ -123,7 +123,7 @@ def finish_in_place(finish: Finish) -> None:
     """
     finish.check_window()
     finish.check_history()
-    finish.on_phase("Every range is done. Documents that nobody wants are deleted, and what waited for that written.")
+    finish.on_phase("Every range is done. What nobody wants is deleted, and what had to wait for that is written.")
     # What is done here, besides the ranges: a run that is killed has it counted by whoever goes on.
     before = {name: Counts(**counts) for name, counts in finish.record.get("finished", {}).items()}
     here = {item.read_model: Counts() for item in finish.projections}

@@ -267,7 +267,7 @@ class _Rebuild:
         by = "this process" if workers == 1 else f"{workers} worker processes"
         self.on_phase(
             f"Rebuild {record['_id']} of {names}, {record['strategy']}: {len(todo):,} of {record['ranges']:,} ranges "
-            f"are left to {by}{', once more' if again else ''}."
+            f"to do{' once more' if again else ''}, by {by}."
         )
         job = Job(
             self.settings,

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+# Read now: the tests take every setting out of the environment.
+_SCREENSHOTS = os.environ.get("READMODEL_SCREENSHOTS")
 
 
 @contextmanager
@@ -26,3 +30,10 @@ def browser_page(**options: Any) -> Iterator[Any]:
             yield browser.new_page(viewport={"width": 1280, "height": 900}, **options)
         finally:
             browser.close()
+
+
+def keep_screenshot(page: Any, name: str, **clip: int) -> None:
+    """Save what is seen, or a part of it, as a PNG in the folder READMODEL_SCREENSHOTS, if that is set."""
+    if _SCREENSHOTS:
+        page.wait_for_timeout(500)  # until what moves has come to rest
+        page.screenshot(path=Path(_SCREENSHOTS) / f"{name}.png", clip=clip or None, animations="disabled")

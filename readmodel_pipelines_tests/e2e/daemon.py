@@ -57,7 +57,7 @@ class Daemon:
         for group in self._groups:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(group, signal.SIGKILL)
-        for pid in self._left_behind():
+        for pid in left_behind(self.home):
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         if self._process is not None:
@@ -80,13 +80,15 @@ class Daemon:
         wait_until(looked, every=0.01)
         return int(found[0])
 
-    def _left_behind(self) -> Iterator[int]:
-        home = f"DAGSTER_HOME={self.home}".encode()
-        for folder in Path("/proc").iterdir():
-            if folder.name.isdecimal() and int(folder.name) != os.getpid():
-                with suppress(OSError):
-                    if home in (folder / "environ").read_bytes().split(b"\0"):
-                        yield int(folder.name)
+
+def left_behind(home: Path) -> Iterator[int]:
+    """Processes of the instance in this folder: runs outlive their daemon and their code server."""
+    wanted = f"DAGSTER_HOME={home}".encode()
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdecimal() and int(folder.name) != os.getpid():
+            with suppress(OSError):
+                if wanted in (folder / "environ").read_bytes().split(b"\0"):
+                    yield int(folder.name)
 
 
 def _merged(config: Mapping[str, Any], changed: Mapping[str, Any]) -> dict[str, Any]:

@@ -73,10 +73,19 @@ def marks_of(block: Block) -> Marks:
 
 
 class Terminal:
-    """One page's terminal, in `folder`. `stands_for` says what placeholders on the page mean here."""
+    """One page's terminal, in `folder`. `stands_for` says what placeholders on the page mean here.
 
-    def __init__(self, folder: Path, env: Mapping[str, str], stands_for: Mapping[str, str] | None = None) -> None:
-        self._folder, self._stands_for = folder, stands_for or {}
+    Commands are looked for in `programs` first, but for those that serve: they are ended by a signal.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        env: Mapping[str, str],
+        stands_for: Mapping[str, str] | None = None,
+        programs: Path | None = None,
+    ) -> None:
+        self._folder, self._stands_for, self._programs = folder, stands_for or {}, programs
         self._checkout, self._report = folder / "checkout", folder / "failed"
         for part in (self._checkout, folder / "home", folder / "tmp"):
             part.mkdir()
@@ -107,7 +116,7 @@ class Terminal:
         __tracebackhide__ = True
         marks = marks_of(block)
         self._report.write_text("")
-        port = _free_port() if marks.port is not None else None
+        port = free_port() if marks.port is not None else None
         with (self._folder / "output").open("wb") as out:
             process = subprocess.Popen(
                 ["bash", self._script(block, marks, port)],
@@ -138,8 +147,9 @@ class Terminal:
             code = code.replace(str(marks.port), str(port))
         state = shlex.quote(str(self._folder / "state"))
         script = self._folder / "script"
+        first = f"PATH={shlex.quote(str(self._programs))}:$PATH" if self._programs and not marks.serves else ":"
         script.write_text(
-            f". {state}; . {shlex.quote(str(self._folder / 'prelude'))}; allowed={marks.exits}\n"
+            f". {state}; . {shlex.quote(str(self._folder / 'prelude'))}; allowed={marks.exits}; {first}\n"
             + "\n" * (block.line - 2)
             + code
             + f"trap - ERR; {{ export -p; printf 'cd %q\\n' \"$PWD\"; }} >{state}\n"
@@ -191,7 +201,7 @@ def _answers(port: int) -> bool:
         connection.close()
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

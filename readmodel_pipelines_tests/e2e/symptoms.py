@@ -34,7 +34,7 @@ _EVENTS = list(chat_events(DEFAULT_CHATS))
 
 def healthy(database: Mongo, settings: Settings) -> None:
     database.client.drop_database(database.name)
-    ensure_indexes(database, settings, projections_for(settings.task_source))
+    ensure_indexes(database, settings, projections_for(settings))
     database.events.insert_many(_EVENTS)
     assert ReadModelProjector(database, settings).rebuild_all().ok
 

@@ -166,7 +166,7 @@ def test_a_run_logs_its_progress_with_outcomes_and_its_phases(sample: Mongo, ins
     said = log_of(instance, result)
     assert f"{len(SAMPLE):,} of about {len(SAMPLE):,} events read" in said
     assert "chats_read_model: 40 missing" in said
-    phases = ["1 of 1 ranges are left to this process", "Every range is done.", "Catch-up: "]
+    phases = ["1 of 1 ranges to do, by this process.", "Every range is done.", "Catch-up: "]
     assert [phase for phase in phases if phase in said] == phases
     assert sorted(phases, key=said.index) == phases
     assert "events read" not in log_of(instance, materialize(instance, CHATS))
@@ -182,7 +182,7 @@ def test_a_shadow_logs_its_gate_and_its_swap(sample: Mongo, instance: dg.Dagster
 def test_a_run_ends_with_a_table_of_outcomes_by_read_model(sample: Mongo, instance: dg.DagsterInstance) -> None:
     sample[CHATS].insert_one({"chat_id": str(uuid4())})
     lines = {
-        line.data["outcome"]: line.data
+        line.data["outcome or write"]: line.data
         for line in materialized(instance, materialize(instance, CHATS, TASKS))[CHATS]["outcomes"].records
     }
 
@@ -191,5 +191,5 @@ def test_a_run_ends_with_a_table_of_outcomes_by_read_model(sample: Mongo, instan
     assert (lines["inserted"][CHATS], lines["inserted"][TASKS], lines["same"][TASKS]) == (40, tasks, 40 - tasks)
     assert all(line["meaning"] for line in lines.values())
     verified = run(instance, "verify_read_models", "chat")
-    written = {line.data["outcome"] for line in observed(instance, verified)[CHATS]["outcomes"].records}
+    written = {line.data["outcome or write"] for line in observed(instance, verified)[CHATS]["outcomes"].records}
     assert "inserted" not in written

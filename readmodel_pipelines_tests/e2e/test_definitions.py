@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -27,6 +28,7 @@ PROJECT = Path(__file__).parents[2]
 PARTITIONED = ("rebuild_read_models", "verify_read_models")
 JOBS = ("rebuild_aggregate", *PARTITIONED, "rebuild_slices", "repair_read_models")
 SENSORS = ("repair_queue_sensor", "free_leases_of_failed_repairs", "free_leases_of_canceled_repairs")
+RUN_STATUS_SENSORS = SENSORS[1:]
 READ_MODELS = {"chats_read_model", "tasks_read_model"}
 
 
@@ -59,19 +61,75 @@ def test_the_definitions_load_with_the_jobs_and_assets_of_the_registry() -> None
     assert {item.read_model for item in built_in("chat")} == READ_MODELS
 
 
-def test_everything_that_a_person_meets_says_what_it_is() -> None:
-    undescribed = [name for name, field in config_fields() if not (field.description or "").strip()]
-    undescribed += [graph.name for graph in graphs()[:-1] if not (graph.description or "").strip()]
-    undescribed += [
-        node.name for graph in graphs() for node in graph.graph.nodes if not (node.definition.description or "").strip()
-    ]
-    undescribed += [name for name, spec in assets().items() if not (spec.description or "").strip()]
-    undescribed += [name for name in SENSORS if not (defs.resolve_sensor_def(name).description or "").strip()]
-    checks = [spec for item in defs.asset_checks or () for spec in getattr(item, "check_specs", ())]
-    undescribed += [spec.name for spec in checks if not (spec.description or "").strip()]
+def descriptions() -> Iterator[tuple[str, str | None]]:
+    """Whatever has a page, a line or a help text of its own, by what it is, with what it says."""
+    for job in defs.resolve_all_job_defs():
+        # The one behind the assets' own button has no page.
+        if not job.name.startswith("__"):
+            yield f"job {job.name}", job.description
+        for node in job.graph.nodes:
+            yield f"op {node.name}", node.definition.description
+    for spec in defs.resolve_all_asset_specs():
+        yield f"asset {spec.key.to_user_string()}", spec.description
+    for key in defs.resolve_asset_graph().asset_check_keys:
+        yield f"check {key.to_user_string()}", defs.resolve_asset_graph().get_check_spec(key).description
+    for ticking in (*automation(), *map(defs.resolve_sensor_def, RUN_STATUS_SENSORS)):
+        yield f"{type(ticking).__name__} {ticking.name}", ticking.description
+    for name, field in config_fields():
+        yield f"config {name}", field.description
 
-    assert undescribed == []
+
+def automation() -> list[Any]:
+    """The sensors and schedules that Dagster lets somebody own: those of run statuses it does not."""
+    return [
+        *(defs.resolve_sensor_def(name) for name in SENSORS if name not in RUN_STATUS_SENSORS),
+        *(item for item in defs.schedules or () if isinstance(item, dg.ScheduleDefinition)),
+    ]
+
+
+def test_everything_that_a_person_meets_says_what_it_is() -> None:
+    said = dict(descriptions())
+
+    assert [name for name, text in said.items() if len((text or "").strip()) < 20] == []
+    kinds = {name.partition(" ")[0] for name in said}
+    assert kinds == {"job", "op", "asset", "check", "SensorDefinition", "RunStatusSensorDefinition", "config"} | {
+        "ScheduleDefinition"
+    }
+    assert {
+        "asset events",
+        "op rebuild_assets",
+        "op verify_read_model_checks",
+        "config mongo: progress_seconds",
+    } <= set(said)
     assert "READMODEL_MONGODB_URI" in (graphs()[0].resource_defs["mongo"].description or "")
+
+
+def test_what_is_launched_or_looked_at_says_what_it_does_to_the_database() -> None:
+    said = {name: text or "" for name, text in descriptions() if not name.startswith("config")}
+    does = re.compile(r"\b(?:reads?|writes?|changes?|inserts?|deletes?|rebuilds?|appends?|repairs?)\b", re.IGNORECASE)
+
+    assert [name for name, text in said.items() if not does.search(text)] == []
+
+
+def test_whatever_can_be_owned_has_the_owners_of_the_settings() -> None:
+    jobs = [job for job in defs.resolve_all_job_defs() if not job.name.startswith("__")]
+    owned = [*defs.resolve_all_asset_specs(), *jobs, *automation()]
+
+    assert len(owned) == 4 + len(JOBS) + 1 + 3
+    assert [item for item in owned if list(item.owners or ()) != ["team:read-models"]] == []
+
+
+@pytest.mark.parametrize("owner", ["team:chat", "team:chat-and_tasks.2", "jane.doe+oncall@example.co.uk"])
+def test_owners_that_the_settings_take_are_taken_by_dagster(owner: str) -> None:
+    assert Settings(owners=owner).owners == owner
+    assert list(dg.AssetSpec("owned", owners=[owner]).owners) == [owner]
+
+
+def test_the_launchpad_of_one_aggregate_is_filled_in_but_for_the_id() -> None:
+    job = defs.resolve_job_def("rebuild_aggregate")
+    (op,) = (job.run_config or {})["ops"].values()
+
+    assert op["config"] == {"aggregate_type": "chat", "aggregate_id": "", "dry_run": False}
 
 
 def test_every_config_field_has_a_default_or_says_what_to_give() -> None:
@@ -104,14 +162,16 @@ def test_the_config_of_each_partition_is_one_that_the_job_takes(job: str) -> Non
         assert dg.validate_run_config(definition, config)
 
 
-def test_read_models_are_made_from_the_events_and_materializable_and_the_events_are_not() -> None:
+def test_read_models_and_the_queue_are_made_from_the_events_and_only_read_models_are_materializable() -> None:
     graph = defs.resolve_asset_graph()
     materializable = {key.to_user_string() for key in graph.materializable_asset_keys}
 
     assert materializable == READ_MODELS
-    for read_model in READ_MODELS:
-        assert [key.to_user_string() for key in graph.get(dg.AssetKey(read_model)).parent_keys] == ["events"]
-    assert {kind for spec in assets().values() for kind in spec.kinds} == {"mongodb"}
+    for made in (*READ_MODELS, "repair_queue"):
+        assert [key.to_user_string() for key in graph.get(dg.AssetKey(made)).parent_keys] == ["events"]
+    assert [name for name, spec in assets().items() if spec.kinds != {"mongodb"}] == []
+    tagged = {name: spec.tags.get("readmodel/aggregate_type") for name, spec in assets().items()}
+    assert tagged == {"events": None, "repair_queue": None, "chats_read_model": "chat", "tasks_read_model": "task"}
     assert {spec.group_name for spec in assets().values()} == {"application", "read_models", "repair"}
 
 

@@ -15,10 +15,16 @@ from readmodel_pipelines.settings import Settings
 from readmodel_pipelines_tests.documents import PAGES, ROOT, Block, blocks_of, name_of
 from readmodel_pipelines_tests.e2e.sandbox import Terminal, marks_of
 from readmodel_pipelines_tests.e2e.symptoms import happen, healthy
+from readmodel_pipelines_tests.e2e.warm import warm_program
 
-TESTS = ROOT / "readmodel_pipelines_tests"
 OWN_MONGODB = "mongodb://user:password@host:27017/?replicaSet=rs0&authSource=admin"
 """How the pages write the reader's own connection string; here it is the server of these tests."""
+
+
+@pytest.fixture(scope="module")
+def programs() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="readmodel-docs-") as folder, warm_program(Path(folder)) as found:
+        yield found
 
 
 @pytest.fixture(scope="module")
@@ -33,28 +39,36 @@ def server() -> Iterator[tuple[Settings, str]]:
             embedded.stop(settings)
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if blocks_of(page, "sh")], ids=name_of)
-def test_the_commands_do_what_the_page_says(page: Path, server: tuple[Settings, str], tmp_path: Path) -> None:
+def run_here(page: Path) -> list[Block]:
+    """The commands of a page but for those that another test runs."""
+    return [block for block in blocks_of(page, "sh") if not marks_of(block).run_by]
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if run_here(page)], ids=name_of)
+def test_the_commands_do_what_the_page_says(
+    page: Path, server: tuple[Settings, str], programs: Path, tmp_path: Path
+) -> None:
     settings, uri = server
     env = {
         "READMODEL_DATA_DIR": str(settings.data_dir),
         "READMODEL_GRACE_SECONDS": str(settings.grace_seconds),
         **({"READMODEL_MONGOD": str(settings.mongod)} if settings.mongod else {}),
     }
-    terminal = Terminal(tmp_path, env, {OWN_MONGODB: uri})
+    terminal = Terminal(tmp_path, env, {OWN_MONGODB: uri}, programs)
     with open_database(settings) as database:
         healthy(database, settings)
-        for block in blocks_of(page, "sh"):
-            marks = marks_of(block)
-            if marks.run_by:
-                test = (TESTS / marks.run_by).read_text(encoding="utf-8")
-                assert page.name in test, f"{block}: {marks.run_by} does not run it"
-                continue
-            for mark in marks.before:
+        for block in run_here(page):
+            for mark in marks_of(block).before:
                 if mark.startswith("given"):
                     terminal.open_anew()
                 happen(mark, database, settings)
             terminal.run(block)
+
+
+def test_what_another_test_is_said_to_run_it_knows_of() -> None:
+    for block in (block for page in PAGES for block in blocks_of(page, "sh") if marks_of(block).run_by):
+        test = ROOT / "readmodel_pipelines_tests" / marks_of(block).run_by
+        assert block.page.name in test.read_text(encoding="utf-8"), f"{block}: {test.name} does not"
 
 
 def page_with(tmp_path: Path, text: str) -> Block:

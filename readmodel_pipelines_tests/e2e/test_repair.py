@@ -71,9 +71,10 @@ def test_the_job_repairs_what_is_due_and_records_it_on_the_assets(
     assert result.success
     assert healthy(sample, settings)
     seen = observed(instance, result)
-    assert (seen[ASSET]["repaired"], seen[ASSET]["pending"], seen[ASSET]["dead_letters"]) == (5, 0, 0)
-    assert seen[CHATS]["replaced"] == 5
+    assert (seen[ASSET]["repair/repaired"], seen[ASSET]["pending"], seen[ASSET]["dead_letters"]) == (5, 0, 0)
+    assert seen[CHATS]["repair/replaced"] == 5
     assert TASKS not in seen, "nothing was written there"
+    assert {row.data["aggregate_id"] for row in seen[ASSET]["taken"].records} == set(broken)
     tasks = list(queue.tasks())
     assert {task["claimed_by"] for task in tasks} == {result.run_id}
     assert {task["status"] for task in tasks} == {"completed"}
@@ -85,10 +86,10 @@ def test_tasks_that_are_named_are_repaired_although_they_are_not_due(
 ) -> None:
     tasks = list(queue.tasks())
     sample.repair_queue.update_many({}, [{"$set": {"next_attempt_at": {"$add": ["$$NOW", 3_600_000]}}}])
-    assert observed(instance, run(instance, JOB))[ASSET]["repaired"] == 0
+    assert observed(instance, run(instance, JOB))[ASSET]["repair/repaired"] == 0
 
     result = run(instance, JOB, task_ids=[str(tasks[0]["_id"]), str(tasks[1]["_id"])])
-    assert observed(instance, result)[ASSET]["repaired"] == 2
+    assert observed(instance, result)[ASSET]["repair/repaired"] == 2
     assert queue.stats().pending == 3
     again = run(instance, JOB, task_ids=[str(tasks[0]["_id"])])
     assert again.success

@@ -69,21 +69,38 @@ def report(file: Path, number: int, **about: str) -> Path:
     return file
 
 
-@pytest.fixture
-def page(tmp_path: Path) -> Iterator[Any]:
-    """The page of 1,000 findings; whatever it complains of fails the test, and whatever it asks the network for."""
+@pytest.fixture(scope="module")
+def thousand(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The address of a report of 1,000 findings."""
+    return report(tmp_path_factory.mktemp("report") / "report.html", 1_000).as_uri()
+
+
+@pytest.fixture(scope="module")
+def trouble() -> list[str]:
+    """What pages complained of, and what they asked the network for."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def tab(trouble: list[str], thousand: str) -> Iterator[Any]:
+    """One tab of one browser, for its start costs more than all that is looked at in it."""
     with browser_page() as opened:
-        trouble: list[str] = []
         opened.on("console", lambda message: trouble.append(f"{message.type}: {message.text}"))
         opened.on("pageerror", lambda error: trouble.append(str(error)))
         opened.on("dialog", lambda dialog: trouble.append(dialog.message))
-        address = report(tmp_path / "report.html", 1_000).as_uri()
         opened.on(
-            "request", lambda asked: asked.url.startswith("data:") or asked.url == address or trouble.append(asked.url)
+            "request", lambda asked: asked.url.startswith("data:") or asked.url == thousand or trouble.append(asked.url)
         )
-        opened.goto(address)
         yield opened
-        assert trouble == []
+
+
+@pytest.fixture
+def page(tab: Any, thousand: str, trouble: list[str]) -> Iterator[Any]:
+    """The page of 1,000 findings; whatever trouble it makes fails the test."""
+    trouble.clear()
+    tab.goto(thousand)
+    yield tab
+    assert trouble == []
 
 
 def rows(page: Any) -> int:
@@ -110,12 +127,11 @@ def test_the_page_opens_offline_and_says_what_was_found(page: Any) -> None:
     ],
 )
 def test_a_verdict_says_no_more_than_was_looked_at(
-    tmp_path: Path, about: dict[str, str], verdict: str, colour: str
+    tab: Any, tmp_path: Path, about: dict[str, str], verdict: str, colour: str
 ) -> None:
-    with browser_page() as opened:
-        opened.goto(report(tmp_path / "clean.html", 0, **about).as_uri())
-        said = opened.locator("#verdict")
-        assert (said.inner_text(), said.get_attribute("class") or "") == (verdict, colour)
+    tab.goto(report(tmp_path / "clean.html", 0, **about).as_uri())
+    said = tab.locator("#verdict")
+    assert (said.inner_text(), said.get_attribute("class") or "") == (verdict, colour)
 
 
 def test_findings_come_some_at_a_time(page: Any) -> None:

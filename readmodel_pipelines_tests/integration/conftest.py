@@ -29,8 +29,11 @@ from readmodel_pipelines.mongo.read_model import ReadModelCollection
 from readmodel_pipelines.mongo.scan import CODEC
 from readmodel_pipelines.projections.registry import projections_for
 from readmodel_pipelines.projector import ReadModelProjector
+from readmodel_pipelines.rebuild.batches import Batches
+from readmodel_pipelines.reconcile.pacing import BatchSize
 from readmodel_pipelines.reconcile.summary import Finding, Summary
 from readmodel_pipelines.settings import Settings
+from readmodel_pipelines_tests.integration.rebuilding import Killed
 
 Document = dict[str, Any]
 
@@ -342,3 +345,39 @@ def plain_index(scene: Scene, neighbours: list[str]) -> None:
     """The events' index without being unique, for streams that the application could not have written."""
     scene.events.drop_indexes()
     scene.events.create_index([("aggregate_id", 1), ("version", 1)])
+
+
+@pytest.fixture
+def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch is over after three streams."""
+    small = BatchSize(first=3, least=3, most=3)
+    monkeypatch.setattr("readmodel_pipelines.rebuild.worker.BatchSize", lambda: small)
+
+
+@pytest.fixture
+def killed_after(monkeypatch: pytest.MonkeyPatch, small_batches: None) -> Any:
+    """Lets a rebuild die after so many batches, at most once."""
+
+    def after(batches: int) -> None:
+        reached = Batches.reached
+        left = [batches]
+
+        def counting(self: Batches, aggregate_id: str) -> None:
+            reached(self, aggregate_id)
+            left[0] -= 1
+            if left[0] == 0:
+                raise Killed
+
+        monkeypatch.setattr(Batches, "reached", counting)
+
+    return after
+
+
+@pytest.fixture
+def ids(scene: Any) -> list[str]:
+    """Chats whose documents are right, in order."""
+    scene.ensure_indexes()
+    made = [scene.chat(f"chat {number}") for number in range(6)]
+    assert scene.rebuild().ok
+    scene.make_foreign()
+    return sorted(made)

@@ -1,4 +1,7 @@
-"""The demo from beginning to end on an embedded server of its own, and what it refuses to touch."""
+"""The demo from beginning to end on an embedded server of its own, and what it refuses to touch.
+
+It serves the web UI by the `dagster dev` of README.md.
+"""
 
 from __future__ import annotations
 

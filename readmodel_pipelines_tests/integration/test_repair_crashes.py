@@ -16,7 +16,7 @@ from readmodel_pipelines.demo.sample_data import chat_events
 from readmodel_pipelines.mongo.leases import COLLECTION
 from readmodel_pipelines.mongo.repair_queue import RepairQueue
 from readmodel_pipelines_tests.integration import nursery
-from readmodel_pipelines_tests.integration.test_repair_queue import put, stored, task
+from readmodel_pipelines_tests.integration.repairing import put, stored, task
 
 
 def broken(scene: Any, aggregates: int, tasks: int) -> list[str]:

@@ -14,6 +14,7 @@ from pymongo.errors import DuplicateKeyError
 from readmodel_pipelines.errors import RepairQueueFull, UsageError
 from readmodel_pipelines.mongo.repair_queue import Failure, RepairQueue, _pending_until, _under
 from readmodel_pipelines.settings import Settings
+from readmodel_pipelines_tests.integration.repairing import put, stored, task
 
 SOME_ID = "c1ff5917-b7aa-4647-93c3-49dc8f855d04"
 PRODUCERS = {
@@ -26,28 +27,6 @@ PRODUCERS = {
 def queue(scene: Any) -> RepairQueue:
     scene.ensure_indexes()
     return RepairQueue(scene.database, scene.settings)
-
-
-def task(aggregate_id: Any, **other: Any) -> dict[str, Any]:
-    """A task as the application writes it."""
-    return {
-        "aggregate_id": aggregate_id,
-        "aggregate_type": "chat",
-        "task_type": "readmodel_sync",
-        "error": "",
-        "created_at": datetime.now(UTC),
-        "retry_count": 0,
-        "status": "pending",
-        **other,
-    }
-
-
-def put(scene: Any, *tasks: dict[str, Any]) -> None:
-    scene.database.repair_queue.insert_many(tasks)
-
-
-def stored(scene: Any, **where: Any) -> list[dict[str, Any]]:
-    return list(scene.database.repair_queue.find(where))
 
 
 def test_a_task_that_is_added_has_the_producers_fields_and_types_and_no_other(scene: Any, queue: RepairQueue) -> None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -20,6 +18,7 @@ from readmodel_pipelines.errors import (
     UsageError,
 )
 from readmodel_pipelines.repair import EventRepository, NewEvent, RepairQueue, RepairWorker, repair_on_failure
+from readmodel_pipelines_tests.documents import PAGES, blocks_of
 
 SOME_ID = "c1ff5917-b7aa-4647-93c3-49dc8f855d04"
 CREATED = NewEvent(
@@ -238,21 +237,31 @@ def test_a_wrong_name_is_told_before_the_update_and_not_only_when_it_fails(
     assert not updated
 
 
-def test_the_example_in_the_readme_works_as_it_stands(ready: Any) -> None:
-    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    (example,) = (
-        block for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "EventRepository" in block
-    )
+def run_example(containing: str, **names: Any) -> dict[str, Any]:
+    """Run the example of repairing.md that has this in it, as it stands."""
+    page = next(page for page in PAGES if page.name == "repairing.md")
+    (example,) = (block.code for block in blocks_of(page, "python") if containing in block.code)
+    exec(compile(example, page.name, "exec"), names)  # noqa: S102 - our own page
+    return names
+
+
+def test_the_example_of_saving_in_the_documents_works_as_it_stands(ready: Any) -> None:
     chat_id = ready.chat("one")
     ready.append(chat_id, *[("chat.renamed", {"new_title": f"{number}"}) for number in range(5)])
-    names: dict[str, Any] = {
-        "database": ready.database,
-        "settings": ready.settings,
-        "chat_id": chat_id,
-        "your_own_update": failing,
-    }
-    exec(compile(example, "README.md", "exec"), names)  # noqa: S102 - our own readme
+    about = {"database": ready.database, "settings": ready.settings, "chat_id": chat_id}
+    names = run_example("EventRepository", **about, your_own_update=failing)
 
     assert names["saved"].version == 8
     assert ready.chats.find_one({"chat_id": chat_id})["title"] == "Tea"
     assert RepairQueue(ready.database, ready.settings).stats().pending == 1
+
+
+def test_the_example_of_projecting_in_the_documents_works_as_it_stands(
+    ready: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chat_id = ready.chat("one")
+    monkeypatch.setenv("READMODEL_MONGODB_URI", ready.settings.mongodb_uri.get_secret_value())
+    monkeypatch.setenv("READMODEL_DATABASE", ready.settings.database)
+    run_example("rebuild_all", aggregate_id=chat_id, event=ready.database.events.find_one({"aggregate_id": chat_id}))
+
+    assert ready.chats.find_one({"chat_id": chat_id})["title"] == "one"

@@ -19,7 +19,7 @@ from readmodel_pipelines.mongo.changes import token_of_now
 from readmodel_pipelines.mongo.foreign import ForeignFollower
 from readmodel_pipelines.projections import registry
 from readmodel_pipelines.projections.chat import CHATS
-from readmodel_pipelines.rebuild import Request, rebuild, roll_back
+from readmodel_pipelines.rebuild import Request, abort, rebuild, roll_back
 from readmodel_pipelines.rebuild import finish as finishing
 from readmodel_pipelines.reconcile.outcome import Outcome, Verdict
 from readmodel_pipelines.reconcile.summary import Summary
@@ -341,6 +341,56 @@ def test_only_the_last_copy_is_kept_and_none_where_it_is_not_wanted(scene: Any) 
     assert copies(scene) == []
     with pytest.raises(UsageError, match="has no copy"):
         roll_back(scene.database, scene.settings, third)
+
+
+def test_a_copy_of_a_later_moment_is_never_put_back_for_an_older_rebuild(
+    scene: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene.fill(5)
+    first = in_shadow(scene, "chat").about["rebuild"]
+
+    class Killed(Exception): ...
+
+    def dying(*_: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(finishing.CatchUp, "once", lambda self, _: dying() if copies_made(scene) > 1 else 0)
+        with pytest.raises(Killed):
+            in_shadow(scene, "chat")
+    with pytest.raises(UsageError, match="has no copy"):
+        roll_back(scene.database, scene.settings, first)
+    (unfinished,) = scene.database.readmodel_rebuilds.find({"state": "finishing"})
+    abort(scene.database, scene.settings, unfinished["_id"])
+    assert copies(scene) == []
+    with pytest.raises(UsageError, match="has no copy"):
+        roll_back(scene.database, scene.settings, first)
+
+
+def copies_made(scene: Any) -> int:
+    """How many rebuilds began to make a copy."""
+    return int(scene.database.readmodel_rebuilds.count_documents({"copy_token": {"$exists": True}}))
+
+
+def test_a_rebuild_drops_the_shadow_of_its_own_read_model_alone(scene: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other one may be somebody else's by now, who holds its lease."""
+    scene.fill(5)
+
+    class Killed(Exception): ...
+
+    def dying(*_: Any, **__: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr("readmodel_pipelines.rebuild.run.finish_shadow", dying)
+        with pytest.raises(Killed):
+            in_shadow(scene)
+    assert copies(scene) == ["readmodel_shadow_chats_read_model", "readmodel_shadow_tasks_read_model"]
+    assert rebuild(scene.database, scene.settings, ["chat"], Request()).ok
+    assert copies(scene) == ["readmodel_shadow_tasks_read_model"]
+    assert in_shadow(scene, "task").ok
+    assert copies(scene) == ["readmodel_before_tasks_read_model"]
+    assert scene.verify().ok
 
 
 # Killed around the swap

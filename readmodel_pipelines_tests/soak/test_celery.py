@@ -1,4 +1,7 @@
-"""`rebuild_slices` over several machines, played by Celery workers: one dies in the middle, nothing is done twice."""
+"""`rebuild_slices` over several machines: one dies in the middle, nothing is done twice.
+
+The machines are Celery workers, started as scaling_out.md has it.
+"""
 
 from __future__ import annotations
 

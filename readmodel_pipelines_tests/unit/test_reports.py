@@ -19,8 +19,8 @@ from readmodel_pipelines.errors import UsageError
 from readmodel_pipelines.projections.chat import CHATS
 from readmodel_pipelines.reconcile.outcome import Outcome
 from readmodel_pipelines.reconcile.summary import Counts, Finding, Summary
-from readmodel_pipelines.reports import SUFFIXES, ReportWriter, check_report_file
-from readmodel_pipelines.reports.writer import COLUMNS, FINDINGS_ON_PAGE
+from readmodel_pipelines.reports import SUFFIXES, ReportWriter, check_report_file, writer
+from readmodel_pipelines.reports.writer import COLUMNS
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines.verification import new_report_files
 from readmodel_pipelines.verification.reporting import Reporting
@@ -216,23 +216,28 @@ def mends_in_report(folder: Path, aggregate_id: Any) -> str:
     return str(json.loads((folder / "a.json").read_text())["findings"][0]["mend"])
 
 
-def test_tens_of_thousands_of_findings_are_not_held(tmp_path: Path) -> None:
+def test_more_findings_than_the_page_or_a_batch_of_rows_takes_are_not_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "FINDINGS_ON_PAGE", 500)
+    monkeypatch.setattr(writer, "_ROWS", 1_000)
+
     def peak(findings: int) -> int:
         files = [tmp_path / f"{findings}{suffix}" for suffix in SUFFIXES]
-        with ReportWriter(files) as writer:
+        with ReportWriter(files) as report:
             tracemalloc.start()
             for number in range(findings):
-                writer.add(finding(str(number), title=("expected", "actual")))
-            writer.finish(SUMMARY, [])
+                report.add(finding(str(number), title=("expected", "actual")))
+            report.finish(SUMMARY, [])
             most = tracemalloc.get_traced_memory()[1]
             tracemalloc.stop()
         return most
 
     peak(10)
-    small, large = peak(12_000), peak(36_000)
+    small, large = peak(1_200), peak(3_600)
     assert large < small * 1.2
-    page = data_of(tmp_path / "36000.html")
-    assert (len(page["findings"]), page["total"]) == (FINDINGS_ON_PAGE, 36_000)
-    assert page["fields"] == [["chats_read_model", "title", 36_000]]
-    assert len(json.loads((tmp_path / "36000.json").read_text())["findings"]) == 36_000
-    assert len(pandas.read_parquet(tmp_path / "36000.parquet")) == 36_000
+    page = data_of(tmp_path / "3600.html")
+    assert (len(page["findings"]), page["total"]) == (500, 3_600)
+    assert page["fields"] == [["chats_read_model", "title", 3_600]]
+    assert len(json.loads((tmp_path / "3600.json").read_text())["findings"]) == 3_600
+    assert len(pandas.read_parquet(tmp_path / "3600.parquet")) == 3_600

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,10 +13,15 @@ from readmodel_pipelines.cli.options import (
     DEFAULT_MAX_FINDINGS,
     AggregateId,
     Everything,
+    Launch,
     MaxFindings,
     ReadModel,
     one_of,
 )
+
+if TYPE_CHECKING:
+    from readmodel_pipelines.cli.requests import Request
+    from readmodel_pipelines.reconcile.summary import Verb
 
 app = typer.Typer()
 
@@ -61,21 +66,21 @@ def rebuild_readmodel(
         ),
     ] = None,
     max_findings: MaxFindings = DEFAULT_MAX_FINDINGS,
+    launch: Launch = False,
 ) -> None:
     """Bring read models in line with their events.
 
     Writes only documents that differ, deletes those that no events want, and leaves alone what other software keeps in
     them. Events are only read. A stream that cannot be trusted leaves its document as it is, and the exit code is 1.
     A full rebuild may be killed at any time; --resume goes on. `readmodel rebuilds` shows what there is.
+    With --launch each read model is a run of Dagster's, and always goes on with what was interrupted.
     """
-    verb = "dry_run" if dry_run else "rebuild"
-    with in_words(verb):
-        from readmodel_pipelines.cli.reconcile import RebuildOptions, Request, carry_out
+    with in_words("dry_run" if dry_run else "rebuild"):
+        from readmodel_pipelines.cli.requests import RebuildOptions, Request
 
-        ok = carry_out(
-            Request("dry_run" if dry_run else "rebuild", read_model, aggregate_id, everything, max_findings),
-            rebuild_options=RebuildOptions(allow_deletions, strategy, resume, off_peak, part),
-        )
+        options = RebuildOptions(allow_deletions, strategy, resume, off_peak, part)
+        verb: Verb = "dry_run" if dry_run else "rebuild"
+        ok = _do(Request(verb, read_model, aggregate_id, everything, max_findings, rebuild=options), launch=launch)
     raise typer.Exit(0 if ok else 1)
 
 
@@ -132,18 +137,28 @@ def verify_consistency(
         ),
     ] = None,
     max_findings: MaxFindings = DEFAULT_MAX_FINDINGS,
+    launch: Launch = False,
 ) -> None:
     """Compare read models with their events.
 
     Writes no event and no read model, only what it remembers of findings and verifications (readmodel_… collections).
     What lags by less than READMODEL_GRACE_SECONDS is counted and is no discrepancy. The exit code is 1 when read models
-    and events do not agree, or a report could not be written.
+    and events do not agree, or a report could not be written. With --launch each read model is a run of Dagster's,
+    which writes its reports to READMODEL_REPORTS_DIR.
     """
     with in_words("verify"):
-        from readmodel_pipelines.cli.reconcile import Request, VerifyOptions, carry_out
+        from readmodel_pipelines.cli.requests import Request, VerifyOptions
 
-        ok = carry_out(
-            Request("verify", read_model, aggregate_id, everything, max_findings),
-            verify_options=VerifyOptions(tier, sample, bucket, since, enqueue_repairs, read_only, tuple(report or ())),
-        )
+        options = VerifyOptions(tier, sample, bucket, since, enqueue_repairs, read_only, tuple(report or ()))
+        ok = _do(Request("verify", read_model, aggregate_id, everything, max_findings, verify=options), launch=launch)
     raise typer.Exit(0 if ok else 1)
+
+
+def _do(request: Request, *, launch: bool) -> bool:
+    if launch:
+        from readmodel_pipelines.cli.launch_request import launch_request
+
+        return launch_request(request)
+    from readmodel_pipelines.cli.reconcile import carry_out
+
+    return carry_out(request)

@@ -8,7 +8,7 @@ import typer
 
 from readmodel_pipelines.cli.failures import in_words
 from readmodel_pipelines.cli.help import Group
-from readmodel_pipelines.cli.options import Yes, one_of
+from readmodel_pipelines.cli.options import Launch, Yes, one_of
 
 app = typer.Typer(
     name="repair-queue",
@@ -60,14 +60,21 @@ def queue_work(
         list[str] | None,
         typer.Option("--id", metavar="TASK", help="Repair this open task now, whether due or not; repeatable."),
     ] = None,
+    launch: Launch = False,
 ) -> None:
     """Repair what is due, until nothing is (--once) or for ever.
 
     Brings the read models of each task's aggregate in line with their events and completes the task. What fails is
     tried again later; what no retry can mend is parked. Any number of workers may run beside one another and Dagster.
     The exit code is 1 when not everything that was taken is repaired, and 0 when Ctrl-C ends a worker without --once.
+    With --launch (and --once or --id) it is a run of Dagster's, which does not fail for what it parks.
     """
     with in_words("repair"):
+        if launch:
+            from readmodel_pipelines.cli.launch_request import launch_work
+
+            ok = launch_work(once=once, limit=limit, batch_size=batch_size, task_ids=task_id or [])
+            raise typer.Exit(0 if ok else 1)
         from readmodel_pipelines.cli.repair_queue import work_on, work_once
 
         if once or task_id or limit is not None:

@@ -1,0 +1,227 @@
+"""Following runs of Dagster: their logs as they come, then how they ended. Nothing that happens here touches them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from readmodel_pipelines.cli.graphql import WebServer
+from readmodel_pipelines.cli.interrupted import Interrupted
+from readmodel_pipelines.cli.voice import plain, voice
+from readmodel_pipelines.errors import DagsterUnavailable
+
+_EVERY = 1.0
+_PATIENCE = 60.0
+_QUEUED_LONG = 15.0
+_ENDED = ("SUCCESS", "FAILURE", "CANCELED")
+_TOLD = ("INFO", "WARNING", "ERROR", "CRITICAL")
+
+_NEWS = """
+query News($run: ID!, $after: String) {
+  logsForRun(runId: $run, afterCursor: $after, limit: 500) {
+    ... on Error { message }
+    ... on EventConnection {
+      cursor
+      hasMore
+      events {
+        __typename
+        ... on MessageEvent { message level }
+        ... on ExecutionStepOutputEvent { metadataEntries { ...entry } }
+        ... on ExecutionStepFailureEvent {
+          error { message }
+          failureMetadata { description metadataEntries { ...entry } }
+        }
+        ... on RunFailureEvent { error { message } }
+      }
+    }
+  }
+  runOrError(runId: $run) {
+    ... on Error { message }
+    ... on Run { status tags { key value } }
+  }
+}
+fragment entry on MetadataEntry {
+  label
+  ... on IntMetadataEntry { intRepr }
+  ... on FloatMetadataEntry { floatValue }
+  ... on TextMetadataEntry { text }
+  ... on BoolMetadataEntry { boolValue }
+  ... on PathMetadataEntry { path }
+}
+"""
+
+_DAEMON = """
+query Daemon {
+  instance { daemonHealth { daemonStatus(daemonType: "QUEUED_RUN_COORDINATOR") { healthy lastHeartbeatTime } } }
+}
+"""
+
+
+@dataclass(slots=True)
+class Run:
+    """A run, and what is known of it so far."""
+
+    run_id: str
+    job: str
+    partition: str | None
+    status: str = "QUEUED"
+    why: str = ""
+    """Why it failed."""
+    last: str = ""
+    """The last line of its log."""
+    metadata: dict[str, Any] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+    cursor: str | None = None
+
+    @property
+    def label(self) -> str:
+        """What people call it."""
+        return f"{self.job}{f' of {self.partition}' if self.partition else ''} (run {self.run_id[:8]})"
+
+    @property
+    def said(self) -> str:
+        """Its last word: why it failed, else what it logged at its end."""
+        return self.why or self.last
+
+    @property
+    def ended(self) -> bool:
+        """Whether it will change no more."""
+        return self.status in _ENDED
+
+    def as_json(self, server: WebServer) -> dict[str, Any]:
+        """As plain JSON types."""
+        about = {"run_id": self.run_id, "url": server.run_url(self.run_id), "job": self.job}
+        state = {"status": self.status.lower(), "said": self.said, "metadata": self.metadata}
+        return {**about, "partition": self.partition, **state}
+
+
+def follow(server: WebServer, verb: str, runs: Sequence[Run]) -> bool:
+    """Tell what the runs log until all of them ended, then how; True when all succeeded.
+
+    Raises:
+        Interrupted: Ctrl-C; the runs go on.
+        DagsterUnavailable: the web server went away and does not come back; the runs go on.
+    """
+    try:
+        _until_all_ended(server, runs)
+    except KeyboardInterrupt:
+        left = [run for run in runs if not run.ended]
+        raise Interrupted(
+            "No longer following; " + "; ".join(f"{run.label} goes on" for run in left) + ".",
+            hint="\n".join(f"See {server.run_url(run.run_id)}, or end it there." for run in left),
+            done={"runs": [run.as_json(server) for run in runs]},
+        ) from None
+    except DagsterUnavailable as error:
+        left = [run for run in runs if not run.ended]
+        raise DagsterUnavailable(
+            f"{error.message} {'; '.join(f'{run.label} goes on' for run in left)}.",
+            hint="\n".join(f"See {server.run_url(run.run_id)} once it answers." for run in left),
+        ) from None
+    document = {"verb": verb, "runs": [run.as_json(server) for run in runs]}
+    voice.result(document, [line for run in runs for line in _ending(server, run)])
+    return all(run.status == "SUCCESS" for run in runs)
+
+
+def _until_all_ended(server: WebServer, runs: Sequence[Run]) -> None:
+    started = heard = time.monotonic()
+    asked_why = False
+    while True:
+        try:
+            for run in runs:
+                if not run.ended:
+                    _hear(server, run, alone=len(runs) == 1)
+            heard = time.monotonic()
+        except DagsterUnavailable as error:
+            # A web server that is started anew must not cost whoever waits for the run.
+            if time.monotonic() - heard > _PATIENCE:
+                raise
+            voice.detail(error.message)
+        waiting = [run for run in runs if run.status == "QUEUED"]
+        if waiting and not asked_why and time.monotonic() - started > _QUEUED_LONG:
+            asked_why = True
+            voice.note(_why_queued(server, waiting))
+        if all(run.ended for run in runs):
+            return
+        time.sleep(_EVERY)
+
+
+def _hear(server: WebServer, run: Run, *, alone: bool) -> None:
+    """What is new of a run."""
+    ended = False
+    while True:
+        news = server.ask(_NEWS, run=run.run_id, after=run.cursor)
+        logs, now = news["logsForRun"], news["runOrError"]
+        for gone in (logs, now):
+            if "message" in gone:
+                raise DagsterUnavailable(f"Dagster does not know the run any more: {gone['message']}")
+        for event in logs["events"]:
+            for line in _told(run, event):
+                voice.note(line if alone else f"{run.partition or run.job}: {line}")
+        run.cursor = logs["cursor"]
+        run.tags = {tag["key"]: tag["value"] for tag in now["tags"]}
+        if logs["hasMore"]:
+            continue
+        if ended or now["status"] not in _ENDED:
+            run.status = now["status"]
+            return
+        # Its last events may have come after those were read: once more.
+        ended = True
+
+
+def _told(run: Run, event: dict[str, Any]) -> Iterator[str]:
+    """Take an event in; what of it is worth a line."""
+    message = str(event.get("message", "")).strip()
+    match event["__typename"]:
+        case "LogMessageEvent":
+            if event["level"] in _TOLD:
+                run.last = message
+                yield message if event["level"] == "INFO" else f"{event['level'].capitalize()}: {message}"
+        case "RunEnqueuedEvent":
+            yield "Waits in the queue."
+        case "RunStartEvent":
+            yield "Started."
+        case "ExecutionStepOutputEvent":
+            run.metadata |= _values(event["metadataEntries"])
+        case "ExecutionStepFailureEvent":
+            failure = event["failureMetadata"] or {}
+            run.metadata |= _values(failure.get("metadataEntries") or ())
+            run.why = failure.get("description") or (event["error"] or {}).get("message", message).strip()
+        case "RunFailureEvent":
+            # A step that failed says more.
+            run.why = run.why or (event["error"] or {}).get("message", message).strip()
+        case _:
+            voice.detail(message)
+
+
+def _values(entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The metadata that are numbers or text; tables are for the web UI."""
+    values: dict[str, Any] = {}
+    for entry in entries:
+        for name, value in entry.items():
+            if name != "label":
+                values[entry["label"]] = int(value) if name == "intRepr" else value
+    return values
+
+
+def _why_queued(server: WebServer, waiting: Sequence[Run]) -> str:
+    who = " and ".join(run.label for run in waiting)
+    daemon = server.ask(_DAEMON)["instance"]["daemonHealth"]["daemonStatus"]
+    if not daemon["healthy"]:
+        return f"{who}: no daemon takes runs from the queue. Start `dagster-daemon run` on the same DAGSTER_HOME."
+    ago = time.time() - daemon["lastHeartbeatTime"]
+    return (
+        f"{who}: other runs go first, a rebuild of the same read model for one, or the daemon has just ended (its last "
+        f"heartbeat was {ago:,.0f} s ago). See {server.shown}/runs/queued."
+    )
+
+
+def _ending(server: WebServer, run: Run) -> Iterator[str]:
+    how = {"SUCCESS": "succeeded", "FAILURE": "failed", "CANCELED": "was canceled"}[run.status]
+    said = f": {plain(run.said)}" if run.said else "."
+    yield f"{run.label} {how}{said}"
+    if run.status != "SUCCESS":
+        yield f"See {server.run_url(run.run_id)}"
+    if run.tags.get("dagster/will_retry") == "true":
+        yield "Dagster launches it again by itself."

@@ -1,0 +1,91 @@
+"""Dagster's web server as `--launch` speaks to it: GraphQL over HTTP, with nothing but the standard library.
+
+Importing Dagster would cost seconds, and its own client knows neither partitions nor logs. Credentials of the address
+go into a header and nowhere else.
+"""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import json
+import urllib.error
+import urllib.request
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from readmodel_pipelines.errors import DagsterUnavailable, ReadModelError
+from readmodel_pipelines.settings import Settings
+
+_SECONDS = 30.0
+_LONGEST = 500
+_NOT_LET_IN = (401, 403)
+_HERE = "or leave --launch away: then it runs here."
+
+
+class WebServer:
+    """The web server that the settings name."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.shown = settings.shown_dagster_url().rstrip("/")
+        parts = urlsplit(settings.dagster_url.get_secret_value())
+        host = parts.netloc.rpartition("@")[2]
+        self._endpoint = f"{parts.scheme}://{host}{parts.path.rstrip('/')}/graphql"
+        self._headers = {"Content-Type": "application/json", "Accept": "application/json"}
+        if parts.username is not None:
+            credentials = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
+            self._headers["Authorization"] = f"Basic {base64.b64encode(credentials).decode('ascii')}"
+
+    def run_url(self, run_id: str) -> str:
+        """Where people see a run."""
+        return f"{self.shown}/runs/{run_id}"
+
+    def ask(self, query: str, **variables: Any) -> dict[str, Any]:
+        """The data that a query or mutation gives.
+
+        Raises:
+            DagsterUnavailable: nobody answers there, it is no Dagster, or it does not let us in.
+            ReadModelError: it cannot do that.
+        """
+        body = json.dumps({"query": query, "variables": variables}).encode("ascii")
+        request = urllib.request.Request(self._endpoint, body, self._headers)  # noqa: S310 - the settings take http alone
+        try:
+            with urllib.request.urlopen(request, timeout=_SECONDS) as answer:  # noqa: S310
+                said = answer.read()
+        except urllib.error.HTTPError as error:
+            with error:
+                # Of a query that it cannot read the web server says so with status 400.
+                said = error.read()
+            if error.code in _NOT_LET_IN:
+                raise DagsterUnavailable(
+                    f"Dagster's web server at {self.shown} does not let us in (HTTP {error.code}).",
+                    hint=f"Put user:password@ into READMODEL_DAGSTER_URL, or ask whoever runs it; {_HERE}",
+                ) from None
+        except (OSError, http.client.HTTPException) as error:
+            why = getattr(error, "reason", None) or error
+            why = getattr(why, "strerror", None) or why
+            raise DagsterUnavailable(
+                f"Dagster's web server at {self.shown} does not answer: {why}",
+                hint="Start it (`dagster dev`, or `dagster-webserver` and `dagster-daemon run`), set "
+                f"READMODEL_DAGSTER_URL, {_HERE}",
+            ) from None
+        return self._data(said)
+
+    def _data(self, said: bytes) -> dict[str, Any]:
+        try:
+            document = json.loads(said)
+        except ValueError:
+            document = None
+        if not isinstance(document, dict) or not document.keys() & {"data", "errors"}:
+            raise DagsterUnavailable(
+                f"What answers at {self.shown} is not Dagster's web server.",
+                hint=f"Correct READMODEL_DAGSTER_URL, {_HERE}",
+            )
+        if document.get("errors"):
+            messages = "; ".join(str(error.get("message")) for error in document["errors"])
+            raise ReadModelError(
+                f"Dagster's web server at {self.shown} cannot do that: {messages[:_LONGEST]}",
+                hint=f"It should be of version 1.13, as this project is; {_HERE}",
+            )
+        data: dict[str, Any] = document["data"]
+        return data

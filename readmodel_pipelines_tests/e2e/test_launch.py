@@ -1,0 +1,141 @@
+"""`--launch` with a real web server and a real daemon: the run is theirs, and the command follows it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+from dagster_graphql.schema import create_schema
+from graphql import parse, validate
+
+from readmodel_pipelines.cli import follow, launch
+from readmodel_pipelines.cli.launch_request import _wanted
+from readmodel_pipelines.cli.requests import RebuildOptions, Request, VerifyOptions
+from readmodel_pipelines.definitions import defs
+from readmodel_pipelines.demo.sample_data import chat_events
+from readmodel_pipelines.settings import Settings
+from readmodel_pipelines_tests.e2e.daemon import Daemon, wait_until
+from readmodel_pipelines_tests.e2e.runs import CHATS, TASKS, Mongo, with_events
+from readmodel_pipelines_tests.e2e.web_ui import web_ui
+
+PROGRAM = [sys.executable, "-m", "readmodel_pipelines.cli.main"]
+
+
+@dataclass(frozen=True)
+class Dagster:
+    """A web server and a daemon on one instance."""
+
+    url: str
+    instance: dg.DagsterInstance
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        # No database: a command that launches needs none.
+        env = {name: value for name, value in os.environ.items() if not name.startswith("READMODEL_")}
+        return subprocess.Popen(
+            [*PROGRAM, *arguments, "--launch"],
+            env=env | {"READMODEL_DAGSTER_URL": self.url},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run_of(self, run_id: str) -> dg.DagsterRun:
+        found = self.instance.get_run_by_id(run_id)
+        assert found is not None
+        return found
+
+
+@pytest.fixture(scope="module")
+def settings(mongodb_uri: str) -> Settings:
+    """One database for the module: the daemon's runs have it from the environment."""
+    return Settings(mongodb_uri=mongodb_uri, database=f"test_{uuid.uuid4().hex[:12]}")
+
+
+@pytest.fixture(scope="module")
+def dagster(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dagster]:
+    home: Path = tmp_path_factory.mktemp("dagster")
+    assert settings.mongodb_uri is not None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("READMODEL_MONGODB_URI", settings.mongodb_uri.get_secret_value())
+        patch.setenv("READMODEL_DATABASE", settings.database)
+        daemon = Daemon(home)
+        try:
+            daemon.start()
+            with web_ui(home) as url:
+                yield Dagster(url, daemon.instance)
+        finally:
+            daemon.end()
+
+
+def test_runs_are_launched_as_the_web_ui_launches_them_and_followed_and_left_alone_on_ctrl_c(
+    dagster: Dagster, database: Mongo, settings: Settings
+) -> None:
+    with_events(database, settings, list(chat_events(30, seed=5, mean_events=6)))
+    with dagster.start("rebuild-readmodel", "--type", "all", "--all", "--json") as rebuilding:
+        stdout, stderr = rebuilding.communicate(timeout=120)
+    assert rebuilding.returncode == 0, stderr
+    chats, tasks = json.loads(stdout)["runs"]
+    assert (chats["status"], chats["metadata"]["inserted"]) == ("success", 30)
+    assert f"{CHATS}: 30 aggregates compared: 30 missing; written: 30 inserted." in chats["said"]
+    assert tasks["partition"] == "task"
+    assert f"rebuild_read_models of chat (run {chats['run_id'][:8]}) is launched: {dagster.url}/runs/" in stderr
+    assert "task: Rebuilding tasks_read_model" in stderr, "its log comes along"
+    assert database[CHATS].count_documents({}) == 30
+    assert database[TASKS].count_documents({}) > 0
+    tags = dagster.run_of(chats["run_id"]).tags
+    assert tags["dagster/partition"] == tags["readmodel/rebuild"] == tags["readmodel/aggregate_type"] == "chat"
+
+    database[CHATS].update_one({}, {"$set": {"title": "wrong"}})
+    with (
+        dagster.start("verify-consistency", "--type", "chat", "--all", "--read-only") as verifying,
+        dagster.start("verify-consistency", "--type", "task", "--all", "--read-only") as left,
+    ):
+        assert left.stderr is not None
+        launched = left.stderr.readline()
+        left.send_signal(signal.SIGINT)
+        _, told = left.communicate(timeout=60)
+        stdout, stderr = verifying.communicate(timeout=120)
+    assert verifying.returncode == 1, stderr
+    assert "chats_read_model: 1 of 30 aggregates are not as their events say: 1 different." in stdout
+    run_id = launched.strip().rpartition("/")[2]
+    assert left.returncode == 130
+    assert f"No longer following; verify_read_models of task (run {run_id[:8]}) goes on." in told
+    assert f"{dagster.url}/runs/{run_id}" in told
+    wait_until(lambda: dagster.run_of(run_id).is_finished)
+    assert dagster.run_of(run_id).is_success
+
+
+# What the runs are asked for, without launching them.
+
+EVERYTHING: dict[str, Any] = {"read_model": "all", "aggregate_id": None, "everything": True, "max_findings": 7}
+WANTED = [
+    _wanted(Request("rebuild", **EVERYTHING, rebuild=RebuildOptions(True, "shadow", True, True)), "task"),
+    _wanted(Request("dry_run", **EVERYTHING), "chat"),
+    _wanted(Request("rebuild", "chat", str(uuid.uuid4()), everything=False, max_findings=1000), "chat"),
+    _wanted(Request("verify", **EVERYTHING, verify=VerifyOptions("documents", 5, "1/7", "last", True)), "chat"),
+    launch.Wanted("repair_read_models", "repair_due_tasks", {"limit": 1, "batch_size": 2, "task_ids": ["x"]}),
+]
+
+
+@pytest.mark.parametrize("wanted", WANTED, ids=lambda wanted: wanted.job)
+def test_the_jobs_take_the_config_that_is_given_to_them(wanted: launch.Wanted) -> None:
+    job = defs.resolve_job_def(wanted.job)
+    taken = dg.validate_run_config(job, {"ops": {wanted.op: {"config": wanted.config}}})
+    assert taken["ops"][wanted.op]["config"].items() >= wanted.config.items()
+    assert (wanted.partition in job.partitions_def.get_partition_keys()) if job.partitions_def else not wanted.partition
+
+
+def test_the_installed_web_server_knows_every_query() -> None:
+    schema = create_schema().graphql_schema
+    queries = [launch._LOCATIONS, launch._TAGS, launch._LAUNCH, follow._NEWS, follow._DAEMON]
+    assert [error.message for query in queries for error in validate(schema, parse(query))] == []

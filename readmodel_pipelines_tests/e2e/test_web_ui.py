@@ -1,0 +1,254 @@
+"""Dagster's web UI as an operator uses it, in a browser, with its daemon, over a database that has its faults.
+
+Everything is launched by clicks first, so that the daemon works on all of it at once; then each test looks at one
+thing. The pictures in the documents are what these tests see: READMODEL_SCREENSHOTS=folder saves them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from pymongo.database import Database
+
+from readmodel_pipelines.demo.sample_data import chat_events
+from readmodel_pipelines.mongo.connection import open_database
+from readmodel_pipelines.mongo.scan import CODEC
+from readmodel_pipelines.projector import ReadModelProjector
+from readmodel_pipelines.repair import RepairQueue
+from readmodel_pipelines.settings import Settings
+from readmodel_pipelines_tests.e2e.browser import browser_page, keep_screenshot
+from readmodel_pipelines_tests.e2e.runs import CHATS, TASKS, Mongo, with_events
+from readmodel_pipelines_tests.e2e.web_ui import Services, services
+
+WRONG = "not what the events say"
+JOBS = "locations/readmodel_pipelines/jobs"
+NAVIGATION = 240
+"""Its width; pictures leave it out."""
+
+
+@dataclass
+class Ui:
+    """A browser at Dagster's pages, and what there is to be found behind them."""
+
+    page: Any
+    address: str
+    database: Mongo
+    mended_alone: str
+    mended_with_all: str
+    mended_by_slice: str
+    trouble: list[str] = field(default_factory=list)
+    runs: dict[str, str] = field(default_factory=dict)
+
+    def go(self, place: str) -> None:
+        self.page.goto(f"{self.address}/{place}")
+
+    def shows(self, text: str | re.Pattern[str]) -> None:
+        """Wait until the page shows it; the machine may be slow."""
+        self.page.get_by_text(text).locator("visible=true").first.wait_for()
+
+    def click(self, button: str) -> None:
+        """By its whole text: its accessible name has that of its icon, too."""
+        self.page.locator("button", has_text=re.compile(rf"^\s*{button}\W*$")).first.click()
+
+    def text(self) -> str:
+        return str(self.page.locator("body").inner_text())
+
+    def until(self, pattern: str, mark: str) -> None:
+        """Load the page again and again, whose `mark` says that it is there, until its text matches."""
+        for _ in range(60):
+            self.shows(mark)
+            if re.search(pattern, self.text(), re.DOTALL):
+                return
+            self.page.wait_for_timeout(1_000)
+            self.page.reload()
+        pytest.fail(f"nothing matches {pattern!r} in: {self.text()}")
+
+    def to_the_top(self, text: str) -> None:
+        """Scroll what has this text to the upper end of what is seen."""
+        self.page.get_by_text(text, exact=True).first.evaluate("element => element.scrollIntoView()")
+
+    def picture(self, name: str, *, left: int = NAVIGATION, right: int = 0) -> None:
+        size = self.page.viewport_size
+        clip = {"x": left, "y": 0, "width": size["width"] - left - right, "height": size["height"]}
+        keep_screenshot(self.page, name, **clip)
+
+
+@pytest.fixture(scope="module")
+def ui(mongodb_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ui]:
+    settings = Settings(mongodb_uri=mongodb_uri, database="test_web_ui")
+    environment = {
+        "READMODEL_MONGODB_URI": mongodb_uri,
+        "READMODEL_DATABASE": settings.database,
+        "READMODEL_SLICES": "2",
+        "READMODEL_REPORTS_DIR": str(tmp_path_factory.mktemp("reports")),
+    }
+    with (
+        services(tmp_path_factory.mktemp("dagster"), environment) as started,
+        open_database(settings) as opened,
+    ):
+        database: Mongo = opened.with_options(codec_options=CODEC)
+        try:
+            wrong = _fill(database, settings)
+            started.start_web_server()
+            with browser_page() as page:
+                page.set_default_timeout(90_000)
+                ui = Ui(page, started.address, database, *wrong)
+                page.on("pageerror", lambda error: ui.trouble.append(str(error)))
+                _launch_everything(ui, started)
+                yield ui
+                assert ui.trouble == []
+        finally:
+            database.client.drop_database(settings.database)
+
+
+def _fill(database: Database[dict[str, Any]], settings: Settings) -> list[str]:
+    """Read models with faults, and a queue of repairs; gives the ids of chats and of a task that are wrong."""
+    with_events(database, settings, list(chat_events(300, seed=7)))
+    assert ReadModelProjector(database, settings).rebuild_all().ok
+    tasks = [item["task_id"] for item in database[TASKS].find().sort("task_id").limit(25)]
+    database[TASKS].update_many({"task_id": {"$in": tasks}}, {"$set": {"title": WRONG}})
+    # A repair mends the chat of a task, too: these are left to others.
+    titled = database[CHATS].find({"title": {"$ne": ""}, "chat_id": {"$nin": tasks}})
+    chats = [item["chat_id"] for item in titled.sort("chat_id").limit(3)]
+    database[CHATS].update_many({"chat_id": {"$in": chats}}, {"$set": {"title": WRONG}})
+    database[CHATS].update_one({"chat_id": chats[2]}, {"$set": {"is_public": "yes"}})
+    queue = RepairQueue(database, settings)
+    for task_id in tasks[1:]:
+        assert queue.add(task_id, "chat", "failed to operate on tasks_read_model: connection reset")
+    return [chats[0], chats[1], tasks[0]]
+
+
+def _launch_everything(ui: Ui, started: Services) -> None:
+    ui.runs["by id"] = _launch_for_id(ui, ui.mended_alone)
+    ui.runs["wrong id"] = _launch_for_id(ui, "6f1c")
+    ui.go(f"assets/{CHATS}?view=checks&checkDetail=matches_events")
+    ui.click("Execute")
+    ui.shows("Launched run")
+    _launch_backfill(ui)
+    # Only now: it looks for backfills when it starts, and then every thirty seconds.
+    started.start_daemon()
+
+
+def _launch_for_id(ui: Ui, aggregate_id: str) -> str:
+    """Type the config of one aggregate over what the Launchpad has filled in; gives the run's id."""
+    ui.go(f"{JOBS}/rebuild_aggregate/playground")
+    editor = ui.page.locator(".CodeMirror").first
+    editor.get_by_text("aggregate_id").click()
+    config = {"aggregate_id": aggregate_id, "aggregate_type": "chat", "dry_run": "false"}
+    lines = [f"      {name}: {value}" for name, value in config.items()]
+    ui.page.keyboard.press("Control+A")
+    ui.page.keyboard.insert_text("\n".join(["ops:", "  rebuild_one_aggregate:", "    config:", *lines, ""]))
+    ui.shows("No errors")
+    if aggregate_id == ui.mended_alone:
+        ui.page.mouse.move(600, 600)
+        ui.page.locator("button:enabled", has_text="Launch Run").wait_for()
+        ui.picture("launchpad")
+    ui.click("Launch Run")
+    ui.page.wait_for_url("**/runs/**")
+    return str(ui.page.url).rpartition("/")[2]
+
+
+def _launch_backfill(ui: Ui) -> None:
+    ui.go(f"{JOBS}/rebuild_slices/partitions")
+    ui.click("Launch backfill")
+    ui.page.get_by_text("Select a partition or create one").click()
+    for partition in ("task_01_of_02", "task_02_of_02"):
+        ui.page.locator(f".dagster-popover >> text={partition} >> visible=true").first.click()
+    ui.page.get_by_text("Launch rebuild_slices backfill").click()
+    ui.click("Submit 2 runs")
+    ui.shows("Created backfill")
+
+
+def test_a_config_that_is_typed_into_the_launchpad_rebuilds_that_aggregate(ui: Ui) -> None:
+    ui.go(f"runs/{ui.runs['by id']}")
+    ui.shows("RUN_SUCCESS")
+    for said in (ui.mended_alone, "different", "replaced"):
+        ui.shows(said)
+    assert (ui.database[CHATS].find_one({"chat_id": ui.mended_alone}) or {})["title"] != WRONG
+
+    ui.go(f"runs?q[0]=tag:readmodel/aggregate_id={ui.mended_alone}")
+    ui.shows(ui.runs["by id"][:8])
+    assert ui.runs["wrong id"][:8] not in ui.text()
+
+
+def test_a_wrong_id_is_answered_with_a_sentence_that_says_what_one_looks_like(ui: Ui) -> None:
+    ui.go(f"runs/{ui.runs['wrong id']}")
+    ui.shows("RUN_FAILURE")
+    ui.shows(
+        re.compile("'6f1c' is no aggregate id.*8-4-4-4-12 hexadecimal digits.*chat_id in chats_read_model", re.DOTALL)
+    )
+
+
+def test_a_check_shows_the_table_of_what_differs(ui: Ui) -> None:
+    ui.go(f"assets/{CHATS}?view=checks&checkDetail=matches_events")
+    ui.shows("Materialize the asset to mend them.")
+    ui.shows(WRONG)
+    said = ui.text()
+    for text in ("streams_intact", "is_fresh", ui.mended_with_all, "different", "expected", "actual"):
+        assert text in said, text
+    assert ui.page.evaluate("document.body.scrollWidth <= window.innerWidth"), "the table is as wide as the page"
+    ui.to_the_top("Latest execution")
+    ui.picture("check")
+
+
+def test_materializing_an_asset_from_its_page_rebuilds_it(ui: Ui) -> None:
+    ui.go(f"assets/{CHATS}")
+    ui.click("Materialize")
+    launched = ui.page.get_by_text(re.compile("Launched run [0-9a-f]{8}")).first.inner_text()
+    ui.go("runs")
+    ui.page.get_by_text(launched.split()[-1]).first.click()
+    ui.shows("RUN_SUCCESS")
+    ui.page.get_by_placeholder("Filter…").fill("type:ASSET_MATERIALIZATION")
+    ui.click("View full message")
+    ui.shows("some fields are not what the events say")
+    ui.picture("summary", left=112, right=112)
+    ui.go(f"{ui.page.url.partition('?')[0].removeprefix(ui.address).strip('/')}?levels=info")
+    ui.shows("Catch-up: ")
+    ui.picture("run")
+    assert ui.database[CHATS].count_documents({"title": WRONG}) == 0
+
+    ui.go(f"assets/{CHATS}")
+    ui.shows("Row count")
+    assert "Never materialized" not in ui.text()
+    ui.picture("asset")
+
+
+def test_the_sensor_shows_its_ticks_and_the_run_that_it_launched(ui: Ui) -> None:
+    ui.go("locations/readmodel_pipelines/sensors/repair_queue_sensor")
+    # The last tick has seen the queue drained: nothing pending, in work or parked.
+    ui.until(r"Cursor\s+\{\"depth\": \[0, 0, 24, 0\].*1 run requested", mark="Latest tick")
+    ui.picture("sensor")
+
+
+def test_the_queue_is_plotted(ui: Ui) -> None:
+    ui.go("assets/repair_queue")
+    ui.click("Plots")
+    ui.shows("pending")
+    assert ui.page.locator("canvas").count() > 3
+    ui.to_the_top("Metadata")
+    ui.picture("queue")
+
+
+def test_a_backfill_of_partitions_does_each_of_them(ui: Ui) -> None:
+    ui.go(f"{JOBS}/rebuild_slices/partitions")
+    ui.page.locator("a[href*='/runs/b/']").first.click()
+    # Two targeted, none in progress, two succeeded, none failed.
+    ui.until(r"Failed\s.*completed\s+2\s+0\s+2\s+0\b", mark="Partitions targeted")
+    assert (ui.database[TASKS].find_one({"task_id": ui.mended_by_slice}) or {})["title"] != WRONG
+
+    ui.go(f"{JOBS}/rebuild_slices/partitions")
+    ui.shows("Backfill history")
+    ui.to_the_top("Status")
+    ui.picture("backfill")
+
+
+def test_the_lineage_leads_from_the_events_to_read_models_and_queue(ui: Ui) -> None:
+    ui.go("assets/events?view=lineage&lineageScope=downstream")
+    for asset in (CHATS, TASKS, "repair_queue"):
+        ui.shows(asset)
+    ui.page.get_by_text("Loading").first.wait_for(state="hidden")
+    ui.picture("lineage")

@@ -1,0 +1,33 @@
+"""What the tests of full rebuilds share: a way to rebuild, the records of it, what it should not leave behind."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from readmodel_pipelines.mongo.rebuilds import COLLECTION
+from readmodel_pipelines.rebuild import Request, rebuild
+from readmodel_pipelines.reconcile.summary import Summary
+
+BOTH = ("chats_read_model", "tasks_read_model")
+OTHER_TITLE = ("chat.renamed", {"new_title": "Told meanwhile", "old_title": "", "renamed_by": "u"})
+
+
+def full(scene: Any, *names: str, **options: Any) -> Summary:
+    return rebuild(scene.database, scene.settings, names, Request(**options))
+
+
+def leftovers(scene: Any) -> list[str]:
+    """Shadows and keys that a rebuild should not leave behind, and leases that somebody still holds."""
+    names = [name for name in scene.database.list_collection_names() if name.startswith("readmodel_shadow_")]
+    names += [name for name in ("readmodel_deferred", "readmodel_touched") if scene.database[name].find_one({})]
+    held = scene.database.readmodel_leases.find({"expires_at": {"$gt": datetime.now(UTC)}})
+    return sorted(names) + [lease["_id"] for lease in held]
+
+
+def records(scene: Any) -> list[dict[str, Any]]:
+    return list(scene.database[COLLECTION].find({"kind": "rebuild"}).sort("started_at"))
+
+
+class Killed(Exception):
+    """Stands for SIGKILL where a process of its own would be too slow."""

@@ -1,0 +1,161 @@
+"""A full rebuild that was killed goes on where it was, or begins anew and says why; its states, and who may end it."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from readmodel_pipelines.cli.main import app
+from readmodel_pipelines.errors import ReadModelBusy, UsageError
+from readmodel_pipelines.mongo import changes
+from readmodel_pipelines.mongo.leases import hold_leases
+from readmodel_pipelines.mongo.rebuilds import COLLECTION, Rebuilds, State, WrongState
+from readmodel_pipelines.rebuild import abort
+from readmodel_pipelines.reconcile.ranges import EVERYTHING
+from readmodel_pipelines_tests.integration.rebuilding import BOTH, OTHER_TITLE, Killed, full, leftovers, records
+
+
+@pytest.mark.parametrize("strategy", ["in_place", "shadow"])
+@pytest.mark.parametrize("batches", [1, 4])
+def test_a_killed_rebuild_goes_on_where_it_was(
+    scene: Any, killed_after: Any, strategy: Any, batches: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene.fill(30)
+    right = scene.everything()
+    scene.chats.update_many({}, {"$set": {"title": "damaged"}})
+    orphan = {"chat_id": "00000000-0000-4000-8000-00000000dead", "title": "no events"}
+    scene.chats.insert_one(dict(orphan))
+    killed_after(batches)
+    with pytest.raises(Killed):
+        full(scene, strategy=strategy)
+    assert records(scene)[0]["state"] == "building"
+    read: list[Any] = []
+    original = changes.Follower.drain
+    monkeypatch.setattr(changes.Follower, "drain", lambda self: (read.append(1), original(self))[1])
+    summary = full(scene, resume=True, strategy=strategy)
+    assert summary.ok
+    assert scene.everything() == right
+    # What the first run did is in the counts, and was not done again.
+    counts = summary.read_models["chats_read_model"]
+    assert (counts.checked, counts.replaced, counts.orphan, counts.deleted) == (31, 30, 1, 1)
+    (record,) = records(scene)
+    assert (record["state"], record["runs"]) == ("done", 2)
+    assert leftovers(scene) == []
+
+
+def test_events_that_came_before_the_kill_are_caught_up_with_by_who_resumes(scene: Any, killed_after: Any) -> None:
+    chats = scene.fill(30)
+    scene.chats.delete_many({})
+    killed_after(3)
+    with pytest.raises(Killed):
+        full(scene)
+    # Its document is written already, and nobody projects this event.
+    scene.append(chats[0], OTHER_TITLE)
+    assert full(scene, resume=True).about["caught_up"] > 0
+    assert scene.verify().ok
+
+
+def test_without_resume_an_unfinished_rebuild_is_dropped_and_a_warning_says_so(scene: Any, killed_after: Any) -> None:
+    scene.fill(12)
+    killed_after(1)
+    with pytest.raises(Killed):
+        full(scene, strategy="shadow")
+    first = records(scene)[0]["_id"]
+    summary = full(scene)
+    assert any(first in warning and "dropped" in warning for warning in summary.warnings)
+    assert [item["state"] for item in records(scene)] == ["aborted", "done"]
+    assert leftovers(scene) == []
+
+
+@pytest.mark.parametrize("why", ["schema", "age", "strategy", "collection"])
+def test_a_rebuild_that_is_another_one_starts_anew_and_says_why(scene: Any, killed_after: Any, why: str) -> None:
+    scene.fill(12)
+    killed_after(1)
+    with pytest.raises(Killed):
+        full(scene)
+    changed: dict[str, Any] = {
+        "schema": {"schema_versions.chats_read_model": 0},
+        "age": {"started_at": datetime.now(UTC) - timedelta(days=8)},
+        "collection": {"collections": ["other", *BOTH]},
+        "strategy": {},
+    }[why]
+    scene.database[COLLECTION].update_one({"kind": "rebuild"}, {"$set": {"holder": "x", **changed}})
+    summary = full(scene, resume=True, strategy="shadow" if why == "strategy" else "in_place")
+    said = " ".join(summary.warnings)
+    assert "not resumed" in said
+    words = {"schema": "schema versions was", "age": "8.0 days old", "strategy": "strategy was", "collection": "other"}
+    assert words[why] in said
+    assert scene.verify().ok
+
+
+def test_a_rebuild_is_aborted_with_its_shadow_but_not_when_it_is_done(scene: Any, killed_after: Any) -> None:
+    scene.fill(12)
+    right = scene.everything()
+    killed_after(1)
+    with pytest.raises(Killed):
+        full(scene, strategy="shadow")
+    (record,) = records(scene)
+    assert abort(scene.database, scene.settings, record["_id"])["state"] == "aborted"
+    assert leftovers(scene) == []
+    assert scene.everything() == right
+    with pytest.raises(WrongState, match="is aborted and cannot become aborted"):
+        abort(scene.database, scene.settings, record["_id"])
+    done = full(scene).about["rebuild"]
+    with pytest.raises(WrongState, match="is done"):
+        abort(scene.database, scene.settings, done)
+    with pytest.raises(UsageError, match="no rebuild 'nothing'"):
+        abort(scene.database, scene.settings, "nothing")
+
+
+def test_a_rebuild_at_work_is_not_aborted(scene: Any, killed_after: Any) -> None:
+    scene.fill(12)
+    killed_after(1)
+    with pytest.raises(Killed):
+        full(scene)
+    with hold_leases(scene.database, list(BOTH), 60, "at work"), pytest.raises(ReadModelBusy):
+        abort(scene.database, scene.settings, records(scene)[0]["_id"])
+    assert records(scene)[0]["state"] == "building"
+
+
+def test_no_state_follows_an_end(scene: Any) -> None:
+    rebuilds = Rebuilds(scene.database)
+    record = rebuilds.begin("0123456789ab", {"read_models": ["x"]}, [(1, EVERYTHING)])
+    for state in (State.FINISHING, State.SWAPPING, State.DONE, State.ROLLED_BACK):
+        record = rebuilds.to(record, state)
+    for state in (State.BUILDING, State.FINISHING, State.SWAPPING, State.DONE, State.ABORTED, State.REFUSED):
+        with pytest.raises(WrongState, match="rolled_back"):
+            rebuilds.to(record, state)
+
+
+def test_the_command_line_lists_shows_resumes_and_aborts(
+    scene: Any, killed_after: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = scene.settings.mongodb_uri.get_secret_value()
+    monkeypatch.setenv("READMODEL_MONGODB_URI", uri)
+    monkeypatch.setenv("READMODEL_DATABASE", scene.settings.database)
+    run = CliRunner().invoke
+    assert "no full rebuild yet" in run(app, ["rebuilds", "list"]).stdout
+    scene.fill(12)
+    killed_after(1)
+    with pytest.raises(Killed):
+        full(scene)
+    (record,) = records(scene)
+    listed = json.loads(run(app, ["rebuilds", "list", "--json"]).stdout)["rebuilds"]
+    assert [(item["_id"], item["state"], item["ranges_done"]) for item in listed] == [(record["_id"], "building", 0)]
+    assert record["_id"] in run(app, ["rebuilds", "list"]).stdout
+    shown = run(app, ["rebuilds", "show", record["_id"]]).stdout
+    assert "left: ids from" in shown
+    assert "token" not in shown
+    resumed = run(app, ["rebuild-readmodel", "--type", "all", "--all", "--resume", "--json"])
+    assert resumed.exit_code == 0
+    assert json.loads(resumed.stdout)["rebuild"] == record["_id"]
+    refused = run(app, ["rebuilds", "abort", record["_id"]])
+    assert (refused.exit_code, "is done" in refused.stderr) == (2, True)
+    for wrong in (["--strategy", "magic"], ["--slice", "5/4"], ["--slice", "x"], ["--dry-run", "--resume"]):
+        assert run(app, ["rebuild-readmodel", "--type", "chat", "--all", *wrong]).exit_code == 2
+    of_one = ["rebuild-readmodel", "--type", "chat", "--id", "00000000-0000-4000-8000-000000000000", "--resume"]
+    assert run(app, of_one).exit_code == 2

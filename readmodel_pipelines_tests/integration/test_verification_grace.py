@@ -1,0 +1,143 @@
+"""Verification beside writers that are a moment behind: what lags is no finding, and what stays behind is one."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import partialmethod
+from typing import Any
+
+import pytest
+from bson import Decimal128
+
+from readmodel_pipelines.mongo.event_store import EventStore
+from readmodel_pipelines.mongo.findings import FINDINGS, Memory
+from readmodel_pipelines.reconcile.confirm import Confirm
+from readmodel_pipelines.verification import Coverage
+from readmodel_pipelines_tests.integration.verifying import RENAMED, SINCE_LAST, found, just_now, look
+
+
+def test_a_document_that_its_writer_mends_within_the_grace_time_is_no_finding(scene: Any) -> None:
+    chats = scene.fill(12)
+    scene.settings = scene.settings.model_copy(update={"grace_seconds": 1.0})
+    just_now(scene, chats[0], RENAMED)
+    writer = threading.Timer(0.4, lambda: scene.rebuild_one(chats[0]))
+    writer.start()
+    summary = look(scene)
+    writer.join()
+    assert summary.ok
+    assert sum(counts.lagging for counts in summary.read_models.values()) == 0
+    assert summary.read_models["chats_read_model"].same == 12
+    assert scene.database[FINDINGS].count_documents({}) == 0
+
+
+def test_a_document_that_nobody_mends_is_a_finding_after_the_grace_time(scene: Any) -> None:
+    chats = scene.fill(12)
+    scene.settings = scene.settings.model_copy(update={"grace_seconds": 0.5})
+    just_now(scene, chats[0], RENAMED)
+    started = time.monotonic()
+    summary = look(scene, "chat")
+    assert found(summary) == {("chats_read_model", chats[0], "different")}
+    assert time.monotonic() - started >= 0.5
+
+
+def test_an_old_damage_is_told_without_waiting(scene: Any) -> None:
+    chats = scene.fill(12)
+    scene.settings = scene.settings.model_copy(update={"grace_seconds": 60.0})
+    just_now(scene, chats[0], RENAMED, seconds_ago=61)
+    started = time.monotonic()
+    assert not look(scene).ok
+    assert time.monotonic() - started < 10
+
+
+class Busy:
+    """A chat that gets an event at the very moments when a verification looks, projected `late` events later."""
+
+    def __init__(self, scene: Any, chat_id: str, projects: Callable[[], object]) -> None:
+        self._scene, self._chat_id, self._projects = scene, chat_id, projects
+
+    def go_on(self) -> None:
+        self._projects()
+        just_now(self._scene, self._chat_id, RENAMED)
+
+
+@pytest.mark.parametrize(("projected", "outcome"), [(True, "lagging"), (False, "different")])
+def test_a_document_that_is_always_a_moment_behind_lags_and_one_that_stands_still_is_wrong(
+    scene: Any, monkeypatch: pytest.MonkeyPatch, projected: bool, outcome: str
+) -> None:
+    chats = scene.fill(6)
+    scene.settings = scene.settings.model_copy(update={"grace_seconds": 0.3})
+    busy = Busy(scene, chats[0], lambda: scene.rebuild_one(chats[0]) if projected else None)
+    just_now(scene, chats[0], ("chat.renamed", {"new_title": "First", "old_title": "", "renamed_by": "u"}))
+    read = EventStore.read
+
+    def read_while_it_grows(store: EventStore, fold: Any, ids: Any = None, *within: Any) -> Any:
+        if ids is not None and chats[0] in ids and threading.current_thread() is threading.main_thread():
+            monkeypatch.setattr(EventStore, "read", read)
+            busy.go_on()
+            monkeypatch.setattr(EventStore, "read", read_while_it_grows)
+        return read(store, fold, ids, *within)
+
+    monkeypatch.setattr(EventStore, "read", read_while_it_grows)
+    counts = look(scene, "chat").read_models["chats_read_model"]
+    assert getattr(counts, outcome) == 1
+    assert counts.checked == 6 == counts.same + 1
+
+
+def test_a_new_chat_that_is_not_projected_yet_lags(scene: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    scene.fill(6)
+    scene.settings = scene.settings.model_copy(update={"grace_seconds": 30.0})
+    waited: list[float] = []
+    monkeypatch.setattr(Confirm, "__init__", partialmethod(Confirm.__init__, sleep=waited.append))
+    new = scene.chat("brand new")
+    scene.events.update_many({"aggregate_id": new}, {"$set": {"created_at": datetime.now(UTC)}})
+    assert look(scene, "chat").read_models["chats_read_model"].lagging == 1
+    assert 29 < waited[0] <= 30
+
+
+def test_a_damage_in_a_chat_that_is_written_right_now_is_found(scene: Any) -> None:
+    chats = scene.fill(6)
+    scene.settings = scene.settings.model_copy(update={"grace_seconds": 0.3})
+    just_now(scene, chats[0], RENAMED)
+    scene.rebuild_one(chats[0])
+    scene.chats.update_one({"chat_id": chats[0]}, {"$set": {"created_by": "somebody else"}})
+    assert found(look(scene)) == {("chats_read_model", chats[0], "different")}
+
+
+@pytest.mark.parametrize("version", [float("nan"), float("inf"), Decimal128("999")])
+def test_a_young_event_with_a_version_that_is_none_is_malformed(scene: Any, version: Any) -> None:
+    chats = scene.fill(6)
+    scene.settings = scene.settings.model_copy(update={"grace_seconds": 0.1})
+    (event_id,) = scene.put((version, "chat.renamed", {}), aggregate_id=chats[0])
+    scene.events.update_one({"_id": event_id}, {"$set": {"created_at": datetime.now(UTC)}})
+    assert found(look(scene, "chat")) == {("chats_read_model", chats[0], "malformed")}
+
+
+@pytest.mark.parametrize("coverage", [SINCE_LAST, Coverage()])
+def test_what_lags_is_looked_at_again_until_it_does_not(scene: Any, coverage: Coverage) -> None:
+    chats = scene.fill(6)
+    look(scene)
+    scene.settings = scene.settings.model_copy(update={"grace_seconds": 1.0})
+    # Its writer's clock is ahead, and it died before it projected.
+    just_now(scene, chats[0], RENAMED, seconds_ago=-1.5)
+    time.sleep(0.7)
+    first = look(scene, "chat", coverage=SINCE_LAST)
+    assert first.read_models["chats_read_model"].lagging == 1
+    assert (first.ok, first.findings, first.differing["chats_read_model"]) == (True, [], {})
+    assert Memory(scene.database).open_by_outcome("chats_read_model") == {}
+    time.sleep(1.5)
+    assert found(look(scene, "chat", coverage=coverage)) == {("chats_read_model", chats[0], "different")}
+
+
+def test_what_lagged_and_was_projected_is_forgotten(scene: Any) -> None:
+    chats = scene.fill(6)
+    scene.settings = scene.settings.model_copy(update={"grace_seconds": 1.0})
+    just_now(scene, chats[0], RENAMED, seconds_ago=-1.5)
+    time.sleep(0.7)
+    assert look(scene, "chat").read_models["chats_read_model"].lagging == 1
+    scene.rebuild_one(chats[0])
+    last = look(scene, "chat", coverage=SINCE_LAST)
+    assert (last.about["closed"], last.read_models["chats_read_model"].checked) == (0, 1)
+    assert scene.database[FINDINGS].count_documents({}) == 0

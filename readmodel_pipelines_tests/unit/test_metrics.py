@@ -1,0 +1,303 @@
+"""Metrics from facts, and what is made of them: the table of the page, the dashboard, the alert rules."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from prometheus_client.core import GaugeMetricFamily
+
+from readmodel_pipelines.metrics.catalogue import METRICS
+from readmodel_pipelines.metrics.facts import Ended, Facts, OpenFindings, Rebuilding, Sizes, Unfinished
+from readmodel_pipelines.metrics.families import families
+from readmodel_pipelines.mongo.leases import LeasesHeld
+from readmodel_pipelines.mongo.rebuilds import State
+from readmodel_pipelines.mongo.repair_queue import QueueStats
+from readmodel_pipelines_tests.documents import ROOT, anchors_of
+
+FOLDER = ROOT / "readmodel_pipelines" / "metrics"
+DOCS = ROOT / "readmodel_pipelines" / "docs"
+ALERTS = FOLDER / "alerts.yaml"
+ALERT_TESTS = Path(__file__).parent / "alerts_test.yaml"
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC).replace(tzinfo=None)
+"""As the driver gives it."""
+NOON_SECONDS = 1772366400.0
+NAMES = {metric.name for metric in METRICS}
+
+Samples = dict[tuple[str, tuple[str, ...]], float]
+
+
+@pytest.fixture(scope="module")
+def promtool() -> str:
+    found = shutil.which("promtool")
+    if found is None:
+        pytest.skip("no promtool here; it is in Debian's package prometheus")
+    return found
+
+
+def samples(facts: Facts | None) -> Samples:
+    """Values by metric and labels, in the order of the catalogue's labels."""
+    order = {metric.name: metric.labels for metric in METRICS}
+    return {
+        (sample.name, tuple(sample.labels[label] for label in order[sample.name])): sample.value
+        for family in families(facts, 0.25, "1.2.3")
+        for sample in family.samples
+    }
+
+
+def facts(**known: Any) -> Facts:
+    return Facts({"chats_read_model": "chats", "tasks_read_model": "tasks"}, 1000, 100_000, **known)
+
+
+def names(found: Samples) -> set[str]:
+    return {name for name, _ in found}
+
+
+# The values
+
+
+def test_without_mongodb_there_is_nothing_but_that() -> None:
+    assert samples(None) == {
+        ("readmodel_up", ()): 0,
+        ("readmodel_build_info", ("1.2.3",)): 1,
+        ("readmodel_scrape_duration_seconds", ()): 0.25,
+    }
+
+
+def test_a_part_that_cannot_be_read_is_told_and_is_no_zero() -> None:
+    found = samples(facts(parts={"queue": "not authorized", "leases": ""}, leases=LeasesHeld(frozenset(), 0)))
+
+    assert found["readmodel_up", ()] == 1
+    assert found["readmodel_scrape_collector_success", ("queue",)] == 0
+    assert found["readmodel_scrape_collector_success", ("leases",)] == 1
+    assert "readmodel_repair_queue_tasks" not in names(found)
+    assert "readmodel_leases_held" in names(found)
+
+
+def test_the_queue_is_told_in_base_units_with_the_limits_to_alert_on() -> None:
+    found = samples(facts(queue=QueueStats(7, 2, 500, 4, 1, 5, 61.5, 120.0, {"bad_field": 3, "unknown": 1})))
+
+    tasks = {status: found["readmodel_repair_queue_tasks", (status,)] for status in ("pending", "processing", "failed")}
+    assert tasks == {"pending": 7, "processing": 2, "failed": 4}
+    assert found["readmodel_repair_queue_tasks", ("other",)] == 1
+    assert found["readmodel_repair_queue_due_tasks", ()] == 5
+    assert found["readmodel_repair_queue_oldest_pending_age_seconds", ()] == 61.5
+    assert found["readmodel_repair_queue_repairs_per_second", ()] == 2
+    assert found["readmodel_repair_queue_warning_tasks", ()] == 1000
+    assert found["readmodel_repair_queue_limit_tasks", ()] == 100_000
+
+
+def test_reasons_that_somebody_made_up_are_one_label_value() -> None:
+    made_up = {f"reason {number}": 2 for number in range(500)}
+    found = samples(facts(queue=QueueStats(0, 0, 0, 1001, 0, 0, 0, 0, {"bad_field": 1, **made_up})))
+
+    letters = {labels: value for (name, labels), value in found.items() if name.endswith("_dead_letters")}
+    assert letters["bad_field",] == 1
+    assert letters["other",] == 1000
+    assert letters["crashes_worker",] == 0
+    assert len(letters) < 30
+
+
+def test_open_findings_are_told_by_read_model_and_outcome_zeros_too() -> None:
+    found = samples(facts(findings={"chats_read_model": OpenFindings({"different": 3}, {"different": NOON})}))
+
+    of_chats = {labels[1]: value for (name, labels), value in found.items() if name == "readmodel_open_findings"}
+    assert of_chats == {"missing": 0, "different": 3, "unexpected": 0, "orphan": 0, "malformed": 0}
+    oldest = {key: value for key, value in found.items() if key[0].endswith("oldest_timestamp_seconds")}
+    assert oldest == {
+        ("readmodel_open_findings_oldest_timestamp_seconds", ("chats_read_model", "different")): NOON_SECONDS
+    }
+
+
+def test_a_verification_is_told_with_its_end_its_rate_and_its_outcomes() -> None:
+    ended = Ended(NOON, 4.0, 1000, {"same": 90, "different": 1, "lagging": 2, "checked": 91})
+    well = Ended(NOON, 0.0, 0, {"same": 90, "lagging": 2, "checked": 90})
+    keys = ("chats_read_model", "any"), ("chats_read_model", "everything")
+    found = samples(facts(verifications={keys[0]: ended, keys[1]: well}))
+
+    def last(name: str, key: tuple[str, ...] = keys[0]) -> float:
+        return found[f"readmodel_last_verification_{name}", key]
+
+    assert last("end_timestamp_seconds") == NOON_SECONDS
+    assert (last("duration_seconds"), last("events"), last("events_per_second")) == (4, 1000, 250)
+    assert last("aggregates", (*keys[0], "same")) == 90
+    assert last("aggregates", (*keys[0], "orphan")) == 0
+    assert (last("success"), last("success", keys[1])) == (0, 1)
+    assert ("readmodel_last_verification_events_per_second", keys[1]) not in found
+
+
+@pytest.mark.parametrize(("wrong", "success"), [({}, 1), ({"malformed": 1}, 0), ({"failed": 1}, 0), ({"orphan": 1}, 1)])
+def test_a_rebuild_succeeded_when_it_left_nothing_undone(wrong: dict[str, int], success: int) -> None:
+    done = Ended(NOON, 2.0, 1000, {"same": 5, "different": 2, "replaced": 2, **wrong})
+    found = samples(facts(rebuilds=Rebuilding({"chats_read_model": done}, {})))
+
+    assert found["readmodel_last_rebuild_success", ("chats_read_model",)] == success
+    assert found["readmodel_last_rebuild_writes", ("chats_read_model", "replaced")] == 2
+    assert found["readmodel_last_rebuild_events_per_second", ("chats_read_model",)] == 500
+    assert not any(name.startswith("readmodel_rebuild_progress") for name in names(found))
+    assert sum(value for (name, _), value in found.items() if name == "readmodel_rebuild_state") == 0
+
+
+@pytest.mark.parametrize(
+    ("events", "share_of_ranges", "first_pass", "sizes", "progress"),
+    [
+        (300, 0.25, True, Sizes({}, 1000), 0.3),
+        # Half of the events are of another type.
+        (500, 0.9, True, Sizes({}, 1000), 0.9),
+        # More was appended meanwhile.
+        (1100, 0.9, True, Sizes({}, 1000), 1.0),
+        # What is read a second time does not count.
+        (1500, 0.5, False, Sizes({}, 1000), 0.5),
+        (300, 0.25, True, None, 0.25),
+        (0, 1.0, True, Sizes({}, 0), 1.0),
+    ],
+)
+def test_progress_is_the_share_of_the_reading_that_is_done(
+    events: int, share_of_ranges: float, first_pass: bool, sizes: Sizes | None, progress: float
+) -> None:
+    unfinished = Unfinished(State.BUILDING, NOON, NOON, events, share_of_ranges, first_pass)
+    found = samples(facts(rebuilds=Rebuilding({}, {"tasks_read_model": unfinished}), sizes=sizes))
+
+    assert found["readmodel_rebuild_progress_ratio", ("tasks_read_model",)] == progress
+    assert found["readmodel_rebuild_read_events", ("tasks_read_model",)] == events
+    assert found["readmodel_rebuild_state", ("tasks_read_model", "building")] == 1
+    assert found["readmodel_rebuild_state", ("tasks_read_model", "refused")] == 0
+    assert found["readmodel_rebuild_state", ("chats_read_model", "building")] == 0
+
+
+def test_leases_are_told_by_kind_and_a_rebuilds_by_read_model() -> None:
+    found = samples(facts(leases=LeasesHeld(frozenset({"tasks", "tasks/slice 3"}), 40)))
+
+    assert found["readmodel_leases_held", ("rebuild",)] == 2
+    assert found["readmodel_leases_held", ("repair",)] == 40
+    assert found["readmodel_rebuild_lease_held", ("chats_read_model",)] == 0
+    assert found["readmodel_rebuild_lease_held", ("tasks_read_model",)] == 1
+
+
+# The names
+
+
+def test_every_metric_is_named_once_in_base_units_and_says_something() -> None:
+    assert len(METRICS) == len(NAMES)
+    for metric in METRICS:
+        assert re.fullmatch(r"readmodel_[a-z]+(_[a-z]+)*", metric.name) or metric.name == "readmodel_up"
+        assert not re.search(r"_(total|count|sum|bucket|milliseconds|minutes|hours)$", metric.name), metric.name
+        assert metric.meaning.endswith(".")
+        assert isinstance(metric.family(), GaugeMetricFamily)
+        assert metric.family().name == metric.name
+
+
+def test_the_table_of_the_page_has_every_metric_with_its_labels_and_meaning() -> None:
+    page = (DOCS / "monitoring.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(readmodel_\w+)` \| (.*?) \| (.+) \|$", page, flags=re.MULTILINE)
+    assert rows == [
+        (metric.name, ", ".join(f"`{label}`" for label in metric.labels), metric.meaning) for metric in METRICS
+    ]
+
+
+# The dashboard
+
+
+def dashboard() -> dict[str, Any]:
+    return json.loads((FOLDER / "dashboard.json").read_text(encoding="utf-8"))
+
+
+def panels() -> list[dict[str, Any]]:
+    return [panel for panel in dashboard()["panels"] if panel["type"] != "row"]
+
+
+def named_in(expression: str) -> set[str]:
+    return set(re.findall(r"\breadmodel_\w+", expression))
+
+
+def test_the_dashboard_asks_for_what_is_exported_and_for_all_of_it() -> None:
+    asked = [target["expr"] for panel in panels() for target in panel["targets"]]
+    asked += [item["query"]["query"] for item in dashboard()["templating"]["list"] if item["type"] == "query"]
+    shown = set().union(*map(named_in, asked))
+    assert shown <= NAMES
+    assert NAMES - shown == {"readmodel_build_info", "readmodel_repair_queue_limit_tasks"}
+
+
+def test_the_dashboard_takes_any_data_source_and_says_what_each_panel_shows() -> None:
+    variables = {item["name"]: item for item in dashboard()["templating"]["list"]}
+    assert variables["datasource"]["type"] == "datasource"
+    for panel in panels():
+        assert panel["datasource"] == {"type": "prometheus", "uid": "${datasource}"}, panel["title"]
+        assert panel["description"], panel["title"]
+        for target in panel["targets"]:
+            assert '$instance"' in target["expr"], panel["title"]
+
+
+def test_the_panels_of_the_dashboard_do_not_overlap() -> None:
+    places = [panel["gridPos"] for panel in dashboard()["panels"]]
+    cells = [
+        (x, y) for at in places for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])
+    ]
+    assert len(cells) == len(set(cells))
+    assert max(x for x, _ in cells) < 24
+    assert len({panel["id"] for panel in dashboard()["panels"]}) == len(places)
+
+
+def test_prometheus_understands_every_query_of_the_dashboard(promtool: str, tmp_path: Path) -> None:
+    queries = [target["expr"] for panel in panels() for target in panel["targets"]]
+    rules = [{"record": f"query:{number}", "expr": query} for number, query in enumerate(queries)]
+    file = tmp_path / "queries.yaml"
+    file.write_text(yaml.safe_dump({"groups": [{"name": "dashboard", "rules": rules}]}))
+    checked = subprocess.run([promtool, "check", "rules", file], capture_output=True, text=True, timeout=60)
+    assert checked.returncode == 0, checked.stderr
+    assert f"{len(queries)} rules found" in checked.stdout
+
+
+# The alerts
+
+
+def alerts() -> Iterator[dict[str, Any]]:
+    for group in yaml.safe_load(ALERTS.read_text(encoding="utf-8"))["groups"]:
+        yield from group["rules"]
+
+
+def test_every_alert_goes_by_what_is_exported_and_says_what_to_do_and_where() -> None:
+    for alert in alerts():
+        assert named_in(alert["expr"]), alert["alert"]
+        assert named_in(alert["expr"]) <= NAMES, alert["alert"]
+        assert alert["labels"]["severity"] in ("critical", "warning")
+        assert alert["for"]
+        assert set(alert["annotations"]) == {"summary", "description", "runbook"}
+        page, _, section = alert["annotations"]["runbook"].partition("#")
+        assert section in anchors_of(DOCS / page.removeprefix("docs/")), alert["alert"]
+
+
+def test_the_page_lists_every_alert_as_it_is() -> None:
+    page = (DOCS / "monitoring.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(Readmodel\w+)` \| (\w+) \| (\w+) \| \[.+\]\((.*)#(.+)\) \|$", page, flags=re.MULTILINE)
+    listed = [(*about, f"docs/{file or 'monitoring.md'}#{section}") for *about, file, section in rows]
+    assert listed == [
+        (item["alert"], item["labels"]["severity"], item["for"], item["annotations"]["runbook"]) for item in alerts()
+    ]
+
+
+def test_every_alert_is_tried_in_a_case_where_it_fires() -> None:
+    tried = ALERT_TESTS.read_text(encoding="utf-8")
+    fired = set(re.findall(r'alertname="(\w+)"', tried))
+    assert fired == {alert["alert"] for alert in alerts()}
+
+
+def test_prometheus_takes_the_alert_rules(promtool: str) -> None:
+    checked = subprocess.run([promtool, "check", "rules", ALERTS], capture_output=True, text=True, timeout=60)
+    assert checked.returncode == 0, checked.stderr
+    assert "SUCCESS" in checked.stdout
+
+
+def test_alerts_fire_when_they_ought_to_and_only_then(promtool: str) -> None:
+    tried = subprocess.run([promtool, "test", "rules", ALERT_TESTS], capture_output=True, text=True, timeout=120)
+    assert tried.returncode == 0, tried.stdout + tried.stderr
+    assert "SUCCESS" in tried.stdout
