@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
+from typing import Any
+
+from pydantic import SecretStr
 
 from readmodel_pipelines.doctor.check import Check, Setting, State
 from readmodel_pipelines.mongo.embedded import ServerStatus
@@ -16,8 +19,10 @@ _OF_OTHERS = {"CORPUS", "BROKER"}
 
 def settings_in_force(settings: Settings) -> list[Setting]:
     """Every setting, as it may be shown."""
-    chosen = {f"{_PREFIX}{name.upper()}" for name in settings.model_fields_set}
-    return [Setting(variable, value, variable in chosen) for variable, value in settings.in_force().items()]
+    return [
+        Setting(f"{_PREFIX}{name.upper()}", _shown(settings, name), name in settings.model_fields_set)
+        for name in type(settings).model_fields
+    ]
 
 
 def judge_settings(settings: Settings, environment: Mapping[str, str]) -> Check:
@@ -56,6 +61,19 @@ def judge_embedded(status: ServerStatus, cannot_start: str) -> Check:
         f"{where}, and it is not running." + (f" {cannot_start}" if cannot_start else ""),
         "`readmodel server start` starts it; or set READMODEL_MONGODB_URI to the MongoDB that you mean.",
     )
+
+
+def _shown(settings: Settings, name: str) -> str:
+    value: Any = getattr(settings, name)
+    if name == "mongodb_uri":
+        return settings.shown_uri()
+    if name == "dagster_url":
+        return settings.shown_dagster_url()
+    if isinstance(value, SecretStr):
+        return "***"
+    if isinstance(value, frozenset | tuple):
+        return ", ".join(sorted(map(str, value)) if isinstance(value, frozenset) else map(str, value)) or "none"
+    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _unknown(name: str, known: set[str]) -> str:

@@ -87,14 +87,30 @@ def test_no_command_tells_the_password_however_it_fails(
             # The driver takes half a second to give up, and all commands connect the same way.
             if reason == "nobody answers" and name not in ("doctor", "repair-queue work", "metrics"):
                 continue
-            result = CliRunner().invoke(main.app, [*arguments(name, command, tmp_path), "--verbose", "--json"])
-            assert isinstance(result.exception, SystemExit | None), (reason, name, result.exception)
-            assert told_in(result.output.encode()) == [], (reason, name)
+            ended = safe_exit_code((reason, name), arguments(name, command, tmp_path))
             if name not in NEEDS_NO_DATABASE:
                 # The doctor goes on without rights, and tells that they are lacking.
-                wanted = 1 if (reason, name) == ("no right", "doctor") else code
-                assert result.exit_code == wanted, (reason, name, result.output)
+                assert ended == (1 if (reason, name) == ("no right", "doctor") else code), (reason, name)
     assert told_in("".join(capfd.readouterr()).encode()) == []
+
+
+def test_no_command_tells_the_password_to_dagster_when_it_launches_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("READMODEL_MONGODB_URI", NOBODY_ANSWERS)
+    monkeypatch.setenv("READMODEL_DAGSTER_URL", f"http://somebody:{quote_plus(PASSWORD)}@127.0.0.1:1/")
+    launching = [(name, command) for name, command in commands() if "launch" in {item.name for item in command.params}]
+    assert len(launching) == 3
+    for name, command in launching:
+        assert safe_exit_code(name, [*arguments(name, command, tmp_path), "--launch"]) not in (0, 2)
+
+
+def safe_exit_code(about: object, arguments: list[str]) -> int:
+    """How the command ended, once it is clear that it told no password and no bug."""
+    result = CliRunner().invoke(main.app, [*arguments, "--verbose", "--json"])
+    assert isinstance(result.exception, SystemExit | None), (about, result.exception)
+    assert told_in(result.output.encode()) == [], about
+    return result.exit_code
 
 
 def test_neither_log_nor_storage_of_dagster_hold_the_password_of_runs_that_failed(
