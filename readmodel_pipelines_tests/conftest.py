@@ -20,6 +20,7 @@ from readmodel_pipelines.mongo import embedded
 from readmodel_pipelines.mongo.connection import open_database
 from readmodel_pipelines.mongo.scan import CODEC
 from readmodel_pipelines.settings import Settings
+from readmodel_pipelines_tests.authorization import AuthorizedServer, authorized_server
 
 EXTENDED_JSON = json_util.JSONOptions(
     json_mode=json_util.JSONMode.CANONICAL, datetime_conversion=DatetimeConversion.DATETIME_MS
@@ -54,6 +55,13 @@ def mongodb_uri() -> Iterator[str]:
             yield embedded.ensure_running(settings, die_with_parent=True)
         finally:
             embedded.stop(settings)
+
+
+@pytest.fixture(scope="session")
+def authorized() -> Iterator[AuthorizedServer]:
+    """A real server that knows its users; two seconds to start, so that those who need it share it."""
+    with authorized_server() as running:
+        yield running
 
 
 @pytest.fixture

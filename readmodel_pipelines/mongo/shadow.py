@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
+from uuid import UUID
 
 from bson import ObjectId
 from pymongo import InsertOne, UpdateOne
@@ -270,6 +271,13 @@ def swap(database: Database[Document], name: str, live: str) -> None:
     database.client.admin.command(
         "renameCollection", f"{space}.{name}", to=f"{space}.{live}", dropTarget=True, writeConcern={"w": "majority"}
     )
+
+
+def identity(database: Database[Document], name: str) -> str:
+    """What a collection keeps when it is renamed, and no other one has; empty when there is no such collection."""
+    # Of which type it is goes by the connection string.
+    uuids = [info["info"]["uuid"] for info in database.list_collections(filter={"name": name})]
+    return "".join(uuid.hex if isinstance(uuid, UUID) else uuid.hex() for uuid in uuids)
 
 
 def is_there(database: Database[Document], name: str) -> bool:

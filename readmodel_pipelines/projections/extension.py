@@ -112,6 +112,11 @@ def _flaws_of_fold(fold: Fold[Any], others: Sequence[Projection]) -> Iterator[st
     odd = sorted(fold.catalogue.keys() ^ fold.apply.keys())
     if odd:
         yield f"the fold's catalogue and apply do not have the same event types: {', '.join(odd)}"
+    try:
+        state = fold.start()
+        state.version = int(state.created)
+    except Exception as error:  # noqa: BLE001 - whatever somebody else's code raises
+        yield f"the fold's start makes no state with created and version: {raised(error)}"
     for other in (item.fold for item in others):
         if fold.aggregate_type == other.aggregate_type:
             # One pass feeds them all, so they have to agree on which events there are, and on which of them count.
