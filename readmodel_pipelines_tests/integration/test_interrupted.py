@@ -176,8 +176,9 @@ def test_repair_work_says_what_it_completed_and_gives_back_the_rest(scene: Any, 
 
 def test_a_server_that_is_starting_ends_with_its_command(interrupted: Interruptible, tmp_path: Path) -> None:
     place = {"READMODEL_MONGODB_URI": "", "READMODEL_DATA_DIR": str(tmp_path)}
-    _, stderr = interrupted("server", "start", when=(tmp_path / "mongod" / "mongod.log").exists, **place)
-    assert stderr.startswith("Interrupted: a server that was starting is ended.\n")
+    log = tmp_path / "mongod" / "mongod.log"
+    _, stderr = interrupted("server", "start", when=lambda: log.exists() and log.stat().st_size, **place)
+    assert stderr.startswith("Interrupted: a server that was starting is ended;")
     said = subprocess.run(
         [*PROGRAM, "server", "status", "--json"], env=os.environ | place, capture_output=True, check=True
     )
