@@ -32,6 +32,7 @@ from readmodel_pipelines.reconcile.sinks import BATCH, BATCH_BYTES
 from readmodel_pipelines.reconcile.summary import Summary
 
 _DUPLICATE_KEY = 11000
+_INVALID_NAMESPACE = 73
 
 
 class ShadowFailed(ReadModelError):
@@ -66,8 +67,17 @@ def create_like(database: Database[Document], live: str, name: str) -> None:
             "its place.",
             hint="Rebuild it with the strategy in_place.",
         )
-    if not database.list_collection_names(filter={"name": name}):
+    if database.list_collection_names(filter={"name": name}):
+        return
+    try:
         database.command("create", name, **options)
+    except OperationFailure as error:
+        if error.code != _INVALID_NAMESPACE:
+            raise
+        raise ShadowFailed(
+            f"No shadow of {live} can be made: {name} is too long a name for MongoDB.",
+            hint="Rebuild it with the strategy in_place.",
+        ) from None
 
 
 def index_like(database: Database[Document], live: str, name: str, projection: Projection) -> None:

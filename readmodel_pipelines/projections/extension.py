@@ -37,7 +37,8 @@ def load_extension(source: str) -> tuple[Projection, ...]:
         module = _load_file(source) if is_file else importlib.import_module(source)
     except UsageError:
         raise
-    except Exception as error:
+    # A script that nobody may import ends the process: silently, if it were let.
+    except (Exception, SystemExit) as error:
         if isinstance(error, ModuleNotFoundError) and not is_file and f"{source}.".startswith(f"{error.name}."):
             raise UsageError(
                 f"READMODEL_PROJECTIONS names the module {source}, and there is none.",

@@ -163,3 +163,9 @@ def test_a_rollback_of_a_read_model_that_is_not_in_force_any_more_is_refused(sce
     with pytest.raises(UsageError, match="chat_activity, which there is no projection of any more"):
         roll_back(scene.database, settings, both)
     assert roll_back(scene.database, scene.settings, both).about["state"] == "rolled_back"
+
+
+def test_a_collection_whose_name_leaves_no_room_for_that_of_a_shadow_is_refused_in_words(scene: Any) -> None:
+    live = "c" * (250 - len(scene.database.name))
+    with pytest.raises(shadow.ShadowFailed, match="too long a name"):
+        shadow.create_like(scene.database, live, shadow.shadow_name(live))

@@ -131,6 +131,7 @@ def test_settings_name_it_so_that_another_process_loads_it_by_itself() -> None:
         ("{tmp}/broken.py", "does not load: ZeroDivisionError: division by zero ({tmp}/broken.py, line 2)"),
         ("{tmp}/lacking.py", "does not load: ModuleNotFoundError: No module named 'no_such_library'"),
         ("{tmp}/syntax.py", "does not load: SyntaxError"),
+        ("{tmp}/script.py", "does not load: SystemExit: 2 ({tmp}/script.py, line 1)"),
     ],
 )
 def test_what_cannot_be_loaded_is_said_in_words_with_what_to_do(tmp_path: Path, source: str, said: str) -> None:
@@ -141,6 +142,7 @@ def test_what_cannot_be_loaded_is_said_in_words_with_what_to_do(tmp_path: Path, 
         "broken.py": "\n1 / 0",
         "lacking.py": "import no_such_library",
         "syntax.py": "def",
+        "script.py": "raise SystemExit(2)",
     }
     for name, content in contents.items():
         (tmp_path / name).write_text(content)
