@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import os
 import signal
-import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +20,7 @@ from readmodel_pipelines.mongo.connection import open_database
 from readmodel_pipelines.mongo.scan import CODEC
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines_tests.authorization import AuthorizedServer, authorized_server
+from readmodel_pipelines_tests.own_server import own_server
 
 EXTENDED_JSON = json_util.JSONOptions(
     json_mode=json_util.JSONMode.CANONICAL, datetime_conversion=DatetimeConversion.DATETIME_MS
@@ -48,13 +48,8 @@ def _ctrl_c_reaches_what_tests_start() -> None:
 @pytest.fixture(scope="session")
 def mongodb_uri() -> Iterator[str]:
     """A real single-node replica set that ends with the session, however the session ends."""
-    # Not pytest's own folder: a socket's path ends at 107 characters.
-    with tempfile.TemporaryDirectory(prefix="readmodel-tests-") as folder:
-        settings = Settings(data_dir=Path(folder), mongod=os.environ.get("READMODEL_MONGOD") or None)
-        try:
-            yield embedded.ensure_running(settings, die_with_parent=True)
-        finally:
-            embedded.stop(settings)
+    with own_server() as server:
+        yield embedded.ensure_running(server)
 
 
 @pytest.fixture(scope="session")

@@ -246,15 +246,21 @@ def opened(mongodb_uri: str) -> Iterator[Database[Document]]:
 
 
 @pytest.fixture
-def scene(opened: Database[Document], settings: Settings) -> Scene:
-    """Tasks come from chat streams. The server goes with the session, so nothing is dropped behind each test."""
-    return Scene(_named(opened, settings.database), settings)
+def scene(opened: Database[Document], settings: Settings) -> Iterator[Scene]:
+    """Tasks come from chat streams."""
+    yield from _scene(opened, settings)
 
 
 @pytest.fixture
-def legacy_scene(opened: Database[Document], legacy_settings: Settings) -> Scene:
+def legacy_scene(opened: Database[Document], legacy_settings: Settings) -> Iterator[Scene]:
     """Tasks come from legacy task streams."""
-    return Scene(_named(opened, legacy_settings.database), legacy_settings)
+    yield from _scene(opened, legacy_settings)
+
+
+def _scene(opened: Database[Document], settings: Settings) -> Iterator[Scene]:
+    yield Scene(_named(opened, settings.database), settings)
+    # Whatever the server keeps makes each collection that comes later dearer: after hundreds of tests, three times.
+    opened.client.drop_database(settings.database)
 
 
 def _named(opened: Database[Document], name: str) -> Database[Document]:

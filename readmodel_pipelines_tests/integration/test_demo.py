@@ -11,7 +11,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import urllib.request
 import uuid
 from collections.abc import Iterator
@@ -22,10 +21,10 @@ import pytest
 from readmodel_pipelines.cli.dagster_ui import HOST, choose_port
 from readmodel_pipelines.demo.run import run_demo
 from readmodel_pipelines.errors import UsageError
-from readmodel_pipelines.mongo import embedded
 from readmodel_pipelines.mongo.connection import open_database
 from readmodel_pipelines.reconcile.summary import Summary
 from readmodel_pipelines.settings import Settings
+from readmodel_pipelines_tests.own_server import own_server
 
 DEMO = [sys.executable, "-m", "readmodel_pipelines.cli.main", "demo"]
 
@@ -33,13 +32,8 @@ DEMO = [sys.executable, "-m", "readmodel_pipelines.cli.main", "demo"]
 @pytest.fixture(scope="module")
 def data_dir() -> Iterator[Path]:
     """The data folder of an embedded server that ends with these tests."""
-    with tempfile.TemporaryDirectory(prefix="readmodel-demo-") as folder:
-        settings = Settings(data_dir=Path(folder), mongod=os.environ.get("READMODEL_MONGOD") or None)
-        try:
-            embedded.ensure_running(settings, die_with_parent=True)
-            yield settings.data_dir
-        finally:
-            embedded.stop(settings)
+    with own_server() as server:
+        yield server.data_dir
 
 
 @pytest.fixture

@@ -6,10 +6,8 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,19 +21,16 @@ from readmodel_pipelines.projections.registry import built_in
 from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.rebuild import Request, rebuild
 from readmodel_pipelines.settings import Settings
+from readmodel_pipelines_tests.own_server import own_server
 
 REBUILD = [sys.executable, "-m", "readmodel_pipelines.cli.main", "rebuild-readmodel", "--type", "all", "--all"]
 
 
 @pytest.fixture
-def own_server() -> Iterator[Settings]:
+def server() -> Iterator[Settings]:
     """Settings of a server of this test's own, which is not running yet."""
-    with tempfile.TemporaryDirectory(prefix="readmodel-own-") as folder:
-        settings = Settings(data_dir=Path(folder), mongod=os.environ.get("READMODEL_MONGOD") or None, lease_seconds=1.0)
-        try:
-            yield settings
-        finally:
-            embedded.stop(settings)
+    with own_server(started=False, lease_seconds=1.0) as settings:
+        yield settings
 
 
 def filled(settings: Settings, chats: int) -> int:
@@ -50,38 +45,38 @@ def states(settings: Settings) -> list[str]:
         return [record["state"] for record in database[COLLECTION].find({"kind": "rebuild"})]
 
 
-def test_a_server_that_stops_and_starts_again_costs_a_rebuild_nothing_but_time(own_server: Settings) -> None:
-    embedded.ensure_running(own_server, die_with_parent=True)
-    events = filled(own_server, 1_500)
+def test_a_server_that_stops_and_starts_again_costs_a_rebuild_nothing_but_time(server: Settings) -> None:
+    embedded.ensure_running(server, die_with_parent=True)
+    events = filled(server, 1_500)
     environment = {
         **os.environ,
-        "READMODEL_MONGODB_URI": embedded.ensure_running(own_server),
+        "READMODEL_MONGODB_URI": embedded.ensure_running(server),
         "READMODEL_LEASE_SECONDS": "1",
         "READMODEL_MAX_EVENTS_PER_SECOND": str(events / 4),
     }
     with subprocess.Popen(REBUILD, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as run:
         deadline = time.monotonic() + 30
-        with open_database(own_server) as database:
+        with open_database(server) as database:
             while not database[COLLECTION].find_one({"cursor": {"$ne": None}}):
                 assert time.monotonic() < deadline, "the rebuild never saved a batch"
                 time.sleep(0.02)
-        embedded.stop(own_server)
-        embedded.ensure_running(own_server, die_with_parent=True)
+        embedded.stop(server)
+        embedded.ensure_running(server, die_with_parent=True)
         output, said = run.communicate(timeout=60)
     assert run.returncode in (0, 3), (output, said)
     assert "Traceback" not in said
     if run.returncode == 3:
         assert "does not answer" in said
-        assert states(own_server) == ["building"]
+        assert states(server) == ["building"]
         time.sleep(1.0)
         resumed = subprocess.run(
             [*REBUILD, "--resume", "--json"], env=environment, capture_output=True, text=True, check=False, timeout=60
         )
         assert resumed.returncode == 0, resumed.stderr
         assert json.loads(resumed.stdout)["state"] == "done"
-    assert states(own_server) == ["done"]
-    with open_database(own_server) as database:
-        assert ReadModelProjector(database, own_server).verify_all().ok
+    assert states(server) == ["done"]
+    with open_database(server) as database:
+        assert ReadModelProjector(database, server).verify_all().ok
 
 
 class Killed(Exception):
@@ -89,7 +84,7 @@ class Killed(Exception):
 
 
 def test_an_oplog_that_rolled_over_has_everything_looked_at_again(
-    own_server: Settings, monkeypatch: pytest.MonkeyPatch
+    server: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     command = mongod_binary.command
 
@@ -99,9 +94,9 @@ def test_an_oplog_that_rolled_over_has_everything_looked_at_again(
         return [*(sizes.get(part, part) for part in command(*arguments, **options)), "--syncdelay", "1"]
 
     monkeypatch.setattr(mongod_binary, "command", small)
-    embedded.ensure_running(own_server, die_with_parent=True)
-    filled(own_server, 300)
-    with open_database(own_server) as database:
+    embedded.ensure_running(server, die_with_parent=True)
+    filled(server, 300)
+    with open_database(server) as database:
 
         def dying(*_: Any, **__: Any) -> Any:
             raise Killed
@@ -109,7 +104,7 @@ def test_an_oplog_that_rolled_over_has_everything_looked_at_again(
         with monkeypatch.context() as patch:
             patch.setattr("readmodel_pipelines.rebuild.run.work_off", dying)
             with pytest.raises(Killed):
-                rebuild(database, own_server, [], Request())
+                rebuild(database, server, [], Request())
         chat_id = database.events.find_one({})["aggregate_id"]
         last = database.events.find_one({"aggregate_id": chat_id}, sort=[("version", -1)])
         new = {"version": last["version"] + 1, "event_type": "chat.renamed", "data": {"new_title": "Late"}}
@@ -119,7 +114,7 @@ def test_an_oplog_that_rolled_over_has_everything_looked_at_again(
         while database.client.local["oplog.rs"].find_one(sort=[("$natural", 1)])["ts"] <= appended:
             assert time.monotonic() < deadline, "the oplog did not roll over"
             database.noise.insert_many([{"noise": "x" * 100_000} for _ in range(50)])
-        summary = rebuild(database, own_server, [], Request(resume=True))
+        summary = rebuild(database, server, [], Request(resume=True))
         assert any("does not reach back" in warning for warning in summary.warnings)
         assert (summary.ok, summary.about["state"]) == (True, "done")
-        assert ReadModelProjector(database, own_server).verify_all().ok
+        assert ReadModelProjector(database, server).verify_all().ok

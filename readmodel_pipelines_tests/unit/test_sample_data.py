@@ -147,7 +147,7 @@ def test_streams_come_in_order_and_their_versions_have_no_gaps(
 def test_streams_have_about_the_mean_length_asked_for(
     generate: Callable[..., Iterator[Event]], mean_events: int
 ) -> None:
-    lengths = [len(stream) for stream in by_stream(generate(3000, mean_events=mean_events))]
+    lengths = [len(stream) for stream in by_stream(generate(1000, mean_events=mean_events))]
     assert sum(lengths) / len(lengths) == pytest.approx(mean_events, rel=0.1)
     assert max(lengths) > 2.5 * mean_events
 
@@ -376,7 +376,7 @@ def test_events_are_made_one_at_a_time(generate: Callable[[int], Iterator[Event]
     assert inspect.isgenerator(events)
     tracemalloc.start()
     try:
-        for _ in islice(events, 10_000):
+        for _ in islice(events, 3_000):
             pass
         _, peak = tracemalloc.get_traced_memory()
     finally:
