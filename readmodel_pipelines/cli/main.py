@@ -65,9 +65,17 @@ def _not_lost(unraisable: UnraisableHookArgs) -> None:
     """Python drops a Ctrl-C that arrives while it cleans up an object: let it arrive again."""
     if isinstance(unraisable.exc_value, KeyboardInterrupt):
         # In a moment: here it would be dropped, too.
-        threading.Timer(0.01, _thread.interrupt_main).start()
+        threading.Timer(0.01, _interrupt).start()
     else:
         sys.__unraisablehook__(unraisable)
+
+
+def _interrupt() -> None:
+    if sys.platform == "win32":
+        _thread.interrupt_main()
+    else:
+        # A real signal, for it ends a sleep and a read, too.
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
 
 def _leave(code: int) -> NoReturn:
