@@ -24,7 +24,7 @@ class ReadModelError(Exception):
         return f"{self.message}\n{self.hint}" if self.hint else self.message
 
 
-def raised(error: Exception) -> str:
+def raised(error: BaseException) -> str:
     """What somebody else's code raised, and where, in one line: its traceback would bury what it happened to."""
     frames = traceback.extract_tb(error.__traceback__)
     where = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""

@@ -20,6 +20,8 @@ TaskSource = Literal["chat", "task"]
 AllowedKind = Literal["unknown_event_type", "version_gap"]
 
 _OWNER = re.compile(r"team:[\w.-]+|[\w.+-]+@[\w-]+(\.[\w-]+)+", re.ASCII)
+_SCHEME = re.compile(r"[\w+.-]+://")
+_HOST = re.compile(r"(\[[^]]*\]|[^:]*)(:\d*)?")
 _SECRET_OPTION = re.compile(r"(?i)([?&;](?:\w*password|authMechanismProperties)=)[^&;]*")
 
 
@@ -231,9 +233,13 @@ class Settings(BaseSettings):
 
 def _without_credentials(secret: SecretStr) -> str:
     # Up to the last @: a password with an unescaped / or @ is the commonest mistake in a connection string.
-    before, at, behind = secret.get_secret_value().rpartition("@")
-    scheme, slashes, _ = before.partition("://")
-    return _SECRET_OPTION.sub(r"\1***", f"{scheme}{slashes}{behind}" if slashes or not at else behind)
+    whole = secret.get_secret_value()
+    scheme = found[0] if (found := _SCHEME.match(whole)) else ""
+    _, at, behind = whole.removeprefix(scheme).rpartition("@")
+    # Where the @ is missing, what looks like no list of hosts may be user and password.
+    if not at and not all(map(_HOST.fullmatch, re.split("[/?#]", behind, maxsplit=1)[0].split(","))):
+        behind = "***"
+    return _SECRET_OPTION.sub(r"\1***", scheme + behind)
 
 
 def load_settings() -> Settings:

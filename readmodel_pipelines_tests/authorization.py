@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote_plus
 
 import pytest
 from pydantic import SecretStr
@@ -32,7 +33,7 @@ class AuthorizedServer:
     def uri_of(self, user: str, password: str) -> str:
         """The address with these credentials; users are all made in the database `admin`."""
         scheme, _, rest = self._address.partition("://")
-        return f"{scheme}://{user}:{password}@{rest}&authSource=admin"
+        return f"{scheme}://{user}:{quote_plus(password)}@{rest}&authSource=admin"
 
     def settings(self, uri: str | None = None, **changed: Any) -> Settings:
         """Settings for a user, the administrator by default."""
@@ -52,9 +53,9 @@ class AuthorizedServer:
         """Give the role these privileges; what its users are doing goes by them at once."""
         self.client.admin.command("updateRole", role, privileges=list(privileges))
 
-    def user_with(self, roles: Iterable[str | Mapping[str, str]]) -> str:
+    def user_with(self, roles: Iterable[str | Mapping[str, str]], password: str = "") -> str:
         """The connection string of a new user with roles that are there."""
-        name, password = f"user_{uuid.uuid4().hex[:12]}", secrets.token_hex(8)
+        name, password = f"user_{uuid.uuid4().hex[:12]}", password or secrets.token_hex(8)
         self.client.admin.command("createUser", name, pwd=password, roles=list(roles))
         return self.uri_of(name, password)
 
@@ -62,7 +63,7 @@ class AuthorizedServer:
 @contextmanager
 def authorized_server() -> Iterator[AuthorizedServer]:
     """Started without a password to make the administrator, and then again with one: a replica set of one member."""
-    with tempfile.TemporaryDirectory(prefix="readmodel-auth-") as folder, pytest.MonkeyPatch.context() as patch:
+    with tempfile.TemporaryDirectory(prefix="readmodel-auth-") as folder:
         own = Settings(data_dir=Path(folder), mongod=os.environ.get("READMODEL_MONGOD") or None)
         key = Path(folder) / "key"
         key.touch(mode=0o600)
@@ -72,9 +73,11 @@ def authorized_server() -> Iterator[AuthorizedServer]:
                 password = secrets.token_hex(8)
                 open_to_all.admin.command("createUser", "administrator", pwd=password, roles=["root"])
             embedded.stop(own)
-            command = mongod_binary.command
-            patch.setattr(mongod_binary, "command", lambda *a, **o: [*command(*a, **o), "--keyFile", str(key)])
-            server = AuthorizedServer(embedded.ensure_running(own, die_with_parent=True), "administrator", password)
+            with pytest.MonkeyPatch.context() as patch:
+                command = mongod_binary.command
+                patch.setattr(mongod_binary, "command", lambda *a, **o: [*command(*a, **o), "--keyFile", str(key)])
+                uri = embedded.ensure_running(own, die_with_parent=True)
+            server = AuthorizedServer(uri, "administrator", password)
             with server.client:
                 yield server
         finally:

@@ -19,6 +19,7 @@ from readmodel_pipelines.mongo import embedded
 from readmodel_pipelines.mongo.connection import open_database
 from readmodel_pipelines.mongo.scan import CODEC
 from readmodel_pipelines.settings import Settings
+from readmodel_pipelines_tests.authorization import AuthorizedServer, authorized_server
 from readmodel_pipelines_tests.own_server import own_server
 
 EXTENDED_JSON = json_util.JSONOptions(
@@ -49,6 +50,13 @@ def mongodb_uri() -> Iterator[str]:
     """A real single-node replica set that ends with the session, however the session ends."""
     with own_server() as server:
         yield embedded.ensure_running(server)
+
+
+@pytest.fixture(scope="session")
+def authorized() -> Iterator[AuthorizedServer]:
+    """A real server that knows its users; two seconds to start, so that those who need it share it."""
+    with authorized_server() as running:
+        yield running
 
 
 @pytest.fixture

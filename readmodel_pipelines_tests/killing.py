@@ -65,8 +65,8 @@ def kill_and_resume(
 
 
 def _nothing_is_left(database: Database[Any]) -> None:
-    names = database.list_collection_names()
-    assert [name for name in names if "rebuild_" in name or "deferred" in name] == []
+    assert [name for name in database.list_collection_names() if name.startswith("readmodel_shadow_")] == []
+    assert [database[name].find_one({}) for name in ("readmodel_deferred", "readmodel_touched")] == [None, None]
     live = {"expires_at": {"$gt": database.client.admin.command("hello")["localTime"]}}
     assert list(database.readmodel_leases.find(live)) == []
 

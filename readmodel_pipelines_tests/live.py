@@ -120,7 +120,8 @@ def rebuild_beside_writers(
             for chat_id, value in output["own"].items():
                 wanted = {"count": value, "all": list(range(1, value + 1))}
                 assert stored[chat_id].get(f"own_{number}") == wanted, (seed, chat_id)
-        left = [name for name in database.list_collection_names() if "rebuild_" in name or "deferred" in name]
+        left = [name for name in database.list_collection_names() if name.startswith("readmodel_shadow_")]
+        left += [name for name in ("readmodel_deferred", "readmodel_touched") if database[name].find_one({})]
         assert left == [], seed
         database.client.drop_database(database.name)
     return sum(output["events"] for output in told), summary.about["caught_up"]

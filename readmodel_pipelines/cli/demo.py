@@ -59,7 +59,7 @@ def play(*, chats: int, ui: bool, port: int | None) -> bool:
                 before_save=partial(note_event, database, settings),
             ),
         ):
-            dagster_ui.serve(settings, free, voice.line)
+            dagster_ui.serve(settings, free, voice.note if voice.as_json else voice.line)
     voice.say(
         "The embedded server goes on; `readmodel verify-consistency --type all --all` meets it, "
         "`readmodel server stop` ends it."

@@ -25,7 +25,7 @@ _AT_LEAST = {
     "verify": "Interrupted. No read model was changed.",
     "ensure_indexes": "Interrupted: the server goes on making the index that it was at.",
     "rollback": "Interrupted: what is back is back; only the same again catches up with the events since then.",
-    "start": "Interrupted: a server that was starting is ended.",
+    "start": "Interrupted: a server that was starting is ended; `readmodel server status` makes sure.",
     "stop": "Interrupted: the server ends by itself if it was asked to already.",
 }
 

@@ -101,18 +101,10 @@ def follow(server: WebServer, verb: str, runs: Sequence[Run]) -> bool:
     """Tell what the runs log until all of them ended, then how; True when all succeeded.
 
     Raises:
-        Interrupted: Ctrl-C; the runs go on.
         DagsterUnavailable: the web server went away and does not come back; the runs go on.
     """
     try:
         _until_all_ended(server, runs)
-    except KeyboardInterrupt:
-        left = [run for run in runs if not run.ended]
-        raise Interrupted(
-            "No longer following; " + "; ".join(f"{run.label} goes on" for run in left) + ".",
-            hint="\n".join(f"See {server.run_url(run.run_id)}, or end it there." for run in left),
-            done={"runs": [run.as_json(server) for run in runs]},
-        ) from None
     except DagsterUnavailable as error:
         left = [run for run in runs if not run.ended]
         raise DagsterUnavailable(
@@ -122,6 +114,21 @@ def follow(server: WebServer, verb: str, runs: Sequence[Run]) -> bool:
     document = {"verb": verb, "runs": [run.as_json(server) for run in runs]}
     voice.result(document, [line for run in runs for line in _ending(server, run)])
     return all(run.status == "SUCCESS" for run in runs)
+
+
+def left_alone(server: WebServer, runs: Sequence[Run]) -> Interrupted:
+    """Nobody follows the runs any more, and they go on."""
+    left = [run for run in runs if not run.ended]
+    if not runs:
+        return Interrupted(
+            "Interrupted while a run was launched, or before.",
+            hint=f"See {server.shown}/runs for whether there is one.",
+        )
+    return Interrupted(
+        "No longer following; " + "; ".join(f"{run.label} goes on" for run in left) + ".",
+        hint="\n".join(f"See {server.run_url(run.run_id)}, or end it there." for run in left),
+        done={"runs": [run.as_json(server) for run in runs]},
+    )
 
 
 def _until_all_ended(server: WebServer, runs: Sequence[Run]) -> None:

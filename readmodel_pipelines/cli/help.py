@@ -6,7 +6,8 @@ A command's heading is its `rich_help_panel`, one of `HEADINGS`. Nothing is impo
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import typer
@@ -32,6 +33,19 @@ class Group(TyperGroup):
         for command in self.commands.values():
             if not isinstance(command, Group):
                 command.params += voice_options()
+
+
+@contextmanager
+def _in_a_document(verb: Callable[[], str | None]) -> Iterator[None]:
+    """With `--json` a command that makes no sense is told in a document, too."""
+    try:
+        yield
+    except _UsageError as error:
+        if "--json" in voice.typed:
+            about = {"code": "usage", "message": error.format_message(), "hint": "--help says what it takes."}
+            voice.as_json = True
+            voice.document({"verb": verb(), "error": about})
+        raise
 
 
 ENDING = {
@@ -63,18 +77,13 @@ class Map(Group):
     def make_context(self, info_name: str | None, args: list[str], *rest: Any, **extra: Any) -> Any:
         """Remember what was typed, before it is taken apart."""
         voice.typed = tuple(args)
-        return super().make_context(info_name, args, *rest, **extra)
+        with _in_a_document(lambda: None):
+            return super().make_context(info_name, args, *rest, **extra)
 
     def invoke(self, ctx: Any) -> Any:
-        """With `--json` a command that makes no sense is told in a document, too."""
-        try:
+        """Tell in a document what makes no sense about a command."""
+        with _in_a_document(lambda: ctx.invoked_subcommand):
             return super().invoke(ctx)
-        except _UsageError as error:
-            if "--json" in voice.typed:
-                about = {"code": "usage", "message": error.format_message(), "hint": "--help says what it takes."}
-                voice.as_json = True
-                voice.document({"verb": ctx.invoked_subcommand, "error": about})
-            raise
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Commands before options: they are what somebody looks for."""

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from readmodel_pipelines.cli.follow import Run, follow
+from readmodel_pipelines.cli.follow import Run, follow, left_alone
 from readmodel_pipelines.cli.graphql import WebServer
 from readmodel_pipelines.cli.voice import voice
 from readmodel_pipelines.errors import DagsterUnavailable, ReadModelError
@@ -82,13 +82,16 @@ def launch(settings: Settings, verb: str, wanted: Sequence[Wanted]) -> bool:
         Interrupted: somebody stopped following; the runs go on.
     """
     server = WebServer(settings)
-    place = _place_of(server, [item.job for item in wanted])
     runs: list[Run] = []
-    for item in wanted:
-        tags = [] if item.partition is None else _tags_of(server, place, item.job, item.partition)
-        runs.append(Run(_launched(server, place, item, tags), item.job, item.partition))
-        voice.note(f"{runs[-1].label} is launched: {server.run_url(runs[-1].run_id)}")
-    return follow(server, verb, runs)
+    try:
+        place = _place_of(server, [item.job for item in wanted])
+        for item in wanted:
+            tags = [] if item.partition is None else _tags_of(server, place, item.job, item.partition)
+            runs.append(Run(_launched(server, place, item, tags), item.job, item.partition))
+            voice.note(f"{runs[-1].label} is launched: {server.run_url(runs[-1].run_id)}")
+        return follow(server, verb, runs)
+    except KeyboardInterrupt:
+        raise left_alone(server, runs) from None
 
 
 def _place_of(server: WebServer, jobs: Sequence[str]) -> dict[str, str]:

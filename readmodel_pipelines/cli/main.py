@@ -9,16 +9,21 @@ or a shell loop over ids does not wait for what it never uses.
 
 from __future__ import annotations
 
+import _thread
 import io
 import os
 import signal
 import sys
-from typing import NoReturn
+import threading
+from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
 from readmodel_pipelines.cli.commands import operate, read_models, rebuilds, repair_queue, set_up
 from readmodel_pipelines.cli.help import QUEUE, REBUILDS, SET_UP, Map
+
+if TYPE_CHECKING:
+    from sys import UnraisableHookArgs
 
 app = typer.Typer(
     name="readmodel",
@@ -47,12 +52,22 @@ def main() -> None:
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, signal.default_int_handler)
+    sys.unraisablehook = _not_lost
     try:
         app()
     except SystemExit as ending:
         if "pymongo" in sys.modules and isinstance(ending.code, int):
             _leave(ending.code)
         raise
+
+
+def _not_lost(unraisable: UnraisableHookArgs) -> None:
+    """Python drops a Ctrl-C that arrives while it cleans up an object: let it arrive again."""
+    if isinstance(unraisable.exc_value, KeyboardInterrupt):
+        # In a moment: here it would be dropped, too.
+        threading.Timer(0.01, _thread.interrupt_main).start()
+    else:
+        sys.__unraisablehook__(unraisable)
 
 
 def _leave(code: int) -> NoReturn:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Annotated, Any
 
 import typer
@@ -85,8 +86,9 @@ def _option(name: str, *declared: str, text: str) -> Any:
     return typer.Option(*declared, help=text, callback=_setter(name), expose_value=False, is_eager=True)
 
 
+@cache
 def voice_options() -> list[Any]:
-    """The three options, as a command's parameters."""
+    """The three options, as a command's parameters; the same for all."""
     only = typer.Typer(add_completion=False)
 
     @only.command()

@@ -1,6 +1,6 @@
 """Examines everything, in order: what needs no MongoDB, the way to it, the server, what lies there, what goes on.
 
-A check that the server does not let anybody make is told as such, and costs no other.
+A check that the server does not let anybody make, or does not answer in time, is told as such and costs no other.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
-from pymongo.errors import ConfigurationError, OperationFailure
+import pymongo
+from pymongo.errors import ConfigurationError, OperationFailure, PyMongoError
 
 from readmodel_pipelines.doctor import gather
 from readmodel_pipelines.doctor.check import Check, Diagnosis, State
@@ -42,14 +43,19 @@ ON_SERVER = (
     *("history", "repair queue", "findings", "leases", "rebuilds"),
 )
 _LONGEST = 300
+_SECONDS = 20.0
 
 
 def _local_clock() -> datetime:
     return datetime.now(UTC)
 
 
-def examine(settings: Settings, role: str = "dagster", *, now: Clock = _local_clock) -> Diagnosis:
+def examine(
+    settings: Settings, role: str = "dagster", *, now: Clock = _local_clock, seconds: float = _SECONDS
+) -> Diagnosis:
     """Look at everything for a user who ought to have the rights of `role`; `now` is this machine's clock.
+
+    A check of data or work may take so many seconds.
 
     Raises:
         UsageError: there is no such role, or the settings name read models that cannot be loaded.
@@ -62,7 +68,7 @@ def examine(settings: Settings, role: str = "dagster", *, now: Clock = _local_cl
     else:
         try:
             with open_database(settings) as database:
-                _examine_server(Place(database, settings, projections), diagnosis, role, now)
+                _examine_server(Place(database, settings, projections), diagnosis, role, now, seconds)
         except ConfigurationError as error:
             too_old = judge_too_old(str(error))
             if too_old is None:
@@ -97,7 +103,7 @@ def _why_it_cannot_start(settings: Settings) -> str:
     return ""
 
 
-def _examine_server(place: Place, diagnosis: Diagnosis, role: str, now: Clock) -> None:
+def _examine_server(place: Place, diagnosis: Diagnosis, role: str, now: Clock, seconds: float) -> None:
     database, settings = place.database, place.settings
     met = gather.reached(database)
     there = _collections_or_refused(place, met)
@@ -109,7 +115,7 @@ def _examine_server(place: Place, diagnosis: Diagnosis, role: str, now: Clock) -
         judge_rights(met.user, gather.lacking_by_role(place), role, local=is_local(met.hosts)),
     ]
     for name, make in (*_of_data(place, there), *_of_work(place, there, met)):
-        diagnosis.checks.append(_told(name, make))
+        diagnosis.checks.append(_told(name, make, seconds))
 
 
 def _collections_or_refused(place: Place, met: Reached) -> set[str]:
@@ -162,10 +168,18 @@ def _of_work(place: Place, there: set[str], met: Reached) -> list[tuple[str, Cal
     return [("history", history), *checks] if "setName" in met.hello else checks
 
 
-def _told(name: str, make: Callable[[], Check]) -> Check:
+def _told(name: str, make: Callable[[], Check], seconds: float) -> Check:
     try:
-        return make()
-    except OperationFailure as error:
+        with pymongo.timeout(seconds):
+            return make()
+    except PyMongoError as error:
+        if error.timeout:
+            hint = (
+                "See what keeps the server busy: db.currentOp(), its log. A missing index does, on a large collection."
+            )
+            return Check(name, State.PROBLEM, f"MongoDB did not tell within {seconds:g} s.", hint)
+        if not isinstance(error, OperationFailure):
+            raise
         if error.code in DENIED:
             hint = "`readmodel rights read_only` prints the role that may."
             return Check(name, State.WARNING, "This user may not look at it.", hint)

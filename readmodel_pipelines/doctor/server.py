@@ -65,7 +65,7 @@ def judge_version(version: str) -> Check:
         )
     if numbers > TESTED:
         found = f"MongoDB {version} is newer than {tested}, which is tested. Nothing is known against it."
-        return Check("version", State.WARNING, found, "Verify after a first rebuild on it; tell us what you see.")
+        return Check("version", State.WARNING, found, "Verify after a first rebuild on it.")
     return Check("version", State.OK, f"MongoDB {version}, which is tested.")
 
 

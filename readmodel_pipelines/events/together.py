@@ -26,8 +26,8 @@ class Together:
 
     @property
     def created(self) -> bool:
-        """Each part answers for itself, once some event was applied."""
-        return self.first is not None
+        """Each part answers for itself, unless none can."""
+        return any(isinstance(part, Malformed) or part.created for part in self._parts)
 
     @property
     def version(self) -> int:

@@ -78,7 +78,8 @@ def _client(settings: Settings) -> MongoClient[Document]:
         options["serverSelectionTimeoutMS"] = _SELECTION_TIMEOUT_MS
     try:
         return MongoClient(uri, **options)
-    except (InvalidURI, ConfigurationError, InvalidName, ValueError) as error:
+    # An OSError is a certificate or key that cannot be read.
+    except (InvalidURI, ConfigurationError, InvalidName, ValueError, OSError) as error:
         if "DNS" in str(error):
             raise MongoUnavailable(
                 f"The host in {settings.shown_uri()} was not found: {_without_secrets(error, settings)}",

@@ -265,17 +265,18 @@ def _client(place: _Place) -> MongoClient[dict[str, Any]]:
 
 def _start(place: _Place, settings: Settings, *, die_with_parent: bool) -> None:
     process = None
-    if not _accepts(place):
-        binary = mongod_binary.find_mongod(settings.mongod)
-        mongod_binary.probe(binary)
-        # A server that lost its socket (temporary folders get cleaned) or whose starter died early holds the data
-        # files all the same, and nobody can reach it any more.
-        _end(place)
-        process = _spawn(place, binary, die_with_parent=die_with_parent)
+    to_start = not _accepts(place)
     try:
+        if to_start:
+            binary = mongod_binary.find_mongod(settings.mongod)
+            mongod_binary.probe(binary)
+            # A server that lost its socket (temporary folders get cleaned) or whose starter died early holds the data
+            # files all the same, and nobody can reach it any more.
+            _end(place)
+            process = _spawn(place, binary, die_with_parent=die_with_parent)
         _wait_until_primary(place, process)
     except BaseException:
-        if process is not None:
+        if to_start:
             _collect(place, patience=0)
         raise
 

@@ -124,20 +124,21 @@ def check_held(
 ) -> Callable[[], None]:
     """For a worker process: raises `LeaseLost` once its parent does not hold these leases any more.
 
-    Asks the server once in a third of their life.
+    Asks the server once in a third of their life, and sooner when they end sooner.
     """
-    asked_at = -math.inf
+    ours_until = -math.inf
 
     def check() -> None:
-        nonlocal asked_at
-        if clock() - asked_at < seconds / _RENEWALS_PER_LIFE:
+        nonlocal ours_until
+        if clock() < ours_until:
             return
         asked = clock()
-        live = {"$expr": {"$gt": ["$expires_at", "$$NOW"]}}
-        any_of = [{"_id": name, "nonce": nonce, **live} for name, nonce in nonces.items()]
-        if database[COLLECTION].count_documents({"$or": any_of}) < len(nonces):
+        any_of = [{"_id": name, "nonce": nonce} for name, nonce in nonces.items()]
+        left = {"left": {"$divide": [{"$subtract": ["$expires_at", "$$NOW"]}, 1000]}}
+        lasting = [lease["left"] for lease in database[COLLECTION].find({"$or": any_of}, left) if lease["left"] > 0]
+        if len(lasting) < len(nonces):
             raise _lost(", ".join(nonces))
-        asked_at = asked
+        ours_until = asked + min(seconds / _RENEWALS_PER_LIFE, *lasting)
 
     return check
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
+from uuid import UUID
 
 from bson import ObjectId
 from pymongo import InsertOne, UpdateOne
@@ -31,6 +32,7 @@ from readmodel_pipelines.reconcile.sinks import BATCH, BATCH_BYTES
 from readmodel_pipelines.reconcile.summary import Summary
 
 _DUPLICATE_KEY = 11000
+_INVALID_NAMESPACE = 73
 
 
 class ShadowFailed(ReadModelError):
@@ -65,8 +67,17 @@ def create_like(database: Database[Document], live: str, name: str) -> None:
             "its place.",
             hint="Rebuild it with the strategy in_place.",
         )
-    if not database.list_collection_names(filter={"name": name}):
+    if database.list_collection_names(filter={"name": name}):
+        return
+    try:
         database.command("create", name, **options)
+    except OperationFailure as error:
+        if error.code != _INVALID_NAMESPACE:
+            raise
+        raise ShadowFailed(
+            f"No shadow of {live} can be made: {name} is too long a name for MongoDB.",
+            hint="Rebuild it with the strategy in_place.",
+        ) from None
 
 
 def index_like(database: Database[Document], live: str, name: str, projection: Projection) -> None:
@@ -270,6 +281,13 @@ def swap(database: Database[Document], name: str, live: str) -> None:
     database.client.admin.command(
         "renameCollection", f"{space}.{name}", to=f"{space}.{live}", dropTarget=True, writeConcern={"w": "majority"}
     )
+
+
+def identity(database: Database[Document], name: str) -> str:
+    """What a collection keeps when it is renamed, and no other one has; empty when there is no such collection."""
+    # Of which type it is goes by the connection string.
+    uuids = [info["info"]["uuid"] for info in database.list_collections(filter={"name": name})]
+    return "".join(uuid.hex if isinstance(uuid, UUID) else uuid.hex() for uuid in uuids)
 
 
 def is_there(database: Database[Document], name: str) -> bool:

@@ -37,7 +37,8 @@ def load_extension(source: str) -> tuple[Projection, ...]:
         module = _load_file(source) if is_file else importlib.import_module(source)
     except UsageError:
         raise
-    except Exception as error:
+    # A script that nobody may import ends the process: silently, if it were let.
+    except (Exception, SystemExit) as error:
         if isinstance(error, ModuleNotFoundError) and not is_file and f"{source}.".startswith(f"{error.name}."):
             raise UsageError(
                 f"READMODEL_PROJECTIONS names the module {source}, and there is none.",
@@ -112,6 +113,11 @@ def _flaws_of_fold(fold: Fold[Any], others: Sequence[Projection]) -> Iterator[st
     odd = sorted(fold.catalogue.keys() ^ fold.apply.keys())
     if odd:
         yield f"the fold's catalogue and apply do not have the same event types: {', '.join(odd)}"
+    try:
+        state = fold.start()
+        state.version = int(state.created)
+    except Exception as error:  # noqa: BLE001 - whatever somebody else's code raises
+        yield f"the fold's start makes no state with created and version: {raised(error)}"
     for other in (item.fold for item in others):
         if fold.aggregate_type == other.aggregate_type:
             # One pass feeds them all, so they have to agree on which events there are, and on which of them count.

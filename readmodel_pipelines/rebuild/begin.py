@@ -20,7 +20,7 @@ from readmodel_pipelines.mongo.leases import Held
 from readmodel_pipelines.mongo.rebuilds import Rebuilds, State, Strategy, age_seconds
 from readmodel_pipelines.mongo.scan import Document
 from readmodel_pipelines.mongo.scratch import forget_killed
-from readmodel_pipelines.mongo.shadow import create_like, drop, shadow_name
+from readmodel_pipelines.mongo.shadow import create_like, drop, identity, shadow_name
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.rebuild.identity import Slice, code_version, identity_of, why_anew
 from readmodel_pipelines.rebuild.leftovers import drop_aborted
@@ -109,10 +109,20 @@ class Begin:
         age = age_seconds(record, server_time(self.database))
         return why_anew(record, self._identity(), age, self.settings.rebuild_valid_days)
 
+    def _why_no_shadow(self, record: Document) -> str:
+        if record["strategy"] != "shadow" or record["state"] == State.SWAPPING:
+            return ""
+        return "" if record.get("shadows") == self._shadows() else "its shadow is not there any more"
+
+    def _shadows(self) -> dict[str, str]:
+        """What tells these shadows from others of the same name."""
+        lives = {item.read_model: collection_of(self.settings, item) for item in self.projections}
+        return {read_model: identity(self.database, shadow_name(live)) for read_model, live in lives.items()}
+
     def _resumable(self) -> Document | None:
         for record in self.rebuilds.unfinished(self.collections):
             if record["read_models"] == self.collections:
-                if not (why := self._why_anew(record)):
+                if not (why := self._why_anew(record) or self._why_no_shadow(record)):
                     self.rebuilds.resumed(record)
                     return record
                 self.say(f"Rebuild {record['_id']} is not resumed: {why}.")
@@ -153,6 +163,7 @@ class Begin:
             "names": [item.name for item in self.projections],
             "code_version": code_version(),
             "holder": self.holder,
+            **({"shadows": self._shadows()} if self.strategy == "shadow" else {}),
             **self._tokens(),
         }
         slices = self.slice.of if self.slice else 1

@@ -17,7 +17,16 @@ from readmodel_pipelines.mongo.indexes import collection_of
 from readmodel_pipelines.mongo.leases import Held
 from readmodel_pipelines.mongo.rebuilds import Rebuilds, State, owner_of
 from readmodel_pipelines.mongo.scan import Document
-from readmodel_pipelines.mongo.shadow import copy_name, copy_on_server, drop, index_like, is_there, swap, sync_foreign
+from readmodel_pipelines.mongo.shadow import (
+    copy_name,
+    copy_on_server,
+    drop,
+    identity,
+    index_like,
+    is_there,
+    swap,
+    sync_foreign,
+)
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.rebuild.catch_up import CatchUp
@@ -190,6 +199,7 @@ def finish_shadow(finish: Finish) -> None:
         # The last moment to turn back.
         finish.check_history()
         _check_deletions(finish)
+        finish.held.check()
         finish.record = Rebuilds(finish.database).to(finish.record, State.SWAPPING, **copies)
     _swap(finish, catch_up)
 
@@ -279,8 +289,9 @@ def _keep_copies(finish: Finish) -> dict[str, Any]:
     token = token_of_now(finish.database[finish.settings.events_collection])
     lives = {item.read_model: finish.live(item) for item in finish.projections}
     names = {read_model: copy_name(live) for read_model, live in lives.items()}
-    rebuilds = Rebuilds(finish.database)
-    rebuilds.keep_copies(finish.record, names, token)
+    # The copies of whoever took over would have the same names.
+    finish.held.check()
+    Rebuilds(finish.database).keep_copies(finish.record, names, token)
     drop(finish.database, names.values())
     copies = {}
     for read_model, live in lives.items():
@@ -291,9 +302,13 @@ def _keep_copies(finish: Finish) -> dict[str, Any]:
 
 
 def _swap(finish: Finish, catch_up: CatchUp) -> None:
-    """Of a run that was killed meanwhile some are swapped already: those have no shadow any more."""
+    """Of a run that was killed meanwhile some are swapped already: those have no shadow any more.
+
+    One of that name that is not the one that was built was made by a run that did not know yet that its lease is lost.
+    """
     finish.on_phase("Swap: the shadow takes the live collection's place, with one rename.")
-    left = {name: shadow for name, shadow in finish.shadows.items() if is_there(finish.database, shadow)}
+    built = finish.record.get("shadows", {})
+    left = {name: item for name, item in finish.shadows.items() if built.get(name) == identity(finish.database, item)}
     catch_up.once(left)
     for item in finish.projections:
         if item.read_model in left:

@@ -287,10 +287,10 @@ class _Rebuild:
                 self.summary.take_over(done.summary.findings)
                 self.summary.warnings += [item for item in done.summary.warnings if item not in self.summary.warnings]
                 stopped |= done.stopped
+            self._count(record, part)
         except KeyboardInterrupt:
             self._count(record, part)
             raise
-        self._count(record, part)
         if stopped:
             self._pause(record)
         elif next(self.rebuilds.ranges(record, done=False), None) is not None:

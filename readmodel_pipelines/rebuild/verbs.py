@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
 
 from pymongo.database import Database
 
@@ -13,6 +14,7 @@ from readmodel_pipelines.mongo.leases import hold_leases
 from readmodel_pipelines.mongo.rebuilds import Rebuilds, State, owner_of
 from readmodel_pipelines.mongo.scan import Document
 from readmodel_pipelines.mongo.shadow import index_like, is_there, swap
+from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.projections.registry import projections_for
 from readmodel_pipelines.rebuild.catch_up import CatchUp
 from readmodel_pipelines.rebuild.leftovers import drop_aborted, forget_keys
@@ -42,23 +44,19 @@ def roll_back(database: Database[Document], settings: Settings, rebuild_id: str)
     What others wrote to foreign fields since then is lost, and so is what the rebuild made.
 
     Raises:
-        UsageError: there is no such rebuild, it is not done, or it has no copy.
+        UsageError: there is no such rebuild, it is not done, or it has no copy; or another one is unfinished.
         ReadModelBusy: somebody rebuilds one of the read models.
     """
     rebuilds = Rebuilds(database)
-    record = rebuilds.get(rebuild_id)
-    copies = {name: copy for name, copy in record.get("copies", {}).items() if is_there(database, copy)}
-    again = record["state"] == State.ROLLED_BACK
-    if not copies and not again:
-        raise UsageError(
-            f"Rebuild {rebuild_id} has no copy of what was before.",
-            hint="Only a rebuild in a shadow keeps one, until the next (READMODEL_KEEP_COPY).",
-        )
-    projections = [item for item in projections_for(settings) if item.name in record["names"]]
+    projections = [item for item in projections_for(settings) if item.name in rebuilds.get(rebuild_id)["names"]]
     summary = Summary("rebuild", "all")
     summary.read_models = {item.read_model: Counts() for item in projections}
     started = time.perf_counter()
-    with hold_leases(database, record["read_models"], settings.lease_seconds) as held:
+    with hold_leases(database, rebuilds.get(rebuild_id)["read_models"], settings.lease_seconds) as held:
+        # Not before: another rebuild would have made copies of the same names.
+        record = rebuilds.get(rebuild_id)
+        copies = {name: copy for name, copy in record.get("copies", {}).items() if is_there(database, copy)}
+        summary.warnings += _check_rollback(rebuilds, record, projections, copies)
         record = rebuilds.to(record, State.ROLLED_BACK, token=record["copy_token"], live_tokens={})
         for item in projections:
             if item.read_model in copies:
@@ -80,3 +78,30 @@ def roll_back(database: Database[Document], settings: Settings, rebuild_id: str)
     summary.about = {"rebuild": rebuild_id, "state": State.ROLLED_BACK.value, "caught_up": catch_up.written}
     summary.seconds = time.perf_counter() - started
     return summary
+
+
+def _check_rollback(
+    rebuilds: Rebuilds, record: Document, projections: Sequence[Projection], copies: Mapping[str, str]
+) -> list[str]:
+    """Refuse a rollback that cannot be, or that would spoil another rebuild; gives what it leaves out, in words."""
+    again = record["state"] == State.ROLLED_BACK
+    if not copies and not again:
+        raise UsageError(
+            f"Rebuild {record['_id']} has no copy of what was before.",
+            hint="Only a rebuild in a shadow keeps one, until the next (READMODEL_KEEP_COPY).",
+        )
+    others = [other for other in rebuilds.unfinished(record["read_models"]) if other["_id"] != record["_id"]]
+    for other in others:
+        raise UsageError(
+            f"Rebuild {other['_id']} of {' and '.join(other['read_models'])} is unfinished, and would go on with what "
+            "the rollback replaces.",
+            hint=f"Resume it, or abort it first: `readmodel rebuilds abort {other['_id']}`.",
+        )
+    unknown = set(record["names"]) - {item.name for item in projections}
+    if unknown:
+        raise UsageError(
+            f"Rebuild {record['_id']} made {', '.join(sorted(unknown))}, which there is no projection of any more.",
+            hint="Name it in READMODEL_PROJECTIONS until the rollback is done.",
+        )
+    without = [] if again else [item.read_model for item in projections if item.read_model not in copies]
+    return [f"{read_model} has no copy of what was before, and stays as it is." for read_model in without]

@@ -86,13 +86,13 @@ def speed(settings: Settings, chats: int, rounds: int) -> None:
         timed("one at a time", lambda: _one_at_a_time(database))
     events = chats and sum(1 for _ in chat_events(chats))
     limit = best["drain events"] + best["write raw"]
-    drain = best["drain events"] + best["drain models"]
+    drained = best["drain events"] + best["drain models"]
     for name, seconds in best.items():
         print(f"{name:18} {seconds:7.3f} s   {events / seconds:10,.0f} events/s")
     ratios = (
         ("rebuild into empty read models", best["rebuild empty"] / limit, "x limit, at most 2.5"),
-        ("rebuild of healthy read models", best["rebuild healthy"] / drain, "x raw drain, at most 4"),
-        ("verify", best["verify"] / drain, "x raw drain, at most 4"),
+        ("rebuild of healthy read models", best["rebuild healthy"] / drained, "x raw drain, at most 4"),
+        ("verify", best["verify"] / drained, "x raw drain, at most 4"),
         ("faster than one at a time", best["one at a time"] / best["rebuild empty"], "x, at least 8"),
     )
     for what, ratio, target in ratios:

@@ -147,12 +147,12 @@ class Terminal:
             code = code.replace(str(marks.port), str(port))
         state = shlex.quote(str(self._folder / "state"))
         script = self._folder / "script"
-        first = f"PATH={shlex.quote(str(self._programs))}:$PATH" if self._programs and not marks.serves else ":"
+        warm = f"{self._programs}:" if self._programs and not marks.serves else ""
         script.write_text(
-            f". {state}; . {shlex.quote(str(self._folder / 'prelude'))}; allowed={marks.exits}; {first}\n"
+            f". {state}; . {shlex.quote(str(self._folder / 'prelude'))}; allowed={marks.exits}; PATH={warm}$PATH\n"
             + "\n" * (block.line - 2)
             + code
-            + f"trap - ERR; {{ export -p; printf 'cd %q\\n' \"$PWD\"; }} >{state}\n"
+            + f"trap - ERR; PATH=${{PATH#{warm}}}; {{ export -p; printf 'cd %q\n' \"$PWD\"; }} >{state}\n"
         )
         return str(script)
 

@@ -1,8 +1,7 @@
-"""How the Dagster jobs and assets fail: in words, with what was found, and without secrets."""
+"""How the Dagster jobs and assets fail: in words, and with what was found."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from uuid import uuid4
 
 import dagster as dg
@@ -168,21 +167,3 @@ def test_a_second_rebuild_says_who_is_at_it(sample: Mongo, settings: Settings, i
     lease = sample.readmodel_leases.find_one({"_id": f"rebuild:{CHATS}"})
     assert lease is not None
     assert lease["holder"] == f"Dagster run {result.run_id}"
-
-
-def test_credentials_reach_neither_the_log_nor_the_storage_of_dagster(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    uri = "mongodb://somebody:hunter2secret@127.0.0.1:1/?serverSelectionTimeoutMS=300"
-    monkeypatch.setenv("READMODEL_MONGODB_URI", uri)
-    with dg.DagsterInstance.local_temp(str(tmp_path)) as on_disk:
-        results = [run(on_disk, "verify_read_models", "chat"), materialize(on_disk, CHATS)]
-        assert all("127.0.0.1:1" in sentence(result) for result in results)
-
-    kept = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
-    shown = "".join(capfd.readouterr())
-    assert b"127.0.0.1:1" in kept
-    assert b"hunter2secret" not in kept
-    assert b"somebody" not in kept
-    assert "127.0.0.1:1" in shown
-    assert "hunter2secret" not in shown

@@ -10,7 +10,6 @@ import sys
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -24,9 +23,9 @@ from readmodel_pipelines.cli.requests import RebuildOptions, Request, VerifyOpti
 from readmodel_pipelines.definitions import defs
 from readmodel_pipelines.demo.sample_data import chat_events
 from readmodel_pipelines.settings import Settings
-from readmodel_pipelines_tests.e2e.daemon import Daemon, wait_until
+from readmodel_pipelines_tests.e2e.daemon import wait_until
 from readmodel_pipelines_tests.e2e.runs import CHATS, TASKS, Mongo, with_events
-from readmodel_pipelines_tests.e2e.web_ui import web_ui
+from readmodel_pipelines_tests.e2e.web_ui import services
 
 PROGRAM = [sys.executable, "-m", "readmodel_pipelines.cli.main"]
 
@@ -63,18 +62,17 @@ def settings(mongodb_uri: str) -> Settings:
 
 @pytest.fixture(scope="module")
 def dagster(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dagster]:
-    home: Path = tmp_path_factory.mktemp("dagster")
+    home = tmp_path_factory.mktemp("dagster")
     assert settings.mongodb_uri is not None
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("READMODEL_MONGODB_URI", settings.mongodb_uri.get_secret_value())
-        patch.setenv("READMODEL_DATABASE", settings.database)
-        daemon = Daemon(home)
-        try:
-            daemon.start()
-            with web_ui(home) as url:
-                yield Dagster(url, daemon.instance)
-        finally:
-            daemon.end()
+    environment = {
+        "READMODEL_MONGODB_URI": settings.mongodb_uri.get_secret_value(),
+        "READMODEL_DATABASE": settings.database,
+    }
+    with services(home, environment) as started:
+        started.start_web_server()
+        started.start_daemon()
+        with dg.DagsterInstance.from_config(str(home)) as instance:
+            yield Dagster(started.address, instance)
 
 
 def test_runs_are_launched_as_the_web_ui_launches_them_and_followed_and_left_alone_on_ctrl_c(

@@ -71,15 +71,16 @@ class Ui:
         """Scroll what has this text to the upper end of what is seen."""
         self.page.get_by_text(text, exact=True).first.evaluate("element => element.scrollIntoView()")
 
-    def picture(self, name: str, *, left: int = NAVIGATION, right: int = 0) -> None:
+    def picture(self, name: str, *, left: int = NAVIGATION, right: int = 0, bottom: int = 0) -> None:
+        """Of what is seen, but for so many pixels at each side."""
         size = self.page.viewport_size
-        clip = {"x": left, "y": 0, "width": size["width"] - left - right, "height": size["height"]}
+        clip = {"x": left, "y": 0, "width": size["width"] - left - right, "height": size["height"] - bottom}
         keep_screenshot(self.page, name, **clip)
 
 
 @pytest.fixture(scope="module")
 def ui(mongodb_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ui]:
-    settings = Settings(mongodb_uri=mongodb_uri, database="test_web_ui")
+    settings = Settings(mongodb_uri=mongodb_uri, database="flowra_ui")
     environment = {
         "READMODEL_MONGODB_URI": mongodb_uri,
         "READMODEL_DATABASE": settings.database,
@@ -192,7 +193,7 @@ def test_a_check_shows_the_table_of_what_differs(ui: Ui) -> None:
         assert text in said, text
     assert ui.page.evaluate("document.body.scrollWidth <= window.innerWidth"), "the table is as wide as the page"
     ui.to_the_top("Latest execution")
-    ui.picture("check")
+    ui.picture("check", left=NAVIGATION + 294, bottom=200)
 
 
 def test_materializing_an_asset_from_its_page_rebuilds_it(ui: Ui) -> None:
@@ -208,7 +209,7 @@ def test_materializing_an_asset_from_its_page_rebuilds_it(ui: Ui) -> None:
     ui.picture("summary", left=112, right=112)
     ui.go(f"{ui.page.url.partition('?')[0].removeprefix(ui.address).strip('/')}?levels=info")
     ui.shows("Catch-up: ")
-    ui.picture("run")
+    ui.picture("run", bottom=220)
     assert ui.database[CHATS].count_documents({"title": WRONG}) == 0
 
     ui.go(f"assets/{CHATS}")
@@ -241,7 +242,7 @@ def test_a_backfill_of_partitions_does_each_of_them(ui: Ui) -> None:
     assert (ui.database[TASKS].find_one({"task_id": ui.mended_by_slice}) or {})["title"] != WRONG
 
     ui.go(f"{JOBS}/rebuild_slices/partitions")
-    ui.shows("Backfill history")
+    ui.shows("Manually launched")
     ui.to_the_top("Status")
     ui.picture("backfill")
 

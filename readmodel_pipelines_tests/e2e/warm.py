@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -42,14 +43,18 @@ def warm_program(folder: Path) -> Iterator[Path]:
     program.write_text(_PROGRAM.format(python=sys.executable, address=str(address)))
     program.chmod(0o755)
     with subprocess.Popen(
-        [sys.executable, "-m", __name__, str(address)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-m", __name__, str(address)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
     ) as server:
         try:
             assert server.stdout is not None
             assert server.stdout.readline() == b"ready\n"
             yield programs
         finally:
-            server.kill()
+            # And whatever command still goes on.
+            os.killpg(server.pid, signal.SIGKILL)
 
 
 def _serve(address: str) -> None:

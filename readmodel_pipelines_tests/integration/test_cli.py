@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
 import os
 import pty
+import re
 import select
 import signal
 import socket
@@ -312,6 +314,36 @@ def test_on_a_terminal_a_bar_shows_the_rate_and_stdout_stays_clean(env: dict[str
     os.close(ours)
     assert json.loads(stdout)["verb"] == "verify"
     assert b"events/s" in shown
+
+
+def test_quiet_says_nothing_but_the_result(env: dict[str, str], ids: list[str]) -> None:
+    work = ("repair-queue", "work", "--id", "nobody")
+    loud, quiet = shell(*work, env=env), shell("--quiet", *work, env=env)
+    assert (loud.returncode, quiet.returncode) == (1, 1)
+    assert "Not every task named is open" in loud.stderr
+    assert (quiet.stdout, quiet.stderr) == (loud.stdout, "")
+
+
+def test_verbose_says_settings_servers_commands_and_times_and_no_secret(env: dict[str, str], ids: list[str]) -> None:
+    secret = {"READMODEL_DAGSTER_URL": "http://ann:s3cret@h"}
+    result = shell("verify-consistency", *EVERYTHING, "--json", "-v", env=env | secret)
+    assert json.loads(result.stdout)["verb"] == "verify"
+    assert f"READMODEL_DATABASE={env['READMODEL_DATABASE']}\n" in result.stderr
+    assert "READMODEL_TASK_SOURCE=chat  (default)" in result.stderr
+    assert "READMODEL_DAGSTER_URL=http://h\n" in result.stderr
+    assert "mongodb-27017.sock: RSPrimary of replica set" in result.stderr
+    assert re.search(r"^  find +\d+ +\d+\.\d{3} s  slowest", result.stderr, re.MULTILINE)
+    assert "s3cret" not in result.stderr
+
+
+def test_commands_that_prepare_have_their_documents_too(cli: Cli, ids: list[str], tmp_path: Path) -> None:
+    (tmp_path / "events.jsonl.gz").write_bytes(gzip.compress(b'{"_id": 1, "aggregate_id": "a", "version": 1}'))
+    loaded = json.loads(cli("load", tmp_path, "--json").stdout)
+    assert loaded["files"] == [{"file": "events.jsonl.gz", "collection": "events", "inserted": 1, "present": 0}]
+    made = json.loads(cli("ensure-indexes", "--json").stdout)["made"]
+    assert set(made) >= {"events", "chats_read_model", "repair_queue"}
+    status = json.loads(cli("--json", "server", "status").stdout)
+    assert {"verb", "running", "uri", "data_dir", "pid", "version"} == set(status)
 
 
 # Reports

@@ -42,6 +42,9 @@ def shown(error: BaseException) -> str:
         "mongodb://ann:h?ush@host",
         "mongodb://ann:hush@[::1",
         "ann:hush@host",
+        "mongodb://ann:hush",
+        "mongodb://ann:hush@host/?tls=true&tlsCAFile=/no/such/file",
+        f"mongodb://ann:hush@host/?tls=true&tlsCAFile={__file__}",
     ],
 )
 def test_a_connection_string_that_cannot_be_read_is_a_usage_error_without_credentials(uri: str) -> None:

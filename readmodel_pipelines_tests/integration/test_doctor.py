@@ -28,7 +28,7 @@ from readmodel_pipelines.projections.registry import projections_for
 from readmodel_pipelines.reconcile.ranges import EVERYTHING
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines.verification import Request, verify
-from readmodel_pipelines_tests.authorization import AuthorizedServer, authorized_server
+from readmodel_pipelines_tests.authorization import AuthorizedServer
 from readmodel_pipelines_tests.integration.conftest import Scene
 from readmodel_pipelines_tests.standalone import standalone_server
 
@@ -183,13 +183,15 @@ def test_findings_and_dead_letters_are_problems(healthy: Scene) -> None:
     assert found(diagnosis, "findings").details == ("chats_read_model: 1 different",)
 
 
+def test_a_server_that_does_not_tell_in_time_costs_the_checks_concerned_and_no_other(settings: Settings) -> None:
+    diagnosis = examine(settings, seconds=1e-9)
+    assert found(diagnosis, "replica set").state is OK
+    late = found(diagnosis, "queries")
+    assert (late.state, late.found) == (PROBLEM, "MongoDB did not tell within 1e-09 s.")
+    assert [item.name for item in diagnosis.checks] == ["settings", "connection", *ON_SERVER]
+
+
 # A server that knows its users
-
-
-@pytest.fixture(scope="module")
-def authorized() -> Iterator[AuthorizedServer]:
-    with authorized_server() as running:
-        yield running
 
 
 def user_with(server: AuthorizedServer, *roles: str) -> Settings:

@@ -107,10 +107,10 @@ def test_every_index_is_made_and_other_files_are_named_and_skipped(
         "events": 5,
         "chats_read_model": 2,
         "tasks_read_model": 3,
-        "repair_queue": 8,
+        "repair_queue": 9,
         "readmodel_leases": 2,
-        "readmodel_findings": 3,
-        "readmodel_verifications": 3,
+        "readmodel_findings": 4,
+        "readmodel_verifications": 4,
         "readmodel_rebuilds": 4,
     }
 

@@ -11,22 +11,16 @@ import pytest
 from pymongo import MongoClient
 from pymongo.errors import OperationFailure
 
-from readmodel_pipelines_tests.authorization import AuthorizedServer, authorized_server
+from readmodel_pipelines_tests.authorization import AuthorizedServer
 from readmodel_pipelines_tests.stage import NOBODY, REBUILD, TRIALS, VERIFY, Stage, Trial, needless
 
 MODELS = ("chats_read_model", "tasks_read_model")
 DENIED = 13
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[AuthorizedServer]:
-    with authorized_server() as running:
-        yield running
-
-
 @pytest.fixture
-def stage(server: AuthorizedServer, tmp_path: Path) -> Stage:
-    return Stage(server, tmp_path)
+def stage(authorized: AuthorizedServer, tmp_path: Path) -> Stage:
+    return Stage(authorized, tmp_path)
 
 
 def printed(stage: Stage, role: str) -> dict[str, str]:

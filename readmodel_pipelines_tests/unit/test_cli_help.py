@@ -88,6 +88,7 @@ def test_every_command_takes_quiet_verbose_and_json(words: tuple[str, ...]) -> N
         ("rebuild-readmodel", "--tipe", "chat", "--json"),
         ("--json", "rebuild-readmodel", "--all"),
         ("repair-queue", "--json", "nonsense"),
+        ("--no-such-option", "--json", "rights"),
         ("repair-queue", "purge", "--json", "--status", "pending"),
     ],
 )

@@ -8,10 +8,11 @@ import re
 import runpy
 import textwrap
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from bson import Int64
@@ -130,6 +131,7 @@ def test_settings_name_it_so_that_another_process_loads_it_by_itself() -> None:
         ("{tmp}/broken.py", "does not load: ZeroDivisionError: division by zero ({tmp}/broken.py, line 2)"),
         ("{tmp}/lacking.py", "does not load: ModuleNotFoundError: No module named 'no_such_library'"),
         ("{tmp}/syntax.py", "does not load: SyntaxError"),
+        ("{tmp}/script.py", "does not load: SystemExit: 2 ({tmp}/script.py, line 1)"),
     ],
 )
 def test_what_cannot_be_loaded_is_said_in_words_with_what_to_do(tmp_path: Path, source: str, said: str) -> None:
@@ -140,6 +142,7 @@ def test_what_cannot_be_loaded_is_said_in_words_with_what_to_do(tmp_path: Path, 
         "broken.py": "\n1 / 0",
         "lacking.py": "import no_such_library",
         "syntax.py": "def",
+        "script.py": "raise SystemExit(2)",
     }
     for name, content in contents.items():
         (tmp_path / name).write_text(content)
@@ -165,6 +168,12 @@ def test_a_file_that_was_mended_is_loaded_again(tmp_path: Path) -> None:
 
 def own_fold(**changes: Any) -> Fold[Any]:
     return replace(chat_activity.FOLD, **changes)
+
+
+@dataclass(frozen=True)
+class Frozen:
+    created: bool = False
+    version: int = 0
 
 
 INVOICE = own_fold(aggregate_type="invoice", stored_as=("Invoice",))
@@ -198,6 +207,9 @@ INVOICE = own_fold(aggregate_type="invoice", stored_as=("Invoice",))
             "must take every event type there is: chat.assignee_removed",
         ),
         ({"fold": own_fold(aggregate_type="conversation")}, "reads the events of chat streams"),
+        ({"fold": own_fold(start=dict)}, "the fold's start makes no state with created and version: AttributeError"),
+        ({"fold": own_fold(start=Frozen)}, "makes no state with created and version: FrozenInstanceError"),
+        ({"fold": own_fold(start=lambda: 1 // 0)}, "makes no state with created and version: ZeroDivisionError"),
     ],
 )
 def test_a_projection_that_is_not_whole_or_harms_another_is_refused(changes: dict[str, Any], said: str) -> None:
@@ -251,6 +263,20 @@ def test_each_fold_comes_to_what_it_comes_to_by_itself(damages: list[tuple[int, 
     for place, (fold, document) in enumerate(zip(folds, (CHATS.document, ACTIVITY.document), strict=True)):
         alone = [shown(stream, document) for stream in fold_streams(events, fold)]
         assert [shown(part_of(stream, place), document) for stream in of_both] == alone
+
+
+def test_a_stream_that_no_fold_sees_created_is_told_with_its_first_event_though_that_one_was_let_pass() -> None:
+    chat_id = EVENTS[0]["aggregate_id"]
+    events = [
+        {"_id": version, "aggregate_id": chat_id, "version": version, "event_type": kind, "data": {"new_title": "x"}}
+        for version, kind in ((1, "chat.exploded"), (2, "chat.renamed"))
+    ]
+    folds = [CHAT_FOLD, chat_activity.FOLD]
+    (of_both,) = fold_streams(events, together(folds), ["unknown_event_type"])
+
+    for place, fold in enumerate(folds):
+        (alone,) = fold_streams(events, fold, ["unknown_event_type"])
+        assert part_of(of_both, place) == alone
 
 
 def test_one_fold_alone_is_passed_through_as_it_is() -> None:
@@ -308,15 +334,16 @@ def making(**fields: Any) -> Projection:
         (making(chat_id="another"), "key, chat_id, is not the id"),
         (making(value={1, 2}), "cannot be stored: Invalid document: cannot encode object: {1, 2}"),
         (making(value=2**70), "cannot be stored"),
+        (making(value=UUID(int=7)), "cannot be stored: cannot encode native uuid.UUID"),
+        (replace(ACTIVITY, document=lambda chat_id, state: [chat_id, 1]), "list"),
     ],
-    ids=["raises", "strange field", "wrong key", "no BSON", "too large a number"],
+    ids=["raises", "strange field", "wrong key", "no BSON", "too large a number", "UUID", "a list"],
 )
 def test_a_document_that_cannot_be_is_reported_and_never_written(projection: Projection, said: str) -> None:
-    verdict = joined(projection)
-
-    assert (verdict.outcome, verdict.reason) == (Outcome.MALFORMED, Reason.PROJECTION_FAILED)
-    assert verdict.malformed is not None
-    assert said in verdict.malformed.detail
+    for verdict in (joined(projection), joined(projection, {"chat_id": EVENTS[0]["aggregate_id"], "value": 1})):
+        assert (verdict.outcome, verdict.reason) == (Outcome.MALFORMED, Reason.PROJECTION_FAILED)
+        assert verdict.malformed is not None
+        assert said in verdict.malformed.detail
 
 
 @pytest.mark.parametrize(

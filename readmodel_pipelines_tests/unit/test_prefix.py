@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -68,3 +69,15 @@ def test_a_malformed_stream_has_no_prefix_to_trust(broken: Document) -> None:
 
 def test_without_events_nothing_is_a_prefix() -> None:
     assert not is_of_a_prefix(CHATS, next(iter(STREAMS)), [], None, 1)
+
+
+def test_a_projection_that_cannot_take_some_prefix_is_asked_about_the_others() -> None:
+    aggregate_id, events = max(STREAMS.items(), key=lambda item: len(item[1]))
+
+    def whole_streams_only(chat_id: str, state: Any) -> Document | None:
+        if state.version < len(events):
+            raise KeyError("not there yet")
+        return CHATS.document(chat_id, state)
+
+    picky = replace(CHATS, document=whole_streams_only)
+    assert is_of_a_prefix(picky, aggregate_id, events, document_at(CHATS, events, len(events)), 1)

@@ -164,7 +164,11 @@ def test_a_connection_string_is_shown_without_its_credentials(uri: str, shown: s
 
 @pytest.mark.parametrize(
     "uri",
-    ["mongodb://ann:sec@secret@h/", "mongodb://ann:/secret@h/", "mongodb://ann:sec/secret@h:1/db", "ann:secret@h"],
+    [
+        *("mongodb://ann:sec@secret@h/", "mongodb://ann:/secret@h/", "mongodb://ann:sec/secret@h:1/db", "ann:secret@h"),
+        # Without the @ and what follows it.
+        *("mongodb://ann:secret", "mongodb://ann:secret/h", "ann:secret", "mongodb://h,ann:secret?w=1"),
+    ],
 )
 def test_a_password_that_was_not_escaped_is_not_shown_either(uri: str) -> None:
     assert "secret" not in Settings(mongodb_uri=uri).shown_uri()

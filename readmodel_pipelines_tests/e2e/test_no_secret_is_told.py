@@ -1,0 +1,137 @@
+"""A password is told nowhere: not by any command that fails, not in what Dagster keeps of a run that fails."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, quote_plus
+
+import dagster as dg
+import pytest
+from typer.main import get_command
+from typer.testing import CliRunner
+
+from readmodel_pipelines.cli import main
+from readmodel_pipelines_tests.authorization import AuthorizedServer
+from readmodel_pipelines_tests.e2e.runs import CHATS, materialize, run, sentence
+
+BEGINNING, END = "Zq7Jx", "k9WvB"
+PASSWORD = f"{BEGINNING}@:/?#%41&= ü'\"${END}"
+# However it is escaped, one of its ends stays as it is.
+FORMS = (PASSWORD, quote_plus(PASSWORD), quote(PASSWORD, safe=""), json.dumps(PASSWORD)[1:-1], BEGINNING, END)
+
+WITH = {
+    "verify-consistency": ["--all"],
+    "rebuild-readmodel": ["--all"],
+    "repair-queue work": ["--once"],
+    "repair-queue requeue": ["--all-failed"],
+    "repair-queue purge": ["--yes"],
+    "rebuilds rollback": ["--yes"],
+    "metrics": ["--once", "--timeout", "0.2"],
+    "demo": ["--no-ui"],
+}
+REQUIRED = {"read_model": "all", "status": "failed"}
+NEEDS_NO_DATABASE = {"rights", "metrics", "demo", "server start", "server stop", "server status"}
+NOBODY_ANSWERS = f"mongodb://somebody:{quote_plus(PASSWORD)}@127.0.0.1:1/?serverSelectionTimeoutMS=50"
+CANNOT_BE_READ = f"mongodb://somebody:{PASSWORD}@127.0.0.1:1/"
+
+
+def told_in(said: bytes) -> list[str]:
+    return [form for form in FORMS if form.encode() in said]
+
+
+def commands(group: Any = None, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every command there is, whoever added it."""
+    for name, command in (group or get_command(main.app)).commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, f"{path}{name} ")
+        else:
+            yield f"{path}{name}", command
+
+
+def arguments(name: str, command: Any, folder: Path) -> list[str]:
+    """What the command cannot do without."""
+    given = name.split()
+    for parameter in command.params:
+        if parameter.required:
+            option = [parameter.opts[0]] if parameter.param_type_name == "option" else []
+            given += [*option, REQUIRED.get(parameter.name, str(folder))]
+    return [*given, *WITH.get(name, [])]
+
+
+@pytest.fixture
+def reasons_to_fail(authorized: AuthorizedServer) -> dict[str, tuple[str, int]]:
+    """Connection strings with the password, and how a command ends that needs a database."""
+    return {
+        "wrong password": (authorized.uri_of("administrator", PASSWORD), 3),
+        "no right": (authorized.user_with([], PASSWORD), 3),
+        "nobody answers": (NOBODY_ANSWERS, 3),
+        "cannot be read": (CANNOT_BE_READ, 2),
+    }
+
+
+def test_no_command_tells_the_password_however_it_fails(
+    reasons_to_fail: dict[str, tuple[str, int]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("READMODEL_DATA_DIR", str(tmp_path / "data"))
+    (tmp_path / "events.jsonl.gz").write_bytes(gzip.compress(b""))
+    for reason, (uri, code) in reasons_to_fail.items():
+        monkeypatch.setenv("READMODEL_MONGODB_URI", uri)
+        for name, command in commands():
+            # The driver takes half a second to give up, and all commands connect the same way.
+            if reason == "nobody answers" and name not in ("doctor", "repair-queue work", "metrics"):
+                continue
+            ended = safe_exit_code((reason, name), arguments(name, command, tmp_path))
+            if name not in NEEDS_NO_DATABASE:
+                # The doctor goes on without rights, and tells that they are lacking.
+                assert ended == (1 if (reason, name) == ("no right", "doctor") else code), (reason, name)
+    assert told_in("".join(capfd.readouterr()).encode()) == []
+
+
+def test_no_command_tells_the_password_to_dagster_when_it_launches_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("READMODEL_MONGODB_URI", NOBODY_ANSWERS)
+    monkeypatch.setenv("READMODEL_DAGSTER_URL", f"http://somebody:{quote_plus(PASSWORD)}@127.0.0.1:1/")
+    launching = [(name, command) for name, command in commands() if "launch" in {item.name for item in command.params}]
+    assert len(launching) == 3
+    for name, command in launching:
+        assert safe_exit_code(name, [*arguments(name, command, tmp_path), "--launch"]) not in (0, 2)
+
+
+def safe_exit_code(about: object, arguments: list[str]) -> int:
+    """How the command ended, once it is clear that it told no password and no bug."""
+    result = CliRunner().invoke(main.app, [*arguments, "--verbose", "--json"])
+    assert isinstance(result.exception, SystemExit | None), (about, result.exception)
+    assert told_in(result.output.encode()) == [], about
+    return result.exit_code
+
+
+def test_neither_log_nor_storage_of_dagster_hold_the_password_of_runs_that_failed(
+    reasons_to_fail: dict[str, tuple[str, int]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    said = {}
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as on_disk:
+        for reason, (uri, _) in reasons_to_fail.items():
+            monkeypatch.setenv("READMODEL_MONGODB_URI", uri)
+            said[reason] = sentence(run(on_disk, "verify_read_models", "chat"))
+        assert "cannot be used" in sentence(materialize(on_disk, CHATS))
+    assert "authentication failed" in said["wrong password"]
+    assert "may not" in said["no right"]
+    assert "does not answer" in said["nobody answers"]
+    assert "cannot be used" in said["cannot be read"]
+    kept = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+    assert b"authentication failed" in kept, "the runs are in there"
+    assert told_in(kept) == []
+    shown = "".join(capfd.readouterr())
+    assert "authentication failed" in shown
+    assert told_in(shown.encode()) == []

@@ -1,0 +1,171 @@
+"""Shadows and copies have one name, whoever makes them: who comes too late must not take another's for its own."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from readmodel_pipelines.docs.examples import chat_activity
+from readmodel_pipelines.errors import LeaseLost, UsageError
+from readmodel_pipelines.mongo import leases, shadow
+from readmodel_pipelines.rebuild import Request, rebuild, roll_back
+from readmodel_pipelines.rebuild import finish as finishing
+from readmodel_pipelines.rebuild.batches import Batches
+from readmodel_pipelines.reconcile.pacing import BatchSize
+from readmodel_pipelines.reconcile.summary import Summary
+
+CHATS = "chats_read_model"
+SHADOW = "readmodel_shadow_chats_read_model"
+PAST = datetime(2000, 1, 1, tzinfo=UTC)
+
+
+class Killed(Exception):
+    """Stands for SIGKILL where a process of its own would be too slow."""
+
+
+def in_shadow(scene: Any, *names: str, **options: Any) -> Summary:
+    return rebuild(scene.database, scene.settings, names, Request("shadow", **options))
+
+
+def killed_in_the_middle(scene: Any, *names: str) -> None:
+    """A rebuild in a shadow that dies after its second batch of three streams."""
+    small, reached, left = BatchSize(first=3, least=3, most=3), Batches.reached, [2]
+
+    def counting(self: Batches, aggregate_id: str) -> None:
+        reached(self, aggregate_id)
+        left[0] -= 1
+        if not left[0]:
+            raise Killed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("readmodel_pipelines.rebuild.worker.BatchSize", lambda: small)
+        patch.setattr(Batches, "reached", counting)
+        with pytest.raises(Killed):
+            in_shadow(scene, *names)
+
+
+def test_a_shadow_that_somebody_dropped_is_built_anew_with_its_validator(scene: Any) -> None:
+    scene.database.create_collection(CHATS, validator={"$jsonSchema": {"required": ["chat_id"]}})
+    scene.fill(12)
+    options = scene.chats.options()
+    killed_in_the_middle(scene, "chat")
+    scene.database.drop_collection(SHADOW)
+    summary = in_shadow(scene, "chat", resume=True)
+    assert (summary.ok, summary.about["state"]) == (True, "done")
+    assert any("its shadow is not there any more" in warning for warning in summary.warnings)
+    assert scene.chats.options() == options
+    assert scene.verify().ok
+
+
+def test_what_a_run_writes_too_late_into_a_shadow_that_was_swapped_takes_no_place(
+    scene: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene.fill(12)
+    swap = shadow.swap
+
+    def dying(database: Any, name: str, live: str) -> None:
+        swap(database, name, live)
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(finishing, "swap", dying)
+        with pytest.raises(Killed):
+            in_shadow(scene)
+    before = scene.dump()[CHATS]
+    # A worker of the killed run, which had asked for its lease just before.
+    shadow.copy_by_id(scene.chats, scene.database[SHADOW], [scene.chats.find_one()["_id"]])
+    assert in_shadow(scene, resume=True).about["state"] == "done"
+    assert scene.dump()[CHATS] == before
+    assert scene.verify().ok
+
+
+@pytest.mark.parametrize("moment", ["_pass_gate", "_keep_copies"])
+def test_a_run_that_lost_its_lease_takes_no_copy_from_whoever_took_over(
+    scene: Any, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    scene.fill(8)
+    scene.chats.update_many({}, {"$set": {"title": "as it was"}})
+    others: list[str] = []
+    reached = getattr(finishing, moment)
+
+    def overtaken(*arguments: Any) -> Any:
+        result = reached(*arguments)
+        if not others:
+            others.append("")
+            scene.database.readmodel_leases.update_many({}, {"$set": {"nonce": "lost", "expires_at": PAST}})
+            others[0] = rebuild(scene.database, settings, ["chat"], Request("shadow")).about["rebuild"]
+            time.sleep(0.7)
+        return result
+
+    settings = scene.settings
+    scene.settings = settings.model_copy(update={"lease_seconds": 0.6})
+    monkeypatch.setattr(finishing, moment, overtaken)
+    with pytest.raises(LeaseLost):
+        in_shadow(scene, "chat")
+    roll_back(scene.database, settings, others[0])
+    assert {item["title"] for item in scene.chats.find()} == {"as it was"}
+
+
+def test_a_worker_trusts_its_lease_no_longer_than_that_lasts(scene: Any) -> None:
+    now = [0.0]
+    lease = {"_id": "rebuild:chats", "nonce": "n"}
+    collection = scene.database.readmodel_leases
+    collection.update_one(lease, [{"$set": {"expires_at": {"$add": ["$$NOW", 5_000]}}}], upsert=True)
+    check = leases.check_held(scene.database, {lease["_id"]: "n"}, 60.0, clock=lambda: now[0])
+    check()
+    collection.update_one(lease, {"$set": {"expires_at": PAST}})
+    now[0] = 6.0
+    with pytest.raises(LeaseLost):
+        check()
+
+
+def test_a_rollback_beside_an_unfinished_rebuild_is_refused(scene: Any) -> None:
+    scene.fill(12)
+    done = in_shadow(scene, "chat").about["rebuild"]
+    killed_in_the_middle(scene)
+    with pytest.raises(UsageError, match="is unfinished"):
+        roll_back(scene.database, scene.settings, done)
+    assert shadow.is_there(scene.database, shadow.copy_name(CHATS))
+
+
+def test_a_rollback_says_which_read_model_has_no_copy_any_more(scene: Any) -> None:
+    scene.fill(6)
+    both = in_shadow(scene).about["rebuild"]
+    in_shadow(scene, "chat")
+    summary = roll_back(scene.database, scene.settings, both)
+    assert any("chats_read_model" in warning and "no copy" in warning for warning in summary.warnings)
+
+
+def test_a_rollback_does_not_take_the_copy_of_a_rebuild_that_ended_while_it_began(
+    scene: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene.fill(6)
+    first = in_shadow(scene, "chat").about["rebuild"]
+
+    def late(*arguments: Any) -> Any:
+        in_shadow(scene, "chat")
+        return leases.hold_leases(*arguments)
+
+    monkeypatch.setattr("readmodel_pipelines.rebuild.verbs.hold_leases", late)
+    with pytest.raises(UsageError, match="has no copy"):
+        roll_back(scene.database, scene.settings, first)
+    assert shadow.is_there(scene.database, shadow.copy_name(CHATS))
+
+
+def test_a_rollback_of_a_read_model_that_is_not_in_force_any_more_is_refused(scene: Any) -> None:
+    scene.fill(6)
+    settings = scene.settings
+    scene.settings = settings.model_copy(update={"projections": (chat_activity.__file__,)})
+    both = in_shadow(scene, "chat", "chat_activity").about["rebuild"]
+    with pytest.raises(UsageError, match="chat_activity, which there is no projection of any more"):
+        roll_back(scene.database, settings, both)
+    assert roll_back(scene.database, scene.settings, both).about["state"] == "rolled_back"
+
+
+def test_a_collection_whose_name_leaves_no_room_for_that_of_a_shadow_is_refused_in_words(scene: Any) -> None:
+    live = "c" * (250 - len(scene.database.name))
+    with pytest.raises(shadow.ShadowFailed, match="too long a name"):
+        shadow.create_like(scene.database, live, shadow.shadow_name(live))
