@@ -15,4 +15,4 @@ from readmodel_pipelines_tests.killing import kill_and_resume
 def test_a_rebuild_that_is_killed_ends_right_and_does_nothing_from_its_start_again(
     database: Database[Any], settings: Settings, strategy: str
 ) -> None:
-    kill_and_resume(database, settings, chats=1_500, kills=1, seed=7, strategy=strategy, rate=8_000)
+    kill_and_resume(database, settings, chats=800, kills=1, seed=7, strategy=strategy, rate=4_000)

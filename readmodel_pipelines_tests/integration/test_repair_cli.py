@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
@@ -23,6 +23,7 @@ from readmodel_pipelines.errors import MongoUnavailable
 from readmodel_pipelines.mongo.leases import COLLECTION
 from readmodel_pipelines.mongo.repair_queue import RepairQueue
 from readmodel_pipelines.repair import RepairWorker
+from readmodel_pipelines_tests.integration.repairing import put, task
 
 Cli = Callable[..., Result]
 
@@ -51,12 +52,11 @@ def broken(scene: Any, queue: RepairQueue) -> list[str]:
     return ids
 
 
-def many(scene: Any, queue: RepairQueue, chats: int) -> None:
+def many(scene: Any, chats: int) -> None:
     scene.add(chat_events(chats, mean_events=5))
     assert scene.rebuild().ok
     scene.chats.update_many({}, {"$set": {"title": "wrong"}})
-    for document in scene.chats.find():
-        queue.add(document["chat_id"], "chat")
+    put(scene, *(task(document["chat_id"]) for document in scene.chats.find()))
 
 
 def ended(result: Result) -> Any:
@@ -229,7 +229,7 @@ def worker(*arguments: str) -> Iterator[subprocess.Popen[str]]:
 def test_a_worker_that_is_ended_gives_back_what_it_took_and_says_what_it_did(
     scene: Any, queue: RepairQueue, ending: signal.Signals
 ) -> None:
-    many(scene, queue, 400)
+    many(scene, 400)
     with worker("--batch-size", "20", "--json") as process:
         deadline = time.monotonic() + 60
         # The second batch, for the first to be told for sure.
@@ -244,17 +244,6 @@ def test_a_worker_that_is_ended_gives_back_what_it_took_and_says_what_it_did(
     assert stats.processing == 0
     assert stats.pending == stats.due == 400 - stats.completed > 0
     assert scene.database[COLLECTION].count_documents({"_id": {"$regex": "^repair:"}}) == 0
-
-
-def test_workers_beside_one_another_do_each_task_once(scene: Any, queue: RepairQueue) -> None:
-    many(scene, queue, 120)
-    with ExitStack() as ends:
-        workers = [ends.enter_context(worker("--once", "--batch-size", "10", "--json")) for _ in range(3)]
-        summaries = [json.loads(process.communicate(timeout=60)[0]) for process in workers]
-
-    assert sum(summary["completed"] for summary in summaries) == 120
-    assert scene.verify().ok
-    assert queue.stats().completed == 120
 
 
 def test_a_worker_outlives_an_outage(

@@ -1,0 +1,14 @@
+"""The long form of `integration/test_repair_crashes.py`."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from readmodel_pipelines_tests.integration.crashing import kill_at_random_moments
+
+
+def test_workers_killed_at_fifty_random_moments_lose_nothing_and_leave_nothing_wrong(scene: Any) -> None:
+    seed = random.randrange(2**20)
+    print(f"seed {seed}")
+    kill_at_random_moments(scene, kills=50, seed=seed)
