@@ -29,7 +29,10 @@ class Voice:
     def result(self, document: Mapping[str, Any], lines: Iterable[str]) -> None:
         """What the command was asked for: the document with `--json`, else the lines."""
         self.document(document)
-        self.line("\n".join(lines))
+        told = list(lines)
+        # A command that has nothing to tell with --quiet tells nothing: cron would mail an empty line.
+        if told:
+            self.line("\n".join(told))
 
     def document(self, document: Mapping[str, Any]) -> None:
         """The one document of `--json`; in ASCII, so that no terminal, pipe or locale can spoil it."""

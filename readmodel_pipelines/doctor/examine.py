@@ -29,7 +29,7 @@ from readmodel_pipelines.doctor.server import (
     judge_version,
 )
 from readmodel_pipelines.doctor.work import judge_findings, judge_leases, judge_queue, judge_rebuilds
-from readmodel_pipelines.errors import EmbeddedServerError, MongoUnavailable, ReadModelError
+from readmodel_pipelines.errors import EmbeddedServerError, MongoUnavailable, ReadModelError, raised
 from readmodel_pipelines.mongo import embedded, mongod_binary
 from readmodel_pipelines.mongo.connection import DENIED, open_database
 from readmodel_pipelines.mongo.indexes import flaws
@@ -185,6 +185,10 @@ def _told(name: str, make: Callable[[], Check], seconds: float) -> Check:
             return Check(name, State.WARNING, "This user may not look at it.", hint)
         told = str((error.details or {}).get("errmsg", error))[:_LONGEST]
         return Check(name, State.PROBLEM, f"MongoDB does not tell (error {error.code}): {told}")
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        # A field that lacks or is of another type; the other checks are worth as much as before.
+        hint = "Look at the readmodel_… collections: somebody else, or another version, wrote there."
+        return Check(name, State.PROBLEM, f"A record has another form ({raised(error)}).", hint)
 
 
 @contextmanager

@@ -27,6 +27,8 @@ from readmodel_pipelines.reconcile.summary import EVERYTHING
 from readmodel_pipelines.settings import Settings
 
 _LONGEST_WHY = 200
+# What reading a record raises that somebody else wrote, or an older version: a field that lacks or is of another type.
+_ODD_RECORD = (LookupError, TypeError, ValueError, AttributeError)
 
 
 def gather(
@@ -74,6 +76,8 @@ def _why_not(read: Callable[[], None]) -> str:
         read()
     except PyMongoError as error:
         return str(error)[:_LONGEST_WHY]
+    except _ODD_RECORD as error:
+        return f"a record has another form ({type(error).__name__}: {error})"[:_LONGEST_WHY]
     return ""
 
 

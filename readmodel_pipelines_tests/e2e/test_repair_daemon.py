@@ -1,17 +1,12 @@
-"""The repair loop in the real daemon: its sensor sees what is due, its runs repair it, and what dies loses nothing."""
+"""The repair loop in the real daemon: its sensor sees what is due, its runs repair it."""
 
 from __future__ import annotations
 
-import os
-import signal
-import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from dagster import DagsterRunStatus, RunsFilter
 
-from readmodel_pipelines.demo.sample_data import chat_events
 from readmodel_pipelines.mongo.leases import COLLECTION
 from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.settings import Settings
@@ -32,27 +27,6 @@ def all_done(database: Mongo, tasks: int) -> bool:
 
 def healthy(database: Mongo, settings: Settings) -> bool:
     return ReadModelProjector(database, settings).verify_all().ok
-
-
-def broken(database: Mongo, settings: Settings, chats: int) -> int:
-    """Chats whose documents are wrong, each with a task; gives their number."""
-    with_events(database, settings, list(chat_events(chats, seed=3, mean_events=6)))
-    assert ReadModelProjector(database, settings).rebuild_all().ok
-    database[CHATS].update_many({}, {"$set": {"title": "wrong"}})
-    ids = [document["chat_id"] for document in database[CHATS].find({}, {"chat_id": 1})]
-    database.repair_queue.insert_many(
-        {
-            "aggregate_id": chat_id,
-            "aggregate_type": "chat",
-            "task_type": "readmodel_sync",
-            "error": "failed to operate on chats_read_model",
-            "created_at": datetime.now(UTC),
-            "retry_count": 0,
-            "status": "pending",
-        }
-        for chat_id in ids
-    )
-    return chats
 
 
 def test_the_application_s_own_tasks_are_repaired_through_the_daemon_and_its_sensor(
@@ -83,30 +57,3 @@ def test_the_application_s_own_tasks_are_repaired_through_the_daemon_and_its_sen
             name: value for name, value in before.items() if name != "status"
         }
     assert list(database[COLLECTION].find({"_id": {"$regex": "^repair:"}})) == []
-
-
-def test_a_run_that_is_killed_after_it_wrote_is_followed_by_one_that_ends_its_work(
-    database: Mongo, settings: Settings, tmp_path: Path
-) -> None:
-    kill_a_run(database, settings, tmp_path, before_it_wrote=False)
-
-
-def kill_a_run(database: Mongo, settings: Settings, tmp_path: Path, *, before_it_wrote: bool) -> None:
-    tasks = broken(database, settings, 3_000)
-    with running(tmp_path) as daemon:
-        pid = daemon.process_of_the_run()
-        if before_it_wrote:
-            wait_until(lambda: database[COLLECTION].find_one({"_id": {"$regex": "^repair:"}}), every=0.001)
-        else:
-            wait_until(lambda: database[CHATS].find_one({"title": {"$ne": "wrong"}}), every=0.001)
-        os.kill(pid, signal.SIGKILL)
-        killed_at = time.monotonic()
-        assert not all_done(database, tasks)
-
-        # Its lease lasts five minutes; the sensor of failed runs does not wait for that.
-        wait_until(lambda: all_done(database, tasks))
-        assert time.monotonic() - killed_at < settings.repair_lease_seconds / 2
-        assert {item.status for item in repairs(daemon)} >= {DagsterRunStatus.FAILURE}
-    assert healthy(database, settings)
-    assert database.repair_queue.count_documents({"attempts.reason": "lease_lost"}) < tasks
-    assert database.repair_queue.count_documents({"retry_count": {"$ne": 0}}) == 0, "no attempt was spent"

@@ -1,16 +1,19 @@
-"""The loop: what a verification finds is queued, the daemon's sensor has it repaired, and the same look is clean."""
+"""The loop: what a verification finds is queued, the sensor has it repaired, and the same look is clean."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
+import dagster as dg
+
+from readmodel_pipelines.definitions import defs
 from readmodel_pipelines.demo.damage import damage_everything
 from readmodel_pipelines.demo.sample_data import chat_events
+from readmodel_pipelines.orchestration.resources import MongoResource
+from readmodel_pipelines.orchestration.sensors import repair_queue_sensor
 from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.settings import Settings
-from readmodel_pipelines_tests.e2e.daemon import running, wait_until
 from readmodel_pipelines_tests.e2e.runs import CHATS, TASKS, Mongo, with_events
 
 VERIFY = [sys.executable, "-m", "readmodel_pipelines.cli.main", "verify-consistency", "--type", "all", "--all"]
@@ -20,8 +23,8 @@ def verify(*options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*VERIFY, *options], capture_output=True, text=True, check=False, timeout=60)
 
 
-def test_what_a_verification_queues_is_repaired_through_the_daemon_and_its_findings_close(
-    database: Mongo, settings: Settings, tmp_path: Path
+def test_what_a_verification_queues_is_repaired_by_one_run_of_the_sensor_and_its_findings_close(
+    database: Mongo, settings: Settings, instance: dg.DagsterInstance
 ) -> None:
     with_events(database, settings, list(chat_events(300, seed=11)))
     assert ReadModelProjector(database, settings).rebuild_all().ok
@@ -38,9 +41,11 @@ def test_what_a_verification_queues_is_repaired_through_the_daemon_and_its_findi
     queued = database.repair_queue.count_documents({"status": "pending"})
     assert queued > 100
 
-    with running(tmp_path) as daemon:
-        wait_until(lambda: database.repair_queue.count_documents({"status": "completed"}) == queued)
-        assert len(daemon.instance.get_runs()) == 1, "one run for all of them"
+    with dg.build_sensor_context(instance=instance, resources={"mongo": MongoResource()}) as context:
+        (request,) = repair_queue_sensor(context).run_requests
+    job = defs.resolve_job_def("repair_read_models")
+    assert job.execute_in_process(instance=instance, run_config=request.run_config, tags=request.tags).success
+    assert database.repair_queue.count_documents({"status": "completed"}) == queued
 
     clean = verify()
     assert clean.returncode == 0, clean.stdout

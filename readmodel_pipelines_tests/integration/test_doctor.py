@@ -83,6 +83,17 @@ def test_a_healthy_database_has_no_finding_and_nothing_is_written(healthy: Scene
     assert content() == before
 
 
+def test_a_record_of_another_form_is_a_problem_of_one_check(healthy: Scene) -> None:
+    healthy.database.readmodel_watermarks.insert_one({"_id": "chats_read_model of another version"})
+    try:
+        diagnosis = examine(healthy.settings)
+    finally:
+        healthy.database.readmodel_watermarks.delete_one({"_id": "chats_read_model of another version"})
+    assert set(troubles(diagnosis)) <= {"history", "findings"}
+    assert PROBLEM in troubles(diagnosis).values()
+    assert diagnosis.exit_code == 1
+
+
 def test_the_server_of_the_tests_is_the_version_that_is_called_tested(healthy: Scene) -> None:
     version = healthy.database.client.server_info()["version"]
     assert found(examine(healthy.settings), "version").found == f"MongoDB {version}, which is tested."

@@ -119,6 +119,16 @@ def done(scene: Any, record: dict[str, Any]) -> None:
     rebuilds.note(record, counts={CHATS: {"same": 2}}, events=7)
 
 
+def test_a_record_of_another_form_costs_no_other_metric(settings: Settings, database: Database[Any]) -> None:
+    database[VERIFICATIONS].insert_one({"read_model": CHATS, "started_at": server_time(database)})
+    said: list[str] = []
+    with Exporter(settings, SECONDS, said.append) as exporter:
+        value = parsed(text(exporter))
+    assert value("up") == value("scrape_collector_success", collector="queue") == 1
+    assert value("scrape_collector_success", collector="verifications") == 0
+    assert "KeyError: 'seconds'" in " ".join(said)
+
+
 # What it says
 
 
