@@ -44,4 +44,5 @@ def test_a_daemon_that_is_killed_again_and_again_loses_nothing_and_repairs_nothi
 def test_a_run_that_is_killed_before_it_wrote_is_followed_by_one_that_ends_its_work(
     database: Mongo, settings: Settings, tmp_path: Path
 ) -> None:
-    kill_a_run(database, settings, tmp_path, before_it_wrote=True)
+    with running(tmp_path) as daemon:
+        kill_a_run(database, settings, daemon, before_it_wrote=True)
