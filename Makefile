@@ -10,7 +10,7 @@ demo: $(VENV)/.installed
 	$(BIN)/readmodel demo $(ARGS)
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest -n 4 --dist loadfile
+	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -28,6 +28,7 @@ class Daemon:
     def __init__(self, home: Path, changed: Mapping[str, Any] | None = None) -> None:
         self.home = home
         self._groups: list[int] = []
+        self._earlier: set[str] = set()
         self._process: subprocess.Popen[bytes] | None = None
         config = yaml.safe_load((PROJECT / "dagster.yaml").read_text())
         (home / "dagster.yaml").write_text(yaml.safe_dump(_merged(config, changed or {})))
@@ -45,6 +46,24 @@ class Daemon:
                 start_new_session=True,
             )
         self._groups.append(self._process.pid)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Whatever is put into the database meanwhile, its sensors see all at once; `runs` begin anew behind it."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+        try:
+            # A look that its code server is taking for it right now.
+            time.sleep(0.3)
+            self._earlier = {run.run_id for run in self.instance.get_runs()}
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
+
+    def runs(self, *statuses: dg.DagsterRunStatus) -> list[dg.DagsterRun]:
+        """Those since it was paused last."""
+        wanted = dg.RunsFilter(statuses=list(statuses) or None)
+        return [run for run in self.instance.get_runs(wanted) if run.run_id not in self._earlier]
 
     def kill(self) -> None:
         """SIGKILL, to the daemon alone: its code server notices and ends."""
@@ -72,12 +91,12 @@ class Daemon:
         found: list[str] = []
 
         def looked() -> list[str]:
-            for run in self.instance.get_runs(limit=1):
+            for run in self.runs():
                 said = " ".join(entry.user_message for entry in self.instance.all_logs(run.run_id))
                 found[:] = re.findall(r"Executing steps in process \(pid: (\d+)\)", said)
             return found
 
-        wait_until(looked, every=0.01)
+        wait_until(looked, every=0.05)
         return int(found[0])
 
 
@@ -101,8 +120,8 @@ def _merged(config: Mapping[str, Any], changed: Mapping[str, Any]) -> dict[str, 
 
 
 @contextmanager
-def running(home: Path) -> Iterator[Daemon]:
-    daemon = Daemon(home)
+def running(home: Path, changed: Mapping[str, Any] | None = None) -> Iterator[Daemon]:
+    daemon = Daemon(home, changed)
     try:
         daemon.start()
         yield daemon

@@ -1,24 +1,55 @@
-"""The repair loop in the real daemon: its sensor sees what is due, its runs repair it."""
+"""The repair loop in the real daemon: its sensor sees what is due, its runs repair it, and what dies loses nothing.
+
+So it ends what a verification finds: what is queued is repaired, and the same look is clean.
+"""
 
 from __future__ import annotations
 
+import os
+import signal
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-from dagster import DagsterRunStatus, RunsFilter
+import pytest
+from dagster import DagsterRunStatus
+from typer.testing import CliRunner, Result
 
+from readmodel_pipelines.cli.main import app
+from readmodel_pipelines.demo.damage import damage_everything
+from readmodel_pipelines.demo.sample_data import chat_events
 from readmodel_pipelines.mongo.leases import COLLECTION
 from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines_tests.conftest import read_documents
 from readmodel_pipelines_tests.e2e.daemon import Daemon, running, wait_until
-from readmodel_pipelines_tests.e2e.runs import BOTH, CHATS, Mongo, recorded, stored, with_events
+from readmodel_pipelines_tests.e2e.runs import BOTH, CHATS, TASKS, Mongo, recorded, stored, with_events
 
 JOB = "repair_read_models"
 
 
-def repairs(daemon: Daemon, *statuses: DagsterRunStatus) -> list[Any]:
-    return list(daemon.instance.get_runs(RunsFilter(job_name=JOB, statuses=list(statuses) or None)))
+@pytest.fixture(scope="module")
+def one_database(mongodb_uri: str) -> Settings:
+    return Settings(mongodb_uri=mongodb_uri, database="repair_daemon")
+
+
+@pytest.fixture
+def settings(one_database: Settings) -> Settings:
+    """Settings of the database that the daemon's code knows; each test finds it empty."""
+    return one_database
+
+
+@pytest.fixture(scope="module")
+def daemon(one_database: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    """One for all tests: its start costs more than its work."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("READMODEL_MONGODB_URI", one_database.mongodb_uri.get_secret_value())
+        patch.setenv("READMODEL_DATABASE", one_database.database)
+        # Whether processes of runs live is looked at more often than every 30 seconds, that a test need not wait.
+        monitoring = {"run_monitoring": {"poll_interval_seconds": 2}}
+        with running(tmp_path_factory.mktemp("daemon"), monitoring) as started:
+            yield started
 
 
 def all_done(database: Mongo, tasks: int) -> bool:
@@ -29,25 +60,46 @@ def healthy(database: Mongo, settings: Settings) -> bool:
     return ReadModelProjector(database, settings).verify_all().ok
 
 
+def broken(database: Mongo, settings: Settings, chats: int) -> int:
+    """Chats whose documents are wrong, each with a task; gives their number."""
+    with_events(database, settings, list(chat_events(chats, seed=3, mean_events=6)))
+    assert ReadModelProjector(database, settings).rebuild_all().ok
+    database[CHATS].update_many({}, {"$set": {"title": "wrong"}})
+    ids = [document["chat_id"] for document in database[CHATS].find({}, {"chat_id": 1})]
+    database.repair_queue.insert_many(
+        {
+            "aggregate_id": chat_id,
+            "aggregate_type": "chat",
+            "task_type": "readmodel_sync",
+            "error": "failed to operate on chats_read_model",
+            "created_at": datetime.now(UTC),
+            "retry_count": 0,
+            "status": "pending",
+        }
+        for chat_id in ids
+    )
+    return chats
+
+
 def test_the_application_s_own_tasks_are_repaired_through_the_daemon_and_its_sensor(
-    database: Mongo, settings: Settings, corpus: Path, tmp_path: Path
+    database: Mongo, settings: Settings, corpus: Path, daemon: Daemon
 ) -> None:
     folder = corpus / "small"
-    with_events(database, settings, read_documents(folder / "events.jsonl.gz"))
-    for _, read_model in BOTH:
-        database[read_model].insert_many(read_documents(folder / f"{read_model}.jsonl.gz"))
     tasks = read_documents(folder / "repair_queue.jsonl.gz")
     ids = [task["aggregate_id"] for task in tasks]
-    database[CHATS].update_many({"chat_id": {"$in": ids[::2]}}, {"$set": {"participants": [], "title": 7}})
-    database[CHATS].delete_many({"chat_id": {"$in": ids[1::2]}})
-    database.tasks_read_model.update_many({"task_id": {"$in": ids}}, {"$set": {"version": 0, "status": "Backlog"}})
-    assert not healthy(database, settings)
-    database.repair_queue.insert_many(tasks)
+    with daemon.paused():
+        with_events(database, settings, read_documents(folder / "events.jsonl.gz"))
+        for _, read_model in BOTH:
+            database[read_model].insert_many(read_documents(folder / f"{read_model}.jsonl.gz"))
+        database[CHATS].update_many({"chat_id": {"$in": ids[::2]}}, {"$set": {"participants": [], "title": 7}})
+        database[CHATS].delete_many({"chat_id": {"$in": ids[1::2]}})
+        database[TASKS].update_many({"task_id": {"$in": ids}}, {"$set": {"version": 0, "status": "Backlog"}})
+        assert not healthy(database, settings)
+        database.repair_queue.insert_many(tasks)
 
-    with running(tmp_path) as daemon:
-        wait_until(lambda: all_done(database, len(tasks)))
-        assert len(repairs(daemon)) == 1, "one run for all of them"
-        wait_until(lambda: repairs(daemon, DagsterRunStatus.SUCCESS))
+    wait_until(lambda: all_done(database, len(tasks)))
+    wait_until(lambda: daemon.runs(DagsterRunStatus.SUCCESS))
+    assert [run.job_name for run in daemon.runs()] == [JOB], "one run for all of them"
 
     for _, read_model in BOTH:
         assert stored(database, read_model) == recorded(folder, read_model)
@@ -57,3 +109,62 @@ def test_the_application_s_own_tasks_are_repaired_through_the_daemon_and_its_sen
             name: value for name, value in before.items() if name != "status"
         }
     assert list(database[COLLECTION].find({"_id": {"$regex": "^repair:"}})) == []
+
+
+def verify(*options: str) -> Result:
+    return CliRunner().invoke(app, ["verify-consistency", "--type", "all", "--all", *options])
+
+
+def test_what_a_verification_queues_is_repaired_through_the_daemon_and_its_findings_close(
+    database: Mongo, settings: Settings, daemon: Daemon
+) -> None:
+    with daemon.paused():
+        with_events(database, settings, list(chat_events(300, seed=11)))
+        assert ReadModelProjector(database, settings).rebuild_all().ok
+        discussions = [item["chat_id"] for item in database[CHATS].find({"type": "discussion"})]
+        damage_everything(database[CHATS], database[TASKS], discussion_ids=discussions)
+        # A repair knows an aggregate by its id; what has none is for a rebuild.
+        for collection, key in ((database[CHATS], "chat_id"), (database[TASKS], "task_id")):
+            collection.delete_many({key: {"$not": {"$regex": "^[0-9a-f-]{36}$"}}})
+        assert verify("--enqueue-repairs").exit_code == 1
+        opened = database.readmodel_findings.count_documents({"state": "open"})
+        assert opened > 100
+        queued = database.repair_queue.count_documents({"status": "pending"})
+        assert queued > 100
+
+    wait_until(lambda: all_done(database, queued))
+    wait_until(lambda: daemon.runs(DagsterRunStatus.SUCCESS))
+    assert [run.job_name for run in daemon.runs()] == [JOB], "one run for all of them"
+
+    clean = verify()
+    assert clean.exit_code == 0, clean.stdout
+    assert database.readmodel_findings.count_documents({"state": "open"}) == 0
+    assert database.readmodel_findings.count_documents({"state": "closed"}) == opened
+
+
+# The last one here: Dagster starts a killed run again, some time.
+def test_a_run_that_is_killed_after_it_wrote_is_followed_by_one_that_ends_its_work(
+    database: Mongo, settings: Settings, daemon: Daemon
+) -> None:
+    kill_a_run(database, settings, daemon, before_it_wrote=False)
+
+
+def kill_a_run(database: Mongo, settings: Settings, daemon: Daemon, *, before_it_wrote: bool) -> None:
+    with daemon.paused():
+        tasks = broken(database, settings, 1_500)
+    pid = daemon.process_of_the_run()
+    if before_it_wrote:
+        wait_until(lambda: database[COLLECTION].find_one({"_id": {"$regex": "^repair:"}}), every=0.001)
+    else:
+        wait_until(lambda: database[CHATS].find_one({"title": {"$ne": "wrong"}}), every=0.001)
+    os.kill(pid, signal.SIGKILL)
+    killed_at = time.monotonic()
+    assert not all_done(database, tasks)
+
+    # Its lease lasts five minutes; the sensor of failed runs does not wait for that.
+    wait_until(lambda: all_done(database, tasks))
+    assert time.monotonic() - killed_at < settings.repair_lease_seconds / 2
+    assert daemon.runs(DagsterRunStatus.FAILURE)
+    assert healthy(database, settings)
+    assert database.repair_queue.count_documents({"attempts.reason": "lease_lost"}) < tasks
+    assert database.repair_queue.count_documents({"retry_count": {"$ne": 0}}) == 0, "no attempt was spent"

@@ -178,7 +178,7 @@ def test_a_dry_run_predicts_a_full_rebuild(any_scene: Any, seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(100, 108))
 def test_a_dry_run_predicts_the_rebuild_of_each_one(any_scene: Any, seed: int) -> None:
-    any_scene.fill(16, seed)
+    any_scene.fill(10, seed)
     Vandal(any_scene, seed).rampage()
     ids = sorted(any_scene.events.distinct("aggregate_id"))
     Random(seed).shuffle(ids)
