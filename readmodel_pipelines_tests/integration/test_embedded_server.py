@@ -193,16 +193,25 @@ def test_a_running_server_is_described(running: Settings) -> None:
     os.kill(now.pid or -1, 0)
 
 
+_FIND_IT = """
+import pathlib, sys, time
+from readmodel_pipelines.mongo.embedded import ensure_running
+from readmodel_pipelines.settings import Settings
+settings = Settings(data_dir=pathlib.Path(sys.argv[1]), mongod=pathlib.Path("/nonexistent/mongod"))
+for _ in range(5):
+    started = time.perf_counter()
+    ensure_running(settings)
+    print(time.perf_counter() - started)
+"""
+
+
 def test_a_running_server_is_found_without_program_or_lock_and_at_once(running: Settings) -> None:
-    elsewhere = settings_for(running.data_dir, mongod=Path("/nonexistent/mongod"))
     with (running.data_dir / "mongod" / "lock").open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        took = []
-        for _ in range(5):
-            started = time.perf_counter()
-            ensure_running(elsewhere)
-            took.append(time.perf_counter() - started)
-    assert min(took) < 0.05
+        # A process of its own: with the listeners of --verbose, which stay, the driver takes its time to close.
+        looked = [sys.executable, "-c", _FIND_IT, str(running.data_dir)]
+        took = subprocess.run(looked, capture_output=True, text=True, check=True).stdout.split()
+    assert min(map(float, took)) < 0.05
 
 
 def test_looking_for_a_server_creates_nothing(settings: Settings) -> None:
