@@ -1,15 +1,11 @@
-"""The repair loop in the real daemon: its sensor sees what is due, its runs repair it, and what dies loses nothing.
+"""The repair loop in the real daemon: its sensor sees what is due, its runs repair it.
 
 So it ends what a verification finds: what is queued is repaired, and the same look is clean.
 """
 
 from __future__ import annotations
 
-import os
-import signal
-import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -58,27 +54,6 @@ def all_done(database: Mongo, tasks: int) -> bool:
 
 def healthy(database: Mongo, settings: Settings) -> bool:
     return ReadModelProjector(database, settings).verify_all().ok
-
-
-def broken(database: Mongo, settings: Settings, chats: int) -> int:
-    """Chats whose documents are wrong, each with a task; gives their number."""
-    with_events(database, settings, list(chat_events(chats, seed=3, mean_events=6)))
-    assert ReadModelProjector(database, settings).rebuild_all().ok
-    database[CHATS].update_many({}, {"$set": {"title": "wrong"}})
-    ids = [document["chat_id"] for document in database[CHATS].find({}, {"chat_id": 1})]
-    database.repair_queue.insert_many(
-        {
-            "aggregate_id": chat_id,
-            "aggregate_type": "chat",
-            "task_type": "readmodel_sync",
-            "error": "failed to operate on chats_read_model",
-            "created_at": datetime.now(UTC),
-            "retry_count": 0,
-            "status": "pending",
-        }
-        for chat_id in ids
-    )
-    return chats
 
 
 def test_the_application_s_own_tasks_are_repaired_through_the_daemon_and_its_sensor(
@@ -140,31 +115,3 @@ def test_what_a_verification_queues_is_repaired_through_the_daemon_and_its_findi
     assert clean.exit_code == 0, clean.stdout
     assert database.readmodel_findings.count_documents({"state": "open"}) == 0
     assert database.readmodel_findings.count_documents({"state": "closed"}) == opened
-
-
-# The last one here: Dagster starts a killed run again, some time.
-def test_a_run_that_is_killed_after_it_wrote_is_followed_by_one_that_ends_its_work(
-    database: Mongo, settings: Settings, daemon: Daemon
-) -> None:
-    kill_a_run(database, settings, daemon, before_it_wrote=False)
-
-
-def kill_a_run(database: Mongo, settings: Settings, daemon: Daemon, *, before_it_wrote: bool) -> None:
-    with daemon.paused():
-        tasks = broken(database, settings, 1_500)
-    pid = daemon.process_of_the_run()
-    if before_it_wrote:
-        wait_until(lambda: database[COLLECTION].find_one({"_id": {"$regex": "^repair:"}}), every=0.001)
-    else:
-        wait_until(lambda: database[CHATS].find_one({"title": {"$ne": "wrong"}}), every=0.001)
-    os.kill(pid, signal.SIGKILL)
-    killed_at = time.monotonic()
-    assert not all_done(database, tasks)
-
-    # Its lease lasts five minutes; the sensor of failed runs does not wait for that.
-    wait_until(lambda: all_done(database, tasks))
-    assert time.monotonic() - killed_at < settings.repair_lease_seconds / 2
-    assert daemon.runs(DagsterRunStatus.FAILURE)
-    assert healthy(database, settings)
-    assert database.repair_queue.count_documents({"attempts.reason": "lease_lost"}) < tasks
-    assert database.repair_queue.count_documents({"retry_count": {"$ne": 0}}) == 0, "no attempt was spent"

@@ -1,18 +1,24 @@
-"""The repair loop beside a daemon that is killed again and again: `e2e/test_repair_daemon.py` has the shorter tests."""
+"""The repair loop where what works on it is killed, daemon or run: `e2e/test_repair_daemon.py` has the short tests."""
 
 from __future__ import annotations
 
+import os
 import random
+import signal
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from dagster import DagsterRunStatus
 
+from readmodel_pipelines.demo.sample_data import chat_events
 from readmodel_pipelines.mongo.leases import COLLECTION
+from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.settings import Settings
-from readmodel_pipelines_tests.e2e.daemon import running, wait_until
-from readmodel_pipelines_tests.e2e.runs import Mongo
-from readmodel_pipelines_tests.e2e.test_repair_daemon import all_done, broken, healthy, kill_a_run
+from readmodel_pipelines_tests.e2e.daemon import Daemon, running, wait_until
+from readmodel_pipelines_tests.e2e.runs import CHATS, Mongo, with_events
+from readmodel_pipelines_tests.e2e.test_repair_daemon import all_done, healthy
 
 
 @pytest.fixture(autouse=True)
@@ -20,6 +26,27 @@ def _environment(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings.mongodb_uri is not None
     monkeypatch.setenv("READMODEL_MONGODB_URI", settings.mongodb_uri.get_secret_value())
     monkeypatch.setenv("READMODEL_DATABASE", settings.database)
+
+
+def broken(database: Mongo, settings: Settings, chats: int) -> int:
+    """Chats whose documents are wrong, each with a task; gives their number."""
+    with_events(database, settings, list(chat_events(chats, seed=3, mean_events=6)))
+    assert ReadModelProjector(database, settings).rebuild_all().ok
+    database[CHATS].update_many({}, {"$set": {"title": "wrong"}})
+    ids = [document["chat_id"] for document in database[CHATS].find({}, {"chat_id": 1})]
+    database.repair_queue.insert_many(
+        {
+            "aggregate_id": chat_id,
+            "aggregate_type": "chat",
+            "task_type": "readmodel_sync",
+            "error": "failed to operate on chats_read_model",
+            "created_at": datetime.now(UTC),
+            "retry_count": 0,
+            "status": "pending",
+        }
+        for chat_id in ids
+    )
+    return chats
 
 
 def test_a_daemon_that_is_killed_again_and_again_loses_nothing_and_repairs_nothing_twice(
@@ -41,8 +68,30 @@ def test_a_daemon_that_is_killed_again_and_again_loses_nothing_and_repairs_nothi
     assert database.repair_queue.count_documents({"attempts": {"$exists": True}}) == 0, "no lease was lost"
 
 
-def test_a_run_that_is_killed_before_it_wrote_is_followed_by_one_that_ends_its_work(
-    database: Mongo, settings: Settings, tmp_path: Path
+@pytest.mark.parametrize("before_it_wrote", [True, False], ids=["before it wrote", "after it wrote"])
+def test_a_run_that_is_killed_is_followed_by_one_that_ends_its_work(
+    database: Mongo, settings: Settings, tmp_path: Path, before_it_wrote: bool
 ) -> None:
     with running(tmp_path) as daemon:
-        kill_a_run(database, settings, daemon, before_it_wrote=True)
+        kill_a_run(database, settings, daemon, before_it_wrote=before_it_wrote)
+
+
+def kill_a_run(database: Mongo, settings: Settings, daemon: Daemon, *, before_it_wrote: bool) -> None:
+    with daemon.paused():
+        tasks = broken(database, settings, 1_500)
+    pid = daemon.process_of_the_run()
+    if before_it_wrote:
+        wait_until(lambda: database[COLLECTION].find_one({"_id": {"$regex": "^repair:"}}), every=0.001)
+    else:
+        wait_until(lambda: database[CHATS].find_one({"title": {"$ne": "wrong"}}), every=0.001)
+    os.kill(pid, signal.SIGKILL)
+    killed_at = time.monotonic()
+    assert not all_done(database, tasks)
+
+    # Its lease lasts five minutes; the sensor of failed runs does not wait for that.
+    wait_until(lambda: all_done(database, tasks))
+    assert time.monotonic() - killed_at < settings.repair_lease_seconds / 2
+    assert daemon.runs(DagsterRunStatus.FAILURE)
+    assert healthy(database, settings)
+    assert database.repair_queue.count_documents({"attempts.reason": "lease_lost"}) < tasks
+    assert database.repair_queue.count_documents({"retry_count": {"$ne": 0}}) == 0, "no attempt was spent"
