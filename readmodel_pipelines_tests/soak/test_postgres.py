@@ -19,6 +19,7 @@ import pytest
 
 from readmodel_pipelines_tests.documents import ROOT, Block, blocks_of
 from readmodel_pipelines_tests.e2e import postgres
+from readmodel_pipelines_tests.e2e.conftest import _environment, sample  # noqa: F401
 from readmodel_pipelines_tests.e2e.daemon import wait_until
 from readmodel_pipelines_tests.e2e.runs import BOTH, SAMPLE, Mongo
 from readmodel_pipelines_tests.e2e.sandbox import free_port, marks_of
@@ -139,7 +140,8 @@ def command_lines_of(groups: Collection[int]) -> str:
 
 
 def test_the_documented_processes_repair_and_rebuild_and_keep_their_history_in_postgres(
-    sample: Mongo, tmp_path: Path
+    sample: Mongo,  # noqa: F811
+    tmp_path: Path,
 ) -> None:
     import psycopg2
 
