@@ -105,6 +105,10 @@ def test_it_is_indexed_built_verified_and_swapped_in_like_the_built_in_ones(samp
         assert verified["read_models"][ACTIVITY]["checked"] == len(CHAT_IDS) + len(DELETED)
         assert verified["findings"] == []
 
+    told = cli("metrics", "--once").stdout
+    assert f'readmodel_documents{{read_model="{ACTIVITY}"}} {len(CHAT_IDS)}.0\n' in told
+    assert f'readmodel_last_rebuild_success{{read_model="{ACTIVITY}"}} 1.0\n' in told
+
 
 def test_damage_is_found_explained_and_mended_by_a_rebuild_or_a_repair(sample: Mongo, extended: Settings) -> None:
     as_json("rebuild-readmodel", "--type", "all", "--all")
