@@ -14,7 +14,8 @@ from readmodel_pipelines.cli.interrupted import Interrupted, again
 from readmodel_pipelines.cli.voice import plain, voice
 from readmodel_pipelines.errors import MongoUnavailable, UsageError
 from readmodel_pipelines.mongo.connection import open_database
-from readmodel_pipelines.mongo.repair_queue import STATUSES, QueueStats, RepairQueue, Status, ids_of
+from readmodel_pipelines.mongo.queue_stats import STATUSES, QueueStats, Status
+from readmodel_pipelines.mongo.repair_queue import RepairQueue, ids_of
 from readmodel_pipelines.reconcile.summary import json_value
 from readmodel_pipelines.repair import RepairSummary, RepairWorker
 from readmodel_pipelines.settings import load_settings
@@ -167,7 +168,7 @@ def _stats_lines(stats: QueueStats) -> Iterator[str]:
     rows = {
         "pending": stats.pending,
         "in work": stats.processing,
-        "completed": stats.completed,
+        "completed, about": stats.completed,
         "dead letters": stats.failed,
         "due now": stats.due,
     }

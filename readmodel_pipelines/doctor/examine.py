@@ -35,6 +35,7 @@ from readmodel_pipelines.mongo.connection import DENIED, open_database
 from readmodel_pipelines.mongo.indexes import flaws
 from readmodel_pipelines.mongo.repair_queue import RepairQueue
 from readmodel_pipelines.mongo.rights import role_named
+from readmodel_pipelines.mongo.scan import ODD_RECORD
 from readmodel_pipelines.projections.registry import projections_for
 from readmodel_pipelines.settings import Settings
 
@@ -185,8 +186,7 @@ def _told(name: str, make: Callable[[], Check], seconds: float) -> Check:
             return Check(name, State.WARNING, "This user may not look at it.", hint)
         told = str((error.details or {}).get("errmsg", error))[:_LONGEST]
         return Check(name, State.PROBLEM, f"MongoDB does not tell (error {error.code}): {told}")
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
-        # A field that lacks or is of another type; the other checks are worth as much as before.
+    except ODD_RECORD as error:
         hint = "Look at the readmodel_… collections: somebody else, or another version, wrote there."
         return Check(name, State.PROBLEM, f"A record has another form ({raised(error)}).", hint)
 

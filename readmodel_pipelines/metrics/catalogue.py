@@ -41,7 +41,11 @@ COLLECTOR_SUCCESS = Metric(
 
 # The repair queue
 
-QUEUE_TASKS = Metric("readmodel_repair_queue_tasks", "Repair tasks by status; failed are dead letters.", ("status",))
+QUEUE_TASKS = Metric(
+    "readmodel_repair_queue_tasks",
+    "Repair tasks by status; failed are dead letters, completed as estimated by MongoDB.",
+    ("status",),
+)
 QUEUE_DUE = Metric("readmodel_repair_queue_due_tasks", "Repair tasks that a worker may take now.")
 QUEUE_OLDEST = Metric(
     "readmodel_repair_queue_oldest_pending_age_seconds",

@@ -8,8 +8,8 @@ from datetime import datetime
 from typing import Literal
 
 from readmodel_pipelines.mongo.leases import LeasesHeld
+from readmodel_pipelines.mongo.queue_stats import QueueStats
 from readmodel_pipelines.mongo.rebuilds import State
-from readmodel_pipelines.mongo.repair_queue import QueueStats
 
 Coverage = Literal["any", "everything"]
 """Of a verification: the last one, whatever it covered, or the last that compared all fields of all aggregates."""

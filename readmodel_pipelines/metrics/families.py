@@ -12,8 +12,9 @@ from readmodel_pipelines.metrics import catalogue as metric
 from readmodel_pipelines.metrics.catalogue import METRICS, Metric
 from readmodel_pipelines.metrics.facts import Ended, Facts, Rebuilding, Unfinished
 from readmodel_pipelines.mongo.leases import LeasesHeld
+from readmodel_pipelines.mongo.queue_stats import STATUSES, QueueStats
 from readmodel_pipelines.mongo.rebuilds import UNFINISHED
-from readmodel_pipelines.mongo.repair_queue import DEAD_LETTER_REASONS, STATUSES, QueueStats
+from readmodel_pipelines.mongo.repair_queue import DEAD_LETTER_REASONS
 from readmodel_pipelines.reconcile.outcome import ALARMS, Outcome
 
 OTHER = "other"

@@ -14,6 +14,7 @@ import pymongo
 from pymongo.database import Database
 from pymongo.errors import PyMongoError
 
+from readmodel_pipelines.errors import raised
 from readmodel_pipelines.metrics.facts import Coverage, Ended, Facts, OpenFindings, Rebuilding, Sizes, Unfinished
 from readmodel_pipelines.mongo.connection import server_time
 from readmodel_pipelines.mongo.findings import Memory
@@ -21,14 +22,12 @@ from readmodel_pipelines.mongo.indexes import collection_of
 from readmodel_pipelines.mongo.leases import leases_held
 from readmodel_pipelines.mongo.rebuilds import Rebuilds, State
 from readmodel_pipelines.mongo.repair_queue import RepairQueue
-from readmodel_pipelines.mongo.scan import Document
+from readmodel_pipelines.mongo.scan import ODD_RECORD, Document
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.reconcile.summary import EVERYTHING
 from readmodel_pipelines.settings import Settings
 
 _LONGEST_WHY = 200
-# What reading a record raises that somebody else wrote, or an older version: a field that lacks or is of another type.
-_ODD_RECORD = (LookupError, TypeError, ValueError, AttributeError)
 
 
 def gather(
@@ -76,8 +75,8 @@ def _why_not(read: Callable[[], None]) -> str:
         read()
     except PyMongoError as error:
         return str(error)[:_LONGEST_WHY]
-    except _ODD_RECORD as error:
-        return f"a record has another form ({type(error).__name__}: {error})"[:_LONGEST_WHY]
+    except ODD_RECORD as error:
+        return f"a record has another form ({raised(error)})"[:_LONGEST_WHY]
     return ""
 
 

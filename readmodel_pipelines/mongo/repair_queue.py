@@ -15,7 +15,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from bson import ObjectId
-from bson.datetime_ms import DatetimeMS
 from bson.errors import InvalidId
 from pymongo import UpdateMany, UpdateOne
 from pymongo.collection import Collection as MongoCollection
@@ -25,14 +24,12 @@ from readmodel_pipelines.errors import RepairQueueFull, UsageError
 from readmodel_pipelines.events.stream import UUID, Reason
 from readmodel_pipelines.events.values import is_utf8
 from readmodel_pipelines.mongo.connection import server_time
+from readmodel_pipelines.mongo.queue_stats import QueueStats, Status, stats_of
 from readmodel_pipelines.mongo.scan import CODEC, Document, Query
 from readmodel_pipelines.projections.registry import by_fold, projections_for
 from readmodel_pipelines.reconcile.outcome import Why
 from readmodel_pipelines.settings import Settings
 
-Status = Literal["pending", "processing", "completed", "failed"]
-STATUSES: tuple[Status, ...] = ("pending", "processing", "completed", "failed")
-COMPLETED: Status = "completed"
 TASK_TYPE = "readmodel_sync"
 BAD_AGGREGATE_ID = "bad_aggregate_id"
 UNKNOWN_AGGREGATE_TYPE = "unknown_aggregate_type"
@@ -49,7 +46,6 @@ DEAD_LETTER_REASONS: tuple[str, ...] = (
 _HISTORY = 10
 _LONGEST_DETAIL = 500
 _SCANNED_PER_AGGREGATE = 10
-_RATE_MINUTES = 5
 _OURS = ("lease_until", "lease_token")
 _BLANKS = r"[ \t\n\r\f\v]*"
 
@@ -63,34 +59,6 @@ class Due:
 
     def __bool__(self) -> bool:
         return bool(self.aggregates or self.poison)
-
-
-@dataclass(frozen=True, slots=True)
-class QueueStats:
-    """The queue in numbers. `other` are tasks whose status is none of ours; ages in seconds, rates per minute.
-
-    `completed` is as the server estimates it: after a crash of the server it may be off for a while.
-    """
-
-    pending: int
-    processing: int
-    completed: int
-    failed: int
-    other: int
-    due: int
-    oldest_pending_seconds: float
-    repairs_per_minute: float
-    dead_letters: Mapping[str, int]
-
-    @property
-    def open(self) -> int:
-        """Tasks that a repair has yet to end."""
-        return self.pending + self.processing
-
-    def as_json(self) -> dict[str, Any]:
-        """As plain JSON types."""
-        numbers = {name: getattr(self, name) for name in self.__slots__}
-        return numbers | {"dead_letters": dict(self.dead_letters)}
 
 
 class RepairQueue:
@@ -349,25 +317,7 @@ class RepairQueue:
     def stats(self) -> QueueStats:
         """The queue in numbers."""
         now = self.now()
-        counts = {status: self._tasks.count_documents({"status": status}) for status in STATUSES if status != COMPLETED}
-        other = self._tasks.count_documents({"status": {"$nin": list(STATUSES)}})
-        due = self._tasks.count_documents(_pending_until(now)) + self._tasks.count_documents(_abandoned_until(now))
-        oldest = self._tasks.find_one({"status": "pending"}, {"created_at": 1}, sort=[("created_at", 1)])
-        since = now - timedelta(minutes=_RATE_MINUTES)
-        recent = self._tasks.count_documents({"status": "completed", "completed_at": {"$gte": since}})
-        reasons = self._tasks.aggregate(
-            [{"$match": {"status": "failed"}}, {"$group": {"_id": "$reason", "tasks": {"$sum": 1}}}]
-        )
-        return QueueStats(
-            **counts,
-            # They are by far the most: counted one by one they would cost as much as all else a hundred times over.
-            completed=max(0, self._tasks.estimated_document_count() - sum(counts.values()) - other),
-            other=other,
-            due=due,
-            oldest_pending_seconds=_age(oldest, now),
-            repairs_per_minute=recent / _RATE_MINUTES,
-            dead_letters={str(group["_id"] or "unknown"): group["tasks"] for group in reasons},
-        )
+        return stats_of(self._tasks, now, [query.where for query in self.due_queries(now)])
 
     def now(self) -> datetime:
         """The server's time: what leases and attempts go by."""
@@ -479,8 +429,3 @@ def _attempt(reason: str, detail: str) -> Document:
 def _history_with(attempt: Document) -> Document:
     history = {"$cond": [{"$isArray": "$attempts"}, "$attempts", []]}
     return {"$slice": [{"$concatArrays": [history, [attempt]]}, -_HISTORY]}
-
-
-def _age(task: Document | None, now: datetime) -> float:
-    created = (task or {}).get("created_at")
-    return max(0.0, (int(now.timestamp() * 1000) - int(created)) / 1000) if isinstance(created, DatetimeMS) else 0.0

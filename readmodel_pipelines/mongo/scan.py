@@ -29,6 +29,9 @@ BATCH_DOCUMENTS = 2_000
 _HANDED_ON = 100
 NO_ARRAY = {"$not": {"$type": "array"}}
 
+ODD_RECORD = (LookupError, TypeError, ValueError, AttributeError)
+"""What reading a record raises that somebody else wrote, or another version: a field lacks, or is of another type."""
+
 
 @dataclass(frozen=True, slots=True)
 class Query:

@@ -48,12 +48,13 @@ def roll_back(database: Database[Document], settings: Settings, rebuild_id: str)
         ReadModelBusy: somebody rebuilds one of the read models.
     """
     rebuilds = Rebuilds(database)
-    projections = [item for item in projections_for(settings) if item.name in rebuilds.get(rebuild_id)["names"]]
+    record = rebuilds.get(rebuild_id)
+    projections = [item for item in projections_for(settings) if item.name in record["names"]]
     summary = Summary("rebuild", "all")
     summary.read_models = {item.read_model: Counts() for item in projections}
     started = time.perf_counter()
-    with hold_leases(database, rebuilds.get(rebuild_id)["read_models"], settings.lease_seconds) as held:
-        # Not before: another rebuild would have made copies of the same names.
+    with hold_leases(database, record["read_models"], settings.lease_seconds) as held:
+        # Again: meanwhile another rebuild would have made copies of the same names.
         record = rebuilds.get(rebuild_id)
         copies = {name: copy for name, copy in record.get("copies", {}).items() if is_there(database, copy)}
         summary.warnings += _check_rollback(rebuilds, record, projections, copies)

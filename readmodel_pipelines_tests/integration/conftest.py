@@ -33,6 +33,7 @@ from readmodel_pipelines.rebuild.batches import Batches
 from readmodel_pipelines.reconcile.pacing import BatchSize
 from readmodel_pipelines.reconcile.summary import Finding, Summary
 from readmodel_pipelines.settings import Settings
+from readmodel_pipelines_tests.integration.command_line import cli, damaged, env, known  # noqa: F401
 from readmodel_pipelines_tests.integration.rebuilding import Killed
 
 Document = dict[str, Any]

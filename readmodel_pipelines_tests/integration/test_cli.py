@@ -1,8 +1,7 @@
-"""The command line as a person or a script meets it: exit codes, stdout and stderr, reports, no secrets."""
+"""The command line as a person or a script meets it: exit codes, stdout and stderr, no secrets."""
 
 from __future__ import annotations
 
-import csv
 import gzip
 import json
 import os
@@ -13,60 +12,21 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pymongo.database import Database
-from typer.testing import CliRunner
 
-from readmodel_pipelines.cli import main
 from readmodel_pipelines.demo.sample_data import chat_events
 from readmodel_pipelines.mongo.leases import hold_leases
-from readmodel_pipelines.reports.writer import COLUMNS
-from readmodel_pipelines.settings import Settings
-
-Cli = Callable[..., Any]
+from readmodel_pipelines_tests.integration.command_line import EVERYTHING, NOBODY, Cli
 
 PROGRAM = [sys.executable, "-m", "readmodel_pipelines.cli.main"]
-NOBODY = "00000000-0000-4000-8000-000000000000"
-EVERYTHING = ("--type", "all", "--all")
 COUNTS = {
     *("checked", "same", "missing", "different", "unexpected", "orphan", "lagging", "malformed", "undecided"),
     *("inserted", "replaced", "deleted", "superseded", "failed"),
 }
-
-
-@pytest.fixture
-def env(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """The environment of commands on this test's database, for this process and for child processes."""
-    assert settings.mongodb_uri is not None
-    monkeypatch.setenv("READMODEL_MONGODB_URI", settings.mongodb_uri.get_secret_value())
-    monkeypatch.setenv("READMODEL_DATABASE", settings.database)
-    return dict(os.environ)
-
-
-@pytest.fixture
-def cli(env: dict[str, str]) -> Cli:
-    """A command within this process: fast."""
-    return lambda *arguments: CliRunner().invoke(main.app, [str(item) for item in arguments], prog_name="readmodel")
-
-
-@pytest.fixture
-def ids(database: Database[dict[str, Any]], cli: Cli) -> list[str]:
-    """Ten chats with healthy read models."""
-    events = list(chat_events(10, seed=3, mean_events=8))
-    database.events.insert_many(events)
-    assert cli("rebuild-readmodel", *EVERYTHING).exit_code == 0
-    return sorted({event["aggregate_id"] for event in events})
-
-
-@pytest.fixture
-def damaged(database: Database[dict[str, Any]], ids: list[str]) -> str:
-    """The id of one of them, whose title and participants are wrong."""
-    database.chats_read_model.update_one({"chat_id": ids[4]}, {"$set": {"title": "wrong"}, "$unset": {"is_public": ""}})
-    return ids[4]
 
 
 def everything(database: Database[dict[str, Any]]) -> dict[str, list[Any]]:
@@ -100,8 +60,8 @@ def test_a_discrepancy_makes_verify_exit_1_and_shows_the_field_and_what_to_run(c
     assert "`readmodel rebuild-readmodel --type all --all` mends 1" in result.stdout
 
 
-def test_one_aggregate_can_be_verified_and_mended_alone(cli: Cli, damaged: str, ids: list[str]) -> None:
-    assert cli("verify-consistency", "--type", "chat", "--id", ids[0]).exit_code == 0
+def test_one_aggregate_can_be_verified_and_mended_alone(cli: Cli, damaged: str, known: list[str]) -> None:
+    assert cli("verify-consistency", "--type", "chat", "--id", known[0]).exit_code == 0
     assert cli("verify-consistency", "--type", "task", "--id", damaged).exit_code == 0
     found = cli("verify-consistency", "--type", "chat", "--id", damaged)
     assert found.exit_code == 1
@@ -111,16 +71,16 @@ def test_one_aggregate_can_be_verified_and_mended_alone(cli: Cli, damaged: str, 
 
 
 def test_a_malformed_stream_makes_a_rebuild_exit_1_and_says_why(
-    database: Database[dict[str, Any]], cli: Cli, ids: list[str]
+    database: Database[dict[str, Any]], cli: Cli, known: list[str]
 ) -> None:
-    database.events.delete_one({"aggregate_id": ids[2], "version": 1})
+    database.events.delete_one({"aggregate_id": known[2], "version": 1})
     result = cli("rebuild-readmodel", *EVERYTHING)
     assert result.exit_code == 1
     assert "malformed" in result.stdout
     assert "mend their events first" in result.stdout
 
 
-def test_an_id_that_nobody_has_exits_1_and_says_so(cli: Cli, ids: list[str]) -> None:
+def test_an_id_that_nobody_has_exits_1_and_says_so(cli: Cli, known: list[str]) -> None:
     result = cli("rebuild-readmodel", "--type", "all", "--id", NOBODY)
     assert result.exit_code == 1
     assert f"neither an event nor a document for {NOBODY}" in result.stderr
@@ -178,7 +138,7 @@ def test_a_wrong_password_exits_3_without_credentials(env: dict[str, str]) -> No
 
 
 def test_a_read_model_that_somebody_rebuilds_exits_1_and_says_who(
-    database: Database[dict[str, Any]], cli: Cli, ids: list[str]
+    database: Database[dict[str, Any]], cli: Cli, known: list[str]
 ) -> None:
     with hold_leases(database, ["tasks_read_model"], 60, "the night shift"):
         result = cli("rebuild-readmodel", *EVERYTHING, "--json")
@@ -231,9 +191,9 @@ def test_json_is_exactly_one_document_with_the_documented_keys(env: dict[str, st
 
 
 def test_json_of_a_malformed_stream_names_its_first_offending_event(
-    database: Database[dict[str, Any]], cli: Cli, ids: list[str]
+    database: Database[dict[str, Any]], cli: Cli, known: list[str]
 ) -> None:
-    event = database.events.find_one_and_update({"aggregate_id": ids[1], "version": 1}, {"$set": {"event_type": "?"}})
+    event = database.events.find_one_and_update({"aggregate_id": known[1], "version": 1}, {"$set": {"event_type": "?"}})
     document = json.loads(cli("verify-consistency", "--type", "chat", "--all", "--json").stdout)
     (finding,) = document["findings"]
     assert set(finding) - {"read_model", "aggregate_id", "outcome", "reason", "fields"} == {
@@ -242,7 +202,7 @@ def test_json_of_a_malformed_stream_names_its_first_offending_event(
     assert finding["event_id"] == {"$oid": str(event["_id"])}
 
 
-def test_json_of_an_error_is_one_document_too(cli: Cli, ids: list[str]) -> None:
+def test_json_of_an_error_is_one_document_too(cli: Cli, known: list[str]) -> None:
     result = cli("rebuild-readmodel", "--type", "chat", "--id", NOBODY, "--dry-run", "--json")
     document = json.loads(result.stdout)
     assert set(document) == {"verb", "error"}
@@ -251,12 +211,12 @@ def test_json_of_an_error_is_one_document_too(cli: Cli, ids: list[str]) -> None:
     assert document["error"]["code"] == "aggregate_not_found"
 
 
-def test_findings_are_capped_and_counts_are_not(database: Database[dict[str, Any]], cli: Cli, ids: list[str]) -> None:
+def test_findings_are_capped_and_counts_are_not(database: Database[dict[str, Any]], cli: Cli, known: list[str]) -> None:
     database.chats_read_model.delete_many({})
     result = cli("verify-consistency", "--type", "chat", "--all", "--json", "--max-findings", 3)
     document = json.loads(result.stdout)
     assert len(document["findings"]) == 3
-    assert document["read_models"]["chats_read_model"]["missing"] == len(ids)
+    assert document["read_models"]["chats_read_model"]["missing"] == len(known)
     assert "and 7 more" in cli("verify-consistency", "--type", "chat", "--all", "--max-findings", 3).stdout
     database.tasks_read_model.update_many({}, {"$set": {"title": "broken"}})
     both = cli("verify-consistency", "--type", "all", "--all", "--json", "--max-findings", 3)
@@ -264,7 +224,7 @@ def test_findings_are_capped_and_counts_are_not(database: Database[dict[str, Any
 
 
 def test_a_dry_run_writes_nothing_and_predicts_the_rebuild(
-    database: Database[dict[str, Any]], cli: Cli, damaged: str, ids: list[str]
+    database: Database[dict[str, Any]], cli: Cli, damaged: str, known: list[str]
 ) -> None:
     database.tasks_read_model.insert_one({"task_id": NOBODY, "chat_id": NOBODY})
     before = everything(database)
@@ -277,25 +237,25 @@ def test_a_dry_run_writes_nothing_and_predicts_the_rebuild(
 
 
 def test_too_many_deletions_are_refused_until_they_are_allowed(
-    database: Database[dict[str, Any]], cli: Cli, ids: list[str]
+    database: Database[dict[str, Any]], cli: Cli, known: list[str]
 ) -> None:
     database.chats_read_model.insert_many([{"chat_id": f"{number:08}{NOBODY[8:]}"} for number in range(101)])
     refused = cli("rebuild-readmodel", *EVERYTHING)
     assert refused.exit_code == 1
     assert "--allow-deletions" in refused.stdout
-    assert database.chats_read_model.count_documents({}) == 101 + len(ids)
+    assert database.chats_read_model.count_documents({}) == 101 + len(known)
     assert cli("rebuild-readmodel", *EVERYTHING, "--allow-deletions").exit_code == 0
-    assert database.chats_read_model.count_documents({}) == len(ids)
+    assert database.chats_read_model.count_documents({}) == len(known)
 
 
-def test_data_cannot_command_the_terminal(database: Database[dict[str, Any]], cli: Cli, ids: list[str]) -> None:
-    database.chats_read_model.update_one({"chat_id": ids[0]}, {"$set": {"title": "\x1b[2J\x9b31m\u202e"}})
+def test_data_cannot_command_the_terminal(database: Database[dict[str, Any]], cli: Cli, known: list[str]) -> None:
+    database.chats_read_model.update_one({"chat_id": known[0]}, {"$set": {"title": "\x1b[2J\x9b31m\u202e"}})
     result = cli("verify-consistency", "--type", "chat", "--all")
     assert not {"\x1b", "\x9b", "\u202e"} & set(result.stdout)
     assert "\\x9b31m" in result.stdout
 
 
-def test_on_a_terminal_a_bar_shows_the_rate_and_stdout_stays_clean(env: dict[str, str], ids: list[str]) -> None:
+def test_on_a_terminal_a_bar_shows_the_rate_and_stdout_stays_clean(env: dict[str, str], known: list[str]) -> None:
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
         [*PROGRAM, "verify-consistency", *EVERYTHING, "--json"],
@@ -316,7 +276,7 @@ def test_on_a_terminal_a_bar_shows_the_rate_and_stdout_stays_clean(env: dict[str
     assert b"events/s" in shown
 
 
-def test_quiet_says_nothing_but_the_result(env: dict[str, str], ids: list[str]) -> None:
+def test_quiet_says_nothing_but_the_result(env: dict[str, str], known: list[str]) -> None:
     work = ("repair-queue", "work", "--id", "nobody")
     loud, quiet = shell(*work, env=env), shell("--quiet", *work, env=env)
     assert (loud.returncode, quiet.returncode) == (1, 1)
@@ -324,7 +284,14 @@ def test_quiet_says_nothing_but_the_result(env: dict[str, str], ids: list[str]) 
     assert (quiet.stdout, quiet.stderr) == (loud.stdout, "")
 
 
-def test_verbose_says_settings_servers_commands_and_times_and_no_secret(env: dict[str, str], ids: list[str]) -> None:
+def test_a_doctor_that_finds_no_problem_says_nothing_when_it_shall_be_quiet(cli: Cli, known: list[str]) -> None:
+    assert cli("ensure-indexes").exit_code == 0
+    quiet = cli("doctor", "--quiet")
+    # Not even an empty line: cron would mail it.
+    assert (quiet.exit_code, quiet.output) == (0, "")
+
+
+def test_verbose_says_settings_servers_commands_and_times_and_no_secret(env: dict[str, str], known: list[str]) -> None:
     secret = {"READMODEL_DAGSTER_URL": "http://ann:s3cret@h"}
     result = shell("verify-consistency", *EVERYTHING, "--json", "-v", env=env | secret)
     assert json.loads(result.stdout)["verb"] == "verify"
@@ -336,7 +303,7 @@ def test_verbose_says_settings_servers_commands_and_times_and_no_secret(env: dic
     assert "s3cret" not in result.stderr
 
 
-def test_commands_that_prepare_have_their_documents_too(cli: Cli, ids: list[str], tmp_path: Path) -> None:
+def test_commands_that_prepare_have_their_documents_too(cli: Cli, known: list[str], tmp_path: Path) -> None:
     (tmp_path / "events.jsonl.gz").write_bytes(gzip.compress(b'{"_id": 1, "aggregate_id": "a", "version": 1}'))
     loaded = json.loads(cli("load", tmp_path, "--json").stdout)
     assert loaded["files"] == [{"file": "events.jsonl.gz", "collection": "events", "inserted": 1, "present": 0}]
@@ -344,58 +311,6 @@ def test_commands_that_prepare_have_their_documents_too(cli: Cli, ids: list[str]
     assert set(made) >= {"events", "chats_read_model", "repair_queue"}
     status = json.loads(cli("--json", "server", "status").stdout)
     assert {"verb", "running", "uri", "data_dir", "pid", "version"} == set(status)
-
-
-# Reports
-
-
-def test_a_json_report_is_the_json_document(cli: Cli, damaged: str, tmp_path: Path) -> None:
-    file = tmp_path / "report.json"
-    result = cli("verify-consistency", *EVERYTHING, "--report", file, "--json")
-    assert result.exit_code == 1
-    report, document = json.loads(file.read_text()), json.loads(result.stdout)
-    assert document.pop("reports") == [str(file)]
-    assert report.pop("database")
-    assert report.pop("mend")[0]["command"] == "readmodel rebuild-readmodel --type chat --all"
-    assert report["findings"][0].pop("mend") == f"readmodel rebuild-readmodel --type chat --id {damaged}"
-    assert report == document
-    assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
-
-
-def test_a_report_that_is_asked_for_twice_is_one_and_no_failure(cli: Cli, ids: list[str], tmp_path: Path) -> None:
-    file = tmp_path / "report.csv"
-    result = cli("verify-consistency", *EVERYTHING, "--report", file, "--report", file, "--json")
-    assert (result.exit_code, json.loads(result.stdout)["reports"]) == (0, [str(file)])
-
-
-def test_a_csv_report_has_a_row_for_each_field_and_one_for_a_finding_without(
-    database: Database[dict[str, Any]], cli: Cli, damaged: str, ids: list[str], tmp_path: Path
-) -> None:
-    database.tasks_read_model.insert_one({"task_id": {"odd": 1}, "chat_id": NOBODY})
-    file = tmp_path / "report.CSV"
-    file.write_text("an older report")
-    assert cli("verify-consistency", *EVERYTHING, "--report", file).exit_code == 1
-    with file.open(newline="") as lines:
-        rows = list(csv.DictReader(lines))
-    assert tuple(rows[0]) == COLUMNS
-    of_chat = {row["field"]: row for row in rows if row["aggregate_id"] == damaged}
-    assert set(of_chat) == {"title", "is_public"}
-    assert of_chat["title"]["actual"] == '"wrong"'
-    assert json.loads(of_chat["is_public"]["actual"]) == {"$absent": True}
-    (odd,) = [row for row in rows if row["outcome"] == "orphan"]
-    assert (json.loads(odd["aggregate_id"]), odd["reason"], odd["field"]) == ({"odd": 1}, "odd_key", "")
-
-
-@pytest.mark.parametrize("name", ["report.txt", "report", "no/such/folder/report.csv", "folder.json"])
-def test_a_report_that_cannot_be_written_is_refused_before_the_work_starts(
-    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
-    (tmp_path / "folder.json").mkdir()
-    # Nothing answers there, so a later refusal would be another one.
-    monkeypatch.setenv("READMODEL_MONGODB_URI", "mongodb://127.0.0.1:9/?serverSelectionTimeoutMS=300")
-    result = cli("verify-consistency", *EVERYTHING, "--report", tmp_path / name)
-    assert result.exit_code == 2
-    assert name.rpartition("/")[0] in result.stderr
 
 
 # The other commands
@@ -430,7 +345,7 @@ def test_server_status_and_stop_of_a_server_that_never_ran(cli: Cli, monkeypatch
 # What starting costs
 
 
-def test_help_imports_nothing_heavy_and_a_rebuild_no_dagster(env: dict[str, str], ids: list[str]) -> None:
+def test_help_imports_nothing_heavy_and_a_rebuild_no_dagster(env: dict[str, str], known: list[str]) -> None:
     program = (
         "import sys\n"
         "from readmodel_pipelines.cli.main import app\n"
@@ -439,7 +354,7 @@ def test_help_imports_nothing_heavy_and_a_rebuild_no_dagster(env: dict[str, str]
         "print(*{name.partition('.')[0] for name in sys.modules}, file=sys.stderr)\n"
     )
     imported = {}
-    for arguments in (["rebuild-readmodel", "--help"], ["rebuild-readmodel", "--type", "all", "--id", ids[0]]):
+    for arguments in (["rebuild-readmodel", "--help"], ["rebuild-readmodel", "--type", "all", "--id", known[0]]):
         command = [sys.executable, "-c", program, *arguments]
         result = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
         imported[arguments[1]] = set(result.stderr.split())

@@ -35,8 +35,8 @@ from readmodel_pipelines.doctor.work import (
 from readmodel_pipelines.mongo.embedded import ServerStatus
 from readmodel_pipelines.mongo.indexes import EVENTS, LEASES, VERSIONS, Flaw
 from readmodel_pipelines.mongo.plans import Plan, parse
+from readmodel_pipelines.mongo.queue_stats import QueueStats
 from readmodel_pipelines.mongo.rebuilds import State as RebuildState
-from readmodel_pipelines.mongo.repair_queue import QueueStats
 from readmodel_pipelines.settings import Settings
 
 OK, WARNING, PROBLEM = State.OK, State.WARNING, State.PROBLEM

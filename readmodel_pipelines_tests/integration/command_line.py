@@ -1,0 +1,53 @@
+"""The command line on a test's database: the fixtures of its tests, which `conftest.py` makes known."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from pymongo.database import Database
+from typer.testing import CliRunner
+
+from readmodel_pipelines.cli import main
+from readmodel_pipelines.demo.sample_data import chat_events
+from readmodel_pipelines.settings import Settings
+
+Cli = Callable[..., Any]
+
+EVERYTHING = ("--type", "all", "--all")
+NOBODY = "00000000-0000-4000-8000-000000000000"
+
+
+@pytest.fixture
+def env(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """The environment of commands on this test's database, for this process and for child processes."""
+    assert settings.mongodb_uri is not None
+    monkeypatch.setenv("READMODEL_MONGODB_URI", settings.mongodb_uri.get_secret_value())
+    monkeypatch.setenv("READMODEL_DATABASE", settings.database)
+    return dict(os.environ)
+
+
+@pytest.fixture
+def cli(env: dict[str, str]) -> Cli:
+    """A command within this process: fast."""
+    return lambda *arguments: CliRunner().invoke(main.app, [str(item) for item in arguments], prog_name="readmodel")
+
+
+@pytest.fixture
+def known(database: Database[dict[str, Any]], cli: Cli) -> list[str]:
+    """The ids of ten chats with healthy read models."""
+    events = list(chat_events(10, seed=3, mean_events=8))
+    database.events.insert_many(events)
+    assert cli("rebuild-readmodel", *EVERYTHING).exit_code == 0
+    return sorted({event["aggregate_id"] for event in events})
+
+
+@pytest.fixture
+def damaged(database: Database[dict[str, Any]], known: list[str]) -> str:
+    """The id of one of them, whose title and participants are wrong."""
+    database.chats_read_model.update_one(
+        {"chat_id": known[4]}, {"$set": {"title": "wrong"}, "$unset": {"is_public": ""}}
+    )
+    return known[4]
