@@ -15,7 +15,7 @@ from pymongo.database import Database
 
 from readmodel_pipelines.events.stream import Malformed
 from readmodel_pipelines.mongo.event_store import EventStore
-from readmodel_pipelines.mongo.indexes import collection_of
+from readmodel_pipelines.mongo.names import collection_of
 from readmodel_pipelines.mongo.read_model import ReadModelCollection
 from readmodel_pipelines.mongo.scan import Document
 from readmodel_pipelines.projections.projection import Projection

@@ -20,13 +20,14 @@ from typing import Any
 
 from pymongo.database import Database
 
+from readmodel_pipelines.bookkeeping.deferred import DeferredForThisRun, DeferredInMemory
+from readmodel_pipelines.bookkeeping.leases import hold_leases
 from readmodel_pipelines.errors import AggregateNotFound, UsageError, WrongAggregateType
 from readmodel_pipelines.events.stream import UUID, check_id
 from readmodel_pipelines.lanes import Lanes, contested, noting
-from readmodel_pipelines.mongo.deferred import DeferredForThisRun, DeferredInMemory
 from readmodel_pipelines.mongo.event_store import EventStore
-from readmodel_pipelines.mongo.indexes import collection_of, ensure_for_empty
-from readmodel_pipelines.mongo.leases import hold_leases
+from readmodel_pipelines.mongo.indexes import ensure_for_empty
+from readmodel_pipelines.mongo.names import collection_of
 from readmodel_pipelines.mongo.read_model import ReadModelCollection
 from readmodel_pipelines.mongo.scan import Document
 from readmodel_pipelines.projections.projection import Projection

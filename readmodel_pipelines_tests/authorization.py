@@ -16,7 +16,8 @@ import pytest
 from pydantic import SecretStr
 from pymongo import MongoClient
 
-from readmodel_pipelines.mongo import embedded, mongod_binary
+from readmodel_pipelines.embedded import mongod_program
+from readmodel_pipelines.embedded import server as embedded
 from readmodel_pipelines.settings import Settings
 
 Privilege = dict[str, Any]
@@ -74,8 +75,8 @@ def authorized_server() -> Iterator[AuthorizedServer]:
                 open_to_all.admin.command("createUser", "administrator", pwd=password, roles=["root"])
             embedded.stop(own)
             with pytest.MonkeyPatch.context() as patch:
-                command = mongod_binary.command
-                patch.setattr(mongod_binary, "command", lambda *a, **o: [*command(*a, **o), "--keyFile", str(key)])
+                command = mongod_program.command
+                patch.setattr(mongod_program, "command", lambda *a, **o: [*command(*a, **o), "--keyFile", str(key)])
                 uri = embedded.ensure_running(own, die_with_parent=True)
             server = AuthorizedServer(uri, "administrator", password)
             with server.client:

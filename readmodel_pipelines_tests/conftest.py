@@ -15,7 +15,7 @@ from bson import json_util
 from bson.codec_options import DatetimeConversion
 from pymongo.database import Database
 
-from readmodel_pipelines.mongo import embedded
+from readmodel_pipelines.embedded import server as embedded
 from readmodel_pipelines.mongo.connection import open_database
 from readmodel_pipelines.mongo.scan import CODEC
 from readmodel_pipelines.settings import Settings

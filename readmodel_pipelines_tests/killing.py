@@ -15,7 +15,7 @@ from pymongo.database import Database
 
 from readmodel_pipelines.demo.sample_data import chat_events
 from readmodel_pipelines.mongo.indexes import ensure_indexes
-from readmodel_pipelines.mongo.rebuilds import COLLECTION
+from readmodel_pipelines.mongo.names import REBUILDS
 from readmodel_pipelines.projections.registry import built_in
 from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.settings import Settings
@@ -42,7 +42,7 @@ def kill_and_resume(
         time.sleep(chance.uniform(0.3, 1.6))
         os.kill(process.pid, signal.SIGKILL)
         process.communicate()
-        now = {item["_id"]: item for item in database[COLLECTION].find({"of": {"$exists": True}})}
+        now = {item["_id"]: item for item in database[REBUILDS].find({"of": {"$exists": True}})}
         for key, item in before.items():
             assert now[key]["done"] >= item["done"], "a range was done and is not any more"
             assert (now[key]["cursor"] or "") >= (item["cursor"] or ""), "a range went back"
@@ -56,9 +56,9 @@ def kill_and_resume(
     assert json.loads(output)["ok"], output
     assert ReadModelProjector(database, settings).verify_all().ok
     assert database.chats_read_model.count_documents({"likes": 3}) == right, "foreign fields are all there"
-    records = list(database[COLLECTION].find({"kind": "rebuild"}))
+    records = list(database[REBUILDS].find({"kind": "rebuild"}))
     assert [record["state"] for record in records] == ["done"], "it is one rebuild"
-    read = sum(item["events"] for item in database[COLLECTION].find({"of": records[0]["_id"]}))
+    read = sum(item["events"] for item in database[REBUILDS].find({"of": records[0]["_id"]}))
     assert read <= total + kills * _READ_AHEAD, "ranges were done again from their start"
     _nothing_is_left(database)
     return at_work

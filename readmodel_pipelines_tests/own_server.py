@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from readmodel_pipelines.mongo import embedded
+from readmodel_pipelines.embedded import server as embedded
 from readmodel_pipelines.settings import Settings
 
 _MEMORY = Path("/dev/shm")  # noqa: S108 - a folder with a random name is made in it

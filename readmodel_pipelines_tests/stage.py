@@ -20,15 +20,15 @@ from pymongo.database import Database
 from pymongo.errors import OperationFailure
 from typer.testing import CliRunner
 
+from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds
+from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
 from readmodel_pipelines.cli.main import app
 from readmodel_pipelines.demo.damage import swap_chat_ids
 from readmodel_pipelines.demo.sample_data import chat_events
 from readmodel_pipelines.mongo.connection import open_database
 from readmodel_pipelines.mongo.indexes import ensure_indexes, wanted_indexes
-from readmodel_pipelines.mongo.rebuilds import Rebuilds
-from readmodel_pipelines.mongo.repair_queue import RepairQueue
+from readmodel_pipelines.mongo.names import copy_name, shadow_name
 from readmodel_pipelines.mongo.rights import privileges, role_named
-from readmodel_pipelines.mongo.shadow import copy_name, shadow_name
 from readmodel_pipelines.projections.registry import projections_for
 from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.rebuild import finish, run

@@ -12,18 +12,18 @@ from urllib.parse import quote_plus
 
 from pymongo import MongoClient
 
-from readmodel_pipelines.mongo import mongod_binary
+from readmodel_pipelines.embedded import mongod_program
 
 
 @contextmanager
 def standalone_server() -> Iterator[str]:
     """Gives its connection string once it answers; it ends with the block."""
     configured = os.environ.get("READMODEL_MONGOD")
-    binary = mongod_binary.find_mongod(Path(configured) if configured else None)
+    binary = mongod_program.find_mongod(Path(configured) if configured else None)
     with tempfile.TemporaryDirectory(prefix="readmodel-alone-") as folder:
-        db, socket = Path(folder) / "db", Path(folder) / mongod_binary.SOCKET_NAME
+        db, socket = Path(folder) / "db", Path(folder) / mongod_program.SOCKET_NAME
         db.mkdir()
-        command = mongod_binary.command(binary, db=db, socket=socket)
+        command = mongod_program.command(binary, db=db, socket=socket)
         replica_set = command.index("--replSet")
         del command[replica_set : replica_set + 2]
         with subprocess.Popen(command, stdout=subprocess.DEVNULL) as server:

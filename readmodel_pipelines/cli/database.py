@@ -7,11 +7,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 from readmodel_pipelines.cli.interrupted import Interrupted, again
+from readmodel_pipelines.cli.loading import Loaded, load_folder, loadable_files
 from readmodel_pipelines.cli.progress import SECONDS_BETWEEN_LINES
 from readmodel_pipelines.cli.voice import voice
 from readmodel_pipelines.mongo import indexes
 from readmodel_pipelines.mongo.connection import open_database
-from readmodel_pipelines.mongo.load import Loaded, load_folder, loadable_files
 from readmodel_pipelines.projections.registry import projections_for
 from readmodel_pipelines.settings import Settings, load_settings
 

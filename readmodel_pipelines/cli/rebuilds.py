@@ -7,9 +7,9 @@ from typing import Any
 
 import typer
 
+from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds, range_of
 from readmodel_pipelines.cli.voice import plain, voice
 from readmodel_pipelines.mongo.connection import open_database
-from readmodel_pipelines.mongo.rebuilds import Rebuilds, range_of
 from readmodel_pipelines.rebuild import abort, roll_back
 from readmodel_pipelines.reconcile.summary import json_value
 from readmodel_pipelines.settings import load_settings

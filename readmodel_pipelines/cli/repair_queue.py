@@ -10,12 +10,12 @@ from typing import Any, Literal
 
 import typer
 
+from readmodel_pipelines.bookkeeping.queue_stats import STATUSES, QueueStats, Status
+from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue, ids_of
 from readmodel_pipelines.cli.interrupted import Interrupted, again
 from readmodel_pipelines.cli.voice import plain, voice
 from readmodel_pipelines.errors import MongoUnavailable, UsageError
 from readmodel_pipelines.mongo.connection import open_database
-from readmodel_pipelines.mongo.queue_stats import STATUSES, QueueStats, Status
-from readmodel_pipelines.mongo.repair_queue import RepairQueue, ids_of
 from readmodel_pipelines.reconcile.summary import json_value
 from readmodel_pipelines.repair import RepairSummary, RepairWorker
 from readmodel_pipelines.settings import load_settings

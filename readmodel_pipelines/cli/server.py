@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from readmodel_pipelines.cli.voice import voice
+from readmodel_pipelines.embedded import server as embedded
 from readmodel_pipelines.errors import UsageError
-from readmodel_pipelines.mongo import embedded
 from readmodel_pipelines.settings import Settings, load_settings
 
 _NOT_USED = "READMODEL_MONGODB_URI is set, so the embedded server is not used."

@@ -21,7 +21,8 @@ from readmodel_pipelines.demo.sample_data import chat_events, task_events
 from readmodel_pipelines.demo.traffic import Traffic
 from readmodel_pipelines.errors import UsageError
 from readmodel_pipelines.mongo.connection import open_database
-from readmodel_pipelines.mongo.indexes import collection_of, ensure_indexes
+from readmodel_pipelines.mongo.indexes import ensure_indexes
+from readmodel_pipelines.mongo.names import collection_of
 from readmodel_pipelines.projections.registry import projections_for
 from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.reconcile.summary import Summary

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import SecretStr
 
 from readmodel_pipelines.doctor.check import Check, Setting, State
-from readmodel_pipelines.mongo.embedded import ServerStatus
+from readmodel_pipelines.embedded.server import ServerStatus
 from readmodel_pipelines.settings import Settings
 
 _PREFIX = "READMODEL_"

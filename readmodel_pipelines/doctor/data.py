@@ -6,8 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from readmodel_pipelines.doctor.check import Check, State, worst
+from readmodel_pipelines.doctor.plans import Plan
 from readmodel_pipelines.mongo.indexes import VERSIONS, Flaw
-from readmodel_pipelines.mongo.plans import Plan
 
 _SHOWN = 8
 

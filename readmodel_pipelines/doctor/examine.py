@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 import pymongo
 from pymongo.errors import ConfigurationError, OperationFailure, PyMongoError
 
+from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
 from readmodel_pipelines.doctor import gather
 from readmodel_pipelines.doctor.check import Check, Diagnosis, State
 from readmodel_pipelines.doctor.configuration import judge_embedded, judge_settings, settings_in_force
@@ -29,13 +30,14 @@ from readmodel_pipelines.doctor.server import (
     judge_version,
 )
 from readmodel_pipelines.doctor.work import judge_findings, judge_leases, judge_queue, judge_rebuilds
+from readmodel_pipelines.embedded import mongod_program
+from readmodel_pipelines.embedded import server as embedded
 from readmodel_pipelines.errors import EmbeddedServerError, MongoUnavailable, ReadModelError, raised
-from readmodel_pipelines.mongo import embedded, mongod_binary
-from readmodel_pipelines.mongo.connection import DENIED, open_database
+from readmodel_pipelines.mongo.connection import open_database
 from readmodel_pipelines.mongo.indexes import flaws
-from readmodel_pipelines.mongo.repair_queue import RepairQueue
 from readmodel_pipelines.mongo.rights import role_named
 from readmodel_pipelines.mongo.scan import ODD_RECORD
+from readmodel_pipelines.mongo.server import DENIED
 from readmodel_pipelines.projections.registry import projections_for
 from readmodel_pipelines.settings import Settings
 
@@ -98,7 +100,7 @@ def _embedded_runs(settings: Settings, diagnosis: Diagnosis) -> bool:
 
 def _why_it_cannot_start(settings: Settings) -> str:
     try:
-        mongod_binary.probe(mongod_binary.find_mongod(settings.mongod))
+        mongod_program.probe(mongod_program.find_mongod(settings.mongod))
     except EmbeddedServerError as error:
         return f"It could not be started either: {error.message} {error.hint}"
     return ""

@@ -14,23 +14,22 @@ from typing import Any
 from pymongo.database import Database
 from pymongo.errors import OperationFailure
 
+from readmodel_pipelines.bookkeeping.findings import Memory
+from readmodel_pipelines.bookkeeping.leases import is_gone, leases_held, not_given_back
+from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds, State
+from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
 from readmodel_pipelines.doctor.data import Answered
+from readmodel_pipelines.doctor.plans import plan_of, plan_of_pipeline
 from readmodel_pipelines.doctor.rights import Lacking
 from readmodel_pipelines.doctor.server import History
 from readmodel_pipelines.doctor.work import LeaseSeen, RebuildSeen
 from readmodel_pipelines.mongo.changes import time_of
-from readmodel_pipelines.mongo.connection import DENIED, server_time
 from readmodel_pipelines.mongo.event_store import EventStore, version_ranges_of
-from readmodel_pipelines.mongo.findings import FINDINGS, Memory
-from readmodel_pipelines.mongo.indexes import collection_of
-from readmodel_pipelines.mongo.leases import is_gone, leases_held, not_given_back
-from readmodel_pipelines.mongo.plans import plan_of, plan_of_pipeline
+from readmodel_pipelines.mongo.names import FINDINGS, collection_of, shadow_name
 from readmodel_pipelines.mongo.read_model import ReadModelCollection
-from readmodel_pipelines.mongo.rebuilds import Rebuilds, State
-from readmodel_pipelines.mongo.repair_queue import RepairQueue
 from readmodel_pipelines.mongo.rights import ROLES, held, lacking, privileges
 from readmodel_pipelines.mongo.scan import Document
-from readmodel_pipelines.mongo.shadow import shadow_name
+from readmodel_pipelines.mongo.server import DENIED, server_time
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.projections.registry import by_fold
 from readmodel_pipelines.reconcile.ranges import IdRange

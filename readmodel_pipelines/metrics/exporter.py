@@ -150,7 +150,7 @@ def _without_starting(settings: Settings) -> Settings:
     """
     if settings.mongodb_uri is not None:
         return settings
-    from readmodel_pipelines.mongo import embedded
+    from readmodel_pipelines.embedded import server as embedded
 
     server = embedded.status(settings)
     if not server.running:

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
-from readmodel_pipelines.mongo.leases import LeasesHeld
-from readmodel_pipelines.mongo.queue_stats import QueueStats
-from readmodel_pipelines.mongo.rebuilds import State
+from readmodel_pipelines.bookkeeping.leases import LeasesHeld
+from readmodel_pipelines.bookkeeping.queue_stats import QueueStats
+from readmodel_pipelines.bookkeeping.rebuilds import State
 
 Coverage = Literal["any", "everything"]
 """Of a verification: the last one, whatever it covered, or the last that compared all fields of all aggregates."""

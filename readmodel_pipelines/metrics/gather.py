@@ -14,15 +14,15 @@ import pymongo
 from pymongo.database import Database
 from pymongo.errors import PyMongoError
 
+from readmodel_pipelines.bookkeeping.findings import Memory
+from readmodel_pipelines.bookkeeping.leases import leases_held
+from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds, State
+from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
 from readmodel_pipelines.errors import raised
 from readmodel_pipelines.metrics.facts import Coverage, Ended, Facts, OpenFindings, Rebuilding, Sizes, Unfinished
-from readmodel_pipelines.mongo.connection import server_time
-from readmodel_pipelines.mongo.findings import Memory
-from readmodel_pipelines.mongo.indexes import collection_of
-from readmodel_pipelines.mongo.leases import leases_held
-from readmodel_pipelines.mongo.rebuilds import Rebuilds, State
-from readmodel_pipelines.mongo.repair_queue import RepairQueue
+from readmodel_pipelines.mongo.names import collection_of
 from readmodel_pipelines.mongo.scan import ODD_RECORD, Document
+from readmodel_pipelines.mongo.server import server_time
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.reconcile.summary import EVERYTHING
 from readmodel_pipelines.settings import Settings

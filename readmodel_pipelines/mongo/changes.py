@@ -12,8 +12,8 @@ from pymongo.collection import Collection
 from pymongo.errors import OperationFailure
 
 from readmodel_pipelines.events.values import is_plain
-from readmodel_pipelines.mongo.connection import DENIED
 from readmodel_pipelines.mongo.scan import CODEC, Document
+from readmodel_pipelines.mongo.server import DENIED
 
 MOST_IDS = 200_000
 """Beyond so many changed aggregates a pass over all of them is the quicker way, and they are not held in memory."""

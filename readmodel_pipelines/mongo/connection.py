@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import unquote
 
@@ -22,14 +21,11 @@ from pymongo.write_concern import WriteConcern
 
 from readmodel_pipelines.errors import MongoUnavailable, UsageError
 from readmodel_pipelines.mongo.scan import Document
+from readmodel_pipelines.mongo.server import DENIED, LOST, UNAUTHORIZED
 from readmodel_pipelines.settings import Settings
 
 _SELECTION_TIMEOUT_MS = 5_000
 _CONNECTIONS = 100
-# In shutdown, interrupted at shutdown, interrupted by a change of roles, stepped down, no writable primary.
-_LOST = {91, 11600, 11602, 189, 10107}
-_UNAUTHORIZED = 13
-DENIED = {_UNAUTHORIZED: "not authorized", 18: "authentication failed", 8000: "authentication failed"}
 
 
 @contextmanager
@@ -58,18 +54,12 @@ def open_database(settings: Settings, role: str = "") -> Iterator[Database[Docum
             client.close()
 
 
-def server_time(database: Database[Document]) -> datetime:
-    """The server's time, aware: what leases, attempts and ages go by."""
-    moment: datetime = database.client.admin.command("hello")["localTime"]
-    return moment.replace(tzinfo=UTC)
-
-
 def _client(settings: Settings) -> MongoClient[Document]:
     # A pass holds a connection for each cursor, and renews its lease and writes beside them: a smaller pool would hang.
     options: dict[str, Any] = {"appname": "readmodel_pipelines", "maxPoolSize": _CONNECTIONS}
     if settings.mongodb_uri is None:
         # Only a run without a URI pays for looking after a server.
-        from readmodel_pipelines.mongo.embedded import ensure_running
+        from readmodel_pipelines.embedded.server import ensure_running
 
         uri = ensure_running(settings)
     else:
@@ -96,14 +86,14 @@ def _saying_what_is_lacking(database: Database[Document], settings: Settings, ro
     try:
         yield
     except OperationFailure as error:
-        if error.code != _UNAUTHORIZED:
+        if error.code != UNAUTHORIZED:
             raise
         # Only who lacks a right pays for knowing them.
         from readmodel_pipelines.mongo.rights import what_is_lacking
 
         told, hint = what_is_lacking(database, settings, role, error)
         raise MongoUnavailable(
-            f"MongoDB at {settings.shown_uri()} refuses: {DENIED[_UNAUTHORIZED]}. {told}", hint=hint
+            f"MongoDB at {settings.shown_uri()} refuses: {DENIED[UNAUTHORIZED]}. {told}", hint=hint
         ) from None
 
 
@@ -137,7 +127,7 @@ def errors_in_words(settings: Settings) -> Iterator[None]:
 def _shuts_down(error: OperationFailure) -> bool:
     """Of a bulk write only the write concern's error tells."""
     of_writes = (error.details or {}).get("writeConcernErrors") or ()
-    return not _LOST.isdisjoint([error.code, *(item.get("code") for item in of_writes)])
+    return not LOST.isdisjoint([error.code, *(item.get("code") for item in of_writes)])
 
 
 def _lost_server(error: PyMongoError) -> bool:

@@ -11,13 +11,12 @@ from pymongo.database import Database
 from pymongo.errors import OperationFailure
 
 from readmodel_pipelines.errors import ReadModelError
-from readmodel_pipelines.mongo import findings, leases, rebuilds
-from readmodel_pipelines.mongo.connection import DENIED
+from readmodel_pipelines.mongo import names
 from readmodel_pipelines.mongo.event_store import VERSION_ORDER
+from readmodel_pipelines.mongo.names import collection_of
 from readmodel_pipelines.mongo.scan import Document, holds_every_document
-from readmodel_pipelines.projections.chat import CHATS
+from readmodel_pipelines.mongo.server import DENIED
 from readmodel_pipelines.projections.projection import Projection
-from readmodel_pipelines.projections.task import TASKS_OF_CHATS
 from readmodel_pipelines.settings import Settings
 
 _DAY = 24 * 60 * 60
@@ -106,18 +105,12 @@ def wanted_indexes(
     return {
         settings.events_collection: (*EVENTS, VERSIONS) if for_versions else EVENTS,
         settings.repair_queue_collection: of_repair_queue(settings),
-        leases.COLLECTION: LEASES,
-        findings.FINDINGS: FINDINGS,
-        findings.VERIFICATIONS: VERIFICATIONS,
-        rebuilds.COLLECTION: REBUILDS,
+        names.LEASES: LEASES,
+        names.FINDINGS: FINDINGS,
+        names.VERIFICATIONS: VERIFICATIONS,
+        names.REBUILDS: REBUILDS,
         **{collection_of(settings, item): of_read_model(item) for item in projections},
     }
-
-
-def collection_of(settings: Settings, projection: Projection) -> str:
-    """The collection that a read model lies in: the settings name those of the built-in ones."""
-    named = {CHATS.read_model: settings.chats_collection, TASKS_OF_CHATS.read_model: settings.tasks_collection}
-    return named.get(projection.read_model, projection.read_model)
 
 
 def ensure_indexes(

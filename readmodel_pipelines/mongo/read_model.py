@@ -19,13 +19,13 @@ from pymongo.errors import BulkWriteError, DocumentTooLarge, OperationFailure
 
 from readmodel_pipelines.events.values import is_plain
 from readmodel_pipelines.mongo.scan import CODEC, Document, Query, drain, index_on, odd_documents, string_keys
+from readmodel_pipelines.mongo.server import DUPLICATE_KEY
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.reconcile.compare import differing_fields, same_document, same_value
 from readmodel_pipelines.reconcile.outcome import Why
 from readmodel_pipelines.reconcile.ports import Change, Written
 from readmodel_pipelines.reconcile.ranges import EVERYTHING, IdRange
 
-_DUPLICATE_KEY = 11000
 _NO_TRANSACTIONS = 20
 _LARGEST_STATEMENT = 15 * 1024 * 1024
 
@@ -173,7 +173,7 @@ class ReadModelCollection:
         raced: dict[str, Change] = {}
         for position, error in failed.items():
             key = changes[position].key
-            if error["code"] != _DUPLICATE_KEY:
+            if error["code"] != DUPLICATE_KEY:
                 written.refused.append((key, Why.WRITE_REFUSED, str(error.get("errmsg", ""))[:300]))
             elif changes[position].actual is None and list(error.get("keyPattern", {})) == [self._key]:
                 raced[key] = changes[position]
@@ -233,7 +233,7 @@ class ReadModelCollection:
                     return Written(superseded=1, again=list(changes))
                 if isinstance(error, BulkWriteError):
                     first = error.details["writeErrors"][0]
-                    if first["code"] == _DUPLICATE_KEY:
+                    if first["code"] == DUPLICATE_KEY:
                         return Written(conflicts=keys)
                     return _refused(keys, str(first.get("errmsg")))
                 if error.code == _NO_TRANSACTIONS:

@@ -18,11 +18,10 @@ from pymongo.database import Database
 from pymongo.errors import OperationFailure, PyMongoError
 
 from readmodel_pipelines.errors import UsageError
-from readmodel_pipelines.mongo import findings, leases, rebuilds
-from readmodel_pipelines.mongo.indexes import collection_of, wanted_indexes
+from readmodel_pipelines.mongo import names
+from readmodel_pipelines.mongo.indexes import wanted_indexes
+from readmodel_pipelines.mongo.names import DEFERRED, TOUCHED, collection_of, copy_name, shadow_name
 from readmodel_pipelines.mongo.scan import Document
-from readmodel_pipelines.mongo.scratch import DEFERRED, TOUCHED
-from readmodel_pipelines.mongo.shadow import copy_name, shadow_name
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.projections.registry import projections_for
 from readmodel_pipelines.settings import Settings
@@ -200,7 +199,7 @@ def _reads(at: _Names) -> _Grants:
 def _verifies(at: _Names) -> _Grants:
     yield from _reads(at)
     yield at.events, "changeStream"
-    for name in (findings.FINDINGS, findings.VERIFICATIONS, findings.WATERMARKS):
+    for name in (names.FINDINGS, names.VERIFICATIONS, names.WATERMARKS):
         yield name, "find"
 
 
@@ -212,9 +211,9 @@ def _read_only(at: _Names) -> _Grants:
 
 def _verify(at: _Names) -> _Grants:
     yield from _verifies(at)
-    yield findings.FINDINGS, _WRITE
-    yield findings.VERIFICATIONS, "insert"
-    yield findings.WATERMARKS, "insert update"
+    yield names.FINDINGS, _WRITE
+    yield names.VERIFICATIONS, "insert"
+    yield names.WATERMARKS, "insert update"
 
 
 def _enqueue(at: _Names) -> _Grants:
@@ -234,7 +233,7 @@ def _rebuild_one(at: _Names) -> _Grants:
 def _repair(at: _Names) -> _Grants:
     yield from _rebuild_one(at)
     yield at.queue, "find update"
-    yield leases.COLLECTION, f"find {_WRITE}"
+    yield names.LEASES, f"find {_WRITE}"
 
 
 def _queue(at: _Names) -> _Grants:
@@ -250,7 +249,7 @@ def _rebuild(at: _Names) -> _Grants:
         # What a rebuild in a shadow that nobody goes on with left behind.
         yield shadow_name(name), "dropCollection"
         yield copy_name(name), "dropCollection"
-    for name in (leases.COLLECTION, rebuilds.COLLECTION):
+    for name in (names.LEASES, names.REBUILDS):
         yield name, "find insert update"
     yield DEFERRED, "find insert remove"
     yield TOUCHED, f"find {_WRITE}"

@@ -12,8 +12,8 @@ from typing import Any
 from pymongo.database import Database
 from pymongo.errors import ConnectionFailure, OperationFailure
 
-from readmodel_pipelines.mongo.connection import DENIED
 from readmodel_pipelines.mongo.scan import Document
+from readmodel_pipelines.mongo.server import DENIED
 
 _STANDALONE = 76
 # Most of the answer, and of the time that it takes.

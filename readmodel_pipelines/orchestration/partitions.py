@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import dagster as dg
 
-from readmodel_pipelines.mongo.rebuilds import Strategy
+from readmodel_pipelines.bookkeeping.rebuilds import Strategy
 from readmodel_pipelines.orchestration.load_time import SETTINGS_AT_LOAD
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.projections.registry import projections_for

@@ -7,8 +7,8 @@ from typing import Any
 
 import dagster as dg
 
-from readmodel_pipelines.mongo.queue_stats import QueueStats
-from readmodel_pipelines.mongo.repair_queue import RepairQueue
+from readmodel_pipelines.bookkeeping.queue_stats import QueueStats
+from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
 from readmodel_pipelines.mongo.scan import Document
 from readmodel_pipelines.orchestration.assets import events
 from readmodel_pipelines.orchestration.load_time import OWNERS

@@ -8,10 +8,10 @@ import dagster as dg
 from pydantic import Field
 from pymongo.database import Database
 
+from readmodel_pipelines.embedded import server as embedded
 from readmodel_pipelines.errors import ReadModelError
-from readmodel_pipelines.mongo import embedded
 from readmodel_pipelines.mongo.connection import open_database
-from readmodel_pipelines.mongo.indexes import collection_of
+from readmodel_pipelines.mongo.names import collection_of
 from readmodel_pipelines.mongo.scan import Document
 from readmodel_pipelines.orchestration.tags import Context, tag_run
 from readmodel_pipelines.projector import ReadModelProjector, choose_projections

@@ -11,9 +11,9 @@ from typing import Any
 
 import dagster as dg
 
-from readmodel_pipelines.mongo.leases import free_leases
-from readmodel_pipelines.mongo.queue_stats import QueueStats
-from readmodel_pipelines.mongo.repair_queue import RepairQueue
+from readmodel_pipelines.bookkeeping.leases import free_leases
+from readmodel_pipelines.bookkeeping.queue_stats import QueueStats
+from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
 from readmodel_pipelines.orchestration.load_time import OWNERS
 from readmodel_pipelines.orchestration.repair import repair_read_models
 from readmodel_pipelines.orchestration.repair_queue import ASSET, CHECK, check_of, in_words, numbers_of

@@ -11,16 +11,17 @@ from typing import Any
 
 from pymongo.database import Database
 
+from readmodel_pipelines.bookkeeping.leases import Held
+from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds, State, Strategy, age_seconds
+from readmodel_pipelines.bookkeeping.scratch import forget_killed
+from readmodel_pipelines.cutover.shadow import create_like, drop, identity
 from readmodel_pipelines.errors import ReadModelBusy, ReadModelError
 from readmodel_pipelines.mongo.changes import NoHistory, token_of_now
-from readmodel_pipelines.mongo.connection import server_time
 from readmodel_pipelines.mongo.event_store import EventStore
-from readmodel_pipelines.mongo.indexes import collection_of, ensure_for_empty
-from readmodel_pipelines.mongo.leases import Held
-from readmodel_pipelines.mongo.rebuilds import Rebuilds, State, Strategy, age_seconds
+from readmodel_pipelines.mongo.indexes import ensure_for_empty
+from readmodel_pipelines.mongo.names import collection_of, shadow_name
 from readmodel_pipelines.mongo.scan import Document
-from readmodel_pipelines.mongo.scratch import forget_killed
-from readmodel_pipelines.mongo.shadow import create_like, drop, identity, shadow_name
+from readmodel_pipelines.mongo.server import server_time
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.rebuild.identity import Slice, code_version, identity_of, why_anew
 from readmodel_pipelines.rebuild.leftovers import drop_aborted

@@ -10,23 +10,14 @@ from typing import Any
 
 from pymongo.database import Database
 
+from readmodel_pipelines.bookkeeping.deferred import DeferredInMongo
+from readmodel_pipelines.bookkeeping.leases import Held
+from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds, State, owner_of
+from readmodel_pipelines.cutover.shadow import copy_on_server, drop, identity, index_like, is_there, swap, sync_foreign
 from readmodel_pipelines.lanes import Contested, Lanes
 from readmodel_pipelines.mongo.changes import HistoryLost, token_of_now
-from readmodel_pipelines.mongo.deferred import DeferredInMongo
-from readmodel_pipelines.mongo.indexes import collection_of
-from readmodel_pipelines.mongo.leases import Held
-from readmodel_pipelines.mongo.rebuilds import Rebuilds, State, owner_of
+from readmodel_pipelines.mongo.names import collection_of, copy_name
 from readmodel_pipelines.mongo.scan import Document
-from readmodel_pipelines.mongo.shadow import (
-    copy_name,
-    copy_on_server,
-    drop,
-    identity,
-    index_like,
-    is_there,
-    swap,
-    sync_foreign,
-)
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.rebuild.catch_up import CatchUp

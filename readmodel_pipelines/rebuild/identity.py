@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from readmodel_pipelines.bookkeeping.rebuilds import Strategy
 from readmodel_pipelines.errors import UsageError
-from readmodel_pipelines.mongo.indexes import collection_of
-from readmodel_pipelines.mongo.rebuilds import Strategy
+from readmodel_pipelines.mongo.names import collection_of
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.settings import Settings
 

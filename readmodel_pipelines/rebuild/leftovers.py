@@ -7,10 +7,11 @@ from typing import Any
 
 from pymongo.database import Database
 
-from readmodel_pipelines.mongo.rebuilds import owner_of
+from readmodel_pipelines.bookkeeping.rebuilds import owner_of
+from readmodel_pipelines.bookkeeping.scratch import forget
+from readmodel_pipelines.cutover.shadow import drop
+from readmodel_pipelines.mongo.names import copy_name, shadow_name
 from readmodel_pipelines.mongo.scan import Document
-from readmodel_pipelines.mongo.scratch import forget
-from readmodel_pipelines.mongo.shadow import copy_name, drop, shadow_name
 
 
 def forget_keys(database: Database[Document], record: Mapping[str, Any]) -> None:

@@ -15,13 +15,8 @@ from typing import Any
 
 from pymongo.database import Database
 
-from readmodel_pipelines.errors import ReadModelBusy, ReadModelError
-from readmodel_pipelines.lanes import Contested, contested
-from readmodel_pipelines.mongo.changes import HistoryLost
-from readmodel_pipelines.mongo.event_store import EventStore
-from readmodel_pipelines.mongo.indexes import collection_of
-from readmodel_pipelines.mongo.leases import Held, hold_leases
-from readmodel_pipelines.mongo.rebuilds import (
+from readmodel_pipelines.bookkeeping.leases import Held, hold_leases
+from readmodel_pipelines.bookkeeping.rebuilds import (
     Rebuilds,
     State,
     Strategy,
@@ -29,8 +24,12 @@ from readmodel_pipelines.mongo.rebuilds import (
     owner_of,
     range_of,
 )
+from readmodel_pipelines.errors import ReadModelBusy, ReadModelError
+from readmodel_pipelines.lanes import Contested, contested
+from readmodel_pipelines.mongo.changes import HistoryLost
+from readmodel_pipelines.mongo.event_store import EventStore
+from readmodel_pipelines.mongo.names import collection_of, shadow_name
 from readmodel_pipelines.mongo.scan import Document
-from readmodel_pipelines.mongo.shadow import shadow_name
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.projections.registry import by_fold
 from readmodel_pipelines.projector import choose_projections

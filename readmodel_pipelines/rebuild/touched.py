@@ -15,12 +15,12 @@ from pymongo import UpdateOne
 from pymongo.database import Database
 from pymongo.errors import PyMongoError
 
+from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds
+from readmodel_pipelines.bookkeeping.scratch import Owner, scratch
+from readmodel_pipelines.cutover.foreign import ForeignFollower
 from readmodel_pipelines.mongo.changes import Follower, HistoryLost
-from readmodel_pipelines.mongo.foreign import ForeignFollower
-from readmodel_pipelines.mongo.indexes import collection_of
-from readmodel_pipelines.mongo.rebuilds import Rebuilds
+from readmodel_pipelines.mongo.names import TOUCHED, collection_of
 from readmodel_pipelines.mongo.scan import Document
-from readmodel_pipelines.mongo.scratch import TOUCHED, Owner, scratch
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.settings import Settings
 

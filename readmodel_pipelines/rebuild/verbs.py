@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 
 from pymongo.database import Database
 
+from readmodel_pipelines.bookkeeping.leases import hold_leases
+from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds, State, owner_of
+from readmodel_pipelines.cutover.shadow import index_like, is_there, swap
 from readmodel_pipelines.errors import UsageError
 from readmodel_pipelines.mongo.changes import HistoryLost
-from readmodel_pipelines.mongo.indexes import collection_of
-from readmodel_pipelines.mongo.leases import hold_leases
-from readmodel_pipelines.mongo.rebuilds import Rebuilds, State, owner_of
+from readmodel_pipelines.mongo.names import collection_of
 from readmodel_pipelines.mongo.scan import Document
-from readmodel_pipelines.mongo.shadow import index_like, is_there, swap
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.projections.registry import projections_for
 from readmodel_pipelines.rebuild.catch_up import CatchUp

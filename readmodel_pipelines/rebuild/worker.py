@@ -9,16 +9,16 @@ from typing import Any
 
 from pymongo.database import Database
 
+from readmodel_pipelines.bookkeeping.deferred import DeferredInMongo
+from readmodel_pipelines.bookkeeping.leases import check_held
+from readmodel_pipelines.bookkeeping.rebuilds import RebuildRange, Rebuilds
+from readmodel_pipelines.bookkeeping.scratch import Owner
+from readmodel_pipelines.cutover.shadow import ShadowSink
 from readmodel_pipelines.lanes import Contested, Lanes, noting
 from readmodel_pipelines.mongo.connection import open_database
-from readmodel_pipelines.mongo.deferred import DeferredInMongo
-from readmodel_pipelines.mongo.indexes import collection_of
-from readmodel_pipelines.mongo.leases import check_held
-from readmodel_pipelines.mongo.rebuilds import RebuildRange, Rebuilds
+from readmodel_pipelines.mongo.names import collection_of
 from readmodel_pipelines.mongo.scan import Document
-from readmodel_pipelines.mongo.scratch import Owner
 from readmodel_pipelines.mongo.server_load import ServerLoad
-from readmodel_pipelines.mongo.shadow import ShadowSink
 from readmodel_pipelines.projections.registry import projections_for
 from readmodel_pipelines.rebuild.batches import Batches, Pace, WindowClosed
 from readmodel_pipelines.reconcile.collector import calm_collector

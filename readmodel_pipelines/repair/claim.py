@@ -15,11 +15,11 @@ from typing import Any
 from pymongo.database import Database
 from pymongo.errors import ConnectionFailure, OperationFailure, PyMongoError
 
+from readmodel_pipelines.bookkeeping.leases import Leases
+from readmodel_pipelines.bookkeeping.repair_queue import Failed, Failure, RepairQueue
 from readmodel_pipelines.errors import LeaseLost, MongoUnavailable
-from readmodel_pipelines.mongo.connection import DENIED
-from readmodel_pipelines.mongo.leases import Leases
-from readmodel_pipelines.mongo.repair_queue import Failed, Failure, RepairQueue
 from readmodel_pipelines.mongo.scan import Document
+from readmodel_pipelines.mongo.server import DENIED
 
 
 @dataclass(frozen=True, slots=True)

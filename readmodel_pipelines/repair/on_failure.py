@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 from pymongo.errors import PyMongoError
 
+from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
 from readmodel_pipelines.errors import ReadModelError, RepairNotQueued
-from readmodel_pipelines.mongo.repair_queue import RepairQueue
 
 _LONGEST_ERROR = 1_000
 _log = logging.getLogger(__name__)

@@ -17,9 +17,9 @@ from pymongo.client_session import ClientSession
 from pymongo.database import Database
 from pymongo.errors import DuplicateKeyError, OperationFailure
 
+from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
 from readmodel_pipelines.errors import ConcurrencyConflict, ReadModelError, UsageError
 from readmodel_pipelines.events.stream import UUID, Fold
-from readmodel_pipelines.mongo.repair_queue import RepairQueue
 from readmodel_pipelines.mongo.scan import Document
 from readmodel_pipelines.projections.registry import projections_for
 from readmodel_pipelines.projector import ReadModelProjector

@@ -17,10 +17,10 @@ from typing import Any
 
 from pymongo.database import Database
 
+from readmodel_pipelines.bookkeeping.leases import lost_leases, this_process
+from readmodel_pipelines.bookkeeping.repair_queue import AGGREGATE_NOT_FOUND, CRASHES_WORKER, Failure, RepairQueue
 from readmodel_pipelines.errors import LeaseLost
 from readmodel_pipelines.events.stream import Reason
-from readmodel_pipelines.mongo.leases import lost_leases, this_process
-from readmodel_pipelines.mongo.repair_queue import AGGREGATE_NOT_FOUND, CRASHES_WORKER, Failure, RepairQueue
 from readmodel_pipelines.mongo.scan import Document
 from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.reconcile.outcome import Outcome, Why

@@ -11,8 +11,8 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 
+from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
 from readmodel_pipelines.events.stream import is_aggregate_id
-from readmodel_pipelines.mongo.repair_queue import RepairQueue
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.reconcile.outcome import Outcome
 from readmodel_pipelines.reconcile.pacing import RateLimit

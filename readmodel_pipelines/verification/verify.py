@@ -13,16 +13,16 @@ from typing import Any, Literal
 
 from pymongo.database import Database
 
+from readmodel_pipelines.bookkeeping.findings import Covered, Memory
+from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
 from readmodel_pipelines.errors import UsageError
 from readmodel_pipelines.events.values import is_utf8
 from readmodel_pipelines.mongo.changes import Changes, Token, changes_since
-from readmodel_pipelines.mongo.connection import server_time
 from readmodel_pipelines.mongo.event_store import EventStore
-from readmodel_pipelines.mongo.findings import Covered, Memory
-from readmodel_pipelines.mongo.indexes import collection_of
+from readmodel_pipelines.mongo.names import collection_of
 from readmodel_pipelines.mongo.read_model import ReadModelCollection
-from readmodel_pipelines.mongo.repair_queue import RepairQueue
 from readmodel_pipelines.mongo.scan import Document
+from readmodel_pipelines.mongo.server import server_time
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.projections.registry import projections_for
 from readmodel_pipelines.projector import ReadModelProjector, choose_projections

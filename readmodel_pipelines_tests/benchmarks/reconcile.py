@@ -23,8 +23,8 @@ from pymongo.cursor import CursorType
 from pymongo.database import Database
 
 from readmodel_pipelines.demo.sample_data import chat_events, long_stream
+from readmodel_pipelines.embedded import server as embedded
 from readmodel_pipelines.events.stream import Malformed, fold_streams
-from readmodel_pipelines.mongo import embedded
 from readmodel_pipelines.mongo.connection import open_database
 from readmodel_pipelines.mongo.indexes import ensure_indexes
 from readmodel_pipelines.mongo.scan import CODEC

@@ -20,7 +20,7 @@ from typing import Any
 from pymongo.database import Database
 
 from readmodel_pipelines.demo.sample_data import chat_events
-from readmodel_pipelines.mongo import embedded
+from readmodel_pipelines.embedded import server as embedded
 from readmodel_pipelines.mongo.connection import open_database
 from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.repair import RepairQueue, RepairWorker

@@ -14,9 +14,9 @@ from pymongo.database import Database
 
 from readmodel_pipelines.demo.run import DEFAULT_CHATS
 from readmodel_pipelines.demo.sample_data import chat_events
-from readmodel_pipelines.mongo.connection import server_time
 from readmodel_pipelines.mongo.indexes import ensure_indexes
-from readmodel_pipelines.mongo.leases import COLLECTION as LEASES
+from readmodel_pipelines.mongo.names import LEASES as LEASES
+from readmodel_pipelines.mongo.server import server_time
 from readmodel_pipelines.projections.registry import projections_for
 from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.rebuild import Request, rebuild

@@ -7,7 +7,7 @@ from uuid import uuid4
 import dagster as dg
 import pytest
 
-from readmodel_pipelines.mongo.leases import hold_leases
+from readmodel_pipelines.bookkeeping.leases import hold_leases
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines_tests.e2e.runs import (
     CHATS,

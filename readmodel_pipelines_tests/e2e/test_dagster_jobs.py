@@ -8,9 +8,9 @@ import dagster as dg
 import pytest
 from dagster import DagsterEventType
 
+from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
 from readmodel_pipelines.definitions import defs
 from readmodel_pipelines.demo.sample_data import chat_events, task_events
-from readmodel_pipelines.mongo.repair_queue import RepairQueue
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines_tests.e2e.runs import (
     BOTH,

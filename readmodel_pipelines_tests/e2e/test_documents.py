@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from readmodel_pipelines.mongo import embedded
+from readmodel_pipelines.embedded import server as embedded
 from readmodel_pipelines.mongo.connection import open_database
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines_tests.documents import PAGES, ROOT, Block, blocks_of, name_of

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from readmodel_pipelines import spread
 from readmodel_pipelines.cli import main
-from readmodel_pipelines.mongo.rebuilds import COLLECTION as REBUILDS
+from readmodel_pipelines.mongo.names import REBUILDS as REBUILDS
 from readmodel_pipelines.rebuild import Request, rebuild
 from readmodel_pipelines.repair import RepairQueue, RepairWorker
 from readmodel_pipelines.settings import Settings, load_settings

@@ -9,7 +9,7 @@ import dagster as dg
 import pytest
 
 from readmodel_pipelines.definitions import defs
-from readmodel_pipelines.mongo.rebuilds import COLLECTION
+from readmodel_pipelines.mongo.names import REBUILDS
 from readmodel_pipelines.projections.registry import built_in
 from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.settings import Settings
@@ -17,7 +17,7 @@ from readmodel_pipelines_tests.e2e.runs import CHATS, TASKS, Mongo, materialize,
 
 
 def records(database: Mongo) -> list[dict[str, Any]]:
-    return list(database[COLLECTION].find({"kind": "rebuild"}).sort("started_at"))
+    return list(database[REBUILDS].find({"kind": "rebuild"}).sort("started_at"))
 
 
 def slices(instance: dg.DagsterInstance, name: str, backfill: str) -> list[dg.ExecuteInProcessResult]:

@@ -14,9 +14,9 @@ import pytest
 from bson import encode
 from dagster import DagsterRunStatus
 
+from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
 from readmodel_pipelines.definitions import defs
-from readmodel_pipelines.mongo.leases import COLLECTION
-from readmodel_pipelines.mongo.repair_queue import RepairQueue
+from readmodel_pipelines.mongo.names import LEASES
 from readmodel_pipelines.orchestration import sensors
 from readmodel_pipelines.orchestration.repair_queue import ASSET
 from readmodel_pipelines.orchestration.resources import MongoResource
@@ -281,7 +281,7 @@ def test_a_dead_run_s_leases_and_tasks_are_free_at_once_and_nobody_else_s(
     )
     sensor(context.for_run_failure() if "failed" in name else context)
     assert queue.stats().due == 2
-    held = [item["_id"].rpartition(":")[2] for item in sample[COLLECTION].find({"owner": "Dagster run another"})]
+    held = [item["_id"].rpartition(":")[2] for item in sample[LEASES].find({"owner": "Dagster run another"})]
     assert sorted(held) == broken[2:]
 
     assert run(instance, JOB).success

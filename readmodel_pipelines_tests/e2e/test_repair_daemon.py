@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 from readmodel_pipelines.cli.main import app
 from readmodel_pipelines.demo.damage import damage_everything
 from readmodel_pipelines.demo.sample_data import chat_events
-from readmodel_pipelines.mongo.leases import COLLECTION
+from readmodel_pipelines.mongo.names import LEASES
 from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines_tests.conftest import read_documents
@@ -83,7 +83,7 @@ def test_the_application_s_own_tasks_are_repaired_through_the_daemon_and_its_sen
         assert {name: after[name] for name in before if name != "status"} == {
             name: value for name, value in before.items() if name != "status"
         }
-    assert list(database[COLLECTION].find({"_id": {"$regex": "^repair:"}})) == []
+    assert list(database[LEASES].find({"_id": {"$regex": "^repair:"}})) == []
 
 
 def verify(*options: str) -> Result:

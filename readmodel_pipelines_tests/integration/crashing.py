@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 from readmodel_pipelines.demo.sample_data import chat_events
-from readmodel_pipelines.mongo.leases import COLLECTION
+from readmodel_pipelines.mongo.names import LEASES
 from readmodel_pipelines_tests.integration import nursery
 from readmodel_pipelines_tests.integration.repairing import put, stored, task
 
@@ -50,4 +50,4 @@ def kill_at_random_moments(scene: Any, kills: int, seed: int) -> None:
     put(scene, *(task(chat_id) for chat_id in ids))
     in_a_nursery(scene, kills=0)
     assert len(stored(scene, status="completed")) == 400
-    assert scene.database[COLLECTION].count_documents({"_id": {"$regex": "^repair:"}}) == 0
+    assert scene.database[LEASES].count_documents({"_id": {"$regex": "^repair:"}}) == 0

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from readmodel_pipelines.mongo.connection import open_database
-from readmodel_pipelines.mongo.leases import COLLECTION
+from readmodel_pipelines.mongo.names import LEASES
 from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.repair import RepairQueue, RepairWorker
 from readmodel_pipelines.settings import Settings
@@ -107,7 +107,7 @@ def _holds_live_leases(database: Any) -> bool:
 
 def _expire(database: Any) -> int:
     long_ago = [{"$set": {"expires_at": {"$subtract": ["$$NOW", 1]}}}]
-    database[COLLECTION].update_many({"_id": {"$regex": "^repair:"}}, long_ago)
+    database[LEASES].update_many({"_id": {"$regex": "^repair:"}}, long_ago)
     database.repair_queue.update_many({"status": "processing"}, [{"$set": {"lease_until": "$$NOW"}}])
     return 0
 

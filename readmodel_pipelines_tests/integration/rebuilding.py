@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from readmodel_pipelines.mongo.rebuilds import COLLECTION
+from readmodel_pipelines.mongo.names import REBUILDS
 from readmodel_pipelines.rebuild import Request, rebuild
 from readmodel_pipelines.reconcile.summary import Summary
 
@@ -26,7 +26,7 @@ def leftovers(scene: Any) -> list[str]:
 
 
 def records(scene: Any) -> list[dict[str, Any]]:
-    return list(scene.database[COLLECTION].find({"kind": "rebuild"}).sort("started_at"))
+    return list(scene.database[REBUILDS].find({"kind": "rebuild"}).sort("started_at"))
 
 
 class Killed(Exception):

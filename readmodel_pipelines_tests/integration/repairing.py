@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from readmodel_pipelines.mongo.leases import COLLECTION
-from readmodel_pipelines.mongo.repair_queue import RepairQueue
+from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
+from readmodel_pipelines.mongo.names import LEASES
 from readmodel_pipelines.repair import RepairSummary, RepairWorker
 
 
@@ -47,13 +47,13 @@ def queue_of(scene: Any) -> RepairQueue:
 
 
 def leases(scene: Any) -> list[dict[str, Any]]:
-    return list(scene.database[COLLECTION].find({"_id": {"$regex": "^repair:"}}))
+    return list(scene.database[LEASES].find({"_id": {"$regex": "^repair:"}}))
 
 
 def lost_lease(scene: Any, aggregate_id: str, lost: int, *, expired: bool = True) -> None:
     """As `lost` workers in a row left it that died of this aggregate."""
     moment = datetime.now(UTC) + timedelta(hours=-1 if expired else 1)
-    scene.database[COLLECTION].insert_one(
+    scene.database[LEASES].insert_one(
         {"_id": f"repair:chat:{aggregate_id}", "nonce": "dead", "owner": "dead", "token": lost, "lost": lost - 1}
         | {"expires_at": moment}
     )

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from pymongo.errors import OperationFailure
 
-from readmodel_pipelines.mongo.deferred import DeferredInMongo
+from readmodel_pipelines.bookkeeping.deferred import DeferredInMongo
+from readmodel_pipelines.bookkeeping.scratch import Owner
 from readmodel_pipelines.mongo.read_model import ReadModelCollection
-from readmodel_pipelines.mongo.scratch import Owner
 from readmodel_pipelines.rebuild import Request, rebuild
 from readmodel_pipelines.rebuild.touched import EVENTS, Touched
 from readmodel_pipelines.reconcile.sinks import DELETE_FLOOR

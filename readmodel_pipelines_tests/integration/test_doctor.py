@@ -14,16 +14,16 @@ import pytest
 from pydantic import SecretStr
 from typer.testing import CliRunner
 
+from readmodel_pipelines.bookkeeping.leases import Leases
+from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds
+from readmodel_pipelines.bookkeeping.rebuilds import State as RebuildState
 from readmodel_pipelines.cli import main
 from readmodel_pipelines.doctor import Check, Diagnosis, State, examine
 from readmodel_pipelines.doctor.examine import ON_SERVER
 from readmodel_pipelines.mongo.connection import open_database
-from readmodel_pipelines.mongo.leases import Leases
-from readmodel_pipelines.mongo.rebuilds import Rebuilds
-from readmodel_pipelines.mongo.rebuilds import State as RebuildState
+from readmodel_pipelines.mongo.names import shadow_name
 from readmodel_pipelines.mongo.rights import privileges, role_named
 from readmodel_pipelines.mongo.scan import index_on
-from readmodel_pipelines.mongo.shadow import shadow_name
 from readmodel_pipelines.projections.registry import projections_for
 from readmodel_pipelines.reconcile.ranges import EVERYTHING
 from readmodel_pipelines.settings import Settings

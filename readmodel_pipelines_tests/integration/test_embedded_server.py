@@ -20,9 +20,9 @@ from typing import Any
 import pytest
 from pymongo import MongoClient
 
+from readmodel_pipelines.embedded import mongod_program
+from readmodel_pipelines.embedded.server import ensure_running, status, stop
 from readmodel_pipelines.errors import EmbeddedServerError
-from readmodel_pipelines.mongo import mongod_binary
-from readmodel_pipelines.mongo.embedded import ensure_running, status, stop
 from readmodel_pipelines.settings import Settings
 
 LONG = "a" * 90
@@ -30,7 +30,7 @@ LONG = "a" * 90
 STARTER = """
 import sys
 from pathlib import Path
-from readmodel_pipelines.mongo.embedded import ensure_running, status
+from readmodel_pipelines.embedded.server import ensure_running, status
 from readmodel_pipelines.settings import Settings
 settings = Settings(data_dir=Path(sys.argv[1]), mongod=None)
 sys.stdin.readline()
@@ -195,7 +195,7 @@ def test_a_running_server_is_described(running: Settings) -> None:
 
 _FIND_IT = """
 import pathlib, sys, time
-from readmodel_pipelines.mongo.embedded import ensure_running
+from readmodel_pipelines.embedded.server import ensure_running
 from readmodel_pipelines.settings import Settings
 settings = Settings(data_dir=pathlib.Path(sys.argv[1]), mongod=pathlib.Path("/nonexistent/mongod"))
 for _ in range(5):
@@ -323,8 +323,8 @@ def test_a_server_whose_starter_died_early_is_completed(settings: Settings) -> N
     sock = status(settings).socket
     (sock.parent / "db").mkdir(mode=0o700, parents=True)
     sock.parent.chmod(0o700)
-    binary = mongod_binary.find_mongod(None)
-    command = mongod_binary.command(binary, db=sock.parent / "db", socket=sock)
+    binary = mongod_program.find_mongod(None)
+    command = mongod_program.command(binary, db=sock.parent / "db", socket=sock)
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as bare:
         try:
             assert eventually(lambda: status(settings).running)

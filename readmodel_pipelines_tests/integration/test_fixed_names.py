@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from readmodel_pipelines.bookkeeping import leases
+from readmodel_pipelines.cutover import shadow
 from readmodel_pipelines.docs.examples import chat_activity
 from readmodel_pipelines.errors import LeaseLost, UsageError
-from readmodel_pipelines.mongo import leases, shadow
 from readmodel_pipelines.rebuild import Request, rebuild, roll_back
 from readmodel_pipelines.rebuild import finish as finishing
 from readmodel_pipelines.rebuild.batches import Batches

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from readmodel_pipelines import spread
+from readmodel_pipelines.bookkeeping.leases import hold_leases
 from readmodel_pipelines.errors import ReadModelBusy
-from readmodel_pipelines.mongo.leases import hold_leases
 from readmodel_pipelines.rebuild.batches import Batches
 from readmodel_pipelines_tests.integration.rebuilding import BOTH, full, leftovers, records
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds
 from readmodel_pipelines.errors import ReadModelError
 from readmodel_pipelines.mongo import changes
-from readmodel_pipelines.mongo.rebuilds import Rebuilds
 from readmodel_pipelines.rebuild.batches import Batches
 from readmodel_pipelines_tests.integration.rebuilding import OTHER_TITLE, Killed, full, leftovers, records
 

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from readmodel_pipelines.bookkeeping.leases import hold_leases
+from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds, State, WrongState
 from readmodel_pipelines.cli.main import app
 from readmodel_pipelines.errors import ReadModelBusy, UsageError
 from readmodel_pipelines.mongo import changes
-from readmodel_pipelines.mongo.leases import hold_leases
-from readmodel_pipelines.mongo.rebuilds import COLLECTION, Rebuilds, State, WrongState
+from readmodel_pipelines.mongo.names import REBUILDS
 from readmodel_pipelines.rebuild import abort
 from readmodel_pipelines.reconcile.ranges import EVERYTHING
 from readmodel_pipelines_tests.integration.rebuilding import BOTH, OTHER_TITLE, Killed, full, leftovers, records
@@ -83,7 +84,7 @@ def test_a_rebuild_that_is_another_one_starts_anew_and_says_why(scene: Any, kill
         "collection": {"collections": ["other", *BOTH]},
         "strategy": {},
     }[why]
-    scene.database[COLLECTION].update_one({"kind": "rebuild"}, {"$set": {"holder": "x", **changed}})
+    scene.database[REBUILDS].update_one({"kind": "rebuild"}, {"$set": {"holder": "x", **changed}})
     summary = full(scene, resume=True, strategy="shadow" if why == "strategy" else "in_place")
     said = " ".join(summary.warnings)
     assert "not resumed" in said

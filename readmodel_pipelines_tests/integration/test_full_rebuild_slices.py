@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from readmodel_pipelines.bookkeeping.leases import hold_leases
 from readmodel_pipelines.errors import ReadModelBusy
 from readmodel_pipelines.mongo import changes
-from readmodel_pipelines.mongo.leases import hold_leases
 from readmodel_pipelines.rebuild import Slice
 from readmodel_pipelines_tests.integration.rebuilding import Killed, full, leftovers, records
 

@@ -18,9 +18,9 @@ from typing import Any
 
 import pytest
 
+from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
 from readmodel_pipelines.demo.sample_data import chat_events
-from readmodel_pipelines.mongo.rebuilds import COLLECTION
-from readmodel_pipelines.mongo.repair_queue import RepairQueue
+from readmodel_pipelines.mongo.names import REBUILDS
 from readmodel_pipelines.settings import Settings
 
 PROGRAM = [sys.executable, "-m", "readmodel_pipelines.cli.main"]
@@ -89,10 +89,10 @@ def test_a_full_rebuild_says_its_id_what_it_did_and_the_command_that_goes_on(
     scene.add(chat_events(2_000, mean_events=8))
 
     def read() -> int:
-        return sum(item["events"] for item in scene.database[COLLECTION].find({"of": {"$exists": True}}))
+        return sum(item["events"] for item in scene.database[REBUILDS].find({"of": {"$exists": True}}))
 
     stdout, stderr = interrupted("rebuild-readmodel", *EVERYTHING, when=read, READMODEL_MAX_EVENTS_PER_SECOND="5000")
-    (record,) = scene.database[COLLECTION].find({"kind": "rebuild"})
+    (record,) = scene.database[REBUILDS].find({"kind": "rebuild"})
     assert stdout == ""
     assert f"Interrupted. Rebuild {record['_id']} (in_place) is not done; so far {read():,} events were read" in stderr
     told = re.search(r"chats_read_model: (\d+) compared, (\d+) missing, (\d+) inserted", stderr)

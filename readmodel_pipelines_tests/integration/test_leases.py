@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from pymongo.errors import AutoReconnect
 
+from readmodel_pipelines.bookkeeping.leases import hold_leases
 from readmodel_pipelines.errors import LeaseLost, ReadModelBusy
-from readmodel_pipelines.mongo.leases import COLLECTION, hold_leases
+from readmodel_pipelines.mongo.names import LEASES
 
 CHATS, TASKS = "chats_read_model", "tasks_read_model"
 
@@ -26,7 +27,7 @@ def chat_id(scene: Any) -> str:
 
 
 def lease(scene: Any, read_model: str = CHATS) -> dict[str, Any]:
-    return dict(scene.database[COLLECTION].find_one({"_id": f"rebuild:{read_model}"}))
+    return dict(scene.database[LEASES].find_one({"_id": f"rebuild:{read_model}"}))
 
 
 def server_time(scene: Any) -> datetime:
@@ -35,7 +36,7 @@ def server_time(scene: Any) -> datetime:
 
 def taken_over(scene: Any) -> None:
     """What a run does that finds the lease expired."""
-    scene.database[COLLECTION].update_one(
+    scene.database[LEASES].update_one(
         {"_id": f"rebuild:{CHATS}"},
         {
             "$set": {
@@ -81,7 +82,7 @@ def test_an_expired_lease_is_taken_over_with_a_higher_token(scene: Any, chat_id:
     token = lease(scene)["token"]
     with pytest.raises(ReadModelBusy, match="somebody else"):
         scene.rebuild("chat")
-    scene.database[COLLECTION].update_one({"_id": f"rebuild:{CHATS}"}, [{"$set": {"expires_at": "$$NOW"}}])
+    scene.database[LEASES].update_one({"_id": f"rebuild:{CHATS}"}, [{"$set": {"expires_at": "$$NOW"}}])
 
     assert scene.rebuild("chat").ok
     assert lease(scene)["token"] == token + 1
@@ -148,7 +149,7 @@ def test_a_rebuild_whose_lease_was_taken_over_writes_nothing_more(scene: Any, ch
 def test_a_rebuild_that_could_not_renew_for_the_life_of_its_lease_writes_nothing_more(
     scene: Any, chat_id: str, other_writer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from readmodel_pipelines.mongo import leases
+    from readmodel_pipelines.bookkeeping import leases
 
     def no_way(_: Any) -> bool:
         raise AutoReconnect("connection reset")

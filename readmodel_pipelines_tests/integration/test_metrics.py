@@ -25,16 +25,16 @@ from pydantic import SecretStr
 from pymongo.database import Database
 from typer.testing import CliRunner, Result
 
+from readmodel_pipelines.bookkeeping.leases import hold_leases
+from readmodel_pipelines.bookkeeping.rebuilds import RebuildRange, Rebuilds, State
+from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
 from readmodel_pipelines.cli.main import app
+from readmodel_pipelines.embedded import server as embedded
 from readmodel_pipelines.metrics import Exporter, text
 from readmodel_pipelines.metrics.catalogue import METRICS
-from readmodel_pipelines.mongo import embedded
-from readmodel_pipelines.mongo.connection import server_time
-from readmodel_pipelines.mongo.findings import FINDINGS, VERIFICATIONS
-from readmodel_pipelines.mongo.leases import hold_leases
-from readmodel_pipelines.mongo.rebuilds import COLLECTION as REBUILDS
-from readmodel_pipelines.mongo.rebuilds import RebuildRange, Rebuilds, State
-from readmodel_pipelines.mongo.repair_queue import RepairQueue
+from readmodel_pipelines.mongo.names import FINDINGS, VERIFICATIONS
+from readmodel_pipelines.mongo.names import REBUILDS as REBUILDS
+from readmodel_pipelines.mongo.server import server_time
 from readmodel_pipelines.rebuild import Request as Rebuild
 from readmodel_pipelines.rebuild import rebuild
 from readmodel_pipelines.reconcile.ranges import IdRange

@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 
 from readmodel_pipelines.demo.sample_data import chat_events
-from readmodel_pipelines.mongo import embedded, mongod_binary
+from readmodel_pipelines.embedded import mongod_program
+from readmodel_pipelines.embedded import server as embedded
 from readmodel_pipelines.mongo.connection import open_database
 from readmodel_pipelines.mongo.indexes import ensure_indexes
-from readmodel_pipelines.mongo.rebuilds import COLLECTION
+from readmodel_pipelines.mongo.names import REBUILDS
 from readmodel_pipelines.projections.registry import built_in
 from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.rebuild import Request, rebuild
@@ -42,7 +43,7 @@ def filled(settings: Settings, chats: int) -> int:
 
 def states(settings: Settings) -> list[str]:
     with open_database(settings) as database:
-        return [record["state"] for record in database[COLLECTION].find({"kind": "rebuild"})]
+        return [record["state"] for record in database[REBUILDS].find({"kind": "rebuild"})]
 
 
 def test_a_server_that_stops_and_starts_again_costs_a_rebuild_nothing_but_time(server: Settings) -> None:
@@ -57,7 +58,7 @@ def test_a_server_that_stops_and_starts_again_costs_a_rebuild_nothing_but_time(s
     with subprocess.Popen(REBUILD, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as run:
         deadline = time.monotonic() + 30
         with open_database(server) as database:
-            while not database[COLLECTION].find_one({"cursor": {"$ne": None}}):
+            while not database[REBUILDS].find_one({"cursor": {"$ne": None}}):
                 assert time.monotonic() < deadline, "the rebuild never saved a batch"
                 time.sleep(0.02)
         embedded.stop(server)
@@ -86,14 +87,14 @@ class Killed(Exception):
 def test_an_oplog_that_rolled_over_has_everything_looked_at_again(
     server: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    command = mongod_binary.command
+    command = mongod_program.command
 
     def small(*arguments: Any, **options: Any) -> list[str]:
         # What the last checkpoint needs is kept, so that these come often.
         sizes = {"64": "1"}
         return [*(sizes.get(part, part) for part in command(*arguments, **options)), "--syncdelay", "1"]
 
-    monkeypatch.setattr(mongod_binary, "command", small)
+    monkeypatch.setattr(mongod_program, "command", small)
     embedded.ensure_running(server, die_with_parent=True)
     filled(server, 300)
     with open_database(server) as database:

@@ -16,12 +16,12 @@ from uuid import uuid4
 import pytest
 from typer.testing import CliRunner, Result
 
+from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
 from readmodel_pipelines.cli import main
 from readmodel_pipelines.cli.main import app
 from readmodel_pipelines.demo.sample_data import chat_events
 from readmodel_pipelines.errors import MongoUnavailable
-from readmodel_pipelines.mongo.leases import COLLECTION
-from readmodel_pipelines.mongo.repair_queue import RepairQueue
+from readmodel_pipelines.mongo.names import LEASES
 from readmodel_pipelines.repair import RepairWorker
 from readmodel_pipelines_tests.integration.repairing import put, task
 
@@ -243,7 +243,7 @@ def test_a_worker_that_is_ended_gives_back_what_it_took_and_says_what_it_did(
     assert summary["completed"] >= 20
     assert stats.processing == 0
     assert stats.pending == stats.due == 400 - stats.completed > 0
-    assert scene.database[COLLECTION].count_documents({"_id": {"$regex": "^repair:"}}) == 0
+    assert scene.database[LEASES].count_documents({"_id": {"$regex": "^repair:"}}) == 0
 
 
 def test_a_worker_outlives_an_outage(

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
+from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
 from readmodel_pipelines.cli import main as command_line
-from readmodel_pipelines.mongo.leases import COLLECTION
-from readmodel_pipelines.mongo.repair_queue import RepairQueue
+from readmodel_pipelines.mongo.names import LEASES
 from readmodel_pipelines_tests.integration.crashing import broken, in_a_nursery, kill_at_random_moments
 from readmodel_pipelines_tests.integration.repairing import stored
 
@@ -46,7 +46,7 @@ def test_eight_processes_repair_five_hundred_tasks_each_by_exactly_one(
     assert len(history) == 500
     assert {tuple(item) for item in history.values()} == {("processing", "completed")}, "once each, by one"
     assert scene.verify().ok
-    assert scene.database[COLLECTION].count_documents({"_id": {"$regex": "^repair:"}}) == 0
+    assert scene.database[LEASES].count_documents({"_id": {"$regex": "^repair:"}}) == 0
 
 
 def test_workers_killed_at_random_moments_lose_nothing_and_leave_nothing_wrong(scene: Any) -> None:

@@ -11,8 +11,8 @@ import pytest
 from bson import Int64, ObjectId
 from pymongo.errors import DuplicateKeyError
 
+from readmodel_pipelines.bookkeeping.repair_queue import Failure, RepairQueue, _pending_until, _under
 from readmodel_pipelines.errors import RepairQueueFull, UsageError
-from readmodel_pipelines.mongo.repair_queue import Failure, RepairQueue, _pending_until, _under
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines_tests.integration.repairing import put, stored, task
 

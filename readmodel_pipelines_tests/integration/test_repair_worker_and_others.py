@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from readmodel_pipelines.mongo.leases import COLLECTION
+from readmodel_pipelines.mongo.names import LEASES
 from readmodel_pipelines.projections.registry import built_in
 from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines_tests.integration.conftest import event
@@ -64,7 +64,7 @@ def take_over(scene: Any) -> Callable[[Any], None]:
 
     def act(_: Any) -> None:
         long_ago = datetime(2000, 1, 1, tzinfo=UTC)
-        scene.database[COLLECTION].update_many({}, {"$set": {"expires_at": long_ago}})
+        scene.database[LEASES].update_many({}, {"$set": {"expires_at": long_ago}})
         scene.database.repair_queue.update_many({}, {"$set": {"lease_until": long_ago}})
         assert repair(scene, holder="somebody else").completed == 1
 

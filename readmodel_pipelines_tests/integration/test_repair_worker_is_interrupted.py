@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from pymongo.errors import AutoReconnect, OperationFailure
 
-from readmodel_pipelines.mongo.leases import COLLECTION, free_leases
+from readmodel_pipelines.bookkeeping.leases import free_leases
+from readmodel_pipelines.mongo.names import LEASES
 from readmodel_pipelines_tests.integration.repairing import (
     break_all,
     leases,
@@ -97,7 +98,7 @@ def test_what_a_dead_run_held_is_free_early(scene: Any, ids: list[str]) -> None:
     put(scene, task(ids[0], status="processing", claimed_by="run 7", lease_until=datetime(2100, 1, 1, tzinfo=UTC)))
     lost_lease(scene, ids[0], 1, expired=False)
     held = {"owner": "Dagster run 7", "given_back": False}
-    scene.database[COLLECTION].update_one({"_id": f"repair:chat:{ids[0]}"}, {"$set": held})
+    scene.database[LEASES].update_one({"_id": f"repair:chat:{ids[0]}"}, {"$set": held})
     assert repair(scene).claimed == 0
 
     assert free_leases(scene.database, "Dagster run 7") == 1

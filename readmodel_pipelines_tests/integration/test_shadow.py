@@ -12,11 +12,11 @@ from bson.raw_bson import RawBSONDocument
 from pymongo.errors import OperationFailure
 
 from readmodel_pipelines import spread
+from readmodel_pipelines.cutover import shadow
+from readmodel_pipelines.cutover.foreign import ForeignFollower
 from readmodel_pipelines.errors import ReadModelError, UsageError
 from readmodel_pipelines.lanes import Lanes
-from readmodel_pipelines.mongo import shadow
 from readmodel_pipelines.mongo.changes import token_of_now
-from readmodel_pipelines.mongo.foreign import ForeignFollower
 from readmodel_pipelines.projections import registry
 from readmodel_pipelines.projections.chat import CHATS
 from readmodel_pipelines.rebuild import Request, abort, rebuild, roll_back

@@ -11,9 +11,9 @@ from bson.codec_options import CodecOptions
 from bson.raw_bson import RawBSONDocument
 from pymongo.collection import Collection
 
-from readmodel_pipelines.mongo import shadow
+from readmodel_pipelines.cutover import shadow
+from readmodel_pipelines.cutover.foreign import ForeignFollower
 from readmodel_pipelines.mongo.changes import token_of_now
-from readmodel_pipelines.mongo.foreign import ForeignFollower
 from readmodel_pipelines.projections.chat import CHATS
 from readmodel_pipelines.rebuild import Request, rebuild
 from readmodel_pipelines.reconcile.summary import Summary

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 from bson import Decimal128
 
+from readmodel_pipelines.bookkeeping.findings import Memory
 from readmodel_pipelines.mongo.event_store import EventStore
-from readmodel_pipelines.mongo.findings import FINDINGS, Memory
+from readmodel_pipelines.mongo.names import FINDINGS
 from readmodel_pipelines.reconcile.confirm import Confirm
 from readmodel_pipelines.verification import Coverage
 from readmodel_pipelines_tests.integration.verifying import RENAMED, SINCE_LAST, found, just_now, look

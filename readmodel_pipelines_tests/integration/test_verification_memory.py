@@ -9,7 +9,8 @@ import pytest
 from bson import ObjectId
 from bson.datetime_ms import DatetimeMS
 
-from readmodel_pipelines.mongo.findings import FINDINGS, VERIFICATIONS, Memory
+from readmodel_pipelines.bookkeeping.findings import Memory
+from readmodel_pipelines.mongo.names import FINDINGS, VERIFICATIONS
 from readmodel_pipelines.verification import Bucket, Coverage
 from readmodel_pipelines_tests.integration.verifying import RENAMED, damage, found, look
 

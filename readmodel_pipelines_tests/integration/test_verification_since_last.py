@@ -11,7 +11,7 @@ from pymongo.errors import OperationFailure
 
 from readmodel_pipelines.mongo import changes
 from readmodel_pipelines.mongo.changes import changes_since
-from readmodel_pipelines.mongo.findings import WATERMARKS
+from readmodel_pipelines.mongo.names import WATERMARKS
 from readmodel_pipelines.projections.chat import CHAT_FOLD
 from readmodel_pipelines.verification import Bucket, Coverage
 from readmodel_pipelines_tests.integration.conftest import event

@@ -13,7 +13,7 @@ import pytest
 from dagster import DagsterRunStatus
 
 from readmodel_pipelines.demo.sample_data import chat_events
-from readmodel_pipelines.mongo.leases import COLLECTION
+from readmodel_pipelines.mongo.names import LEASES
 from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines_tests.e2e.daemon import Daemon, running, wait_until
@@ -62,7 +62,7 @@ def test_a_daemon_that_is_killed_again_and_again_loses_nothing_and_repairs_nothi
             daemon.kill()
             daemon.start()
         wait_until(lambda: all_done(database, tasks))
-        wait_until(lambda: not database[COLLECTION].find_one({"_id": {"$regex": "^repair:"}}))
+        wait_until(lambda: not database[LEASES].find_one({"_id": {"$regex": "^repair:"}}))
 
     assert healthy(database, settings), f"seed {seed}"
     assert database.repair_queue.count_documents({"attempts": {"$exists": True}}) == 0, "no lease was lost"
@@ -81,7 +81,7 @@ def kill_a_run(database: Mongo, settings: Settings, daemon: Daemon, *, before_it
         tasks = broken(database, settings, 1_500)
     pid = daemon.process_of_the_run()
     if before_it_wrote:
-        wait_until(lambda: database[COLLECTION].find_one({"_id": {"$regex": "^repair:"}}), every=0.001)
+        wait_until(lambda: database[LEASES].find_one({"_id": {"$regex": "^repair:"}}), every=0.001)
     else:
         wait_until(lambda: database[CHATS].find_one({"title": {"$ne": "wrong"}}), every=0.001)
     os.kill(pid, signal.SIGKILL)

@@ -11,7 +11,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from readmodel_pipelines.mongo.repair_queue import RepairQueue
+from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
 from readmodel_pipelines.mongo.rights import ROLES
 from readmodel_pipelines_tests.authorization import AuthorizedServer, authorized_server
 from readmodel_pipelines_tests.e2e.runs import SAMPLE, materialize, run, with_events

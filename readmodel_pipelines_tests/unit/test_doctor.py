@@ -11,9 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
+from readmodel_pipelines.bookkeeping.queue_stats import QueueStats
+from readmodel_pipelines.bookkeeping.rebuilds import State as RebuildState
 from readmodel_pipelines.doctor.check import Check, Diagnosis, State
 from readmodel_pipelines.doctor.configuration import judge_embedded, judge_settings, settings_in_force
 from readmodel_pipelines.doctor.data import Answered, judge_collections, judge_indexes, judge_queries
+from readmodel_pipelines.doctor.plans import Plan, parse
 from readmodel_pipelines.doctor.rights import judge_rights
 from readmodel_pipelines.doctor.server import (
     History,
@@ -32,11 +35,8 @@ from readmodel_pipelines.doctor.work import (
     judge_queue,
     judge_rebuilds,
 )
-from readmodel_pipelines.mongo.embedded import ServerStatus
+from readmodel_pipelines.embedded.server import ServerStatus
 from readmodel_pipelines.mongo.indexes import EVENTS, LEASES, VERSIONS, Flaw
-from readmodel_pipelines.mongo.plans import Plan, parse
-from readmodel_pipelines.mongo.queue_stats import QueueStats
-from readmodel_pipelines.mongo.rebuilds import State as RebuildState
 from readmodel_pipelines.settings import Settings
 
 OK, WARNING, PROBLEM = State.OK, State.WARNING, State.PROBLEM

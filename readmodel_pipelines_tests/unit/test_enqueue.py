@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 from bson.code import Code
 
-from readmodel_pipelines.mongo.repair_queue import RepairQueue
+from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
 from readmodel_pipelines.projections.chat import CHATS
 from readmodel_pipelines.projections.task import TASKS_OF_CHATS
 from readmodel_pipelines.reconcile.outcome import Outcome

@@ -15,12 +15,12 @@ import pytest
 import yaml
 from prometheus_client.core import GaugeMetricFamily
 
+from readmodel_pipelines.bookkeeping.leases import LeasesHeld
+from readmodel_pipelines.bookkeeping.queue_stats import QueueStats
+from readmodel_pipelines.bookkeeping.rebuilds import State
 from readmodel_pipelines.metrics.catalogue import METRICS
 from readmodel_pipelines.metrics.facts import Ended, Facts, OpenFindings, Rebuilding, Sizes, Unfinished
 from readmodel_pipelines.metrics.families import families
-from readmodel_pipelines.mongo.leases import LeasesHeld
-from readmodel_pipelines.mongo.queue_stats import QueueStats
-from readmodel_pipelines.mongo.rebuilds import State
 from readmodel_pipelines_tests.documents import ROOT, anchors_of
 
 FOLDER = ROOT / "readmodel_pipelines" / "metrics"

@@ -20,35 +20,23 @@ from pymongo.collection import Collection
 from pymongo.database import Database
 from pymongo.errors import BulkWriteError, OperationFailure
 
+from readmodel_pipelines.cutover.foreign import merged
 from readmodel_pipelines.errors import ReadModelError
 from readmodel_pipelines.events.values import is_plain
-from readmodel_pipelines.mongo.foreign import merged
 from readmodel_pipelines.mongo.indexes import of_read_model
 from readmodel_pipelines.mongo.scan import CODEC, Document, string_keys
+from readmodel_pipelines.mongo.server import DUPLICATE_KEY, INVALID_NAMESPACE
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.reconcile.outcome import Outcome, Verdict, Why
 from readmodel_pipelines.reconcile.run import Lane
 from readmodel_pipelines.reconcile.sinks import BATCH, BATCH_BYTES
 from readmodel_pipelines.reconcile.summary import Summary
 
-_DUPLICATE_KEY = 11000
-_INVALID_NAMESPACE = 73
-
 
 class ShadowFailed(ReadModelError):
     """The shadow cannot be made as the live collection is; that one is as it was."""
 
     code = "shadow_failed"
-
-
-def shadow_name(live: str) -> str:
-    """The collection that a rebuild builds; it is whose rebuild holds the lease."""
-    return f"readmodel_shadow_{live}"
-
-
-def copy_name(live: str) -> str:
-    """The copy of what the read model was before the last rebuild."""
-    return f"readmodel_before_{live}"
 
 
 def create_like(database: Database[Document], live: str, name: str) -> None:
@@ -72,7 +60,7 @@ def create_like(database: Database[Document], live: str, name: str) -> None:
     try:
         database.command("create", name, **options)
     except OperationFailure as error:
-        if error.code != _INVALID_NAMESPACE:
+        if error.code != INVALID_NAMESPACE:
             raise
         raise ShadowFailed(
             f"No shadow of {live} can be made: {name} is too long a name for MongoDB.",
@@ -98,7 +86,7 @@ def index_like(database: Database[Document], live: str, name: str, projection: P
     try:
         database.command("createIndexes", name, indexes=wanted)
     except OperationFailure as error:
-        if error.code != _DUPLICATE_KEY:
+        if error.code != DUPLICATE_KEY:
             raise
         raise ShadowFailed(
             f"The new {live} cannot have its unique index: {str((error.details or {}).get('errmsg', error))[:300]}",
@@ -213,7 +201,7 @@ class ShadowSink:
             if not error.details["writeErrors"]:
                 raise
             for item in error.details["writeErrors"]:
-                if item["code"] == _DUPLICATE_KEY and "_id" in item.get("keyPattern", {}):
+                if item["code"] == DUPLICATE_KEY and "_id" in item.get("keyPattern", {}):
                     continue
                 key, operation = writes[item["index"]]
                 if isinstance(operation, InsertOne):

@@ -20,12 +20,12 @@ from pymongo import UpdateMany, UpdateOne
 from pymongo.collection import Collection as MongoCollection
 from pymongo.database import Database
 
+from readmodel_pipelines.bookkeeping.queue_stats import QueueStats, Status, stats_of
 from readmodel_pipelines.errors import RepairQueueFull, UsageError
 from readmodel_pipelines.events.stream import UUID, Reason
 from readmodel_pipelines.events.values import is_utf8
-from readmodel_pipelines.mongo.connection import server_time
-from readmodel_pipelines.mongo.queue_stats import QueueStats, Status, stats_of
 from readmodel_pipelines.mongo.scan import CODEC, Document, Query
+from readmodel_pipelines.mongo.server import server_time
 from readmodel_pipelines.projections.registry import by_fold, projections_for
 from readmodel_pipelines.reconcile.outcome import Why
 from readmodel_pipelines.settings import Settings

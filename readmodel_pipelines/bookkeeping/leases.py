@@ -26,13 +26,13 @@ from pymongo.database import Database
 from pymongo.errors import BulkWriteError, PyMongoError
 
 from readmodel_pipelines.errors import LeaseLost, ReadModelBusy
+from readmodel_pipelines.mongo.names import LEASES
 from readmodel_pipelines.mongo.scan import Document
+from readmodel_pipelines.mongo.server import DUPLICATE_KEY
 
-COLLECTION = "readmodel_leases"
 _REBUILD = "rebuild:"
 _OF_A_REBUILD = {"$eq": [{"$indexOfBytes": ["$_id", _REBUILD]}, 0]}
 _RENEWALS_PER_LIFE = 3
-_DUPLICATE_KEY = 11000
 
 
 def this_process() -> str:
@@ -135,7 +135,7 @@ def check_held(
         asked = clock()
         any_of = [{"_id": name, "nonce": nonce} for name, nonce in nonces.items()]
         left = {"left": {"$divide": [{"$subtract": ["$expires_at", "$$NOW"]}, 1000]}}
-        lasting = [lease["left"] for lease in database[COLLECTION].find({"$or": any_of}, left) if lease["left"] > 0]
+        lasting = [lease["left"] for lease in database[LEASES].find({"$or": any_of}, left) if lease["left"] > 0]
         if len(lasting) < len(nonces):
             raise _lost(", ".join(nonces))
         ours_until = asked + min(seconds / _RENEWALS_PER_LIFE, *lasting)
@@ -158,7 +158,7 @@ class Leases:
         also_renew: Callable[[], object] | None = None,
         nonce: str = "",
     ) -> None:
-        self._collection = database[COLLECTION]
+        self._collection = database[LEASES]
         self._seconds = seconds
         self._holder = holder or this_process()
         self.nonce = nonce or uuid.uuid4().hex
@@ -193,7 +193,7 @@ class Leases:
             self._collection.bulk_write([UpdateOne({"_id": name}, take, upsert=True) for name in names], ordered=False)
         except BulkWriteError as error:
             # Who met another's insert of the same lease did not get it.
-            if any(item["code"] != _DUPLICATE_KEY for item in error.details["writeErrors"]):
+            if any(item["code"] != DUPLICATE_KEY for item in error.details["writeErrors"]):
                 raise
         leases = {lease["_id"]: lease for lease in self._collection.find({"_id": {"$in": list(names)}})}
         self.names = [name for name, lease in leases.items() if lease.get("nonce") == self.nonce]
@@ -262,7 +262,7 @@ def lost_leases(database: Database[Document], names: Sequence[str]) -> dict[str,
     """How many holders in a row never gave these leases back, the one that holds it now included; 0 is left out."""
     return {
         lease["_id"]: int(lease.get("lost") or 0) + 1
-        for lease in database[COLLECTION].find({"_id": {"$in": list(names)}})
+        for lease in database[LEASES].find({"_id": {"$in": list(names)}})
         if not lease.get("given_back")
     }
 
@@ -278,7 +278,7 @@ class LeasesHeld:
 def leases_held(database: Database[Document]) -> LeasesHeld:
     """The leases that have not run out; those of repairs, which may be many, are counted by the server."""
     live = {"$expr": {"$gt": ["$expires_at", "$$NOW"]}}
-    groups = database[COLLECTION].aggregate(
+    groups = database[LEASES].aggregate(
         [{"$match": live}, {"$group": {"_id": {"$cond": [_OF_A_REBUILD, "$_id", None]}, "number": {"$sum": 1}}}]
     )
     held = {group["_id"]: int(group["number"]) for group in groups}
@@ -308,7 +308,7 @@ def not_given_back(database: Database[Document]) -> list[NotGivenBack]:
         "number": {"$sum": 1},
     }
     where = {"given_back": {"$ne": True}, "expires_at": {"$type": "date"}}
-    found = database[COLLECTION].aggregate([{"$match": where}, {"$group": group}, {"$sort": {"until": 1, "_id": 1}}])
+    found = database[LEASES].aggregate([{"$match": where}, {"$group": group}, {"$sort": {"until": 1, "_id": 1}}])
     return [
         NotGivenBack(
             item["_id"]["on"].removeprefix(_REBUILD), str(item["_id"].get("holder")), item["until"], item["number"]
@@ -320,7 +320,7 @@ def not_given_back(database: Database[Document]) -> list[NotGivenBack]:
 def free_leases(database: Database[Document], owner: str) -> int:
     """Let others take at once what a dead owner holds; gives the number of leases. Expiry would do so later."""
     dead = {"owner": owner, "given_back": False}
-    return database[COLLECTION].update_many(dead, [{"$set": {"expires_at": "$$NOW"}}]).matched_count
+    return database[LEASES].update_many(dead, [{"$set": {"expires_at": "$$NOW"}}]).matched_count
 
 
 def _check_all(held: Sequence[Leases]) -> None:

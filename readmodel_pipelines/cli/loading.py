@@ -22,8 +22,10 @@ from pymongo.database import Database
 from pymongo.errors import BulkWriteError
 
 from readmodel_pipelines.errors import ReadModelError, UsageError
-from readmodel_pipelines.mongo.indexes import collection_of, ensure_indexes
+from readmodel_pipelines.mongo.indexes import ensure_indexes
+from readmodel_pipelines.mongo.names import collection_of
 from readmodel_pipelines.mongo.scan import Document
+from readmodel_pipelines.mongo.server import DUPLICATE_KEY
 from readmodel_pipelines.projections.registry import projections_for
 from readmodel_pipelines.settings import Settings
 
@@ -36,7 +38,6 @@ _EXTENDED_JSON = json_util.JSONOptions(
 _BATCH_DOCUMENTS = 1_000
 _BATCH_BYTES = 16 * 2**20
 _LARGEST_DOCUMENT = 16 * 2**20
-_DUPLICATE_KEY = 11000
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +106,7 @@ def _insert(collection: Collection[Document], batch: list[RawBSONDocument], path
         collection.insert_many(batch, ordered=False)
     except BulkWriteError as error:
         refused = error.details["writeErrors"]
-        other = next((item for item in refused if item["code"] != _DUPLICATE_KEY), None)
+        other = next((item for item in refused if item["code"] != DUPLICATE_KEY), None)
         if other is not None or error.details["writeConcernErrors"]:
             why = other["errmsg"] if other else error.details["writeConcernErrors"][0]["errmsg"]
             raise ReadModelError(

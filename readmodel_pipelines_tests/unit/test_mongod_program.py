@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from readmodel_pipelines.embedded.mongod_program import find_mongod, first_error, probe
 from readmodel_pipelines.errors import EmbeddedServerError
-from readmodel_pipelines.mongo.mongod_binary import find_mongod, first_error, probe
 
 LIBCURL = (
     "error while loading shared libraries: libcurl.so.4: cannot open shared object file: No such file or directory"
@@ -176,6 +176,6 @@ def test_a_log_that_is_not_json_gives_its_last_line(tmp_path: Path) -> None:
 
 
 def test_the_command_line_does_not_load_the_binary_search_modules() -> None:
-    code = "import sys, readmodel_pipelines.mongo.embedded; print(*sys.modules)"
+    code = "import sys, readmodel_pipelines.embedded.server; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert {"pymongo", "dagster", "importlib.metadata"}.isdisjoint(done.stdout.split())

@@ -16,13 +16,12 @@ from typing import Any, Literal
 from pymongo import ReturnDocument, UpdateOne
 from pymongo.database import Database
 
+from readmodel_pipelines.bookkeeping.scratch import Owner
 from readmodel_pipelines.errors import UsageError
+from readmodel_pipelines.mongo.names import REBUILDS
 from readmodel_pipelines.mongo.scan import Document
-from readmodel_pipelines.mongo.scratch import Owner
 from readmodel_pipelines.reconcile.ranges import IdRange
 from readmodel_pipelines.reconcile.summary import Counts
-
-COLLECTION = "readmodel_rebuilds"
 
 Strategy = Literal["in_place", "shadow"]
 
@@ -90,7 +89,7 @@ class Rebuilds:
     """Records of rebuilds in a database."""
 
     def __init__(self, database: Database[Document]) -> None:
-        self._rebuilds = database[COLLECTION]
+        self._rebuilds = database[REBUILDS]
 
     def begin(self, rebuild_id: str, about: Mapping[str, Any], ranges: Sequence[tuple[int, IdRange]]) -> Document:
         """A new rebuild with these (slice, range)s; gives its document."""

@@ -25,9 +25,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote_plus
 
+from readmodel_pipelines.embedded import mongod_program
+from readmodel_pipelines.embedded.mongod_program import REPLICA_SET, SOCKET_NAME
 from readmodel_pipelines.errors import EmbeddedServerError
-from readmodel_pipelines.mongo import mongod_binary
-from readmodel_pipelines.mongo.mongod_binary import REPLICA_SET, SOCKET_NAME
 
 if TYPE_CHECKING:
     from subprocess import Popen
@@ -163,7 +163,7 @@ def status(settings: Settings) -> ServerStatus:
 def _place(settings: Settings) -> _Place:
     if sys.platform == "win32":
         raise EmbeddedServerError(
-            "There is no embedded MongoDB server on Windows.", hint=f"To go on, {mongod_binary.BRING_A_URI}."
+            "There is no embedded MongoDB server on Windows.", hint=f"To go on, {mongod_program.BRING_A_URI}."
         )
     home = settings.data_dir.expanduser().resolve() / "mongod"
     near = home / SOCKET_NAME
@@ -268,8 +268,8 @@ def _start(place: _Place, settings: Settings, *, die_with_parent: bool) -> None:
     to_start = not _accepts(place)
     try:
         if to_start:
-            binary = mongod_binary.find_mongod(settings.mongod)
-            mongod_binary.probe(binary)
+            binary = mongod_program.find_mongod(settings.mongod)
+            mongod_program.probe(binary)
             # A server that lost its socket (temporary folders get cleaned) or whose starter died early holds the data
             # files all the same, and nobody can reach it any more.
             _end(place)
@@ -290,7 +290,7 @@ def _spawn(place: _Place, binary: Path, *, die_with_parent: bool) -> Popen[bytes
         place.near_socket.symlink_to(place.socket)
     if place.log.exists():
         place.log.replace(place.log.with_suffix(".log.1"))
-    command = mongod_binary.command(binary, db=place.db, socket=place.socket)
+    command = mongod_program.command(binary, db=place.db, socket=place.socket)
     if die_with_parent:
         command = ["/bin/sh", "-c", _DIE_WITH_PIPE, "sh", *command]
     with place.log.open("ab") as log:
@@ -327,7 +327,7 @@ def _wait_until_primary(place: _Place, process: Popen[bytes] | None) -> None:
 
 
 def _not_started(place: _Place, what: str) -> EmbeddedServerError:
-    error = mongod_binary.first_error(place.log)
+    error = mongod_program.first_error(place.log)
     return EmbeddedServerError(f"The embedded mongod {what}: {error}", hint=f"Its whole log: {place.log}")
 
 

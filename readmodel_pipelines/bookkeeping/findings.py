@@ -23,18 +23,14 @@ from pymongo.errors import BulkWriteError
 
 from readmodel_pipelines.events.values import is_plain
 from readmodel_pipelines.mongo.changes import Token, time_of
-from readmodel_pipelines.mongo.connection import server_time
+from readmodel_pipelines.mongo.names import FINDINGS, VERIFICATIONS, WATERMARKS
 from readmodel_pipelines.mongo.scan import Document, Query
+from readmodel_pipelines.mongo.server import DUPLICATE_KEY, server_time
 from readmodel_pipelines.reconcile.outcome import ALARMS, Outcome
 from readmodel_pipelines.reconcile.summary import Counts, Finding, json_value
 
-FINDINGS = "readmodel_findings"
-VERIFICATIONS = "readmodel_verifications"
-WATERMARKS = "readmodel_watermarks"
-
 _BATCH = 1_000
 _LONGEST_ID = 200
-_DUPLICATE_KEY = 11000
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +92,7 @@ class Memory:
                 self._findings.insert_many(new, ordered=False)
             except BulkWriteError as error:
                 # Another verification was faster to see the same.
-                if any(item["code"] != _DUPLICATE_KEY for item in error.details["writeErrors"]):
+                if any(item["code"] != DUPLICATE_KEY for item in error.details["writeErrors"]):
                     raise
         if changed:
             self._findings.bulk_write(changed, ordered=False)

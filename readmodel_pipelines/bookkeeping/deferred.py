@@ -10,11 +10,12 @@ from typing import Any
 from pymongo.database import Database
 from pymongo.errors import BulkWriteError, PyMongoError
 
+from readmodel_pipelines.bookkeeping.scratch import Owner, forget_not_resumed, scratch
+from readmodel_pipelines.mongo.names import DEFERRED
 from readmodel_pipelines.mongo.scan import Document
-from readmodel_pipelines.mongo.scratch import DEFERRED, Owner, forget_not_resumed, scratch
+from readmodel_pipelines.mongo.server import DUPLICATE_KEY
 
 _BATCH = 500
-_DUPLICATE_KEY = 11000
 
 
 class DeferredInMongo:
@@ -55,7 +56,7 @@ class DeferredInMongo:
         try:
             self._collection.insert_many(documents, ordered=False)
         except BulkWriteError as error:
-            if any(item["code"] != _DUPLICATE_KEY for item in error.details["writeErrors"]):
+            if any(item["code"] != DUPLICATE_KEY for item in error.details["writeErrors"]):
                 raise
 
     def close(self) -> None:

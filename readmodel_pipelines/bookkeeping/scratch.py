@@ -18,10 +18,8 @@ from bson.min_key import MinKey
 from pymongo.collection import Collection
 from pymongo.database import Database
 
+from readmodel_pipelines.mongo.names import DEFERRED, TOUCHED
 from readmodel_pipelines.mongo.scan import CODEC, Document
-
-DEFERRED = "readmodel_deferred"
-TOUCHED = "readmodel_touched"
 
 # Behind the ids of rebuilds, which are hexadecimal.
 _NOT_RESUMED = "run "

@@ -1,0 +1,44 @@
+"""Where the data lies: one database, the settings that name its collections, and the projections at work on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from pymongo.collection import Collection
+from pymongo.database import Database
+
+from readmodel_pipelines.mongo.names import collection_of, copy_name, shadow_name
+from readmodel_pipelines.mongo.scan import Document
+from readmodel_pipelines.projections.projection import Projection
+from readmodel_pipelines.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """A database, its settings, and some projections; gives the collections of each."""
+
+    database: Database[Document]
+    settings: Settings
+    projections: Sequence[Projection]
+
+    def of(self, projections: Iterable[Projection]) -> Store:
+        """The same for other projections."""
+        return replace(self, projections=tuple(projections))
+
+    @property
+    def events(self) -> Collection[Document]:
+        """The events; nobody but the application writes there."""
+        return self.database[self.settings.events_collection]
+
+    def live(self, projection: Projection) -> Collection[Document]:
+        """The collection that the application reads."""
+        return self.database[collection_of(self.settings, projection)]
+
+    def shadow(self, projection: Projection) -> Collection[Document]:
+        """The collection that a rebuild builds beside it."""
+        return self.database[shadow_name(collection_of(self.settings, projection))]
+
+    def copy(self, projection: Projection) -> Collection[Document]:
+        """What the live one was before the last rebuild in a shadow."""
+        return self.database[copy_name(collection_of(self.settings, projection))]
