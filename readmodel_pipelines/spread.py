@@ -15,6 +15,7 @@ from pymongo.database import Database
 
 from readmodel_pipelines.events.values import is_plain
 from readmodel_pipelines.lanes import Contested, Lanes
+from readmodel_pipelines.moments import Moment, reached
 from readmodel_pipelines.mongo.connection import open_database
 from readmodel_pipelines.mongo.event_store import EventStore
 from readmodel_pipelines.mongo.scan import Document
@@ -103,6 +104,7 @@ def _look_at(database: Database[Document], look: Look, within: IdRange, send: Se
     sinks = [_Sending(lane.projection.read_model, send) for lane in opened.lanes]
     for lane, sink in zip(opened.lanes, sinks, strict=True):
         lane.emit = sink.take
+    reached(Moment.LOOK)
     reconcile(store, opened.lanes, settings.allow_malformed, within=within)
     for sink in sinks:
         sink.send()

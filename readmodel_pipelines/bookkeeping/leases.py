@@ -26,6 +26,7 @@ from pymongo.database import Database
 from pymongo.errors import BulkWriteError, PyMongoError
 
 from readmodel_pipelines.errors import LeaseLost, ReadModelBusy
+from readmodel_pipelines.moments import Moment, reached
 from readmodel_pipelines.mongo.names import LEASES
 from readmodel_pipelines.mongo.scan import Document
 from readmodel_pipelines.mongo.server import DUPLICATE_KEY
@@ -102,6 +103,7 @@ def _hold(
     database: Database[Document], read_model: str, seconds: float, holder: str, owner: str, shared: str
 ) -> Iterator[Leases]:
     name = f"{_REBUILD}{read_model}"
+    reached(Moment.LEASE_TAKEN, name=name)
     leases = Leases(database, seconds, holder, shared or owner, nonce=shared)
     held = leases.acquire([name])[name]
     if name not in leases.names:
@@ -224,6 +226,7 @@ class Leases:
         Raises:
             LeaseLost: one of them is not.
         """
+        reached(Moment.LEASE_ASKED_FOR)
         if time.monotonic() <= self._ours_until:
             return
         with suppress(PyMongoError):
@@ -244,6 +247,7 @@ class Leases:
         self._collection.update_many(self._ours(), [{"$set": {"expires_at": "$$NOW"}}])
 
     def _renew(self) -> bool:
+        reached(Moment.LEASE_RENEWED)
         asked = time.monotonic()
         renewed = self._collection.update_many(self._ours(), [{"$set": {"expires_at": self._expiry()}}]).matched_count
         if self._also_renew:

@@ -23,6 +23,7 @@ from pymongo.errors import BulkWriteError, OperationFailure
 from readmodel_pipelines.cutover.foreign import merged
 from readmodel_pipelines.errors import ReadModelError
 from readmodel_pipelines.events.values import is_plain
+from readmodel_pipelines.moments import Moment, reached
 from readmodel_pipelines.mongo.indexes import of_read_model
 from readmodel_pipelines.mongo.scan import CODEC, Document, string_keys
 from readmodel_pipelines.mongo.server import DUPLICATE_KEY, INVALID_NAMESPACE
@@ -187,6 +188,7 @@ class ShadowSink:
         # Made before a crash, when there was no live one yet.
         earlier = [self._id_of(document.get(self._projection.key)) for document in documents]
         self._shadow.delete_many({"_id": {"$in": earlier}})
+        reached(Moment.SHADOW_COPY)
         copy_by_id(self._live, self._shadow, [document["_id"] for document in documents])
 
     def _make_sure_of(self, right: Sequence[UpdateOne], ids: Sequence[Any]) -> None:
@@ -265,10 +267,12 @@ def copy_on_server(database: Database[Document], name: str, copy: str) -> None:
 
 def swap(database: Database[Document], name: str, live: str) -> None:
     """Put a collection in the place of the live one, in one step."""
+    reached(Moment.SWAP, live=live)
     space = database.name
     database.client.admin.command(
         "renameCollection", f"{space}.{name}", to=f"{space}.{live}", dropTarget=True, writeConcern={"w": "majority"}
     )
+    reached(Moment.SWAPPED, live=live)
 
 
 def identity(database: Database[Document], name: str) -> str:

@@ -12,6 +12,7 @@ from pymongo.collection import Collection
 from pymongo.errors import OperationFailure
 
 from readmodel_pipelines.events.values import is_plain
+from readmodel_pipelines.moments import Moment, reached
 from readmodel_pipelines.mongo.scan import CODEC, Document
 from readmodel_pipelines.mongo.server import DENIED
 
@@ -79,6 +80,7 @@ class Follower:
 
     def drain(self) -> Iterator[list[str]]:
         """The aggregates with new events up to now, some hundred at a time; `token` is then behind them."""
+        reached(Moment.HISTORY_READ)
         now: Timestamp = self._events.database.client.admin.command("ping")["operationTime"]
         ids: set[str] = set()
         while True:
@@ -113,6 +115,7 @@ def token_of_now(events: Collection[Document]) -> Token:
     Raises:
         NoHistory: there is no such thing here.
     """
+    reached(Moment.HISTORY_BEGUN, collection=events.name)
     changes = _from_now_on(events, "")
     if changes.token is None:
         raise NoHistory(changes.unknown)

@@ -18,6 +18,7 @@ from pymongo.collection import Collection
 from pymongo.errors import BulkWriteError, DocumentTooLarge, OperationFailure
 
 from readmodel_pipelines.events.values import is_plain
+from readmodel_pipelines.moments import Moment, reached
 from readmodel_pipelines.mongo.scan import CODEC, Document, Query, drain, index_on, odd_documents, string_keys
 from readmodel_pipelines.mongo.server import DUPLICATE_KEY
 from readmodel_pipelines.projections.projection import Projection
@@ -118,6 +119,7 @@ class ReadModelCollection:
 
     def write(self, changes: Sequence[Change]) -> Written:
         """Write in one unordered batch, each change conditionally."""
+        reached(Moment.WRITE, changes=changes)
         batch = [change for change in changes if _fits_a_filter(change)]
         written = self._write_batch(batch) if batch else Written()
         for change in changes:
@@ -214,6 +216,7 @@ class ReadModelCollection:
         Deletes go first, then every unique key that will change is parked, then all get what they ought to have.
         Nobody outside sees a step of it, and foreign fields never leave the server.
         """
+        reached(Moment.TRANSACTION, changes=changes)
         keys = [change.key for change in changes]
         with self._collection.database.client.start_session() as session:
             try:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Protocol
 
+from readmodel_pipelines.moments import Moment, reached
 from readmodel_pipelines.mongo.server_load import ServerLoad
 from readmodel_pipelines.reconcile.pacing import BatchSize, RateLimit, Window
 from readmodel_pipelines.reconcile.ports import EventStore
@@ -105,6 +106,7 @@ class Batches:
         """
         events, documents = self._end(aggregate_id)
         self._pace.wait(events, documents)
+        reached(Moment.BATCH_SAVED)
         # The waiting included: a batch and its pause together are what the window's end has to wait for.
         self._size.took(self._streams, self._clock() - self._began)
         # The stream that brought us here belongs to the next one.
@@ -116,10 +118,12 @@ class Batches:
         events, documents = self._end(None)
         with suppress(WindowClosed):
             self._pace.wait(events, documents)
+        reached(Moment.RANGE_DONE)
 
     def _end(self, cursor: str | None) -> tuple[int, int]:
         for sink in self._sinks:
             sink.flush()
+        reached(Moment.BATCH_WRITTEN)
         events, self._events = self._store.events_read - self._events, self._store.events_read
         more: dict[str, dict[str, int]] = {}
         for lane in self._lanes:

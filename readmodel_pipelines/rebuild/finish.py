@@ -15,6 +15,7 @@ from readmodel_pipelines.bookkeeping.leases import Held
 from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds, State, owner_of
 from readmodel_pipelines.cutover.shadow import copy_on_server, drop, identity, index_like, is_there, swap, sync_foreign
 from readmodel_pipelines.lanes import Contested, Lanes
+from readmodel_pipelines.moments import Moment, reached
 from readmodel_pipelines.mongo.changes import HistoryLost, token_of_now
 from readmodel_pipelines.mongo.names import collection_of, copy_name
 from readmodel_pipelines.mongo.scan import Document
@@ -92,6 +93,7 @@ class Finish:
             _index(self)
         # The ranges first: a run that is killed in between finds them open, and comes here again.
         rebuilds.again(self.record)
+        reached(Moment.SECOND_PASS_BEGUN)
         return rebuilds.to(self.record, State.BUILDING, passes=self.record.get("passes", 1) + 1, **changed)
 
     @contextmanager
@@ -173,19 +175,23 @@ def finish_shadow(finish: Finish) -> None:
         finish.check_window()
         finish.check_history()
         finish.on_phase("Every range is done. The shadow gets its indexes, and catches up with what writers did.")
+        reached(Moment.SHADOW_INDEXES)
         with finish.followed():
             _index(finish)
         _mend(finish)
         catch_up.until_small(finish.shadows)
         finish.check_window()
         _check_deletions(finish)
+        reached(Moment.GATE)
         finish.on_phase("Gate: the shadow is verified; the live collection is still as it was.")
         _pass_gate(finish, catch_up)
+        reached(Moment.GATE_PASSED)
         finish.check_window()
         if finish.settings.keep_copy:
             finish.on_phase("The gate is passed. A copy of the live collection is made, for a rollback.")
         with finish.followed():
             copies = _keep_copies(finish)
+        reached(Moment.COPY_MADE)
         catch_up.once(finish.shadows)
         # The last moment to turn back.
         finish.check_history()
@@ -231,6 +237,7 @@ def _check_deletions(finish: Finish) -> None:
         documents = finish.database[finish.live(item)].estimated_document_count()
         # What the ranges did not take over, and what a second look took out, should events have vanished meanwhile.
         deletions = counts.deleted + finish.record.get("mended", {}).get(item.read_model, 0)
+        reached(Moment.DELETIONS_COUNTED)
         if not finish.limit.allows(deletions, documents):
             _take_back(finish)
             raise Refused(finish.limit.refusal(item.read_model, deletions, documents))

@@ -26,6 +26,7 @@ from readmodel_pipelines.bookkeeping.rebuilds import (
 )
 from readmodel_pipelines.errors import ReadModelBusy, ReadModelError
 from readmodel_pipelines.lanes import Contested, contested
+from readmodel_pipelines.moments import Moment, reached
 from readmodel_pipelines.mongo.changes import HistoryLost
 from readmodel_pipelines.mongo.event_store import EventStore
 from readmodel_pipelines.mongo.names import collection_of, shadow_name
@@ -181,6 +182,7 @@ class _Rebuild:
                 own = leases.enter_context(self._hold([f"{self.begin.collections[0]}/slice {part.number}"]))
                 held = replace(held, nonces={**held.nonces, **own.nonces})
             self.summary.about |= {"rebuild": record["_id"], "strategy": record["strategy"]}
+            reached(Moment.REBUILD_BEGUN)
             try:
                 self._go(record, held)
             finally:
@@ -280,6 +282,7 @@ class _Rebuild:
             off_peak=self.request.off_peak,
             max_findings=self.request.max_findings,
         )
+        reached(Moment.RANGES)
         stopped = False
         try:
             for _, done in work_off(range_worker, job, todo, workers, partial(self._say, record)):
@@ -351,6 +354,7 @@ class _Rebuild:
         )
 
     def _finish(self, finish: Finish, held: Held) -> None:
+        reached(Moment.FINISH)
         try:
             (finish_shadow if finish.shadows else finish_in_place)(finish)
         except Refused as refusal:

@@ -18,6 +18,7 @@ from pymongo.errors import PyMongoError
 from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds
 from readmodel_pipelines.bookkeeping.scratch import Owner, scratch
 from readmodel_pipelines.cutover.foreign import ForeignFollower
+from readmodel_pipelines.moments import Moment, reached
 from readmodel_pipelines.mongo.changes import Follower, HistoryLost
 from readmodel_pipelines.mongo.names import TOUCHED, collection_of
 from readmodel_pipelines.mongo.scan import Document
@@ -48,8 +49,11 @@ class Touched:
         """Those remembered, some at a time; a batch is forgotten once the next one is asked for."""
         remembered = self._owner.kept(kind)
         while batch := [item["_id"] for item in self._collection.find(remembered, {"_id": 1}, limit=_BATCH)]:
+            reached(Moment.TOUCHED_GIVEN, kind=kind)
             yield [key["key"] for key in batch]
+            reached(Moment.TOUCHED_WORKED_OFF, kind=kind)
             self._collection.delete_many({"_id": {"$in": batch}})
+            reached(Moment.TOUCHED_FORGOTTEN, kind=kind)
 
 
 class Following:

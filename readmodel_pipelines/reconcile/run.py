@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from readmodel_pipelines.events.stream import Malformed, check_id, fold_streams
 from readmodel_pipelines.events.together import part_of, together
 from readmodel_pipelines.events.values import is_plain
+from readmodel_pipelines.moments import Moment, reached
 from readmodel_pipelines.projections.projection import Document, Projection
 from readmodel_pipelines.reconcile.join import MergeJoin
 from readmodel_pipelines.reconcile.outcome import Outcome, Verdict, Why
@@ -116,6 +117,7 @@ def compare_again(store: EventStore, lane: Lane, allowed: Collection[str], ids: 
     """What these aggregates, a batch at most, are now; those that are `same` are left out. Counts nothing."""
     verdicts: list[Verdict] = []
     if ids:
+        reached(Moment.COMPARISON_AGAIN, ids=ids)
         counted = store.events_read
         reconcile(store, [replace(lane, counts=Counts(), emit=verdicts.append, keep=None)], allowed, sorted(set(ids)))
         store.events_read = counted

@@ -12,6 +12,7 @@ from typing import Any
 
 from readmodel_pipelines.events.stream import Reason
 from readmodel_pipelines.events.values import is_plain
+from readmodel_pipelines.moments import Moment, reached
 from readmodel_pipelines.projections.projection import Document
 from readmodel_pipelines.reconcile.conflicts import node_of, untangle
 from readmodel_pipelines.reconcile.outcome import Outcome, Verdict, Why
@@ -135,6 +136,7 @@ class InPlace:
         """
         inserts = [change for change in changes if change.actual is None]
         replaced = [change.key for change in changes if change.actual is not None]
+        reached(Moment.SECOND_COMPARISON, keys=replaced)
         again = self._compare_again(replaced)
         self._counts.superseded += len(set(replaced) - {change.key for change in again})
         return inserts + again

@@ -1,0 +1,71 @@
+"""Named moments of the work, announced by the objects that do it: a test acts at one without knowing where it lies.
+
+Only tests listen. A moment is one of a batch, a command or a phase, never of a document or an event, so that it costs
+nothing to speak of. What a listener raises goes through the work as if it had gone wrong there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import Enum, auto
+from typing import Any
+
+
+class Moment(Enum):
+    """Each lies right before what it names, but for those that say that it is done."""
+
+    # Reading
+    LOOK = auto()
+    SECOND_COMPARISON = auto()
+    COMPARISON_AGAIN = auto()
+    # Writing
+    WRITE = auto()
+    TRANSACTION = auto()
+    SHADOW_COPY = auto()
+    # Leases
+    LEASE_TAKEN = auto()
+    LEASE_ASKED_FOR = auto()
+    LEASE_RENEWED = auto()
+    # A rebuild's ranges
+    REBUILD_BEGUN = auto()
+    RANGES = auto()
+    BATCH_WRITTEN = auto()
+    BATCH_SAVED = auto()
+    RANGE_DONE = auto()
+    # What is touched meanwhile
+    HISTORY_BEGUN = auto()
+    HISTORY_READ = auto()
+    TOUCHED_GIVEN = auto()
+    TOUCHED_WORKED_OFF = auto()
+    TOUCHED_FORGOTTEN = auto()
+    # A rebuild's end
+    FINISH = auto()
+    SECOND_PASS_BEGUN = auto()
+    SHADOW_INDEXES = auto()
+    DELETIONS_COUNTED = auto()
+    GATE = auto()
+    GATE_PASSED = auto()
+    COPY_MADE = auto()
+    SWAP = auto()
+    SWAPPED = auto()
+
+
+_listeners: dict[Moment, list[Callable[..., object]]] = {}
+
+
+def reached(moment: Moment, **facts: Any) -> None:
+    """Tell whoever listens to this moment."""
+    for act in tuple(_listeners.get(moment, ())):
+        act(**facts)
+
+
+@contextmanager
+def listening(moment: Moment, act: Callable[..., object]) -> Iterator[None]:
+    """Have `act` called with the facts of the moment, each time, while the block runs; the last to come is first."""
+    listeners = _listeners.setdefault(moment, [])
+    listeners.insert(0, act)
+    try:
+        yield
+    finally:
+        listeners.remove(act)
