@@ -30,6 +30,7 @@ from readmodel_pipelines.moments import Moment, reached
 from readmodel_pipelines.mongo.names import LEASES
 from readmodel_pipelines.mongo.scan import Document
 from readmodel_pipelines.mongo.server import DUPLICATE_KEY
+from readmodel_pipelines.wording import moment
 
 _REBUILD = "rebuild:"
 _OF_A_REBUILD = {"$eq": [{"$indexOfBytes": ["$_id", _REBUILD]}, 0]}
@@ -108,8 +109,8 @@ def _hold(
     held = leases.acquire([name])[name]
     if name not in leases.names:
         raise ReadModelBusy(
-            f"{read_model} is being rebuilt by {held.get('holder')} since {_utc(held.get('acquired_at'))}.",
-            hint=f"Wait until it is done. If it died, its lease ends by itself at {_utc(held.get('expires_at'))}.",
+            f"{read_model} is being rebuilt by {held.get('holder')} since {moment(held.get('acquired_at'))}.",
+            hint=f"Wait until it is done. If it died, its lease ends by itself at {moment(held.get('expires_at'))}.",
         )
     with leases.kept():
         try:
@@ -342,7 +343,3 @@ def _lost(what: str) -> LeaseLost:
         f"The lease on {what} ran out, or somebody else took it over; nothing more was written.",
         hint="See whether somebody rebuilds it now, and run it again afterwards if it is still needed.",
     )
-
-
-def _utc(moment: Any) -> str:
-    return f"{moment:%Y-%m-%d %H:%M:%S} UTC" if isinstance(moment, datetime) else "an unknown time"

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from itertools import takewhile
 from typing import Any
 
 from readmodel_pipelines.cli.voice import plain
 from readmodel_pipelines.reconcile.summary import Finding, Summary
+from readmodel_pipelines.wording import count, cut, cut_where_they_part, span
 
 SHOWN_FINDINGS = 20
 _LONGEST_VALUE = 60
-_KEPT_PREFIX = 12
 _ALWAYS_SHOWN = ("checked", "same")
 
 
@@ -48,13 +47,13 @@ def _what_became(about: Mapping[str, Any]) -> Iterator[str]:
     """What a verification did besides looking, and which rebuild it was."""
     lines = []
     if "rebuild" in about:
-        caught_up = f", {_count(about['caught_up'], 'document')} caught up with" if about.get("caught_up") else ""
+        caught_up = f", {count(about['caught_up'], 'document')} caught up with" if about.get("caught_up") else ""
         lines.append(f"Rebuild {about['rebuild']} ({about['strategy']}) is {about['state']}{caught_up}.")
     if about.get("closed"):
-        lines.append(f"{_count(about['closed'], 'finding')} of earlier verifications gone.")
+        lines.append(f"{count(about['closed'], 'finding')} of earlier verifications gone.")
     if "queued" in about:
         lines.append(
-            f"{_count(about['queued'], 'repair')} queued, {about['pending_already']:,} were waiting already: "
+            f"{count(about['queued'], 'repair')} queued, {about['pending_already']:,} were waiting already: "
             "`readmodel repair-queue stats`."
         )
     lines += [f"Report written: {plain(file)}" for file in about.get("reports", ())]
@@ -107,24 +106,15 @@ def _finding_lines(finding: Finding) -> Iterator[str]:
 
 
 def _pair(expected: Any, actual: Any) -> str:
-    texts = _text(expected), _text(actual)
-    common = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(*texts, strict=False)))
-    if max(map(len, texts)) > _LONGEST_VALUE and common > _KEPT_PREFIX:
-        # Long values that begin alike would look alike: begin a little before they part.
-        return " → ".join(_cut("…" + text[common - _KEPT_PREFIX :]) for text in texts)
-    return " → ".join(map(_cut, texts))
+    return " → ".join(cut_where_they_part(_text(expected), _text(actual), _LONGEST_VALUE))
 
 
 def _value(value: Any) -> str:
-    return _cut(_text(value))
+    return cut(_text(value), _LONGEST_VALUE)
 
 
 def _text(value: Any) -> str:
     return "(absent)" if value == {"$absent": True} else plain(json.dumps(value, ensure_ascii=False))
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 1] + "…"
 
 
 def _closing(summary: Summary, aggregate_id: str | None) -> str:
@@ -139,17 +129,17 @@ def _closing(summary: Summary, aggregate_id: str | None) -> str:
         case "dry_run":
             if summary.ok and not written:
                 return "All is well: a rebuild would write nothing."
-            would = f"A rebuild would write {_count(written, 'document')}: `readmodel rebuild-readmodel {what}`."
+            would = f"A rebuild would write {count(written, 'document')}: `readmodel rebuild-readmodel {what}`."
             return would if summary.ok else f"{would} {_not_done(malformed, failed)}"
         case "rebuild":
             if summary.about.get("state") in _NOT_DONE:
                 return _NOT_DONE[summary.about["state"]]
             if not summary.ok:
-                return f"{_count(written, 'document')} written. {_not_done(malformed, failed)}"
+                return f"{count(written, 'document')} written. {_not_done(malformed, failed)}"
             if not written:
                 return "All is well: nothing needed a write."
             return (
-                f"All is well: {_count(written, 'document')} written. `readmodel verify-consistency {what}` checks it."
+                f"All is well: {count(written, 'document')} written. `readmodel verify-consistency {what}` checks it."
             )
 
 
@@ -158,7 +148,7 @@ def _closing_of_verify(summary: Summary, found: int, malformed: int, what: str) 
         said = "All is well" if summary.looked_at_all else "Nothing was found"
         return f"{said}: {summary.agreement}."
     mends = found - malformed
-    sentences = [f"{_count(found, 'discrepancy', 'discrepancies')} found."]
+    sentences = [f"{count(found, 'discrepancy', 'discrepancies')} found."]
     if mends:
         sentences.append(f"`readmodel rebuild-readmodel {what}` mends {mends:,} (--dry-run says how).")
     if malformed:
@@ -171,23 +161,16 @@ def _not_done(malformed: int, failed: int) -> str:
     if malformed:
         sentences.append(_trust(malformed))
     if failed:
-        sentences.append(f"{_count(failed, 'aggregate')} cannot be done; the findings and warnings say why.")
+        sentences.append(f"{count(failed, 'aggregate')} cannot be done; the findings and warnings say why.")
     return " ".join(sentences)
 
 
 def _trust(malformed: int) -> str:
     return (
-        f"{_count(malformed, 'malformed stream')} cannot be trusted, and no document of theirs is touched: "
+        f"{count(malformed, 'malformed stream')} cannot be trusted, and no document of theirs is touched: "
         "mend their events first."
     )
 
 
 def _ago(seconds: float) -> str:
-    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
-        if seconds >= size:
-            return f"{seconds // size:,.0f} {unit} ago"
-    return "just now"
-
-
-def _count(number: int, one: str, many: str = "") -> str:
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
+    return f"{span(seconds)} ago" if seconds >= 60 else "just now"

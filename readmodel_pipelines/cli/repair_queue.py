@@ -19,9 +19,9 @@ from readmodel_pipelines.mongo.connection import open_database
 from readmodel_pipelines.reconcile.summary import json_value
 from readmodel_pipelines.repair import RepairSummary, RepairWorker
 from readmodel_pipelines.settings import load_settings
+from readmodel_pipelines.wording import count, span
 
 _SHOWN_DEAD_LETTERS = 20
-_DAY, _HOUR, _MINUTE = 86_400, 3_600, 60
 
 
 def show_stats() -> None:
@@ -43,7 +43,7 @@ def list_tasks(*, status: str | None, reason: str | None, limit: int) -> None:
     with open_database(settings, "read_only") as database:
         found = list(RepairQueue(database, settings).tasks(chosen, reason, limit + 1))
     shown, more = found[:limit], len(found) > limit
-    last = f"… and more; --limit {2 * limit} shows them." if more else f"{_tasks(len(shown))}."
+    last = f"… and more; --limit {2 * limit} shows them." if more else f"{count(len(shown), 'task')}."
     voice.result(
         {"verb": "list", "tasks": [json_value(task) for task in shown], "more": more},
         [*(line for task in shown for line in _task_lines(task)), last],
@@ -128,7 +128,7 @@ def requeue(*, task_id: str | None, reason: str | None, all_failed: bool) -> Non
     with open_database(settings, "queue") as database:
         number = RepairQueue(database, settings).requeue(task_id=task_id, reason=reason, all_failed=all_failed)
     again = " `readmodel repair-queue work --once` or Dagster's sensor repairs them." if number else ""
-    voice.result({"verb": "requeue", "requeued": number}, [f"{_tasks(number)} brought back.{again}"])
+    voice.result({"verb": "requeue", "requeued": number}, [f"{count(number, 'task')} brought back.{again}"])
 
 
 def purge(*, status: str, older_than_days: float, yes: bool) -> None:
@@ -146,7 +146,7 @@ def purge(*, status: str, older_than_days: float, yes: bool) -> None:
     settings = load_settings()
     with open_database(settings, "queue") as database:
         number = RepairQueue(database, settings).purge(_ended(chosen), older_than_days)
-    voice.result({"verb": "purge", "deleted": number}, [f"{_tasks(number)} deleted."])
+    voice.result({"verb": "purge", "deleted": number}, [f"{count(number, 'task')} deleted."])
 
 
 def _agreed() -> bool:
@@ -178,7 +178,7 @@ def _stats_lines(stats: QueueStats) -> Iterator[str]:
     yield from (f"{name:<{width}}  {number:>9,}" for name, number in rows.items())
     yield ""
     if stats.pending:
-        yield f"The oldest pending task has waited for {_span(stats.oldest_pending_seconds)}."
+        yield f"The oldest pending task has waited for {span(stats.oldest_pending_seconds)}."
     yield f"{stats.repairs_per_minute:,.1f} repairs a minute in the last five minutes."
     for reason, number in sorted(stats.dead_letters.items()):
         yield f"Dead letters: {number:,} {plain(reason)}"
@@ -243,15 +243,3 @@ def _summary_lines(summary: RepairSummary) -> Iterator[str]:
         yield "Mend the causes, then `readmodel repair-queue requeue` brings dead letters back."
     elif summary.ok:
         yield "All is well: every task that was due is repaired."
-
-
-def _tasks(number: int) -> str:
-    return f"{number:,} {'task' if number == 1 else 'tasks'}"
-
-
-def _span(seconds: float) -> str:
-    for unit, length, small, part in ((_DAY, _DAY, "h", _HOUR), (_HOUR, _HOUR, "min", _MINUTE)):
-        if seconds >= length:
-            name = "d" if unit == _DAY else "h"
-            return f"{int(seconds // length)} {name} {int(seconds % length // part)} {small}"
-    return f"{int(seconds // _MINUTE)} min {int(seconds % _MINUTE)} s" if seconds >= _MINUTE else f"{seconds:.0f} s"

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 
 from readmodel_pipelines.reconcile.outcome import Outcome
 from readmodel_pipelines.reconcile.summary import Counts
+from readmodel_pipelines.wording import NowAndThen, numbers, span
 
 Progress = Callable[[int, int, Mapping[str, Counts]], None]
 """Told, once for each batch at most, the events read so far, about how many there are, and what was counted so far by
@@ -20,9 +21,8 @@ class ProgressLines:
         self, say: Callable[[str], object], *, every: float, now: Callable[[], float] = time.monotonic
     ) -> None:
         self._say = say
-        self._every = every
         self._now = now
-        self._said = now()
+        self._due = NowAndThen(every, now)
         # A rebuild that goes on where another run was begins with what that one had read.
         self._first: tuple[float, int] | None = None
 
@@ -31,22 +31,16 @@ class ProgressLines:
         now = self._now()
         if self._first is None:
             self._first = now, done
-        if now - self._said < self._every:
+        if not self._due():
             return
-        self._said = now
         passed, read = now - self._first[0], done - self._first[1]
         rate = read / passed if passed > 0 else 0.0
-        pace = f", {rate:,.0f} events/s, about {max(total - done, 0) / rate:,.0f} s left" if rate else ""
+        pace = f", {rate:,.0f} events/s, about {span(max(total - done, 0) / rate)} left" if rate else ""
         told = "".join(f"; {name}: {outcomes_in_words(each)}" for name, each in counts.items() if each.checked)
         self._say(f"{done:,} of about {max(total, done):,} events read{pace}{told}.")
 
 
 def outcomes_in_words(counts: Counts) -> str:
     """The outcomes that there are; of a verification also what is not told yet because it is looked at again."""
-    return ", ".join(f"{number:,} {what}" for what, number in _outcomes(counts) if number)
-
-
-def _outcomes(counts: Counts) -> Iterator[tuple[str, int]]:
     settled = {outcome.value: int(getattr(counts, outcome.value)) for outcome in Outcome}
-    yield from settled.items()
-    yield "to be looked at again", max(0, counts.checked - sum(settled.values()))
+    return numbers({**settled, "to be looked at again": max(0, counts.checked - sum(settled.values()))})

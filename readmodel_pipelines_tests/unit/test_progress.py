@@ -13,9 +13,10 @@ CHATS = "chats_read_model"
 def lines(*told: tuple[float, int, int], counts: Mapping[str, Counts] | None = None) -> list[str]:
     """What is said when it is told (seconds, events, total)."""
     said: list[str] = []
-    clock = iter([0.0, *(seconds for seconds, _, _ in told)])
-    progress = ProgressLines(said.append, every=5.0, now=lambda: next(clock))
-    for _, done, total in told:
+    clock = [0.0]
+    progress = ProgressLines(said.append, every=5.0, now=lambda: clock[-1])
+    for seconds, done, total in told:
+        clock.append(seconds)
         progress(done, total, counts or {})
     return said
 

@@ -1,0 +1,70 @@
+"""Words for people, the same wherever somebody reads them: numbers of things, spans of time, moments, long values.
+
+Command line, doctor, checks, warnings and logs of runs say them with these; documents for programs never do. Imports
+nothing of this project.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from itertools import takewhile
+
+_UNITS = (("d", 86_400), ("h", 3_600), ("min", 60))
+# Of the longest text that is shown.
+_SHOWN_BEFORE = 1 / 5
+
+
+def count(number: int, one: str, many: str = "") -> str:
+    """A number of things: `1 task`, `1,200 tasks`."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def numbers(by_name: Mapping[str, int]) -> str:
+    """What there is of several kinds: `9 same, 1 different`. What there is none of is left out."""
+    return ", ".join(f"{number:,} {name}" for name, number in by_name.items() if number)
+
+
+def span(seconds: float) -> str:
+    """A length of time, in whole days, hours, minutes or seconds."""
+    for unit, size in _UNITS:
+        if seconds >= size:
+            return f"{seconds // size:,.0f} {unit}"
+    return f"{seconds:,.0f} s"
+
+
+def moment(value: object) -> str:
+    """A moment as MongoDB stores it, which is in UTC; what a record holds in its place is no time that is known."""
+    return f"{value:%Y-%m-%d %H:%M:%S} UTC" if isinstance(value, datetime) else "an unknown time"
+
+
+def cut(text: str, longest: int) -> str:
+    """The beginning of a text that is too long."""
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
+
+
+def cut_where_they_part(one: str, other: str, longest: int) -> tuple[str, str]:
+    """Two texts; long ones that begin alike would look alike, and begin a little before they part."""
+    alike = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
+    before = int(longest * _SHOWN_BEFORE)
+    if max(len(one), len(other)) > longest and alike > before:
+        one, other = (f"…{text[alike - before :]}" for text in (one, other))
+    return cut(one, longest), cut(other, longest)
+
+
+class NowAndThen:
+    """Whether it is time for a line of progress: at most one in `every` seconds, the first not before."""
+
+    def __init__(self, every: float, now: Callable[[], float] = time.monotonic) -> None:
+        self._every = every
+        self._now = now
+        self._last = now()
+
+    def __call__(self) -> bool:
+        """True when it is, and then not for a while."""
+        now = self._now()
+        if now - self._last < self._every:
+            return False
+        self._last = now
+        return True
