@@ -12,13 +12,13 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from readmodel_pipelines.bookkeeping.rebuilds import Strategy
 from readmodel_pipelines.demo.sample_data import chat_events
 from readmodel_pipelines.mongo.connection import open_database
 from readmodel_pipelines.mongo.indexes import ensure_indexes
 from readmodel_pipelines.projections.registry import built_in
 from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.rebuild import Request, rebuild
+from readmodel_pipelines.rebuild_state import Strategy
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines.verification import Bucket, Coverage, verify
 from readmodel_pipelines.verification import Request as Verification

@@ -1,8 +1,7 @@
 """The record of rebuilds, `readmodel_rebuilds`: how far each is, so that a killed one goes on where it was.
 
 One document for a rebuild and one for each of its ranges (DATA_CONTRACT.md, «Rebuilds»). A range's cursor says from
-where it is still to be done; it is written with every batch. Which state may follow which is `MAY_BECOME`, and every
-verb asks there.
+where it is still to be done; it is written with every batch. Which state may follow which says `rebuild_state`.
 """
 
 from __future__ import annotations
@@ -10,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
-from typing import Any, Literal
+from typing import Any
 
 from pymongo import ReturnDocument, UpdateOne
 from pymongo.database import Database
@@ -20,44 +18,12 @@ from readmodel_pipelines.bookkeeping.scratch import Owner
 from readmodel_pipelines.errors import UsageError
 from readmodel_pipelines.mongo.names import REBUILDS
 from readmodel_pipelines.mongo.scan import Document
+from readmodel_pipelines.rebuild_state import MAY_BECOME, UNFINISHED, RebuildState
 from readmodel_pipelines.reconcile.ranges import IdRange
 from readmodel_pipelines.reconcile.summary import Counts
 
-Strategy = Literal["in_place", "shadow"]
-
 _SHOWN_AT_MOST = 50
 _WRITES = ("inserted", "replaced", "deleted", "superseded")
-
-
-class State(StrEnum):
-    """How far a rebuild is."""
-
-    BUILDING = "building"
-    """Its ranges are being worked on."""
-    FINISHING = "finishing"
-    """All ranges are done; deletions, catch-up and, in a shadow, the gate."""
-    SWAPPING = "swapping"
-    """The shadow is right and takes the place of the live collection."""
-    DONE = "done"
-    REFUSED = "refused"
-    """It stopped before it deleted or swapped anything: too many deletions, or a shadow that is not right."""
-    ABORTED = "aborted"
-    ROLLED_BACK = "rolled_back"
-    """The read model is again what it was before."""
-
-
-MAY_BECOME: Mapping[State, frozenset[State]] = {
-    State.BUILDING: frozenset({State.BUILDING, State.FINISHING, State.ABORTED}),
-    State.FINISHING: frozenset(
-        {State.FINISHING, State.BUILDING, State.SWAPPING, State.DONE, State.REFUSED, State.ABORTED}
-    ),
-    State.SWAPPING: frozenset({State.SWAPPING, State.DONE}),
-    State.REFUSED: frozenset({State.FINISHING, State.BUILDING, State.ABORTED}),
-    State.DONE: frozenset({State.ROLLED_BACK}),
-    State.ABORTED: frozenset(),
-    State.ROLLED_BACK: frozenset({State.ROLLED_BACK}),
-}
-UNFINISHED = (State.BUILDING, State.FINISHING, State.SWAPPING, State.REFUSED)
 
 
 class WrongState(UsageError):
@@ -112,11 +78,11 @@ class Rebuilds:
             ]
         )
         # Last, so that a rebuild has all its ranges as soon as it can be found.
-        new = {"_id": rebuild_id, "kind": "rebuild", "state": State.BUILDING.value, "runs": 1, "ranges": len(ranges)}
+        new = {"kind": "rebuild", "state": RebuildState.BUILDING.value, "runs": 1, "ranges": len(ranges), **about}
         self._rebuilds.update_one(
             {"_id": rebuild_id},
             [
-                {"$set": {**{name: {"$literal": value} for name, value in {**new, **about}.items() if name != "_id"}}},
+                {"$set": {name: {"$literal": value} for name, value in new.items()}},
                 {"$set": {"started_at": "$$NOW", "updated_at": "$$NOW"}},
             ],
             upsert=True,
@@ -147,7 +113,7 @@ class Rebuilds:
 
     def last_done(self, collection: str) -> Document | None:
         """The newest rebuild of this live collection, alone or together with others, that is done."""
-        where = {"kind": "rebuild", "read_models": collection, "state": State.DONE.value}
+        where = {"kind": "rebuild", "read_models": collection, "state": RebuildState.DONE.value}
         return self._rebuilds.find_one(where, sort=[("started_at", -1)])
 
     def listed(self, most: int = _SHOWN_AT_MOST) -> list[Document]:
@@ -175,7 +141,7 @@ class Rebuilds:
             return RangeProgress(0, 0, noted)
         return RangeProgress(found["events"], found["done"], max(noted, found["at"] or noted))
 
-    def to(self, rebuild: Mapping[str, Any], state: State, **changed: Any) -> Document:
+    def to(self, rebuild: Mapping[str, Any], state: RebuildState, **changed: Any) -> Document:
         """Bring it into a state, if it is in one from which that may follow; gives its document.
 
         Raises:

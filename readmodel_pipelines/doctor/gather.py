@@ -16,7 +16,7 @@ from pymongo.errors import OperationFailure
 
 from readmodel_pipelines.bookkeeping.findings import Memory
 from readmodel_pipelines.bookkeeping.leases import is_gone, leases_held, not_given_back
-from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds, State
+from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds
 from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
 from readmodel_pipelines.doctor.data import Answered
 from readmodel_pipelines.doctor.plans import plan_of, plan_of_pipeline
@@ -32,6 +32,7 @@ from readmodel_pipelines.mongo.scan import Document
 from readmodel_pipelines.mongo.server import DENIED, server_time
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.projections.registry import by_fold
+from readmodel_pipelines.rebuild_state import RebuildState
 from readmodel_pipelines.reconcile.ranges import IdRange
 from readmodel_pipelines.settings import Settings
 
@@ -119,7 +120,9 @@ def needed_history(place: Place) -> Iterator[tuple[str, datetime]]:
 
 def longest_rebuild_seconds(place: Place) -> float:
     """How long the longest of the last rebuilds took that are done."""
-    done = [item for item in Rebuilds(place.database).listed() if item["state"] == State.DONE and "ended_at" in item]
+    done = [
+        item for item in Rebuilds(place.database).listed() if item["state"] == RebuildState.DONE and "ended_at" in item
+    ]
     return max(((item["ended_at"] - item["started_at"]).total_seconds() for item in done), default=0.0)
 
 
@@ -199,7 +202,7 @@ def rebuilds(place: Place) -> list[RebuildSeen]:
     return [
         RebuildSeen(
             str(record["_id"]),
-            State(record["state"]),
+            RebuildState(record["state"]),
             tuple(record.get("names") or record["read_models"]),
             record["strategy"] == "shadow",
             (now - record["started_at"]).total_seconds(),

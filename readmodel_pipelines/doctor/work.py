@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from readmodel_pipelines.bookkeeping.queue_stats import QueueStats
-from readmodel_pipelines.bookkeeping.rebuilds import State as RebuildState
 from readmodel_pipelines.doctor.check import Check, State, count, span, worst
+from readmodel_pipelines.rebuild_state import RebuildState
 
 _WAITS_LONG_SECONDS = 300
 _VERIFIED_LONG_AGO_SECONDS = 8 * 86_400.0

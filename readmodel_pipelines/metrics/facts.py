@@ -9,7 +9,7 @@ from typing import Literal
 
 from readmodel_pipelines.bookkeeping.leases import LeasesHeld
 from readmodel_pipelines.bookkeeping.queue_stats import QueueStats
-from readmodel_pipelines.bookkeeping.rebuilds import State
+from readmodel_pipelines.rebuild_state import RebuildState
 
 Coverage = Literal["any", "everything"]
 """Of a verification: the last one, whatever it covered, or the last that compared all fields of all aggregates."""
@@ -37,7 +37,7 @@ class Ended:
 class Unfinished:
     """A full rebuild that is not at its end; `share_of_ranges` are done. `first_pass`: nothing was read twice."""
 
-    state: State
+    state: RebuildState
     started_at: datetime
     progress_at: datetime
     events: int

@@ -10,11 +10,11 @@ from prometheus_client.core import GaugeMetricFamily
 
 from readmodel_pipelines.bookkeeping.leases import LeasesHeld
 from readmodel_pipelines.bookkeeping.queue_stats import STATUSES, QueueStats
-from readmodel_pipelines.bookkeeping.rebuilds import UNFINISHED
 from readmodel_pipelines.bookkeeping.repair_queue import DEAD_LETTER_REASONS
 from readmodel_pipelines.metrics import catalogue as metric
 from readmodel_pipelines.metrics.catalogue import METRICS, Metric
 from readmodel_pipelines.metrics.facts import Ended, Facts, Rebuilding, Unfinished
+from readmodel_pipelines.rebuild_state import UNFINISHED
 from readmodel_pipelines.reconcile.outcome import ALARMS, Outcome
 
 OTHER = "other"

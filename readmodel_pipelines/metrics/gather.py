@@ -16,7 +16,7 @@ from pymongo.errors import PyMongoError
 
 from readmodel_pipelines.bookkeeping.findings import Memory
 from readmodel_pipelines.bookkeeping.leases import leases_held
-from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds, State
+from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds
 from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
 from readmodel_pipelines.errors import raised
 from readmodel_pipelines.metrics.facts import Coverage, Ended, Facts, OpenFindings, Rebuilding, Sizes, Unfinished
@@ -24,6 +24,7 @@ from readmodel_pipelines.mongo.names import collection_of
 from readmodel_pipelines.mongo.scan import ODD_RECORD, Document
 from readmodel_pipelines.mongo.server import server_time
 from readmodel_pipelines.projections.projection import Projection
+from readmodel_pipelines.rebuild_state import RebuildState
 from readmodel_pipelines.reconcile.summary import EVERYTHING
 from readmodel_pipelines.settings import Settings
 
@@ -108,7 +109,7 @@ def _done(record: Document, read_model: str) -> Ended:
 def _unfinished(records: Rebuilds, record: Document) -> Unfinished:
     progress = records.progress_of(record)
     return Unfinished(
-        State(record["state"]),
+        RebuildState(record["state"]),
         record["started_at"],
         progress.at,
         progress.events,

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import dagster as dg
 
-from readmodel_pipelines.bookkeeping.rebuilds import Strategy
 from readmodel_pipelines.orchestration.load_time import SETTINGS_AT_LOAD
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.projections.registry import projections_for
 from readmodel_pipelines.rebuild import Slice
+from readmodel_pipelines.rebuild_state import Strategy
 
 AGGREGATE_TYPE_TAG = "readmodel/aggregate_type"
 REBUILD_TAG = "readmodel/rebuild"

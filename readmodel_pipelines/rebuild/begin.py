@@ -12,7 +12,7 @@ from typing import Any
 from pymongo.database import Database
 
 from readmodel_pipelines.bookkeeping.leases import Held
-from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds, State, Strategy, age_seconds
+from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds, age_seconds
 from readmodel_pipelines.bookkeeping.scratch import forget_killed
 from readmodel_pipelines.cutover.shadow import create_like, drop, identity
 from readmodel_pipelines.errors import ReadModelBusy, ReadModelError
@@ -25,6 +25,7 @@ from readmodel_pipelines.mongo.server import server_time
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.rebuild.identity import Slice, code_version, identity_of, why_anew
 from readmodel_pipelines.rebuild.leftovers import drop_aborted
+from readmodel_pipelines.rebuild_state import RebuildState, Strategy
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines.spread import plan_ranges
 
@@ -64,7 +65,7 @@ class Begin:
         record = self._swapping() or (self._resumable() if resume else None)
         for other in self.rebuilds.unfinished(self.collections):
             if record is None or other["_id"] != record["_id"]:
-                drop_aborted(self.database, self.rebuilds.to(other, State.ABORTED), self.collections)
+                drop_aborted(self.database, self.rebuilds.to(other, RebuildState.ABORTED), self.collections)
                 self.say(f"Rebuild {other['_id']}, which was {other['state']}, was dropped.")
         self._sweep(record)
         return record or self._new()
@@ -88,7 +89,7 @@ class Begin:
         record = self._resumable()
         if record is not None:
             return record
-        last = self.rebuilds.last(self.collections, state=State.DONE.value)
+        last = self.rebuilds.last(self.collections, state=RebuildState.DONE.value)
         if last is not None and self._belongs_to(last, part):
             self.rebuilds.report(last, part.number, self.campaign)
             return None
@@ -111,7 +112,7 @@ class Begin:
         return why_anew(record, self._identity(), age, self.settings.rebuild_valid_days)
 
     def _why_no_shadow(self, record: Document) -> str:
-        if record["strategy"] != "shadow" or record["state"] == State.SWAPPING:
+        if record["strategy"] != "shadow" or record["state"] == RebuildState.SWAPPING:
             return ""
         return "" if record.get("shadows") == self._shadows() else "its shadow is not there any more"
 
@@ -132,7 +133,7 @@ class Begin:
     def _swapping(self) -> Document | None:
         """One that was killed while it took the place of the live collection can only go forward."""
         for record in self.rebuilds.unfinished(self.collections):
-            if record["state"] == State.SWAPPING:
+            if record["state"] == RebuildState.SWAPPING:
                 if record["read_models"] != self.collections:
                     raise ReadModelError(
                         f"Rebuild {record['_id']} of {' and '.join(record['read_models'])} was interrupted while it "

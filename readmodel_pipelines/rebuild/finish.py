@@ -12,7 +12,7 @@ from pymongo.database import Database
 
 from readmodel_pipelines.bookkeeping.deferred import DeferredInMongo
 from readmodel_pipelines.bookkeeping.leases import Held
-from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds, State, owner_of
+from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds, owner_of
 from readmodel_pipelines.cutover.shadow import copy_on_server, drop, identity, index_like, is_there, swap, sync_foreign
 from readmodel_pipelines.lanes import Contested, Lanes
 from readmodel_pipelines.moments import Moment, reached
@@ -24,6 +24,7 @@ from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.rebuild.catch_up import CatchUp
 from readmodel_pipelines.rebuild.gate import Gate
 from readmodel_pipelines.rebuild.touched import Following, Touched
+from readmodel_pipelines.rebuild_state import RebuildState
 from readmodel_pipelines.reconcile.ranges import IdRange
 from readmodel_pipelines.reconcile.sinks import DeletionLimit
 from readmodel_pipelines.reconcile.summary import Counts, Summary, finding_of
@@ -94,7 +95,7 @@ class Finish:
         # The ranges first: a run that is killed in between finds them open, and comes here again.
         rebuilds.again(self.record)
         reached(Moment.SECOND_PASS_BEGUN)
-        return rebuilds.to(self.record, State.BUILDING, passes=self.record.get("passes", 1) + 1, **changed)
+        return rebuilds.to(self.record, RebuildState.BUILDING, passes=self.record.get("passes", 1) + 1, **changed)
 
     @contextmanager
     def followed(self) -> Iterator[None]:
@@ -171,7 +172,7 @@ def finish_shadow(finish: Finish) -> None:
         Refused: too many deletions, or the shadow is not right; the live collection is untouched.
     """
     catch_up = finish.catch_up
-    if finish.record["state"] != State.SWAPPING:
+    if finish.record["state"] != RebuildState.SWAPPING:
         finish.check_window()
         finish.check_history()
         finish.on_phase("Every range is done. The shadow gets its indexes, and catches up with what writers did.")
@@ -197,7 +198,7 @@ def finish_shadow(finish: Finish) -> None:
         finish.check_history()
         _check_deletions(finish)
         finish.held.check()
-        finish.record = Rebuilds(finish.database).to(finish.record, State.SWAPPING, **copies)
+        finish.record = Rebuilds(finish.database).to(finish.record, RebuildState.SWAPPING, **copies)
     _swap(finish, catch_up)
 
 

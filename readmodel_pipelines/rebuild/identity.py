@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from readmodel_pipelines.bookkeeping.rebuilds import Strategy
 from readmodel_pipelines.errors import UsageError
 from readmodel_pipelines.mongo.names import collection_of
 from readmodel_pipelines.projections.projection import Projection
+from readmodel_pipelines.rebuild_state import Strategy
 from readmodel_pipelines.settings import Settings
 
 

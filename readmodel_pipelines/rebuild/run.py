@@ -16,14 +16,7 @@ from typing import Any
 from pymongo.database import Database
 
 from readmodel_pipelines.bookkeeping.leases import Held, hold_leases
-from readmodel_pipelines.bookkeeping.rebuilds import (
-    Rebuilds,
-    State,
-    Strategy,
-    counts_of,
-    owner_of,
-    range_of,
-)
+from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds, counts_of, owner_of, range_of
 from readmodel_pipelines.errors import ReadModelBusy, ReadModelError
 from readmodel_pipelines.lanes import Contested, contested
 from readmodel_pipelines.moments import Moment, reached
@@ -41,6 +34,7 @@ from readmodel_pipelines.rebuild.identity import Slice
 from readmodel_pipelines.rebuild.leftovers import forget_keys
 from readmodel_pipelines.rebuild.touched import Following, Touched
 from readmodel_pipelines.rebuild.worker import Job, range_worker
+from readmodel_pipelines.rebuild_state import RebuildState, Strategy
 from readmodel_pipelines.reconcile.pacing import Window
 from readmodel_pipelines.reconcile.progress import Progress
 from readmodel_pipelines.reconcile.summary import DEFAULT_MAX_FINDINGS, Counts, Summary
@@ -173,7 +167,7 @@ class _Rebuild:
             else:
                 found = self.begin.with_others(part)
                 if found is None:
-                    self._is(State.DONE.value)
+                    self._is(RebuildState.DONE.value)
                     self.summary.about["already_done"] = True
                     return
                 record = found
@@ -194,7 +188,7 @@ class _Rebuild:
 
     def _is(self, state: str) -> None:
         """Of several groups the summary has the state that is farthest from done."""
-        before = self.summary.about.get("state", State.DONE.value)
+        before = self.summary.about.get("state", RebuildState.DONE.value)
         self.summary.about["state"] = max(before, state, key=_FARTHEST_LAST.index)
 
     # The work
@@ -226,9 +220,9 @@ class _Rebuild:
 
     def _do_ranges(self, record: Document, held: Held, claims: Contested, following: Following) -> bool:
         """Whether all ranges are done, of all slices."""
-        if record["state"] == State.SWAPPING or next(self.rebuilds.ranges(record, done=False), None) is None:
+        if record["state"] == RebuildState.SWAPPING or next(self.rebuilds.ranges(record, done=False), None) is None:
             return True
-        self.rebuilds.to(record, State.BUILDING)
+        self.rebuilds.to(record, RebuildState.BUILDING)
         following.start()
         try:
             return self._build(record, held, claims)
@@ -249,13 +243,13 @@ class _Rebuild:
                 except ReadModelBusy:
                     time.sleep(_SAY_SECONDS)
         record = self.rebuilds.get(record["_id"])
-        if record["state"] in (State.DONE, State.ABORTED):
+        if record["state"] in (RebuildState.DONE, RebuildState.ABORTED):
             self._count(record, None)
             self._is(record["state"])
             return None
-        if record["state"] == State.SWAPPING:
+        if record["state"] == RebuildState.SWAPPING:
             return record
-        return self.rebuilds.to(record, State.FINISHING)
+        return self.rebuilds.to(record, RebuildState.FINISHING)
 
     def _build(self, record: Document, held: Held, claims: Contested) -> bool:
         """Do the ranges of this run; whether all of the rebuild's are done."""
@@ -296,7 +290,7 @@ class _Rebuild:
         if stopped:
             self._pause(record)
         elif next(self.rebuilds.ranges(record, done=False), None) is not None:
-            self._is(State.BUILDING.value)
+            self._is(RebuildState.BUILDING.value)
         else:
             return True
         return False
@@ -359,15 +353,15 @@ class _Rebuild:
             (finish_shadow if finish.shadows else finish_in_place)(finish)
         except Refused as refusal:
             self.summary.warnings.append(str(refusal))
-            self.rebuilds.to(finish.record, State.REFUSED, why=str(refusal))
-            self._is(State.REFUSED.value)
+            self.rebuilds.to(finish.record, RebuildState.REFUSED, why=str(refusal))
+            self._is(RebuildState.REFUSED.value)
         except WindowClosed:
             self._pause(finish.record)
             return
         else:
             forget_keys(self.database, finish.record)
-            self.rebuilds.to(finish.record, State.DONE)
-            self._is(State.DONE.value)
+            self.rebuilds.to(finish.record, RebuildState.DONE)
+            self._is(RebuildState.DONE.value)
         counts = {item.read_model: self.summary.read_models[item.read_model].as_dict() for item in self.projections}
         self.rebuilds.note(finish.record, counts=counts, events=self.events)
         if self.request.slice is not None:

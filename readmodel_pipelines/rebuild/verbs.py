@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pymongo.database import Database
 
 from readmodel_pipelines.bookkeeping.leases import hold_leases
-from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds, State, owner_of
+from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds, owner_of
 from readmodel_pipelines.cutover.shadow import index_like, is_there, swap
 from readmodel_pipelines.errors import UsageError
 from readmodel_pipelines.mongo.changes import HistoryLost
@@ -19,6 +19,7 @@ from readmodel_pipelines.projections.registry import projections_for
 from readmodel_pipelines.rebuild.catch_up import CatchUp
 from readmodel_pipelines.rebuild.leftovers import drop_aborted, forget_keys
 from readmodel_pipelines.rebuild.touched import Following, Touched
+from readmodel_pipelines.rebuild_state import RebuildState
 from readmodel_pipelines.reconcile.summary import Counts, Summary
 from readmodel_pipelines.settings import Settings
 
@@ -33,7 +34,7 @@ def abort(database: Database[Document], settings: Settings, rebuild_id: str) -> 
     rebuilds = Rebuilds(database)
     record = rebuilds.get(rebuild_id)
     with hold_leases(database, record["read_models"], settings.lease_seconds):
-        record = rebuilds.to(record, State.ABORTED)
+        record = rebuilds.to(record, RebuildState.ABORTED)
         drop_aborted(database, record, record["read_models"])
     return record
 
@@ -58,7 +59,7 @@ def roll_back(database: Database[Document], settings: Settings, rebuild_id: str)
         record = rebuilds.get(rebuild_id)
         copies = {name: copy for name, copy in record.get("copies", {}).items() if is_there(database, copy)}
         summary.warnings += _check_rollback(rebuilds, record, projections, copies)
-        record = rebuilds.to(record, State.ROLLED_BACK, token=record["copy_token"], live_tokens={})
+        record = rebuilds.to(record, RebuildState.ROLLED_BACK, token=record["copy_token"], live_tokens={})
         for item in projections:
             if item.read_model in copies:
                 live = collection_of(settings, item)
@@ -76,7 +77,7 @@ def roll_back(database: Database[Document], settings: Settings, rebuild_id: str)
             following.close()
             forget_keys(database, record)
     summary.warnings += [warning] if warning else []
-    summary.about = {"rebuild": rebuild_id, "state": State.ROLLED_BACK.value, "caught_up": catch_up.written}
+    summary.about = {"rebuild": rebuild_id, "state": RebuildState.ROLLED_BACK.value, "caught_up": catch_up.written}
     summary.seconds = time.perf_counter() - started
     return summary
 
@@ -85,7 +86,7 @@ def _check_rollback(
     rebuilds: Rebuilds, record: Document, projections: Sequence[Projection], copies: Mapping[str, str]
 ) -> list[str]:
     """Refuse a rollback that cannot be, or that would spoil another rebuild; gives what it leaves out, in words."""
-    again = record["state"] == State.ROLLED_BACK
+    again = record["state"] == RebuildState.ROLLED_BACK
     if not copies and not again:
         raise UsageError(
             f"Rebuild {record['_id']} has no copy of what was before.",

@@ -16,7 +16,6 @@ from typer.testing import CliRunner
 
 from readmodel_pipelines.bookkeeping.leases import Leases
 from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds
-from readmodel_pipelines.bookkeeping.rebuilds import State as RebuildState
 from readmodel_pipelines.cli import main
 from readmodel_pipelines.doctor import Check, Diagnosis, State, examine
 from readmodel_pipelines.doctor.examine import ON_SERVER
@@ -25,6 +24,7 @@ from readmodel_pipelines.mongo.names import shadow_name
 from readmodel_pipelines.mongo.rights import privileges, role_named
 from readmodel_pipelines.mongo.scan import index_on
 from readmodel_pipelines.projections.registry import projections_for
+from readmodel_pipelines.rebuild_state import RebuildState
 from readmodel_pipelines.reconcile.ranges import EVERYTHING
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines.verification import Request, verify

@@ -10,12 +10,13 @@ import pytest
 from typer.testing import CliRunner
 
 from readmodel_pipelines.bookkeeping.leases import hold_leases
-from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds, State, WrongState
+from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds, WrongState
 from readmodel_pipelines.cli.main import app
 from readmodel_pipelines.errors import ReadModelBusy, UsageError
 from readmodel_pipelines.mongo import changes
 from readmodel_pipelines.mongo.names import REBUILDS
 from readmodel_pipelines.rebuild import abort
+from readmodel_pipelines.rebuild_state import RebuildState
 from readmodel_pipelines.reconcile.ranges import EVERYTHING
 from readmodel_pipelines_tests.integration.rebuilding import BOTH, OTHER_TITLE, Killed, full, leftovers, records
 
@@ -125,9 +126,9 @@ def test_a_rebuild_at_work_is_not_aborted(scene: Any, killed_after: Any) -> None
 def test_no_state_follows_an_end(scene: Any) -> None:
     rebuilds = Rebuilds(scene.database)
     record = rebuilds.begin("0123456789ab", {"read_models": ["x"]}, [(1, EVERYTHING)])
-    for state in (State.FINISHING, State.SWAPPING, State.DONE, State.ROLLED_BACK):
+    for state in (RebuildState.FINISHING, RebuildState.SWAPPING, RebuildState.DONE, RebuildState.ROLLED_BACK):
         record = rebuilds.to(record, state)
-    for state in (State.BUILDING, State.FINISHING, State.SWAPPING, State.DONE, State.ABORTED, State.REFUSED):
+    for state in set(RebuildState) - {RebuildState.ROLLED_BACK}:
         with pytest.raises(WrongState, match="rolled_back"):
             rebuilds.to(record, state)
 

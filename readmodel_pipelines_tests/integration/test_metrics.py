@@ -26,7 +26,7 @@ from pymongo.database import Database
 from typer.testing import CliRunner, Result
 
 from readmodel_pipelines.bookkeeping.leases import hold_leases
-from readmodel_pipelines.bookkeeping.rebuilds import RebuildRange, Rebuilds, State
+from readmodel_pipelines.bookkeeping.rebuilds import RebuildRange, Rebuilds
 from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
 from readmodel_pipelines.cli.main import app
 from readmodel_pipelines.embedded import server as embedded
@@ -37,6 +37,7 @@ from readmodel_pipelines.mongo.names import REBUILDS as REBUILDS
 from readmodel_pipelines.mongo.server import server_time
 from readmodel_pipelines.rebuild import Request as Rebuild
 from readmodel_pipelines.rebuild import rebuild
+from readmodel_pipelines.rebuild_state import RebuildState
 from readmodel_pipelines.reconcile.ranges import IdRange
 from readmodel_pipelines.repair import RepairWorker
 from readmodel_pipelines.settings import Settings
@@ -114,8 +115,8 @@ def begun(scene: Any) -> dict[str, Any]:
 
 def done(scene: Any, record: dict[str, Any]) -> None:
     rebuilds = Rebuilds(scene.database)
-    rebuilds.to(record, State.FINISHING)
-    rebuilds.to(record, State.DONE)
+    rebuilds.to(record, RebuildState.FINISHING)
+    rebuilds.to(record, RebuildState.DONE)
     rebuilds.note(record, counts={CHATS: {"same": 2}}, events=7)
 
 

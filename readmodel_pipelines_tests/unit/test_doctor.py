@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from readmodel_pipelines.bookkeeping.queue_stats import QueueStats
-from readmodel_pipelines.bookkeeping.rebuilds import State as RebuildState
 from readmodel_pipelines.doctor.check import Check, Diagnosis, State
 from readmodel_pipelines.doctor.configuration import judge_embedded, judge_settings, settings_in_force
 from readmodel_pipelines.doctor.data import Answered, judge_collections, judge_indexes, judge_queries
@@ -37,6 +36,7 @@ from readmodel_pipelines.doctor.work import (
 )
 from readmodel_pipelines.embedded.server import ServerStatus
 from readmodel_pipelines.mongo.indexes import EVENTS, LEASES, VERSIONS, Flaw
+from readmodel_pipelines.rebuild_state import RebuildState
 from readmodel_pipelines.settings import Settings
 
 OK, WARNING, PROBLEM = State.OK, State.WARNING, State.PROBLEM

@@ -17,10 +17,10 @@ from prometheus_client.core import GaugeMetricFamily
 
 from readmodel_pipelines.bookkeeping.leases import LeasesHeld
 from readmodel_pipelines.bookkeeping.queue_stats import QueueStats
-from readmodel_pipelines.bookkeeping.rebuilds import State
 from readmodel_pipelines.metrics.catalogue import METRICS
 from readmodel_pipelines.metrics.facts import Ended, Facts, OpenFindings, Rebuilding, Sizes, Unfinished
 from readmodel_pipelines.metrics.families import families
+from readmodel_pipelines.rebuild_state import RebuildState
 from readmodel_pipelines_tests.documents import ROOT, anchors_of
 
 FOLDER = ROOT / "readmodel_pipelines" / "metrics"
@@ -164,7 +164,7 @@ def test_a_rebuild_succeeded_when_it_left_nothing_undone(wrong: dict[str, int], 
 def test_progress_is_the_share_of_the_reading_that_is_done(
     events: int, share_of_ranges: float, first_pass: bool, sizes: Sizes | None, progress: float
 ) -> None:
-    unfinished = Unfinished(State.BUILDING, NOON, NOON, events, share_of_ranges, first_pass)
+    unfinished = Unfinished(RebuildState.BUILDING, NOON, NOON, events, share_of_ranges, first_pass)
     found = samples(facts(rebuilds=Rebuilding({}, {"tasks_read_model": unfinished}), sizes=sizes))
 
     assert found["readmodel_rebuild_progress_ratio", ("tasks_read_model",)] == progress

@@ -1,0 +1,56 @@
+"""The states of a full rebuild, and which may follow which; the strategies that there are.
+
+Every verb asks `MAY_BECOME` before it changes a record. A summary has a state too: that of what one run worked on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Literal
+
+Strategy = Literal["in_place", "shadow"]
+
+
+class RebuildState(StrEnum):
+    """How far a rebuild is."""
+
+    BUILDING = "building"
+    """Its ranges are being worked on."""
+    FINISHING = "finishing"
+    """All ranges are done; deletions, catch-up and, in a shadow, the gate."""
+    SWAPPING = "swapping"
+    """The shadow is right and takes the place of the live collection."""
+    DONE = "done"
+    REFUSED = "refused"
+    """It stopped before it deleted or swapped anything: too many deletions, or a shadow that is not right."""
+    ABORTED = "aborted"
+    ROLLED_BACK = "rolled_back"
+    """The read model is again what it was before."""
+    PAUSED = "paused"
+    """Of a run alone: its window was over; the record is where it was, and goes on when somebody resumes it."""
+    INTERRUPTED = "interrupted"
+    """Of a run alone: somebody ended it; the same holds."""
+
+
+MAY_BECOME: Mapping[RebuildState, frozenset[RebuildState]] = {
+    RebuildState.BUILDING: frozenset({RebuildState.BUILDING, RebuildState.FINISHING, RebuildState.ABORTED}),
+    RebuildState.FINISHING: frozenset(
+        {
+            RebuildState.FINISHING,
+            RebuildState.BUILDING,
+            RebuildState.SWAPPING,
+            RebuildState.DONE,
+            RebuildState.REFUSED,
+            RebuildState.ABORTED,
+        }
+    ),
+    RebuildState.SWAPPING: frozenset({RebuildState.SWAPPING, RebuildState.DONE}),
+    RebuildState.REFUSED: frozenset({RebuildState.FINISHING, RebuildState.BUILDING, RebuildState.ABORTED}),
+    RebuildState.DONE: frozenset({RebuildState.ROLLED_BACK}),
+    RebuildState.ABORTED: frozenset(),
+    RebuildState.ROLLED_BACK: frozenset({RebuildState.ROLLED_BACK}),
+    RebuildState.PAUSED: frozenset(),
+    RebuildState.INTERRUPTED: frozenset(),
+}
+UNFINISHED = (RebuildState.BUILDING, RebuildState.FINISHING, RebuildState.SWAPPING, RebuildState.REFUSED)
