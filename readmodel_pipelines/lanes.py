@@ -20,11 +20,15 @@ from readmodel_pipelines.mongo.read_model import ReadModelCollection
 from readmodel_pipelines.mongo.scan import Document
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.reconcile.confirm import Confirm, Looks
+from readmodel_pipelines.reconcile.counts import Counts
+from readmodel_pipelines.reconcile.deletions import DeletionLimit
+from readmodel_pipelines.reconcile.dry_run import DryRun
+from readmodel_pipelines.reconcile.finding import Finding, finding_of
+from readmodel_pipelines.reconcile.in_place import InPlace
 from readmodel_pipelines.reconcile.outcome import Verdict
 from readmodel_pipelines.reconcile.ports import Deferred
 from readmodel_pipelines.reconcile.run import Lane, behind, compare_again, odd_orphans
-from readmodel_pipelines.reconcile.sinks import DeletionLimit, DryRun, InPlace
-from readmodel_pipelines.reconcile.summary import Counts, Finding, Summary, finding_of
+from readmodel_pipelines.reconcile.summary import Summary
 from readmodel_pipelines.settings import Settings
 
 Contested = Mapping[str, Mapping[str, Malformed]]

@@ -34,6 +34,9 @@ from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.projections.registry import by_fold, names, projections_for
 from readmodel_pipelines.reconcile.collector import calm_collector
 from readmodel_pipelines.reconcile.confirm import Confirm
+from readmodel_pipelines.reconcile.counts import Counts
+from readmodel_pipelines.reconcile.deletions import DeletionLimit
+from readmodel_pipelines.reconcile.finding import Finding
 from readmodel_pipelines.reconcile.prefix import is_of_a_prefix
 from readmodel_pipelines.reconcile.progress import Progress
 from readmodel_pipelines.reconcile.run import (
@@ -42,8 +45,7 @@ from readmodel_pipelines.reconcile.run import (
     reconcile,
     reconcile_odd_ids,
 )
-from readmodel_pipelines.reconcile.sinks import DeletionLimit
-from readmodel_pipelines.reconcile.summary import DEFAULT_MAX_FINDINGS, Counts, Finding, Summary, Verb
+from readmodel_pipelines.reconcile.summary import DEFAULT_MAX_FINDINGS, Summary, Verb
 from readmodel_pipelines.reconcile.versions import reconcile_versions
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines.spread import Look, Looked, Suspects, looker, plan_ranges, workers_for

@@ -22,10 +22,10 @@ from readmodel_pipelines.mongo.scan import Document
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.projections.registry import projections_for
 from readmodel_pipelines.reconcile.collector import calm_collector
+from readmodel_pipelines.reconcile.counts import Counts
 from readmodel_pipelines.reconcile.outcome import Verdict
 from readmodel_pipelines.reconcile.ranges import EVERYTHING, IdRange, split
 from readmodel_pipelines.reconcile.run import reconcile
-from readmodel_pipelines.reconcile.summary import Counts
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines.workers import Send
 

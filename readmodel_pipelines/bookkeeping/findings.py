@@ -26,8 +26,10 @@ from readmodel_pipelines.mongo.changes import Token, time_of
 from readmodel_pipelines.mongo.names import FINDINGS, VERIFICATIONS, WATERMARKS
 from readmodel_pipelines.mongo.scan import Document, Query
 from readmodel_pipelines.mongo.server import DUPLICATE_KEY, server_time
+from readmodel_pipelines.reconcile.counts import Counts
+from readmodel_pipelines.reconcile.extended_json import json_value
+from readmodel_pipelines.reconcile.finding import Finding
 from readmodel_pipelines.reconcile.outcome import ALARMS, Outcome
-from readmodel_pipelines.reconcile.summary import Counts, Finding, json_value
 
 _BATCH = 1_000
 _LONGEST_ID = 200

@@ -19,8 +19,8 @@ from readmodel_pipelines.errors import UsageError
 from readmodel_pipelines.mongo.names import REBUILDS
 from readmodel_pipelines.mongo.scan import Document
 from readmodel_pipelines.rebuild_state import MAY_BECOME, UNFINISHED, RebuildState
+from readmodel_pipelines.reconcile.counts import Counts
 from readmodel_pipelines.reconcile.ranges import IdRange
-from readmodel_pipelines.reconcile.summary import Counts
 
 _SHOWN_AT_MOST = 50
 _WRITES = ("inserted", "replaced", "deleted", "superseded")

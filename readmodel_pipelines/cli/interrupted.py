@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from readmodel_pipelines.cli.voice import voice
 
 if TYPE_CHECKING:
+    from readmodel_pipelines.reconcile.counts import Counts
     from readmodel_pipelines.reconcile.progress import Progress
-    from readmodel_pipelines.reconcile.summary import Counts, Summary
+    from readmodel_pipelines.reconcile.summary import Summary
 
 _COUNTED = ("same", "missing", "different", "unexpected", "orphan", "lagging", "malformed", "undecided")
 _WRITTEN = ("inserted", "replaced", "deleted", "failed")

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from readmodel_pipelines.cli.voice import plain
-from readmodel_pipelines.reconcile.summary import Finding, Summary
+from readmodel_pipelines.reconcile.finding import Finding
+from readmodel_pipelines.reconcile.summary import Summary
 from readmodel_pipelines.wording import count, cut, cut_where_they_part, span
 
 SHOWN_FINDINGS = 20

@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from readmodel_pipelines.cli.voice import voice
+from readmodel_pipelines.reconcile.counts import Counts
 from readmodel_pipelines.reconcile.progress import Progress, ProgressLines
-from readmodel_pipelines.reconcile.summary import Counts
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress

@@ -11,7 +11,7 @@ from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds, range_of
 from readmodel_pipelines.cli.voice import plain, voice
 from readmodel_pipelines.mongo.connection import open_database
 from readmodel_pipelines.rebuild import abort, roll_back
-from readmodel_pipelines.reconcile.summary import json_value
+from readmodel_pipelines.reconcile.extended_json import json_value
 from readmodel_pipelines.settings import load_settings
 
 _TOKENS = ("token", "live_tokens", "copy_token")

@@ -16,7 +16,7 @@ from readmodel_pipelines.cli.interrupted import Interrupted, again
 from readmodel_pipelines.cli.voice import plain, voice
 from readmodel_pipelines.errors import MongoUnavailable, UsageError
 from readmodel_pipelines.mongo.connection import open_database
-from readmodel_pipelines.reconcile.summary import json_value
+from readmodel_pipelines.reconcile.extended_json import json_value
 from readmodel_pipelines.repair import RepairSummary, RepairWorker
 from readmodel_pipelines.settings import load_settings
 from readmodel_pipelines.wording import count, span

@@ -29,8 +29,8 @@ from readmodel_pipelines.mongo.scan import CODEC, Document, string_keys
 from readmodel_pipelines.mongo.server import DUPLICATE_KEY, INVALID_NAMESPACE
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.reconcile.outcome import Outcome, Verdict, Why
+from readmodel_pipelines.reconcile.ports import BATCH, BATCH_BYTES
 from readmodel_pipelines.reconcile.run import Lane
-from readmodel_pipelines.reconcile.sinks import BATCH, BATCH_BYTES
 from readmodel_pipelines.reconcile.summary import Summary
 
 

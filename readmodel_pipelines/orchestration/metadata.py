@@ -7,8 +7,10 @@ from typing import Any
 
 import dagster as dg
 
+from readmodel_pipelines.reconcile.counts import Counts
+from readmodel_pipelines.reconcile.finding import Finding
 from readmodel_pipelines.reconcile.outcome import ALARMS, Outcome, Why
-from readmodel_pipelines.reconcile.summary import Counts, Finding, Summary
+from readmodel_pipelines.reconcile.summary import Summary
 
 FINDINGS_SHOWN = 50
 

@@ -13,7 +13,7 @@ from readmodel_pipelines.mongo.scan import Document
 from readmodel_pipelines.orchestration.assets import events
 from readmodel_pipelines.orchestration.load_time import OWNERS
 from readmodel_pipelines.orchestration.resources import MongoResource
-from readmodel_pipelines.reconcile.summary import json_value
+from readmodel_pipelines.reconcile.extended_json import json_value
 from readmodel_pipelines.settings import Settings
 
 ASSET = "repair_queue"

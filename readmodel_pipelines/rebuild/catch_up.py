@@ -21,9 +21,10 @@ from readmodel_pipelines.mongo.names import collection_of
 from readmodel_pipelines.mongo.scan import Document, string_keys
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.rebuild.touched import EVENTS, Following, Touched
+from readmodel_pipelines.reconcile.counts import Counts
 from readmodel_pipelines.reconcile.outcome import Outcome
 from readmodel_pipelines.reconcile.run import reconcile
-from readmodel_pipelines.reconcile.summary import Counts, Summary
+from readmodel_pipelines.reconcile.summary import Summary
 from readmodel_pipelines.settings import Settings
 
 _SMALL_PASS_SECONDS = 0.5

@@ -25,9 +25,11 @@ from readmodel_pipelines.rebuild.catch_up import CatchUp
 from readmodel_pipelines.rebuild.gate import Gate
 from readmodel_pipelines.rebuild.touched import Following, Touched
 from readmodel_pipelines.rebuild_state import RebuildState
+from readmodel_pipelines.reconcile.counts import Counts
+from readmodel_pipelines.reconcile.deletions import DeletionLimit
+from readmodel_pipelines.reconcile.finding import finding_of
 from readmodel_pipelines.reconcile.ranges import IdRange
-from readmodel_pipelines.reconcile.sinks import DeletionLimit
-from readmodel_pipelines.reconcile.summary import Counts, Summary, finding_of
+from readmodel_pipelines.reconcile.summary import Summary
 from readmodel_pipelines.settings import Settings
 
 _SHOWN = 3

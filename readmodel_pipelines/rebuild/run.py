@@ -35,9 +35,10 @@ from readmodel_pipelines.rebuild.leftovers import forget_keys
 from readmodel_pipelines.rebuild.touched import Following, Touched
 from readmodel_pipelines.rebuild.worker import Job, range_worker
 from readmodel_pipelines.rebuild_state import RebuildState, Strategy
+from readmodel_pipelines.reconcile.counts import Counts
 from readmodel_pipelines.reconcile.pacing import Window
 from readmodel_pipelines.reconcile.progress import Progress
-from readmodel_pipelines.reconcile.summary import DEFAULT_MAX_FINDINGS, Counts, Summary
+from readmodel_pipelines.reconcile.summary import DEFAULT_MAX_FINDINGS, Summary
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines.spread import workers_for
 from readmodel_pipelines.workers import work_off

@@ -20,7 +20,8 @@ from readmodel_pipelines.rebuild.catch_up import CatchUp
 from readmodel_pipelines.rebuild.leftovers import drop_aborted, forget_keys
 from readmodel_pipelines.rebuild.touched import Following, Touched
 from readmodel_pipelines.rebuild_state import RebuildState
-from readmodel_pipelines.reconcile.summary import Counts, Summary
+from readmodel_pipelines.reconcile.counts import Counts
+from readmodel_pipelines.reconcile.summary import Summary
 from readmodel_pipelines.settings import Settings
 
 

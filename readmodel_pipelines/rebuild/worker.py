@@ -22,10 +22,11 @@ from readmodel_pipelines.mongo.server_load import ServerLoad
 from readmodel_pipelines.projections.registry import projections_for
 from readmodel_pipelines.rebuild.batches import Batches, Pace, WindowClosed
 from readmodel_pipelines.reconcile.collector import calm_collector
+from readmodel_pipelines.reconcile.counts import Counts
+from readmodel_pipelines.reconcile.deletions import DeletionLimit
 from readmodel_pipelines.reconcile.pacing import BatchSize, RateLimit, Window
 from readmodel_pipelines.reconcile.run import Lane, odd_orphans, reconcile, reconcile_odd_ids
-from readmodel_pipelines.reconcile.sinks import DeletionLimit
-from readmodel_pipelines.reconcile.summary import Counts, Summary
+from readmodel_pipelines.reconcile.summary import Summary
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines.workers import Send
 

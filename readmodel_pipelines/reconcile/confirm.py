@@ -13,8 +13,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from readmodel_pipelines.events.values import is_plain
+from readmodel_pipelines.reconcile.counts import Counts
 from readmodel_pipelines.reconcile.outcome import Outcome, Verdict
-from readmodel_pipelines.reconcile.summary import Counts
 
 BATCH = 1_000
 PUT_OFF = 50_000

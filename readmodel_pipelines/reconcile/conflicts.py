@@ -10,7 +10,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from readmodel_pipelines.events.stream import Reason
+from readmodel_pipelines.events.values import is_plain
 from readmodel_pipelines.projections.projection import Document
+from readmodel_pipelines.reconcile.outcome import Outcome, Verdict, Why
 from readmodel_pipelines.reconcile.ports import Change, ReadModel
 
 
@@ -80,3 +83,34 @@ def untangle(
 def node_of(change: Change) -> str:
     """A change is known by the document that it changes: without unique indexes two can have one key."""
     return f"new {change.key}" if change.actual is None else repr(change.actual["_id"])
+
+
+class Neighbours:
+    """The documents that hold a unique key which another one wants: what becomes of them, and why one stays."""
+
+    def __init__(
+        self,
+        key: str,
+        again: Callable[[Sequence[str]], list[Verdict]],
+        odd_orphans: Callable[[Iterable[Document]], Iterable[Verdict]],
+    ) -> None:
+        self._key = key
+        self._again = again
+        self._odd_orphans = odd_orphans
+
+    def free_up(self, documents: Sequence[Document]) -> list[Change]:
+        """The changes that make these documents right, deletions among them; none for those that stay."""
+        keys = [document[self._key] for document in documents if is_plain(document.get(self._key))]
+        odd = [document for document in documents if not is_plain(document.get(self._key))]
+        verdicts = [*self._again(keys), *self._odd_orphans(odd)]
+        return [Change.of(verdict) for verdict in verdicts if verdict.outcome is not Outcome.MALFORMED]
+
+    def free_up_without_deleting(self, documents: Sequence[Document]) -> list[Change]:
+        """As `free_up`, but those that ought to be deleted stay."""
+        return [change for change in self.free_up(documents) if change.expected is not None]
+
+    def why_blocked(self, key: Any, holder: Any) -> tuple[str, str]:
+        """Reason and detail. A holder that is right as it is claims the key by its own events: neither is trusted."""
+        if is_plain(holder) and not self._again([holder]):
+            return Reason.KEY_CONFLICT, f"{key} and {holder} claim the same unique key"
+        return Why.KEY_HELD, f"its unique key is held by the document of {holder}, which this run may not change"

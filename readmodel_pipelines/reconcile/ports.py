@@ -9,7 +9,12 @@ from typing import Any, Protocol
 from readmodel_pipelines.events.stream import Fold, Malformed
 from readmodel_pipelines.events.values import Event
 from readmodel_pipelines.projections.projection import Document
+from readmodel_pipelines.reconcile.outcome import Verdict
 from readmodel_pipelines.reconcile.ranges import EVERYTHING, IdRange
+
+BATCH = 1_000
+BATCH_BYTES = 16 * 1024 * 1024
+"""So many changes are written at once, or as many as have so many bytes."""
 
 
 class EventStore(Protocol):
@@ -53,6 +58,11 @@ class Change:
     expected: Document | None
     actual: Document | None
     version: int = 0
+
+    @classmethod
+    def of(cls, verdict: Verdict) -> Change:
+        """What mends it; nothing is expected where there ought to be no document."""
+        return cls(verdict.aggregate_id, verdict.expected, verdict.actual, verdict.version)
 
 
 @dataclass(slots=True)

@@ -16,12 +16,12 @@ from readmodel_pipelines.events.together import part_of, together
 from readmodel_pipelines.events.values import is_plain
 from readmodel_pipelines.moments import Moment, reached
 from readmodel_pipelines.projections.projection import Document, Projection
+from readmodel_pipelines.reconcile.counts import Counts
 from readmodel_pipelines.reconcile.join import MergeJoin
 from readmodel_pipelines.reconcile.outcome import Outcome, Verdict, Why
 from readmodel_pipelines.reconcile.ports import EventStore, ReadModel
 from readmodel_pipelines.reconcile.prefix import is_of_a_prefix
 from readmodel_pipelines.reconcile.ranges import EVERYTHING, IdRange
-from readmodel_pipelines.reconcile.summary import Counts
 
 _ODD_BATCH = 500
 

@@ -1,23 +1,18 @@
 """What a run says when it is done: counts for each read model, the first findings, warnings.
 
-Counts are never capped. Findings are: those of a read model, and among them malformed streams apart from the others,
-each have room of their own, so that many of one kind hide none of another. `as_json` is the command line's `--json`
-document.
+Findings are capped: those of a read model, and among them malformed streams apart from the others, each have room of
+their own, so that many of one kind hide none of another. `as_json` is the command line's `--json` document.
 """
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass, field, fields, replace
-from datetime import datetime
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from bson import json_util
-from bson.json_util import CANONICAL_JSON_OPTIONS, RELAXED_JSON_OPTIONS, JSONOptions
-
-from readmodel_pipelines.reconcile.compare import ABSENT, differing_fields
+from readmodel_pipelines.reconcile.counts import Counts
+from readmodel_pipelines.reconcile.finding import Finding, finding_of
 from readmodel_pipelines.reconcile.outcome import ALARMS, Outcome, Verdict
 
 Verb = Literal["rebuild", "dry_run", "verify"]
@@ -25,91 +20,6 @@ Verb = Literal["rebuild", "dry_run", "verify"]
 DEFAULT_MAX_FINDINGS = 1000
 EVERYTHING = "every aggregate"
 """What a verification covers that leaves nothing out, in words."""
-
-
-@dataclass(slots=True)
-class Counts:
-    """Aggregates of one read model by outcome, and what was written.
-
-    `checked` is the sum of the outcomes. `inserted`, `replaced` and `deleted` are documents written, or in a dry
-    run those that a rebuild would write. `superseded` counts writes that another writer was faster than; the aggregate
-    was then compared again. `failed` are aggregates that need a write and did not get it.
-    """
-
-    checked: int = 0
-    same: int = 0
-    missing: int = 0
-    different: int = 0
-    unexpected: int = 0
-    orphan: int = 0
-    lagging: int = 0
-    malformed: int = 0
-    undecided: int = 0
-    inserted: int = 0
-    replaced: int = 0
-    deleted: int = 0
-    superseded: int = 0
-    failed: int = 0
-
-    @property
-    def discrepancies(self) -> int:
-        """Aggregates where read model and events do not agree, or cannot be compared; one that lags is none."""
-        return self.missing + self.different + self.unexpected + self.orphan + self.malformed
-
-    def add(self, other: Counts) -> None:
-        """Count what another counted, too."""
-        for name, number in other.as_dict().items():
-            setattr(self, name, getattr(self, name) + number)
-
-    def take(self) -> Counts:
-        """What was counted so far; counting begins anew."""
-        taken = replace(self)
-        for name in taken.as_dict():
-            setattr(self, name, 0)
-        return taken
-
-    def as_dict(self) -> dict[str, int]:
-        """The counts by name."""
-        return {item.name: getattr(self, item.name) for item in fields(self)}
-
-
-@dataclass(slots=True)
-class Finding:
-    """One aggregate that is not `same`: where, what, why; the differing fields with (expected, actual).
-
-    For a malformed stream `version` and `event_id` are those of its first offending event. `failed`: a run that writes
-    did not get it written; `reason` and `detail` say why. `first_seen` and `age_seconds` come from a verification that
-    remembers.
-    """
-
-    read_model: str
-    aggregate_id: Any
-    outcome: Outcome
-    reason: str | None = None
-    detail: str = ""
-    fields: dict[str, tuple[Any, Any]] = field(default_factory=dict)
-    version: Any = None
-    event_id: Any = None
-    failed: bool = False
-    first_seen: datetime | None = None
-    age_seconds: float | None = None
-
-    def as_json(self) -> dict[str, Any]:
-        """As plain JSON types; BSON values in Extended JSON, a field that is not there as `{"$absent": true}`."""
-        shown: dict[str, Any] = {
-            "read_model": self.read_model,
-            "aggregate_id": json_value(self.aggregate_id),
-            "outcome": self.outcome.value,
-            "reason": None if self.reason is None else str(self.reason),
-            "fields": {name: _json_pair(*pair) for name, pair in self.fields.items()},
-        }
-        if self.detail:
-            shown["detail"] = self.detail
-        if self.event_id is not None:
-            shown |= {"version": json_value(self.version), "event_id": json_value(self.event_id)}
-        if self.first_seen is not None:
-            shown |= {"first_seen": f"{self.first_seen.isoformat()}Z", "age_seconds": self.age_seconds}
-        return shown
 
 
 @dataclass(slots=True)
@@ -219,32 +129,3 @@ class Summary:
             "warnings": self.warnings,
             **self.about,
         }
-
-
-def json_value(value: Any, options: JSONOptions = RELAXED_JSON_OPTIONS) -> Any:
-    """A BSON value as plain JSON types, in Extended JSON."""
-    if value is ABSENT:
-        return {"$absent": True}
-    return json.loads(json_util.dumps(value, json_options=options))
-
-
-def _json_pair(expected: Any, actual: Any) -> dict[str, Any]:
-    pair = {"expected": json_value(expected), "actual": json_value(actual)}
-    if pair["expected"] == pair["actual"]:
-        # They differ by BSON type alone, which only the canonical form shows.
-        pair = {
-            "expected": json_value(expected, CANONICAL_JSON_OPTIONS),
-            "actual": json_value(actual, CANONICAL_JSON_OPTIONS),
-        }
-    return pair
-
-
-def finding_of(read_model: str, verdict: Verdict) -> Finding:
-    """The finding that a verdict is, with the fields that differ."""
-    finding = Finding(read_model, verdict.aggregate_id, verdict.outcome, verdict.reason)
-    if verdict.malformed is not None:
-        finding.detail = verdict.malformed.detail
-        finding.version, finding.event_id = verdict.malformed.version, verdict.malformed.event_id
-    elif verdict.expected is not None and verdict.actual is not None:
-        finding.fields = dict(differing_fields(verdict.expected, verdict.actual))
-    return finding

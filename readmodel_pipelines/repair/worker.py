@@ -23,8 +23,10 @@ from readmodel_pipelines.errors import LeaseLost
 from readmodel_pipelines.events.stream import Reason
 from readmodel_pipelines.mongo.scan import Document
 from readmodel_pipelines.projector import ReadModelProjector
+from readmodel_pipelines.reconcile.counts import Counts
+from readmodel_pipelines.reconcile.extended_json import json_value
 from readmodel_pipelines.reconcile.outcome import Outcome, Why
-from readmodel_pipelines.reconcile.summary import Counts, Summary, json_value
+from readmodel_pipelines.reconcile.summary import Summary
 from readmodel_pipelines.repair.backoff import backoff_of
 from readmodel_pipelines.repair.claim import Claim, Holder, claim, lease_of
 from readmodel_pipelines.settings import Settings

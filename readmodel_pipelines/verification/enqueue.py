@@ -14,9 +14,9 @@ from collections.abc import Callable, Sequence
 from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
 from readmodel_pipelines.events.stream import is_aggregate_id
 from readmodel_pipelines.projections.projection import Projection
+from readmodel_pipelines.reconcile.finding import Finding
 from readmodel_pipelines.reconcile.outcome import Outcome
 from readmodel_pipelines.reconcile.pacing import RateLimit
-from readmodel_pipelines.reconcile.summary import Finding
 
 _BATCH = 500
 

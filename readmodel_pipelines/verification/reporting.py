@@ -9,8 +9,9 @@ from typing import Any, Self
 
 from readmodel_pipelines.events.stream import is_aggregate_id
 from readmodel_pipelines.projections.projection import Projection
+from readmodel_pipelines.reconcile.finding import Finding
 from readmodel_pipelines.reconcile.outcome import Outcome
-from readmodel_pipelines.reconcile.summary import Finding, Summary
+from readmodel_pipelines.reconcile.summary import Summary
 from readmodel_pipelines.reports import ReportWriter
 
 _NOT_BY_US = "mend its events first"

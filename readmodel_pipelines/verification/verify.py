@@ -26,10 +26,11 @@ from readmodel_pipelines.mongo.server import server_time
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.projections.registry import projections_for
 from readmodel_pipelines.projector import ReadModelProjector, choose_projections
+from readmodel_pipelines.reconcile.deletions import DeletionLimit
+from readmodel_pipelines.reconcile.finding import Finding
 from readmodel_pipelines.reconcile.outcome import ALARMS
 from readmodel_pipelines.reconcile.progress import Progress
-from readmodel_pipelines.reconcile.sinks import DeletionLimit
-from readmodel_pipelines.reconcile.summary import DEFAULT_MAX_FINDINGS, Finding, Summary
+from readmodel_pipelines.reconcile.summary import DEFAULT_MAX_FINDINGS, Summary
 from readmodel_pipelines.reports import check_report_file
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines.verification.coverage import Coverage

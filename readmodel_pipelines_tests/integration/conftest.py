@@ -30,8 +30,9 @@ from readmodel_pipelines.mongo.scan import CODEC
 from readmodel_pipelines.projections.registry import projections_for
 from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.rebuild.batches import Batches
+from readmodel_pipelines.reconcile.finding import Finding
 from readmodel_pipelines.reconcile.pacing import BatchSize
-from readmodel_pipelines.reconcile.summary import Finding, Summary
+from readmodel_pipelines.reconcile.summary import Summary
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines_tests.integration.command_line import cli, damaged, env, known  # noqa: F401
 from readmodel_pipelines_tests.integration.rebuilding import Killed

@@ -12,7 +12,7 @@ from readmodel_pipelines.bookkeeping.scratch import Owner
 from readmodel_pipelines.mongo.read_model import ReadModelCollection
 from readmodel_pipelines.rebuild import Request, rebuild
 from readmodel_pipelines.rebuild.touched import EVENTS, Touched
-from readmodel_pipelines.reconcile.sinks import DELETE_FLOOR
+from readmodel_pipelines.reconcile.deletions import DELETE_FLOOR
 
 CHATS = "chats_read_model"
 TASKS = "tasks_read_model"

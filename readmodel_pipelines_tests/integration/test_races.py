@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from readmodel_pipelines.reconcile.sinks import ATTEMPTS
+from readmodel_pipelines.reconcile.in_place import ATTEMPTS
 
 CHATS = "chats_read_model"
 TASKS = "tasks_read_model"

@@ -10,9 +10,9 @@ import pytest
 
 from readmodel_pipelines.projections.registry import built_in
 from readmodel_pipelines.rebuild.batches import Batches, Pace, WindowClosed
+from readmodel_pipelines.reconcile.counts import Counts
 from readmodel_pipelines.reconcile.pacing import BatchSize, RateLimit, Window
 from readmodel_pipelines.reconcile.run import Lane
-from readmodel_pipelines.reconcile.summary import Counts
 
 EVENTS_OF_A_STREAM = 10
 SECONDS_OF_A_STREAM = 0.001

@@ -8,8 +8,10 @@ from readmodel_pipelines.cli import options
 from readmodel_pipelines.cli.choices import read_model_choices
 from readmodel_pipelines.cli.output import human_lines
 from readmodel_pipelines.projections.registry import built_in, names
+from readmodel_pipelines.reconcile.counts import Counts
+from readmodel_pipelines.reconcile.finding import Finding
 from readmodel_pipelines.reconcile.outcome import Outcome
-from readmodel_pipelines.reconcile.summary import DEFAULT_MAX_FINDINGS, Counts, Finding, Summary
+from readmodel_pipelines.reconcile.summary import DEFAULT_MAX_FINDINGS, Summary
 from readmodel_pipelines.verification import Bucket, Coverage
 
 

@@ -9,8 +9,8 @@ import pytest
 from readmodel_pipelines.events.stream import Malformed, Reason
 from readmodel_pipelines.reconcile import confirm
 from readmodel_pipelines.reconcile.confirm import BATCH, Confirm, Looks
+from readmodel_pipelines.reconcile.counts import Counts
 from readmodel_pipelines.reconcile.outcome import Outcome, Verdict, Why
-from readmodel_pipelines.reconcile.summary import Counts
 
 GRACE = 5.0
 

@@ -11,8 +11,8 @@ from bson.code import Code
 from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
 from readmodel_pipelines.projections.chat import CHATS
 from readmodel_pipelines.projections.task import TASKS_OF_CHATS
+from readmodel_pipelines.reconcile.finding import Finding
 from readmodel_pipelines.reconcile.outcome import Outcome
-from readmodel_pipelines.reconcile.summary import Finding
 from readmodel_pipelines.verification.enqueue import Enqueue
 
 

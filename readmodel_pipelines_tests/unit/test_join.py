@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from readmodel_pipelines.events.stream import Malformed, Reason, Stream
 from readmodel_pipelines.projections.chat import CHAT_FOLD
 from readmodel_pipelines.projections.projection import Document, Projection
+from readmodel_pipelines.reconcile.counts import Counts
 from readmodel_pipelines.reconcile.join import MergeJoin, stored_size
 from readmodel_pipelines.reconcile.outcome import Outcome, Verdict, Why
-from readmodel_pipelines.reconcile.summary import Counts, Summary
+from readmodel_pipelines.reconcile.summary import Summary
 
 BAD = Malformed(Reason.VERSION_GAP, "version 3 follows 1", 3, "event")
 TAKEN = Malformed(Reason.KEY_CONFLICT, "two claim one key", 1, "event")

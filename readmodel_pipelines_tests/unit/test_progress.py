@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from readmodel_pipelines.reconcile.counts import Counts
 from readmodel_pipelines.reconcile.progress import ProgressLines
-from readmodel_pipelines.reconcile.summary import Counts
 
 CHATS = "chats_read_model"
 

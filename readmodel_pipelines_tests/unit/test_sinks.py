@@ -10,11 +10,14 @@ import pytest
 from readmodel_pipelines.events.stream import Malformed, Reason
 from readmodel_pipelines.projections.chat import CHATS
 from readmodel_pipelines.projections.projection import Document
+from readmodel_pipelines.reconcile.counts import Counts
+from readmodel_pipelines.reconcile.deletions import DeletionLimit
+from readmodel_pipelines.reconcile.dry_run import DryRun
+from readmodel_pipelines.reconcile.in_place import ATTEMPTS, InPlace
 from readmodel_pipelines.reconcile.outcome import Outcome, Verdict, Why
-from readmodel_pipelines.reconcile.ports import Change, ReadModel, Written
+from readmodel_pipelines.reconcile.ports import BATCH, Change, ReadModel, Written
 from readmodel_pipelines.reconcile.run import Lane
-from readmodel_pipelines.reconcile.sinks import ATTEMPTS, BATCH, DeletionLimit, DryRun, InPlace
-from readmodel_pipelines.reconcile.summary import Counts, Summary
+from readmodel_pipelines.reconcile.summary import Summary
 
 MODEL = CHATS.read_model
 

@@ -1,58 +1,28 @@
-"""Sinks: what is done about the verdicts on one read model. Dry run predicts, in place writes.
+"""The sink that mends: writes only what differs, and only while the stored document is still what was compared.
 
-In place writes only what differs, and only while the stored document is still what was compared. A write that another
-writer was faster than is compared again from the events on, a bounded number of times.
+A write that another writer was faster than is compared again from the events on, a bounded number of times.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from readmodel_pipelines.events.stream import Reason
 from readmodel_pipelines.events.values import is_plain
 from readmodel_pipelines.moments import Moment, reached
 from readmodel_pipelines.projections.projection import Document
-from readmodel_pipelines.reconcile.conflicts import node_of, untangle
+from readmodel_pipelines.reconcile.conflicts import Neighbours, untangle
+from readmodel_pipelines.reconcile.deletions import DeletionLimit
 from readmodel_pipelines.reconcile.outcome import Outcome, Verdict, Why
-from readmodel_pipelines.reconcile.ports import Change, Deferred, Written
+from readmodel_pipelines.reconcile.ports import BATCH, BATCH_BYTES, Change, Deferred, Written
 from readmodel_pipelines.reconcile.run import Lane
-from readmodel_pipelines.reconcile.summary import Counts, Summary
+from readmodel_pipelines.reconcile.summary import Summary
 
-BATCH = 1_000
-BATCH_BYTES = 16 * 1024 * 1024
 ATTEMPTS = 6
-DELETE_FLOOR = 100
 
 _DELETE = "delete"
 _DELETE_ODD = "delete_odd"
 _CONFLICT = "conflict"
-
-_WANTS_WRITE = (Outcome.MISSING, Outcome.DIFFERENT)
-
-
-@dataclass(frozen=True, slots=True)
-class DeletionLimit:
-    """How many documents a full run may delete: a share of the read model, never below the floor."""
-
-    share: float
-
-    def allows(self, deletions: int, documents: int) -> bool:
-        """Whether `deletions` of about `documents` may go."""
-        return deletions <= self.of(documents)
-
-    def of(self, documents: int) -> float:
-        """How many of about `documents` may go."""
-        return max(DELETE_FLOOR, self.share * documents)
-
-    def refusal(self, read_model: str, deletions: int, documents: int) -> str:
-        """The warning that a refused deletion leaves."""
-        return (
-            f"{read_model}: {deletions:,} of about {documents:,} documents would be deleted, more than "
-            f"{int(self.of(documents)):,} allowed; none was. "
-            "If the events are complete, allow them: --allow-deletions, or allow_deletions in a job's config."
-        )
 
 
 class InPlace:
@@ -99,8 +69,8 @@ class InPlace:
         """Put the write that mends it into the batch."""
         if verdict.outcome is Outcome.MALFORMED:
             return
-        if verdict.outcome in _WANTS_WRITE or self._may_delete:
-            self._changes.append(_change(verdict))
+        if verdict.expected is not None or self._may_delete:
+            self._changes.append(Change.of(verdict))
             self._bytes += verdict.size
         elif verdict.actual is not None and not is_plain(verdict.aggregate_id):
             self._deferred.add(_DELETE_ODD, [verdict.actual["_id"]])
@@ -179,8 +149,8 @@ class InPlace:
             if verdict.outcome is Outcome.MALFORMED:
                 detail = verdict.malformed.detail if verdict.malformed else ""
                 self._summary.fail(self._projection.read_model, verdict.aggregate_id, str(verdict.reason), detail)
-            elif verdict.outcome in _WANTS_WRITE or self._may_delete:
-                changes.append(_change(verdict))
+            elif verdict.expected is not None or self._may_delete:
+                changes.append(Change.of(verdict))
             elif self.deletions_refused:
                 self._summary.fail(self._projection.read_model, verdict.aggregate_id, Why.DELETIONS_REFUSED)
             else:
@@ -191,7 +161,7 @@ class InPlace:
         keys = [change.key for change in changes if is_plain(change.key)]
         odd = [change.actual["_id"] for change in changes if change.actual and not is_plain(change.key)]
         orphans = self._odd_orphans(self._model.odd_documents_with(odd)) if odd else ()
-        return self._compare_again(keys) + [_change(verdict) for verdict in orphans]
+        return self._compare_again(keys) + [Change.of(verdict) for verdict in orphans]
 
     def _count(self, written: Written) -> None:
         self._counts.inserted += written.inserted
@@ -232,7 +202,7 @@ class InPlace:
             self._write(changes, on_conflict=self._settle)
         for ids in self._deferred.batches(_DELETE_ODD):
             orphans = self._odd_orphans(self._model.odd_documents_with(ids))
-            self._write([_change(verdict) for verdict in orphans], on_conflict=self._settle)
+            self._write([Change.of(verdict) for verdict in orphans], on_conflict=self._settle)
 
     def _free_up(self) -> Callable[[Sequence[Document]], list[Change]]:
         return self._neighbours.free_up if self._may_delete else self._neighbours.free_up_without_deleting
@@ -261,126 +231,3 @@ class InPlace:
             if not stuck:
                 return
         self._fail([change for change in stuck if is_plain(change.key) and change.key in asked_for])
-
-
-class DryRun:
-    """Writes nothing; counts what `InPlace` would write."""
-
-    def __init__(
-        self,
-        lane: Lane,
-        summary: Summary,
-        *,
-        again: Callable[[Sequence[str]], list[Verdict]],
-        odd_orphans: Callable[[Iterable[Document]], Iterable[Verdict]],
-        limit: DeletionLimit | None,
-    ) -> None:
-        self._model = lane.model
-        self._projection = lane.projection
-        self._counts = lane.counts
-        self._summary = summary
-        self._neighbours = Neighbours(lane.projection.key, again, odd_orphans)
-        self._limit = limit
-        self._wanted: list[Change] = []
-        self._deletions = 0
-        self._wait_for_deletions = Counts()
-
-    def take(self, verdict: Verdict) -> None:
-        """Predict the write that mends it."""
-        if verdict.outcome in _WANTS_WRITE:
-            self._wanted.append(_change(verdict))
-            if len(self._wanted) >= BATCH:
-                self._predict()
-        elif verdict.outcome is not Outcome.MALFORMED:
-            self._deletions += 1
-
-    def finish(self) -> None:
-        """Predict the last batch and the deletions."""
-        self._predict()
-        documents = self._model.count() if self._limit else 0
-        if self._limit is None or self._limit.allows(self._deletions, documents):
-            self._counts.deleted += self._deletions
-            return
-        self._summary.warnings.append(self._limit.refusal(self._projection.read_model, self._deletions, documents))
-        waiting = self._wait_for_deletions
-        self._counts.inserted -= waiting.inserted
-        self._counts.replaced -= waiting.replaced
-        self._counts.failed += self._deletions + waiting.inserted + waiting.replaced
-
-    def close(self) -> None:
-        """Nothing was held but memory."""
-
-    def _predict(self) -> None:
-        """Everything wanted is written, unless a document that will stay holds its unique key."""
-        wanted, self._wanted = self._wanted, []
-        held = {change.key for change, _ in self._model.holders(wanted)}
-        stuck = [change for change in wanted if change.key in held]
-        blocked: dict[Any, Any] = {}
-        if stuck:
-            blocked = self._predict_stuck(stuck)
-        for change in wanted:
-            if change.key in blocked:
-                why = self._neighbours.why_blocked(change.key, blocked[change.key])
-                self._summary.fail(self._projection.read_model, change.key, *why)
-            else:
-                _count_change(change, self._counts)
-
-    def _predict_stuck(self, stuck: Sequence[Change]) -> dict[Any, Any]:
-        tangle = untangle(self._model, self._projection.key, stuck, self._neighbours.free_up)
-        if self._limit is None:
-            # Only those asked for are predicted by their verdicts; a rebuild writes who is in their way as well.
-            asked_for = {node_of(change) for change in stuck}
-            for change in tangle.movable:
-                if node_of(change) not in asked_for:
-                    _count_change(change, self._counts)
-        else:
-            without = untangle(self._model, self._projection.key, stuck, self._neighbours.free_up_without_deleting)
-            for change in stuck:
-                if change.key in without.blocked and change.key not in tangle.blocked:
-                    _count_change(change, self._wait_for_deletions)
-        return tangle.blocked
-
-
-class Neighbours:
-    """The documents that hold a unique key which another one wants: what becomes of them, and why one stays."""
-
-    def __init__(
-        self,
-        key: str,
-        again: Callable[[Sequence[str]], list[Verdict]],
-        odd_orphans: Callable[[Iterable[Document]], Iterable[Verdict]],
-    ) -> None:
-        self._key = key
-        self._again = again
-        self._odd_orphans = odd_orphans
-
-    def free_up(self, documents: Sequence[Document]) -> list[Change]:
-        """The changes that make these documents right, deletions among them; none for those that stay."""
-        keys = [document[self._key] for document in documents if is_plain(document.get(self._key))]
-        odd = [document for document in documents if not is_plain(document.get(self._key))]
-        verdicts = [*self._again(keys), *self._odd_orphans(odd)]
-        return [_change(verdict) for verdict in verdicts if verdict.outcome is not Outcome.MALFORMED]
-
-    def free_up_without_deleting(self, documents: Sequence[Document]) -> list[Change]:
-        """As `free_up`, but those that ought to be deleted stay."""
-        return [change for change in self.free_up(documents) if change.expected is not None]
-
-    def why_blocked(self, key: Any, holder: Any) -> tuple[str, str]:
-        """Reason and detail. A holder that is right as it is claims the key by its own events: neither is trusted."""
-        if is_plain(holder) and not self._again([holder]):
-            return Reason.KEY_CONFLICT, f"{key} and {holder} claim the same unique key"
-        return Why.KEY_HELD, f"its unique key is held by the document of {holder}, which this run may not change"
-
-
-def _change(verdict: Verdict) -> Change:
-    expected = verdict.expected if verdict.outcome in _WANTS_WRITE else None
-    return Change(verdict.aggregate_id, expected, verdict.actual, verdict.version)
-
-
-def _count_change(change: Change, counts: Counts) -> None:
-    if change.expected is None:
-        counts.deleted += 1
-    elif change.actual is None:
-        counts.inserted += 1
-    else:
-        counts.replaced += 1

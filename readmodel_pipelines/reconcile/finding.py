@@ -1,0 +1,74 @@
+"""A finding: what a run tells of one aggregate that is not `same`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from bson.json_util import CANONICAL_JSON_OPTIONS
+
+from readmodel_pipelines.reconcile.compare import differing_fields
+from readmodel_pipelines.reconcile.extended_json import json_value
+from readmodel_pipelines.reconcile.outcome import Outcome, Verdict
+
+
+@dataclass(slots=True)
+class Finding:
+    """One aggregate that is not `same`: where, what, why; the differing fields with (expected, actual).
+
+    For a malformed stream `version` and `event_id` are those of its first offending event. `failed`: a run that writes
+    did not get it written; `reason` and `detail` say why. `first_seen` and `age_seconds` come from a verification that
+    remembers.
+    """
+
+    read_model: str
+    aggregate_id: Any
+    outcome: Outcome
+    reason: str | None = None
+    detail: str = ""
+    fields: dict[str, tuple[Any, Any]] = field(default_factory=dict)
+    version: Any = None
+    event_id: Any = None
+    failed: bool = False
+    first_seen: datetime | None = None
+    age_seconds: float | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """As plain JSON types; BSON values in Extended JSON, a field that is not there as `{"$absent": true}`."""
+        shown: dict[str, Any] = {
+            "read_model": self.read_model,
+            "aggregate_id": json_value(self.aggregate_id),
+            "outcome": self.outcome.value,
+            "reason": None if self.reason is None else str(self.reason),
+            "fields": {name: _json_pair(*pair) for name, pair in self.fields.items()},
+        }
+        if self.detail:
+            shown["detail"] = self.detail
+        if self.event_id is not None:
+            shown |= {"version": json_value(self.version), "event_id": json_value(self.event_id)}
+        if self.first_seen is not None:
+            shown |= {"first_seen": f"{self.first_seen.isoformat()}Z", "age_seconds": self.age_seconds}
+        return shown
+
+
+def finding_of(read_model: str, verdict: Verdict) -> Finding:
+    """The finding that a verdict is, with the fields that differ."""
+    finding = Finding(read_model, verdict.aggregate_id, verdict.outcome, verdict.reason)
+    if verdict.malformed is not None:
+        finding.detail = verdict.malformed.detail
+        finding.version, finding.event_id = verdict.malformed.version, verdict.malformed.event_id
+    elif verdict.expected is not None and verdict.actual is not None:
+        finding.fields = dict(differing_fields(verdict.expected, verdict.actual))
+    return finding
+
+
+def _json_pair(expected: Any, actual: Any) -> dict[str, Any]:
+    pair = {"expected": json_value(expected), "actual": json_value(actual)}
+    if pair["expected"] == pair["actual"]:
+        # They differ by BSON type alone, which only the canonical form shows.
+        pair = {
+            "expected": json_value(expected, CANONICAL_JSON_OPTIONS),
+            "actual": json_value(actual, CANONICAL_JSON_OPTIONS),
+        }
+    return pair
