@@ -19,8 +19,8 @@ from readmodel_pipelines.embedded import server as embedded
 from readmodel_pipelines.mongo.connection import open_database
 from readmodel_pipelines.mongo.scan import CODEC
 from readmodel_pipelines.settings import Settings
-from readmodel_pipelines_tests.authorization import AuthorizedServer, authorized_server
-from readmodel_pipelines_tests.own_server import own_server
+from readmodel_pipelines_tests.support.servers.authorized import AuthorizedServer, authorized_server
+from readmodel_pipelines_tests.support.servers.embedded import own_server
 
 EXTENDED_JSON = json_util.JSONOptions(
     json_mode=json_util.JSONMode.CANONICAL, datetime_conversion=DatetimeConversion.DATETIME_MS

@@ -8,7 +8,7 @@ import dagster as dg
 import pytest
 
 from readmodel_pipelines.settings import Settings
-from readmodel_pipelines_tests.e2e.runs import (
+from readmodel_pipelines_tests.support.verbs.dagster_runs import (
     SAMPLE,
     Mongo,
     with_events,

@@ -23,7 +23,7 @@ from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.settings import Settings, load_settings
 from readmodel_pipelines.verification import Bucket
 from readmodel_pipelines_tests.conftest import read_documents
-from readmodel_pipelines_tests.e2e.runs import (
+from readmodel_pipelines_tests.support.verbs.dagster_runs import (
     CHATS,
     SAMPLE,
     TASKS,

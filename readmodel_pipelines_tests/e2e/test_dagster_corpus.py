@@ -9,7 +9,7 @@ import pytest
 
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines_tests.conftest import read_documents
-from readmodel_pipelines_tests.e2e.runs import (
+from readmodel_pipelines_tests.support.verbs.dagster_runs import (
     BOTH,
     CHATS,
     NEVER_COUNTED,

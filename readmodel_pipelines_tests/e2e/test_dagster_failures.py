@@ -9,7 +9,7 @@ import pytest
 
 from readmodel_pipelines.bookkeeping.leases import hold_leases
 from readmodel_pipelines.settings import Settings
-from readmodel_pipelines_tests.e2e.runs import (
+from readmodel_pipelines_tests.support.verbs.dagster_runs import (
     CHATS,
     SAMPLE,
     TASKS,

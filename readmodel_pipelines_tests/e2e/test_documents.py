@@ -1,4 +1,4 @@
-"""Every command on the pages that people read does what the page says; `sandbox.py` says how they are run."""
+"""Every command on the pages that people read does what the page says; `pages/terminal.py` says how they are run."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import pytest
 from readmodel_pipelines.embedded import server as embedded
 from readmodel_pipelines.mongo.connection import open_database
 from readmodel_pipelines.settings import Settings
-from readmodel_pipelines_tests.documents import PAGES, ROOT, Block, blocks_of, name_of
-from readmodel_pipelines_tests.e2e.sandbox import Terminal, marks_of
-from readmodel_pipelines_tests.e2e.symptoms import happen, healthy
-from readmodel_pipelines_tests.e2e.warm import warm_program
+from readmodel_pipelines_tests.support.pages.blocks import PAGES, ROOT, Block, blocks_of, name_of
+from readmodel_pipelines_tests.support.pages.symptoms import happen, healthy
+from readmodel_pipelines_tests.support.pages.terminal import Terminal, marks_of
+from readmodel_pipelines_tests.support.processes.warm_program import warm_program
 
 OWN_MONGODB = "mongodb://user:password@host:27017/?replicaSet=rs0&authSource=admin"
 """How the pages write the reader's own connection string; here it is the server of these tests."""

@@ -21,7 +21,7 @@ from readmodel_pipelines.repair import RepairQueue, RepairWorker
 from readmodel_pipelines.settings import Settings, load_settings
 from readmodel_pipelines.verification import Coverage, verify
 from readmodel_pipelines.verification import Request as Verification
-from readmodel_pipelines_tests.e2e.runs import CHATS, SAMPLE, Document, Mongo
+from readmodel_pipelines_tests.support.verbs.dagster_runs import CHATS, SAMPLE, Document, Mongo
 
 EXAMPLE = Path(__file__).parents[2] / "readmodel_pipelines" / "docs" / "examples" / "chat_activity.py"
 NAME, ACTIVITY = "chat_activity", "chat_activity_read_model"
@@ -152,7 +152,14 @@ def test_worker_processes_load_it_by_themselves(
 
 
 def test_dagster_has_its_asset_checks_partitions_and_choice_and_runs_them(sample: Mongo) -> None:
-    program = [sys.executable, "-m", "readmodel_pipelines_tests.e2e.extension_process", ACTIVITY, NAME, CHAT_IDS[0]]
+    program = [
+        sys.executable,
+        "-m",
+        "readmodel_pipelines_tests.support.processes.extension",
+        ACTIVITY,
+        NAME,
+        CHAT_IDS[0],
+    ]
     ended = subprocess.run(program, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
     told = json.loads(ended.stdout.splitlines()[-1])

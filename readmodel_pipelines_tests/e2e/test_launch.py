@@ -23,9 +23,9 @@ from readmodel_pipelines.cli.requests import RebuildOptions, Request, VerifyOpti
 from readmodel_pipelines.definitions import defs
 from readmodel_pipelines.demo.sample_data import chat_events
 from readmodel_pipelines.settings import Settings
-from readmodel_pipelines_tests.e2e.daemon import wait_until
-from readmodel_pipelines_tests.e2e.runs import CHATS, TASKS, Mongo, with_events
-from readmodel_pipelines_tests.e2e.web_ui import services
+from readmodel_pipelines_tests.support.servers.dagster_daemon import wait_until
+from readmodel_pipelines_tests.support.servers.dagster_web import services
+from readmodel_pipelines_tests.support.verbs.dagster_runs import CHATS, TASKS, Mongo, with_events
 
 PROGRAM = [sys.executable, "-m", "readmodel_pipelines.cli.main"]
 

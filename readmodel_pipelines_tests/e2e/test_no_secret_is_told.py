@@ -15,8 +15,8 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from readmodel_pipelines.cli import main
-from readmodel_pipelines_tests.authorization import AuthorizedServer
-from readmodel_pipelines_tests.e2e.runs import CHATS, materialize, run, sentence
+from readmodel_pipelines_tests.support.servers.authorized import AuthorizedServer
+from readmodel_pipelines_tests.support.verbs.dagster_runs import CHATS, materialize, run, sentence
 
 BEGINNING, END = "Zq7Jx", "k9WvB"
 PASSWORD = f"{BEGINNING}@:/?#%41&= ü'\"${END}"

@@ -7,7 +7,7 @@ import pytest
 from dagster import ExecuteInProcessResult
 
 from readmodel_pipelines.definitions import defs
-from readmodel_pipelines_tests.e2e.runs import CHATS, Mongo, sentence
+from readmodel_pipelines_tests.support.verbs.dagster_runs import CHATS, Mongo, sentence
 
 
 def run_slice(instance: dg.DagsterInstance, tags: dict[str, str], **config: str) -> ExecuteInProcessResult:

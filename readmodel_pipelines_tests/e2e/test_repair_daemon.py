@@ -19,8 +19,16 @@ from readmodel_pipelines.mongo.names import LEASES
 from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines_tests.conftest import read_documents
-from readmodel_pipelines_tests.e2e.daemon import Daemon, running, wait_until
-from readmodel_pipelines_tests.e2e.runs import BOTH, CHATS, TASKS, Mongo, recorded, stored, with_events
+from readmodel_pipelines_tests.support.servers.dagster_daemon import Daemon, running, wait_until
+from readmodel_pipelines_tests.support.verbs.dagster_runs import (
+    BOTH,
+    CHATS,
+    TASKS,
+    Mongo,
+    recorded,
+    stored,
+    with_events,
+)
 
 JOB = "repair_read_models"
 

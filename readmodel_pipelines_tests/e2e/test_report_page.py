@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from readmodel_pipelines.reports import ReportWriter
-from readmodel_pipelines_tests.e2e.browser import browser_page
+from readmodel_pipelines_tests.support.pages.browser import browser_page
 
 HOSTILE = "</script><img src=x onerror=alert(1)>"
 OUTCOMES = ["different", "missing", "orphan", "malformed"]

@@ -20,9 +20,9 @@ from readmodel_pipelines.mongo.scan import CODEC
 from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.repair import RepairQueue
 from readmodel_pipelines.settings import Settings
-from readmodel_pipelines_tests.e2e.browser import browser_page, keep_screenshot
-from readmodel_pipelines_tests.e2e.runs import CHATS, TASKS, Mongo, with_events
-from readmodel_pipelines_tests.e2e.web_ui import Services, services
+from readmodel_pipelines_tests.support.pages.browser import browser_page, keep_screenshot
+from readmodel_pipelines_tests.support.servers.dagster_web import Services, services
+from readmodel_pipelines_tests.support.verbs.dagster_runs import CHATS, TASKS, Mongo, with_events
 
 WRONG = "not what the events say"
 JOBS = "locations/readmodel_pipelines/jobs"

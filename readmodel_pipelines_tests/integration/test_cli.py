@@ -20,7 +20,7 @@ from pymongo.database import Database
 
 from readmodel_pipelines.bookkeeping.leases import hold_leases
 from readmodel_pipelines.demo.sample_data import chat_events
-from readmodel_pipelines_tests.integration.command_line import EVERYTHING, NOBODY, Cli
+from readmodel_pipelines_tests.support.verbs.command_line import EVERYTHING, NOBODY, Cli
 
 PROGRAM = [sys.executable, "-m", "readmodel_pipelines.cli.main"]
 COUNTS = {

@@ -11,7 +11,7 @@ import pytest
 from pymongo.database import Database
 
 from readmodel_pipelines.reports.writer import COLUMNS
-from readmodel_pipelines_tests.integration.command_line import EVERYTHING, NOBODY, Cli
+from readmodel_pipelines_tests.support.verbs.command_line import EVERYTHING, NOBODY, Cli
 
 
 def test_a_json_report_is_the_json_document(cli: Cli, damaged: str, tmp_path: Path) -> None:

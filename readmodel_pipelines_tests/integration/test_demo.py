@@ -24,7 +24,7 @@ from readmodel_pipelines.errors import UsageError
 from readmodel_pipelines.mongo.connection import open_database
 from readmodel_pipelines.reconcile.summary import Summary
 from readmodel_pipelines.settings import Settings
-from readmodel_pipelines_tests.own_server import own_server
+from readmodel_pipelines_tests.support.servers.embedded import own_server
 
 DEMO = [sys.executable, "-m", "readmodel_pipelines.cli.main", "demo"]
 

@@ -28,9 +28,9 @@ from readmodel_pipelines.rebuild_state import RebuildState
 from readmodel_pipelines.reconcile.ranges import EVERYTHING
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines.verification import Request, verify
-from readmodel_pipelines_tests.authorization import AuthorizedServer
-from readmodel_pipelines_tests.integration.conftest import Scene
-from readmodel_pipelines_tests.standalone import standalone_server
+from readmodel_pipelines_tests.support.scene import Scene
+from readmodel_pipelines_tests.support.servers.authorized import AuthorizedServer
+from readmodel_pipelines_tests.support.servers.standalone import standalone_server
 
 OK, WARNING, PROBLEM = State.OK, State.WARNING, State.PROBLEM
 

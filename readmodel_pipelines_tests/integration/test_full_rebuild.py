@@ -11,7 +11,7 @@ from readmodel_pipelines import spread
 from readmodel_pipelines.bookkeeping.leases import hold_leases
 from readmodel_pipelines.errors import ReadModelBusy
 from readmodel_pipelines.rebuild.batches import Batches
-from readmodel_pipelines_tests.integration.rebuilding import BOTH, full, leftovers, records
+from readmodel_pipelines_tests.support.verbs.rebuilding import BOTH, full, leftovers, records
 
 
 def test_a_full_rebuild_makes_what_the_projector_makes_and_leaves_nothing_behind(scene: Any) -> None:

@@ -10,7 +10,7 @@ from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds
 from readmodel_pipelines.errors import ReadModelError
 from readmodel_pipelines.mongo import changes
 from readmodel_pipelines.rebuild.batches import Batches
-from readmodel_pipelines_tests.integration.rebuilding import OTHER_TITLE, Killed, full, leftovers, records
+from readmodel_pipelines_tests.support.verbs.rebuilding import OTHER_TITLE, Killed, full, leftovers, records
 
 
 def test_an_event_that_nobody_projects_meanwhile_is_caught_up_with(

@@ -18,7 +18,7 @@ from readmodel_pipelines.mongo.names import REBUILDS
 from readmodel_pipelines.rebuild import abort
 from readmodel_pipelines.rebuild_state import RebuildState
 from readmodel_pipelines.reconcile.ranges import EVERYTHING
-from readmodel_pipelines_tests.integration.rebuilding import BOTH, OTHER_TITLE, Killed, full, leftovers, records
+from readmodel_pipelines_tests.support.verbs.rebuilding import BOTH, OTHER_TITLE, Killed, full, leftovers, records
 
 
 @pytest.mark.parametrize("strategy", ["in_place", "shadow"])

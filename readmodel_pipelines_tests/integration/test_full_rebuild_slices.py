@@ -10,7 +10,7 @@ from readmodel_pipelines.bookkeeping.leases import hold_leases
 from readmodel_pipelines.errors import ReadModelBusy
 from readmodel_pipelines.mongo import changes
 from readmodel_pipelines.rebuild import Slice
-from readmodel_pipelines_tests.integration.rebuilding import Killed, full, leftovers, records
+from readmodel_pipelines_tests.support.verbs.rebuilding import Killed, full, leftovers, records
 
 
 @pytest.mark.parametrize("strategy", ["in_place", "shadow"])

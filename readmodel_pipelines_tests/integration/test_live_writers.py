@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from readmodel_pipelines.settings import Settings
-from readmodel_pipelines_tests.live import rebuild_beside_writers, verify_beside_a_writer
+from readmodel_pipelines_tests.support.trials.beside_writers import rebuild_beside_writers, verify_beside_a_writer
 
 
 def test_a_live_writer_is_no_false_alarm_and_a_damage_made_meanwhile_is_found(settings: Settings) -> None:

@@ -43,8 +43,8 @@ from readmodel_pipelines.repair import RepairWorker
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines.verification import Coverage, verify
 from readmodel_pipelines.verification import Request as Verification
-from readmodel_pipelines_tests.documents import ROOT
-from readmodel_pipelines_tests.integration.conftest import Scene
+from readmodel_pipelines_tests.support.pages.blocks import ROOT
+from readmodel_pipelines_tests.support.scene import Scene
 
 Value = Callable[..., float]
 

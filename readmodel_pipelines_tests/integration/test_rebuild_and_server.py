@@ -22,7 +22,7 @@ from readmodel_pipelines.projections.registry import built_in
 from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.rebuild import Request, rebuild
 from readmodel_pipelines.settings import Settings
-from readmodel_pipelines_tests.own_server import own_server
+from readmodel_pipelines_tests.support.servers.embedded import own_server
 
 REBUILD = [sys.executable, "-m", "readmodel_pipelines.cli.main", "rebuild-readmodel", "--type", "all", "--all"]
 

@@ -8,7 +8,7 @@ import pytest
 from pymongo.database import Database
 
 from readmodel_pipelines.settings import Settings
-from readmodel_pipelines_tests.killing import kill_and_resume
+from readmodel_pipelines_tests.support.trials.killed_rebuilds import kill_and_resume
 
 
 @pytest.mark.parametrize("strategy", ["in_place", "shadow"])

@@ -24,7 +24,7 @@ from readmodel_pipelines.demo.sample_data import chat_events
 from readmodel_pipelines.errors import MongoUnavailable
 from readmodel_pipelines.mongo.names import LEASES
 from readmodel_pipelines.repair import RepairWorker
-from readmodel_pipelines_tests.integration.repairing import put, task
+from readmodel_pipelines_tests.support.verbs.repairing import put, task
 
 Cli = Callable[..., Result]
 

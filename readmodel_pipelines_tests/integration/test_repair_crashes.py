@@ -17,8 +17,8 @@ import pytest
 from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
 from readmodel_pipelines.cli import main as command_line
 from readmodel_pipelines.mongo.names import LEASES
-from readmodel_pipelines_tests.integration.crashing import broken, in_a_nursery, kill_at_random_moments
-from readmodel_pipelines_tests.integration.repairing import stored
+from readmodel_pipelines_tests.support.trials.killed_workers import broken, kill_at_random_moments, short_lived
+from readmodel_pipelines_tests.support.verbs.repairing import stored
 
 
 def test_eight_processes_repair_five_hundred_tasks_each_by_exactly_one(
@@ -55,7 +55,7 @@ def test_workers_killed_at_random_moments_lose_nothing_and_leave_nothing_wrong(s
 
 def test_a_task_that_kills_its_worker_every_time_is_parked_alone(scene: Any) -> None:
     ids = broken(scene, 60, 60)
-    told = in_a_nursery(scene, deadly=ids[7], lease=300)
+    told = short_lived(scene, deadly=ids[7], lease=300)
 
     assert told["killed"] == 20
     (parked,) = stored(scene, status="failed")
@@ -67,6 +67,6 @@ def test_a_task_that_kills_its_worker_every_time_is_parked_alone(scene: Any) -> 
 
     queue = RepairQueue(scene.database, scene.settings)
     assert queue.requeue(reason="crashes_worker") == 1
-    in_a_nursery(scene, kills=0)
+    short_lived(scene, kills=0)
     assert queue.stats().completed == 60
     assert scene.verify().ok

@@ -14,7 +14,7 @@ from pymongo.errors import DuplicateKeyError
 from readmodel_pipelines.bookkeeping.repair_queue import Failure, RepairQueue, _pending_until, _under
 from readmodel_pipelines.errors import RepairQueueFull, UsageError
 from readmodel_pipelines.settings import Settings
-from readmodel_pipelines_tests.integration.repairing import put, stored, task
+from readmodel_pipelines_tests.support.verbs.repairing import put, stored, task
 
 SOME_ID = "c1ff5917-b7aa-4647-93c3-49dc8f855d04"
 PRODUCERS = {

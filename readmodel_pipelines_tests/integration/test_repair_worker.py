@@ -9,8 +9,8 @@ from uuid import uuid4
 import pytest
 from bson import ObjectId
 
-from readmodel_pipelines_tests.integration.conftest import FOREIGN
-from readmodel_pipelines_tests.integration.repairing import (
+from readmodel_pipelines_tests.support.scene import FOREIGN
+from readmodel_pipelines_tests.support.verbs.repairing import (
     break_all,
     leases,
     longest,

@@ -14,8 +14,8 @@ import pytest
 from readmodel_pipelines.mongo.names import LEASES
 from readmodel_pipelines.projections.registry import built_in
 from readmodel_pipelines.projector import ReadModelProjector
-from readmodel_pipelines_tests.integration.conftest import event
-from readmodel_pipelines_tests.integration.repairing import (
+from readmodel_pipelines_tests.support.scene import event
+from readmodel_pipelines_tests.support.verbs.repairing import (
     break_all,
     leases,
     lost_lease,

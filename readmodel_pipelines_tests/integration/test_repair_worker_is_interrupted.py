@@ -10,7 +10,7 @@ from pymongo.errors import AutoReconnect, OperationFailure
 
 from readmodel_pipelines.bookkeeping.leases import free_leases
 from readmodel_pipelines.mongo.names import LEASES
-from readmodel_pipelines_tests.integration.repairing import (
+from readmodel_pipelines_tests.support.verbs.repairing import (
     break_all,
     leases,
     lost_lease,

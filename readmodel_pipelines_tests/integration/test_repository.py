@@ -18,7 +18,7 @@ from readmodel_pipelines.errors import (
     UsageError,
 )
 from readmodel_pipelines.repair import EventRepository, NewEvent, RepairQueue, RepairWorker, repair_on_failure
-from readmodel_pipelines_tests.documents import PAGES, blocks_of
+from readmodel_pipelines_tests.support.pages.blocks import PAGES, blocks_of
 
 SOME_ID = "c1ff5917-b7aa-4647-93c3-49dc8f855d04"
 CREATED = NewEvent(

@@ -11,8 +11,8 @@ import pytest
 from pymongo import MongoClient
 from pymongo.errors import OperationFailure
 
-from readmodel_pipelines_tests.authorization import AuthorizedServer
-from readmodel_pipelines_tests.stage import NOBODY, REBUILD, TRIALS, VERIFY, Stage, Trial, needless
+from readmodel_pipelines_tests.support.servers.authorized import AuthorizedServer
+from readmodel_pipelines_tests.support.trials.rights import NOBODY, REBUILD, TRIALS, VERIFY, Stage, Trial, needless
 
 MODELS = ("chats_read_model", "tasks_read_model")
 DENIED = 13

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from readmodel_pipelines_tests.integration.verifying import damage, look
+from readmodel_pipelines_tests.support.verbs.verifying import damage, look
 
 
 def test_findings_go_into_the_queue_once_and_malformed_ones_do_not(scene: Any) -> None:

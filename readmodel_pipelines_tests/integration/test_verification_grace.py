@@ -17,7 +17,7 @@ from readmodel_pipelines.mongo.event_store import EventStore
 from readmodel_pipelines.mongo.names import FINDINGS
 from readmodel_pipelines.reconcile.confirm import Confirm
 from readmodel_pipelines.verification import Coverage
-from readmodel_pipelines_tests.integration.verifying import RENAMED, SINCE_LAST, found, just_now, look
+from readmodel_pipelines_tests.support.verbs.verifying import RENAMED, SINCE_LAST, found, just_now, look
 
 
 def test_a_document_that_its_writer_mends_within_the_grace_time_is_no_finding(scene: Any) -> None:

@@ -12,7 +12,7 @@ from bson.datetime_ms import DatetimeMS
 from readmodel_pipelines.bookkeeping.findings import Memory
 from readmodel_pipelines.mongo.names import FINDINGS, VERIFICATIONS
 from readmodel_pipelines.verification import Bucket, Coverage
-from readmodel_pipelines_tests.integration.verifying import RENAMED, damage, found, look
+from readmodel_pipelines_tests.support.verbs.verifying import RENAMED, damage, found, look
 
 
 def test_a_finding_grows_old_and_begins_anew_when_its_aggregate_changed(scene: Any) -> None:

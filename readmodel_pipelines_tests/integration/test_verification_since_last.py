@@ -14,8 +14,8 @@ from readmodel_pipelines.mongo.changes import changes_since
 from readmodel_pipelines.mongo.names import WATERMARKS
 from readmodel_pipelines.projections.chat import CHAT_FOLD
 from readmodel_pipelines.verification import Bucket, Coverage
-from readmodel_pipelines_tests.integration.conftest import event
-from readmodel_pipelines_tests.integration.verifying import NIGHTLY, RENAMED, SINCE_LAST, found, look
+from readmodel_pipelines_tests.support.scene import event
+from readmodel_pipelines_tests.support.verbs.verifying import NIGHTLY, RENAMED, SINCE_LAST, found, look
 
 
 def test_the_first_incremental_look_is_at_everything_and_says_so(scene: Any) -> None:

@@ -24,8 +24,8 @@ from readmodel_pipelines.mongo.indexes import ensure_indexes
 from readmodel_pipelines.projections.registry import built_in
 from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.settings import Settings
-from readmodel_pipelines_tests.soak import celery_cluster
-from readmodel_pipelines_tests.soak.celery_cluster import Cluster
+from readmodel_pipelines_tests.support.servers import celery_cluster
+from readmodel_pipelines_tests.support.servers.celery_cluster import Cluster
 
 Mongo = Database[dict[str, Any]]
 

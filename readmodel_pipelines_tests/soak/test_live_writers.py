@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from readmodel_pipelines.settings import Settings
-from readmodel_pipelines_tests.live import rebuild_beside_writers, verify_beside_a_writer
+from readmodel_pipelines_tests.support.trials.beside_writers import rebuild_beside_writers, verify_beside_a_writer
 
 
 def test_a_minute_of_live_writing_is_no_false_alarm_and_every_damage_is_found(settings: Settings) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from readmodel_pipelines_tests.integration.crashing import kill_at_random_moments
+from readmodel_pipelines_tests.support.trials.killed_workers import kill_at_random_moments
 
 
 def test_workers_killed_at_fifty_random_moments_lose_nothing_and_leave_nothing_wrong(scene: Any) -> None:

@@ -13,9 +13,9 @@ import pytest
 
 from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
 from readmodel_pipelines.mongo.rights import ROLES
-from readmodel_pipelines_tests.authorization import AuthorizedServer, authorized_server
-from readmodel_pipelines_tests.e2e.runs import SAMPLE, materialize, run, with_events
-from readmodel_pipelines_tests.stage import Stage, needless
+from readmodel_pipelines_tests.support.servers.authorized import AuthorizedServer, authorized_server
+from readmodel_pipelines_tests.support.trials.rights import Stage, needless
+from readmodel_pipelines_tests.support.verbs.dagster_runs import SAMPLE, materialize, run, with_events
 
 COMMANDS_OF = {"enqueue": ["enqueue", "verify"], "pacing": ["rebuild"]}
 """Where these are not those of the role alone: it is another one and more, or something besides."""

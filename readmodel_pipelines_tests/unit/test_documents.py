@@ -13,7 +13,15 @@ import typer
 
 from readmodel_pipelines.cli.main import app
 from readmodel_pipelines.settings import Settings
-from readmodel_pipelines_tests.documents import PAGES, ROOT, anchors_of, blocks_of, links_of, name_of, prose_of
+from readmodel_pipelines_tests.support.pages.blocks import (
+    PAGES,
+    ROOT,
+    anchors_of,
+    blocks_of,
+    links_of,
+    name_of,
+    prose_of,
+)
 
 SETTINGS = (ROOT / "readmodel_pipelines" / "docs" / "settings.md").read_text(encoding="utf-8")
 README = ROOT / "README.md"

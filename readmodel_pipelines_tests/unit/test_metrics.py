@@ -21,7 +21,7 @@ from readmodel_pipelines.metrics.catalogue import METRICS
 from readmodel_pipelines.metrics.facts import Ended, Facts, OpenFindings, Rebuilding, Sizes, Unfinished
 from readmodel_pipelines.metrics.families import families
 from readmodel_pipelines.rebuild_state import RebuildState
-from readmodel_pipelines_tests.documents import ROOT, anchors_of
+from readmodel_pipelines_tests.support.pages.blocks import ROOT, anchors_of
 
 FOLDER = ROOT / "readmodel_pipelines" / "metrics"
 DOCS = ROOT / "readmodel_pipelines" / "docs"

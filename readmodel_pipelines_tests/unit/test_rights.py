@@ -15,8 +15,8 @@ from readmodel_pipelines.cli.main import app
 from readmodel_pipelines.mongo.rights import ROLES, Role, lacking, privileges, role_named, script
 from readmodel_pipelines.projections.registry import projections_for
 from readmodel_pipelines.settings import Settings
-from readmodel_pipelines_tests.documents import ROOT
-from readmodel_pipelines_tests.stage import TRIALS
+from readmodel_pipelines_tests.support.pages.blocks import ROOT
+from readmodel_pipelines_tests.support.trials.rights import TRIALS
 
 PAGE = ROOT / "readmodel_pipelines" / "docs" / "rights.md"
 SETTINGS = Settings(database="shop", events_collection="log", chats_collection="conversations")

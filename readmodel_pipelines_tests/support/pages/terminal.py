@@ -27,7 +27,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from readmodel_pipelines_tests.documents import ROOT, Block
+from readmodel_pipelines_tests.support.pages.blocks import ROOT, Block
 
 _BLOCK_SECONDS = 120.0
 _SERVE_SECONDS = 90.0

@@ -34,8 +34,8 @@ from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.rebuild import finish, run
 from readmodel_pipelines.reconcile.ranges import EVERYTHING
 from readmodel_pipelines.settings import Settings
-from readmodel_pipelines_tests.authorization import AuthorizedServer, Privilege
 from readmodel_pipelines_tests.conftest import EXTENDED_JSON
+from readmodel_pipelines_tests.support.servers.authorized import AuthorizedServer, Privilege
 
 Document = dict[str, Any]
 Command = tuple[list[str], int]

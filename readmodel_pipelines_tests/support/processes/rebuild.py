@@ -1,4 +1,4 @@
-"""A full rebuild in a process of its own, to be killed: `python -m readmodel_pipelines_tests.rebuild_process URI NAME`.
+"""A full rebuild in a process of its own, to be killed: `python -m ….support.processes.rebuild URI NAME`.
 
 Resumes what there is. Few events are worth a process here, so that a small store is rebuilt by several.
 """

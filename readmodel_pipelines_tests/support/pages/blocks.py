@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[3]
 PAGES = sorted({ROOT / "README.md", *(ROOT / "readmodel_pipelines").rglob("*.md")})
 
 _FENCE = re.compile(r"^ *(```+|~~~+) *(\w*)")

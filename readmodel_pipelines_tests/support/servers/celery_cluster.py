@@ -21,7 +21,7 @@ from typing import Any
 import dagster as dg
 from dagster import DagsterEventType, DagsterRunStatus
 
-from readmodel_pipelines_tests.e2e.daemon import PROJECT, Daemon, wait_until
+from readmodel_pipelines_tests.support.servers.dagster_daemon import PROJECT, Daemon, wait_until
 
 WORKERS = 2
 _WORKER_CONFIG = """\

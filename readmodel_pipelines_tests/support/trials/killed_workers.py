@@ -1,4 +1,4 @@
-"""Repair workers that are killed: chats for them to repair, and a nursery of processes where they live short."""
+"""Repair workers that are killed: chats for them to repair, and processes of their own where they live short."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 
 from readmodel_pipelines.demo.sample_data import chat_events
 from readmodel_pipelines.mongo.names import LEASES
-from readmodel_pipelines_tests.integration import nursery
-from readmodel_pipelines_tests.integration.repairing import put, stored, task
+from readmodel_pipelines_tests.support.processes import short_lived_workers
+from readmodel_pipelines_tests.support.verbs.repairing import put, stored, task
 
 
 def broken(scene: Any, aggregates: int, tasks: int) -> list[str]:
@@ -25,10 +25,10 @@ def broken(scene: Any, aggregates: int, tasks: int) -> list[str]:
     return ids
 
 
-def in_a_nursery(scene: Any, **options: Any) -> dict[str, int]:
+def short_lived(scene: Any, **options: Any) -> dict[str, int]:
     arguments = [text for name, value in options.items() for text in (f"--{name}", str(value))]
     uri = scene.settings.mongodb_uri.get_secret_value()
-    command = [sys.executable, "-m", nursery.__name__, uri, scene.settings.database, *arguments]
+    command = [sys.executable, "-m", short_lived_workers.__name__, uri, scene.settings.database, *arguments]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
     assert ended.returncode == 0, ended.stderr
     told: dict[str, int] = json.loads(ended.stdout)
@@ -38,7 +38,7 @@ def in_a_nursery(scene: Any, **options: Any) -> dict[str, int]:
 def kill_at_random_moments(scene: Any, kills: int, seed: int) -> None:
     """Workers that are killed so often lose nothing, and leave nothing wrong."""
     ids = broken(scene, 200, 200)
-    told = in_a_nursery(scene, kills=kills, seed=seed, batch=2, longest=0.1)
+    told = short_lived(scene, kills=kills, seed=seed, batch=2, longest=0.1)
 
     assert told["held_leases"] >= kills / 5, "they were killed in the middle of their work"
     tasks = stored(scene)
@@ -48,6 +48,6 @@ def kill_at_random_moments(scene: Any, kills: int, seed: int) -> None:
     assert scene.verify().ok
     # Who died between completing and giving back its leases left them to run out; they hinder nobody.
     put(scene, *(task(chat_id) for chat_id in ids))
-    in_a_nursery(scene, kills=0)
+    short_lived(scene, kills=0)
     assert len(stored(scene, status="completed")) == 400
     assert scene.database[LEASES].count_documents({"_id": {"$regex": "^repair:"}}) == 0

@@ -13,7 +13,7 @@ import dagster as dg
 
 from readmodel_pipelines.definitions import defs
 from readmodel_pipelines.orchestration.jobs import AggregateConfig
-from readmodel_pipelines_tests.e2e.runs import materialize, materialized, run
+from readmodel_pipelines_tests.support.verbs.dagster_runs import materialize, materialized, run
 
 
 def main(read_model: str, name: str, aggregate_id: str) -> None:

@@ -131,7 +131,12 @@ def rebuild_beside_writers(
 def writer(settings: Settings, *, seconds: float, rate: int, seed: int = 0, more: Sequence[str] = ()) -> Iterator[Any]:
     """A writer that ends with the block."""
     uri = settings.mongodb_uri
-    command = [sys.executable, "-m", "readmodel_pipelines_tests.live_writer", uri.get_secret_value() if uri else ""]
+    command = [
+        sys.executable,
+        "-m",
+        "readmodel_pipelines_tests.support.processes.live_writer",
+        uri.get_secret_value() if uri else "",
+    ]
     command += [settings.database, f"--seconds={seconds}", f"--rate={rate}", f"--seed={seed}", *more]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:

@@ -15,7 +15,7 @@ from pathlib import Path
 import dagster as dg
 import yaml
 
-from readmodel_pipelines_tests.e2e.daemon import PROJECT, left_behind
+from readmodel_pipelines_tests.support.servers.dagster_daemon import PROJECT, left_behind
 
 _START_SECONDS = 120.0
 # A process of its own for each run costs four seconds; that is what `test_repair_daemon` has.

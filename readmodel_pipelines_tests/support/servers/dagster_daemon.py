@@ -16,7 +16,7 @@ from typing import Any
 import dagster as dg
 import yaml
 
-PROJECT = Path(__file__).parents[2]
+PROJECT = Path(__file__).parents[3]
 
 
 class Daemon:
