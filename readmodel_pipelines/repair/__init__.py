@@ -8,7 +8,8 @@ from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
 from readmodel_pipelines.repair.new_event import NewEvent
 from readmodel_pipelines.repair.on_failure import repair_on_failure
 from readmodel_pipelines.repair.repository import EventRepository, Saved
-from readmodel_pipelines.repair.worker import RepairSummary, RepairWorker
+from readmodel_pipelines.repair.summary import RepairSummary
+from readmodel_pipelines.repair.worker import RepairWorker
 
 __all__ = [
     "EventRepository",

@@ -21,6 +21,7 @@ from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
 from readmodel_pipelines.errors import ConcurrencyConflict, ReadModelError, UsageError
 from readmodel_pipelines.events.stream import UUID, Fold
 from readmodel_pipelines.mongo.scan import Document
+from readmodel_pipelines.mongo.server import DUPLICATE_KEY
 from readmodel_pipelines.projections.registry import projections_for
 from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.repair.new_event import NewEvent
@@ -117,7 +118,7 @@ class EventRepository:
             raise _conflict(aggregate_id, expected_version, "somebody else appended first") from None
         except OperationFailure as error:
             details = error.details or {}
-            if any(item.get("code") == 11000 for item in details.get("writeErrors", ())):
+            if any(item.get("code") == DUPLICATE_KEY for item in details.get("writeErrors", ())):
                 raise _conflict(aggregate_id, expected_version, "somebody else appended first") from None
             if error.code == _NO_TRANSACTIONS:
                 raise ReadModelError(
