@@ -8,12 +8,12 @@ from contextlib import suppress
 from typing import Any
 
 from pymongo.database import Database
-from pymongo.errors import BulkWriteError, PyMongoError
+from pymongo.errors import PyMongoError
 
 from readmodel_pipelines.bookkeeping.scratch import Owner, forget_not_resumed, scratch
 from readmodel_pipelines.mongo.names import DEFERRED
 from readmodel_pipelines.mongo.scan import Document
-from readmodel_pipelines.mongo.server import DUPLICATE_KEY
+from readmodel_pipelines.mongo.server import duplicates_allowed
 
 _BATCH = 500
 
@@ -53,11 +53,8 @@ class DeferredInMongo:
         documents, self._unwritten = self._unwritten, []
         if not documents:
             return
-        try:
+        with duplicates_allowed():
             self._collection.insert_many(documents, ordered=False)
-        except BulkWriteError as error:
-            if any(item["code"] != DUPLICATE_KEY for item in error.details["writeErrors"]):
-                raise
 
     def close(self) -> None:
         """Others may go on with it."""

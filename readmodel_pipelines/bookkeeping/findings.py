@@ -1,4 +1,4 @@
-"""What verifications remember, in collections of this project's own: findings, verifications, and where to go on.
+"""Findings, as verifications remember them in a collection of this project's own.
 
 DATA_CONTRACT.md, «What verifications remember», has the fields. A finding is open from when it is first seen until a
 verification that covers its aggregate does not find it any more. Its age begins anew when its stream has grown since:
@@ -19,14 +19,11 @@ from typing import Any
 from bson.json_util import CANONICAL_JSON_OPTIONS
 from pymongo import ReplaceOne
 from pymongo.database import Database
-from pymongo.errors import BulkWriteError
 
 from readmodel_pipelines.events.values import is_plain
-from readmodel_pipelines.mongo.changes import Token, time_of
-from readmodel_pipelines.mongo.names import FINDINGS, VERIFICATIONS, WATERMARKS
+from readmodel_pipelines.mongo.names import FINDINGS
 from readmodel_pipelines.mongo.scan import Document, Query
-from readmodel_pipelines.mongo.server import DUPLICATE_KEY, server_time
-from readmodel_pipelines.reconcile.counts import Counts
+from readmodel_pipelines.mongo.server import duplicates_allowed, server_time
 from readmodel_pipelines.reconcile.extended_json import json_value
 from readmodel_pipelines.reconcile.finding import Finding
 from readmodel_pipelines.reconcile.outcome import ALARMS, Outcome
@@ -49,18 +46,16 @@ class Covered:
         return self.odd_ids and bool(finding.get("odd"))
 
 
-class Memory:
-    """Findings and verifications of a database."""
+class Findings:
+    """The remembered findings of a database."""
 
     def __init__(self, database: Database[Document]) -> None:
         self._database = database
         self._findings = database[FINDINGS]
-        self._verifications = database[VERIFICATIONS]
-        self._watermarks = database[WATERMARKS]
 
     def remember(self, findings: Sequence[Finding], last_versions: Mapping[str, Any]) -> None:
         """Keep these findings as open, and write on each since when; `last_versions` are those of their streams."""
-        now = _naive(server_time(self._database))
+        now = server_time(self._database).replace(tzinfo=None)
         by_key: dict[str, list[Finding]] = defaultdict(list)
         for finding in findings:
             by_key[_key(finding)].append(finding)
@@ -90,12 +85,9 @@ class Memory:
     ) -> None:
         # Three statements: an upsert for each finding takes several times as long.
         if new:
-            try:
+            # Another verification may have been faster to see the same.
+            with duplicates_allowed():
                 self._findings.insert_many(new, ordered=False)
-            except BulkWriteError as error:
-                # Another verification was faster to see the same.
-                if any(item["code"] != DUPLICATE_KEY for item in error.details["writeErrors"]):
-                    raise
         if changed:
             self._findings.bulk_write(changed, ordered=False)
         if as_before:
@@ -159,48 +151,6 @@ class Memory:
         found = self._findings.find(unseen, {"aggregate_id": 1, "plain": 1, "odd": 1, "outcome": 1})
         return Counter(finding["outcome"] for finding in found if not covered.has(finding))
 
-    def record(self, read_model: str, started_at: datetime, about: Mapping[str, Any], counts: Counts) -> None:
-        """Keep the numbers of a verification."""
-        numbers = {**counts.as_dict(), "discrepancies": counts.discrepancies}
-        between = {"started_at": started_at, "ended_at": _naive(server_time(self._database))}
-        self._verifications.insert_one({"read_model": read_model, **between, **about, "counts": numbers})
-
-    def last_verification(self, read_model: str, **about: Any) -> Document | None:
-        """The newest verification of a read model, of such a tier and coverage."""
-        return self._verifications.find_one({"read_model": read_model, **about}, sort=[("started_at", -1)])
-
-    def history(self, read_models: Sequence[str], last: int = 100) -> list[dict[str, Any]]:
-        """The last verifications of these read models, oldest first, in plain JSON types."""
-        found = self._verifications.find(
-            {"read_model": {"$in": list(read_models)}}, sort=[("started_at", -1)], limit=last
-        )
-        history = [
-            {
-                "at": item["started_at"].isoformat() + "Z",
-                "read_model": item["read_model"],
-                "coverage": item["coverage"],
-                **{name: item["counts"][name] for name in ("checked", "discrepancies", "lagging")},
-            }
-            for item in found
-        ]
-        return history[::-1]
-
-    def watermark(self, read_model: str, made_from: Sequence[str]) -> Token | None:
-        """Where the last verification that saw all changes ended, if it was made from the same (settings, in words)."""
-        stored = self._watermarks.find_one({"_id": read_model, "made_from": list(made_from)})
-        return stored["token"] if stored else None
-
-    def verified_up_to(self) -> dict[str, datetime]:
-        """Up to which moment of the server's history each read model is verified, from where a next look goes on."""
-        return {str(item["_id"]): time_of(item["token"]).as_datetime() for item in self._watermarks.find()}
-
-    def set_watermark(self, read_model: str, token: Token, made_from: Sequence[str]) -> None:
-        """All changes up to this token are verified, with these settings."""
-        this = {"_id": read_model}
-        reached = {"token": token, "made_from": list(made_from)}
-        # A pipeline would read `$`-signs in the token.
-        self._watermarks.update_one(this, {"$set": reached, "$currentDate": {"at": True}}, upsert=True)
-
 
 def _watched(read_model: str) -> Document:
     return {"read_model": read_model, "state": {"$in": ["open", "lagging"]}}
@@ -243,8 +193,3 @@ def _seen(finding: Finding, version: Any) -> Document:
         "version": version,
         "state": "lagging" if finding.outcome is Outcome.LAGGING else "open",
     }
-
-
-def _naive(moment: datetime) -> datetime:
-    """As MongoDB gives it back: in UTC, in milliseconds."""
-    return moment.replace(tzinfo=None, microsecond=moment.microsecond // 1000 * 1000)

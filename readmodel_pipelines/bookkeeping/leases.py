@@ -23,17 +23,17 @@ from typing import Any
 
 from pymongo import UpdateOne
 from pymongo.database import Database
-from pymongo.errors import BulkWriteError, PyMongoError
+from pymongo.errors import PyMongoError
 
 from readmodel_pipelines.errors import LeaseLost, ReadModelBusy
 from readmodel_pipelines.moments import Moment, reached
 from readmodel_pipelines.mongo.names import LEASES
 from readmodel_pipelines.mongo.scan import Document
-from readmodel_pipelines.mongo.server import DUPLICATE_KEY
+from readmodel_pipelines.mongo.server import duplicates_allowed
 from readmodel_pipelines.wording import moment
 
-_REBUILD = "rebuild:"
-_OF_A_REBUILD = {"$eq": [{"$indexOfBytes": ["$_id", _REBUILD]}, 0]}
+OF_A_REBUILD = "rebuild:"
+"""What the name of a full rebuild's lease begins with; the read model follows."""
 _RENEWALS_PER_LIFE = 3
 
 
@@ -103,7 +103,7 @@ def hold_leases(
 def _hold(
     database: Database[Document], read_model: str, seconds: float, holder: str, owner: str, shared: str
 ) -> Iterator[Leases]:
-    name = f"{_REBUILD}{read_model}"
+    name = f"{OF_A_REBUILD}{read_model}"
     reached(Moment.LEASE_TAKEN, name=name)
     leases = Leases(database, seconds, holder, shared or owner, nonce=shared)
     held = leases.acquire([name])[name]
@@ -192,12 +192,9 @@ class Leases:
         asked = time.monotonic()
         # Ours perhaps, should we be interrupted before we know.
         self.names = list(names)
-        try:
+        # Who met another's insert of the same lease did not get it.
+        with duplicates_allowed():
             self._collection.bulk_write([UpdateOne({"_id": name}, take, upsert=True) for name in names], ordered=False)
-        except BulkWriteError as error:
-            # Who met another's insert of the same lease did not get it.
-            if any(item["code"] != DUPLICATE_KEY for item in error.details["writeErrors"]):
-                raise
         leases = {lease["_id"]: lease for lease in self._collection.find({"_id": {"$in": list(names)}})}
         self.names = [name for name, lease in leases.items() if lease.get("nonce") == self.nonce]
         self._ours_until = asked + self._seconds
@@ -270,56 +267,6 @@ def lost_leases(database: Database[Document], names: Sequence[str]) -> dict[str,
         for lease in database[LEASES].find({"_id": {"$in": list(names)}})
         if not lease.get("given_back")
     }
-
-
-@dataclass(frozen=True, slots=True)
-class LeasesHeld:
-    """Leases that are held now: of full rebuilds by what they are on, and the number of aggregates under repair."""
-
-    of_rebuilds: frozenset[str]
-    of_repairs: int
-
-
-def leases_held(database: Database[Document]) -> LeasesHeld:
-    """The leases that have not run out; those of repairs, which may be many, are counted by the server."""
-    live = {"$expr": {"$gt": ["$expires_at", "$$NOW"]}}
-    groups = database[LEASES].aggregate(
-        [{"$match": live}, {"$group": {"_id": {"$cond": [_OF_A_REBUILD, "$_id", None]}, "number": {"$sum": 1}}}]
-    )
-    held = {group["_id"]: int(group["number"]) for group in groups}
-    of_repairs = held.pop(None, 0)
-    return LeasesHeld(frozenset(name.removeprefix(_REBUILD) for name in held), of_repairs)
-
-
-@dataclass(frozen=True, slots=True)
-class NotGivenBack:
-    """A lease that is not given back: of a full rebuild, or, with an empty `on`, `number` of one holder's repairs."""
-
-    on: str
-    holder: str
-    until: datetime
-    number: int = 1
-
-
-def not_given_back(database: Database[Document]) -> list[NotGivenBack]:
-    """The leases that somebody holds, or ran out of without having ended; `until` as stored, naive."""
-    group = {
-        "_id": {
-            "on": {"$cond": [_OF_A_REBUILD, "$_id", ""]},
-            "holder": "$holder",
-            "over": {"$lte": ["$expires_at", "$$NOW"]},
-        },
-        "until": {"$min": "$expires_at"},
-        "number": {"$sum": 1},
-    }
-    where = {"given_back": {"$ne": True}, "expires_at": {"$type": "date"}}
-    found = database[LEASES].aggregate([{"$match": where}, {"$group": group}, {"$sort": {"until": 1, "_id": 1}}])
-    return [
-        NotGivenBack(
-            item["_id"]["on"].removeprefix(_REBUILD), str(item["_id"].get("holder")), item["until"], item["number"]
-        )
-        for item in found
-    ]
 
 
 def free_leases(database: Database[Document], owner: str) -> int:

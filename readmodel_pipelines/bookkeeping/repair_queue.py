@@ -11,42 +11,41 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from bson import ObjectId
-from bson.errors import InvalidId
 from pymongo import UpdateMany, UpdateOne
 from pymongo.collection import Collection as MongoCollection
 from pymongo.database import Database
 
 from readmodel_pipelines.bookkeeping.queue_stats import QueueStats, Status, stats_of
+from readmodel_pipelines.bookkeeping.repair_task import (
+    FIELDS,
+    NO_MORE,
+    OPEN,
+    OURS,
+    TASK_TYPE,
+    UNKNOWN_AGGREGATE_TYPE,
+    UNKNOWN_TASK_TYPE,
+    abandoned_until,
+    attempt_of,
+    history_with,
+    ids_of,
+    later,
+    new_task,
+    pending_until,
+    under,
+    whole_number,
+)
 from readmodel_pipelines.errors import RepairQueueFull, UsageError
 from readmodel_pipelines.events.stream import UUID, Reason
 from readmodel_pipelines.events.values import is_utf8
 from readmodel_pipelines.mongo.scan import CODEC, Document, Query
 from readmodel_pipelines.mongo.server import server_time
 from readmodel_pipelines.projections.registry import by_fold, projections_for
-from readmodel_pipelines.reconcile.outcome import Why
 from readmodel_pipelines.settings import Settings
 
-TASK_TYPE = "readmodel_sync"
-BAD_AGGREGATE_ID = "bad_aggregate_id"
-UNKNOWN_AGGREGATE_TYPE = "unknown_aggregate_type"
-UNKNOWN_TASK_TYPE = "unknown_task_type"
-AGGREGATE_NOT_FOUND = "aggregate_not_found"
-CRASHES_WORKER = "crashes_worker"
-DEAD_LETTER_REASONS: tuple[str, ...] = (
-    *(reason.value for reason in Reason),
-    *(why.value for why in (Why.KEY_HELD, Why.NEEDS_REPLICA_SET, Why.WRITE_REFUSED)),
-    *(UNKNOWN_AGGREGATE_TYPE, UNKNOWN_TASK_TYPE, AGGREGATE_NOT_FOUND, CRASHES_WORKER),
-)
-"""Why repairs park tasks."""
-
-_HISTORY = 10
-_LONGEST_DETAIL = 500
 _SCANNED_PER_AGGREGATE = 10
-_OURS = ("lease_until", "lease_token")
 _BLANKS = r"[ \t\n\r\f\v]*"
 
 
@@ -92,12 +91,12 @@ class RepairQueue:
         latest = {"$set": {"error": error}}
         if self._tasks.update_one(pending, latest).matched_count:
             return False
-        if self._tasks.count_documents(_OPEN, limit=self._limit) >= self._limit:
+        if self._tasks.count_documents(OPEN, limit=self._limit) >= self._limit:
             raise RepairQueueFull(
                 f"The repair queue holds {self._limit:,} open tasks; the repair of {aggregate_id} was not queued.",
                 hint="See that repairs run (`readmodel repair-queue stats`), or raise READMODEL_REPAIR_QUEUE_LIMIT.",
             )
-        new = {**latest, "$setOnInsert": _new(aggregate_type)}
+        new = {**latest, "$setOnInsert": new_task(aggregate_type)}
         return self._tasks.update_one(pending, new, upsert=True).upserted_id is not None
 
     def add_many(self, ids: Sequence[str], aggregate_type: str, error: str) -> tuple[int, int]:
@@ -110,11 +109,11 @@ class RepairQueue:
         """
         pending, _ = self.known(ids, aggregate_type)
         new = [aggregate_id for aggregate_id in dict.fromkeys(ids) if aggregate_id not in pending]
-        room = max(0, self._limit - self._tasks.count_documents(_OPEN, limit=self._limit))
+        room = max(0, self._limit - self._tasks.count_documents(OPEN, limit=self._limit))
         writes = []
         for aggregate_id in new[:room]:
             where = self._of(self.stream_of(aggregate_id, aggregate_type), [aggregate_id])
-            task = {**_new(aggregate_type), "error": error}
+            task = {**new_task(aggregate_type), "error": error}
             one = {**where, "aggregate_id": aggregate_id, "status": "pending"}
             writes.append(UpdateOne(one, {"$setOnInsert": task}, upsert=True))
         added = self._tasks.bulk_write(writes, ordered=False).upserted_count if writes else 0
@@ -165,7 +164,7 @@ class RepairQueue:
         now = self.now()
         chosen: Document = {"aggregate_id": {"$nin": list(without)}} if without else {}
         if task_ids is not None:
-            wanted = [Query({**_OPEN, **chosen, "_id": {"$in": list(task_ids)}}, _OF_A_TASK)]
+            wanted = [Query({**OPEN, **chosen, "_id": {"$in": list(task_ids)}}, FIELDS)]
         else:
             wanted = self.due_queries(now, chosen)
         found: set[tuple[str, str]] = set()
@@ -191,19 +190,19 @@ class RepairQueue:
         """What `due` asks for: tasks that wait no longer, then those whose worker died."""
         in_order = (("next_attempt_at", 1), ("created_at", 1))
         return [
-            Query({**_pending_until(now), **(chosen or {})}, _OF_A_TASK, in_order),
-            Query({**_abandoned_until(now), **(chosen or {})}, _OF_A_TASK),
+            Query({**pending_until(now), **(chosen or {})}, FIELDS, in_order),
+            Query({**abandoned_until(now), **(chosen or {})}, FIELDS),
         ]
 
-    def take(
+    def claim(
         self, stream: str, ids: Sequence[str], token: str, holder: str, seconds: float, task_ids: Sequence[Any] = ()
     ) -> int:
-        """Take all due tasks of these aggregates, whose leases the caller holds; gives the number of tasks.
+        """Claim all due tasks of these aggregates, whose leases the caller holds; gives the number of tasks.
 
         With `task_ids` these too, although they are not due.
         """
         # The lease tells that nobody works on these, whatever else a task in work says.
-        takable: list[Document] = [_pending_until(self.now()), {"status": "processing"}]
+        takable: list[Document] = [pending_until(self.now()), {"status": "processing"}]
         if task_ids:
             takable.append({"status": "pending", "_id": {"$in": list(task_ids)}})
         lost = {"at": "$$NOW", "reason": "lease_lost", "claimed_by": "$claimed_by"}
@@ -211,49 +210,49 @@ class RepairQueue:
             "status": "processing",
             "claimed_by": {"$literal": holder},
             "lease_token": token,
-            "lease_until": _later(seconds),
+            "lease_until": later(seconds),
             "last_retry_at": "$$NOW",
-            "attempts": {"$cond": [{"$eq": ["$status", "processing"]}, _history_with(lost), "$attempts"]},
+            "attempts": {"$cond": [{"$eq": ["$status", "processing"]}, history_with(lost), "$attempts"]},
         }
         return self._tasks.update_many({**self._of(stream, ids), "$or": takable}, [{"$set": taken}]).modified_count
 
     def renew(self, ids: Sequence[str], token: str, seconds: float) -> None:
         """Tell others that these tasks are still worked on."""
-        self._tasks.update_many(_under(token, ids), [{"$set": {"lease_until": _later(seconds)}}])
+        self._tasks.update_many(under(token, ids), [{"$set": {"lease_until": later(seconds)}}])
 
     def complete(self, ids: Sequence[str], token: str) -> int:
         """The aggregates are repaired; gives the number of tasks, those taken over by somebody else left out."""
         done = {"$set": {"status": "completed"}, "$currentDate": {"completed_at": True}}
-        forget = {"$unset": dict.fromkeys((*_OURS, "next_attempt_at", "reason"), "")}
-        return self._tasks.update_many(_under(token, ids), {**done, **forget}).modified_count
+        forget = {"$unset": dict.fromkeys((*OURS, "next_attempt_at", "reason"), "")}
+        return self._tasks.update_many(under(token, ids), {**done, **forget}).modified_count
 
     def fail(self, failures: Sequence[Failure], token: str) -> Failed:
         """One more attempt failed: tasks with attempts left wait for the next, the others are parked."""
-        spent = _number("$retry_count")
+        spent = whole_number("$retry_count")
         ids = [failure.aggregate_id for failure in failures]
         most = {
             group["_id"]: group["most"]
             for group in self._tasks.aggregate(
-                [{"$match": _under(token, ids)}, {"$group": {"_id": "$aggregate_id", "most": {"$max": spent}}}]
+                [{"$match": under(token, ids)}, {"$group": {"_id": "$aggregate_id", "most": {"$max": spent}}}]
             )
         }
         again: list[UpdateMany] = []
         park: list[UpdateMany] = []
         for failure in failures:
-            this = _under(token, [failure.aggregate_id])
-            attempt = _attempt(failure.reason, failure.detail)
+            this = under(token, [failure.aggregate_id])
+            attempt = attempt_of(failure.reason, failure.detail)
             failed = {
                 "retry_count": {"$add": [spent, 1]},
-                "attempts": _history_with(attempt),
+                "attempts": history_with(attempt),
                 "reason": attempt["reason"],
             }
             waits = [int(delay * 1000) for delay in failure.delays]
             last = {**this, "$expr": {"$gte": [spent, len(waits)]}}
-            park.append(UpdateMany(last, [{"$set": {**failed, "status": "failed"}}, {"$unset": _NO_MORE}]))
+            park.append(UpdateMany(last, [{"$set": {**failed, "status": "failed"}}, {"$unset": NO_MORE}]))
             if waits:
                 next_attempt = {"$add": ["$$NOW", {"$arrayElemAt": [waits, spent]}]}
                 waiting = {**failed, "status": "pending", "next_attempt_at": next_attempt}
-                again.append(UpdateMany(this, [{"$set": waiting}, {"$unset": list(_OURS)}]))
+                again.append(UpdateMany(this, [{"$set": waiting}, {"$unset": list(OURS)}]))
         return Failed(
             parked=self._tasks.bulk_write(park, ordered=False).modified_count if park else 0,
             retried=self._tasks.bulk_write(again, ordered=False).modified_count if again else 0,
@@ -262,17 +261,17 @@ class RepairQueue:
 
     def give_back(self, ids: Sequence[str], token: str, seconds: float = 0) -> int:
         """Let others take these tasks, in so many seconds, as if they had not been taken."""
-        waiting = {"status": "pending", "next_attempt_at": _later(seconds)}
-        given_back: list[Document] = [{"$set": waiting}, {"$unset": list(_OURS)}]
-        return self._tasks.update_many(_under(token, ids), given_back).modified_count
+        waiting = {"status": "pending", "next_attempt_at": later(seconds)}
+        given_back: list[Document] = [{"$set": waiting}, {"$unset": list(OURS)}]
+        return self._tasks.update_many(under(token, ids), given_back).modified_count
 
     def park(self, tasks: Sequence[Document], reason: str, detail: str, holder: str) -> int:
         """Park tasks that name no aggregate, so that nobody can lease it; gives the number."""
         these = {"status": {"$in": ["pending", "processing"]}, "_id": {"$in": [task["_id"] for task in tasks]}}
-        attempt = {**_attempt(reason, detail), "claimed_by": {"$literal": holder}}
-        history = {"attempts": _history_with(attempt), "last_retry_at": "$$NOW"}
+        attempt = {**attempt_of(reason, detail), "claimed_by": {"$literal": holder}}
+        history = {"attempts": history_with(attempt), "last_retry_at": "$$NOW"}
         parked = {"status": "failed", "reason": attempt["reason"], **history}
-        return self._tasks.update_many(these, [{"$set": parked}, {"$unset": _NO_MORE}]).modified_count
+        return self._tasks.update_many(these, [{"$set": parked}, {"$unset": NO_MORE}]).modified_count
 
     def free(self, holder: str) -> int:
         """Let others take at once what a dead holder took; its lease would run out later."""
@@ -293,7 +292,7 @@ class RepairQueue:
         if task_id is not None:
             where = {"_id": {"$in": ids_of(task_id)}, "status": {"$ne": "processing"}}
         back = {"$set": {"status": "pending", "retry_count": 0}}
-        forget = {"$unset": dict.fromkeys(("next_attempt_at", "completed_at", "reason", *_OURS), "")}
+        forget = {"$unset": dict.fromkeys(("next_attempt_at", "completed_at", "reason", *OURS), "")}
         requeued = self._tasks.update_many(where, {**back, **forget}).matched_count
         if task_id is not None and not requeued:
             in_work = self._tasks.find_one({"_id": where["_id"]}, {"_id": 1})
@@ -337,7 +336,7 @@ class RepairQueue:
             return "", UNKNOWN_AGGREGATE_TYPE
         aggregate_id = task.get("aggregate_id")
         if not isinstance(aggregate_id, str) or not UUID.fullmatch(aggregate_id):
-            return "", BAD_AGGREGATE_ID
+            return "", Reason.BAD_AGGREGATE_ID.value
         return stream, None
 
     def _of(self, stream: str, ids: Sequence[str]) -> Document:
@@ -376,56 +375,3 @@ def _spellings(read_models: Mapping[str, Sequence[str]]) -> Mapping[str, Sequenc
     return {
         stream: [re.escape(name) for name in (*names, *({stream} - taken))] for stream, names in read_models.items()
     }
-
-
-def ids_of(task_id: str) -> list[Any]:
-    """The `_id`s that a text may mean: producers' are objectIds, hand-made ones texts."""
-    try:
-        return [task_id, ObjectId(task_id)]
-    except InvalidId:
-        return [task_id]
-
-
-_OF_A_TASK = {"aggregate_id": 1, "aggregate_type": 1, "task_type": 1, "status": 1}
-_OPEN: Document = {"status": {"$in": ["pending", "processing"]}}
-_NO_MORE = [*_OURS, "next_attempt_at"]
-
-
-def _new(aggregate_type: str) -> Document:
-    return {"aggregate_type": aggregate_type.strip().lower(), "created_at": datetime.now(UTC), "retry_count": 0}
-
-
-def _pending_until(now: datetime) -> Document:
-    # Producers know nothing of `next_attempt_at`: a task without it is due.
-    return {"status": "pending", "next_attempt_at": {"$not": {"$gt": now}}}
-
-
-def _abandoned_until(now: datetime) -> Document:
-    # One without a lease was left so by the application's own worker, which never comes back to it.
-    return {"status": "processing", "lease_until": {"$not": {"$gt": now}}}
-
-
-def _under(token: str, ids: Sequence[str]) -> Document:
-    return {"aggregate_id": {"$in": list(ids)}, "status": "processing", "lease_token": token}
-
-
-def _later(seconds: float) -> Document:
-    return {"$add": ["$$NOW", int(seconds * 1000)]}
-
-
-def _number(value: str) -> Document:
-    return {"$max": [0, {"$convert": {"input": value, "to": "int", "onError": 0, "onNull": 0}}]}
-
-
-def _attempt(reason: str, detail: str) -> Document:
-    return {
-        "at": "$$NOW",
-        "reason": {"$literal": reason},
-        "detail": {"$literal": detail[:_LONGEST_DETAIL]},
-        "claimed_by": "$claimed_by",
-    }
-
-
-def _history_with(attempt: Document) -> Document:
-    history = {"$cond": [{"$isArray": "$attempts"}, "$attempts", []]}
-    return {"$slice": [{"$concatArrays": [history, [attempt]]}, -_HISTORY]}

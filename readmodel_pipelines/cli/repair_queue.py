@@ -11,7 +11,8 @@ from typing import Any, Literal
 import typer
 
 from readmodel_pipelines.bookkeeping.queue_stats import STATUSES, QueueStats, Status
-from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue, ids_of
+from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
+from readmodel_pipelines.bookkeeping.repair_task import ids_of
 from readmodel_pipelines.cli.interrupted import Interrupted, again
 from readmodel_pipelines.cli.voice import plain, voice
 from readmodel_pipelines.errors import MongoUnavailable, UsageError

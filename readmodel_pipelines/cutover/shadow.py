@@ -24,9 +24,9 @@ from readmodel_pipelines.cutover.foreign import merged
 from readmodel_pipelines.errors import ReadModelError
 from readmodel_pipelines.events.values import is_plain
 from readmodel_pipelines.moments import Moment, reached
-from readmodel_pipelines.mongo.indexes import of_read_model
 from readmodel_pipelines.mongo.scan import CODEC, Document, string_keys
 from readmodel_pipelines.mongo.server import DUPLICATE_KEY, INVALID_NAMESPACE
+from readmodel_pipelines.mongo.wanted_indexes import of_read_model
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.reconcile.outcome import Outcome, Verdict, Why
 from readmodel_pipelines.reconcile.ports import BATCH, BATCH_BYTES

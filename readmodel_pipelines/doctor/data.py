@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from readmodel_pipelines.doctor.check import Check, State, worst
 from readmodel_pipelines.doctor.plans import Plan
-from readmodel_pipelines.mongo.indexes import VERSIONS, Flaw
+from readmodel_pipelines.mongo.indexes import Flaw
+from readmodel_pipelines.mongo.wanted_indexes import VERSIONS
 
 _SHOWN = 8
 

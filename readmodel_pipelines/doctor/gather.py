@@ -14,10 +14,12 @@ from typing import Any
 from pymongo.database import Database
 from pymongo.errors import OperationFailure
 
-from readmodel_pipelines.bookkeeping.findings import Memory
-from readmodel_pipelines.bookkeeping.leases import is_gone, leases_held, not_given_back
+from readmodel_pipelines.bookkeeping.findings import Findings
+from readmodel_pipelines.bookkeeping.held_leases import leases_held, not_given_back
+from readmodel_pipelines.bookkeeping.leases import is_gone
 from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds
 from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
+from readmodel_pipelines.bookkeeping.verifications import Verifications
 from readmodel_pipelines.doctor.data import Answered
 from readmodel_pipelines.doctor.plans import plan_of, plan_of_pipeline
 from readmodel_pipelines.doctor.rights import Lacking
@@ -111,7 +113,7 @@ def history(database: Database[Document]) -> History | None:
 
 def needed_history(place: Place) -> Iterator[tuple[str, datetime]]:
     """What goes on from a moment in the history of changes, and that moment, naive."""
-    for read_model, moment in Memory(place.database).verified_up_to().items():
+    for read_model, moment in Verifications(place.database).verified_up_to().items():
         yield f"the last verification of {read_model}", moment.replace(tzinfo=None)
     for record in _unfinished(place):
         if record.get("token"):
@@ -173,16 +175,16 @@ def queries(place: Place) -> Iterator[Answered]:
     yield Answered("tasks of workers that died", tasks.name, plan_of(tasks, abandoned))
     for item in place.projections:
         findings = database[FINDINGS]
-        plan = plan_of(findings, Memory.open_query(item.read_model))
+        plan = plan_of(findings, Findings.open_query(item.read_model))
         yield Answered(f"open findings of {item.read_model}", FINDINGS, plan)
 
 
 def findings(place: Place) -> tuple[dict[str, dict[str, int]], dict[str, datetime | None]]:
     """Open findings by read model and outcome; when each read model was verified last."""
-    memory = Memory(place.database)
-    last = {name: memory.last_verification(name) for name in place.collections}
+    remembered, verifications = Findings(place.database), Verifications(place.database)
+    last = {name: verifications.last_verification(name) for name in place.collections}
     return (
-        {name: memory.open_by_outcome(name) for name in place.collections},
+        {name: remembered.open_by_outcome(name) for name in place.collections},
         {name: record["started_at"] if record else None for name, record in last.items()},
     )
 

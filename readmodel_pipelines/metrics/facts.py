@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
-from readmodel_pipelines.bookkeeping.leases import LeasesHeld
+from readmodel_pipelines.bookkeeping.held_leases import LeasesHeld
 from readmodel_pipelines.bookkeeping.queue_stats import QueueStats
 from readmodel_pipelines.rebuild_state import RebuildState
 

@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 
 from prometheus_client.core import GaugeMetricFamily
 
-from readmodel_pipelines.bookkeeping.leases import LeasesHeld
+from readmodel_pipelines.bookkeeping.held_leases import LeasesHeld
 from readmodel_pipelines.bookkeeping.queue_stats import STATUSES, QueueStats
-from readmodel_pipelines.bookkeeping.repair_queue import DEAD_LETTER_REASONS
+from readmodel_pipelines.bookkeeping.repair_task import DEAD_LETTER_REASONS
 from readmodel_pipelines.metrics import catalogue as metric
 from readmodel_pipelines.metrics.catalogue import METRICS, Metric
 from readmodel_pipelines.metrics.facts import Ended, Facts, Rebuilding, Unfinished

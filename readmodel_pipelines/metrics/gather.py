@@ -14,10 +14,11 @@ import pymongo
 from pymongo.database import Database
 from pymongo.errors import PyMongoError
 
-from readmodel_pipelines.bookkeeping.findings import Memory
-from readmodel_pipelines.bookkeeping.leases import leases_held
+from readmodel_pipelines.bookkeeping.findings import Findings
+from readmodel_pipelines.bookkeeping.held_leases import leases_held
 from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds
 from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
+from readmodel_pipelines.bookkeeping.verifications import Verifications
 from readmodel_pipelines.errors import raised
 from readmodel_pipelines.metrics.facts import Coverage, Ended, Facts, OpenFindings, Rebuilding, Sizes, Unfinished
 from readmodel_pipelines.mongo.names import collection_of
@@ -55,9 +56,9 @@ def gather(
         facts.sizes = _sizes(database, settings, facts)
 
     def findings() -> None:
-        memory = Memory(database)
+        remembered = Findings(database)
         facts.findings = {
-            name: OpenFindings(memory.open_by_outcome(name), memory.oldest_open(name)) for name in collections
+            name: OpenFindings(remembered.open_by_outcome(name), remembered.oldest_open(name)) for name in collections
         }
 
     def queue() -> None:
@@ -119,14 +120,14 @@ def _unfinished(records: Rebuilds, record: Document) -> Unfinished:
 
 
 def _verifications(database: Database[Document], facts: Facts) -> Iterator[tuple[tuple[str, Coverage], Ended]]:
-    memory = Memory(database)
+    verifications = Verifications(database)
     asked: tuple[tuple[Coverage, dict[str, Any]], ...] = (
         ("any", {}),
         ("everything", {"tier": "documents", "coverage": EVERYTHING}),
     )
     for name in facts.collections:
         for coverage, about in asked:
-            record = memory.last_verification(name, **about)
+            record = verifications.last_verification(name, **about)
             if record is not None:
                 yield (name, coverage), _ended(record)
 

@@ -19,9 +19,9 @@ from pymongo.errors import OperationFailure, PyMongoError
 
 from readmodel_pipelines.errors import UsageError
 from readmodel_pipelines.mongo import names
-from readmodel_pipelines.mongo.indexes import wanted_indexes
 from readmodel_pipelines.mongo.names import DEFERRED, TOUCHED, collection_of, copy_name, shadow_name
 from readmodel_pipelines.mongo.scan import Document
+from readmodel_pipelines.mongo.wanted_indexes import wanted_indexes
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.projections.registry import projections_for
 from readmodel_pipelines.settings import Settings

@@ -5,11 +5,13 @@ Codes: https://github.com/mongodb/mongo/blob/master/src/mongo/base/error_codes.y
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
 from pymongo.database import Database
+from pymongo.errors import BulkWriteError
 
 UNAUTHORIZED = 13
 DENIED: Mapping[int | None, str] = {
@@ -28,3 +30,13 @@ def server_time(database: Database[dict[str, Any]]) -> datetime:
     """The server's time, aware: what leases, attempts and ages go by."""
     moment: datetime = database.client.admin.command("hello")["localTime"]
     return moment.replace(tzinfo=UTC)
+
+
+@contextmanager
+def duplicates_allowed() -> Iterator[None]:
+    """For an unordered batch: what is there already, by a unique key, is no error; whatever else went wrong is."""
+    try:
+        yield
+    except BulkWriteError as error:
+        if {item["code"] for item in error.details["writeErrors"]} != {DUPLICATE_KEY}:
+            raise

@@ -8,7 +8,8 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
-from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue, ids_of
+from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
+from readmodel_pipelines.bookkeeping.repair_task import ids_of
 from readmodel_pipelines.orchestration.config import Config
 from readmodel_pipelines.orchestration.load_time import OWNERS
 from readmodel_pipelines.orchestration.repair_queue import ASSET, numbers_of, table_of, text_of

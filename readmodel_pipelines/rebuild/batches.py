@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from readmodel_pipelines.moments import Moment, reached
-from readmodel_pipelines.mongo.server_load import ServerLoad
+from readmodel_pipelines.mongo.pressure import Pressure
 from readmodel_pipelines.reconcile.pacing import BatchSize, RateLimit, Window
 from readmodel_pipelines.reconcile.ports import EventStore
 from readmodel_pipelines.reconcile.run import Lane
@@ -38,7 +38,7 @@ class Pace:
 
     events: RateLimit = field(default_factory=lambda: RateLimit(None))
     documents: RateLimit = field(default_factory=lambda: RateLimit(None))
-    load: ServerLoad | None = None
+    load: Pressure | None = None
     window: Window | None = None
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     sleep: Callable[[float], object] = time.sleep

@@ -13,6 +13,7 @@ from pymongo.collection import Collection
 from pymongo.database import Database
 
 from readmodel_pipelines.bookkeeping.deferred import DeferredInMemory
+from readmodel_pipelines.bookkeeping.touched import EVENTS, Touched
 from readmodel_pipelines.cutover.shadow import copy_by_id, sync_foreign
 from readmodel_pipelines.lanes import Lanes, contested, noting
 from readmodel_pipelines.mongo.changes import HistoryLost
@@ -20,7 +21,7 @@ from readmodel_pipelines.mongo.event_store import EventStore
 from readmodel_pipelines.mongo.names import collection_of
 from readmodel_pipelines.mongo.scan import Document, string_keys
 from readmodel_pipelines.projections.projection import Projection
-from readmodel_pipelines.rebuild.touched import EVENTS, Following, Touched
+from readmodel_pipelines.rebuild.following import Following
 from readmodel_pipelines.reconcile.counts import Counts
 from readmodel_pipelines.reconcile.outcome import Outcome
 from readmodel_pipelines.reconcile.run import reconcile

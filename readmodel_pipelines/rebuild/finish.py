@@ -13,6 +13,7 @@ from pymongo.database import Database
 from readmodel_pipelines.bookkeeping.deferred import DeferredInMongo
 from readmodel_pipelines.bookkeeping.leases import Held
 from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds, owner_of
+from readmodel_pipelines.bookkeeping.touched import Touched
 from readmodel_pipelines.cutover.shadow import copy_on_server, drop, identity, index_like, is_there, swap, sync_foreign
 from readmodel_pipelines.lanes import Contested, Lanes
 from readmodel_pipelines.moments import Moment, reached
@@ -22,8 +23,8 @@ from readmodel_pipelines.mongo.scan import Document
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.rebuild.catch_up import CatchUp
+from readmodel_pipelines.rebuild.following import Following
 from readmodel_pipelines.rebuild.gate import Gate
-from readmodel_pipelines.rebuild.touched import Following, Touched
 from readmodel_pipelines.rebuild_state import RebuildState
 from readmodel_pipelines.reconcile.counts import Counts
 from readmodel_pipelines.reconcile.deletions import DeletionLimit

@@ -17,6 +17,7 @@ from pymongo.database import Database
 
 from readmodel_pipelines.bookkeeping.leases import Held, hold_leases
 from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds, counts_of, owner_of, range_of
+from readmodel_pipelines.bookkeeping.touched import Touched
 from readmodel_pipelines.errors import ReadModelBusy, ReadModelError
 from readmodel_pipelines.lanes import Contested, contested
 from readmodel_pipelines.moments import Moment, reached
@@ -30,9 +31,9 @@ from readmodel_pipelines.projector import choose_projections
 from readmodel_pipelines.rebuild.batches import Pace, WindowClosed
 from readmodel_pipelines.rebuild.begin import Begin
 from readmodel_pipelines.rebuild.finish import Finish, Refused, finish_in_place, finish_shadow
+from readmodel_pipelines.rebuild.following import Following
 from readmodel_pipelines.rebuild.identity import Slice
 from readmodel_pipelines.rebuild.leftovers import forget_keys
-from readmodel_pipelines.rebuild.touched import Following, Touched
 from readmodel_pipelines.rebuild.worker import Job, range_worker
 from readmodel_pipelines.rebuild_state import RebuildState, Strategy
 from readmodel_pipelines.reconcile.counts import Counts

@@ -9,6 +9,7 @@ from pymongo.database import Database
 
 from readmodel_pipelines.bookkeeping.leases import hold_leases
 from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds, owner_of
+from readmodel_pipelines.bookkeeping.touched import Touched
 from readmodel_pipelines.cutover.shadow import index_like, is_there, swap
 from readmodel_pipelines.errors import UsageError
 from readmodel_pipelines.mongo.changes import HistoryLost
@@ -17,8 +18,8 @@ from readmodel_pipelines.mongo.scan import Document
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.projections.registry import projections_for
 from readmodel_pipelines.rebuild.catch_up import CatchUp
+from readmodel_pipelines.rebuild.following import Following
 from readmodel_pipelines.rebuild.leftovers import drop_aborted, forget_keys
-from readmodel_pipelines.rebuild.touched import Following, Touched
 from readmodel_pipelines.rebuild_state import RebuildState
 from readmodel_pipelines.reconcile.counts import Counts
 from readmodel_pipelines.reconcile.summary import Summary

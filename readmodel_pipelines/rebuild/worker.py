@@ -17,8 +17,8 @@ from readmodel_pipelines.cutover.shadow import ShadowSink
 from readmodel_pipelines.lanes import Contested, Lanes, noting
 from readmodel_pipelines.mongo.connection import open_database
 from readmodel_pipelines.mongo.names import collection_of
+from readmodel_pipelines.mongo.pressure import Pressure
 from readmodel_pipelines.mongo.scan import Document
-from readmodel_pipelines.mongo.server_load import ServerLoad
 from readmodel_pipelines.projections.registry import projections_for
 from readmodel_pipelines.rebuild.batches import Batches, Pace, WindowClosed
 from readmodel_pipelines.reconcile.collector import calm_collector
@@ -77,7 +77,7 @@ def pace_of(job: Job, database: Database[Document]) -> Pace:
     def limit(per_second: float | None) -> RateLimit:
         return RateLimit(None if per_second is None else per_second * job.share)
 
-    load = ServerLoad(
+    load = Pressure(
         database, max_queued=settings.max_queued_operations, max_lag_seconds=settings.max_replication_lag_seconds
     )
     window = Window.parse(settings.off_peak_window, settings.timezone) if job.off_peak else None

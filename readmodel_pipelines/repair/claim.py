@@ -83,7 +83,7 @@ def claim(
         leases.acquire([lease_of(stream, aggregate_id) for aggregate_id in ids])
         held[:] = [name.rpartition(":")[2] for name in leases.names]
         with leases.kept():
-            taken = queue.take(stream, held, leases.nonce, holder.name, holder.seconds, task_ids) if held else 0
+            taken = queue.claim(stream, held, leases.nonce, holder.name, holder.seconds, task_ids) if held else 0
             yield Claim(queue, leases, held, taken)
         _give_up(queue, leases, held)
     except BaseException as error:

@@ -13,8 +13,9 @@ from typing import Any, Literal
 
 from pymongo.database import Database
 
-from readmodel_pipelines.bookkeeping.findings import Covered, Memory
+from readmodel_pipelines.bookkeeping.findings import Covered, Findings
 from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
+from readmodel_pipelines.bookkeeping.verifications import Verifications
 from readmodel_pipelines.errors import UsageError
 from readmodel_pipelines.events.values import is_utf8
 from readmodel_pipelines.mongo.changes import Changes, Token, changes_since
@@ -155,7 +156,8 @@ class _Verification:
         self._request = request
         self._projections = choose_projections(settings, read_models)
         self._events = database[settings.events_collection]
-        self._memory = Memory(database)
+        self._findings = Findings(database)
+        self._verifications = Verifications(database)
         self._started_at = server_time(database).replace(tzinfo=None)
         self._enqueue: Enqueue | None = None
         self._reporting = reporting
@@ -209,7 +211,7 @@ class _Verification:
             self._remember(summary, coverage, covered, whole)
         if covered:
             summary.elsewhere = {
-                item.read_model: self._memory.open_elsewhere(item.read_model, self._started_at, covered)
+                item.read_model: self._findings.open_elsewhere(item.read_model, self._started_at, covered)
                 for item in self._projections
             }
             elsewhere = sum(found.total() for found in summary.elsewhere.values())
@@ -227,7 +229,7 @@ class _Verification:
         if self._request.remember:
             texts = {item.aggregate_id for item in findings if isinstance(item.aggregate_id, str)}
             ids = [item for item in texts if is_utf8(item)]
-            self._memory.remember(findings, EventStore(self._events).last_versions(ids) if ids else {})
+            self._findings.remember(findings, EventStore(self._events).last_versions(ids) if ids else {})
         alarms = [item for item in findings if item.outcome in ALARMS]
         if self._enqueue:
             self._enqueue(projection, alarms)
@@ -257,14 +259,14 @@ class _Verification:
         }
         for projection in self._projections:
             name = projection.read_model
-            summary.closed[name] = self._memory.close(name, self._started_at, covered)
-            self._memory.record(name, self._started_at, about, summary.read_models[name])
+            summary.closed[name] = self._findings.close(name, self._started_at, covered)
+            self._verifications.record(name, self._started_at, about, summary.read_models[name])
             if whole and self._changes.token:
-                self._memory.set_watermark(name, self._changes.token, self._made_from(projection))
+                self._verifications.set_watermark(name, self._changes.token, self._made_from(projection))
         summary.about["closed"] = sum(summary.closed.values())
 
     def _report(self, summary: Summary) -> None:
-        history = self._memory.history([item.read_model for item in self._projections])
+        history = self._verifications.history([item.read_model for item in self._projections])
         self._reporting.finish(summary, self._projections, self._settings.database, history)
 
     def _covered(self, coverage: Coverage) -> Covered | None:
@@ -293,7 +295,7 @@ class _Verification:
         if coverage.since_last:
             changed = sorted(self._changes.ids)
             sources.append(changed)
-            sources += [self._memory.open_ids(item.read_model) for item in group]
+            sources += [self._findings.open_ids(item.read_model) for item in group]
             # A new claim makes the older one wrong, too.
             sources += [sorted(store.contested(item.fold, item.claims, changed)) for item in group if item.claims]
         if coverage.sample is not None:
@@ -314,7 +316,7 @@ class _Verification:
 
     def _watermark(self) -> Token | None:
         """Where to go on: the earliest of those of the read models, if each has one."""
-        tokens = [self._memory.watermark(item.read_model, self._made_from(item)) for item in self._projections]
+        tokens = [self._verifications.watermark(item.read_model, self._made_from(item)) for item in self._projections]
         there = [token for token in tokens if token]
         return min(there, key=lambda token: str(token["_data"])) if len(there) == len(tokens) else None
 

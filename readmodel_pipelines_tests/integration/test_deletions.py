@@ -9,9 +9,9 @@ from pymongo.errors import OperationFailure
 
 from readmodel_pipelines.bookkeeping.deferred import DeferredInMongo
 from readmodel_pipelines.bookkeeping.scratch import Owner
+from readmodel_pipelines.bookkeeping.touched import EVENTS, Touched
 from readmodel_pipelines.mongo.read_model import ReadModelCollection
 from readmodel_pipelines.rebuild import Request, rebuild
-from readmodel_pipelines.rebuild.touched import EVENTS, Touched
 from readmodel_pipelines.reconcile.deletions import DELETE_FLOOR
 
 CHATS = "chats_read_model"

@@ -11,7 +11,8 @@ import pytest
 from bson import Int64, ObjectId
 from pymongo.errors import DuplicateKeyError
 
-from readmodel_pipelines.bookkeeping.repair_queue import Failure, RepairQueue, _pending_until, _under
+from readmodel_pipelines.bookkeeping.repair_queue import Failure, RepairQueue
+from readmodel_pipelines.bookkeeping.repair_task import pending_until, under
 from readmodel_pipelines.errors import RepairQueueFull, UsageError
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines_tests.support.verbs.repairing import put, stored, task
@@ -163,7 +164,7 @@ def test_taking_takes_every_due_task_of_the_aggregate_and_no_other(scene: Any, q
     put(scene, task(one), task(one, _id="by hand", aggregate_type=" TASK"), task(one, status="processing"))
     put(scene, task(one, next_attempt_at=later), task(other), task(one, task_type="mail"), task(one, status="failed"))
 
-    assert queue.take("chat", [one], "token", "a run", 60) == 3
+    assert queue.claim("chat", [one], "token", "a run", 60) == 3
     taken = stored(scene, lease_token="token")  # noqa: S106 - no password
     assert {item["status"] for item in taken} == {"processing"}
     assert {item["claimed_by"] for item in taken} == {"a run"}
@@ -175,8 +176,8 @@ def test_taking_takes_every_due_task_of_the_aggregate_and_no_other(scene: Any, q
 def test_nothing_ends_but_under_the_token_it_was_taken_with(scene: Any, queue: RepairQueue) -> None:
     chat_id = str(uuid4())
     put(scene, task(chat_id))
-    queue.take("chat", [chat_id], "mine", "run 1", 60)
-    queue.take("chat", [chat_id], "theirs", "run 2", 60)
+    queue.claim("chat", [chat_id], "mine", "run 1", 60)
+    queue.claim("chat", [chat_id], "theirs", "run 2", 60)
 
     assert queue.complete([chat_id], "mine") == 0
     assert queue.give_back([chat_id], "mine") == 0
@@ -197,7 +198,7 @@ def test_a_failure_waits_as_long_as_its_attempts_say_and_is_parked_after_the_las
     put(scene, task(chat_id))
     for attempt, wait in enumerate((10.0, 20.0, 30.0), 1):
         scene.database.repair_queue.update_many({}, {"$unset": {"next_attempt_at": ""}})
-        assert queue.take("chat", [chat_id], f"token {attempt}", "a run", 60) == 1
+        assert queue.claim("chat", [chat_id], f"token {attempt}", "a run", 60) == 1
         failed = queue.fail([Failure(chat_id, "key_held", "by another", [10.0, 20.0, 30.0])], f"token {attempt}")
         assert (failed.retried, failed.parked) == (1, 0)
         (waiting,) = stored(scene)
@@ -207,7 +208,7 @@ def test_a_failure_waits_as_long_as_its_attempts_say_and_is_parked_after_the_las
         assert type(waiting["retry_count"]) is int
         assert not queue.due(10)
     scene.database.repair_queue.update_many({}, {"$unset": {"next_attempt_at": ""}})
-    queue.take("chat", [chat_id], "last", "a run", 60)
+    queue.claim("chat", [chat_id], "last", "a run", 60)
     failed = queue.fail([Failure(chat_id, "key_held", "by another", [10.0, 20.0, 30.0])], "last")
 
     assert (failed.retried, failed.parked, failed.parked_ids) == (0, 1, {chat_id})
@@ -221,7 +222,7 @@ def test_the_tasks_of_one_aggregate_spend_their_own_attempts(scene: Any, queue: 
     chat_id = str(uuid4())
     counts: list[Any] = [0, 1, 7, Int64(1), 1.0, None, "many", -3]
     put(scene, *(task(chat_id, _id=position, retry_count=count) for position, count in enumerate(counts)))
-    queue.take("chat", [chat_id], "token", "a run", 60)
+    queue.claim("chat", [chat_id], "token", "a run", 60)
     failed = queue.fail([Failure(chat_id, "key_held", "", [1.0, 2.0])], "token")
 
     assert (failed.retried, failed.parked, failed.parked_ids) == (7, 1, {chat_id})
@@ -233,7 +234,7 @@ def test_the_history_of_attempts_is_bounded(scene: Any, queue: RepairQueue) -> N
     chat_id = str(uuid4())
     put(scene, task(chat_id, attempts="no list"))
     for attempt in range(14):
-        queue.take("chat", [chat_id], str(attempt), "a run", 60)
+        queue.claim("chat", [chat_id], str(attempt), "a run", 60)
         queue.fail([Failure(chat_id, "key_held", f"{attempt} {'x' * 2_000}", [0.0] * 20)], str(attempt))
     (waiting,) = stored(scene)
     assert [item["detail"][:2].strip() for item in waiting["attempts"]] == [str(number) for number in range(4, 14)]
@@ -337,12 +338,12 @@ def test_looking_for_what_is_due_and_taking_it_read_the_indexes_made_for_them(sc
     put(scene, *(task(ids[n % 20], status="completed", completed_at=datetime.now(UTC)) for n in range(2_000)))
     put(scene, *(task(chat_id) for chat_id in ids))
     tasks = scene.database.repair_queue
-    due = tasks.find(_pending_until(queue.now())).sort([("next_attempt_at", 1), ("created_at", 1)]).explain()
+    due = tasks.find(pending_until(queue.now())).sort([("next_attempt_at", 1), ("created_at", 1)]).explain()
     assert due["executionStats"]["totalDocsExamined"] == 20
     assert "SORT" not in str(due["queryPlanner"]["winningPlan"])
 
-    queue.take("chat", ids[:5], "token", "a run", 60)
-    ended = tasks.find(_under("token", ids[:5])).explain()
+    queue.claim("chat", ids[:5], "token", "a run", 60)
+    ended = tasks.find(under("token", ids[:5])).explain()
     assert ended["executionStats"]["totalDocsExamined"] == 5
 
 

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from readmodel_pipelines.bookkeeping.scratch import Owner
+from readmodel_pipelines.bookkeeping.touched import EVENTS, Touched
 from readmodel_pipelines.mongo import changes
 from readmodel_pipelines.mongo.changes import token_of_now
 from readmodel_pipelines.projections.chat import CHATS
-from readmodel_pipelines.rebuild.touched import EVENTS, Following, Touched
+from readmodel_pipelines.rebuild.following import Following
 
 OWNER = Owner("chats_read_model", "0a")
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from bson import Decimal128
 
-from readmodel_pipelines.bookkeeping.findings import Memory
+from readmodel_pipelines.bookkeeping.findings import Findings
 from readmodel_pipelines.mongo.event_store import EventStore
 from readmodel_pipelines.mongo.names import FINDINGS
 from readmodel_pipelines.reconcile.confirm import Confirm
@@ -127,7 +127,7 @@ def test_what_lags_is_looked_at_again_until_it_does_not(scene: Any, coverage: Co
     first = look(scene, "chat", coverage=SINCE_LAST)
     assert first.read_models["chats_read_model"].lagging == 1
     assert (first.ok, first.findings, first.differing["chats_read_model"]) == (True, [], {})
-    assert Memory(scene.database).open_by_outcome("chats_read_model") == {}
+    assert Findings(scene.database).open_by_outcome("chats_read_model") == {}
     time.sleep(1.5)
     assert found(look(scene, "chat", coverage=coverage)) == {("chats_read_model", chats[0], "different")}
 

@@ -9,7 +9,8 @@ import pytest
 from bson import ObjectId
 from bson.datetime_ms import DatetimeMS
 
-from readmodel_pipelines.bookkeeping.findings import Memory
+from readmodel_pipelines.bookkeeping.findings import Findings
+from readmodel_pipelines.bookkeeping.verifications import Verifications
 from readmodel_pipelines.mongo.names import FINDINGS, VERIFICATIONS
 from readmodel_pipelines.verification import Bucket, Coverage
 from readmodel_pipelines_tests.support.verbs.verifying import RENAMED, damage, found, look
@@ -33,7 +34,7 @@ def test_findings_close_when_they_are_gone_and_open_anew_when_they_come_back(sce
     scene.fill(60)
     wanted = damage(scene)
     assert look(scene).about["closed"] == 0
-    assert Memory(scene.database).open_by_outcome("tasks_read_model") == {"different": 1, "malformed": 1, "orphan": 1}
+    assert Findings(scene.database).open_by_outcome("tasks_read_model") == {"different": 1, "malformed": 1, "orphan": 1}
     scene.rebuild()
     summary = look(scene)
     assert summary.about["closed"] == 4
@@ -124,7 +125,7 @@ def test_every_verification_leaves_its_numbers(scene: Any) -> None:
     damage(scene)
     look(scene)
     look(scene, "chat", coverage=Coverage(bucket=Bucket(1, 2)))
-    history = Memory(scene.database).history(["chats_read_model", "tasks_read_model"])
+    history = Verifications(scene.database).history(["chats_read_model", "tasks_read_model"])
     assert [item["coverage"] for item in history] == ["every aggregate", "every aggregate", "bucket 1/2"]
     assert sorted(item["discrepancies"] for item in history[:2]) == [3, 3]
     assert scene.database[VERIFICATIONS].find_one()["counts"]["checked"] == 30

@@ -35,7 +35,8 @@ from readmodel_pipelines.doctor.work import (
     judge_rebuilds,
 )
 from readmodel_pipelines.embedded.server import ServerStatus
-from readmodel_pipelines.mongo.indexes import EVENTS, LEASES, VERSIONS, Flaw
+from readmodel_pipelines.mongo.indexes import Flaw
+from readmodel_pipelines.mongo.wanted_indexes import EVENTS, LEASES, VERSIONS
 from readmodel_pipelines.rebuild_state import RebuildState
 from readmodel_pipelines.settings import Settings
 

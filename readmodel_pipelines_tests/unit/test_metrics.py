@@ -15,7 +15,7 @@ import pytest
 import yaml
 from prometheus_client.core import GaugeMetricFamily
 
-from readmodel_pipelines.bookkeeping.leases import LeasesHeld
+from readmodel_pipelines.bookkeeping.held_leases import LeasesHeld
 from readmodel_pipelines.bookkeeping.queue_stats import QueueStats
 from readmodel_pipelines.metrics.catalogue import METRICS
 from readmodel_pipelines.metrics.facts import Ended, Facts, OpenFindings, Rebuilding, Sizes, Unfinished

@@ -26,9 +26,10 @@ from readmodel_pipelines.cli.main import app
 from readmodel_pipelines.demo.damage import swap_chat_ids
 from readmodel_pipelines.demo.sample_data import chat_events
 from readmodel_pipelines.mongo.connection import open_database
-from readmodel_pipelines.mongo.indexes import ensure_indexes, wanted_indexes
+from readmodel_pipelines.mongo.indexes import ensure_indexes
 from readmodel_pipelines.mongo.names import copy_name, shadow_name
 from readmodel_pipelines.mongo.rights import privileges, role_named
+from readmodel_pipelines.mongo.wanted_indexes import wanted_indexes
 from readmodel_pipelines.projections.registry import projections_for
 from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.rebuild import finish, run

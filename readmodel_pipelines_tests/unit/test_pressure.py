@@ -11,7 +11,7 @@ import pytest
 from pymongo.database import Database
 from pymongo.errors import AutoReconnect, OperationFailure
 
-from readmodel_pipelines.mongo.server_load import ServerLoad, delayed_members, lag_seconds
+from readmodel_pipelines.mongo.pressure import Pressure, delayed_members, lag_seconds
 
 NOW = datetime(2026, 3, 1, 8)  # noqa: DTZ001 - as the driver gives it
 
@@ -30,9 +30,9 @@ class Server:
             raise answer
         return answer
 
-    def load(self, max_queued: int = 50, max_lag_seconds: float = 10) -> ServerLoad:
+    def load(self, max_queued: int = 50, max_lag_seconds: float = 10) -> Pressure:
         database = cast("Database[dict[str, Any]]", SimpleNamespace(client=SimpleNamespace(admin=self)))
-        return ServerLoad(database, max_queued=max_queued, max_lag_seconds=max_lag_seconds)
+        return Pressure(database, max_queued=max_queued, max_lag_seconds=max_lag_seconds)
 
 
 def member(number: int, state: str, behind: float = 0) -> dict[str, Any]:

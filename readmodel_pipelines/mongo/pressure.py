@@ -20,7 +20,7 @@ _STANDALONE = 76
 _LEAN = {"metrics": 0, "tcmalloc": 0, "wiredTiger": 0}
 
 
-class ServerLoad:
+class Pressure:
     """Knows how many operations may queue, and how far a secondary may be behind; 0 switches a limit off.
 
     What cannot be looked at is not looked at again.

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from pymongo.database import Database
 
-from readmodel_pipelines.mongo.server_load import ServerLoad
+from readmodel_pipelines.mongo.pressure import Pressure
 
 Document = dict[str, Any]
 
@@ -23,7 +23,7 @@ def until(holds: Callable[[], bool], seconds: float = 20) -> bool:
 
 
 def test_a_quiet_server_is_no_reason_to_wait(database: Database[Document]) -> None:
-    load = ServerLoad(database, max_queued=50, max_lag_seconds=10)
+    load = Pressure(database, max_queued=50, max_lag_seconds=10)
     assert (load.reason_to_wait(), load.warning) == ("", "")
 
 
@@ -31,8 +31,8 @@ def test_a_quiet_server_is_no_reason_to_wait(database: Database[Document]) -> No
 def test_writes_that_queue_are_a_reason_until_they_are_through(
     database: Database[Document], max_queued: int, waits: bool
 ) -> None:
-    load = ServerLoad(database, max_queued=max_queued, max_lag_seconds=10)
-    watch = ServerLoad(database, max_queued=1, max_lag_seconds=0)
+    load = Pressure(database, max_queued=max_queued, max_lag_seconds=10)
+    watch = Pressure(database, max_queued=1, max_lag_seconds=0)
     admin = database.client.admin
     database["queued"].insert_one({})
     with ThreadPoolExecutor(4) as writers:

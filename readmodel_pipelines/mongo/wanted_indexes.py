@@ -1,0 +1,106 @@
+"""Which indexes ought to be there, by collection: those that the application keeps (DATA_CONTRACT.md), and our own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from readmodel_pipelines.mongo import names
+from readmodel_pipelines.mongo.event_store import VERSION_ORDER
+from readmodel_pipelines.mongo.names import collection_of
+from readmodel_pipelines.projections.projection import Projection
+from readmodel_pipelines.settings import Settings
+
+_DAY = 24 * 60 * 60
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """One index: its key, whether it is unique, and its name where it is fixed.
+
+    With `expire_seconds` documents that it holds are deleted so long after the date in it; `only` is the filter of the
+    documents that it holds, none for all.
+    """
+
+    key: tuple[tuple[str, int], ...]
+    unique: bool = False
+    name: str | None = None
+    expire_seconds: int | None = None
+    only: Mapping[str, Any] | None = None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Besides the key, what MongoDB is told of it and says of it, but for the expiry."""
+        named = {"name": self.name, "partialFilterExpression": self.only}
+        return {"unique": self.unique, **{option: value for option, value in named.items() if value is not None}}
+
+
+EVENTS = (
+    Index((("aggregate_id", 1), ("version", 1)), unique=True, name="idx_events_aggregate_version_unique"),
+    Index((("event_type", 1), ("occurred_at", -1))),
+    Index((("aggregate_type", 1), ("occurred_at", -1))),
+)
+# Ours: a look at presence and versions reads no event for it.
+VERSIONS = Index(tuple((name, 1) for name in VERSION_ORDER))
+REPAIR_QUEUE = (
+    Index((("status", 1), ("created_at", 1))),
+    Index((("aggregate_id", 1), ("aggregate_type", 1))),
+    Index((("task_type", 1), ("status", 1))),
+    Index((("retry_count", 1), ("status", 1))),
+    # Ours: what is due, in order, and the open tasks of an aggregate however many it has completed.
+    Index((("status", 1), ("next_attempt_at", 1), ("created_at", 1))),
+    Index((("aggregate_id", 1), ("status", 1))),
+    # Ours: dead letters are counted by reason without being read.
+    Index((("status", 1), ("reason", 1)), name="dead_letters_by_reason", only={"status": "failed"}),
+)
+FINDINGS = (
+    Index((("read_model", 1), ("state", 1), ("aggregate_id", 1))),
+    # Those that are open are counted, and the oldest is found, without reading them.
+    Index((("read_model", 1), ("state", 1), ("outcome", 1), ("first_seen", 1))),
+    Index((("closed_at", 1),), name="expiry", expire_seconds=90 * _DAY),
+)
+VERIFICATIONS = (
+    Index((("read_model", 1), ("started_at", -1))),
+    # The last one of everything, however many of a part came after it.
+    Index((("read_model", 1), ("tier", 1), ("coverage", 1), ("started_at", -1))),
+    Index((("started_at", 1),), name="expiry", expire_seconds=400 * _DAY),
+)
+REBUILDS = (
+    Index((("of", 1), ("number", 1))),
+    Index((("kind", 1), ("started_at", -1))),
+    Index((("ended_at", 1),), name="expiry", expire_seconds=400 * _DAY),
+)
+# What workers that died left behind, once no takeover is to be expected any more.
+LEASES = (Index((("expires_at", 1),), name="expiry", expire_seconds=_DAY),)
+
+
+def of_repair_queue(settings: Settings) -> tuple[Index, ...]:
+    """The indexes of the repair queue; one lets completed tasks expire."""
+    retention = Index(
+        (("completed_at", 1),),
+        name="retention_of_completed",
+        expire_seconds=int(settings.repair_retention_days * _DAY),
+        only={"status": "completed"},
+    )
+    return (*REPAIR_QUEUE, retention)
+
+
+def of_read_model(projection: Projection) -> tuple[Index, ...]:
+    """The unique indexes of a read model: its key, and the other unique fields."""
+    return tuple(Index(((name, 1),), unique=True) for name in (projection.key, *projection.unique))
+
+
+def wanted_indexes(
+    settings: Settings, projections: Iterable[Projection], *, for_versions: bool = True
+) -> Mapping[str, tuple[Index, ...]]:
+    """Every index that ought to be there, by collection; that for the tier of versions can be left out."""
+    return {
+        settings.events_collection: (*EVENTS, VERSIONS) if for_versions else EVENTS,
+        settings.repair_queue_collection: of_repair_queue(settings),
+        names.LEASES: LEASES,
+        names.FINDINGS: FINDINGS,
+        names.VERIFICATIONS: VERIFICATIONS,
+        names.REBUILDS: REBUILDS,
+        **{collection_of(settings, item): of_read_model(item) for item in projections},
+    }
