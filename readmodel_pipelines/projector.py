@@ -23,7 +23,8 @@ from pymongo.database import Database
 from readmodel_pipelines.bookkeeping.deferred import DeferredForThisRun, DeferredInMemory
 from readmodel_pipelines.bookkeeping.leases import hold_leases
 from readmodel_pipelines.errors import AggregateNotFound, UsageError, WrongAggregateType
-from readmodel_pipelines.events.stream import UUID, check_id
+from readmodel_pipelines.events.ids import UUID
+from readmodel_pipelines.events.stream import check_id
 from readmodel_pipelines.lanes import Lanes, contested, noting
 from readmodel_pipelines.mongo.event_store import EventStore
 from readmodel_pipelines.mongo.indexes import ensure_for_empty

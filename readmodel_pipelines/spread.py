@@ -13,7 +13,7 @@ from functools import partial
 
 from pymongo.database import Database
 
-from readmodel_pipelines.events.values import is_plain
+from readmodel_pipelines.events.ids import is_plain
 from readmodel_pipelines.lanes import Contested, Lanes
 from readmodel_pipelines.moments import Moment, reached
 from readmodel_pipelines.mongo.connection import open_database

@@ -10,6 +10,7 @@ from typing import Any
 from pymongo.database import Database
 from pymongo.errors import PyMongoError
 
+from readmodel_pipelines.batched import batched
 from readmodel_pipelines.bookkeeping.scratch import Owner, forget_not_resumed, scratch
 from readmodel_pipelines.mongo.names import DEFERRED
 from readmodel_pipelines.mongo.scan import Document
@@ -101,9 +102,7 @@ class DeferredInMemory:
 
     def batches(self, kind: str) -> Iterator[list[Any]]:
         """The keys, some hundred at a time."""
-        keys = self._keys[kind]
-        for start in range(0, len(keys), _BATCH):
-            yield keys[start : start + _BATCH]
+        return batched(self._keys[kind], _BATCH)
 
     def close(self) -> None:
         """Forget all."""

@@ -20,7 +20,7 @@ from bson.json_util import CANONICAL_JSON_OPTIONS
 from pymongo import ReplaceOne
 from pymongo.database import Database
 
-from readmodel_pipelines.events.values import is_plain
+from readmodel_pipelines.events.ids import is_plain
 from readmodel_pipelines.mongo.names import FINDINGS
 from readmodel_pipelines.mongo.scan import Document, Query
 from readmodel_pipelines.mongo.server import duplicates_allowed, server_time

@@ -38,8 +38,8 @@ from readmodel_pipelines.bookkeeping.repair_task import (
     whole_number,
 )
 from readmodel_pipelines.errors import RepairQueueFull, UsageError
-from readmodel_pipelines.events.stream import UUID, Reason
-from readmodel_pipelines.events.values import is_utf8
+from readmodel_pipelines.events.ids import UUID, is_utf8
+from readmodel_pipelines.events.stream import Reason
 from readmodel_pipelines.mongo.scan import CODEC, Document, Query
 from readmodel_pipelines.mongo.server import server_time
 from readmodel_pipelines.projections.registry import by_fold, projections_for

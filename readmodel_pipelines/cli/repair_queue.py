@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -17,7 +16,7 @@ from readmodel_pipelines.cli.interrupted import Interrupted, again
 from readmodel_pipelines.cli.voice import plain, voice
 from readmodel_pipelines.errors import MongoUnavailable, UsageError
 from readmodel_pipelines.mongo.connection import open_database
-from readmodel_pipelines.reconcile.extended_json import json_value
+from readmodel_pipelines.reconcile.extended_json import json_text, json_value
 from readmodel_pipelines.repair import RepairSummary, RepairWorker
 from readmodel_pipelines.settings import load_settings
 from readmodel_pipelines.wording import count, span
@@ -220,11 +219,7 @@ def _task_lines(task: dict[str, Any]) -> Iterator[str]:
 
 
 def _text(value: Any) -> str:
-    shown = json_value(value)
-    if isinstance(shown, dict) and len(shown) == 1 and isinstance(inner := next(iter(shown.values())), str):
-        # {"$oid": …} and {"$date": …}
-        shown = inner
-    return plain(shown if isinstance(shown, str) else json.dumps(shown))
+    return plain(json_text(value))
 
 
 def _summary_lines(summary: RepairSummary) -> Iterator[str]:

@@ -19,7 +19,7 @@ from pymongo.change_stream import ChangeStream
 from pymongo.collection import Collection
 from pymongo.errors import BulkWriteError, DocumentTooLarge, OperationFailure, WriteError
 
-from readmodel_pipelines.events.values import is_plain
+from readmodel_pipelines.events.ids import is_plain
 from readmodel_pipelines.mongo.changes import HISTORY_LOST, HistoryLost, Token, time_of
 from readmodel_pipelines.mongo.scan import CODEC, Document, string_keys
 from readmodel_pipelines.projections.projection import Projection

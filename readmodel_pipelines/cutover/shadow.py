@@ -22,7 +22,7 @@ from pymongo.errors import BulkWriteError, OperationFailure
 
 from readmodel_pipelines.cutover.foreign import merged
 from readmodel_pipelines.errors import ReadModelError
-from readmodel_pipelines.events.values import is_plain
+from readmodel_pipelines.events.ids import is_plain
 from readmodel_pipelines.moments import Moment, reached
 from readmodel_pipelines.mongo.scan import CODEC, Document, string_keys
 from readmodel_pipelines.mongo.server import DUPLICATE_KEY, INVALID_NAMESPACE

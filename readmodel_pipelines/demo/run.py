@@ -8,13 +8,14 @@ collection that it is going to fill is noted in `readmodel_demo` first.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from functools import partial
-from itertools import chain, islice
+from itertools import chain
 from typing import Any
 
 from pymongo.database import Database
 
+from readmodel_pipelines.batched import batched
 from readmodel_pipelines.demo.damage import Damage, DamageError, damage_everything
 from readmodel_pipelines.demo.damage_ways import LEGACY_TASKS
 from readmodel_pipelines.demo.sample_data import chat_events, task_events
@@ -159,17 +160,11 @@ def _fill(database: Database[Document], settings: Settings, chats: int) -> int:
     """Insert the sample events and note how many they are: more in a later demo means somebody else's."""
     legacy = task_events(chats) if settings.task_source == "task" else ()
     events = 0
-    for batch in _batches(chain(chat_events(chats), legacy)):
+    for batch in batched(chain(chat_events(chats), legacy), _BATCH):
         database[settings.events_collection].insert_many(batch)
         events += len(batch)
     database[MARKER].update_one({"_id": settings.events_collection}, {"$set": {"events": events}})
     return events
-
-
-def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
-    rest = iter(documents)
-    while batch := list(islice(rest, _BATCH)):
-        yield batch
 
 
 def _break(database: Database[Document], settings: Settings) -> list[Damage]:

@@ -7,7 +7,6 @@ with a stream's length. The rules are DATA_CONTRACT.md, «Malformed streams».
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -15,9 +14,8 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from readmodel_pipelines.errors import raised
 from readmodel_pipelines.events.catalogue import Catalogue
+from readmodel_pipelines.events.ids import UUID
 from readmodel_pipelines.events.values import BadField, Event, whole
-
-UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 
 class Reason(StrEnum):
@@ -130,12 +128,6 @@ def fold_streams(events: Iterable[Event], fold: Fold[S], allowed: Collection[str
             offence = offence_of(event, error)
     if current is not None:
         yield Stream(current, offence or finished(state, first))
-
-
-def is_aggregate_id(value: object) -> bool:
-    """Whether a repair, and `--id`, can name an aggregate so."""
-    # `type`, because BSON code is decoded to a kind of str.
-    return type(value) is str and UUID.fullmatch(value) is not None
 
 
 def check_id(event: Event) -> Malformed | None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from bson.datetime_ms import DatetimeMS
 
+from readmodel_pipelines.events.ids import is_utf8
 from readmodel_pipelines.events.times import ZERO_TIME_MS, parse_time
 
 Event = Mapping[str, Any]
@@ -84,21 +85,6 @@ def whole(value: object, field: str) -> int:
     if isinstance(value, int) and not isinstance(value, bool) and INT64_MIN <= value <= INT64_MAX:
         return int(value)
     raise BadField(field, value, "a whole number within 64 bits")
-
-
-def is_utf8(text: str) -> bool:
-    """Whether a decoded text was valid UTF-8; what was not cannot be sent back in a query."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def is_plain(key: object) -> bool:
-    """Whether a query can ask for this key as it asks for aggregate ids: a text of valid UTF-8."""
-    # `type`, because BSON code is decoded to a kind of str.
-    return type(key) is str and is_utf8(key)
 
 
 def _time(value: object, field: str) -> int:

@@ -11,7 +11,7 @@ from pymongo.change_stream import ChangeStream
 from pymongo.collection import Collection
 from pymongo.errors import OperationFailure
 
-from readmodel_pipelines.events.values import is_plain
+from readmodel_pipelines.events.ids import is_plain
 from readmodel_pipelines.moments import Moment, reached
 from readmodel_pipelines.mongo.scan import CODEC, Document
 from readmodel_pipelines.mongo.server import DENIED

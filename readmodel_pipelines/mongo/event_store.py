@@ -11,8 +11,9 @@ import bson
 from bson import ObjectId
 from pymongo.collection import Collection
 
+from readmodel_pipelines.events.ids import is_utf8
 from readmodel_pipelines.events.stream import Fold, Malformed, Reason
-from readmodel_pipelines.events.values import BadField, is_utf8, whole
+from readmodel_pipelines.events.values import BadField, whole
 from readmodel_pipelines.mongo.scan import (
     BATCH_DOCUMENTS,
     CODEC,

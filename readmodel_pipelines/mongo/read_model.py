@@ -17,7 +17,7 @@ from pymongo.client_session import ClientSession
 from pymongo.collection import Collection
 from pymongo.errors import BulkWriteError, DocumentTooLarge, OperationFailure
 
-from readmodel_pipelines.events.values import is_plain
+from readmodel_pipelines.events.ids import is_plain
 from readmodel_pipelines.moments import Moment, reached
 from readmodel_pipelines.mongo.scan import CODEC, Document, Query, drain, index_on, odd_documents, string_keys
 from readmodel_pipelines.mongo.server import DUPLICATE_KEY

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import dagster as dg
 from pydantic import Field
 
-from readmodel_pipelines.events.stream import UUID
+from readmodel_pipelines.events.ids import UUID
 from readmodel_pipelines.orchestration.assets import FullRebuildConfig, ReportConfig
 from readmodel_pipelines.orchestration.checks import FRESH, evaluations, fresh
 from readmodel_pipelines.orchestration.config import Config

@@ -13,7 +13,7 @@ from readmodel_pipelines.mongo.scan import Document
 from readmodel_pipelines.orchestration.assets import events
 from readmodel_pipelines.orchestration.load_time import OWNERS
 from readmodel_pipelines.orchestration.resources import MongoResource
-from readmodel_pipelines.reconcile.extended_json import json_value
+from readmodel_pipelines.reconcile.extended_json import json_text
 from readmodel_pipelines.settings import Settings
 
 ASSET = "repair_queue"
@@ -138,8 +138,4 @@ def _row(task: Document) -> dict[str, Any]:
 
 def text_of(value: Any) -> str:
     """A stored value as text that Dagster's storage takes, whatever a producer put there."""
-    shown = json_value(value)
-    if isinstance(shown, dict) and len(shown) == 1 and isinstance(inner := next(iter(shown.values())), str):
-        # {"$oid": …} and {"$date": …}
-        shown = inner
-    return "" if shown is None else str(shown).encode("utf-8", "backslashreplace").decode()[:500]
+    return "" if value is None else json_text(value).encode("utf-8", "backslashreplace").decode()[:500]

@@ -10,9 +10,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from bson.int64 import Int64
+
 from readmodel_pipelines.events.stream import Fold
 
 Document = dict[str, Any]
+
+_INT32_MAX = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,3 +44,8 @@ class Projection:
     optional: bool = False
     schema_version: int = 1
     description: str = ""
+
+
+def stored_version(version: int) -> int:
+    """A version as the application's driver stores it: int32 while it fits, else int64."""
+    return version if version <= _INT32_MAX else Int64(version)

@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from bson.datetime_ms import DatetimeMS
-from bson.int64 import Int64
 
 from readmodel_pipelines.events.catalogue import TASK_EVENTS
 from readmodel_pipelines.events.stream import Fold
 from readmodel_pipelines.events.times import ZERO_TIME_MS
 from readmodel_pipelines.events.values import Event, occurred_at_ms, optional_text, optional_time_ms, text
 from readmodel_pipelines.projections.chat import CHAT_FOLD, Chat
-from readmodel_pipelines.projections.projection import Document, Projection
+from readmodel_pipelines.projections.projection import Document, Projection, stored_version
 
 # What the application's language calls white space; Python's own idea of it also takes \x1c to \x1f.
 _SPACE = (
@@ -41,8 +40,6 @@ _TASK_STATUS = {
     "cancelled": "Cancelled",
 }
 _TASK_PRIORITY = {"low": "Low", "medium": "Medium", "high": "High", "critical": "Critical"}
-
-_INT32_MAX = 2**31 - 1
 
 _OWNED = (
     "task_id",
@@ -78,7 +75,7 @@ def task_document_of_chat(aggregate_id: str, chat: Chat) -> Document | None:
         "due_date": _date(chat.due_date),
         "created_by": chat.created_by,
         "created_at": DatetimeMS(chat.created_at),
-        "version": _version(chat.version),
+        "version": stored_version(chat.version),
         "attachments": list(chat.attachments.values()),
     }
 
@@ -179,16 +176,12 @@ def task_document(aggregate_id: str, task: Task) -> Document:
         "due_date": _date(task.due_date),
         "created_by": task.created_by,
         "created_at": DatetimeMS(task.created_at),
-        "version": _version(task.version),
+        "version": stored_version(task.version),
     }
 
 
 def _date(milliseconds: int | None) -> DatetimeMS | None:
     return None if milliseconds is None else DatetimeMS(milliseconds)
-
-
-def _version(version: int) -> int:
-    return version if version <= _INT32_MAX else Int64(version)
 
 
 TASKS_OF_CHATS = Projection(

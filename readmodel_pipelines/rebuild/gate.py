@@ -9,7 +9,8 @@ from typing import Any
 
 from pymongo.database import Database
 
-from readmodel_pipelines.events.values import is_plain
+from readmodel_pipelines.batched import batched
+from readmodel_pipelines.events.ids import is_plain
 from readmodel_pipelines.lanes import Contested, Lanes
 from readmodel_pipelines.mongo.scan import Document
 from readmodel_pipelines.projections.projection import Projection
@@ -71,7 +72,7 @@ class Gate:
             for _ in work_off(looker, look, self.ranges, self.workers, told):
                 pass
         for item in self.projections:
-            for ids in _batches([one for one in malformed[item.read_model] if is_plain(one)]):
+            for ids in batched(filter(is_plain, malformed[item.read_model]), _BATCH):
                 # Nobody can say what they ought to be, but that they stay as they are.
                 self.catch_up.carry(item, self.shadows, ids)
         return suspects, all_of_them
@@ -81,21 +82,18 @@ class Gate:
             self.database, self.settings, self.projections, contested=self.contested, collections=self.shadows
         )
         versions = {
-            name: {key: version for ids in _batches(of) for key, version in opened.store.last_versions(ids).items()}
+            name: {
+                key: version for ids in batched(of, _BATCH) for key, version in opened.store.last_versions(ids).items()
+            }
             for name, of in suspects.items()
         }
         # Events that came while we looked are in the shadow after this.
         self.catch_up.once(self.shadows)
         for lane in opened.lanes:
             name = lane.projection.read_model
-            for ids in _batches(suspects[name]):
+            for ids in batched(suspects[name], _BATCH):
                 wrong = [item for item in opened.again(lane)(ids) if item.outcome is not Outcome.MALFORMED]
                 # A stream that never stands still has grown again: its document is right up to where it caught up.
                 since = {item.aggregate_id: versions[name].get(item.aggregate_id, 1) for item in wrong}
                 caught_up = behind(opened.store, lane, self.settings.allow_malformed, since)
                 yield from ((name, item) for item in wrong if item.aggregate_id not in caught_up)
-
-
-def _batches(ids: Sequence[str]) -> Iterator[Sequence[str]]:
-    for start in range(0, len(ids), _BATCH):
-        yield ids[start : start + _BATCH]

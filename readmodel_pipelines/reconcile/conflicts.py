@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from readmodel_pipelines.events.ids import is_plain
 from readmodel_pipelines.events.stream import Reason
-from readmodel_pipelines.events.values import is_plain
 from readmodel_pipelines.projections.projection import Document
 from readmodel_pipelines.reconcile.outcome import Outcome, Verdict, Why
 from readmodel_pipelines.reconcile.ports import Change, ReadModel

@@ -1,4 +1,4 @@
-"""BSON values as Extended JSON, for people and machines."""
+"""BSON values as Extended JSON: of plain JSON types for machines, and as texts."""
 
 from __future__ import annotations
 
@@ -16,3 +16,11 @@ def json_value(value: Any, options: JSONOptions = RELAXED_JSON_OPTIONS) -> Any:
     if value is ABSENT:
         return {"$absent": True}
     return json.loads(json_util.dumps(value, json_options=options))
+
+
+def json_text(value: Any) -> str:
+    """A stored value of whatever type as text, for people; an ObjectId and a date as what they hold."""
+    shown = json_value(value)
+    if isinstance(shown, dict) and len(shown) == 1 and isinstance(inner := next(iter(shown.values())), str):
+        shown = inner
+    return shown if isinstance(shown, str) else json.dumps(shown)

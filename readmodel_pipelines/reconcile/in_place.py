@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from readmodel_pipelines.events.values import is_plain
+from readmodel_pipelines.events.ids import is_plain
 from readmodel_pipelines.moments import Moment, reached
 from readmodel_pipelines.projections.projection import Document
 from readmodel_pipelines.reconcile.conflicts import Neighbours, untangle

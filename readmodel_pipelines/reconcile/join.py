@@ -13,6 +13,7 @@ import bson
 from bson.codec_options import CodecOptions, DatetimeConversion
 
 from readmodel_pipelines.errors import raised
+from readmodel_pipelines.events.ids import byte_order
 from readmodel_pipelines.events.stream import Malformed, Reason, Stream
 from readmodel_pipelines.projections.projection import Document, Projection
 from readmodel_pipelines.reconcile.compare import ABSENT, same_document, same_value
@@ -89,7 +90,7 @@ class MergeJoin:
 
     def move_to(self, aggregate_id: str) -> None:
         """No stream before this id will come: every document before it is decided now."""
-        place = _place(aggregate_id)
+        place = byte_order(aggregate_id)
         while self._key_place is not None and self._key_place < place:
             self._leave_behind()
 
@@ -150,12 +151,7 @@ class MergeJoin:
     def _move_on(self) -> None:
         self._actual: Document | None = next(self._documents, None)
         self._key: str | None = None if self._actual is None else self._actual[self._key_field]
-        self._key_place = None if self._key is None else _place(self._key)
-
-
-def _place(key: str) -> bytes:
-    # Python orders texts as MongoDB does, but not the bytes that are no UTF-8, which are decoded to surrogates.
-    return key.encode("utf-8", "surrogateescape")
+        self._key_place = None if self._key is None else byte_order(self._key)
 
 
 def stored_size(document: Document) -> int | Malformed:

@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 
+from readmodel_pipelines.events.ids import byte_order, is_utf8
+
 
 @dataclass(frozen=True, slots=True)
 class IdRange:
@@ -20,9 +22,9 @@ class IdRange:
 
     def holds(self, aggregate_id: str) -> bool:
         """Whether it is the range of this aggregate."""
-        place = _place(aggregate_id)
-        return (self.lower is None or _place(self.lower) <= place) and (
-            self.upper is None or place < _place(self.upper)
+        place = byte_order(aggregate_id)
+        return (self.lower is None or byte_order(self.lower) <= place) and (
+            self.upper is None or place < byte_order(self.upper)
         )
 
     def __str__(self) -> str:
@@ -41,20 +43,8 @@ def split(samples: Iterable[str], parts: int) -> list[IdRange]:
     for more. One aggregate is never split, so few or uneven samples give fewer ranges.
     """
     # Python's order is that of the bytes for valid UTF-8, and for nothing else can MongoDB be asked.
-    ordered = sorted(item for item in samples if _is_utf8(item))
+    ordered = sorted(item for item in samples if is_utf8(item))
     quantiles = [ordered[len(ordered) * number // parts] for number in range(1, parts) if ordered]
     # Before the smallest sample there would be an empty range.
     bounds = [None, *sorted(set(quantiles) - set(ordered[:1])), None]
     return [IdRange(lower, upper) for lower, upper in pairwise(bounds)]
-
-
-def _place(text: str) -> bytes:
-    return text.encode("utf-8", "surrogateescape")
-
-
-def _is_utf8(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -11,9 +11,10 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any, Protocol
 
+from readmodel_pipelines.batched import batched
+from readmodel_pipelines.events.ids import is_plain
 from readmodel_pipelines.events.stream import Malformed, check_id, fold_streams
 from readmodel_pipelines.events.together import part_of, together
-from readmodel_pipelines.events.values import is_plain
 from readmodel_pipelines.moments import Moment, reached
 from readmodel_pipelines.projections.projection import Document, Projection
 from readmodel_pipelines.reconcile.counts import Counts
@@ -169,18 +170,7 @@ def reconcile_odd_ids(store: EventStore, lanes: Sequence[Lane]) -> None:
 def odd_orphans(store: EventStore, lane: Lane, documents: Iterable[dict[str, Any]]) -> Iterable[Verdict]:
     """Those of the documents with an odd key that no event belongs to."""
     key, fold = lane.projection.key, lane.projection.fold
-    for batch in _batches(documents, _ODD_BATCH):
+    for batch in batched(documents, _ODD_BATCH):
         for document, has_events in zip(batch, store.have_events(fold, [item.get(key) for item in batch]), strict=True):
             if not has_events:
                 yield Verdict(document.get(key), Outcome.ORPHAN, None, document, Why.ODD_KEY)
-
-
-def _batches(documents: Iterable[dict[str, Any]], size: int) -> Iterable[list[dict[str, Any]]]:
-    batch: list[dict[str, Any]] = []
-    for document in documents:
-        batch.append(document)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch

@@ -9,17 +9,13 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from bson.int64 import Int64
-
 from readmodel_pipelines.events.stream import Malformed, Reason, Stream
 from readmodel_pipelines.events.values import BadField, whole
-from readmodel_pipelines.projections.projection import Document, Projection
+from readmodel_pipelines.projections.projection import Document, Projection, stored_version
 from readmodel_pipelines.reconcile.join import MergeJoin
 from readmodel_pipelines.reconcile.outcome import Outcome, Verdict
 from readmodel_pipelines.reconcile.ports import EventStore
 from readmodel_pipelines.reconcile.run import Lane
-
-_INT32_MAX = 2**31 - 1
 
 
 @dataclass(slots=True)
@@ -51,7 +47,7 @@ def _outline(projection: Projection) -> Projection:
     def document(aggregate_id: str, ends: _Ends) -> Document:
         outline: Document = {projection.key: aggregate_id}
         if versioned:
-            outline["version"] = ends.version if ends.version <= _INT32_MAX else Int64(ends.version)
+            outline["version"] = stored_version(ends.version)
         return outline
 
     return replace(projection, document=document)

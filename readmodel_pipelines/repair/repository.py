@@ -19,7 +19,8 @@ from pymongo.errors import DuplicateKeyError, OperationFailure
 
 from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
 from readmodel_pipelines.errors import ConcurrencyConflict, ReadModelError, UsageError
-from readmodel_pipelines.events.stream import UUID, Fold
+from readmodel_pipelines.events.ids import UUID
+from readmodel_pipelines.events.stream import Fold
 from readmodel_pipelines.mongo.scan import Document
 from readmodel_pipelines.mongo.server import DUPLICATE_KEY
 from readmodel_pipelines.projections.registry import projections_for

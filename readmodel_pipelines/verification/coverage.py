@@ -7,6 +7,7 @@ import zlib
 from dataclasses import dataclass
 
 from readmodel_pipelines.errors import UsageError
+from readmodel_pipelines.events.ids import byte_order
 from readmodel_pipelines.reconcile.summary import EVERYTHING
 
 _BUCKET = re.compile(r"\s*(\d{1,6})\s*/\s*(\d{1,6})\s*")
@@ -39,7 +40,7 @@ class Bucket:
 
     def holds(self, aggregate_id: str) -> bool:
         """Whether it is the bucket of this aggregate."""
-        return zlib.crc32(aggregate_id.encode("utf-8", "surrogateescape")) % self.of == self.number - 1
+        return zlib.crc32(byte_order(aggregate_id)) % self.of == self.number - 1
 
     def __str__(self) -> str:
         return f"{self.number}/{self.of}"

@@ -11,8 +11,9 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 
+from readmodel_pipelines.batched import batched
 from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
-from readmodel_pipelines.events.stream import is_aggregate_id
+from readmodel_pipelines.events.ids import is_aggregate_id
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.reconcile.finding import Finding
 from readmodel_pipelines.reconcile.outcome import Outcome
@@ -79,8 +80,7 @@ class Enqueue:
         for (_, aggregate_id), name in self._wanted.items():
             by_name[name].append(aggregate_id)
         for name, ids in by_name.items():
-            for start in range(0, len(ids), _BATCH):
-                batch = ids[start : start + _BATCH]
+            for batch in batched(ids, _BATCH):
                 self._rate.spend(len(batch))
                 added, refused = self._queue.add_many(batch, name, "found by a verification")
                 self.queued += added

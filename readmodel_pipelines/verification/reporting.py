@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from readmodel_pipelines.events.stream import is_aggregate_id
+from readmodel_pipelines.events.ids import is_aggregate_id
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.reconcile.finding import Finding
 from readmodel_pipelines.reconcile.outcome import Outcome

@@ -7,17 +7,18 @@ import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from itertools import chain, islice
+from itertools import chain, groupby, islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pymongo.database import Database
 
+from readmodel_pipelines.batched import batched
 from readmodel_pipelines.bookkeeping.findings import Covered, Findings
 from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
 from readmodel_pipelines.bookkeeping.verifications import Verifications
 from readmodel_pipelines.errors import UsageError
-from readmodel_pipelines.events.values import is_utf8
+from readmodel_pipelines.events.ids import byte_order, is_utf8
 from readmodel_pipelines.mongo.changes import Changes, Token, changes_since
 from readmodel_pipelines.mongo.event_store import EventStore
 from readmodel_pipelines.mongo.names import collection_of
@@ -290,7 +291,7 @@ class _Verification:
         models = [ReadModelCollection(self._database[collection_of(self._settings, item)], item) for item in group]
         sources: list[Iterable[str]] = []
         if coverage.bucket:
-            everything = heapq.merge(store.ids(), *(model.ids() for model in models), key=_place)
+            everything = heapq.merge(store.ids(), *(model.ids() for model in models), key=byte_order)
             sources.append(filter(coverage.bucket.holds, everything))
         if coverage.since_last:
             changed = sorted(self._changes.ids)
@@ -304,7 +305,7 @@ class _Verification:
             picked = random.sample(sorted(found), min(coverage.sample, len(found)))
             self._sampled.update(picked)
             sources.append(sorted(picked))
-        batches = _in_batches(heapq.merge(*sources, key=_place))
+        batches = _in_batches(heapq.merge(*sources, key=byte_order))
         first = list(islice(batches, 2))
         if len(first) == 2:
             return chain(first, batches)
@@ -334,19 +335,5 @@ def _with_odd_ids(coverage: Coverage) -> bool:
 
 
 def _in_batches(ids: Iterable[str]) -> Iterator[list[str]]:
-    batch: list[str] = []
-    last: Any = None
-    for aggregate_id in ids:
-        # What is no UTF-8 cannot be asked for; a verification of everything meets it.
-        if aggregate_id != last and is_utf8(aggregate_id):
-            batch.append(aggregate_id)
-        last = aggregate_id
-        if len(batch) == _BATCH:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
-
-
-def _place(aggregate_id: str) -> bytes:
-    return aggregate_id.encode("utf-8", "surrogateescape")
+    # What is no UTF-8 cannot be asked for; a verification of everything meets it.
+    return batched((aggregate_id for aggregate_id, _ in groupby(ids) if is_utf8(aggregate_id)), _BATCH)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from readmodel_pipelines.demo.sample_data import chat_events
-from readmodel_pipelines.events.values import is_utf8
+from readmodel_pipelines.events.ids import is_utf8
 from readmodel_pipelines.projections.registry import built_in
 from readmodel_pipelines.reconcile.counts import Counts
 from readmodel_pipelines.reconcile.run import Lane, reconcile
