@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 from bson import json_util
 from bson.codec_options import DatetimeConversion
@@ -25,6 +26,16 @@ from readmodel_pipelines_tests.support.servers.embedded import own_server
 EXTENDED_JSON = json_util.JSONOptions(
     json_mode=json_util.JSONMode.CANONICAL, datetime_conversion=DatetimeConversion.DATETIME_MS
 )
+
+
+# A property that takes long on a busy machine still holds; where others look at the outcome, it is the same each time.
+hypothesis.settings.register_profile(
+    "readmodel",
+    deadline=None,
+    derandomize="CI" in os.environ,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("readmodel")
 
 
 @pytest.fixture(scope="session", autouse=True)

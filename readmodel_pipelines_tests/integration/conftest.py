@@ -20,7 +20,7 @@ from readmodel_pipelines.settings import Settings
 from readmodel_pipelines_tests.support.other_writer import OtherWriter
 from readmodel_pipelines_tests.support.scene import BOTH, Document, Scene, typed
 from readmodel_pipelines_tests.support.verbs.command_line import cli, damaged, env, known  # noqa: F401
-from readmodel_pipelines_tests.support.verbs.rebuilding import Killed
+from readmodel_pipelines_tests.support.verbs.rebuilding import Killed, KilledAfter
 
 
 @pytest.fixture(scope="session")
@@ -146,7 +146,7 @@ def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def killed_after(monkeypatch: pytest.MonkeyPatch, small_batches: None) -> Any:
+def killed_after(monkeypatch: pytest.MonkeyPatch, small_batches: None) -> KilledAfter:
     """Lets a rebuild die after so many batches, at most once."""
 
     def after(batches: int) -> None:
@@ -165,7 +165,7 @@ def killed_after(monkeypatch: pytest.MonkeyPatch, small_batches: None) -> Any:
 
 
 @pytest.fixture
-def ids(scene: Any) -> list[str]:
+def ids(scene: Scene) -> list[str]:
     """Chats whose documents are right, in order."""
     scene.ensure_indexes()
     made = [scene.chat(f"chat {number}") for number in range(6)]

@@ -11,6 +11,8 @@ import pytest
 from bson import json_util
 from bson.codec_options import DatetimeConversion
 
+from readmodel_pipelines_tests.support.scene import Scene
+
 EXTENDED_JSON = json_util.JSONOptions(
     json_mode=json_util.JSONMode.CANONICAL, datetime_conversion=DatetimeConversion.DATETIME_MS
 )
@@ -30,39 +32,39 @@ def recorded(corpus: Path) -> Callable[[str], list[dict[str, Any]]]:
 
 
 @pytest.fixture
-def small(scene: Any, recorded: Any) -> Any:
+def small(scene: Scene, recorded: Any) -> Scene:
     scene.index()
     scene.events.insert_many(recorded("small/events"))
     return scene
 
 
 @pytest.fixture
-def legacy(legacy_scene: Any, recorded: Any) -> Any:
+def legacy(legacy_scene: Scene, recorded: Any) -> Scene:
     legacy_scene.index()
     legacy_scene.events.insert_many(recorded("legacy_tasks/events"))
     return legacy_scene
 
 
-def by_key(scene: Any, documents: list[dict[str, Any]], key: str) -> dict[str, list[Any]]:
+def by_key(scene: Scene, documents: list[dict[str, Any]], key: str) -> dict[str, list[Any]]:
     return {
         repr(document[key]): [scene.typed({name: value for name, value in document.items() if name != "_id"})]
         for document in documents
     }
 
 
-def assert_as_recorded(scene: Any, recorded: Any) -> None:
+def assert_as_recorded(scene: Scene, recorded: Any) -> None:
     assert scene.contents("chats_read_model") == by_key(scene, recorded("small/chats_read_model"), "chat_id")
     assert scene.contents("tasks_read_model") == by_key(scene, recorded("small/tasks_read_model"), "task_id")
 
 
-def written_to(scene: Any) -> int:
+def written_to(scene: Scene) -> int:
     """Entries of the oplog about the read models of this database, those inside transactions included."""
     names = [f"{scene.database.name}.{name}" for name in ("chats_read_model", "tasks_read_model")]
     about = {"$or": [{"ns": {"$in": names}}, {"o.applyOps.ns": {"$in": names}}]}
     return int(scene.database.client.local["oplog.rs"].count_documents(about))
 
 
-def test_a_rebuild_makes_what_the_application_wrote(small: Any, recorded: Any) -> None:
+def test_a_rebuild_makes_what_the_application_wrote(small: Scene, recorded: Any) -> None:
     summary = small.rebuild()
 
     assert_as_recorded(small, recorded)
@@ -71,7 +73,7 @@ def test_a_rebuild_makes_what_the_application_wrote(small: Any, recorded: Any) -
     assert summary.warnings == []
 
 
-def test_a_second_rebuild_writes_nothing_at_all(small: Any) -> None:
+def test_a_second_rebuild_writes_nothing_at_all(small: Scene) -> None:
     first = written_to(small)
     small.rebuild()
     once = written_to(small)
@@ -87,7 +89,7 @@ def test_a_second_rebuild_writes_nothing_at_all(small: Any) -> None:
     assert small.verify().ok
 
 
-def test_each_id_alone_makes_the_same(small: Any, recorded: Any) -> None:
+def test_each_id_alone_makes_the_same(small: Scene, recorded: Any) -> None:
     for aggregate_id in small.events.distinct("aggregate_id"):
         assert small.rebuild_one(aggregate_id).ok
     assert_as_recorded(small, recorded)
@@ -98,7 +100,7 @@ def test_each_id_alone_makes_the_same(small: Any, recorded: Any) -> None:
     assert written_to(small) == before
 
 
-def test_one_read_model_alone_makes_the_same_and_touches_no_other(small: Any, recorded: Any) -> None:
+def test_one_read_model_alone_makes_the_same_and_touches_no_other(small: Scene, recorded: Any) -> None:
     small.rebuild("task")
     assert small.contents("tasks_read_model") == by_key(small, recorded("small/tasks_read_model"), "task_id")
     assert small.contents("chats_read_model") == {}
@@ -106,7 +108,7 @@ def test_one_read_model_alone_makes_the_same_and_touches_no_other(small: Any, re
     assert_as_recorded(small, recorded)
 
 
-def test_what_the_application_wrote_verifies(small: Any, recorded: Any) -> None:
+def test_what_the_application_wrote_verifies(small: Scene, recorded: Any) -> None:
     small.chats.insert_many(recorded("small/chats_read_model"))
     small.tasks.insert_many(recorded("small/tasks_read_model"))
 
@@ -117,7 +119,7 @@ def test_what_the_application_wrote_verifies(small: Any, recorded: Any) -> None:
         assert small.verify_one(aggregate_id).ok
 
 
-def test_legacy_tasks_are_what_the_repository_wrote(legacy: Any, recorded: Any) -> None:
+def test_legacy_tasks_are_what_the_repository_wrote(legacy: Scene, recorded: Any) -> None:
     assert legacy.rebuild("task").ok
 
     wanted = by_key(legacy, recorded("legacy_tasks/tasks_written_by_repository"), "task_id")
@@ -131,7 +133,7 @@ def test_legacy_tasks_are_what_the_repository_wrote(legacy: Any, recorded: Any) 
     assert legacy.verify("task").ok
 
 
-def test_each_legacy_task_alone_is_the_same(legacy: Any) -> None:
+def test_each_legacy_task_alone_is_the_same(legacy: Scene) -> None:
     legacy.rebuild("task")
     right = legacy.contents("tasks_read_model")
     legacy.tasks.delete_many({})
@@ -140,7 +142,7 @@ def test_each_legacy_task_alone_is_the_same(legacy: Any) -> None:
     assert legacy.contents("tasks_read_model") == right
 
 
-def test_the_old_tool_s_wrong_creation_times_are_found_and_mended(legacy: Any, recorded: Any) -> None:
+def test_the_old_tool_s_wrong_creation_times_are_found_and_mended(legacy: Scene, recorded: Any) -> None:
     legacy.tasks.insert_many(recorded("legacy_tasks/tasks_read_model"))
 
     counts = legacy.verify("task").read_models["tasks_read_model"]

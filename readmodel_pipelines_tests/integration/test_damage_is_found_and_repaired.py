@@ -17,6 +17,8 @@ from bson.raw_bson import RawBSONDocument
 from readmodel_pipelines.demo.damage import Damage, applies, break_field, damage_everything
 from readmodel_pipelines.demo.damage_ways import CHATS, LEGACY_TASKS, TASKS, UNSET, ReadModel
 from readmodel_pipelines.reconcile.compare import ABSENT
+from readmodel_pipelines_tests.support.other_writer import OtherWriter
+from readmodel_pipelines_tests.support.scene import Scene
 
 FOREIGN = {"not_ours": {"deep": [1, {"kept": "yes"}], "none": None}, "z_index": 7.0}
 WRITES = ("inserted", "replaced", "deleted", "failed")
@@ -129,7 +131,7 @@ def test_every_way_is_found_and_repaired_one_by_one(target: Any) -> None:
     assert scene.everything() == right
 
 
-def test_the_demo_s_damage_is_found_as_it_says_and_repaired(scene: Any) -> None:
+def test_the_demo_s_damage_is_found_as_it_says_and_repaired(scene: Scene) -> None:
     ids = scene.fill(300, seed=5)
     right = scene.everything()
     tasks = {task["task_id"] for task in scene.tasks.find()}
@@ -150,7 +152,7 @@ def test_the_demo_s_damage_is_found_as_it_says_and_repaired(scene: Any) -> None:
     assert scene.everything() == right
 
 
-def test_removed_documents_come_back_without_foreign_fields(scene: Any) -> None:
+def test_removed_documents_come_back_without_foreign_fields(scene: Scene) -> None:
     ids = scene.fill(10)
     scene.chats.delete_many({})
 
@@ -160,7 +162,7 @@ def test_removed_documents_come_back_without_foreign_fields(scene: Any) -> None:
 
 
 @pytest.mark.parametrize("version", [999, "x", None, 2**40, -1, 0.5], ids=repr)
-def test_a_wrong_stored_version_is_damage_and_no_race(scene: Any, version: Any) -> None:
+def test_a_wrong_stored_version_is_damage_and_no_race(scene: Scene, version: Any) -> None:
     scene.index()
     chat_id = scene.chat("one")
     scene.rebuild()
@@ -212,7 +214,7 @@ STRANGE: list[Any] = [
 
 
 @pytest.mark.parametrize("field", ["title", "participants"])
-def test_values_of_every_bson_type_are_found_and_repaired(scene: Any, field: str) -> None:
+def test_values_of_every_bson_type_are_found_and_repaired(scene: Scene, field: str) -> None:
     scene.index()
     ids = [scene.chat(f"chat {number}") for number in range(len(STRANGE))]
     scene.rebuild()
@@ -235,7 +237,7 @@ def test_values_of_every_bson_type_are_found_and_repaired(scene: Any, field: str
         assert scene.everything() == right
 
 
-def raw_value(scene: Any, chat_id: str, old: bytes, new: bytes) -> None:
+def raw_value(scene: Scene, chat_id: str, old: bytes, new: bytes) -> None:
     """Replace bytes inside a stored document, which keeps its length, as no driver would write them."""
     assert len(old) == len(new)
     document = scene.raw("chats_read_model").find_one_and_delete({"chat_id": chat_id})
@@ -246,7 +248,7 @@ def raw_value(scene: Any, chat_id: str, old: bytes, new: bytes) -> None:
 @pytest.mark.parametrize("full", [True, False])
 @pytest.mark.parametrize("where", ["owned", "foreign", "both"])
 def test_text_that_is_not_utf_8_is_found_and_repaired_and_kept_where_it_is_foreign(
-    scene: Any, full: bool, where: str
+    scene: Scene, full: bool, where: str
 ) -> None:
     scene.index()
     chat_id, others = scene.chat("PLACEHOLDER"), [scene.chat(name) for name in ("a", "b", "c")]
@@ -274,7 +276,7 @@ def test_text_that_is_not_utf_8_is_found_and_repaired_and_kept_where_it_is_forei
     assert b"kept" in raw
 
 
-def undefined_and_symbol(scene: Any, chat_id: str, kind: bytes) -> None:
+def undefined_and_symbol(scene: Scene, chat_id: str, kind: bytes) -> None:
     document = scene.raw("chats_read_model").find_one_and_delete({"chat_id": chat_id}).raw
     old = b"\x02title\x00\x02\x00\x00\x00a\x00"
     assert old in document
@@ -292,7 +294,7 @@ def undefined_and_symbol(scene: Any, chat_id: str, kind: bytes) -> None:
     ],
     ids=["undefined", "symbol", "db_pointer"],
 )
-def test_values_of_types_long_gone_are_found_and_repaired(scene: Any, kind: bytes) -> None:
+def test_values_of_types_long_gone_are_found_and_repaired(scene: Scene, kind: bytes) -> None:
     scene.index()
     chat_id = scene.chat("a")
     scene.rebuild()
@@ -307,7 +309,7 @@ def test_values_of_types_long_gone_are_found_and_repaired(scene: Any, kind: byte
 
 @pytest.mark.parametrize("full", [True, False])
 def test_a_document_too_large_for_one_statement_is_replaced_all_the_same(
-    scene: Any, full: bool, other_writer: Any
+    scene: Scene, full: bool, other_writer: OtherWriter
 ) -> None:
     scene.index()
     chat_id = scene.chat("big", *[("chat.participant_added", {"user_id": c * 5_000_000}) for c in "xy"])
@@ -339,7 +341,7 @@ def test_a_document_too_large_for_one_statement_is_replaced_all_the_same(
     assert scene.verify_one(chat_id, "chat").ok
 
 
-def test_foreign_fields_that_leave_no_room_refuse_one_document_and_no_other(scene: Any) -> None:
+def test_foreign_fields_that_leave_no_room_refuse_one_document_and_no_other(scene: Scene) -> None:
     scene.index()
     chat_id = scene.chat("big", ("chat.participant_added", {"user_id": "x" * 9_000_000}))
     other = scene.chat("other")
@@ -355,7 +357,7 @@ def test_foreign_fields_that_leave_no_room_refuse_one_document_and_no_other(scen
     assert scene.verify_one(other, "chat").ok
 
 
-def test_reordered_arrays_are_damage_and_reordered_fields_are_none(scene: Any) -> None:
+def test_reordered_arrays_are_damage_and_reordered_fields_are_none(scene: Scene) -> None:
     scene.index()
     chat_id = scene.chat("one", *[("chat.participant_added", {"user_id": user}) for user in "abc"])
     scene.rebuild()

@@ -13,25 +13,27 @@ from readmodel_pipelines.bookkeeping.touched import EVENTS, Touched
 from readmodel_pipelines.mongo.read_model import ReadModelCollection
 from readmodel_pipelines.rebuild import Request, rebuild
 from readmodel_pipelines.reconcile.deletions import DELETE_FLOOR
+from readmodel_pipelines_tests.support.other_writer import OtherWriter
+from readmodel_pipelines_tests.support.scene import Scene
 
 CHATS = "chats_read_model"
 TASKS = "tasks_read_model"
 SETTLED = {"events", CHATS, TASKS, "readmodel_leases"}
 
 
-def keys_of(scene: Any) -> list[dict[str, Any]]:
+def keys_of(scene: Scene) -> list[dict[str, Any]]:
     """What is put off."""
     return [item["_id"] for item in scene.database.readmodel_deferred.find(sort=[("_id", 1)])]
 
 
-def put_off(scene: Any, owner: Owner, kind: str, key: str) -> dict[str, Any]:
+def put_off(scene: Scene, owner: Owner, kind: str, key: str) -> dict[str, Any]:
     deferred = DeferredInMongo(scene.database, owner)
     deferred.add(kind, [key])
     deferred.write()
     return {"of": owner.of, "run": owner.run, "kind": kind, "key": key}
 
 
-def orphans(scene: Any, count: int) -> list[str]:
+def orphans(scene: Scene, count: int) -> list[str]:
     """Add documents without events; their keys."""
     keys = [f"dddddddd-0000-4000-a000-{number:012d}" for number in range(count)]
     template = scene.chats.find_one({}, {"_id": 0})
@@ -40,7 +42,7 @@ def orphans(scene: Any, count: int) -> list[str]:
 
 
 @pytest.fixture
-def filled(scene: Any) -> Any:
+def filled(scene: Scene) -> Scene:
     scene.index()
     for number in range(10):
         scene.chat(f"chat {number}")
@@ -48,7 +50,7 @@ def filled(scene: Any) -> Any:
     return scene
 
 
-def test_as_many_as_the_floor_are_deleted_however_small_the_read_model(filled: Any) -> None:
+def test_as_many_as_the_floor_are_deleted_however_small_the_read_model(filled: Scene) -> None:
     orphans(filled, DELETE_FLOOR)
     summary = filled.rebuild("chat")
 
@@ -56,7 +58,7 @@ def test_as_many_as_the_floor_are_deleted_however_small_the_read_model(filled: A
     assert filled.verify().ok
 
 
-def test_more_than_allowed_are_refused_and_everything_else_is_done(filled: Any) -> None:
+def test_more_than_allowed_are_refused_and_everything_else_is_done(filled: Scene) -> None:
     orphans(filled, DELETE_FLOOR + 1)
     filled.chats.update_one({"chat_id": filled.chat("new")}, {"$set": {"title": "?"}})
     filled.chats.update_one({"title": "chat 3"}, {"$set": {"title": "damaged"}})
@@ -78,7 +80,7 @@ def test_more_than_allowed_are_refused_and_everything_else_is_done(filled: Any) 
     assert filled.chats.count_documents({}) == 10 + 1 + DELETE_FLOOR + 1
 
 
-def test_they_are_deleted_when_allowed(filled: Any) -> None:
+def test_they_are_deleted_when_allowed(filled: Scene) -> None:
     orphans(filled, DELETE_FLOOR + 1)
 
     assert filled.rebuild("chat", dry_run=True, allow_deletions=True).read_models[CHATS].deleted == DELETE_FLOOR + 1
@@ -87,7 +89,7 @@ def test_they_are_deleted_when_allowed(filled: Any) -> None:
     assert filled.verify().ok
 
 
-def test_the_share_is_of_the_read_model(filled: Any) -> None:
+def test_the_share_is_of_the_read_model(filled: Scene) -> None:
     orphans(filled, 120)
     # 130 documents in all: 92 % is 119.6, 93 % is 120.9.
     refused = filled.projector("chat", max_delete_share=0.92).rebuild_all()
@@ -96,7 +98,7 @@ def test_the_share_is_of_the_read_model(filled: Any) -> None:
     assert done.read_models[CHATS].deleted == 120
 
 
-def test_events_that_are_gone_altogether_delete_no_read_model(filled: Any) -> None:
+def test_events_that_are_gone_altogether_delete_no_read_model(filled: Scene) -> None:
     orphans(filled, 200)
     filled.events.drop()
     before = filled.dump()
@@ -108,7 +110,7 @@ def test_events_that_are_gone_altogether_delete_no_read_model(filled: Any) -> No
     assert summary.read_models[TASKS].deleted == 10
 
 
-def test_rebuilding_one_is_exempt(filled: Any) -> None:
+def test_rebuilding_one_is_exempt(filled: Scene) -> None:
     keys = orphans(filled, DELETE_FLOOR + 1)
     summary = filled.projector("chat", max_delete_share=0).rebuild_one(keys[0])
 
@@ -116,7 +118,7 @@ def test_rebuilding_one_is_exempt(filled: Any) -> None:
     assert filled.chats.count_documents({"chat_id": {"$in": keys}}) == DELETE_FLOOR
 
 
-def test_a_key_held_by_a_refused_orphan_is_not_freed(filled: Any) -> None:
+def test_a_key_held_by_a_refused_orphan_is_not_freed(filled: Scene) -> None:
     template = filled.tasks.find_one({"title": "chat 3"}, {"_id": 0})
     wanted = template["task_id"]
     filled.tasks.delete_one({"task_id": wanted})
@@ -135,20 +137,20 @@ def test_a_key_held_by_a_refused_orphan_is_not_freed(filled: Any) -> None:
 
 
 @pytest.mark.parametrize("count", [1, DELETE_FLOOR + 1], ids=["deleted", "refused"])
-def test_what_was_put_off_is_forgotten(filled: Any, count: int) -> None:
+def test_what_was_put_off_is_forgotten(filled: Scene, count: int) -> None:
     orphans(filled, count)
     filled.rebuild()
     assert keys_of(filled) == []
 
 
-def test_who_puts_nothing_off_makes_no_collection_for_it(filled: Any) -> None:
+def test_who_puts_nothing_off_makes_no_collection_for_it(filled: Scene) -> None:
     filled.chats.update_one({"title": "chat 3"}, {"$set": {"title": "damaged"}})
     assert filled.rebuild().ok
     assert set(filled.database.list_collection_names()) == SETTLED
 
 
 @pytest.mark.parametrize("failing", ["delete", "replace"])
-def test_nor_does_a_run_that_dies_of_an_error(filled: Any, failing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nor_does_a_run_that_dies_of_an_error(filled: Scene, failing: str, monkeypatch: pytest.MonkeyPatch) -> None:
     keys = orphans(filled, 3)
     filled.chats.update_one({"title": "chat 3"}, {"$set": {"title": "damaged"}})
     original = ReadModelCollection.write
@@ -168,7 +170,7 @@ def test_nor_does_a_run_that_dies_of_an_error(filled: Any, failing: str, monkeyp
     assert filled.verify().ok
 
 
-def test_what_a_killed_run_left_behind_is_not_taken_for_ours(filled: Any) -> None:
+def test_what_a_killed_run_left_behind_is_not_taken_for_ours(filled: Scene) -> None:
     left = put_off(filled, Owner.not_resumed(CHATS), "delete", filled.chats.find_one()["chat_id"])
     theirs = put_off(filled, Owner.not_resumed(TASKS), "delete", "of a run that is at work")
     resumable = put_off(filled, Owner(CHATS, "0123456789ab"), "delete", "of a rebuild that may be resumed")
@@ -179,7 +181,7 @@ def test_what_a_killed_run_left_behind_is_not_taken_for_ours(filled: Any) -> Non
     assert keys_of(filled) == [resumable, theirs]
 
 
-def test_a_rebuild_forgets_what_every_other_run_over_its_read_models_left(filled: Any) -> None:
+def test_a_rebuild_forgets_what_every_other_run_over_its_read_models_left(filled: Scene) -> None:
     for owner in (Owner.not_resumed(CHATS), Owner(CHATS, "0123456789ab"), Owner(CHATS, "ffffffffffff")):
         put_off(filled, owner, "delete", filled.chats.find_one()["chat_id"])
         Touched(filled.database, owner).add(EVENTS, ["noticed"])
@@ -191,7 +193,7 @@ def test_a_rebuild_forgets_what_every_other_run_over_its_read_models_left(filled
     assert [item["_id"]["of"] for item in filled.database.readmodel_touched.find()] == [TASKS]
 
 
-def test_deletions_come_after_every_other_write(filled: Any, other_writer: Any) -> None:
+def test_deletions_come_after_every_other_write(filled: Scene, other_writer: OtherWriter) -> None:
     orphans(filled, 3)
     filled.chats.update_many({"title": "chat 3"}, {"$set": {"title": "damaged"}})
     kinds: list[str] = []
@@ -204,7 +206,7 @@ def test_deletions_come_after_every_other_write(filled: Any, other_writer: Any) 
     assert kinds == ["write", "delete", "delete", "delete"]
 
 
-def test_an_orphan_that_gets_its_events_after_the_pass_is_not_deleted(filled: Any, other_writer: Any) -> None:
+def test_an_orphan_that_gets_its_events_after_the_pass_is_not_deleted(filled: Scene, other_writer: OtherWriter) -> None:
     chat_id = filled.chats.find_one({"title": "chat 3"})["chat_id"]
     events = list(filled.events.find({"aggregate_id": chat_id}))
     filled.events.delete_many({"aggregate_id": chat_id})
@@ -218,7 +220,7 @@ def test_an_orphan_that_gets_its_events_after_the_pass_is_not_deleted(filled: An
     assert filled.verify().ok
 
 
-def test_unwanted_documents_of_discussions_and_deleted_chats_are_deleted(filled: Any) -> None:
+def test_unwanted_documents_of_discussions_and_deleted_chats_are_deleted(filled: Scene) -> None:
     talk = filled.chat("talk", kind="discussion")
     gone = filled.chat("gone", ("chat.deleted", {}))
     template = filled.tasks.find_one({}, {"_id": 0})
@@ -232,7 +234,7 @@ def test_unwanted_documents_of_discussions_and_deleted_chats_are_deleted(filled:
     assert filled.chats.find_one({"chat_id": gone}) is not None, "a deleted chat keeps its chats document"
 
 
-def test_several_hundred_deletions_are_all_done(filled: Any) -> None:
+def test_several_hundred_deletions_are_all_done(filled: Scene) -> None:
     orphans(filled, 1_203)
     assert filled.rebuild("chat", allow_deletions=True).read_models[CHATS].deleted == 1_203
     assert filled.verify().ok

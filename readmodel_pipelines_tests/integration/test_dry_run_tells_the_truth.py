@@ -13,6 +13,7 @@ from bson import MinKey, ObjectId
 from readmodel_pipelines.demo.damage import break_field
 from readmodel_pipelines.demo.damage_ways import CHATS, LEGACY_TASKS, TASKS, ReadModel
 from readmodel_pipelines.errors import UsageError
+from readmodel_pipelines_tests.support.scene import Scene
 
 WRITES = ("inserted", "replaced", "deleted", "failed")
 
@@ -20,7 +21,7 @@ WRITES = ("inserted", "replaced", "deleted", "failed")
 class Vandal:
     """Breaks a scene at random; some of what it tries the indexes refuse, which is well."""
 
-    def __init__(self, scene: Any, seed: int) -> None:
+    def __init__(self, scene: Scene, seed: int) -> None:
         self.scene = scene
         self.rng = Random(seed)
         legacy = scene.settings.task_source == "task"
@@ -151,12 +152,12 @@ def told(summary: Any) -> list[tuple[Any, ...]]:
 
 
 @pytest.fixture(params=["chat", "task"])
-def any_scene(request: pytest.FixtureRequest) -> Any:
+def any_scene(request: pytest.FixtureRequest) -> Scene:
     return request.getfixturevalue("scene" if request.param == "chat" else "legacy_scene")
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_a_dry_run_predicts_a_full_rebuild(any_scene: Any, seed: int) -> None:
+def test_a_dry_run_predicts_a_full_rebuild(any_scene: Scene, seed: int) -> None:
     any_scene.fill(24, seed)
     Vandal(any_scene, seed).rampage()
     before = any_scene.dump()
@@ -177,7 +178,7 @@ def test_a_dry_run_predicts_a_full_rebuild(any_scene: Any, seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(100, 108))
-def test_a_dry_run_predicts_the_rebuild_of_each_one(any_scene: Any, seed: int) -> None:
+def test_a_dry_run_predicts_the_rebuild_of_each_one(any_scene: Scene, seed: int) -> None:
     any_scene.fill(10, seed)
     Vandal(any_scene, seed).rampage()
     ids = sorted(any_scene.events.distinct("aggregate_id"))

@@ -12,6 +12,7 @@ from readmodel_pipelines.demo.sample_data import long_stream
 from readmodel_pipelines.lanes import contested
 from readmodel_pipelines.mongo.event_store import EventStore
 from readmodel_pipelines.projections.task import TASKS_OF_LEGACY_STREAMS
+from readmodel_pipelines_tests.support.scene import Scene
 
 LONG = 30_000
 
@@ -33,7 +34,7 @@ with open_database(settings) as database:
 
 
 @pytest.fixture
-def long_one(scene: Any) -> tuple[Any, str]:
+def long_one(scene: Scene) -> tuple[Any, str]:
     """One stream of so many events."""
     scene.index()
     batch: list[dict[str, Any]] = []
@@ -61,7 +62,7 @@ def test_a_stream_of_30_000_events_folds_without_being_held(long_one: Any) -> No
     assert scene.tasks.find_one()["version"] == LONG
 
 
-def test_reading_one_aggregate_looks_at_its_events_alone(scene: Any) -> None:
+def test_reading_one_aggregate_looks_at_its_events_alone(scene: Scene) -> None:
     ids = scene.fill(50)
     scene.database.command("profile", 2)
     try:
@@ -75,7 +76,7 @@ def test_reading_one_aggregate_looks_at_its_events_alone(scene: Any) -> None:
     assert all("COLLSCAN" not in read.get("planSummary", "") for read in reads)
 
 
-def test_a_verification_reads_each_event_and_document_about_once(scene: Any) -> None:
+def test_a_verification_reads_each_event_and_document_about_once(scene: Scene) -> None:
     scene.fill(200)
     events = scene.events.count_documents({})
     scene.database.command("profile", 2)
@@ -89,7 +90,7 @@ def test_a_verification_reads_each_event_and_document_about_once(scene: Any) -> 
         assert examined <= most * 1.05 + 5, collection.name
 
 
-def test_the_claims_of_one_aggregate_are_looked_up_in_an_index_that_holds_them(legacy_scene: Any) -> None:
+def test_the_claims_of_one_aggregate_are_looked_up_in_an_index_that_holds_them(legacy_scene: Scene) -> None:
     scene = legacy_scene
     scene.index()
     one, two, *_ = [scene.task(f"task {n}", "taken" if n < 2 else f"chat {n}") for n in range(60)]
@@ -106,7 +107,7 @@ def test_the_claims_of_one_aggregate_are_looked_up_in_an_index_that_holds_them(l
 
 
 @pytest.mark.parametrize("nothing", [None, "", ...], ids=["null", "empty", "left out"])
-def test_aggregates_that_claim_the_empty_key_contest_one_another(legacy_scene: Any, nothing: Any) -> None:
+def test_aggregates_that_claim_the_empty_key_contest_one_another(legacy_scene: Scene, nothing: Any) -> None:
     scene = legacy_scene
     scene.index()
     one = scene.task("one", None)
@@ -118,7 +119,7 @@ def test_aggregates_that_claim_the_empty_key_contest_one_another(legacy_scene: A
 
 
 def test_an_array_id_does_not_make_the_server_sort_the_whole_collection_in_memory(
-    scene: Any, plain_index: None
+    scene: Scene, plain_index: None
 ) -> None:
     scene.put((1, "chat.created", {}), aggregate_id=["x", "y"])
     scene.add({**event, "_id": number} for number, event in enumerate(long_stream(2_000)))
@@ -135,7 +136,7 @@ def test_an_array_id_does_not_make_the_server_sort_the_whole_collection_in_memor
     assert [counts.malformed for counts in summary.read_models.values()] == [1, 1]
 
 
-def test_streams_of_other_aggregate_types_are_left_alone(scene: Any) -> None:
+def test_streams_of_other_aggregate_types_are_left_alone(scene: Scene) -> None:
     scene.index()
     chat_id = scene.chat("one")
     for number, kind in enumerate(("User", "Workspace", None, 7, "CHAT", "chats")):
@@ -148,7 +149,7 @@ def test_streams_of_other_aggregate_types_are_left_alone(scene: Any) -> None:
     assert sorted(chat["chat_id"] for chat in scene.chats.find()) == sorted([chat_id, lower])
 
 
-def test_more_streams_than_a_batch_holds_are_all_read(scene: Any) -> None:
+def test_more_streams_than_a_batch_holds_are_all_read(scene: Scene) -> None:
     scene.index()
     scene.add(
         {

@@ -17,6 +17,7 @@ from readmodel_pipelines.rebuild import finish as finishing
 from readmodel_pipelines.rebuild.batches import Batches
 from readmodel_pipelines.reconcile.pacing import BatchSize
 from readmodel_pipelines.reconcile.summary import Summary
+from readmodel_pipelines_tests.support.scene import Scene
 
 CHATS = "chats_read_model"
 SHADOW = "readmodel_shadow_chats_read_model"
@@ -27,11 +28,11 @@ class Killed(Exception):
     """Stands for SIGKILL where a process of its own would be too slow."""
 
 
-def in_shadow(scene: Any, *names: str, **options: Any) -> Summary:
+def in_shadow(scene: Scene, *names: str, **options: Any) -> Summary:
     return rebuild(scene.database, scene.settings, names, Request("shadow", **options))
 
 
-def killed_in_the_middle(scene: Any, *names: str) -> None:
+def killed_in_the_middle(scene: Scene, *names: str) -> None:
     """A rebuild in a shadow that dies after its second batch of three streams."""
     small, reached, left = BatchSize(first=3, least=3, most=3), Batches.reached, [2]
 
@@ -48,7 +49,7 @@ def killed_in_the_middle(scene: Any, *names: str) -> None:
             in_shadow(scene, *names)
 
 
-def test_a_shadow_that_somebody_dropped_is_built_anew_with_its_validator(scene: Any) -> None:
+def test_a_shadow_that_somebody_dropped_is_built_anew_with_its_validator(scene: Scene) -> None:
     scene.database.create_collection(CHATS, validator={"$jsonSchema": {"required": ["chat_id"]}})
     scene.fill(12)
     options = scene.chats.options()
@@ -62,7 +63,7 @@ def test_a_shadow_that_somebody_dropped_is_built_anew_with_its_validator(scene: 
 
 
 def test_what_a_run_writes_too_late_into_a_shadow_that_was_swapped_takes_no_place(
-    scene: Any, monkeypatch: pytest.MonkeyPatch
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scene.fill(12)
     swap = shadow.swap
@@ -85,7 +86,7 @@ def test_what_a_run_writes_too_late_into_a_shadow_that_was_swapped_takes_no_plac
 
 @pytest.mark.parametrize("moment", ["_pass_gate", "_keep_copies"])
 def test_a_run_that_lost_its_lease_takes_no_copy_from_whoever_took_over(
-    scene: Any, monkeypatch: pytest.MonkeyPatch, moment: str
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
     scene.fill(8)
     scene.chats.update_many({}, {"$set": {"title": "as it was"}})
@@ -110,7 +111,7 @@ def test_a_run_that_lost_its_lease_takes_no_copy_from_whoever_took_over(
     assert {item["title"] for item in scene.chats.find()} == {"as it was"}
 
 
-def test_a_worker_trusts_its_lease_no_longer_than_that_lasts(scene: Any) -> None:
+def test_a_worker_trusts_its_lease_no_longer_than_that_lasts(scene: Scene) -> None:
     now = [0.0]
     lease = {"_id": "rebuild:chats", "nonce": "n"}
     collection = scene.database.readmodel_leases
@@ -123,7 +124,7 @@ def test_a_worker_trusts_its_lease_no_longer_than_that_lasts(scene: Any) -> None
         check()
 
 
-def test_a_rollback_beside_an_unfinished_rebuild_is_refused(scene: Any) -> None:
+def test_a_rollback_beside_an_unfinished_rebuild_is_refused(scene: Scene) -> None:
     scene.fill(12)
     done = in_shadow(scene, "chat").about["rebuild"]
     killed_in_the_middle(scene)
@@ -132,7 +133,7 @@ def test_a_rollback_beside_an_unfinished_rebuild_is_refused(scene: Any) -> None:
     assert shadow.is_there(scene.database, shadow.copy_name(CHATS))
 
 
-def test_a_rollback_says_which_read_model_has_no_copy_any_more(scene: Any) -> None:
+def test_a_rollback_says_which_read_model_has_no_copy_any_more(scene: Scene) -> None:
     scene.fill(6)
     both = in_shadow(scene).about["rebuild"]
     in_shadow(scene, "chat")
@@ -141,7 +142,7 @@ def test_a_rollback_says_which_read_model_has_no_copy_any_more(scene: Any) -> No
 
 
 def test_a_rollback_does_not_take_the_copy_of_a_rebuild_that_ended_while_it_began(
-    scene: Any, monkeypatch: pytest.MonkeyPatch
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scene.fill(6)
     first = in_shadow(scene, "chat").about["rebuild"]
@@ -156,7 +157,7 @@ def test_a_rollback_does_not_take_the_copy_of_a_rebuild_that_ended_while_it_bega
     assert shadow.is_there(scene.database, shadow.copy_name(CHATS))
 
 
-def test_a_rollback_of_a_read_model_that_is_not_in_force_any_more_is_refused(scene: Any) -> None:
+def test_a_rollback_of_a_read_model_that_is_not_in_force_any_more_is_refused(scene: Scene) -> None:
     scene.fill(6)
     settings = scene.settings
     scene.settings = settings.model_copy(update={"projections": (chat_activity.__file__,)})
@@ -166,7 +167,7 @@ def test_a_rollback_of_a_read_model_that_is_not_in_force_any_more_is_refused(sce
     assert roll_back(scene.database, scene.settings, both).about["state"] == "rolled_back"
 
 
-def test_a_collection_whose_name_leaves_no_room_for_that_of_a_shadow_is_refused_in_words(scene: Any) -> None:
+def test_a_collection_whose_name_leaves_no_room_for_that_of_a_shadow_is_refused_in_words(scene: Scene) -> None:
     live = "c" * (250 - len(scene.database.name))
     with pytest.raises(shadow.ShadowFailed, match="too long a name"):
         shadow.create_like(scene.database, live, shadow.shadow_name(live))

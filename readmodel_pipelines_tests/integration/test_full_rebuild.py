@@ -11,10 +11,11 @@ from readmodel_pipelines import spread
 from readmodel_pipelines.bookkeeping.leases import hold_leases
 from readmodel_pipelines.errors import ReadModelBusy
 from readmodel_pipelines.rebuild.batches import Batches
+from readmodel_pipelines_tests.support.scene import Scene
 from readmodel_pipelines_tests.support.verbs.rebuilding import BOTH, full, leftovers, records
 
 
-def test_a_full_rebuild_makes_what_the_projector_makes_and_leaves_nothing_behind(scene: Any) -> None:
+def test_a_full_rebuild_makes_what_the_projector_makes_and_leaves_nothing_behind(scene: Scene) -> None:
     scene.fill(40)
     right = scene.everything()
     for collection in (scene.chats, scene.tasks):
@@ -31,7 +32,7 @@ def test_a_full_rebuild_makes_what_the_projector_makes_and_leaves_nothing_behind
 
 
 @pytest.mark.parametrize("strategy", ["in_place", "shadow"])
-def test_worker_processes_do_what_one_does(scene: Any, monkeypatch: pytest.MonkeyPatch, strategy: Any) -> None:
+def test_worker_processes_do_what_one_does(scene: Scene, monkeypatch: pytest.MonkeyPatch, strategy: Any) -> None:
     monkeypatch.setattr(spread, "EVENTS_WORTH_A_PROCESS", 100)
     scene.settings = scene.settings.model_copy(update={"workers": 2})
     scene.fill(60)
@@ -52,7 +53,7 @@ def test_worker_processes_do_what_one_does(scene: Any, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("strategy", ["in_place", "shadow"])
-def test_too_many_deletions_are_refused_before_any_and_allowed_by_resuming(scene: Any, strategy: Any) -> None:
+def test_too_many_deletions_are_refused_before_any_and_allowed_by_resuming(scene: Scene, strategy: Any) -> None:
     scene.fill(10)
     scene.chats.insert_many([{"chat_id": f"{n:08d}-0000-4000-8000-000000000000"} for n in range(101)])
     summary = full(scene, strategy=strategy)
@@ -68,7 +69,7 @@ def test_too_many_deletions_are_refused_before_any_and_allowed_by_resuming(scene
 
 
 def test_events_that_vanish_while_a_shadow_is_built_do_not_empty_the_read_model(
-    scene: Any, monkeypatch: pytest.MonkeyPatch
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scene.fill(150)
     finish = Batches.finish
@@ -83,7 +84,7 @@ def test_events_that_vanish_while_a_shadow_is_built_do_not_empty_the_read_model(
     assert scene.chats.count_documents({}) == 150
 
 
-def test_a_read_model_that_is_refused_is_not_hidden_by_one_that_is_done(legacy_scene: Any) -> None:
+def test_a_read_model_that_is_refused_is_not_hidden_by_one_that_is_done(legacy_scene: Scene) -> None:
     scene = legacy_scene
     scene.fill(10)
     scene.chats.insert_many([{"chat_id": f"{n:08d}-0000-4000-8000-000000000000"} for n in range(101)])
@@ -96,7 +97,7 @@ def test_a_read_model_that_is_refused_is_not_hidden_by_one_that_is_done(legacy_s
 # One at a time
 
 
-def test_a_second_rebuild_of_a_read_model_is_told_who_is_at_work(scene: Any) -> None:
+def test_a_second_rebuild_of_a_read_model_is_told_who_is_at_work(scene: Scene) -> None:
     scene.fill(4)
     with (
         hold_leases(scene.database, ["chats_read_model"], 60, "somebody"),
@@ -109,7 +110,7 @@ def test_a_second_rebuild_of_a_read_model_is_told_who_is_at_work(scene: Any) -> 
 # Pace
 
 
-def test_outside_of_its_window_a_rebuild_stops_cleanly_and_goes_on_in_it(scene: Any) -> None:
+def test_outside_of_its_window_a_rebuild_stops_cleanly_and_goes_on_in_it(scene: Scene) -> None:
     scene.fill(10)
     scene.chats.delete_many({})
     now = datetime.now(UTC)
@@ -125,7 +126,7 @@ def test_outside_of_its_window_a_rebuild_stops_cleanly_and_goes_on_in_it(scene: 
     assert scene.verify().ok
 
 
-def test_a_limit_of_events_is_held(scene: Any, small_batches: None) -> None:
+def test_a_limit_of_events_is_held(scene: Scene, small_batches: None) -> None:
     scene.fill(30)
     events = scene.events.count_documents({})
     scene.settings = scene.settings.model_copy(update={"max_events_per_second": float(events)})
@@ -133,7 +134,7 @@ def test_a_limit_of_events_is_held(scene: Any, small_batches: None) -> None:
     assert 0.9 < summary.seconds < 3
 
 
-def test_a_limit_of_documents_counts_what_a_shadow_copies(scene: Any, small_batches: None) -> None:
+def test_a_limit_of_documents_counts_what_a_shadow_copies(scene: Scene, small_batches: None) -> None:
     scene.fill(30)
     scene.settings = scene.settings.model_copy(update={"max_documents_per_second": 30.0})
     assert 0.9 < full(scene, "chat", strategy="shadow").seconds < 4

@@ -10,11 +10,12 @@ from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds
 from readmodel_pipelines.errors import ReadModelError
 from readmodel_pipelines.mongo import changes
 from readmodel_pipelines.rebuild.batches import Batches
+from readmodel_pipelines_tests.support.scene import Scene
 from readmodel_pipelines_tests.support.verbs.rebuilding import OTHER_TITLE, Killed, full, leftovers, records
 
 
 def test_an_event_that_nobody_projects_meanwhile_is_caught_up_with(
-    scene: Any, monkeypatch: pytest.MonkeyPatch, small_batches: None
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, small_batches: None
 ) -> None:
     chats = scene.fill(20)
     reached = Batches.reached
@@ -35,7 +36,7 @@ def test_an_event_that_nobody_projects_meanwhile_is_caught_up_with(
 
 @pytest.mark.parametrize("strategy", ["in_place", "shadow"])
 def test_a_history_that_is_lost_has_everything_looked_at_again(
-    scene: Any, monkeypatch: pytest.MonkeyPatch, strategy: Any
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, strategy: Any
 ) -> None:
     chats = scene.fill(20)
     foreign = scene.chats.find_one({"chat_id": chats[1]})["not_ours"]
@@ -54,7 +55,7 @@ def test_a_history_that_is_lost_has_everything_looked_at_again(
     assert summary.read_models["chats_read_model"].checked == 20
 
 
-def test_a_server_without_history_has_everything_looked_at_twice(scene: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_without_history_has_everything_looked_at_twice(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     scene.fill(10)
 
     def none(_: Any) -> Any:
@@ -69,7 +70,9 @@ def test_a_server_without_history_has_everything_looked_at_twice(scene: Any, mon
         full(scene, strategy="shadow")
 
 
-def test_a_run_killed_before_the_second_look_does_it_all_the_same(scene: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_killed_before_the_second_look_does_it_all_the_same(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
     chats = scene.fill(10)
 
     def none(_: Any) -> Any:
@@ -91,7 +94,7 @@ def test_a_run_killed_before_the_second_look_does_it_all_the_same(scene: Any, mo
 
 
 def test_a_history_that_is_lost_while_it_catches_up_has_everything_looked_at_again(
-    scene: Any, monkeypatch: pytest.MonkeyPatch
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chats = scene.fill(10)
     drain, calls = changes.Follower.drain, [0]

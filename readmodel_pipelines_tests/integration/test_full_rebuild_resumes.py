@@ -18,13 +18,22 @@ from readmodel_pipelines.mongo.names import REBUILDS
 from readmodel_pipelines.rebuild import abort
 from readmodel_pipelines.rebuild_state import RebuildState
 from readmodel_pipelines.reconcile.ranges import EVERYTHING
-from readmodel_pipelines_tests.support.verbs.rebuilding import BOTH, OTHER_TITLE, Killed, full, leftovers, records
+from readmodel_pipelines_tests.support.scene import Scene
+from readmodel_pipelines_tests.support.verbs.rebuilding import (
+    BOTH,
+    OTHER_TITLE,
+    Killed,
+    KilledAfter,
+    full,
+    leftovers,
+    records,
+)
 
 
 @pytest.mark.parametrize("strategy", ["in_place", "shadow"])
 @pytest.mark.parametrize("batches", [1, 4])
 def test_a_killed_rebuild_goes_on_where_it_was(
-    scene: Any, killed_after: Any, strategy: Any, batches: int, monkeypatch: pytest.MonkeyPatch
+    scene: Scene, killed_after: KilledAfter, strategy: Any, batches: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scene.fill(30)
     right = scene.everything()
@@ -49,7 +58,9 @@ def test_a_killed_rebuild_goes_on_where_it_was(
     assert leftovers(scene) == []
 
 
-def test_events_that_came_before_the_kill_are_caught_up_with_by_who_resumes(scene: Any, killed_after: Any) -> None:
+def test_events_that_came_before_the_kill_are_caught_up_with_by_who_resumes(
+    scene: Scene, killed_after: KilledAfter
+) -> None:
     chats = scene.fill(30)
     scene.chats.delete_many({})
     killed_after(3)
@@ -61,7 +72,9 @@ def test_events_that_came_before_the_kill_are_caught_up_with_by_who_resumes(scen
     assert scene.verify().ok
 
 
-def test_without_resume_an_unfinished_rebuild_is_dropped_and_a_warning_says_so(scene: Any, killed_after: Any) -> None:
+def test_without_resume_an_unfinished_rebuild_is_dropped_and_a_warning_says_so(
+    scene: Scene, killed_after: KilledAfter
+) -> None:
     scene.fill(12)
     killed_after(1)
     with pytest.raises(Killed):
@@ -74,7 +87,9 @@ def test_without_resume_an_unfinished_rebuild_is_dropped_and_a_warning_says_so(s
 
 
 @pytest.mark.parametrize("why", ["schema", "age", "strategy", "collection"])
-def test_a_rebuild_that_is_another_one_starts_anew_and_says_why(scene: Any, killed_after: Any, why: str) -> None:
+def test_a_rebuild_that_is_another_one_starts_anew_and_says_why(
+    scene: Scene, killed_after: KilledAfter, why: str
+) -> None:
     scene.fill(12)
     killed_after(1)
     with pytest.raises(Killed):
@@ -94,7 +109,7 @@ def test_a_rebuild_that_is_another_one_starts_anew_and_says_why(scene: Any, kill
     assert scene.verify().ok
 
 
-def test_a_rebuild_is_aborted_with_its_shadow_but_not_when_it_is_done(scene: Any, killed_after: Any) -> None:
+def test_a_rebuild_is_aborted_with_its_shadow_but_not_when_it_is_done(scene: Scene, killed_after: KilledAfter) -> None:
     scene.fill(12)
     right = scene.everything()
     killed_after(1)
@@ -113,7 +128,7 @@ def test_a_rebuild_is_aborted_with_its_shadow_but_not_when_it_is_done(scene: Any
         abort(scene.database, scene.settings, "nothing")
 
 
-def test_a_rebuild_at_work_is_not_aborted(scene: Any, killed_after: Any) -> None:
+def test_a_rebuild_at_work_is_not_aborted(scene: Scene, killed_after: KilledAfter) -> None:
     scene.fill(12)
     killed_after(1)
     with pytest.raises(Killed):
@@ -123,7 +138,7 @@ def test_a_rebuild_at_work_is_not_aborted(scene: Any, killed_after: Any) -> None
     assert records(scene)[0]["state"] == "building"
 
 
-def test_no_state_follows_an_end(scene: Any) -> None:
+def test_no_state_follows_an_end(scene: Scene) -> None:
     rebuilds = Rebuilds(scene.database)
     record = rebuilds.begin("0123456789ab", {"read_models": ["x"]}, [(1, EVERYTHING)])
     for state in (RebuildState.FINISHING, RebuildState.SWAPPING, RebuildState.DONE, RebuildState.ROLLED_BACK):
@@ -134,7 +149,7 @@ def test_no_state_follows_an_end(scene: Any) -> None:
 
 
 def test_the_command_line_lists_shows_resumes_and_aborts(
-    scene: Any, killed_after: Any, monkeypatch: pytest.MonkeyPatch
+    scene: Scene, killed_after: KilledAfter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     uri = scene.settings.mongodb_uri.get_secret_value()
     monkeypatch.setenv("READMODEL_MONGODB_URI", uri)

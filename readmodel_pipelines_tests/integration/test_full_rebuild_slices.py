@@ -10,11 +10,12 @@ from readmodel_pipelines.bookkeeping.leases import hold_leases
 from readmodel_pipelines.errors import ReadModelBusy
 from readmodel_pipelines.mongo import changes
 from readmodel_pipelines.rebuild import Slice
-from readmodel_pipelines_tests.support.verbs.rebuilding import Killed, full, leftovers, records
+from readmodel_pipelines_tests.support.scene import Scene
+from readmodel_pipelines_tests.support.verbs.rebuilding import Killed, KilledAfter, full, leftovers, records
 
 
 @pytest.mark.parametrize("strategy", ["in_place", "shadow"])
-def test_slices_share_one_rebuild_which_the_last_one_finishes(scene: Any, strategy: Any) -> None:
+def test_slices_share_one_rebuild_which_the_last_one_finishes(scene: Scene, strategy: Any) -> None:
     scene.fill(40)
     right = scene.everything()
     scene.chats.update_many({}, {"$set": {"title": "damaged"}})
@@ -32,7 +33,7 @@ def test_slices_share_one_rebuild_which_the_last_one_finishes(scene: Any, strate
     assert len(records(scene)) == 1
 
 
-def test_a_slice_that_failed_is_done_again_and_no_other(scene: Any, killed_after: Any) -> None:
+def test_a_slice_that_failed_is_done_again_and_no_other(scene: Scene, killed_after: KilledAfter) -> None:
     scene.fill(40)
     scene.chats.delete_many({})
     assert full(scene, "chat", resume=True, slice=Slice(1, 2)).about["state"] == "building"
@@ -45,7 +46,7 @@ def test_a_slice_that_failed_is_done_again_and_no_other(scene: Any, killed_after
     assert scene.verify("chat").ok
 
 
-def test_a_slice_does_not_begin_beside_a_rebuild_that_is_at_work(scene: Any) -> None:
+def test_a_slice_does_not_begin_beside_a_rebuild_that_is_at_work(scene: Scene) -> None:
     scene.fill(4)
     with (
         hold_leases(scene.database, ["chats_read_model"], 60, "somebody"),
@@ -54,7 +55,7 @@ def test_a_slice_does_not_begin_beside_a_rebuild_that_is_at_work(scene: Any) -> 
         full(scene, "chat", resume=True, slice=Slice(1, 2))
 
 
-def test_slices_without_aggregates_come_to_the_rebuild_that_is_done(scene: Any) -> None:
+def test_slices_without_aggregates_come_to_the_rebuild_that_is_done(scene: Scene) -> None:
     scene.chat("the only one")
     states = [full(scene, "chat", resume=True, slice=Slice(number, 4)).about["state"] for number in (1, 2, 3, 4)]
     assert states == ["done"] * 4
@@ -63,7 +64,7 @@ def test_slices_without_aggregates_come_to_the_rebuild_that_is_done(scene: Any) 
     assert len(records(scene)) == 2, "the next round is another rebuild"
 
 
-def test_the_slice_that_finishes_does_again_what_has_to_be(scene: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_slice_that_finishes_does_again_what_has_to_be(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     scene.fill(20)
 
     def none(_: Any) -> Any:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from readmodel_pipelines.errors import ReadModelError
+from readmodel_pipelines_tests.support.scene import Scene
 
 
 def keys(collection: Any) -> dict[str, bool]:
@@ -18,7 +19,7 @@ def keys(collection: Any) -> dict[str, bool]:
 
 
 @pytest.fixture
-def bare(scene: Any) -> Any:
+def bare(scene: Scene) -> Scene:
     """Streams and right read models without any index."""
     scene.fill(20)
     for collection in (scene.events, scene.chats, scene.tasks):
@@ -26,7 +27,7 @@ def bare(scene: Any) -> Any:
     return scene
 
 
-def test_an_empty_read_model_gets_its_unique_indexes_without_a_warning(scene: Any) -> None:
+def test_an_empty_read_model_gets_its_unique_indexes_without_a_warning(scene: Scene) -> None:
     scene.chat("one")
     summary = scene.rebuild()
 
@@ -36,7 +37,7 @@ def test_an_empty_read_model_gets_its_unique_indexes_without_a_warning(scene: An
     assert keys(scene.events) == {}
 
 
-def test_a_filled_read_model_gets_a_warning_and_no_index(bare: Any) -> None:
+def test_a_filled_read_model_gets_a_warning_and_no_index(bare: Scene) -> None:
     summary = bare.rebuild()
 
     assert summary.ok
@@ -45,7 +46,7 @@ def test_a_filled_read_model_gets_a_warning_and_no_index(bare: Any) -> None:
     assert keys(bare.chats) == keys(bare.tasks) == {}
 
 
-def test_a_dry_run_and_a_verification_make_no_index(scene: Any) -> None:
+def test_a_dry_run_and_a_verification_make_no_index(scene: Scene) -> None:
     scene.chat("one")
     scene.rebuild(dry_run=True)
     scene.verify()
@@ -53,7 +54,7 @@ def test_a_dry_run_and_a_verification_make_no_index(scene: Any) -> None:
 
 
 @pytest.mark.parametrize("one_by_one", [True, False])
-def test_damage_is_repaired_without_any_index(bare: Any, one_by_one: bool) -> None:
+def test_damage_is_repaired_without_any_index(bare: Scene, one_by_one: bool) -> None:
     right = bare.everything()
     assert bare.verify().ok
     bare.tasks.update_many({}, {"$set": {"title": 7}})
@@ -67,7 +68,7 @@ def test_damage_is_repaired_without_any_index(bare: Any, one_by_one: bool) -> No
     assert keys(bare.chats) == keys(bare.tasks) == keys(bare.events) == {}
 
 
-def test_duplicates_of_a_read_model_without_its_index_are_found_and_all_but_one_deleted(bare: Any) -> None:
+def test_duplicates_of_a_read_model_without_its_index_are_found_and_all_but_one_deleted(bare: Scene) -> None:
     chat = bare.chats.find_one({}, {"_id": 0})
     bare.chats.insert_many([{**chat}, {**chat, "title": "another"}, {**chat, "title": 7}])
 
@@ -80,7 +81,7 @@ def test_duplicates_of_a_read_model_without_its_index_are_found_and_all_but_one_
     assert bare.verify().ok
 
 
-def test_duplicates_are_deleted_by_rebuilding_that_one(bare: Any) -> None:
+def test_duplicates_are_deleted_by_rebuilding_that_one(bare: Scene) -> None:
     chat = bare.chats.find_one({}, {"_id": 0})
     bare.chats.insert_many([{**chat, "title": "another"}, {**chat}])
 
@@ -88,7 +89,7 @@ def test_duplicates_are_deleted_by_rebuilding_that_one(bare: Any) -> None:
     assert bare.verify().ok
 
 
-def test_duplicates_of_a_malformed_stream_stay(bare: Any) -> None:
+def test_duplicates_of_a_malformed_stream_stay(bare: Scene) -> None:
     chat = bare.chats.find_one({}, {"_id": 0})
     bare.chats.insert_one({**chat})
     bare.append(chat["chat_id"], ("chat.exploded", {}))
@@ -105,7 +106,7 @@ def test_duplicates_of_a_malformed_stream_stay(bare: Any) -> None:
     ids=["sparse", "partial", "collation"],
 )
 def test_an_index_that_does_not_hold_every_document_in_order_is_not_relied_on(
-    bare: Any, options: dict[str, Any]
+    bare: Scene, options: dict[str, Any]
 ) -> None:
     bare.events.create_index([("aggregate_id", 1), ("version", 1)], **options)
     bare.chats.create_index("chat_id", **options)
@@ -118,12 +119,12 @@ def test_an_index_that_does_not_hold_every_document_in_order_is_not_relied_on(
 
 
 @pytest.mark.parametrize("options", [{"sparse": True}, {"partialFilterExpression": {"title": "x"}}], ids=str)
-def test_a_unique_index_over_some_documents_alone_is_warned_of(bare: Any, options: dict[str, Any]) -> None:
+def test_a_unique_index_over_some_documents_alone_is_warned_of(bare: Scene, options: dict[str, Any]) -> None:
     bare.chats.create_index("chat_id", unique=True, **options)
     assert any("chats_read_model" in warning for warning in bare.rebuild("chat").warnings)
 
 
-def test_an_index_made_with_doubles_as_the_shell_makes_it_counts(scene: Any) -> None:
+def test_an_index_made_with_doubles_as_the_shell_makes_it_counts(scene: Scene) -> None:
     scene.database.command(
         "createIndexes", "chats_read_model", indexes=[{"key": {"chat_id": 1.0}, "name": "by_shell", "unique": True}]
     )
@@ -132,7 +133,7 @@ def test_an_index_made_with_doubles_as_the_shell_makes_it_counts(scene: Any) -> 
     assert [index["name"] for index in scene.chats.list_indexes()] == ["_id_", "by_shell"]
 
 
-def test_indexes_are_made_once_and_named_as_the_application_does(scene: Any) -> None:
+def test_indexes_are_made_once_and_named_as_the_application_does(scene: Scene) -> None:
     scene.ensure_indexes()
     assert keys(scene.events) == {
         "aggregate_id,version": True,
@@ -146,7 +147,7 @@ def test_indexes_are_made_once_and_named_as_the_application_does(scene: Any) -> 
     assert scene.events.index_information() == before
 
 
-def test_documents_that_stand_against_an_index_are_an_error_that_says_so(bare: Any) -> None:
+def test_documents_that_stand_against_an_index_are_an_error_that_says_so(bare: Scene) -> None:
     chat = bare.chats.find_one({}, {"_id": 0})
     bare.chats.insert_one({**chat})
     with pytest.raises(ReadModelError, match="chats_read_model: the index on chat_id cannot be made"):

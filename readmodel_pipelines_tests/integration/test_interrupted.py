@@ -22,6 +22,7 @@ from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
 from readmodel_pipelines.demo.sample_data import chat_events
 from readmodel_pipelines.mongo.names import REBUILDS
 from readmodel_pipelines.settings import Settings
+from readmodel_pipelines_tests.support.scene import Scene
 
 PROGRAM = [sys.executable, "-m", "readmodel_pipelines.cli.main"]
 EVERYTHING = ("--type", "all", "--all")
@@ -72,7 +73,7 @@ class Interruptible:
 
 
 @pytest.fixture
-def interrupted(scene: Any) -> Interruptible:
+def interrupted(scene: Scene) -> Interruptible:
     scene.ensure_indexes()
     return Interruptible(scene.settings)
 
@@ -84,7 +85,7 @@ def interruption(stdout: str) -> dict[str, Any]:
 
 
 def test_a_full_rebuild_says_its_id_what_it_did_and_the_command_that_goes_on(
-    scene: Any, interrupted: Interruptible
+    scene: Scene, interrupted: Interruptible
 ) -> None:
     scene.add(chat_events(2_000, mean_events=8))
 
@@ -117,7 +118,7 @@ def test_a_full_rebuild_says_its_id_what_it_did_and_the_command_that_goes_on(
     assert scene.verify().ok
 
 
-def test_a_verification_says_how_far_it_came(scene: Any, interrupted: Interruptible) -> None:
+def test_a_verification_says_how_far_it_came(scene: Scene, interrupted: Interruptible) -> None:
     scene.add(chat_events(30, mean_events=8))
     assert scene.rebuild().ok
     ids = sorted(scene.chats.distinct("chat_id"))
@@ -145,7 +146,7 @@ def test_a_verification_says_how_far_it_came(scene: Any, interrupted: Interrupti
 
 
 def test_a_load_says_what_is_loaded_and_goes_on_when_it_is_run_again(
-    scene: Any, interrupted: Interruptible, tmp_path: Path
+    scene: Scene, interrupted: Interruptible, tmp_path: Path
 ) -> None:
     lines = "\n".join(f'{{"_id": {number}, "filling": "{number:0200}"}}' for number in range(20_000))
     (tmp_path / "repair_queue.jsonl.gz").write_bytes(gzip.compress(lines.encode(), 1))
@@ -161,7 +162,7 @@ def test_a_load_says_what_is_loaded_and_goes_on_when_it_is_run_again(
     assert "there already" in again.stdout
 
 
-def test_repair_work_says_what_it_completed_and_gives_back_the_rest(scene: Any, interrupted: Interruptible) -> None:
+def test_repair_work_says_what_it_completed_and_gives_back_the_rest(scene: Scene, interrupted: Interruptible) -> None:
     scene.add(chat_events(300, mean_events=5))
     assert scene.rebuild().ok
     scene.chats.update_many({}, {"$set": {"title": "wrong"}})

@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 from bson import ObjectId
 
+from readmodel_pipelines_tests.support.scene import Scene
+
 TASKS = "tasks_read_model"
 
 
 @pytest.fixture
-def three(scene: Any) -> list[str]:
+def three(scene: Scene) -> list[str]:
     """Three right tasks with foreign fields; their ids."""
     scene.index()
     ids = [scene.chat(name) for name in ("a", "b", "c")]
@@ -21,7 +23,7 @@ def three(scene: Any) -> list[str]:
     return ids
 
 
-def give(scene: Any, chat_ids: dict[str, Any]) -> None:
+def give(scene: Scene, chat_ids: dict[str, Any]) -> None:
     """Set the chat_ids of these tasks, stepping aside first, as the unique index wants it."""
     for key in chat_ids:
         scene.tasks.update_one({"task_id": key}, {"$set": {"chat_id": f"parked {key}"}})
@@ -29,7 +31,7 @@ def give(scene: Any, chat_ids: dict[str, Any]) -> None:
         scene.tasks.update_one({"task_id": key}, {"$set": {"chat_id": chat_id}})
 
 
-def stored_elsewhere(scene: Any, key: str, new_key: Any) -> None:
+def stored_elsewhere(scene: Scene, key: str, new_key: Any) -> None:
     assert scene.tasks.update_one({"task_id": key}, {"$set": {"task_id": new_key}}).modified_count == 1
 
 
@@ -38,7 +40,7 @@ def counts_of(summary: Any) -> tuple[int, int, int, int]:
     return counts.inserted, counts.replaced, counts.deleted, counts.failed
 
 
-def test_swapped_chat_ids_are_swapped_back(scene: Any, three: list[str]) -> None:
+def test_swapped_chat_ids_are_swapped_back(scene: Scene, three: list[str]) -> None:
     before = scene.dump()
     give(scene, {three[0]: three[1], three[1]: three[0]})
 
@@ -54,7 +56,7 @@ def test_swapped_chat_ids_are_swapped_back(scene: Any, three: list[str]) -> None
     assert all(task["not_ours"]["deep"] == [1, {"kept": "yes"}] for task in scene.tasks.find())
 
 
-def test_rebuilding_one_of_two_swapped_ones_writes_both(scene: Any, three: list[str]) -> None:
+def test_rebuilding_one_of_two_swapped_ones_writes_both(scene: Scene, three: list[str]) -> None:
     give(scene, {three[0]: three[1], three[1]: three[0]})
 
     assert counts_of(scene.rebuild_one(three[0], "task", dry_run=True)) == (0, 2, 0, 0)
@@ -63,7 +65,7 @@ def test_rebuilding_one_of_two_swapped_ones_writes_both(scene: Any, three: list[
 
 
 @pytest.mark.parametrize("full", [True, False], ids=["full", "rebuild_one"])
-def test_a_cycle_of_three_is_turned_back(scene: Any, three: list[str], full: bool) -> None:
+def test_a_cycle_of_three_is_turned_back(scene: Scene, three: list[str], full: bool) -> None:
     a, b, c = three
     give(scene, {a: b, b: c, c: a})
     run = scene.rebuild if full else lambda *names, **options: scene.rebuild_one(b, *names, **options)
@@ -74,7 +76,7 @@ def test_a_cycle_of_three_is_turned_back(scene: Any, three: list[str], full: boo
 
 
 @pytest.mark.parametrize("full", [True, False], ids=["full", "rebuild_one"])
-def test_a_long_cycle_is_turned_back(scene: Any, full: bool) -> None:
+def test_a_long_cycle_is_turned_back(scene: Scene, full: bool) -> None:
     scene.index()
     ids = [scene.chat(f"link {number}") for number in range(60)]
     scene.rebuild()
@@ -87,7 +89,7 @@ def test_a_long_cycle_is_turned_back(scene: Any, full: bool) -> None:
 
 
 @pytest.mark.parametrize("full", [True, False], ids=["full", "rebuild_one"])
-def test_a_chain_whose_end_is_an_orphan_is_freed_by_its_deletion(scene: Any, three: list[str], full: bool) -> None:
+def test_a_chain_whose_end_is_an_orphan_is_freed_by_its_deletion(scene: Scene, three: list[str], full: bool) -> None:
     a, b, c = three
     # a waits for b, b for c, c for an orphan.
     orphan = "00000000-0000-4000-a000-000000000000"
@@ -119,7 +121,7 @@ def test_a_chain_whose_end_is_an_orphan_is_freed_by_its_deletion(scene: Any, thr
     ids=["null", "document", "dollar", "object_id", "number", "array", "empty", "binary", "text", "upper_case"],
 )
 def test_a_document_whose_key_was_damaged_gives_way_to_the_right_one(
-    scene: Any, three: list[str], full: bool, key: Any
+    scene: Scene, three: list[str], full: bool, key: Any
 ) -> None:
     stored_elsewhere(scene, three[1], key)
     run = scene.rebuild if full else lambda *names, **options: scene.rebuild_one(three[1], *names, **options)
@@ -131,7 +133,7 @@ def test_a_document_whose_key_was_damaged_gives_way_to_the_right_one(
 
 @pytest.mark.parametrize("full", [True, False], ids=["full", "rebuild_one"])
 def test_a_key_held_by_the_document_of_a_malformed_stream_is_not_taken_from_it(
-    scene: Any, three: list[str], finding: Callable[..., Any], full: bool
+    scene: Scene, three: list[str], finding: Callable[..., Any], full: bool
 ) -> None:
     a, b, _ = three
     scene.append(b, ("chat.exploded", {}))
@@ -151,7 +153,7 @@ def test_a_key_held_by_the_document_of_a_malformed_stream_is_not_taken_from_it(
     assert scene.tasks.find_one({"task_id": a})["chat_id"] == "nowhere"
 
 
-def test_a_chain_behind_a_malformed_stream_stays_but_others_are_done(scene: Any, three: list[str]) -> None:
+def test_a_chain_behind_a_malformed_stream_stays_but_others_are_done(scene: Scene, three: list[str]) -> None:
     a, b, c = three
     other = scene.chat("other")
     scene.append(c, ("chat.exploded", {}))
@@ -164,12 +166,12 @@ def test_a_chain_behind_a_malformed_stream_stays_but_others_are_done(scene: Any,
 
 
 @pytest.fixture
-def legacy(legacy_scene: Any) -> Any:
+def legacy(legacy_scene: Scene) -> Scene:
     legacy_scene.index()
     return legacy_scene
 
 
-def test_two_legacy_streams_with_the_same_chat_are_both_malformed(legacy: Any, finding: Callable[..., Any]) -> None:
+def test_two_legacy_streams_with_the_same_chat_are_both_malformed(legacy: Scene, finding: Callable[..., Any]) -> None:
     good = legacy.task("good", "chat 1")
     one, two = legacy.task("one", "chat 2"), legacy.task("two", "chat 2")
 
@@ -187,7 +189,7 @@ def test_two_legacy_streams_with_the_same_chat_are_both_malformed(legacy: Any, f
 
 
 @pytest.mark.parametrize("verb", ["verify", "dry_run", "rebuild"])
-def test_a_contested_legacy_stream_is_malformed_when_asked_for_alone_too(legacy: Any, verb: str) -> None:
+def test_a_contested_legacy_stream_is_malformed_when_asked_for_alone_too(legacy: Scene, verb: str) -> None:
     one, _ = legacy.task("one", "chat 2"), legacy.task("two", "chat 2")
     run: Callable[..., Any] = legacy.verify_one if verb == "verify" else legacy.rebuild_one
     summary = run(one, "task", **({"dry_run": True} if verb == "dry_run" else {}))
@@ -197,7 +199,7 @@ def test_a_contested_legacy_stream_is_malformed_when_asked_for_alone_too(legacy:
     assert legacy.tasks.count_documents({}) == 0
 
 
-def test_two_legacy_streams_without_a_chat_are_both_malformed(legacy: Any) -> None:
+def test_two_legacy_streams_without_a_chat_are_both_malformed(legacy: Scene) -> None:
     good = legacy.task("good", "chat 1")
     legacy.task("one", None)
     legacy.task("two", None)
@@ -209,7 +211,7 @@ def test_two_legacy_streams_without_a_chat_are_both_malformed(legacy: Any) -> No
     assert [task["task_id"] for task in legacy.tasks.find()] == [good]
 
 
-def test_a_lone_legacy_stream_without_a_chat_is_no_conflict(legacy: Any) -> None:
+def test_a_lone_legacy_stream_without_a_chat_is_no_conflict(legacy: Scene) -> None:
     key = legacy.task("one", None)
     legacy.task("two", "chat")
 
@@ -217,7 +219,7 @@ def test_a_lone_legacy_stream_without_a_chat_is_no_conflict(legacy: Any) -> None
     assert legacy.tasks.find_one({"task_id": key})["chat_id"] == ""
 
 
-def test_three_legacy_streams_with_the_same_chat_name_one_another(legacy: Any, finding: Callable[..., Any]) -> None:
+def test_three_legacy_streams_with_the_same_chat_name_one_another(legacy: Scene, finding: Callable[..., Any]) -> None:
     keys = [legacy.task(name, "chat") for name in ("one", "two", "three")]
     summary = legacy.rebuild("task")
 
@@ -229,7 +231,7 @@ def test_three_legacy_streams_with_the_same_chat_name_one_another(legacy: Any, f
     assert legacy.tasks.count_documents({}) == 0
 
 
-def test_documents_of_contested_streams_stay_as_they_are(legacy: Any) -> None:
+def test_documents_of_contested_streams_stay_as_they_are(legacy: Scene) -> None:
     one = legacy.task("one", "chat")
     legacy.rebuild("task")
     legacy.tasks.update_one({"task_id": one}, {"$set": {"title": "old"}})
@@ -241,7 +243,7 @@ def test_documents_of_contested_streams_stay_as_they_are(legacy: Any) -> None:
 
 
 @pytest.mark.parametrize("data", ["no document", [1], {"ChatID": 7}], ids=repr)
-def test_a_stream_that_claims_nothing_valid_contests_nobody(legacy: Any, data: Any) -> None:
+def test_a_stream_that_claims_nothing_valid_contests_nobody(legacy: Scene, data: Any) -> None:
     good = legacy.task("good", None)
     legacy.stream("11111111-0000-4000-a000-000000000000", "Task", ("task.created", data))
     legacy.rebuild("task")
@@ -250,7 +252,7 @@ def test_a_stream_that_claims_nothing_valid_contests_nobody(legacy: Any, data: A
 
 
 @pytest.mark.parametrize("data", ["no document", 5, [1], None, {"ChatID": 7}], ids=repr)
-def test_two_streams_broken_in_the_same_way_say_what_is_broken(legacy: Any, data: Any) -> None:
+def test_two_streams_broken_in_the_same_way_say_what_is_broken(legacy: Scene, data: Any) -> None:
     ids = ["11111111-0000-4000-a000-000000000000", "22222222-0000-4000-a000-000000000000"]
     for key in ids:
         legacy.stream(key, "Task", ("task.created", data))
@@ -261,7 +263,7 @@ def test_two_streams_broken_in_the_same_way_say_what_is_broken(legacy: Any, data
 
 
 @pytest.mark.parametrize("chat_id", ["far date", "invalid utf-8"])
-def test_chat_ids_that_python_cannot_decode_stop_nobody(legacy: Any, chat_id: str, raw_event: Any) -> None:
+def test_chat_ids_that_python_cannot_decode_stop_nobody(legacy: Scene, chat_id: str, raw_event: Any) -> None:
     good = legacy.task("good", "chat")
     for name in ("one", "two"):
         raw_event(legacy, legacy.task(name, "PLACEHOLDER"), chat_id)
@@ -277,7 +279,7 @@ def raw_event() -> Callable[[Any, str, str], None]:
     from bson import DatetimeMS
     from bson.raw_bson import RawBSONDocument
 
-    def put(scene: Any, key: str, what: str) -> None:
+    def put(scene: Scene, key: str, what: str) -> None:
         if what == "far date":
             scene.events.update_one({"aggregate_id": key}, {"$set": {"data.ChatID": DatetimeMS(2**60)}})
             return
@@ -287,7 +289,7 @@ def raw_event() -> Callable[[Any, str, str], None]:
     return put
 
 
-def test_a_duplicate_that_holds_the_key_goes_and_the_right_one_stays(scene: Any, three: list[str]) -> None:
+def test_a_duplicate_that_holds_the_key_goes_and_the_right_one_stays(scene: Scene, three: list[str]) -> None:
     a, b, _ = three
     scene.tasks.drop_index("task_id_1")
     task = scene.tasks.find_one({"task_id": b}, {"_id": 0})
@@ -299,7 +301,7 @@ def test_a_duplicate_that_holds_the_key_goes_and_the_right_one_stays(scene: Any,
     assert scene.verify().ok
 
 
-def test_rebuilding_one_frees_a_key_from_two_documents_with_the_same_id(scene: Any, three: list[str]) -> None:
+def test_rebuilding_one_frees_a_key_from_two_documents_with_the_same_id(scene: Scene, three: list[str]) -> None:
     a, b, _ = three
     scene.tasks.drop_index("task_id_1")
     task = scene.tasks.find_one({"task_id": b}, {"_id": 0})
@@ -320,7 +322,7 @@ def test_rebuilding_one_frees_a_key_from_two_documents_with_the_same_id(scene: A
 @pytest.mark.parametrize("full", [True, False], ids=["full", "rebuild_one"])
 @pytest.mark.parametrize("malformed", [True, False], ids=["malformed_holder", "orphan_holder"])
 def test_without_unique_indexes_a_held_key_keeps_nobody_out(
-    scene: Any, three: list[str], full: bool, malformed: bool
+    scene: Scene, three: list[str], full: bool, malformed: bool
 ) -> None:
     a, b, _ = three
     scene.tasks.drop_indexes()
@@ -339,7 +341,7 @@ def test_without_unique_indexes_a_held_key_keeps_nobody_out(
 
 
 def test_a_validator_that_refuses_one_of_two_swapped_documents_stops_nobody(
-    scene: Any, three: list[str], finding: Callable[..., Any]
+    scene: Scene, three: list[str], finding: Callable[..., Any]
 ) -> None:
     a, b, c = three
     scene.database.command("collMod", TASKS, validator={"title": {"$ne": "a"}}, validationLevel="strict")
@@ -355,7 +357,7 @@ def test_a_validator_that_refuses_one_of_two_swapped_documents_stops_nobody(
     assert scene.tasks.find_one({"task_id": c})["title"] == "c"
 
 
-def test_swapped_documents_that_hold_nan_are_swapped_back(scene: Any, three: list[str]) -> None:
+def test_swapped_documents_that_hold_nan_are_swapped_back(scene: Scene, three: list[str]) -> None:
     a, b, _ = three
     give(scene, {a: b, b: a})
     nan = float("nan")

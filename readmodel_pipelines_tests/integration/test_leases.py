@@ -13,12 +13,14 @@ from pymongo.errors import AutoReconnect
 from readmodel_pipelines.bookkeeping.leases import hold_leases
 from readmodel_pipelines.errors import LeaseLost, ReadModelBusy
 from readmodel_pipelines.mongo.names import LEASES
+from readmodel_pipelines_tests.support.other_writer import OtherWriter
+from readmodel_pipelines_tests.support.scene import Scene
 
 CHATS, TASKS = "chats_read_model", "tasks_read_model"
 
 
 @pytest.fixture
-def chat_id(scene: Any) -> str:
+def chat_id(scene: Scene) -> str:
     scene.index()
     chat_id = scene.chat("one")
     assert scene.rebuild().ok
@@ -26,15 +28,15 @@ def chat_id(scene: Any) -> str:
     return str(chat_id)
 
 
-def lease(scene: Any, read_model: str = CHATS) -> dict[str, Any]:
+def lease(scene: Scene, read_model: str = CHATS) -> dict[str, Any]:
     return dict(scene.database[LEASES].find_one({"_id": f"rebuild:{read_model}"}))
 
 
-def server_time(scene: Any) -> datetime:
+def server_time(scene: Scene) -> datetime:
     return scene.database.client.admin.command("hello")["localTime"].replace(tzinfo=UTC)
 
 
-def taken_over(scene: Any) -> None:
+def taken_over(scene: Scene) -> None:
     """What a run does that finds the lease expired."""
     scene.database[LEASES].update_one(
         {"_id": f"rebuild:{CHATS}"},
@@ -49,7 +51,7 @@ def taken_over(scene: Any) -> None:
     )
 
 
-def test_a_second_full_rebuild_is_refused_and_told_who_holds_it(scene: Any, chat_id: str) -> None:
+def test_a_second_full_rebuild_is_refused_and_told_who_holds_it(scene: Scene, chat_id: str) -> None:
     with hold_leases(scene.database, [CHATS], 60, "the night shift"):
         before = scene.dump()
         with pytest.raises(ReadModelBusy, match=r"the night shift") as refused:
@@ -59,7 +61,7 @@ def test_a_second_full_rebuild_is_refused_and_told_who_holds_it(scene: Any, chat
         assert scene.dump() == before
 
 
-def test_a_rebuild_of_both_is_refused_while_one_is_held_and_keeps_neither(scene: Any, chat_id: str) -> None:
+def test_a_rebuild_of_both_is_refused_while_one_is_held_and_keeps_neither(scene: Scene, chat_id: str) -> None:
     with hold_leases(scene.database, [TASKS], 60, "the night shift"):
         with pytest.raises(ReadModelBusy, match=TASKS):
             scene.rebuild()
@@ -67,7 +69,7 @@ def test_a_rebuild_of_both_is_refused_while_one_is_held_and_keeps_neither(scene:
         assert scene.rebuild("chat").ok
 
 
-def test_verifying_dry_runs_and_single_aggregates_need_no_lease(scene: Any, chat_id: str) -> None:
+def test_verifying_dry_runs_and_single_aggregates_need_no_lease(scene: Scene, chat_id: str) -> None:
     with hold_leases(scene.database, [CHATS, TASKS], 60, "the night shift"):
         held = lease(scene)
         assert not scene.verify().ok
@@ -77,7 +79,7 @@ def test_verifying_dry_runs_and_single_aggregates_need_no_lease(scene: Any, chat
         assert lease(scene)["nonce"] == held["nonce"]
 
 
-def test_an_expired_lease_is_taken_over_with_a_higher_token(scene: Any, chat_id: str) -> None:
+def test_an_expired_lease_is_taken_over_with_a_higher_token(scene: Scene, chat_id: str) -> None:
     taken_over(scene)
     token = lease(scene)["token"]
     with pytest.raises(ReadModelBusy, match="somebody else"):
@@ -89,7 +91,7 @@ def test_an_expired_lease_is_taken_over_with_a_higher_token(scene: Any, chat_id:
     assert lease(scene)["nonce"] != "theirs"
 
 
-def test_every_holder_gets_a_higher_token(scene: Any, chat_id: str) -> None:
+def test_every_holder_gets_a_higher_token(scene: Scene, chat_id: str) -> None:
     tokens = []
     for _ in range(3):
         scene.rebuild("chat")
@@ -97,13 +99,13 @@ def test_every_holder_gets_a_higher_token(scene: Any, chat_id: str) -> None:
     assert tokens == sorted(set(tokens))
 
 
-def test_the_lease_is_free_at_the_end(scene: Any, chat_id: str) -> None:
+def test_the_lease_is_free_at_the_end(scene: Scene, chat_id: str) -> None:
     scene.rebuild()
     for name in (CHATS, TASKS):
         assert lease(scene, name)["expires_at"].replace(tzinfo=UTC) <= server_time(scene)
 
 
-def test_the_lease_is_free_after_an_error(scene: Any, chat_id: str, other_writer: Any) -> None:
+def test_the_lease_is_free_after_an_error(scene: Scene, chat_id: str, other_writer: OtherWriter) -> None:
     def fails(_: Any) -> None:
         raise RuntimeError("out of luck")
 
@@ -114,7 +116,7 @@ def test_the_lease_is_free_after_an_error(scene: Any, chat_id: str, other_writer
     assert scene.rebuild("chat").ok
 
 
-def test_expiry_goes_by_the_server_s_clock(scene: Any, chat_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_expiry_goes_by_the_server_s_clock(scene: Scene, chat_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
     hour = 3600
     real = time.time
     with hold_leases(scene.database, [CHATS], 60, "the night shift"):
@@ -124,14 +126,16 @@ def test_expiry_goes_by_the_server_s_clock(scene: Any, chat_id: str, monkeypatch
             scene.rebuild("chat")
 
 
-def test_a_lease_is_renewed_while_its_holder_works(scene: Any, chat_id: str, other_writer: Any) -> None:
+def test_a_lease_is_renewed_while_its_holder_works(scene: Scene, chat_id: str, other_writer: OtherWriter) -> None:
     other_writer.once_before("write", "replace", lambda _: time.sleep(0.9))
     summary = scene.projector("chat", lease_seconds=0.3).rebuild_all()
 
     assert summary.read_models[CHATS].replaced == 1
 
 
-def test_a_rebuild_whose_lease_was_taken_over_writes_nothing_more(scene: Any, chat_id: str, other_writer: Any) -> None:
+def test_a_rebuild_whose_lease_was_taken_over_writes_nothing_more(
+    scene: Scene, chat_id: str, other_writer: OtherWriter
+) -> None:
     # Its only write loses a race; until it tries again its lease is somebody else's.
     def loses_the_race_and_the_lease(_: Any) -> None:
         scene.chats.update_one({"chat_id": chat_id}, {"$set": {"title": "another"}})
@@ -147,7 +151,7 @@ def test_a_rebuild_whose_lease_was_taken_over_writes_nothing_more(scene: Any, ch
 
 
 def test_a_rebuild_that_could_not_renew_for_the_life_of_its_lease_writes_nothing_more(
-    scene: Any, chat_id: str, other_writer: Any, monkeypatch: pytest.MonkeyPatch
+    scene: Scene, chat_id: str, other_writer: OtherWriter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from readmodel_pipelines.bookkeeping import leases
 
@@ -166,7 +170,9 @@ def test_a_rebuild_that_could_not_renew_for_the_life_of_its_lease_writes_nothing
     assert scene.chats.find_one({"chat_id": chat_id})["title"] == "another"
 
 
-def test_a_rebuild_whose_lease_was_taken_over_deletes_nothing(scene: Any, chat_id: str, other_writer: Any) -> None:
+def test_a_rebuild_whose_lease_was_taken_over_deletes_nothing(
+    scene: Scene, chat_id: str, other_writer: OtherWriter
+) -> None:
     template = scene.chats.find_one({}, {"_id": 0})
     scene.chats.insert_one({**template, "chat_id": "00000000-0000-4000-a000-000000000000"})
 
@@ -181,21 +187,21 @@ def test_a_rebuild_whose_lease_was_taken_over_deletes_nothing(scene: Any, chat_i
     assert scene.database.readmodel_deferred.find_one({}) is None
 
 
-def test_a_holder_is_named_as_asked(scene: Any, chat_id: str) -> None:
+def test_a_holder_is_named_as_asked(scene: Scene, chat_id: str) -> None:
     from readmodel_pipelines.projector import ReadModelProjector
 
     ReadModelProjector(scene.database, scene.settings, "chat", holder="run $cafe of {dagster}").rebuild_all()
     assert lease(scene)["holder"] == "run $cafe of {dagster}"
 
 
-def test_leases_go_by_the_collection_so_that_two_settings_do_not_block_each_other(scene: Any, chat_id: str) -> None:
+def test_leases_go_by_the_collection_so_that_two_settings_do_not_block_each_other(scene: Scene, chat_id: str) -> None:
     with hold_leases(scene.database, [CHATS], 60, "the night shift"):
         other: Callable[..., Any] = scene.projector("chat", chats_collection="chat_read_model").rebuild_all
         assert other().read_models[CHATS].inserted == 1
     assert scene.database["chat_read_model"].count_documents({}) == 1
 
 
-def test_a_second_try_takes_over_the_lease_of_the_first_one_that_died(scene: Any, chat_id: str) -> None:
+def test_a_second_try_takes_over_the_lease_of_the_first_one_that_died(scene: Scene, chat_id: str) -> None:
     first = hold_leases(scene.database, ["chats_read_model"], 60, "first try", owner="run 7")
     first.__enter__()
     try:

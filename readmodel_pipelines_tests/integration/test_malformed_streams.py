@@ -12,6 +12,8 @@ import pytest
 from bson import Decimal128, Int64, ObjectId, Regex
 from bson.raw_bson import RawBSONDocument
 
+from readmodel_pipelines_tests.support.scene import Scene
+
 BAD = "99999999-0000-4000-a000-000000000000"
 BEHIND = "ffffffff-0000-4000-a000-000000000000"
 BOTH = ("chats_read_model", "tasks_read_model")
@@ -58,7 +60,7 @@ WRONG_VERSIONS: list[tuple[tuple[Any, ...], str, int]] = [
 
 @pytest.mark.parametrize("indexed", [True, False])
 def test_each_wrong_version_is_found(
-    scene: Any, plain_index: None, found_malformed: Callable[..., None], indexed: bool
+    scene: Scene, plain_index: None, found_malformed: Callable[..., None], indexed: bool
 ) -> None:
     wanted: list[Any] = []
     for number, (versions, reason, offender) in enumerate(WRONG_VERSIONS):
@@ -72,7 +74,7 @@ def test_each_wrong_version_is_found(
     found_malformed(*wanted)
 
 
-def test_whole_doubles_and_int64_are_versions_like_any_other(scene: Any, neighbours: list[str]) -> None:
+def test_whole_doubles_and_int64_are_versions_like_any_other(scene: Scene, neighbours: list[str]) -> None:
     scene.put((1.0, "chat.created", CREATED), (Int64(2), *RENAMED), aggregate_id=BAD)
 
     assert scene.rebuild().ok
@@ -126,7 +128,7 @@ WRONG_EVENTS: list[tuple[Any, Any, str]] = [
 ]
 
 
-def test_each_wrong_event_is_found(scene: Any, neighbours: list[str], found_malformed: Callable[..., None]) -> None:
+def test_each_wrong_event_is_found(scene: Scene, neighbours: list[str], found_malformed: Callable[..., None]) -> None:
     wanted: list[Any] = []
     for number, (event_type, data, reason) in enumerate(WRONG_EVENTS):
         events = [(1, "chat.created", CREATED), (2, *RENAMED), (3, event_type, data), (4, "chat.exploded again", {})]
@@ -135,7 +137,9 @@ def test_each_wrong_event_is_found(scene: Any, neighbours: list[str], found_malf
     found_malformed(*wanted)
 
 
-def test_an_event_without_data_or_type(scene: Any, neighbours: list[str], found_malformed: Callable[..., None]) -> None:
+def test_an_event_without_data_or_type(
+    scene: Scene, neighbours: list[str], found_malformed: Callable[..., None]
+) -> None:
     ids = scene.put((1, "chat.created", CREATED), (2, *RENAMED), aggregate_id=BAD)
     scene.events.update_one({"_id": ids[1]}, {"$unset": {"data": ""}})
     found_malformed((BAD, "bad_data", ids[1], 2))
@@ -143,12 +147,12 @@ def test_an_event_without_data_or_type(scene: Any, neighbours: list[str], found_
     found_malformed((BAD, "unknown_event_type", ids[1], 2))
 
 
-def test_a_stream_without_created(scene: Any, neighbours: list[str], found_malformed: Callable[..., None]) -> None:
+def test_a_stream_without_created(scene: Scene, neighbours: list[str], found_malformed: Callable[..., None]) -> None:
     ids = scene.put((1, *RENAMED), (2, *RENAMED), aggregate_id=BAD)
     found_malformed((BAD, "no_created_event", ids[0], 1))
 
 
-def test_many_malformed_streams_are_each_reported_once(scene: Any, neighbours: list[str]) -> None:
+def test_many_malformed_streams_are_each_reported_once(scene: Scene, neighbours: list[str]) -> None:
     for number in range(30):
         aggregate_id = nth(number)
         scene.put(*[(version, "chat.exploded", {}) for version in range(1, 6)], aggregate_id=aggregate_id)
@@ -160,7 +164,7 @@ def test_many_malformed_streams_are_each_reported_once(scene: Any, neighbours: l
 
 @pytest.mark.parametrize(("kind", "event"), [("unknown_event_type", "chat.exploded"), ("version_gap", "chat.renamed")])
 def test_an_allowed_kind_is_folded_all_the_same_and_the_other_is_not(
-    scene: Any, neighbours: list[str], kind: str, event: str
+    scene: Scene, neighbours: list[str], kind: str, event: str
 ) -> None:
     other = "88888888-0000-4000-a000-000000000000"
     unknown, gap = (BAD, other) if kind == "unknown_event_type" else (other, BAD)
@@ -177,7 +181,7 @@ def test_an_allowed_kind_is_folded_all_the_same_and_the_other_is_not(
 
 
 def test_rebuilding_a_malformed_one_alone_leaves_its_documents(
-    scene: Any, neighbours: list[str], old: Callable[..., dict[str, Any]]
+    scene: Scene, neighbours: list[str], old: Callable[..., dict[str, Any]]
 ) -> None:
     old(BAD)
     scene.put((1, "chat.created", CREATED), (3, *RENAMED), aggregate_id=BAD)
@@ -198,7 +202,7 @@ def test_rebuilding_a_malformed_one_alone_leaves_its_documents(
     ],
 )
 def test_a_text_that_is_not_utf_8_matters_only_where_it_is_used(
-    scene: Any,
+    scene: Scene,
     neighbours: list[str],
     old: Callable[..., dict[str, Any]],
     event_type: str,
@@ -221,7 +225,7 @@ def test_a_text_that_is_not_utf_8_matters_only_where_it_is_used(
 
 
 def test_a_document_beyond_16_mib_is_malformed_for_that_read_model_alone(
-    scene: Any, neighbours: list[str], old: Callable[..., dict[str, Any]]
+    scene: Scene, neighbours: list[str], old: Callable[..., dict[str, Any]]
 ) -> None:
     before = old(BAD)
     joined = [(version, "chat.participant_added", {"user_id": "u" * 6_000_000}) for version in (2, 3, 4)]
@@ -237,7 +241,7 @@ def test_a_document_beyond_16_mib_is_malformed_for_that_read_model_alone(
 
 
 def test_a_text_that_is_not_utf_8_is_malformed_for_every_read_model_of_the_stream(
-    scene: Any, neighbours: list[str]
+    scene: Scene, neighbours: list[str]
 ) -> None:
     (only,) = scene.put((1, "chat.created", {**CREATED, "workspace_id": "PLACEHOLDER"}), aggregate_id=BAD)
     document = scene.raw("events").find_one_and_delete({"_id": only})

@@ -104,7 +104,7 @@ def busy(opened: Database[Any], mongodb_uri: str) -> Scene:
     return scene
 
 
-def begun(scene: Any) -> dict[str, Any]:
+def begun(scene: Scene) -> dict[str, Any]:
     """A rebuild of the chats with two ranges, one of which is done."""
     rebuilds = Rebuilds(scene.database)
     about = {"read_models": [CHATS], "names": ["chat"], "strategy": "in_place"}
@@ -113,7 +113,7 @@ def begun(scene: Any) -> dict[str, Any]:
     return record
 
 
-def done(scene: Any, record: dict[str, Any]) -> None:
+def done(scene: Scene, record: dict[str, Any]) -> None:
     rebuilds = Rebuilds(scene.database)
     rebuilds.to(record, RebuildState.FINISHING)
     rebuilds.to(record, RebuildState.DONE)
@@ -190,14 +190,14 @@ def test_promtool_has_nothing_to_say_against_a_scrape(busy: Any) -> None:
     assert (linted.returncode, linted.stdout, linted.stderr) == (0, "", "")
 
 
-def test_an_added_read_model_has_its_metrics_too(scene: Any) -> None:
+def test_an_added_read_model_has_its_metrics_too(scene: Scene) -> None:
     example = ROOT / "readmodel_pipelines" / "docs" / "examples" / "chat_activity.py"
     value = parsed(scrape(scene.settings.model_copy(update={"projections": (str(example),)})))
     assert value("documents", read_model="chat_activity_read_model") == 0
     assert value("open_findings", read_model="chat_activity_read_model", outcome="missing") == 0
 
 
-def test_the_time_in_which_nobody_worked_on_a_rebuild_is_not_its_duration(scene: Any) -> None:
+def test_the_time_in_which_nobody_worked_on_a_rebuild_is_not_its_duration(scene: Scene) -> None:
     record = begun(scene)
     for_two_hours = {"$set": {name: record[name] - timedelta(hours=2) for name in ("started_at", "updated_at")}}
     scene.database[REBUILDS].update_one({"_id": record["_id"]}, for_two_hours)
@@ -211,7 +211,7 @@ def test_the_time_in_which_nobody_worked_on_a_rebuild_is_not_its_duration(scene:
     assert 0 < value("last_rebuild_duration_seconds", read_model=CHATS) < SECONDS
 
 
-def test_records_of_earlier_versions_are_told_as_far_as_they_tell(scene: Any) -> None:
+def test_records_of_earlier_versions_are_told_as_far_as_they_tell(scene: Scene) -> None:
     began = server_time(scene.database).replace(tzinfo=None, microsecond=0) - timedelta(hours=1)
     scene.database[VERIFICATIONS].insert_one(
         {"read_model": CHATS, "started_at": began, "tier": "documents", "coverage": "every aggregate"}
@@ -231,7 +231,7 @@ def test_records_of_earlier_versions_are_told_as_far_as_they_tell(scene: Any) ->
 # What it costs
 
 
-def test_a_scrape_reads_no_more_when_there_is_more(scene: Any) -> None:
+def test_a_scrape_reads_no_more_when_there_is_more(scene: Scene) -> None:
     scene.ensure_indexes()
     begun(scene)
     now = server_time(scene.database)
@@ -301,7 +301,7 @@ def test_a_server_that_takes_the_connection_and_says_nothing_does_not_hang_a_scr
     assert "does not answer" in said[0]
 
 
-def test_a_part_that_mongodb_refuses_is_told_and_the_others_are_there(scene: Any) -> None:
+def test_a_part_that_mongodb_refuses_is_told_and_the_others_are_there(scene: Scene) -> None:
     scene.database.source.insert_one({})
     scene.database.create_collection(FINDINGS, viewOn="source", pipeline=[{"$set": {"state": {"$divide": [1, 0]}}}])
     said: list[str] = []

@@ -12,6 +12,8 @@ import pytest
 from bson import Code, Decimal128, Int64, MaxKey, MinKey, ObjectId, Regex, Timestamp
 from bson.raw_bson import RawBSONDocument
 
+from readmodel_pipelines_tests.support.scene import Scene
+
 BAD = "99999999-0000-4000-a000-000000000000"
 CREATED = {"type": "bug", "created_at": "2026-03-01T08:00:00Z"}
 RENAMED = ("chat.renamed", {"new_title": "t"})
@@ -50,7 +52,7 @@ ODD_IDS: list[Any] = [
 
 @pytest.mark.parametrize("indexed", [True, False])
 def test_each_aggregate_id_that_is_no_uuid_is_found(
-    scene: Any, plain_index: None, found_malformed: Callable[..., None], indexed: bool
+    scene: Scene, plain_index: None, found_malformed: Callable[..., None], indexed: bool
 ) -> None:
     wanted = []
     for odd in ODD_IDS:
@@ -63,28 +65,28 @@ def test_each_aggregate_id_that_is_no_uuid_is_found(
 
 @pytest.mark.parametrize("odd", [["00000000-0000-4000-a000-000000000000"], [1, 2], [], [[]]], ids=repr)
 def test_one_array_among_the_aggregate_ids_is_found(
-    scene: Any, plain_index: None, found_malformed: Callable[..., None], odd: list[Any]
+    scene: Scene, plain_index: None, found_malformed: Callable[..., None], odd: list[Any]
 ) -> None:
     (only,) = scene.put((1, "chat.created", CREATED), aggregate_id=odd)
     found_malformed((odd, "bad_aggregate_id", only, 1))
 
 
 def test_a_missing_aggregate_id_is_found(
-    scene: Any, neighbours: list[str], found_malformed: Callable[..., None]
+    scene: Scene, neighbours: list[str], found_malformed: Callable[..., None]
 ) -> None:
     ids = scene.put((1, "chat.created", CREATED), (2, *RENAMED), aggregate_id=...)
     found_malformed((None, "bad_aggregate_id", ids[0], 1))
 
 
 def test_streams_whose_ids_differ_by_type_alone_are_each_reported_once(
-    scene: Any, plain_index: None, found_malformed: Callable[..., None]
+    scene: Scene, plain_index: None, found_malformed: Callable[..., None]
 ) -> None:
     whole = scene.put((1, "chat.created", CREATED), (3, *RENAMED), (5, *RENAMED), aggregate_id=7)
     double = scene.put((2, "chat.created", CREATED), (4, *RENAMED), (6, *RENAMED), aggregate_id=7.0)
     found_malformed((7, "bad_aggregate_id", whole[0], 1), (7.0, "bad_aggregate_id", double[0], 2))
 
 
-def test_documents_of_streams_with_odd_ids_stay(scene: Any, neighbours: list[str]) -> None:
+def test_documents_of_streams_with_odd_ids_stay(scene: Scene, neighbours: list[str]) -> None:
     odd = [ObjectId(), 7, None, {"id": 1}, BAD.upper()]
     template = scene.chats.find_one({"chat_id": neighbours[0]}, {"_id": 0})
     for key in odd:
@@ -119,14 +121,14 @@ ODD_KEYS: list[Any] = [
 ]
 
 
-def orphans_with(scene: Any, keys: list[Any]) -> None:
+def orphans_with(scene: Scene, keys: list[Any]) -> None:
     template = scene.chats.find_one({}, {"_id": 0})
     scene.chats.insert_many([{**template, "_id": number, "chat_id": key} for number, key in enumerate(keys)])
 
 
 @pytest.mark.parametrize("indexed", [True, False])
 def test_documents_with_odd_keys_and_no_events_are_orphans_and_deleted(
-    scene: Any, neighbours: list[str], indexed: bool
+    scene: Scene, neighbours: list[str], indexed: bool
 ) -> None:
     orphans_with(scene, ODD_KEYS)
     if not indexed:
@@ -140,7 +142,7 @@ def test_documents_with_odd_keys_and_no_events_are_orphans_and_deleted(
 
 
 @pytest.mark.parametrize("key", [["x", "y"], [], [[]], [BAD], MaxKey(), MinKey(), None, {"$oid": "1"}], ids=repr)
-def test_one_document_with_an_odd_key_is_found_and_deleted(scene: Any, neighbours: list[str], key: Any) -> None:
+def test_one_document_with_an_odd_key_is_found_and_deleted(scene: Scene, neighbours: list[str], key: Any) -> None:
     orphans_with(scene, [key])
     summary = scene.rebuild("chat")
 
@@ -149,7 +151,7 @@ def test_one_document_with_an_odd_key_is_found_and_deleted(scene: Any, neighbour
     assert scene.verify("chat").ok
 
 
-def test_a_document_without_its_key_is_an_orphan_and_deleted(scene: Any, neighbours: list[str]) -> None:
+def test_a_document_without_its_key_is_an_orphan_and_deleted(scene: Scene, neighbours: list[str]) -> None:
     scene.chats.insert_one({"title": "nobody's"})
 
     assert scene.rebuild("chat").read_models["chats_read_model"].deleted == 1
@@ -158,7 +160,7 @@ def test_a_document_without_its_key_is_an_orphan_and_deleted(scene: Any, neighbo
 
 @pytest.mark.parametrize("text", [b"\xff\xfe", b"99999999-\xc3\x28", b"\xed\xa0\x80"], ids=repr)
 def test_a_document_whose_key_is_not_utf_8_is_an_orphan_and_deleted(
-    scene: Any, neighbours: list[str], text: bytes
+    scene: Scene, neighbours: list[str], text: bytes
 ) -> None:
     orphans_with(scene, ["PLACEHOLDER"])
     document = scene.raw("chats_read_model").find_one_and_delete({"chat_id": "PLACEHOLDER"})
@@ -172,7 +174,7 @@ def test_a_document_whose_key_is_not_utf_8_is_an_orphan_and_deleted(
     assert scene.verify("chat").ok
 
 
-def test_an_array_id_does_not_mix_into_the_stream_of_its_element(scene: Any, plain_index: None) -> None:
+def test_an_array_id_does_not_mix_into_the_stream_of_its_element(scene: Scene, plain_index: None) -> None:
     chat_id = scene.chat("good")
     scene.put((1, "chat.created", CREATED), (2, "chat.exploded", {}), aggregate_id=[chat_id])
 
@@ -183,7 +185,7 @@ def test_an_array_id_does_not_mix_into_the_stream_of_its_element(scene: Any, pla
     assert (counts.malformed, counts.inserted) == (1, 3)
 
 
-def test_a_document_of_an_array_key_is_not_taken_for_that_of_its_element(scene: Any, neighbours: list[str]) -> None:
+def test_a_document_of_an_array_key_is_not_taken_for_that_of_its_element(scene: Scene, neighbours: list[str]) -> None:
     chat_id = scene.chat("good")
     orphans_with(scene, [[chat_id]])
 

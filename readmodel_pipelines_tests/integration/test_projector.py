@@ -8,13 +8,14 @@ import pytest
 from bson import ObjectId
 
 from readmodel_pipelines.errors import AggregateNotFound, UsageError, WrongAggregateType
+from readmodel_pipelines_tests.support.scene import Scene
 
 NOBODY = "00000000-0000-4000-a000-000000000000"
 CHATS, TASKS = "chats_read_model", "tasks_read_model"
 
 
 @pytest.fixture
-def chat_id(scene: Any) -> str:
+def chat_id(scene: Scene) -> str:
     scene.index()
     return str(scene.chat("one"))
 
@@ -23,7 +24,7 @@ def chat_id(scene: Any) -> str:
     "wrong", ["", "nobody", "6f1c", NOBODY[:-1], NOBODY + "0", NOBODY.replace("-", ""), "*", "a\0"]
 )
 @pytest.mark.parametrize("method", ["rebuild_one", "verify_consistency"])
-def test_an_id_that_is_no_uuid_is_refused(scene: Any, chat_id: str, method: str, wrong: str) -> None:
+def test_an_id_that_is_no_uuid_is_refused(scene: Scene, chat_id: str, method: str, wrong: str) -> None:
     before = scene.dump()
     with pytest.raises(UsageError, match="is no aggregate id"):
         getattr(scene.projector(), method)(wrong)
@@ -32,25 +33,25 @@ def test_an_id_that_is_no_uuid_is_refused(scene: Any, chat_id: str, method: str,
 
 @pytest.mark.parametrize("wrong", [None, 7, ObjectId("6b04ac7488e4dd37f7169d64"), b"x", ["x"], {"$ne": None}], ids=repr)
 @pytest.mark.parametrize("method", ["rebuild_one", "verify_consistency"])
-def test_an_id_that_is_no_text_is_refused(scene: Any, chat_id: str, method: str, wrong: Any) -> None:
+def test_an_id_that_is_no_text_is_refused(scene: Scene, chat_id: str, method: str, wrong: Any) -> None:
     with pytest.raises(UsageError):
         getattr(scene.projector(), method)(wrong)
 
 
-def test_an_id_may_be_padded_and_in_capitals(scene: Any, chat_id: str) -> None:
+def test_an_id_may_be_padded_and_in_capitals(scene: Scene, chat_id: str) -> None:
     assert scene.rebuild_one(f" {chat_id.upper()}\n").read_models[CHATS].inserted == 1
     assert scene.verify_one(chat_id.upper()).ok
 
 
 @pytest.mark.parametrize("dry_run", [True, False])
-def test_an_id_with_neither_event_nor_document_is_not_found(scene: Any, chat_id: str, dry_run: bool) -> None:
+def test_an_id_with_neither_event_nor_document_is_not_found(scene: Scene, chat_id: str, dry_run: bool) -> None:
     with pytest.raises(AggregateNotFound, match=NOBODY):
         scene.rebuild_one(NOBODY, dry_run=dry_run)
     with pytest.raises(AggregateNotFound, match=NOBODY):
         scene.verify_one(NOBODY)
 
 
-def test_an_id_with_a_document_alone_is_an_orphan(scene: Any, chat_id: str) -> None:
+def test_an_id_with_a_document_alone_is_an_orphan(scene: Scene, chat_id: str) -> None:
     scene.rebuild()
     scene.chats.insert_one({**scene.chats.find_one({}, {"_id": 0}), "chat_id": NOBODY})
 
@@ -61,7 +62,7 @@ def test_an_id_with_a_document_alone_is_an_orphan(scene: Any, chat_id: str) -> N
         scene.rebuild_one(NOBODY)
 
 
-def test_the_events_of_another_read_model_are_no_events(legacy_scene: Any) -> None:
+def test_the_events_of_another_read_model_are_no_events(legacy_scene: Scene) -> None:
     legacy_scene.index()
     task, chat = legacy_scene.task("task", "chat"), legacy_scene.chat("chat")
 
@@ -72,13 +73,13 @@ def test_the_events_of_another_read_model_are_no_events(legacy_scene: Any) -> No
     assert legacy_scene.rebuild_one(task).read_models[TASKS].inserted == 1
 
 
-def test_an_unknown_read_model_is_refused(scene: Any) -> None:
+def test_an_unknown_read_model_is_refused(scene: Scene) -> None:
     with pytest.raises(UsageError, match=r"nobody"):
         scene.projector("chat", "nobody")
 
 
 @pytest.mark.parametrize("spelling", ["Chat", "chat"])
-def test_an_event_brings_the_documents_of_its_aggregate_up_to_date(scene: Any, chat_id: str, spelling: str) -> None:
+def test_an_event_brings_the_documents_of_its_aggregate_up_to_date(scene: Scene, chat_id: str, spelling: str) -> None:
     scene.append(chat_id, ("chat.renamed", {"new_title": "newer"}))
     summary = scene.projector().process_event({"aggregate_id": chat_id, "aggregate_type": spelling})
 
@@ -92,14 +93,14 @@ def test_an_event_brings_the_documents_of_its_aggregate_up_to_date(scene: Any, c
 
 
 @pytest.mark.parametrize("wrong", ["Task", "task", "User", "", None, "CHAT", ["Chat"]], ids=repr)
-def test_an_event_of_another_aggregate_type_is_refused(scene: Any, chat_id: str, wrong: Any) -> None:
+def test_an_event_of_another_aggregate_type_is_refused(scene: Scene, chat_id: str, wrong: Any) -> None:
     before = scene.dump()
     with pytest.raises(WrongAggregateType):
         scene.projector().process_event({"aggregate_id": chat_id, "aggregate_type": wrong})
     assert scene.dump() == before
 
 
-def test_a_chat_event_is_no_event_of_legacy_tasks(legacy_scene: Any) -> None:
+def test_a_chat_event_is_no_event_of_legacy_tasks(legacy_scene: Scene) -> None:
     legacy_scene.index()
     chat_id, task_id = legacy_scene.chat("chat"), legacy_scene.task("task", "chat")
     with pytest.raises(WrongAggregateType):
@@ -112,18 +113,18 @@ def test_a_chat_event_is_no_event_of_legacy_tasks(legacy_scene: Any) -> None:
 
 
 @pytest.mark.parametrize("wrong", [None, ObjectId("6b04ac7488e4dd37f7169d64"), 7, "nobody"], ids=repr)
-def test_an_event_with_an_odd_id_is_refused(scene: Any, chat_id: str, wrong: Any) -> None:
+def test_an_event_with_an_odd_id_is_refused(scene: Scene, chat_id: str, wrong: Any) -> None:
     with pytest.raises(UsageError):
         scene.projector().process_event({"aggregate_id": wrong, "aggregate_type": "Chat"})
 
 
-def test_an_event_of_an_id_in_capitals_does_not_pass_for_one_in_small_letters(scene: Any, chat_id: str) -> None:
+def test_an_event_of_an_id_in_capitals_does_not_pass_for_one_in_small_letters(scene: Scene, chat_id: str) -> None:
     scene.stream(chat_id.upper(), "Chat", ("chat.created", {"type": "bug"}))
     with pytest.raises(UsageError):
         scene.projector().process_event(scene.events.find_one({"aggregate_id": chat_id.upper()}))
 
 
-def test_findings_are_capped_and_counts_are_not(scene: Any) -> None:
+def test_findings_are_capped_and_counts_are_not(scene: Scene) -> None:
     scene.fill(20)
     scene.chats.update_many({}, {"$set": {"title": 1}})
     summary = scene.projector("chat", max_findings=3).verify_all()
@@ -133,14 +134,14 @@ def test_findings_are_capped_and_counts_are_not(scene: Any) -> None:
     assert (none.findings, none.read_models[CHATS].replaced) == ([], 20)
 
 
-def test_an_empty_database_is_no_error(scene: Any) -> None:
+def test_an_empty_database_is_no_error(scene: Scene) -> None:
     for summary in (scene.verify(), scene.rebuild(dry_run=True), scene.rebuild()):
         assert summary.ok
         assert summary.events == 0
         assert [counts.checked for counts in summary.read_models.values()] == [0, 0]
 
 
-def test_progress_is_told_up_to_the_last_event(scene: Any) -> None:
+def test_progress_is_told_up_to_the_last_event(scene: Scene) -> None:
     from readmodel_pipelines.projector import ReadModelProjector
 
     scene.fill(20)
@@ -150,7 +151,7 @@ def test_progress_is_told_up_to_the_last_event(scene: Any) -> None:
     assert told[-1] == (summary.events, summary.events, summary.read_models)
 
 
-def test_collections_may_be_named_otherwise(scene: Any) -> None:
+def test_collections_may_be_named_otherwise(scene: Scene) -> None:
     scene.fill(5)
     names = {"chats_collection": "chat_read_model", "tasks_collection": "task_read_model"}
     summary = scene.projector(**names).rebuild_all()

@@ -10,13 +10,15 @@ from typing import Any
 import pytest
 
 from readmodel_pipelines.reconcile.in_place import ATTEMPTS
+from readmodel_pipelines_tests.support.other_writer import OtherWriter
+from readmodel_pipelines_tests.support.scene import Scene
 
 CHATS = "chats_read_model"
 TASKS = "tasks_read_model"
 
 
 @pytest.fixture(params=["rebuild_all", "rebuild_one"])
-def rebuild(request: Any, scene: Any) -> Any:
+def rebuild(request: Any, scene: Scene) -> Any:
     """Both ways to write one chat's document: a full rebuild, and one aggregate."""
     if request.param == "rebuild_all":
         return lambda chat_id: scene.rebuild("chat")
@@ -28,7 +30,7 @@ def renamed(title: str) -> tuple[str, dict[str, Any]]:
 
 
 @pytest.fixture
-def chat_id(scene: Any) -> str:
+def chat_id(scene: Scene) -> str:
     scene.index()
     scene.chat("bystander")
     chat_id = scene.chat("contended")
@@ -37,7 +39,7 @@ def chat_id(scene: Any) -> str:
 
 
 def test_a_replace_does_not_overwrite_what_the_application_wrote_meanwhile(
-    scene: Any, chat_id: str, other_writer: Any, rebuild: Any
+    scene: Scene, chat_id: str, other_writer: OtherWriter, rebuild: Any
 ) -> None:
     scene.chats.update_one({"chat_id": chat_id}, {"$set": {"title": "damaged"}})
 
@@ -57,7 +59,7 @@ def test_a_replace_does_not_overwrite_what_the_application_wrote_meanwhile(
 
 
 def test_a_replace_that_lost_is_compared_again_and_written(
-    scene: Any, chat_id: str, other_writer: Any, rebuild: Any
+    scene: Scene, chat_id: str, other_writer: OtherWriter, rebuild: Any
 ) -> None:
     scene.chats.update_one({"chat_id": chat_id}, {"$set": {"title": "damaged"}})
     other_writer.once_before(
@@ -85,7 +87,7 @@ def test_a_replace_that_lost_is_compared_again_and_written(
     ids=["another_field", "field_removed", "absent_field_set_to_null", "array_grown", "key_changed"],
 )
 def test_any_change_of_an_owned_field_is_a_race(
-    scene: Any, chat_id: str, other_writer: Any, change: dict[str, Any]
+    scene: Scene, chat_id: str, other_writer: OtherWriter, change: dict[str, Any]
 ) -> None:
     scene.chats.update_one({"chat_id": chat_id}, {"$set": {"title": "damaged"}})
     seen: list[Any] = []
@@ -108,7 +110,9 @@ def test_any_change_of_an_owned_field_is_a_race(
     assert scene.verify().ok
 
 
-def test_a_change_of_foreign_fields_alone_is_no_race(scene: Any, chat_id: str, other_writer: Any, rebuild: Any) -> None:
+def test_a_change_of_foreign_fields_alone_is_no_race(
+    scene: Scene, chat_id: str, other_writer: OtherWriter, rebuild: Any
+) -> None:
     scene.chats.update_one({"chat_id": chat_id}, {"$set": {"title": "damaged"}})
     other_writer.once_before(
         "write", "replace", lambda _: scene.chats.update_one({"chat_id": chat_id}, {"$set": {"not_ours": [1]}})
@@ -121,7 +125,7 @@ def test_a_change_of_foreign_fields_alone_is_no_race(scene: Any, chat_id: str, o
 
 
 def test_the_other_writer_wrote_exactly_what_we_wanted(
-    scene: Any, chat_id: str, other_writer: Any, rebuild: Any
+    scene: Scene, chat_id: str, other_writer: OtherWriter, rebuild: Any
 ) -> None:
     scene.chats.update_one({"chat_id": chat_id}, {"$set": {"title": "damaged"}})
     other_writer.once_before(
@@ -136,7 +140,7 @@ def test_the_other_writer_wrote_exactly_what_we_wanted(
 
 
 def test_a_document_that_vanished_before_its_replace_is_inserted(
-    scene: Any, chat_id: str, other_writer: Any, rebuild: Any
+    scene: Scene, chat_id: str, other_writer: OtherWriter, rebuild: Any
 ) -> None:
     scene.chats.update_one({"chat_id": chat_id}, {"$set": {"title": "damaged"}})
     other_writer.once_before("write", "replace", lambda _: scene.chats.delete_one({"chat_id": chat_id}))
@@ -147,7 +151,7 @@ def test_a_document_that_vanished_before_its_replace_is_inserted(
 
 
 def test_an_insert_that_another_writer_was_faster_with_keeps_its_document(
-    scene: Any, chat_id: str, other_writer: Any, rebuild: Any
+    scene: Scene, chat_id: str, other_writer: OtherWriter, rebuild: Any
 ) -> None:
     right = scene.chats.find_one_and_delete({"chat_id": chat_id})
     other_writer.once_before("write", "insert", lambda _: scene.chats.insert_one({**right, "not_ours": "kept"}))
@@ -161,7 +165,7 @@ def test_an_insert_that_another_writer_was_faster_with_keeps_its_document(
 
 
 def test_an_insert_that_lost_to_a_wrong_document_mends_it(
-    scene: Any, chat_id: str, other_writer: Any, rebuild: Any
+    scene: Scene, chat_id: str, other_writer: OtherWriter, rebuild: Any
 ) -> None:
     right = scene.chats.find_one_and_delete({"chat_id": chat_id})
     other_writer.once_before("write", "insert", lambda _: scene.chats.insert_one({**right, "title": 5}))
@@ -172,7 +176,7 @@ def test_an_insert_that_lost_to_a_wrong_document_mends_it(
 
 
 def test_an_insert_of_a_task_whose_chat_was_deleted_meanwhile_is_taken_back(
-    scene: Any, chat_id: str, other_writer: Any
+    scene: Scene, chat_id: str, other_writer: OtherWriter
 ) -> None:
     scene.append(chat_id, ("chat.type_changed", {"new_type": "task", "title": "t"}))
     scene.tasks.delete_many({})
@@ -188,7 +192,7 @@ def test_an_insert_of_a_task_whose_chat_was_deleted_meanwhile_is_taken_back(
 
 
 def test_an_insert_that_lost_to_a_newer_document_leaves_it(
-    scene: Any, chat_id: str, other_writer: Any, rebuild: Any
+    scene: Scene, chat_id: str, other_writer: OtherWriter, rebuild: Any
 ) -> None:
     right = scene.chats.find_one_and_delete({"chat_id": chat_id})
 
@@ -205,7 +209,7 @@ def test_an_insert_that_lost_to_a_newer_document_leaves_it(
 
 @pytest.mark.parametrize("full", [True, False], ids=["deferred", "rebuild_one"])
 def test_a_delete_does_not_take_a_document_that_changed(
-    scene: Any, chat_id: str, other_writer: Any, full: bool
+    scene: Scene, chat_id: str, other_writer: OtherWriter, full: bool
 ) -> None:
     chat = scene.chat("talk", kind="discussion")
     task = scene.tasks.find_one({"task_id": chat_id}, {"_id": 0})
@@ -227,7 +231,9 @@ def test_a_delete_does_not_take_a_document_that_changed(
 
 
 @pytest.mark.parametrize("full", [True, False], ids=["deferred", "rebuild_one"])
-def test_a_delete_that_lost_is_compared_again_and_done(scene: Any, chat_id: str, other_writer: Any, full: bool) -> None:
+def test_a_delete_that_lost_is_compared_again_and_done(
+    scene: Scene, chat_id: str, other_writer: OtherWriter, full: bool
+) -> None:
     orphan = scene.tasks.find_one({"task_id": chat_id}, {"_id": 0})
     key = orphan["chat_id"] = orphan["task_id"] = "00000000-0000-4000-a000-000000000000"
     scene.tasks.insert_one(orphan)
@@ -246,7 +252,7 @@ def test_a_delete_that_lost_is_compared_again_and_done(scene: Any, chat_id: str,
     ids=["null", "document", "array", "binary", "number", "double", "bool"],
 )
 def test_a_delete_of_a_document_with_an_odd_key_that_lost_is_compared_again_and_done(
-    scene: Any, chat_id: str, other_writer: Any, key: Any
+    scene: Scene, chat_id: str, other_writer: OtherWriter, key: Any
 ) -> None:
     orphan = {**scene.chats.find_one({"chat_id": chat_id}, {"_id": 0}), "chat_id": key}
     stored = scene.chats.insert_one(orphan).inserted_id
@@ -262,7 +268,7 @@ def test_a_delete_of_a_document_with_an_odd_key_that_lost_is_compared_again_and_
 
 @pytest.mark.parametrize("full", [True, False], ids=["deferred", "rebuild_one"])
 def test_an_orphan_that_vanished_before_its_deletion_is_well(
-    scene: Any, chat_id: str, other_writer: Any, full: bool
+    scene: Scene, chat_id: str, other_writer: OtherWriter, full: bool
 ) -> None:
     key = "00000000-0000-4000-a000-000000000000"
     scene.chats.insert_one({**scene.chats.find_one({"chat_id": chat_id}, {"_id": 0}), "chat_id": key})
@@ -275,7 +281,7 @@ def test_an_orphan_that_vanished_before_its_deletion_is_well(
 
 
 def test_another_writer_who_is_always_faster_wins_in_the_end(
-    scene: Any, chat_id: str, other_writer: Any, rebuild: Any
+    scene: Scene, chat_id: str, other_writer: OtherWriter, rebuild: Any
 ) -> None:
     scene.chats.update_one({"chat_id": chat_id}, {"$set": {"title": "damaged"}})
     written: list[str] = []
@@ -295,7 +301,7 @@ def test_another_writer_who_is_always_faster_wins_in_the_end(
     assert scene.chats.find_one({"chat_id": chat_id})["title"] == written[-1]
 
 
-def test_only_the_contended_document_of_a_batch_is_done_again(scene: Any, other_writer: Any) -> None:
+def test_only_the_contended_document_of_a_batch_is_done_again(scene: Scene, other_writer: OtherWriter) -> None:
     ids = scene.fill(20)
     scene.chats.update_many({}, {"$set": {"title": "damaged"}})
     other_writer.once_before(
@@ -308,7 +314,9 @@ def test_only_the_contended_document_of_a_batch_is_done_again(scene: Any, other_
 
 
 @pytest.mark.parametrize("full", [True, False], ids=["full", "rebuild_one"])
-def test_a_swap_does_not_overwrite_what_another_writer_changed(scene: Any, other_writer: Any, full: bool) -> None:
+def test_a_swap_does_not_overwrite_what_another_writer_changed(
+    scene: Scene, other_writer: OtherWriter, full: bool
+) -> None:
     scene.index()
     one, two = scene.chat("one"), scene.chat("two")
     scene.rebuild()
@@ -331,7 +339,7 @@ def test_a_swap_does_not_overwrite_what_another_writer_changed(scene: Any, other
 
 @pytest.mark.parametrize("odd", [None, {"a": 1}, ["x", "y"], 7], ids=["null", "document", "array", "number"])
 def test_a_swap_with_a_document_of_an_odd_key_that_lost_is_done_again(
-    scene: Any, chat_id: str, other_writer: Any, odd: Any
+    scene: Scene, chat_id: str, other_writer: OtherWriter, odd: Any
 ) -> None:
     stored = scene.tasks.find_one({"task_id": chat_id})["_id"]
     scene.tasks.update_one({"_id": stored}, {"$set": {"task_id": odd}})
@@ -346,7 +354,7 @@ def test_a_swap_with_a_document_of_an_odd_key_that_lost_is_done_again(
 
 
 def test_a_stream_that_became_malformed_meanwhile_leaves_the_document_alone(
-    scene: Any, chat_id: str, other_writer: Any, rebuild: Any
+    scene: Scene, chat_id: str, other_writer: OtherWriter, rebuild: Any
 ) -> None:
     scene.chats.update_one({"chat_id": chat_id}, {"$set": {"title": "damaged"}})
 

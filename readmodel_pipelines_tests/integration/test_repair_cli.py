@@ -24,13 +24,14 @@ from readmodel_pipelines.demo.sample_data import chat_events
 from readmodel_pipelines.errors import MongoUnavailable
 from readmodel_pipelines.mongo.names import LEASES
 from readmodel_pipelines.repair import RepairWorker
+from readmodel_pipelines_tests.support.scene import Scene
 from readmodel_pipelines_tests.support.verbs.repairing import put, task
 
 Cli = Callable[..., Result]
 
 
 @pytest.fixture
-def cli(scene: Any, monkeypatch: pytest.MonkeyPatch) -> Cli:
+def cli(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> Cli:
     monkeypatch.setenv("READMODEL_MONGODB_URI", scene.settings.mongodb_uri.get_secret_value())
     monkeypatch.setenv("READMODEL_DATABASE", scene.settings.database)
     scene.ensure_indexes()
@@ -38,12 +39,12 @@ def cli(scene: Any, monkeypatch: pytest.MonkeyPatch) -> Cli:
 
 
 @pytest.fixture
-def queue(scene: Any, cli: Cli) -> RepairQueue:
+def queue(scene: Scene, cli: Cli) -> RepairQueue:
     return RepairQueue(scene.database, scene.settings)
 
 
 @pytest.fixture
-def broken(scene: Any, queue: RepairQueue) -> list[str]:
+def broken(scene: Scene, queue: RepairQueue) -> list[str]:
     """Chats whose documents are wrong, each with a task."""
     ids = [scene.chat(f"chat {number}") for number in range(4)]
     assert scene.rebuild().ok
@@ -53,7 +54,7 @@ def broken(scene: Any, queue: RepairQueue) -> list[str]:
     return ids
 
 
-def many(scene: Any, chats: int) -> None:
+def many(scene: Scene, chats: int) -> None:
     scene.add(chat_events(chats, mean_events=5))
     assert scene.rebuild().ok
     scene.chats.update_many({}, {"$set": {"title": "wrong"}})
@@ -65,7 +66,7 @@ def ended(result: Result) -> Any:
     return json.loads(result.stdout)
 
 
-def test_work_once_repairs_what_is_due_and_says_so(scene: Any, broken: list[str], cli: Cli) -> None:
+def test_work_once_repairs_what_is_due_and_says_so(scene: Scene, broken: list[str], cli: Cli) -> None:
     result = cli("work", "--once")
 
     assert (result.exit_code, result.stderr) == (0, "")
@@ -99,7 +100,7 @@ def test_work_says_what_it_parked_and_how_to_bring_it_back(queue: RepairQueue, c
 
 
 def test_named_tasks_are_repaired_although_they_are_not_due(
-    scene: Any, broken: list[str], queue: RepairQueue, cli: Cli
+    scene: Scene, broken: list[str], queue: RepairQueue, cli: Cli
 ) -> None:
     scene.database.repair_queue.update_many({}, [{"$set": {"next_attempt_at": {"$add": ["$$NOW", 3_600_000]}}}])
     first, second, *_ = queue.tasks()
@@ -113,7 +114,7 @@ def test_named_tasks_are_repaired_although_they_are_not_due(
 
 
 def test_stats_tell_depth_age_rate_and_dead_letters(
-    scene: Any, broken: list[str], queue: RepairQueue, cli: Cli
+    scene: Scene, broken: list[str], queue: RepairQueue, cli: Cli
 ) -> None:
     scene.database.repair_queue.update_one({}, {"$set": {"created_at": datetime.now(UTC) - timedelta(hours=3.21)}})
     before = cli("stats").stdout
@@ -139,7 +140,7 @@ def test_an_empty_queue_is_well(cli: Cli) -> None:
 
 
 def test_tasks_are_listed_by_status_and_reason_and_the_list_says_when_there_are_more(
-    scene: Any, broken: list[str], queue: RepairQueue, cli: Cli
+    scene: Scene, broken: list[str], queue: RepairQueue, cli: Cli
 ) -> None:
     nobody = str(uuid4())
     queue.add(nobody, "chat")
@@ -158,7 +159,7 @@ def test_tasks_are_listed_by_status_and_reason_and_the_list_says_when_there_are_
     assert cli("list", "--status", "lost").exit_code == 2
 
 
-def test_what_a_producer_wrote_cannot_command_the_terminal(scene: Any, cli: Cli) -> None:
+def test_what_a_producer_wrote_cannot_command_the_terminal(scene: Scene, cli: Cli) -> None:
     evil = "\x1b[2J\x07bad"
     task = {"_id": evil, "aggregate_id": evil, "aggregate_type": evil, "error": evil, "task_type": evil}
     scene.database.repair_queue.insert_one({**task, "status": "pending", "created_at": "soon", "retry_count": "x"})
@@ -167,7 +168,7 @@ def test_what_a_producer_wrote_cannot_command_the_terminal(scene: Any, cli: Cli)
     assert "\\x1b[2J" in cli("list").stdout
 
 
-def test_dead_letters_come_back_after_their_cause_is_mended(scene: Any, queue: RepairQueue, cli: Cli) -> None:
+def test_dead_letters_come_back_after_their_cause_is_mended(scene: Scene, queue: RepairQueue, cli: Cli) -> None:
     chat_id = str(uuid4())
     queue.add(chat_id, "chat")
     cli("work", "--once")
@@ -192,7 +193,7 @@ def test_what_makes_no_sense_is_a_usage_error(cli: Cli, arguments: tuple[str, ..
 
 
 def test_purging_deletes_what_ended_and_dead_letters_only_with_a_yes(
-    scene: Any, broken: list[str], queue: RepairQueue, cli: Cli
+    scene: Scene, broken: list[str], queue: RepairQueue, cli: Cli
 ) -> None:
     queue.add(str(uuid4()), "chat")
     cli("work", "--once")
@@ -228,7 +229,7 @@ def worker(*arguments: str) -> Iterator[subprocess.Popen[str]]:
 
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT])
 def test_a_worker_that_is_ended_gives_back_what_it_took_and_says_what_it_did(
-    scene: Any, queue: RepairQueue, ending: signal.Signals
+    scene: Scene, queue: RepairQueue, ending: signal.Signals
 ) -> None:
     many(scene, 400)
     with worker("--batch-size", "20", "--json") as process:

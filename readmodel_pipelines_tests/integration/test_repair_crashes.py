@@ -10,19 +10,19 @@ import subprocess
 import sys
 from collections import defaultdict
 from contextlib import ExitStack
-from typing import Any
 
 import pytest
 
 from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
 from readmodel_pipelines.cli import main as command_line
 from readmodel_pipelines.mongo.names import LEASES
+from readmodel_pipelines_tests.support.scene import Scene
 from readmodel_pipelines_tests.support.trials.killed_workers import broken, kill_at_random_moments, short_lived
 from readmodel_pipelines_tests.support.verbs.repairing import stored
 
 
 def test_eight_processes_repair_five_hundred_tasks_each_by_exactly_one(
-    scene: Any, monkeypatch: pytest.MonkeyPatch
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broken(scene, 300, 500)
     monkeypatch.setenv("READMODEL_MONGODB_URI", scene.settings.mongodb_uri.get_secret_value())
@@ -49,11 +49,11 @@ def test_eight_processes_repair_five_hundred_tasks_each_by_exactly_one(
     assert scene.database[LEASES].count_documents({"_id": {"$regex": "^repair:"}}) == 0
 
 
-def test_workers_killed_at_random_moments_lose_nothing_and_leave_nothing_wrong(scene: Any) -> None:
+def test_workers_killed_at_random_moments_lose_nothing_and_leave_nothing_wrong(scene: Scene) -> None:
     kill_at_random_moments(scene, kills=15, seed=20_261_124)
 
 
-def test_a_task_that_kills_its_worker_every_time_is_parked_alone(scene: Any) -> None:
+def test_a_task_that_kills_its_worker_every_time_is_parked_alone(scene: Scene) -> None:
     ids = broken(scene, 60, 60)
     told = short_lived(scene, deadly=ids[7], lease=300)
 

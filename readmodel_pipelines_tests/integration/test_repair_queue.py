@@ -15,6 +15,7 @@ from readmodel_pipelines.bookkeeping.repair_queue import Failure, RepairQueue
 from readmodel_pipelines.bookkeeping.repair_task import pending_until, under
 from readmodel_pipelines.errors import RepairQueueFull, UsageError
 from readmodel_pipelines.settings import Settings
+from readmodel_pipelines_tests.support.scene import Scene
 from readmodel_pipelines_tests.support.verbs.repairing import put, stored, task
 
 SOME_ID = "c1ff5917-b7aa-4647-93c3-49dc8f855d04"
@@ -25,12 +26,12 @@ PRODUCERS = {
 
 
 @pytest.fixture
-def queue(scene: Any) -> RepairQueue:
+def queue(scene: Scene) -> RepairQueue:
     scene.ensure_indexes()
     return RepairQueue(scene.database, scene.settings)
 
 
-def test_a_task_that_is_added_has_the_producers_fields_and_types_and_no_other(scene: Any, queue: RepairQueue) -> None:
+def test_a_task_that_is_added_has_the_producers_fields_and_types_and_no_other(scene: Scene, queue: RepairQueue) -> None:
     chat_id = str(uuid4())
     assert queue.add(chat_id, " Chat ", "what went wrong")
     (added,) = scene.raw("repair_queue").find()
@@ -46,7 +47,7 @@ def test_a_task_that_is_added_has_the_producers_fields_and_types_and_no_other(sc
 
 
 @pytest.mark.parametrize("there", ["chat", " Chat ", "TASK\n", "task"])
-def test_adding_coalesces_with_a_pending_task_of_the_same_stream(scene: Any, queue: RepairQueue, there: str) -> None:
+def test_adding_coalesces_with_a_pending_task_of_the_same_stream(scene: Scene, queue: RepairQueue, there: str) -> None:
     chat_id = str(uuid4())
     put(scene, task(chat_id, aggregate_type=there, error="the first"))
     assert not queue.add(chat_id, "chat", "the second")
@@ -57,7 +58,7 @@ def test_adding_coalesces_with_a_pending_task_of_the_same_stream(scene: Any, que
 
 @pytest.mark.parametrize("status", ["processing", "completed", "failed"])
 def test_adding_never_coalesces_with_a_task_in_work_or_one_that_ended(
-    scene: Any, queue: RepairQueue, status: str
+    scene: Scene, queue: RepairQueue, status: str
 ) -> None:
     chat_id = str(uuid4())
     put(scene, task(chat_id, status=status))
@@ -66,14 +67,14 @@ def test_adding_never_coalesces_with_a_task_in_work_or_one_that_ended(
     assert len(stored(scene)) == 2
 
 
-def test_adding_does_not_coalesce_with_another_aggregate_or_kind_of_task(scene: Any, queue: RepairQueue) -> None:
+def test_adding_does_not_coalesce_with_another_aggregate_or_kind_of_task(scene: Scene, queue: RepairQueue) -> None:
     chat_id = str(uuid4())
     put(scene, task(str(uuid4())), task(chat_id, task_type="mail"), task(chat_id, aggregate_type="user"))
     assert queue.add(chat_id, "chat")
     assert len(stored(scene)) == 4
 
 
-def test_legacy_tasks_and_chats_are_streams_of_their_own(legacy_scene: Any) -> None:
+def test_legacy_tasks_and_chats_are_streams_of_their_own(legacy_scene: Scene) -> None:
     queue = RepairQueue(legacy_scene.database, legacy_scene.settings)
     one = str(uuid4())
     assert queue.add(one, "chat")
@@ -89,7 +90,7 @@ def test_one_who_adds_much_at_once_leaves_few_tasks(queue: RepairQueue) -> None:
     assert queue.stats().pending == added
 
 
-def test_a_full_queue_takes_no_more_and_says_what_to_do(scene: Any) -> None:
+def test_a_full_queue_takes_no_more_and_says_what_to_do(scene: Scene) -> None:
     queue = RepairQueue(scene.database, scene.settings.model_copy(update={"repair_queue_limit": 3}))
     ids = [str(uuid4()) for _ in range(4)]
     for chat_id in ids[:3]:
@@ -111,7 +112,9 @@ def test_what_no_repair_could_work_on_is_not_added(queue: RepairQueue, aggregate
     assert queue.stats().open == 0
 
 
-def test_due_is_what_waits_for_nothing_the_oldest_first_and_each_aggregate_once(scene: Any, queue: RepairQueue) -> None:
+def test_due_is_what_waits_for_nothing_the_oldest_first_and_each_aggregate_once(
+    scene: Scene, queue: RepairQueue
+) -> None:
     now = datetime.now(UTC)
     old, new, waiting, held, lost = (str(uuid4()) for _ in range(5))
     put(
@@ -132,13 +135,13 @@ def test_due_is_what_waits_for_nothing_the_oldest_first_and_each_aggregate_once(
     assert queue.stats().due == 4
 
 
-def test_a_task_that_the_application_s_own_worker_left_in_work_is_due(scene: Any, queue: RepairQueue) -> None:
+def test_a_task_that_the_application_s_own_worker_left_in_work_is_due(scene: Scene, queue: RepairQueue) -> None:
     chat_id = str(uuid4())
     put(scene, task(chat_id, status="processing"))
     assert queue.due(10).aggregates == {"chat": [chat_id]}
 
 
-def test_what_names_no_aggregate_is_told_apart_by_its_reason(scene: Any, queue: RepairQueue) -> None:
+def test_what_names_no_aggregate_is_told_apart_by_its_reason(scene: Scene, queue: RepairQueue) -> None:
     good = str(uuid4())
     bad_ids: list[Any] = ["", "x", good.upper(), f" {good}", 7, None, ObjectId(), [good], {"id": good}]
     bad_types: list[Any] = ["", "user", "chats", "chat task", 7, None, ["chat"], "\u00a0chat"]
@@ -158,7 +161,7 @@ def test_what_names_no_aggregate_is_told_apart_by_its_reason(scene: Any, queue: 
     assert queue.stats().failed == len(bad_ids) + len(bad_types) + 5
 
 
-def test_taking_takes_every_due_task_of_the_aggregate_and_no_other(scene: Any, queue: RepairQueue) -> None:
+def test_taking_takes_every_due_task_of_the_aggregate_and_no_other(scene: Scene, queue: RepairQueue) -> None:
     one, other = str(uuid4()), str(uuid4())
     later = datetime.now(UTC) + timedelta(hours=1)
     put(scene, task(one), task(one, _id="by hand", aggregate_type=" TASK"), task(one, status="processing"))
@@ -173,7 +176,7 @@ def test_taking_takes_every_due_task_of_the_aggregate_and_no_other(scene: Any, q
     assert queue.due(10).aggregates == {"chat": [other]}
 
 
-def test_nothing_ends_but_under_the_token_it_was_taken_with(scene: Any, queue: RepairQueue) -> None:
+def test_nothing_ends_but_under_the_token_it_was_taken_with(scene: Scene, queue: RepairQueue) -> None:
     chat_id = str(uuid4())
     put(scene, task(chat_id))
     queue.claim("chat", [chat_id], "mine", "run 1", 60)
@@ -192,7 +195,7 @@ def test_nothing_ends_but_under_the_token_it_was_taken_with(scene: Any, queue: R
 
 
 def test_a_failure_waits_as_long_as_its_attempts_say_and_is_parked_after_the_last(
-    scene: Any, queue: RepairQueue
+    scene: Scene, queue: RepairQueue
 ) -> None:
     chat_id = str(uuid4())
     put(scene, task(chat_id))
@@ -218,7 +221,7 @@ def test_a_failure_waits_as_long_as_its_attempts_say_and_is_parked_after_the_las
     assert "next_attempt_at" not in parked
 
 
-def test_the_tasks_of_one_aggregate_spend_their_own_attempts(scene: Any, queue: RepairQueue) -> None:
+def test_the_tasks_of_one_aggregate_spend_their_own_attempts(scene: Scene, queue: RepairQueue) -> None:
     chat_id = str(uuid4())
     counts: list[Any] = [0, 1, 7, Int64(1), 1.0, None, "many", -3]
     put(scene, *(task(chat_id, _id=position, retry_count=count) for position, count in enumerate(counts)))
@@ -230,7 +233,7 @@ def test_the_tasks_of_one_aggregate_spend_their_own_attempts(scene: Any, queue: 
     assert after == {0: 1, 1: 2, 2: 8, 3: 2, 4: 2, 5: 1, 6: 1, 7: 1}
 
 
-def test_the_history_of_attempts_is_bounded(scene: Any, queue: RepairQueue) -> None:
+def test_the_history_of_attempts_is_bounded(scene: Scene, queue: RepairQueue) -> None:
     chat_id = str(uuid4())
     put(scene, task(chat_id, attempts="no list"))
     for attempt in range(14):
@@ -241,7 +244,7 @@ def test_the_history_of_attempts_is_bounded(scene: Any, queue: RepairQueue) -> N
     assert max(len(item["detail"]) for item in waiting["attempts"]) <= 500
 
 
-def test_dead_letters_come_back_one_by_reason_or_all(scene: Any, queue: RepairQueue) -> None:
+def test_dead_letters_come_back_one_by_reason_or_all(scene: Scene, queue: RepairQueue) -> None:
     put(scene, task("x", _id="text"), task("y"), task(str(uuid4()), aggregate_type="user"))
     for reason, tasks in queue.due(10).poison.items():
         queue.park(tasks, reason, "", "a run")
@@ -258,13 +261,13 @@ def test_dead_letters_come_back_one_by_reason_or_all(scene: Any, queue: RepairQu
         assert item["attempts"], "what was tried is not forgotten"
 
 
-def test_a_completed_task_that_comes_back_does_not_expire(scene: Any, queue: RepairQueue) -> None:
+def test_a_completed_task_that_comes_back_does_not_expire(scene: Scene, queue: RepairQueue) -> None:
     put(scene, task(str(uuid4()), _id="done", status="completed", completed_at=datetime.now(UTC)))
     assert queue.requeue(task_id="done") == 1
     assert "completed_at" not in stored(scene)[0]
 
 
-def test_what_is_in_work_or_not_there_is_not_requeued(scene: Any, queue: RepairQueue) -> None:
+def test_what_is_in_work_or_not_there_is_not_requeued(scene: Scene, queue: RepairQueue) -> None:
     put(scene, task(str(uuid4()), _id="in work", status="processing"))
     with pytest.raises(UsageError, match="is in work"):
         queue.requeue(task_id="in work")
@@ -276,7 +279,7 @@ def test_what_is_in_work_or_not_there_is_not_requeued(scene: Any, queue: RepairQ
         queue.requeue(all_failed=True, reason="x")
 
 
-def test_purging_deletes_what_ended_so_long_ago_and_nothing_else(scene: Any, queue: RepairQueue) -> None:
+def test_purging_deletes_what_ended_so_long_ago_and_nothing_else(scene: Scene, queue: RepairQueue) -> None:
     now = datetime.now(UTC)
     for status in ("pending", "processing", "completed", "failed"):
         for days in (1, 3):
@@ -288,7 +291,7 @@ def test_purging_deletes_what_ended_so_long_ago_and_nothing_else(scene: Any, que
     assert queue.stats().open == 4
 
 
-def test_the_numbers_are_those_of_the_tasks(scene: Any, queue: RepairQueue) -> None:
+def test_the_numbers_are_those_of_the_tasks(scene: Scene, queue: RepairQueue) -> None:
     assert queue.stats().as_json() == {
         **dict.fromkeys(("pending", "processing", "completed", "failed", "other", "due"), 0),
         "oldest_pending_seconds": 0.0,
@@ -308,11 +311,11 @@ def test_the_numbers_are_those_of_the_tasks(scene: Any, queue: RepairQueue) -> N
     assert stats.dead_letters == {"bad_field": 1, "unknown": 1}
 
 
-def index(scene: Any, name: str) -> dict[str, Any]:
+def index(scene: Scene, name: str) -> dict[str, Any]:
     return dict(next(item for item in scene.database.repair_queue.list_indexes() if item["name"] == name))
 
 
-def test_completed_tasks_expire_and_only_those_and_a_changed_setting_is_put_in_force(scene: Any) -> None:
+def test_completed_tasks_expire_and_only_those_and_a_changed_setting_is_put_in_force(scene: Scene) -> None:
     scene.ensure_indexes()
     made = index(scene, "retention_of_completed")
     assert made["expireAfterSeconds"] == 14 * 86_400
@@ -324,7 +327,7 @@ def test_completed_tasks_expire_and_only_those_and_a_changed_setting_is_put_in_f
     assert index(scene, "retention_of_completed")["expireAfterSeconds"] == 129_600
 
 
-def test_producers_may_insert_the_same_task_again_and_again(scene: Any, queue: RepairQueue) -> None:
+def test_producers_may_insert_the_same_task_again_and_again(scene: Scene, queue: RepairQueue) -> None:
     chat_id = str(uuid4())
     put(scene, *(task(chat_id) for _ in range(3)))
     unique = [item["name"] for item in scene.database.repair_queue.list_indexes() if item.get("unique")]
@@ -333,7 +336,7 @@ def test_producers_may_insert_the_same_task_again_and_again(scene: Any, queue: R
         scene.database.repair_queue.insert_one(stored(scene)[0])
 
 
-def test_looking_for_what_is_due_and_taking_it_read_the_indexes_made_for_them(scene: Any, queue: RepairQueue) -> None:
+def test_looking_for_what_is_due_and_taking_it_read_the_indexes_made_for_them(scene: Scene, queue: RepairQueue) -> None:
     ids = [str(uuid4()) for _ in range(20)]
     put(scene, *(task(ids[n % 20], status="completed", completed_at=datetime.now(UTC)) for n in range(2_000)))
     put(scene, *(task(chat_id) for chat_id in ids))
@@ -347,20 +350,22 @@ def test_looking_for_what_is_due_and_taking_it_read_the_indexes_made_for_them(sc
     assert ended["executionStats"]["totalDocsExamined"] == 5
 
 
-def test_the_numbers_of_a_queue_without_indexes_are_the_same(scene: Any) -> None:
+def test_the_numbers_of_a_queue_without_indexes_are_the_same(scene: Scene) -> None:
     queue = RepairQueue(scene.database, Settings(**scene.settings.model_dump()))
     put(scene, task(str(uuid4())))
     assert (queue.stats().due, queue.stats().pending) == (1, 1)
 
 
-def test_a_pending_task_needs_no_room_in_a_full_queue(scene: Any) -> None:
+def test_a_pending_task_needs_no_room_in_a_full_queue(scene: Scene) -> None:
     queue = RepairQueue(scene.database, scene.settings.model_copy(update={"repair_queue_limit": 2}))
     ids = [str(uuid4()) for _ in range(3)]
     assert queue.add_many(ids[:2], "chat", "") == (2, 0)
     assert queue.add_many(ids, "chat", "") == (0, 1)
 
 
-def test_of_its_tasks_the_newest_tells_whether_an_aggregate_waits_for_a_person(scene: Any, queue: RepairQueue) -> None:
+def test_of_its_tasks_the_newest_tells_whether_an_aggregate_waits_for_a_person(
+    scene: Scene, queue: RepairQueue
+) -> None:
     then, now = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 2, tzinfo=UTC)
     waits, repaired, dead, other = (str(uuid4()) for _ in range(4))
     put(scene, task(waits, created_at=then), task(waits, created_at=now, status="failed"))

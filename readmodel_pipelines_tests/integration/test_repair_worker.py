@@ -9,7 +9,7 @@ from uuid import uuid4
 import pytest
 from bson import ObjectId
 
-from readmodel_pipelines_tests.support.scene import FOREIGN
+from readmodel_pipelines_tests.support.scene import FOREIGN, Scene
 from readmodel_pipelines_tests.support.verbs.repairing import (
     break_all,
     leases,
@@ -26,7 +26,7 @@ from readmodel_pipelines_tests.support.verbs.repairing import (
 
 @pytest.mark.parametrize("aggregate_type", ["chat", "task", "  Chat\n", "TASK"])
 def test_a_task_of_either_name_mends_every_read_model_made_from_the_stream(
-    scene: Any, ids: list[str], aggregate_type: str
+    scene: Scene, ids: list[str], aggregate_type: str
 ) -> None:
     right = scene.everything()
     break_all(scene)
@@ -39,7 +39,7 @@ def test_a_task_of_either_name_mends_every_read_model_made_from_the_stream(
     assert leases(scene) == []
 
 
-def test_legacy_tasks_are_repaired_from_their_own_streams(legacy_scene: Any) -> None:
+def test_legacy_tasks_are_repaired_from_their_own_streams(legacy_scene: Scene) -> None:
     scene = legacy_scene
     scene.ensure_indexes()
     chat_id, task_id = scene.chat("chat"), scene.task("task", str(uuid4()))
@@ -54,7 +54,7 @@ def test_legacy_tasks_are_repaired_from_their_own_streams(legacy_scene: Any) -> 
 
 
 def test_several_tasks_of_one_aggregate_are_one_repair_and_ids_of_any_type_are_taken(
-    scene: Any, ids: list[str]
+    scene: Scene, ids: list[str]
 ) -> None:
     break_all(scene)
     odd: list[Any] = [ObjectId(), "by hand", 7, {"a": 1}, 3.5, datetime.now(UTC)]
@@ -65,14 +65,14 @@ def test_several_tasks_of_one_aggregate_are_one_repair_and_ids_of_any_type_are_t
     assert scene.verify_one(ids[0]).ok
 
 
-def test_a_task_that_the_application_s_own_worker_left_in_work_is_repaired(scene: Any, ids: list[str]) -> None:
+def test_a_task_that_the_application_s_own_worker_left_in_work_is_repaired(scene: Scene, ids: list[str]) -> None:
     break_all(scene)
     put(scene, task(ids[0], status="processing"))
     assert repair(scene).completed == 1
     assert scene.verify_one(ids[0]).ok
 
 
-def test_unwanted_documents_are_deleted_however_many(scene: Any) -> None:
+def test_unwanted_documents_are_deleted_however_many(scene: Scene) -> None:
     scene.ensure_indexes()
     orphans = [str(uuid4()) for _ in range(150)]
     scene.chats.insert_many({"chat_id": chat_id} for chat_id in orphans)
@@ -82,7 +82,7 @@ def test_unwanted_documents_are_deleted_however_many(scene: Any) -> None:
     assert scene.chats.count_documents({}) == 0
 
 
-def test_a_queue_without_indexes_is_worked_off_too(scene: Any) -> None:
+def test_a_queue_without_indexes_is_worked_off_too(scene: Scene) -> None:
     scene.index()
     chat_id = scene.chat("one")
     put(scene, task(chat_id))
@@ -90,7 +90,7 @@ def test_a_queue_without_indexes_is_worked_off_too(scene: Any) -> None:
     assert scene.verify().ok
 
 
-def test_a_thousand_tasks_take_no_more_round_trips_than_ten(scene: Any) -> None:
+def test_a_thousand_tasks_take_no_more_round_trips_than_ten(scene: Scene) -> None:
     scene.ensure_indexes()
     ids = [scene.chat(f"chat {number}") for number in range(300)]
     assert scene.rebuild().ok
@@ -105,12 +105,12 @@ def test_a_thousand_tasks_take_no_more_round_trips_than_ten(scene: Any) -> None:
     assert commands(300) < commands(10) + 20
 
 
-def _commands(scene: Any) -> int:
+def _commands(scene: Scene) -> int:
     counters = scene.database.command("serverStatus")["opcounters"]
     return int(counters["command"] + counters["query"])
 
 
-def test_no_more_than_the_limit_and_what_was_named_whether_due_or_not(scene: Any, ids: list[str]) -> None:
+def test_no_more_than_the_limit_and_what_was_named_whether_due_or_not(scene: Scene, ids: list[str]) -> None:
     later = datetime.now(UTC) + timedelta(hours=1)
     put(scene, *(task(chat_id) for chat_id in ids))
     assert repair(scene, limit=4, batch_size=3).completed == 4
@@ -123,7 +123,7 @@ def test_no_more_than_the_limit_and_what_was_named_whether_due_or_not(scene: Any
 # What it parks, and what it tries again
 
 
-def poison(scene: Any) -> dict[str, str]:
+def poison(scene: Scene) -> dict[str, str]:
     """Aggregates that no retry can mend, by the reason; documents that stand beside them stay as they are."""
     version_gap = scene.chat("gap")
     scene.put((9, "chat.renamed", {"new_title": "x"}), aggregate_id=version_gap)
@@ -145,7 +145,7 @@ def poison(scene: Any) -> dict[str, str]:
     }
 
 
-def test_poison_is_parked_with_its_reason_and_everything_else_goes_on(scene: Any, ids: list[str]) -> None:
+def test_poison_is_parked_with_its_reason_and_everything_else_goes_on(scene: Scene, ids: list[str]) -> None:
     break_all(scene)
     poisonous = poison(scene)
     scene.chats.insert_one({"chat_id": poisonous["bad_field"], "title": "old"})
@@ -166,7 +166,7 @@ def test_poison_is_parked_with_its_reason_and_everything_else_goes_on(scene: Any
     assert repair(scene).claimed == 0
 
 
-def test_a_dead_letter_is_repaired_once_its_cause_is_mended_and_it_is_requeued(scene: Any, ids: list[str]) -> None:
+def test_a_dead_letter_is_repaired_once_its_cause_is_mended_and_it_is_requeued(scene: Scene, ids: list[str]) -> None:
     scene.append(ids[0], ("chat.renamed", {"new_title": 7}))
     put(scene, task(ids[0]))
     assert repair(scene).parked == 1
@@ -179,7 +179,7 @@ def test_a_dead_letter_is_repaired_once_its_cause_is_mended_and_it_is_requeued(s
 
 
 def test_a_write_that_is_refused_is_tried_again_later_and_parked_after_the_last_attempt(
-    scene: Any, ids: list[str]
+    scene: Scene, ids: list[str]
 ) -> None:
     scene.settings = scene.settings.model_copy(update={"repair_attempts": 3})
     break_all(scene)

@@ -14,7 +14,8 @@ import pytest
 from readmodel_pipelines.mongo.names import LEASES
 from readmodel_pipelines.projections.registry import built_in
 from readmodel_pipelines.projector import ReadModelProjector
-from readmodel_pipelines_tests.support.scene import event
+from readmodel_pipelines_tests.support.other_writer import OtherWriter
+from readmodel_pipelines_tests.support.scene import Scene, event
 from readmodel_pipelines_tests.support.verbs.repairing import (
     break_all,
     leases,
@@ -27,7 +28,7 @@ from readmodel_pipelines_tests.support.verbs.repairing import (
 )
 
 
-def test_an_aggregate_that_somebody_else_holds_is_left_to_them(scene: Any, ids: list[str]) -> None:
+def test_an_aggregate_that_somebody_else_holds_is_left_to_them(scene: Scene, ids: list[str]) -> None:
     lost_lease(scene, ids[0], 1, expired=False)
     put(scene, *(task(chat_id) for chat_id in ids))
     summary = repair(scene)
@@ -37,7 +38,7 @@ def test_an_aggregate_that_somebody_else_holds_is_left_to_them(scene: Any, ids: 
 
 
 def test_an_aggregate_with_thousands_of_tasks_that_a_dead_worker_holds_does_not_stop_others(
-    scene: Any, ids: list[str]
+    scene: Scene, ids: list[str]
 ) -> None:
     lost_lease(scene, ids[0], 1, expired=False)
     old = datetime.now(UTC) - timedelta(days=1)
@@ -46,7 +47,7 @@ def test_an_aggregate_with_thousands_of_tasks_that_a_dead_worker_holds_does_not_
 
 
 def test_a_task_added_while_its_aggregate_is_repaired_is_repaired_by_the_next_one(
-    scene: Any, ids: list[str], other_writer: Any
+    scene: Scene, ids: list[str], other_writer: OtherWriter
 ) -> None:
     break_all(scene)
     queue = queue_of(scene)
@@ -59,7 +60,7 @@ def test_a_task_added_while_its_aggregate_is_repaired_is_repaired_by_the_next_on
     assert repair(scene).completed == 1
 
 
-def take_over(scene: Any) -> Callable[[Any], None]:
+def take_over(scene: Scene) -> Callable[[Any], None]:
     """Others find the lease run out, and repair."""
 
     def act(_: Any) -> None:
@@ -72,7 +73,7 @@ def take_over(scene: Any) -> Callable[[Any], None]:
 
 
 def test_a_worker_whose_lease_was_taken_over_completes_nothing_and_breaks_nothing(
-    scene: Any, ids: list[str], other_writer: Any
+    scene: Scene, ids: list[str], other_writer: OtherWriter
 ) -> None:
     break_all(scene)
     put(scene, task(ids[0]))
@@ -86,7 +87,9 @@ def test_a_worker_whose_lease_was_taken_over_completes_nothing_and_breaks_nothin
     assert leases(scene) == []
 
 
-def test_leases_and_tasks_are_renewed_while_the_worker_works(scene: Any, ids: list[str], other_writer: Any) -> None:
+def test_leases_and_tasks_are_renewed_while_the_worker_works(
+    scene: Scene, ids: list[str], other_writer: OtherWriter
+) -> None:
     break_all(scene)
     put(scene, task(ids[0]))
     due: list[bool] = []
@@ -103,7 +106,7 @@ def test_leases_and_tasks_are_renewed_while_the_worker_works(scene: Any, ids: li
 
 
 @contextmanager
-def busy(scene: Any, chat_id: str, project: Callable[[int], object]) -> Iterator[list[int]]:
+def busy(scene: Scene, chat_id: str, project: Callable[[int], object]) -> Iterator[list[int]]:
     """Somebody appends an event every 20 ms, and then does what `project` does with the version."""
     stop = threading.Event()
     versions = [scene.events.find_one({"aggregate_id": chat_id}, sort=[("version", -1)])["version"]]
@@ -125,7 +128,7 @@ def busy(scene: Any, chat_id: str, project: Callable[[int], object]) -> Iterator
 
 
 @pytest.mark.parametrize("lag", [0, 1, 3, None], ids=["at once", "one behind", "three behind", "never"])
-def test_a_busy_aggregate_is_repaired_in_its_first_attempt(scene: Any, ids: list[str], lag: int | None) -> None:
+def test_a_busy_aggregate_is_repaired_in_its_first_attempt(scene: Scene, ids: list[str], lag: int | None) -> None:
     chat_id = ids[0]
     chats = built_in("chat")[0]
 
@@ -147,7 +150,7 @@ def test_a_busy_aggregate_is_repaired_in_its_first_attempt(scene: Any, ids: list
 
 
 def test_a_document_that_others_change_each_time_is_repaired_once_it_has_caught_up(
-    scene: Any, ids: list[str], other_writer: Any
+    scene: Scene, ids: list[str], other_writer: OtherWriter
 ) -> None:
     chat_id = ids[0]
     break_all(scene)

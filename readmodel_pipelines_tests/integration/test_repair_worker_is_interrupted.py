@@ -10,6 +10,8 @@ from pymongo.errors import AutoReconnect, OperationFailure
 
 from readmodel_pipelines.bookkeeping.leases import free_leases
 from readmodel_pipelines.mongo.names import LEASES
+from readmodel_pipelines_tests.support.other_writer import OtherWriter
+from readmodel_pipelines_tests.support.scene import Scene
 from readmodel_pipelines_tests.support.verbs.repairing import (
     break_all,
     leases,
@@ -22,7 +24,7 @@ from readmodel_pipelines_tests.support.verbs.repairing import (
 )
 
 
-def interrupted_with(other_writer: Any, error: BaseException) -> None:
+def interrupted_with(other_writer: OtherWriter, error: BaseException) -> None:
     def fails(_: Any) -> None:
         raise error
 
@@ -33,7 +35,7 @@ def interrupted_with(other_writer: Any, error: BaseException) -> None:
     "error", [KeyboardInterrupt(), SystemExit(), AutoReconnect("reset"), OperationFailure("no", 13)]
 )
 def test_an_interruption_and_a_lost_server_give_back_what_was_taken_as_if_it_had_not_been(
-    scene: Any, ids: list[str], other_writer: Any, error: BaseException
+    scene: Scene, ids: list[str], other_writer: OtherWriter, error: BaseException
 ) -> None:
     break_all(scene)
     put(scene, *(task(chat_id) for chat_id in ids))
@@ -50,7 +52,7 @@ def test_an_interruption_and_a_lost_server_give_back_what_was_taken_as_if_it_had
 
 
 def test_an_error_that_nobody_expects_counts_as_a_crash_and_the_tasks_are_due_at_once(
-    scene: Any, ids: list[str], other_writer: Any
+    scene: Scene, ids: list[str], other_writer: OtherWriter
 ) -> None:
     break_all(scene)
     put(scene, *(task(chat_id) for chat_id in ids))
@@ -65,7 +67,7 @@ def test_an_error_that_nobody_expects_counts_as_a_crash_and_the_tasks_are_due_at
     assert leases(scene) == []
 
 
-def test_what_lost_its_worker_three_times_is_taken_alone_and_last(scene: Any, ids: list[str]) -> None:
+def test_what_lost_its_worker_three_times_is_taken_alone_and_last(scene: Scene, ids: list[str]) -> None:
     lost_lease(scene, ids[0], 3)
     lost_lease(scene, ids[1], 2)
     lost_lease(scene, ids[2], 5)
@@ -78,7 +80,7 @@ def test_what_lost_its_worker_three_times_is_taken_alone_and_last(scene: Any, id
     assert leases(scene) == []
 
 
-def test_what_lost_its_worker_twenty_times_is_parked_alone(scene: Any, ids: list[str]) -> None:
+def test_what_lost_its_worker_twenty_times_is_parked_alone(scene: Scene, ids: list[str]) -> None:
     break_all(scene)
     lost_lease(scene, ids[0], 20)
     lost_lease(scene, ids[1], 19)
@@ -94,7 +96,7 @@ def test_what_lost_its_worker_twenty_times_is_parked_alone(scene: Any, ids: list
     assert repair(scene).completed == 1
 
 
-def test_what_a_dead_run_held_is_free_early(scene: Any, ids: list[str]) -> None:
+def test_what_a_dead_run_held_is_free_early(scene: Scene, ids: list[str]) -> None:
     put(scene, task(ids[0], status="processing", claimed_by="run 7", lease_until=datetime(2100, 1, 1, tzinfo=UTC)))
     lost_lease(scene, ids[0], 1, expired=False)
     held = {"owner": "Dagster run 7", "given_back": False}

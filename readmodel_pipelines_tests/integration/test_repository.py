@@ -19,6 +19,7 @@ from readmodel_pipelines.errors import (
 )
 from readmodel_pipelines.repair import EventRepository, NewEvent, RepairQueue, RepairWorker, repair_on_failure
 from readmodel_pipelines_tests.support.pages.blocks import PAGES, blocks_of
+from readmodel_pipelines_tests.support.scene import Scene
 
 SOME_ID = "c1ff5917-b7aa-4647-93c3-49dc8f855d04"
 CREATED = NewEvent(
@@ -42,21 +43,21 @@ def failing(_: str) -> None:
 
 
 @pytest.fixture
-def ready(scene: Any) -> Any:
+def ready(scene: Scene) -> Scene:
     scene.ensure_indexes()
     return scene
 
 
 @pytest.fixture
-def queue(ready: Any) -> RepairQueue:
+def queue(ready: Scene) -> RepairQueue:
     return RepairQueue(ready.database, ready.settings)
 
 
-def repository(scene: Any, project: Callable[[str], object] | None = None) -> EventRepository:
+def repository(scene: Scene, project: Callable[[str], object] | None = None) -> EventRepository:
     return EventRepository(scene.database, scene.settings, project=project)
 
 
-def test_saved_events_are_projected_at_once(ready: Any, queue: RepairQueue) -> None:
+def test_saved_events_are_projected_at_once(ready: Scene, queue: RepairQueue) -> None:
     chat_id = str(uuid4())
     saved = repository(ready).save(chat_id, "chat", [CREATED, renamed("tea")], expected_version=0)
     assert (saved.version, saved.projected) == (2, True)
@@ -69,7 +70,7 @@ def test_saved_events_are_projected_at_once(ready: Any, queue: RepairQueue) -> N
     assert queue.stats().open == 0
 
 
-def test_saved_events_have_the_form_and_the_types_of_the_application_s_own(ready: Any) -> None:
+def test_saved_events_have_the_form_and_the_types_of_the_application_s_own(ready: Scene) -> None:
     chat_id = str(uuid4())
     attached = NewEvent(
         "chat.attachment_added",
@@ -92,7 +93,7 @@ def test_saved_events_have_the_form_and_the_types_of_the_application_s_own(ready
     }
 
 
-def test_legacy_streams_of_tasks_are_saved_and_projected_by_their_own_name(legacy_scene: Any) -> None:
+def test_legacy_streams_of_tasks_are_saved_and_projected_by_their_own_name(legacy_scene: Scene) -> None:
     legacy_scene.ensure_indexes()
     task_id = str(uuid4())
     created = NewEvent("task.created", {"ChatID": str(uuid4()), "Title": "tea", "EntityType": "task", "DueDate": None})
@@ -104,7 +105,7 @@ def test_legacy_streams_of_tasks_are_saved_and_projected_by_their_own_name(legac
 
 
 @pytest.mark.parametrize("expected", [0, 1, 3])
-def test_a_stream_that_moved_on_is_a_conflict_and_nothing_is_saved(ready: Any, expected: int) -> None:
+def test_a_stream_that_moved_on_is_a_conflict_and_nothing_is_saved(ready: Scene, expected: int) -> None:
     chat_id = str(uuid4())
     repository(ready).save(chat_id, "chat", [CREATED, renamed("tea")], expected_version=0)
     before = ready.dump()
@@ -115,7 +116,7 @@ def test_a_stream_that_moved_on_is_a_conflict_and_nothing_is_saved(ready: Any, e
     assert ready.dump() == before
 
 
-def test_of_writers_at_once_one_wins_each_version_and_no_stream_has_a_hole(ready: Any) -> None:
+def test_of_writers_at_once_one_wins_each_version_and_no_stream_has_a_hole(ready: Scene) -> None:
     chat_id = str(uuid4())
     repository(ready).save(chat_id, "chat", [CREATED], expected_version=0)
 
@@ -151,14 +152,14 @@ def test_of_writers_at_once_one_wins_each_version_and_no_stream_has_a_hole(ready
     ],
 )
 def test_what_would_make_a_malformed_stream_is_refused(
-    ready: Any, aggregate_id: str, aggregate_type: str, events: list[NewEvent]
+    ready: Scene, aggregate_id: str, aggregate_type: str, events: list[NewEvent]
 ) -> None:
     with pytest.raises(UsageError):
         repository(ready).save(aggregate_id, aggregate_type, events, expected_version=0)
     assert ready.events.count_documents({}) == 0
 
 
-def test_a_failed_update_is_queued_and_told_and_the_worker_mends_it(ready: Any, queue: RepairQueue) -> None:
+def test_a_failed_update_is_queued_and_told_and_the_worker_mends_it(ready: Scene, queue: RepairQueue) -> None:
     chat_id = str(uuid4())
     saved = repository(ready, failing).save(chat_id, "chat", [CREATED], expected_version=0)
     again = repository(ready, failing).save(chat_id, "chat", [renamed("tea")], expected_version=1)
@@ -173,7 +174,7 @@ def test_a_failed_update_is_queued_and_told_and_the_worker_mends_it(ready: Any, 
 
 
 def test_a_stream_that_cannot_be_projected_is_queued_too_and_becomes_a_dead_letter(
-    ready: Any, queue: RepairQueue
+    ready: Scene, queue: RepairQueue
 ) -> None:
     chat_id = str(uuid4())
     broken = NewEvent("chat.renamed", {"new_title": ["no", "title"]})
@@ -185,7 +186,7 @@ def test_a_stream_that_cannot_be_projected_is_queued_too_and_becomes_a_dead_lett
     assert queue.stats().dead_letters == {"bad_field": 1}
 
 
-def test_a_full_queue_is_told_to_the_producer_with_what_was_saved(ready: Any) -> None:
+def test_a_full_queue_is_told_to_the_producer_with_what_was_saved(ready: Scene) -> None:
     settings = ready.settings.model_copy(update={"repair_queue_limit": 1})
     first, second = str(uuid4()), str(uuid4())
     saver = EventRepository(ready.database, settings, project=failing)
@@ -203,7 +204,7 @@ def test_a_full_queue_is_told_to_the_producer_with_what_was_saved(ready: Any) ->
     assert not saver.save(first, "chat", [renamed("tea")], expected_version=1).projected
 
 
-def test_a_write_path_of_its_own_is_wrapped(ready: Any, queue: RepairQueue) -> None:
+def test_a_write_path_of_its_own_is_wrapped(ready: Scene, queue: RepairQueue) -> None:
     chat_id = ready.chat("one")
     with repair_on_failure(queue, chat_id, "task") as good:
         pass
@@ -219,7 +220,7 @@ def test_a_write_path_of_its_own_is_wrapped(ready: Any, queue: RepairQueue) -> N
 
 @pytest.mark.parametrize("ending", [KeyboardInterrupt, SystemExit])
 def test_what_ends_the_process_in_the_middle_of_an_update_is_queued_and_goes_on(
-    ready: Any, queue: RepairQueue, ending: type[BaseException]
+    ready: Scene, queue: RepairQueue, ending: type[BaseException]
 ) -> None:
     chat_id = ready.chat("one")
     with pytest.raises(ending), repair_on_failure(queue, chat_id, "chat"):
@@ -245,7 +246,7 @@ def run_example(containing: str, **names: Any) -> dict[str, Any]:
     return names
 
 
-def test_the_example_of_saving_in_the_documents_works_as_it_stands(ready: Any) -> None:
+def test_the_example_of_saving_in_the_documents_works_as_it_stands(ready: Scene) -> None:
     chat_id = ready.chat("one")
     ready.append(chat_id, *[("chat.renamed", {"new_title": f"{number}"}) for number in range(5)])
     about = {"database": ready.database, "settings": ready.settings, "chat_id": chat_id}
@@ -257,7 +258,7 @@ def test_the_example_of_saving_in_the_documents_works_as_it_stands(ready: Any) -
 
 
 def test_the_example_of_projecting_in_the_documents_works_as_it_stands(
-    ready: Any, monkeypatch: pytest.MonkeyPatch
+    ready: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chat_id = ready.chat("one")
     monkeypatch.setenv("READMODEL_MONGODB_URI", ready.settings.mongodb_uri.get_secret_value())

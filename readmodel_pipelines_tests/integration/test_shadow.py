@@ -23,15 +23,16 @@ from readmodel_pipelines.rebuild import Request, abort, rebuild, roll_back
 from readmodel_pipelines.rebuild import finish as finishing
 from readmodel_pipelines.reconcile.outcome import Outcome, Verdict
 from readmodel_pipelines.reconcile.summary import Summary
+from readmodel_pipelines_tests.support.scene import Scene
 
 OTHER_TITLE = ("chat.renamed", {"new_title": "Told meanwhile", "old_title": "", "renamed_by": "u"})
 
 
-def in_shadow(scene: Any, *names: str, **options: Any) -> Summary:
+def in_shadow(scene: Scene, *names: str, **options: Any) -> Summary:
     return rebuild(scene.database, scene.settings, names, Request("shadow", **options))
 
 
-def copies(scene: Any) -> list[str]:
+def copies(scene: Scene) -> list[str]:
     return sorted(
         name
         for name in scene.database.list_collection_names()
@@ -53,7 +54,7 @@ def before_the_swap(monkeypatch: pytest.MonkeyPatch, act: Any) -> None:
     monkeypatch.setattr(finishing, "swap", swapping)
 
 
-def test_every_byte_of_a_healthy_read_model_is_the_same_after_it(scene: Any) -> None:
+def test_every_byte_of_a_healthy_read_model_is_the_same_after_it(scene: Scene) -> None:
     scene.fill(30)
     before = scene.dump()
     assert in_shadow(scene).ok
@@ -64,7 +65,7 @@ def test_every_byte_of_a_healthy_read_model_is_the_same_after_it(scene: Any) -> 
         }
 
 
-def test_indexes_options_and_validators_are_those_of_the_live_collection(scene: Any) -> None:
+def test_indexes_options_and_validators_are_those_of_the_live_collection(scene: Scene) -> None:
     validator = {"$jsonSchema": {"required": ["chat_id"]}}
     scene.database.create_collection("chats_read_model", validator=validator, validationLevel="moderate")
     scene.chats.create_index([("workspace_id", 1), ("title", -1)], name="by_workspace", sparse=True)
@@ -74,7 +75,7 @@ def test_indexes_options_and_validators_are_those_of_the_live_collection(scene: 
     assert (scene.chats.index_information(), scene.chats.options()) == (indexes, options)
 
 
-def test_documents_of_malformed_streams_and_odd_keys_with_events_stay_to_the_byte(scene: Any) -> None:
+def test_documents_of_malformed_streams_and_odd_keys_with_events_stay_to_the_byte(scene: Scene) -> None:
     chats = scene.fill(10)
     scene.events.update_one({"aggregate_id": chats[0], "version": 1}, {"$set": {"event_type": "chat.exploded"}})
     scene.put((1, "chat.created", {}), aggregate_id=7)
@@ -90,7 +91,7 @@ def test_documents_of_malformed_streams_and_odd_keys_with_events_stay_to_the_byt
     assert [item.raw for item in scene.raw("chats_read_model").find(kept).sort("_id")] == before
 
 
-def test_a_foreign_text_that_the_driver_cannot_give_back_comes_along(scene: Any) -> None:
+def test_a_foreign_text_that_the_driver_cannot_give_back_comes_along(scene: Scene) -> None:
     chats = scene.fill(6)
     stored = scene.raw("chats_read_model").find_one({"chat_id": chats[0]}).raw
     document = {**bson.decode(stored), "note": "xx", "title": "damaged"}
@@ -101,7 +102,7 @@ def test_a_foreign_text_that_the_driver_cannot_give_back_comes_along(scene: Any)
     assert scene.verify().ok
 
 
-def test_what_is_missing_different_or_not_wanted_is_made_right(scene: Any) -> None:
+def test_what_is_missing_different_or_not_wanted_is_made_right(scene: Scene) -> None:
     chats = scene.fill(20)
     right = scene.everything()
     scene.chats.delete_one({"chat_id": chats[0]})
@@ -115,7 +116,7 @@ def test_what_is_missing_different_or_not_wanted_is_made_right(scene: Any) -> No
     assert scene.everything() == right
 
 
-def test_a_collection_that_no_shadow_can_replace_is_refused_in_words(scene: Any) -> None:
+def test_a_collection_that_no_shadow_can_replace_is_refused_in_words(scene: Scene) -> None:
     scene.database.create_collection("chats_read_model", capped=True, size=1_000_000)
     scene.chat("one")
     with pytest.raises(shadow.ShadowFailed, match="capped"):
@@ -123,7 +124,7 @@ def test_a_collection_that_no_shadow_can_replace_is_refused_in_words(scene: Any)
     assert scene.chats.options()["capped"]
 
 
-def test_a_unique_key_held_by_a_malformed_document_leaves_the_live_collection_as_it_is(scene: Any) -> None:
+def test_a_unique_key_held_by_a_malformed_document_leaves_the_live_collection_as_it_is(scene: Scene) -> None:
     chats = sorted(document["task_id"] for document in (scene.fill(10), scene.tasks.find())[1])
     scene.events.update_one({"aggregate_id": chats[0], "version": 1}, {"$set": {"event_type": "chat.exploded"}})
     taken = scene.tasks.find_one_and_delete({"task_id": chats[1]})
@@ -137,7 +138,7 @@ def test_a_unique_key_held_by_a_malformed_document_leaves_the_live_collection_as
 # The gate
 
 
-def test_the_gate_refuses_a_shadow_that_a_bug_made_wrong(scene: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_gate_refuses_a_shadow_that_a_bug_made_wrong(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     scene.fill(20)
     before = scene.everything()
     keep = shadow.ShadowSink.keep
@@ -166,7 +167,7 @@ def _with_keep(init: Any, keep: Any) -> Any:
     return wrapped
 
 
-def test_a_changed_projection_is_swapped_in(scene: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_changed_projection_is_swapped_in(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     scene.fill(20)
 
     def shouting(aggregate_id: str, state: Any) -> Any:
@@ -184,7 +185,7 @@ def test_a_changed_projection_is_swapped_in(scene: Any, monkeypatch: pytest.Monk
     assert scene.database.readmodel_rebuilds.find_one({"kind": "rebuild"})["schema_versions"] == {"chats_read_model": 2}
 
 
-def test_a_busy_stream_is_no_reason_to_refuse(scene: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_busy_stream_is_no_reason_to_refuse(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     chats = scene.fill(10)
     again = Lanes.again
 
@@ -212,7 +213,7 @@ def test_a_busy_stream_is_no_reason_to_refuse(scene: Any, monkeypatch: pytest.Mo
 
 
 def test_what_an_application_does_to_the_document_of_a_malformed_stream_comes_along(
-    scene: Any, monkeypatch: pytest.MonkeyPatch
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chats = scene.fill(10)
 
@@ -231,7 +232,7 @@ def test_what_an_application_does_to_the_document_of_a_malformed_stream_comes_al
 # Around the swap
 
 
-def test_foreign_fields_written_right_before_the_swap_come_along(scene: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_foreign_fields_written_right_before_the_swap_come_along(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     chats = scene.fill(8)
     scene.chats.update_many({}, {"$set": {"list": [1, 2, 3, 4], "deep": {"a": 1, "b": 2}}})
 
@@ -255,7 +256,7 @@ def test_foreign_fields_written_right_before_the_swap_come_along(scene: Any, mon
 
 
 def test_an_event_and_its_projection_right_before_the_swap_are_not_lost(
-    scene: Any, monkeypatch: pytest.MonkeyPatch
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chats = scene.fill(8)
 
@@ -271,7 +272,7 @@ def test_an_event_and_its_projection_right_before_the_swap_are_not_lost(
     assert scene.verify().ok
 
 
-def test_no_reader_ever_counts_fewer_documents(scene: Any) -> None:
+def test_no_reader_ever_counts_fewer_documents(scene: Scene) -> None:
     scene.fill(40)
     stop = threading.Event()
     counted: list[int] = []
@@ -297,7 +298,7 @@ def test_no_reader_ever_counts_fewer_documents(scene: Any) -> None:
     assert set(trouble) <= {"175"}
 
 
-def test_foreign_changes_are_followed_to_the_renaming_and_no_further(scene: Any) -> None:
+def test_foreign_changes_are_followed_to_the_renaming_and_no_further(scene: Scene) -> None:
     chats = scene.fill(3)
     follower = ForeignFollower(scene.chats, CHATS, token_of_now(scene.chats))
     scene.chats.update_many({}, {"$set": {"noted": 1}})
@@ -315,7 +316,7 @@ def test_foreign_changes_are_followed_to_the_renaming_and_no_further(scene: Any)
 # The way back
 
 
-def test_a_rollback_puts_back_what_was_before_and_catches_up(scene: Any) -> None:
+def test_a_rollback_puts_back_what_was_before_and_catches_up(scene: Scene) -> None:
     chats = scene.fill(10)
     scene.chats.update_one({"chat_id": chats[2]}, {"$set": {"title": "as it was"}})
     rebuilt = in_shadow(scene, "chat").about["rebuild"]
@@ -330,7 +331,7 @@ def test_a_rollback_puts_back_what_was_before_and_catches_up(scene: Any) -> None
     assert copies(scene) == []
 
 
-def test_only_the_last_copy_is_kept_and_none_where_it_is_not_wanted(scene: Any) -> None:
+def test_only_the_last_copy_is_kept_and_none_where_it_is_not_wanted(scene: Scene) -> None:
     scene.fill(5)
     first, _ = (in_shadow(scene, "chat").about["rebuild"] for _ in range(2))
     assert copies(scene) == ["readmodel_before_chats_read_model"]
@@ -344,7 +345,7 @@ def test_only_the_last_copy_is_kept_and_none_where_it_is_not_wanted(scene: Any) 
 
 
 def test_a_copy_of_a_later_moment_is_never_put_back_for_an_older_rebuild(
-    scene: Any, monkeypatch: pytest.MonkeyPatch
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scene.fill(5)
     first = in_shadow(scene, "chat").about["rebuild"]
@@ -367,12 +368,12 @@ def test_a_copy_of_a_later_moment_is_never_put_back_for_an_older_rebuild(
         roll_back(scene.database, scene.settings, first)
 
 
-def copies_made(scene: Any) -> int:
+def copies_made(scene: Scene) -> int:
     """How many rebuilds began to make a copy."""
     return int(scene.database.readmodel_rebuilds.count_documents({"copy_token": {"$exists": True}}))
 
 
-def test_a_rebuild_drops_the_shadow_of_its_own_read_model_alone(scene: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rebuild_drops_the_shadow_of_its_own_read_model_alone(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     """The other one may be somebody else's by now, who holds its lease."""
     scene.fill(5)
 
@@ -398,7 +399,7 @@ def test_a_rebuild_drops_the_shadow_of_its_own_read_model_alone(scene: Any, monk
 
 @pytest.mark.parametrize("moment", ["before the first", "between both", "after both"])
 def test_a_rebuild_killed_around_the_swap_is_ended_by_who_resumes(
-    scene: Any, monkeypatch: pytest.MonkeyPatch, moment: str
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
     chats = scene.fill(12)
     scene.chats.update_many({}, {"$set": {"title": "damaged"}})
@@ -428,7 +429,7 @@ def test_a_rebuild_killed_around_the_swap_is_ended_by_who_resumes(
 
 
 def test_what_was_killed_around_the_swap_is_ended_first_whatever_is_asked_for(
-    scene: Any, monkeypatch: pytest.MonkeyPatch
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scene.fill(6)
 

@@ -17,6 +17,7 @@ from readmodel_pipelines.mongo.changes import token_of_now
 from readmodel_pipelines.projections.chat import CHATS
 from readmodel_pipelines.rebuild import Request, rebuild
 from readmodel_pipelines.reconcile.summary import Summary
+from readmodel_pipelines_tests.support.scene import Scene
 
 ANY_TEXT: CodecOptions[RawBSONDocument] = CodecOptions(
     document_class=RawBSONDocument, unicode_decode_error_handler="surrogateescape"
@@ -39,7 +40,7 @@ class Killed(Exception):
     """Stands for SIGKILL where a process of its own would be too slow."""
 
 
-def in_shadow(scene: Any, *names: str, **options: Any) -> Summary:
+def in_shadow(scene: Scene, *names: str, **options: Any) -> Summary:
     return rebuild(scene.database, scene.settings, names, Request("shadow", **options))
 
 
@@ -57,7 +58,7 @@ def raw_of(collection: Collection[Any], chat_id: str) -> bytes:
 
 
 @pytest.fixture
-def built(scene: Any) -> Collection[Any]:
+def built(scene: Scene) -> Collection[Any]:
     """A shadow of the chats as a rebuild makes it, with indexes."""
     scene.fill(6)
     shadow.copy_on_server(scene.database, "chats_read_model", "built")
@@ -66,7 +67,7 @@ def built(scene: Any) -> Collection[Any]:
 
 
 @pytest.mark.parametrize("fields", FOREIGN_FIELDS.values(), ids=FOREIGN_FIELDS)
-def test_every_foreign_field_comes_along_to_the_byte(scene: Any, fields: bytes) -> None:
+def test_every_foreign_field_comes_along_to_the_byte(scene: Scene, fields: bytes) -> None:
     right, different, *_ = scene.fill(6)
     for chat_id in (right, different):
         add_raw(scene.chats, chat_id, fields)
@@ -80,7 +81,7 @@ def test_every_foreign_field_comes_along_to_the_byte(scene: Any, fields: bytes) 
 
 @pytest.mark.parametrize("fields", FOREIGN_FIELDS.values(), ids=FOREIGN_FIELDS)
 def test_every_foreign_field_that_is_written_meanwhile_comes_along_to_the_byte(
-    scene: Any, built: Collection[Any], fields: bytes
+    scene: Scene, built: Collection[Any], fields: bytes
 ) -> None:
     chat_id, other = (item["chat_id"] for item in scene.chats.find().limit(2))
     add_raw(scene.chats, chat_id, fields)
@@ -95,14 +96,14 @@ def test_every_foreign_field_that_is_written_meanwhile_comes_along_to_the_byte(
 
 
 @pytest.fixture
-def late(scene: Any, built: Collection[Any]) -> Iterator[ForeignFollower]:
+def late(scene: Scene, built: Collection[Any]) -> Iterator[ForeignFollower]:
     """Follows the chats from now on, and is asked when the shadow has taken their place."""
     follower = ForeignFollower(scene.chats, CHATS, token_of_now(scene.chats))
     yield follower
     follower.close()
 
 
-def set_raw(scene: Any, chat_id: str, fields: bytes) -> None:
+def set_raw(scene: Scene, chat_id: str, fields: bytes) -> None:
     """One update of the document that is there."""
     raw = RawBSONDocument((len(fields) + 5).to_bytes(4, "little") + fields + b"\x00", ANY_TEXT)
     pipeline = [{"$replaceWith": {"$mergeObjects": ["$$ROOT", {"$literal": raw}]}}]
@@ -116,7 +117,7 @@ AROUND_THE_SWAP.remove(("update", "a name with a dot"))
 
 @pytest.mark.parametrize(("write", "name"), sorted(AROUND_THE_SWAP))
 def test_every_foreign_field_that_is_written_around_the_swap_comes_along_to_the_byte(
-    scene: Any, late: ForeignFollower, write: str, name: str
+    scene: Scene, late: ForeignFollower, write: str, name: str
 ) -> None:
     fields = FOREIGN_FIELDS[name]
     chat_id = scene.chats.find_one()["chat_id"]
@@ -134,7 +135,7 @@ def test_every_foreign_field_that_is_written_around_the_swap_comes_along_to_the_
 
 
 def test_what_the_driver_cannot_say_around_the_swap_is_told_and_keeps_nothing_else_back(
-    scene: Any, late: ForeignFollower
+    scene: Scene, late: ForeignFollower
 ) -> None:
     one, other = scene.chats.find().limit(2)
     scene.chats.update_many({}, {"$set": {"deep": {"first": 1}}})
@@ -148,7 +149,7 @@ def test_what_the_driver_cannot_say_around_the_swap_is_told_and_keeps_nothing_el
 
 
 def test_a_document_that_gets_the_id_of_the_live_one_is_there_at_every_moment(
-    scene: Any, built: Collection[Any], monkeypatch: pytest.MonkeyPatch
+    scene: Scene, built: Collection[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = built.find_one()
     scene.chats.delete_one({"_id": before["_id"]})
@@ -168,7 +169,7 @@ def test_a_document_that_gets_the_id_of_the_live_one_is_there_at_every_moment(
     assert built.count_documents({}) == scene.chats.count_documents({})
 
 
-def test_a_document_that_the_validator_would_refuse_by_now_comes_along(scene: Any) -> None:
+def test_a_document_that_the_validator_would_refuse_by_now_comes_along(scene: Scene) -> None:
     right, different, *_ = scene.fill(6)
     scene.chats.update_many({"chat_id": {"$in": [right, different]}}, {"$set": {"old": 1}})
     scene.chats.update_one({"chat_id": different}, {"$set": {"title": "damaged"}})
@@ -181,7 +182,7 @@ def test_a_document_that_the_validator_would_refuse_by_now_comes_along(scene: An
     assert scene.verify().ok
 
 
-def test_what_the_validator_refuses_is_counted_as_failed_and_not_as_written(scene: Any) -> None:
+def test_what_the_validator_refuses_is_counted_as_failed_and_not_as_written(scene: Scene) -> None:
     missing, different, *_ = scene.fill(6)
     scene.chats.delete_one({"chat_id": missing})
     scene.chats.update_one({"chat_id": different}, {"$set": {"title": "damaged"}})
@@ -195,7 +196,7 @@ def test_what_the_validator_refuses_is_counted_as_failed_and_not_as_written(scen
 
 
 def test_a_document_that_is_deleted_after_it_was_compared_is_in_the_shadow_all_the_same(
-    scene: Any, monkeypatch: pytest.MonkeyPatch
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     right, different, *_ = scene.fill(6)
     scene.chats.update_one({"chat_id": different}, {"$set": {"title": "damaged"}})
@@ -211,7 +212,7 @@ def test_a_document_that_is_deleted_after_it_was_compared_is_in_the_shadow_all_t
 
 
 def test_a_document_that_the_application_inserts_between_two_attempts_is_there_once(
-    scene: Any, monkeypatch: pytest.MonkeyPatch
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scene.fill(6)
     chat_id = scene.chat("nobody projected it yet")
@@ -239,7 +240,7 @@ def _after(killed: Any) -> Any:
     return end
 
 
-def test_a_copy_has_the_options_and_validators_of_the_collection(scene: Any) -> None:
+def test_a_copy_has_the_options_and_validators_of_the_collection(scene: Scene) -> None:
     validator = {"chat_id": {"$type": "string"}}
     scene.database.create_collection("chats_read_model", validator=validator, validationLevel="moderate")
     scene.fill(6)

@@ -13,11 +13,12 @@ from readmodel_pipelines.mongo import changes
 from readmodel_pipelines.mongo.changes import token_of_now
 from readmodel_pipelines.projections.chat import CHATS
 from readmodel_pipelines.rebuild.following import Following
+from readmodel_pipelines_tests.support.scene import Scene
 
 OWNER = Owner("chats_read_model", "0a")
 
 
-def test_what_was_touched_is_given_once_by_kind_and_then_forgotten(scene: Any) -> None:
+def test_what_was_touched_is_given_once_by_kind_and_then_forgotten(scene: Scene) -> None:
     touched = Touched(scene.database, OWNER)
     for _ in range(2):
         touched.add(EVENTS, [f"{n}" for n in range(1_500)])
@@ -29,7 +30,7 @@ def test_what_was_touched_is_given_once_by_kind_and_then_forgotten(scene: Any) -
     assert list(touched.batches("chats_read_model")) == [[1, "text", {"a": 1}]]
 
 
-def test_a_batch_of_one_kind_reads_nothing_of_another(scene: Any) -> None:
+def test_a_batch_of_one_kind_reads_nothing_of_another(scene: Scene) -> None:
     touched = Touched(scene.database, OWNER)
     touched.add("chats_read_model", [f"{n}" for n in range(1_000)])
     touched.add(EVENTS, ["x"])
@@ -42,7 +43,7 @@ def test_a_batch_of_one_kind_reads_nothing_of_another(scene: Any) -> None:
 
 
 def test_what_goes_wrong_in_the_background_is_raised_by_the_next_look(
-    scene: Any, monkeypatch: pytest.MonkeyPatch
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rebuild = {"_id": "a", "token": token_of_now(scene.events)}
     following = Following(scene.database, scene.settings, rebuild, [CHATS], Touched(scene.database, OWNER))

@@ -18,12 +18,13 @@ from readmodel_pipelines.mongo.event_store import EventStore, version_ranges_of
 from readmodel_pipelines.mongo.names import FINDINGS
 from readmodel_pipelines.projections.chat import CHAT_FOLD
 from readmodel_pipelines.verification import Bucket, Coverage, verify_fresh, verify_one
+from readmodel_pipelines_tests.support.scene import Scene
 from readmodel_pipelines_tests.support.verbs.verifying import RENAMED, SINCE_LAST, damage, found, look
 
 # Coverage
 
 
-def test_a_healthy_store_is_clean_in_every_way_of_looking(scene: Any) -> None:
+def test_a_healthy_store_is_clean_in_every_way_of_looking(scene: Scene) -> None:
     scene.fill(60)
     ways: list[dict[str, Any]] = [
         {},
@@ -39,7 +40,7 @@ def test_a_healthy_store_is_clean_in_every_way_of_looking(scene: Any) -> None:
     assert scene.database[FINDINGS].count_documents({}) == 0
 
 
-def test_the_buckets_together_find_what_everything_finds_each_once(scene: Any) -> None:
+def test_the_buckets_together_find_what_everything_finds_each_once(scene: Scene) -> None:
     scene.fill(60)
     wanted = damage(scene)
     parts = [look(scene, coverage=Coverage(bucket=Bucket(number, 4))) for number in range(1, 5)]
@@ -52,7 +53,7 @@ def test_the_buckets_together_find_what_everything_finds_each_once(scene: Any) -
     assert all(part.read_models["chats_read_model"].checked > 5 for part in parts)
 
 
-def test_a_sample_checks_so_many_and_finds_orphans_too(scene: Any) -> None:
+def test_a_sample_checks_so_many_and_finds_orphans_too(scene: Scene) -> None:
     scene.fill(30)
     scene.tasks.insert_one({"task_id": "0" * 8, "chat_id": "x"})
     small, large = (look(scene, coverage=Coverage(sample=size)) for size in (5, 1_000))
@@ -60,7 +61,7 @@ def test_a_sample_checks_so_many_and_finds_orphans_too(scene: Any) -> None:
     assert ("tasks_read_model", "0" * 8, "orphan") in found(large)
 
 
-def test_an_id_that_is_no_utf8_does_not_stop_a_bucket(scene: Any) -> None:
+def test_an_id_that_is_no_utf8_does_not_stop_a_bucket(scene: Scene) -> None:
     scene.fill(12)
     raw = RawBSONDocument(
         b"\x25\x00\x00\x00\x07_id\x00" + ObjectId().binary + b"\x02chat_id\x00\x02\x00\x00\x00\xff\x00\x00"
@@ -81,7 +82,7 @@ def test_an_id_that_is_no_utf8_does_not_stop_a_bucket(scene: Any) -> None:
         {"tier": "versions", "coverage": Coverage(bucket=Bucket(1, 7))},
     ],
 )
-def test_what_contradicts_itself_is_refused_and_writes_nothing(scene: Any, options: dict[str, Any]) -> None:
+def test_what_contradicts_itself_is_refused_and_writes_nothing(scene: Scene, options: dict[str, Any]) -> None:
     chats = scene.fill(6)
     scene.chats.update_one({"chat_id": chats[0]}, {"$set": {"title": "broken"}})
     before = scene.dump()
@@ -90,7 +91,7 @@ def test_what_contradicts_itself_is_refused_and_writes_nothing(scene: Any, optio
     assert scene.dump() == before
 
 
-def test_a_verification_in_processes_finds_what_one_does(scene: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_verification_in_processes_finds_what_one_does(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     chats = scene.fill(60)
     scene.chats.update_many({"chat_id": {"$in": chats[::7]}}, {"$set": {"title": 7}})
     scene.tasks.delete_one({})
@@ -108,7 +109,7 @@ def test_a_verification_in_processes_finds_what_one_does(scene: Any, monkeypatch
 # What is fresh
 
 
-def test_what_was_appended_lately_is_looked_at_however_long_ago_it_occurred(scene: Any) -> None:
+def test_what_was_appended_lately_is_looked_at_however_long_ago_it_occurred(scene: Scene) -> None:
     chats = scene.fill(6)
     long_ago = datetime.now(UTC) - timedelta(hours=20)
     scene.append(chats[0], RENAMED)
@@ -118,7 +119,7 @@ def test_what_was_appended_lately_is_looked_at_however_long_ago_it_occurred(scen
     assert summary.read_models["chats_read_model"].checked == 1
 
 
-def test_more_young_aggregates_than_are_looked_at_are_told(scene: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_young_aggregates_than_are_looked_at_are_told(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     scene.index()
     for number in range(12):
         scene.chat(f"chat {number}")
@@ -133,7 +134,7 @@ def test_more_young_aggregates_than_are_looked_at_are_told(scene: Any, monkeypat
 # The tier of versions
 
 
-def test_the_tier_of_versions_finds_presence_and_version_but_no_other_field(scene: Any) -> None:
+def test_the_tier_of_versions_finds_presence_and_version_but_no_other_field(scene: Scene) -> None:
     scene.fill(60)
     wanted = damage(scene)
     summary = look(scene, tier="versions")
@@ -153,7 +154,7 @@ def test_the_tier_of_versions_is_clean_on_healthy_read_models(request: pytest.Fi
     assert (summary.ok, summary.warnings, summary.events) == (True, [], look(scene).events)
 
 
-def test_a_look_at_versions_is_covered_by_its_index(scene: Any) -> None:
+def test_a_look_at_versions_is_covered_by_its_index(scene: Scene) -> None:
     scene.fill(30)
     assert "ensure-indexes" in look(scene, tier="versions").warnings[0]
     scene.ensure_indexes()
@@ -176,7 +177,7 @@ def examined(plan: Any) -> int:
     return sum(map(examined, plan)) if isinstance(plan, list) else 0
 
 
-def test_an_array_among_the_ids_is_told_and_does_not_stop_it(scene: Any) -> None:
+def test_an_array_among_the_ids_is_told_and_does_not_stop_it(scene: Scene) -> None:
     chats = scene.fill(12)
     scene.ensure_indexes()
     scene.put((1_000, "chat.created", {}), aggregate_id=[chats[0], "b"])
@@ -192,7 +193,7 @@ def test_an_array_among_the_ids_is_told_and_does_not_stop_it(scene: Any) -> None
 # Reports
 
 
-def test_the_report_of_one_aggregate_says_how_to_mend_that_one(scene: Any, tmp_path: Path) -> None:
+def test_the_report_of_one_aggregate_says_how_to_mend_that_one(scene: Scene, tmp_path: Path) -> None:
     chat_id = scene.fill(6)[0]
     scene.chats.update_one({"chat_id": chat_id}, {"$set": {"title": "broken"}})
     file = tmp_path / "a.json"

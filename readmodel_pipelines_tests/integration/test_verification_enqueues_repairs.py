@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
+from readmodel_pipelines_tests.support.scene import Scene
 from readmodel_pipelines_tests.support.verbs.verifying import damage, look
 
 
-def test_findings_go_into_the_queue_once_and_malformed_ones_do_not(scene: Any) -> None:
+def test_findings_go_into_the_queue_once_and_malformed_ones_do_not(scene: Scene) -> None:
     chats = scene.fill(30)
     damage(scene)
     scene.tasks.update_one({"task_id": chats[0]}, {"$set": {"title": "broken"}})
@@ -27,7 +26,7 @@ def test_findings_go_into_the_queue_once_and_malformed_ones_do_not(scene: Any) -
 
 
 @pytest.mark.parametrize("limit", ["enqueue_limit", "repair_queue_limit"])
-def test_no_more_than_the_limit_is_queued_and_the_rest_is_told(scene: Any, limit: str) -> None:
+def test_no_more_than_the_limit_is_queued_and_the_rest_is_told(scene: Scene, limit: str) -> None:
     scene.fill(30)
     scene.chats.delete_many({})
     scene.settings = scene.settings.model_copy(update={limit: 7})
@@ -36,7 +35,7 @@ def test_no_more_than_the_limit_is_queued_and_the_rest_is_told(scene: Any, limit
     assert any("23 findings were not queued" in warning for warning in summary.warnings)
 
 
-def test_what_waits_already_is_counted_as_such_in_a_full_queue(scene: Any) -> None:
+def test_what_waits_already_is_counted_as_such_in_a_full_queue(scene: Scene) -> None:
     scene.fill(10)
     scene.chats.update_many({}, {"$set": {"title": "broken"}})
     scene.settings = scene.settings.model_copy(update={"repair_queue_limit": 10})
@@ -46,7 +45,9 @@ def test_what_waits_already_is_counted_as_such_in_a_full_queue(scene: Any) -> No
 
 
 @pytest.mark.parametrize("asked", [("chat",), ("chat", "task")])
-def test_no_repair_deletes_more_from_a_read_model_than_a_rebuild_would_dare(scene: Any, asked: tuple[str, ...]) -> None:
+def test_no_repair_deletes_more_from_a_read_model_than_a_rebuild_would_dare(
+    scene: Scene, asked: tuple[str, ...]
+) -> None:
     scene.fill(10)
     ids = [scene.chat(f"gone {number}") for number in range(120)]
     scene.rebuild()

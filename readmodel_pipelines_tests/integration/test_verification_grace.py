@@ -17,10 +17,11 @@ from readmodel_pipelines.mongo.event_store import EventStore
 from readmodel_pipelines.mongo.names import FINDINGS
 from readmodel_pipelines.reconcile.confirm import Confirm
 from readmodel_pipelines.verification import Coverage
+from readmodel_pipelines_tests.support.scene import Scene
 from readmodel_pipelines_tests.support.verbs.verifying import RENAMED, SINCE_LAST, found, just_now, look
 
 
-def test_a_document_that_its_writer_mends_within_the_grace_time_is_no_finding(scene: Any) -> None:
+def test_a_document_that_its_writer_mends_within_the_grace_time_is_no_finding(scene: Scene) -> None:
     chats = scene.fill(12)
     scene.settings = scene.settings.model_copy(update={"grace_seconds": 1.0})
     just_now(scene, chats[0], RENAMED)
@@ -34,7 +35,7 @@ def test_a_document_that_its_writer_mends_within_the_grace_time_is_no_finding(sc
     assert scene.database[FINDINGS].count_documents({}) == 0
 
 
-def test_a_document_that_nobody_mends_is_a_finding_after_the_grace_time(scene: Any) -> None:
+def test_a_document_that_nobody_mends_is_a_finding_after_the_grace_time(scene: Scene) -> None:
     chats = scene.fill(12)
     scene.settings = scene.settings.model_copy(update={"grace_seconds": 0.5})
     just_now(scene, chats[0], RENAMED)
@@ -44,7 +45,7 @@ def test_a_document_that_nobody_mends_is_a_finding_after_the_grace_time(scene: A
     assert time.monotonic() - started >= 0.5
 
 
-def test_an_old_damage_is_told_without_waiting(scene: Any) -> None:
+def test_an_old_damage_is_told_without_waiting(scene: Scene) -> None:
     chats = scene.fill(12)
     scene.settings = scene.settings.model_copy(update={"grace_seconds": 60.0})
     just_now(scene, chats[0], RENAMED, seconds_ago=61)
@@ -56,7 +57,7 @@ def test_an_old_damage_is_told_without_waiting(scene: Any) -> None:
 class Busy:
     """A chat that gets an event at the very moments when a verification looks, projected `late` events later."""
 
-    def __init__(self, scene: Any, chat_id: str, projects: Callable[[], object]) -> None:
+    def __init__(self, scene: Scene, chat_id: str, projects: Callable[[], object]) -> None:
         self._scene, self._chat_id, self._projects = scene, chat_id, projects
 
     def go_on(self) -> None:
@@ -66,7 +67,7 @@ class Busy:
 
 @pytest.mark.parametrize(("projected", "outcome"), [(True, "lagging"), (False, "different")])
 def test_a_document_that_is_always_a_moment_behind_lags_and_one_that_stands_still_is_wrong(
-    scene: Any, monkeypatch: pytest.MonkeyPatch, projected: bool, outcome: str
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, projected: bool, outcome: str
 ) -> None:
     chats = scene.fill(6)
     scene.settings = scene.settings.model_copy(update={"grace_seconds": 0.3})
@@ -87,7 +88,7 @@ def test_a_document_that_is_always_a_moment_behind_lags_and_one_that_stands_stil
     assert counts.checked == 6 == counts.same + 1
 
 
-def test_a_new_chat_that_is_not_projected_yet_lags(scene: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_new_chat_that_is_not_projected_yet_lags(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     scene.fill(6)
     scene.settings = scene.settings.model_copy(update={"grace_seconds": 30.0})
     waited: list[float] = []
@@ -98,7 +99,7 @@ def test_a_new_chat_that_is_not_projected_yet_lags(scene: Any, monkeypatch: pyte
     assert 29 < waited[0] <= 30
 
 
-def test_a_damage_in_a_chat_that_is_written_right_now_is_found(scene: Any) -> None:
+def test_a_damage_in_a_chat_that_is_written_right_now_is_found(scene: Scene) -> None:
     chats = scene.fill(6)
     scene.settings = scene.settings.model_copy(update={"grace_seconds": 0.3})
     just_now(scene, chats[0], RENAMED)
@@ -108,7 +109,7 @@ def test_a_damage_in_a_chat_that_is_written_right_now_is_found(scene: Any) -> No
 
 
 @pytest.mark.parametrize("version", [float("nan"), float("inf"), Decimal128("999")])
-def test_a_young_event_with_a_version_that_is_none_is_malformed(scene: Any, version: Any) -> None:
+def test_a_young_event_with_a_version_that_is_none_is_malformed(scene: Scene, version: Any) -> None:
     chats = scene.fill(6)
     scene.settings = scene.settings.model_copy(update={"grace_seconds": 0.1})
     (event_id,) = scene.put((version, "chat.renamed", {}), aggregate_id=chats[0])
@@ -117,7 +118,7 @@ def test_a_young_event_with_a_version_that_is_none_is_malformed(scene: Any, vers
 
 
 @pytest.mark.parametrize("coverage", [SINCE_LAST, Coverage()])
-def test_what_lags_is_looked_at_again_until_it_does_not(scene: Any, coverage: Coverage) -> None:
+def test_what_lags_is_looked_at_again_until_it_does_not(scene: Scene, coverage: Coverage) -> None:
     chats = scene.fill(6)
     look(scene)
     scene.settings = scene.settings.model_copy(update={"grace_seconds": 1.0})
@@ -132,7 +133,7 @@ def test_what_lags_is_looked_at_again_until_it_does_not(scene: Any, coverage: Co
     assert found(look(scene, "chat", coverage=coverage)) == {("chats_read_model", chats[0], "different")}
 
 
-def test_what_lagged_and_was_projected_is_forgotten(scene: Any) -> None:
+def test_what_lagged_and_was_projected_is_forgotten(scene: Scene) -> None:
     chats = scene.fill(6)
     scene.settings = scene.settings.model_copy(update={"grace_seconds": 1.0})
     just_now(scene, chats[0], RENAMED, seconds_ago=-1.5)

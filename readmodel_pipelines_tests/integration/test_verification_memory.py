@@ -13,10 +13,11 @@ from readmodel_pipelines.bookkeeping.findings import Findings
 from readmodel_pipelines.bookkeeping.verifications import Verifications
 from readmodel_pipelines.mongo.names import FINDINGS, VERIFICATIONS
 from readmodel_pipelines.verification import Bucket, Coverage
+from readmodel_pipelines_tests.support.scene import Scene
 from readmodel_pipelines_tests.support.verbs.verifying import RENAMED, damage, found, look
 
 
-def test_a_finding_grows_old_and_begins_anew_when_its_aggregate_changed(scene: Any) -> None:
+def test_a_finding_grows_old_and_begins_anew_when_its_aggregate_changed(scene: Scene) -> None:
     chats = scene.fill(6)
     scene.chats.update_one({"chat_id": chats[0]}, {"$set": {"title": "broken"}})
     first = look(scene, "chat").findings[0]
@@ -30,7 +31,7 @@ def test_a_finding_grows_old_and_begins_anew_when_its_aggregate_changed(scene: A
     assert third.first_seen > first.first_seen
 
 
-def test_findings_close_when_they_are_gone_and_open_anew_when_they_come_back(scene: Any) -> None:
+def test_findings_close_when_they_are_gone_and_open_anew_when_they_come_back(scene: Scene) -> None:
     scene.fill(60)
     wanted = damage(scene)
     assert look(scene).about["closed"] == 0
@@ -48,7 +49,7 @@ def test_findings_close_when_they_are_gone_and_open_anew_when_they_come_back(sce
     assert (again["state"], "closed_at" in again) == ("open", False)
 
 
-def test_a_partial_look_closes_only_what_it_looked_at(scene: Any) -> None:
+def test_a_partial_look_closes_only_what_it_looked_at(scene: Scene) -> None:
     scene.fill(60)
     wanted = damage(scene)
     look(scene)
@@ -61,7 +62,7 @@ def test_a_partial_look_closes_only_what_it_looked_at(scene: Any) -> None:
 
 
 @pytest.mark.parametrize("odd", [7, None, ObjectId(), {"$set": {"a": 1}}, "$title", "x" * 3_000])
-def test_ids_of_any_type_are_remembered_and_close(scene: Any, odd: Any) -> None:
+def test_ids_of_any_type_are_remembered_and_close(scene: Scene, odd: Any) -> None:
     scene.fill(6)
     scene.chats.insert_one({"chat_id": odd, "title": "broken"})
     first, second = look(scene, "chat"), look(scene, "chat")
@@ -71,7 +72,7 @@ def test_ids_of_any_type_are_remembered_and_close(scene: Any, odd: Any) -> None:
     assert look(scene, "chat").about["closed"] == 1
 
 
-def test_a_number_and_a_text_that_looks_like_it_are_two_findings(scene: Any) -> None:
+def test_a_number_and_a_text_that_looks_like_it_are_two_findings(scene: Scene) -> None:
     scene.fill(6)
     scene.chats.insert_many([{"chat_id": 7}, {"chat_id": "7"}])
     summary = look(scene, "chat")
@@ -79,7 +80,7 @@ def test_a_number_and_a_text_that_looks_like_it_are_two_findings(scene: Any) -> 
     assert scene.database[FINDINGS].count_documents({}) == 2
 
 
-def test_every_finding_on_an_aggregate_says_since_when(scene: Any) -> None:
+def test_every_finding_on_an_aggregate_says_since_when(scene: Scene) -> None:
     chats = scene.fill(6)
     scene.chats.drop_indexes()
     document = scene.chats.find_one({"chat_id": chats[0]}, {"_id": 0})
@@ -90,13 +91,13 @@ def test_every_finding_on_an_aggregate_says_since_when(scene: Any) -> None:
     assert all(item.first_seen for item in summary.findings)
 
 
-def test_a_version_that_no_date_can_hold_is_remembered(scene: Any) -> None:
+def test_a_version_that_no_date_can_hold_is_remembered(scene: Scene) -> None:
     chats = scene.fill(6)
     scene.put((DatetimeMS(2**60), "chat.renamed", {}), aggregate_id=chats[0])
     assert found(look(scene, "chat")) == {("chats_read_model", chats[0], "malformed")}
 
 
-def test_what_is_open_outside_of_what_was_looked_at_is_told(scene: Any) -> None:
+def test_what_is_open_outside_of_what_was_looked_at_is_told(scene: Scene) -> None:
     chats = scene.fill(12)
     scene.chats.update_one({"chat_id": chats[0]}, {"$set": {"title": "broken"}})
     look(scene, "chat")
@@ -110,7 +111,7 @@ def test_what_is_open_outside_of_what_was_looked_at_is_told(scene: Any) -> None:
     assert "open_elsewhere" not in look(scene, "chat").about
 
 
-def test_findings_that_are_gone_are_counted_by_read_model(scene: Any) -> None:
+def test_findings_that_are_gone_are_counted_by_read_model(scene: Scene) -> None:
     scene.fill(12)
     scene.chats.update_many({}, {"$set": {"title": "broken"}})
     look(scene)
@@ -120,7 +121,7 @@ def test_findings_that_are_gone_are_counted_by_read_model(scene: Any) -> None:
     assert summary.about["closed"] == 12
 
 
-def test_every_verification_leaves_its_numbers(scene: Any) -> None:
+def test_every_verification_leaves_its_numbers(scene: Scene) -> None:
     scene.fill(30)
     damage(scene)
     look(scene)

@@ -14,11 +14,11 @@ from readmodel_pipelines.mongo.changes import changes_since
 from readmodel_pipelines.mongo.names import WATERMARKS
 from readmodel_pipelines.projections.chat import CHAT_FOLD
 from readmodel_pipelines.verification import Bucket, Coverage
-from readmodel_pipelines_tests.support.scene import event
+from readmodel_pipelines_tests.support.scene import Scene, event
 from readmodel_pipelines_tests.support.verbs.verifying import NIGHTLY, RENAMED, SINCE_LAST, found, look
 
 
-def test_the_first_incremental_look_is_at_everything_and_says_so(scene: Any) -> None:
+def test_the_first_incremental_look_is_at_everything_and_says_so(scene: Scene) -> None:
     scene.fill(12)
     first, second = look(scene, coverage=SINCE_LAST), look(scene, coverage=SINCE_LAST)
     assert "there was no verification with these settings to go on from" in first.warnings[0]
@@ -26,7 +26,7 @@ def test_the_first_incremental_look_is_at_everything_and_says_so(scene: Any) -> 
     assert (second.warnings, second.read_models["chats_read_model"].checked) == ([], 0)
 
 
-def test_an_incremental_look_finds_what_failed_since_and_checks_nothing_else(scene: Any) -> None:
+def test_an_incremental_look_finds_what_failed_since_and_checks_nothing_else(scene: Scene) -> None:
     chats = scene.fill(30)
     look(scene)
     scene.append(chats[4], RENAMED)
@@ -43,7 +43,7 @@ def test_an_incremental_look_finds_what_failed_since_and_checks_nothing_else(sce
     assert mended.about["closed"] == len(found(summary))
 
 
-def test_damage_without_an_event_is_what_the_bucket_is_for(scene: Any) -> None:
+def test_damage_without_an_event_is_what_the_bucket_is_for(scene: Scene) -> None:
     chats = scene.fill(12)
     look(scene)
     scene.chats.update_one({"chat_id": chats[0]}, {"$set": {"title": "broken"}})
@@ -51,7 +51,7 @@ def test_damage_without_an_event_is_what_the_bucket_is_for(scene: Any) -> None:
     assert not look(scene, coverage=Coverage(bucket=Bucket(1, 1), since_last=True)).ok
 
 
-def test_a_look_that_remembers_nothing_writes_nothing_and_moves_no_watermark(scene: Any) -> None:
+def test_a_look_that_remembers_nothing_writes_nothing_and_moves_no_watermark(scene: Scene) -> None:
     chats = scene.fill(12)
     look(scene)
     scene.append(chats[4], RENAMED)
@@ -63,7 +63,7 @@ def test_a_look_that_remembers_nothing_writes_nothing_and_moves_no_watermark(sce
 
 
 @pytest.mark.parametrize("method", ["delete_one", "update_one"])
-def test_events_that_were_tampered_with_have_everything_verified(scene: Any, method: str) -> None:
+def test_events_that_were_tampered_with_have_everything_verified(scene: Scene, method: str) -> None:
     chats = scene.fill(12)
     look(scene)
     extra = ({"$set": {"data.new_title": "x"}},) if method == "update_one" else ()
@@ -74,7 +74,7 @@ def test_events_that_were_tampered_with_have_everything_verified(scene: Any, met
     assert look(scene, coverage=SINCE_LAST).warnings == []
 
 
-def test_a_lost_history_has_everything_verified_and_says_so(scene: Any) -> None:
+def test_a_lost_history_has_everything_verified_and_says_so(scene: Scene) -> None:
     chats = scene.fill(12)
     look(scene)
     with scene.events.watch() as stream:
@@ -90,7 +90,7 @@ def test_a_lost_history_has_everything_verified_and_says_so(scene: Any) -> None:
     assert look(scene, "chat", coverage=SINCE_LAST).warnings == []
 
 
-def test_events_that_were_dropped_and_loaded_anew_have_everything_verified(scene: Any) -> None:
+def test_events_that_were_dropped_and_loaded_anew_have_everything_verified(scene: Scene) -> None:
     scene.fill(12)
     look(scene)
     events = list(scene.events.find())
@@ -103,7 +103,7 @@ def test_events_that_were_dropped_and_loaded_anew_have_everything_verified(scene
     assert look(scene, coverage=SINCE_LAST).read_models["chats_read_model"].checked == 0
 
 
-def test_too_many_changes_have_everything_verified(scene: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_changes_have_everything_verified(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     chats = scene.fill(12)
     look(scene)
     monkeypatch.setattr("readmodel_pipelines.mongo.changes.MOST_IDS", 3)
@@ -114,7 +114,7 @@ def test_too_many_changes_have_everything_verified(scene: Any, monkeypatch: pyte
     assert {item[1] for item in found(summary)} == set(chats[:5])
 
 
-def test_streams_of_other_types_are_no_change(scene: Any) -> None:
+def test_streams_of_other_types_are_no_change(scene: Scene) -> None:
     scene.fill(3)
     token = changes_since(scene.events, CHAT_FOLD.stored_as, None).token
     scene.stream("a-user", "User", ("user.created", {}))
@@ -124,7 +124,7 @@ def test_streams_of_other_types_are_no_change(scene: Any) -> None:
 
 @pytest.mark.parametrize("code", [13, 40573, 9])
 def test_a_server_that_tells_no_changes_any_more_has_everything_verified(
-    scene: Any, monkeypatch: pytest.MonkeyPatch, code: int
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
     scene.fill(12)
     look(scene)
@@ -140,7 +140,7 @@ def test_a_server_that_tells_no_changes_any_more_has_everything_verified(
 
 
 @pytest.mark.parametrize("data", ["garbage", "8265000000"])
-def test_a_token_that_no_server_knows_has_everything_verified_and_is_replaced(scene: Any, data: str) -> None:
+def test_a_token_that_no_server_knows_has_everything_verified_and_is_replaced(scene: Scene, data: str) -> None:
     scene.fill(12)
     look(scene, "chat")
     scene.database[WATERMARKS].update_one({}, {"$set": {"token": {"_data": data}}})
@@ -156,7 +156,7 @@ def test_a_token_that_no_server_knows_has_everything_verified_and_is_replaced(sc
         {"allow_malformed": frozenset({"version_gap"})},
     ],
 )
-def test_other_settings_have_everything_verified(scene: Any, other: dict[str, Any]) -> None:
+def test_other_settings_have_everything_verified(scene: Scene, other: dict[str, Any]) -> None:
     scene.fill(12)
     look(scene)
     scene.settings = scene.settings.model_copy(update=other)
@@ -167,7 +167,7 @@ def test_other_settings_have_everything_verified(scene: Any, other: dict[str, An
 
 @pytest.mark.parametrize("coverage", [SINCE_LAST, Coverage(bucket=Bucket(1, 7)), NIGHTLY])
 @pytest.mark.parametrize("odd", [7, None, "x" * 3_000])
-def test_a_finding_under_an_odd_id_is_not_closed_while_it_is_there(scene: Any, odd: Any, coverage: Coverage) -> None:
+def test_a_finding_under_an_odd_id_is_not_closed_while_it_is_there(scene: Scene, odd: Any, coverage: Coverage) -> None:
     scene.fill(12)
     scene.chats.insert_one({"chat_id": odd, "title": "broken"})
     look(scene, "chat")
@@ -176,7 +176,7 @@ def test_a_finding_under_an_odd_id_is_not_closed_while_it_is_there(scene: Any, o
     assert look(scene, "chat").about["closed"] == 1
 
 
-def test_a_night_sees_ids_that_are_no_strings_and_what_became_of_them(scene: Any) -> None:
+def test_a_night_sees_ids_that_are_no_strings_and_what_became_of_them(scene: Scene) -> None:
     scene.fill(12)
     look(scene)
     scene.put((1, "chat.created", {}), aggregate_id=7)
@@ -187,7 +187,7 @@ def test_a_night_sees_ids_that_are_no_strings_and_what_became_of_them(scene: Any
     assert look(scene, coverage=NIGHTLY).about["closed"] == 1
 
 
-def test_a_new_event_with_an_odd_id_has_everything_verified(scene: Any) -> None:
+def test_a_new_event_with_an_odd_id_has_everything_verified(scene: Scene) -> None:
     scene.fill(12)
     look(scene)
     scene.put((1, "chat.created", {}), aggregate_id=7)
@@ -196,7 +196,7 @@ def test_a_new_event_with_an_odd_id_has_everything_verified(scene: Any) -> None:
     assert found(summary) == found(look(scene, remember=False)) != set()
 
 
-def test_a_new_event_whose_id_is_no_utf8_has_everything_verified(scene: Any) -> None:
+def test_a_new_event_whose_id_is_no_utf8_has_everything_verified(scene: Scene) -> None:
     scene.fill(12)
     look(scene)
     text = bson.encode(event("zzzzQ", "Chat", 1, "chat.created", {})).replace(b"zzzzQ", b"zzzz\xff")
@@ -204,7 +204,7 @@ def test_a_new_event_whose_id_is_no_utf8_has_everything_verified(scene: Any) -> 
     assert found(look(scene, coverage=NIGHTLY)) == found(look(scene, remember=False)) != set()
 
 
-def test_the_older_claim_of_a_key_is_looked_at_with_a_new_one(legacy_scene: Any) -> None:
+def test_the_older_claim_of_a_key_is_looked_at_with_a_new_one(legacy_scene: Scene) -> None:
     legacy_scene.index()
     legacy_scene.task("A", "chat-1")
     legacy_scene.rebuild()
@@ -215,7 +215,7 @@ def test_the_older_claim_of_a_key_is_looked_at_with_a_new_one(legacy_scene: Any)
     assert [item.reason for item in summary.findings] == ["key_conflict"] * 2
 
 
-def test_an_incremental_look_reads_no_more_events_for_claims_that_did_not_change(legacy_scene: Any) -> None:
+def test_an_incremental_look_reads_no_more_events_for_claims_that_did_not_change(legacy_scene: Scene) -> None:
     legacy_scene.fill(60)
     look(legacy_scene)
     legacy_scene.chat("new")

@@ -250,7 +250,7 @@ damages = st.lists(
 
 
 @given(damages)
-@trying(max_examples=60, deadline=None)
+@trying(max_examples=60)
 def test_each_fold_comes_to_what_it_comes_to_by_itself(damages: list[tuple[int, str, Any]]) -> None:
     events = [{**event, "data": dict(event["data"])} for event in EVENTS[:60]]
     for place, field, value in damages:

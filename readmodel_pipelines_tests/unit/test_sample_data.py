@@ -128,7 +128,7 @@ def test_each_event_has_the_fields_of_its_type(
     seed=st.integers(0, 2**64),
     mean_events=st.integers(1, 40),
 )
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_streams_come_in_order_and_their_versions_have_no_gaps(
     generate: Callable[..., Iterator[Event]], streams: int, seed: int, mean_events: int
 ) -> None:

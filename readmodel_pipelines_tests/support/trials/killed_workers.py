@@ -10,10 +10,11 @@ from typing import Any
 from readmodel_pipelines.demo.sample_data import chat_events
 from readmodel_pipelines.mongo.names import LEASES
 from readmodel_pipelines_tests.support.processes import short_lived_workers
+from readmodel_pipelines_tests.support.scene import Scene
 from readmodel_pipelines_tests.support.verbs.repairing import put, stored, task
 
 
-def broken(scene: Any, aggregates: int, tasks: int) -> list[str]:
+def broken(scene: Scene, aggregates: int, tasks: int) -> list[str]:
     """Chats whose documents are wrong in both read models, and so many tasks for them."""
     scene.ensure_indexes()
     scene.add(chat_events(aggregates, seed=9, mean_events=8))
@@ -25,7 +26,7 @@ def broken(scene: Any, aggregates: int, tasks: int) -> list[str]:
     return ids
 
 
-def short_lived(scene: Any, **options: Any) -> dict[str, int]:
+def short_lived(scene: Scene, **options: Any) -> dict[str, int]:
     arguments = [text for name, value in options.items() for text in (f"--{name}", str(value))]
     uri = scene.settings.mongodb_uri.get_secret_value()
     command = [sys.executable, "-m", short_lived_workers.__name__, uri, scene.settings.database, *arguments]
@@ -35,7 +36,7 @@ def short_lived(scene: Any, **options: Any) -> dict[str, int]:
     return told
 
 
-def kill_at_random_moments(scene: Any, kills: int, seed: int) -> None:
+def kill_at_random_moments(scene: Scene, kills: int, seed: int) -> None:
     """Workers that are killed so often lose nothing, and leave nothing wrong."""
     ids = broken(scene, 200, 200)
     told = short_lived(scene, kills=kills, seed=seed, batch=2, longest=0.1)

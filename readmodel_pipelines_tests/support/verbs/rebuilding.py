@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
 from readmodel_pipelines.mongo.names import REBUILDS
 from readmodel_pipelines.rebuild import Request, rebuild
 from readmodel_pipelines.reconcile.summary import Summary
+from readmodel_pipelines_tests.support.scene import Scene
+
+KilledAfter = Callable[[int], None]
+"""Lets a rebuild die after so many batches, at most once."""
 
 BOTH = ("chats_read_model", "tasks_read_model")
 OTHER_TITLE = ("chat.renamed", {"new_title": "Told meanwhile", "old_title": "", "renamed_by": "u"})
 
 
-def full(scene: Any, *names: str, **options: Any) -> Summary:
+def full(scene: Scene, *names: str, **options: Any) -> Summary:
     return rebuild(scene.database, scene.settings, names, Request(**options))
 
 
-def leftovers(scene: Any) -> list[str]:
+def leftovers(scene: Scene) -> list[str]:
     """Shadows and keys that a rebuild should not leave behind, and leases that somebody still holds."""
     names = [name for name in scene.database.list_collection_names() if name.startswith("readmodel_shadow_")]
     names += [name for name in ("readmodel_deferred", "readmodel_touched") if scene.database[name].find_one({})]
@@ -25,7 +30,7 @@ def leftovers(scene: Any) -> list[str]:
     return sorted(names) + [lease["_id"] for lease in held]
 
 
-def records(scene: Any) -> list[dict[str, Any]]:
+def records(scene: Scene) -> list[dict[str, Any]]:
     return list(scene.database[REBUILDS].find({"kind": "rebuild"}).sort("started_at"))
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
 from readmodel_pipelines.mongo.names import LEASES
 from readmodel_pipelines.repair import RepairSummary, RepairWorker
+from readmodel_pipelines_tests.support.scene import Scene
 
 
 def task(aggregate_id: Any, **other: Any) -> dict[str, Any]:
@@ -24,11 +25,11 @@ def task(aggregate_id: Any, **other: Any) -> dict[str, Any]:
     }
 
 
-def put(scene: Any, *tasks: dict[str, Any]) -> None:
+def put(scene: Scene, *tasks: dict[str, Any]) -> None:
     scene.database.repair_queue.insert_many(tasks)
 
 
-def stored(scene: Any, **where: Any) -> list[dict[str, Any]]:
+def stored(scene: Scene, **where: Any) -> list[dict[str, Any]]:
     return list(scene.database.repair_queue.find(where))
 
 
@@ -37,20 +38,20 @@ def longest(low: float, high: float) -> float:
     return high
 
 
-def repair(scene: Any, **options: Any) -> RepairSummary:
+def repair(scene: Scene, **options: Any) -> RepairSummary:
     work = {name: options.pop(name) for name in ("limit", "task_ids") if name in options}
     return RepairWorker(scene.database, scene.settings, **options).work(**work)
 
 
-def queue_of(scene: Any) -> RepairQueue:
+def queue_of(scene: Scene) -> RepairQueue:
     return RepairQueue(scene.database, scene.settings)
 
 
-def leases(scene: Any) -> list[dict[str, Any]]:
+def leases(scene: Scene) -> list[dict[str, Any]]:
     return list(scene.database[LEASES].find({"_id": {"$regex": "^repair:"}}))
 
 
-def lost_lease(scene: Any, aggregate_id: str, lost: int, *, expired: bool = True) -> None:
+def lost_lease(scene: Scene, aggregate_id: str, lost: int, *, expired: bool = True) -> None:
     """As `lost` workers in a row left it that died of this aggregate."""
     moment = datetime.now(UTC) + timedelta(hours=-1 if expired else 1)
     scene.database[LEASES].insert_one(
@@ -59,6 +60,6 @@ def lost_lease(scene: Any, aggregate_id: str, lost: int, *, expired: bool = True
     )
 
 
-def break_all(scene: Any) -> None:
+def break_all(scene: Scene) -> None:
     scene.chats.update_many({}, {"$set": {"title": "wrong"}})
     scene.tasks.update_many({}, {"$set": {"version": 99}})

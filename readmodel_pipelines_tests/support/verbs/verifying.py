@@ -9,13 +9,14 @@ from bson import ObjectId
 
 from readmodel_pipelines.reconcile.summary import Summary
 from readmodel_pipelines.verification import Bucket, Coverage, Request, verify
+from readmodel_pipelines_tests.support.scene import Scene
 
 SINCE_LAST = Coverage(since_last=True)
 NIGHTLY = Coverage(bucket=Bucket(1, 7), since_last=True)
 RENAMED = ("chat.renamed", {"new_title": "Renamed", "old_title": "", "renamed_by": "u"})
 
 
-def look(scene: Any, *read_models: str, coverage: Coverage | None = None, **options: Any) -> Summary:
+def look(scene: Scene, *read_models: str, coverage: Coverage | None = None, **options: Any) -> Summary:
     request = Request(coverage or Coverage(), max_findings=100_000, **options)
     return verify(scene.database, scene.settings, read_models, request)
 
@@ -24,7 +25,7 @@ def found(summary: Summary) -> set[tuple[str, str, str]]:
     return {(item.read_model, str(item.aggregate_id), item.outcome.value) for item in summary.findings}
 
 
-def just_now(scene: Any, chat_id: str, *events: tuple[str, dict[str, Any]], seconds_ago: float = 0.0) -> None:
+def just_now(scene: Scene, chat_id: str, *events: tuple[str, dict[str, Any]], seconds_ago: float = 0.0) -> None:
     """Append events as the application does at this moment."""
     if events:
         scene.append(chat_id, *events)
@@ -33,7 +34,7 @@ def just_now(scene: Any, chat_id: str, *events: tuple[str, dict[str, Any]], seco
     scene.events.update_one({"_id": last["_id"]}, {"$set": {"created_at": written}})
 
 
-def damage(scene: Any) -> set[tuple[str, str, str]]:
+def damage(scene: Scene) -> set[tuple[str, str, str]]:
     """One of each outcome, in documents whose streams are old."""
     chats = sorted(document["chat_id"] for document in scene.chats.find({}, {"chat_id": 1}))
     tasks = sorted(document["task_id"] for document in scene.tasks.find({}, {"task_id": 1}))
