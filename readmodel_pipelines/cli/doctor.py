@@ -8,10 +8,10 @@ import textwrap
 from collections.abc import Iterator
 
 from readmodel_pipelines.cli.voice import plain, voice
-from readmodel_pipelines.doctor import Check, Diagnosis, State, examine
+from readmodel_pipelines.doctor import Check, Diagnosis, Health, examine
 from readmodel_pipelines.settings import load_settings
 
-_MARKS = {State.OK: "✓", State.WARNING: "!", State.PROBLEM: "✗"}
+_MARKS = {Health.OK: "✓", Health.WARNING: "!", Health.PROBLEM: "✗"}
 _NARROWEST = 60
 
 
@@ -23,7 +23,7 @@ def show(*, role: str) -> int:
 
 
 def _lines(diagnosis: Diagnosis) -> Iterator[str]:
-    shown = [item for item in diagnosis.checks if item.state is State.PROBLEM or not voice.quiet]
+    shown = [item for item in diagnosis.checks if item.state is Health.PROBLEM or not voice.quiet]
     width = max((len(item.name) for item in shown), default=0)
     for item in shown:
         yield from _check_lines(item, width)
@@ -61,7 +61,7 @@ def _settings_lines(diagnosis: Diagnosis) -> Iterator[str]:
 
 
 def _ending(diagnosis: Diagnosis) -> str:
-    problems, warnings = diagnosis.number(State.PROBLEM), diagnosis.number(State.WARNING)
+    problems, warnings = diagnosis.number(Health.PROBLEM), diagnosis.number(Health.WARNING)
     if diagnosis.not_checked:
         return f"Without MongoDB nobody could look at: {', '.join(diagnosis.not_checked)}."
     told = [

@@ -4,7 +4,7 @@ It writes nothing and starts nothing. `gather` reads facts, and nothing else her
 judge them: pure functions from facts to a `Check`. No check is shown a credential.
 """
 
-from readmodel_pipelines.doctor.check import Check, Diagnosis, State
+from readmodel_pipelines.doctor.check import Check, Diagnosis, Health
 from readmodel_pipelines.doctor.examine import examine
 
-__all__ = ["Check", "Diagnosis", "State", "examine"]
+__all__ = ["Check", "Diagnosis", "Health", "examine"]

@@ -10,7 +10,7 @@ from typing import Any
 _PROBLEMS = 1
 
 
-class State(StrEnum):
+class Health(StrEnum):
     """How it is."""
 
     OK = "ok"
@@ -25,7 +25,7 @@ class Check:
     """`found` is a sentence or two, `hint` says what to do, `details` are lines that belong to what was found."""
 
     name: str
-    state: State
+    state: Health
     found: str
     hint: str = ""
     details: tuple[str, ...] = ()
@@ -63,14 +63,14 @@ class Diagnosis:
     @property
     def exit_code(self) -> int:
         """As that of every command: 0 all well, 1 problems, else why there is no MongoDB."""
-        return self.no_mongodb or (_PROBLEMS if self.number(State.PROBLEM) else 0)
+        return self.no_mongodb or (_PROBLEMS if self.number(Health.PROBLEM) else 0)
 
     @property
-    def state(self) -> State:
+    def state(self) -> Health:
         """The worst there is."""
-        return next((state for state in (State.PROBLEM, State.WARNING) if self.number(state)), State.OK)
+        return next((state for state in (Health.PROBLEM, Health.WARNING) if self.number(state)), Health.OK)
 
-    def number(self, state: State) -> int:
+    def number(self, state: Health) -> int:
         """How many checks are so."""
         return sum(check.state is state for check in self.checks)
 
@@ -84,20 +84,7 @@ class Diagnosis:
         }
 
 
-def worst(*states: State) -> State:
+def worst(*states: Health) -> Health:
     """The worst of some states."""
-    order = (State.OK, State.WARNING, State.PROBLEM)
-    return max(states, key=order.index, default=State.OK)
-
-
-def count(number: int, one: str, many: str = "") -> str:
-    """A number of things."""
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
-
-
-def span(seconds: float) -> str:
-    """A length of time, to two figures or so."""
-    for unit, length in (("days", 86_400), ("h", 3_600), ("min", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:,.0f} {unit}"
-    return f"{seconds:,.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    order = (Health.OK, Health.WARNING, Health.PROBLEM)
+    return max(states, key=order.index, default=Health.OK)

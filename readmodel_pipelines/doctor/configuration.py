@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from readmodel_pipelines.doctor.check import Check, Setting, State
+from readmodel_pipelines.doctor.check import Check, Health, Setting
 from readmodel_pipelines.embedded.server import ServerStatus
 from readmodel_pipelines.settings import Settings
 
@@ -35,11 +35,11 @@ def judge_settings(settings: Settings, environment: Mapping[str, str]) -> Check:
     found = f"{len(chosen)} from the environment, {default} with their defaults."
     unknown = sorted(names - known - _OF_OTHERS)
     if not unknown:
-        return Check("settings", State.OK, found, details=details)
+        return Check("settings", Health.OK, found, details=details)
     told = [_unknown(name, known) for name in unknown]
     return Check(
         "settings",
-        State.WARNING,
+        Health.WARNING,
         f"{found} No setting has this name, and nobody reads it: {'; '.join(told)}.",
         "Correct or unset the variable; docs/settings.md has them all.",
         details,
@@ -52,12 +52,12 @@ def judge_embedded(status: ServerStatus, cannot_start: str) -> Check:
     if status.running:
         return Check(
             "embedded server",
-            State.OK,
+            Health.OK,
             f"{where}; it runs (process {status.pid}). It is for trying out and for tests; production brings its own.",
         )
     return Check(
         "embedded server",
-        State.PROBLEM,
+        Health.PROBLEM,
         f"{where}, and it is not running." + (f" {cannot_start}" if cannot_start else ""),
         "`readmodel server start` starts it; or set READMODEL_MONGODB_URI to the MongoDB that you mean.",
     )

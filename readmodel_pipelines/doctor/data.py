@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from readmodel_pipelines.doctor.check import Check, State, worst
+from readmodel_pipelines.doctor.check import Check, Health, worst
 from readmodel_pipelines.doctor.plans import Plan
 from readmodel_pipelines.mongo.indexes import Flaw
 from readmodel_pipelines.mongo.wanted_indexes import VERSIONS
@@ -23,7 +23,7 @@ def judge_collections(
         instead = f" The database has {', '.join(others[:_SHOWN])}." if others else " The database is empty."
         return Check(
             "collections",
-            State.WARNING,
+            Health.WARNING,
             f"{database}.{events} holds no event, or is not there.{instead}",
             "Check READMODEL_DATABASE and READMODEL_EVENTS_COLLECTION.",
         )
@@ -31,18 +31,18 @@ def judge_collections(
     if empty:
         return Check(
             "collections",
-            State.WARNING,
+            Health.WARNING,
             f"Documents in {database}: {held}. There is nothing in {', '.join(empty)}.",
             "`readmodel rebuild-readmodel --type all --all` makes it from the events.",
         )
-    return Check("collections", State.OK, f"Documents in {database}: {held}.")
+    return Check("collections", Health.OK, f"Documents in {database}: {held}.")
 
 
 def judge_indexes(flaws: Sequence[Flaw], there: Collection[str]) -> Check:
     """Whether the indexes are as wanted. What is not there yet needs none: a rebuild and `ensure-indexes` make them."""
     counted = [flaw for flaw in flaws if flaw.collection in there]
     if not counted:
-        return Check("indexes", State.OK, "Every index is there, on every collection that is.")
+        return Check("indexes", Health.OK, "Every index is there, on every collection that is.")
     drop = [f"db.getCollection({flaw.collection!r}).dropIndex({flaw.instead!r})" for flaw in counted if flaw.in_the_way]
     first = f"Drop what is in their place ({'; '.join(drop)}), then run " if drop else ""
     make = "`readmodel ensure-indexes`" + ("." if drop else " makes them.")
@@ -55,9 +55,9 @@ def judge_indexes(flaws: Sequence[Flaw], there: Collection[str]) -> Check:
     )
 
 
-def _state_of(flaw: Flaw) -> State:
+def _state_of(flaw: Flaw) -> Health:
     # Without a unique index two writers make duplicates; any other makes work slow, and `queries` tells which.
-    return State.PROBLEM if flaw.index.unique else State.WARNING
+    return Health.PROBLEM if flaw.index.unique else Health.WARNING
 
 
 def _told(flaw: Flaw) -> str:
@@ -88,9 +88,9 @@ def judge_queries(queries: Sequence[Answered]) -> Check:
     asked = [query for query in queries if not query.plan.nothing_there]
     wrong = [(query, told) for query in asked if (told := _against(query))]
     if not asked:
-        return Check("queries", State.OK, "No collection is there yet that a query could be slow on.")
+        return Check("queries", Health.OK, "No collection is there yet that a query could be slow on.")
     if not wrong:
-        return Check("queries", State.OK, f"All {len(asked)} main queries read an index, in order (explain).")
+        return Check("queries", Health.OK, f"All {len(asked)} main queries read an index, in order (explain).")
     arrays = [query for query, _ in wrong if query.plan.arrays]
     hint = "`readmodel ensure-indexes` makes the indexes that are missing."
     if arrays:
@@ -101,7 +101,7 @@ def judge_queries(queries: Sequence[Answered]) -> Check:
         )
     return Check(
         "queries",
-        worst(*(State.WARNING if query.optional else State.PROBLEM for query, _ in wrong)),
+        worst(*(Health.WARNING if query.optional else Health.PROBLEM for query, _ in wrong)),
         f"{len(wrong)} of {len(asked)} main queries are not answered by an index alone (explain).",
         hint,
         tuple(f"{query.collection}, {query.what}: {told}" for query, told in wrong),

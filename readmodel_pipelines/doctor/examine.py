@@ -15,7 +15,7 @@ from pymongo.errors import ConfigurationError, OperationFailure, PyMongoError
 
 from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
 from readmodel_pipelines.doctor import gather
-from readmodel_pipelines.doctor.check import Check, Diagnosis, State
+from readmodel_pipelines.doctor.check import Check, Diagnosis, Health
 from readmodel_pipelines.doctor.configuration import judge_embedded, judge_settings, settings_in_force
 from readmodel_pipelines.doctor.data import judge_collections, judge_indexes, judge_queries
 from readmodel_pipelines.doctor.gather import Clock, Place, Reached
@@ -80,7 +80,7 @@ def examine(
             diagnosis.checks.append(too_old)
         except ReadModelError as error:
             diagnosis.no_mongodb = error.exit_code
-            diagnosis.checks.append(Check("connection", State.PROBLEM, error.message, error.hint))
+            diagnosis.checks.append(Check("connection", Health.PROBLEM, error.message, error.hint))
     if diagnosis.no_mongodb:
         made = {check.name for check in diagnosis.checks}
         diagnosis.not_checked = [name for name in ON_SERVER if name not in made]
@@ -92,7 +92,7 @@ def _embedded_runs(settings: Settings, diagnosis: Diagnosis) -> bool:
         status = embedded.status(settings)
         cannot_start = "" if status.running else _why_it_cannot_start(settings)
     except EmbeddedServerError as error:
-        diagnosis.checks.append(Check("embedded server", State.PROBLEM, error.message, error.hint))
+        diagnosis.checks.append(Check("embedded server", Health.PROBLEM, error.message, error.hint))
         return False
     diagnosis.checks.append(judge_embedded(status, cannot_start))
     return status.running
@@ -180,17 +180,17 @@ def _told(name: str, make: Callable[[], Check], seconds: float) -> Check:
             hint = (
                 "See what keeps the server busy: db.currentOp(), its log. A missing index does, on a large collection."
             )
-            return Check(name, State.PROBLEM, f"MongoDB did not tell within {seconds:g} s.", hint)
+            return Check(name, Health.PROBLEM, f"MongoDB did not tell within {seconds:g} s.", hint)
         if not isinstance(error, OperationFailure):
             raise
         if error.code in DENIED:
             hint = "`readmodel rights read_only` prints the role that may."
-            return Check(name, State.WARNING, "This user may not look at it.", hint)
+            return Check(name, Health.WARNING, "This user may not look at it.", hint)
         told = str((error.details or {}).get("errmsg", error))[:_LONGEST]
-        return Check(name, State.PROBLEM, f"MongoDB does not tell (error {error.code}): {told}")
+        return Check(name, Health.PROBLEM, f"MongoDB does not tell (error {error.code}): {told}")
     except ODD_RECORD as error:
         hint = "Look at the readmodel_… collections: somebody else, or another version, wrote there."
-        return Check(name, State.PROBLEM, f"A record has another form ({raised(error)}).", hint)
+        return Check(name, Health.PROBLEM, f"A record has another form ({raised(error)}).", hint)
 
 
 @contextmanager

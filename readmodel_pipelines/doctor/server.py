@@ -15,7 +15,8 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import parse_qsl
 
-from readmodel_pipelines.doctor.check import Check, State, span
+from readmodel_pipelines.doctor.check import Check, Health
+from readmodel_pipelines.wording import span
 
 TESTED = (6, 0)
 """The version that the tests run on, and the oldest that is supported."""
@@ -35,14 +36,14 @@ def judge_connection(shown_uri: str, hosts: Sequence[str], user: str, seconds: f
     if tls and any(options.get(name) == "true" for name in _CHECKS_NO_CERTIFICATE):
         hint = "Name the authority in tlsCAFile instead."
         return Check(
-            "connection", State.WARNING, f"{found}; TLS, but the server's certificate is not fully checked.", hint
+            "connection", Health.WARNING, f"{found}; TLS, but the server's certificate is not fully checked.", hint
         )
     if tls:
-        return Check("connection", State.OK, f"{found}; TLS.")
+        return Check("connection", Health.OK, f"{found}; TLS.")
     if is_local(hosts):
-        return Check("connection", State.OK, f"{found}; no TLS, which this machine's own server does not need.")
+        return Check("connection", Health.OK, f"{found}; no TLS, which this machine's own server does not need.")
     hint = "Add tls=true to READMODEL_MONGODB_URI, if the network between is not your own."
-    return Check("connection", State.WARNING, f"{found}; no TLS: what is read goes over the network as it is.", hint)
+    return Check("connection", Health.WARNING, f"{found}; no TLS: what is read goes over the network as it is.", hint)
 
 
 def is_local(hosts: Iterable[str]) -> bool:
@@ -59,14 +60,14 @@ def judge_version(version: str) -> Check:
     if numbers < TESTED:
         return Check(
             "version",
-            State.PROBLEM,
+            Health.PROBLEM,
             f"MongoDB {version} is not supported: the oldest that is, and is tested, is {tested}.",
             f"Upgrade the server to {tested} or newer, one major version after the other.",
         )
     if numbers > TESTED:
         found = f"MongoDB {version} is newer than {tested}, which is tested. Nothing is known against it."
-        return Check("version", State.WARNING, found, "Verify after a first rebuild on it.")
-    return Check("version", State.OK, f"MongoDB {version}, which is tested.")
+        return Check("version", Health.WARNING, found, "Verify after a first rebuild on it.")
+    return Check("version", Health.OK, f"MongoDB {version}, which is tested.")
 
 
 def judge_too_old(message: str) -> Check | None:
@@ -76,7 +77,7 @@ def judge_too_old(message: str) -> Check | None:
         return None
     return Check(
         "version",
-        State.PROBLEM,
+        Health.PROBLEM,
         f"The server is older than MongoDB {asked[1]}, the oldest that the driver talks to.",
         f"Upgrade the server to {'.'.join(map(str, TESTED))} or newer, one major version after the other.",
     )
@@ -88,18 +89,18 @@ def judge_topology(hello: Mapping[str, Any]) -> Check:
     if hello.get("msg") == "isdbgrid":
         return Check(
             name,
-            State.OK,
+            Health.OK,
             "A sharded cluster, through mongos.",
             "A sharded read model is rebuilt in place; a shadow is refused.",
         )
     if "setName" not in hello and hello.get("isreplicaset"):
         return Check(
-            name, State.PROBLEM, "The server is to be in a replica set that was not set up.", "Run rs.initiate()."
+            name, Health.PROBLEM, "The server is to be in a replica set that was not set up.", "Run rs.initiate()."
         )
     if "setName" not in hello:
         return Check(
             name,
-            State.PROBLEM,
+            Health.PROBLEM,
             "A standalone server: it has no transactions and keeps no history of changes. Verifications, rebuilds in "
             "place and repairs work. Refused are rebuilds in a shadow, and documents that hold each other's unique "
             "keys; a rebuild looks at everything twice, and --since last at everything each time.",
@@ -109,7 +110,7 @@ def judge_topology(hello: Mapping[str, Any]) -> Check:
     if not hello.get("isWritablePrimary"):
         return Check(
             name,
-            State.PROBLEM,
+            Health.PROBLEM,
             f"{hello['setName']}: this member is no primary (that is {hello.get('primary', 'nobody')}), and takes no "
             "writes.",
             "Take directConnection=true out of READMODEL_MONGODB_URI, and name the set: replicaSet="
@@ -118,7 +119,7 @@ def judge_topology(hello: Mapping[str, Any]) -> Check:
     kept = "" if members > 2 else " With fewer than three, nobody takes over when it fails."
     plural = "member" if members == 1 else "members"
     return Check(
-        name, State.OK, f"{hello['setName']}, {members} {plural}; the primary is {hello.get('primary')}.{kept}"
+        name, Health.OK, f"{hello['setName']}, {members} {plural}; the primary is {hello.get('primary')}.{kept}"
     )
 
 
@@ -126,11 +127,11 @@ def judge_clock(ahead: float, uncertain: float, grace: float) -> Check:
     """How far the server's clock is ahead of this machine's, in seconds, give or take half the round trip."""
     off = max(0.0, abs(ahead) - uncertain)
     if off <= _CLOCK_SECONDS:
-        return Check("clock", State.OK, "The server's clock and this machine's agree to within a second.")
+        return Check("clock", Health.OK, "The server's clock and this machine's agree to within a second.")
     way = "ahead of" if ahead > 0 else "behind"
     return Check(
         "clock",
-        State.PROBLEM if off > grace else State.WARNING,
+        Health.PROBLEM if off > grace else Health.WARNING,
         f"The server's clock is {span(off)} {way} this machine's (READMODEL_GRACE_SECONDS is {grace:g}). If those of "
         "the application's machines are as far off, documents that are a moment behind are told as discrepancies, or "
         "wrong ones as lagging; schedules and the off-peak window go by this machine's.",
@@ -166,7 +167,7 @@ def judge_history(
     if history is None:
         return Check(
             name,
-            State.OK,
+            Health.OK,
             "How far the server's history of changes (oplog) reaches back is not told to this user.",
             "`readmodel rights pacing` has the right for it, serverStatus.",
         )
@@ -175,14 +176,14 @@ def judge_history(
     larger = "Enlarge it: db.adminCommand({replSetResizeOplog: 1, size: MEGABYTES, minRetentionHours: 48})."
     if lost:
         return Check(
-            name, State.WARNING, f"{reaches}, not to {'; '.join(lost)}: everything will be looked at instead.", larger
+            name, Health.WARNING, f"{reaches}, not to {'; '.join(lost)}: everything will be looked at instead.", larger
         )
     if history.rolled_over and history.seconds < 2 * longest_rebuild_seconds:
         took = f"the longest of the last rebuilds took {span(longest_rebuild_seconds)}"
         return Check(
-            name, State.WARNING, f"{reaches}, and {took}: one that is interrupted may have to begin anew.", larger
+            name, Health.WARNING, f"{reaches}, and {took}: one that is interrupted may have to begin anew.", larger
         )
     if history.rolled_over and history.seconds < _DAY:
         less = "less than a day: a nightly --since last will look at everything"
-        return Check(name, State.WARNING, f"{reaches}, {less}.", larger)
-    return Check(name, State.OK, f"{reaches}.")
+        return Check(name, Health.WARNING, f"{reaches}, {less}.", larger)
+    return Check(name, Health.OK, f"{reaches}.")

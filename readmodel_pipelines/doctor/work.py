@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from readmodel_pipelines.bookkeeping.queue_stats import QueueStats
-from readmodel_pipelines.doctor.check import Check, State, count, span, worst
+from readmodel_pipelines.doctor.check import Check, Health, worst
 from readmodel_pipelines.rebuild_state import RebuildState
+from readmodel_pipelines.wording import count, span
 
 _WAITS_LONG_SECONDS = 300
 _VERIFIED_LONG_AGO_SECONDS = 8 * 86_400.0
@@ -24,7 +25,7 @@ def judge_queue(stats: QueueStats, warning: int, limit: int) -> Check:
         reasons = ", ".join(f"{number:,} {reason}" for reason, number in sorted(stats.dead_letters.items()))
         return Check(
             "repair queue",
-            State.PROBLEM,
+            Health.PROBLEM,
             f"{found}; {count(stats.failed, 'dead letter')} ({reasons}).",
             "`readmodel repair-queue list --status failed` has them; mend the cause, then `readmodel repair-queue "
             "requeue`.",
@@ -32,18 +33,18 @@ def judge_queue(stats: QueueStats, warning: int, limit: int) -> Check:
     if stats.open >= limit:
         return Check(
             "repair queue",
-            State.PROBLEM,
+            Health.PROBLEM,
             f"{found}: the queue is full (READMODEL_REPAIR_QUEUE_LIMIT), and takes no more.",
             "`readmodel repair-queue work` works it off; `readmodel rebuild-readmodel --type all --all` is quicker.",
         )
     stands = stats.due and not stats.repairs_per_minute and stats.oldest_pending_seconds > _WAITS_LONG_SECONDS
     if stands:
         hint = "Is Dagster's daemon up and `repair_queue_sensor` on? `readmodel repair-queue work` does it without."
-        return Check("repair queue", State.WARNING, f"{found}, and nobody works them off.", hint)
+        return Check("repair queue", Health.WARNING, f"{found}, and nobody works them off.", hint)
     if stats.open > warning:
         found += f", more than READMODEL_REPAIR_QUEUE_WARNING ({warning:,})"
-        return Check("repair queue", State.WARNING, f"{found}.", "`readmodel repair-queue stats` tells how it goes.")
-    return Check("repair queue", State.OK, f"{found}; no dead letter.")
+        return Check("repair queue", Health.WARNING, f"{found}.", "`readmodel repair-queue stats` tells how it goes.")
+    return Check("repair queue", Health.OK, f"{found}; no dead letter.")
 
 
 def judge_findings(
@@ -59,7 +60,7 @@ def judge_findings(
         number = sum(sum(outcomes.values()) for outcomes in wrong.values())
         return Check(
             "findings",
-            State.PROBLEM,
+            Health.PROBLEM,
             f"{count(number, 'finding is', 'findings are')} open: read models are not what their events say.",
             "`readmodel verify-consistency --type all --all` looks anew; `readmodel rebuild-readmodel --type all "
             "--all` mends all but malformed streams.",
@@ -71,11 +72,11 @@ def judge_findings(
         "`readmodel verify-consistency --type all --all` does; the schedule `nightly_verification` does it by itself."
     )
     if never:
-        return Check("findings", State.WARNING, f"Nobody verified {', '.join(never)} so far.", again)
+        return Check("findings", Health.WARNING, f"Nobody verified {', '.join(never)} so far.", again)
     ago = (now - oldest).total_seconds() if oldest else 0.0
     if ago > _VERIFIED_LONG_AGO_SECONDS:
-        return Check("findings", State.WARNING, f"None is open; the last verification was {span(ago)} ago.", again)
-    return Check("findings", State.OK, f"None is open; the last verification was {span(max(0.0, ago))} ago.")
+        return Check("findings", Health.WARNING, f"None is open; the last verification was {span(ago)} ago.", again)
+    return Check("findings", Health.OK, f"None is open; the last verification was {span(max(0.0, ago))} ago.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +99,7 @@ def judge_leases(leases: Sequence[LeaseSeen], now: datetime) -> Check:
     held = [lease for lease in leases if lease.until > now and not lease.gone]
     if not stale and not dead:
         working = "; ".join(f"{lease.on} by {lease.holder}" for lease in held[:_MANY])
-        return Check("leases", State.OK, f"Held: {working}." if held else "Nobody is at work.")
+        return Check("leases", Health.OK, f"Held: {working}." if held else "Nobody is at work.")
     told = [
         f"{lease.on}: {lease.holder} did not give it back; it ran out {span((now - lease.until).total_seconds())} ago"
         for lease in stale
@@ -111,7 +112,7 @@ def judge_leases(leases: Sequence[LeaseSeen], now: datetime) -> Check:
     more = (f"and {len(told) - _MANY} more",) if len(told) > _MANY else ()
     return Check(
         "leases",
-        State.WARNING,
+        Health.WARNING,
         f"{count(len(told), 'stale lease')}: whoever held it died at work.",
         "Nothing is locked once it ran out: the next rebuild or worker takes it over. See in that process's log why "
         "it died (killed for its memory, most often).",
@@ -133,29 +134,29 @@ class RebuildSeen:
 
 def judge_rebuilds(rebuilds: Sequence[RebuildSeen], leftovers: Collection[str], valid_days: float) -> Check:
     """Whether an unfinished rebuild waits for somebody, and whether shadows are left that nobody goes on with."""
-    states, told, hints = [State.OK], [], []
+    states, told, hints = [Health.OK], [], []
     for item in rebuilds:
         states.append(_state_of(item))
         after = f"begun {span(item.age_seconds)} ago"
         told.append(f"{item.id} of {', '.join(item.names)}: {item.state.value}, {after}{_stands(item)}")
-        if states[-1] is not State.OK:
+        if states[-1] is not Health.OK:
             hints.append(_next(item, valid_days))
     if leftovers:
-        states.append(State.WARNING)
+        states.append(Health.WARNING)
         told += [f"{name} is left of a rebuild that nobody goes on with" for name in sorted(leftovers)]
         hints.append("The next rebuild of that read model drops what is left.")
     if not told:
-        return Check("rebuilds", State.OK, "None is unfinished.")
+        return Check("rebuilds", Health.OK, "None is unfinished.")
     at_work = sum(item.at_work for item in rebuilds)
     found = f"{count(len(rebuilds), 'unfinished rebuild')}, {at_work} of them at work."
     return Check("rebuilds", worst(*states), found, " ".join(dict.fromkeys(hints)), tuple(told))
 
 
-def _state_of(item: RebuildSeen) -> State:
+def _state_of(item: RebuildSeen) -> Health:
     if item.at_work:
-        return State.OK
+        return Health.OK
     # Read models that are swapped in and others that are not: nobody else may begin before it is ended.
-    return State.PROBLEM if item.state is RebuildState.SWAPPING else State.WARNING
+    return Health.PROBLEM if item.state is RebuildState.SWAPPING else Health.WARNING
 
 
 def _stands(item: RebuildSeen) -> str:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from importlib.metadata import PackageNotFoundError, version
+from itertools import chain
 from typing import Self
 
 from prometheus_client import CollectorRegistry, generate_latest, start_http_server
@@ -20,11 +21,11 @@ from pymongo.errors import PyMongoError
 
 from readmodel_pipelines.errors import MongoUnavailable, UsageError
 from readmodel_pipelines.metrics.catalogue import METRICS
-from readmodel_pipelines.metrics.facts import Facts
-from readmodel_pipelines.metrics.families import families
-from readmodel_pipelines.metrics.gather import gather
+from readmodel_pipelines.metrics.samples import families, of_scrape
+from readmodel_pipelines.metrics.scrape import Scrape
 from readmodel_pipelines.mongo.connection import errors_in_words, open_database
 from readmodel_pipelines.mongo.scan import Document
+from readmodel_pipelines.mongo.store import Store
 from readmodel_pipelines.projector import choose_projections
 from readmodel_pipelines.settings import Settings
 
@@ -46,7 +47,6 @@ class Exporter:
         self._seconds = seconds
         self._note = note
         self._projections = choose_projections(settings, ())
-        self._version = _version()
         self._opening = threading.Lock()
         self._stack = ExitStack()
         self._database: Database[Document] | None = None
@@ -65,10 +65,12 @@ class Exporter:
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """One scrape."""
         started = time.perf_counter()
-        facts = self.look()
-        return families(facts, time.perf_counter() - started, self._version)
+        scrape = self.look()
+        seconds = time.perf_counter() - started
+        samples = of_scrape(seconds, _version(), None if scrape is None else scrape.parts, self._settings)
+        return families(chain(samples, scrape.samples if scrape else ()))
 
-    def look(self) -> Facts | None:
+    def look(self) -> Scrape | None:
         """Ask MongoDB; None when it does not answer, or does not let us in.
 
         Raises:
@@ -77,15 +79,15 @@ class Exporter:
         try:
             # A lost connection is mended by the driver: it is opened once, and closed at the end.
             with errors_in_words(self._settings):
-                facts = gather(self._opened(), self._settings, self._projections, self._seconds)
+                scrape = Scrape(Store(self._opened(), self._settings, self._projections), self._seconds)
         except MongoUnavailable as error:
             self._tell(f"{error.message} The metrics say readmodel_up 0 until that is over. {error.hint}".strip())
             return None
         except PyMongoError as error:
             self._tell(f"MongoDB at {self._settings.shown_uri()}: {error}")
             return None
-        self._tell(" ".join(f"{part} cannot be read: {why}." for part, why in facts.parts.items() if why))
-        return facts
+        self._tell(" ".join(f"{part} cannot be read: {why}." for part, why in scrape.parts.items() if why))
+        return scrape
 
     def _opened(self) -> Database[Document]:
         with self._opening:

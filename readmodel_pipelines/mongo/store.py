@@ -42,3 +42,7 @@ class Store:
     def copy(self, projection: Projection) -> Collection[Document]:
         """What the live one was before the last rebuild in a shadow."""
         return self.database[copy_name(collection_of(self.settings, projection))]
+
+    def sizes(self) -> dict[str, int]:
+        """About how many documents each read model has, as the server estimates it."""
+        return {item.read_model: self.live(item).estimated_document_count() for item in self.projections}

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from readmodel_pipelines.bookkeeping.leases import Leases
 from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds
 from readmodel_pipelines.cli import main
-from readmodel_pipelines.doctor import Check, Diagnosis, State, examine
+from readmodel_pipelines.doctor import Check, Diagnosis, Health, examine
 from readmodel_pipelines.doctor.examine import ON_SERVER
 from readmodel_pipelines.mongo.connection import open_database
 from readmodel_pipelines.mongo.names import shadow_name
@@ -32,7 +32,7 @@ from readmodel_pipelines_tests.support.scene import Scene
 from readmodel_pipelines_tests.support.servers.authorized import AuthorizedServer
 from readmodel_pipelines_tests.support.servers.standalone import standalone_server
 
-OK, WARNING, PROBLEM = State.OK, State.WARNING, State.PROBLEM
+OK, WARNING, PROBLEM = Health.OK, Health.WARNING, Health.PROBLEM
 
 
 def found(diagnosis: Diagnosis, name: str) -> Check:
@@ -40,7 +40,7 @@ def found(diagnosis: Diagnosis, name: str) -> Check:
     return check
 
 
-def troubles(diagnosis: Diagnosis) -> dict[str, State]:
+def troubles(diagnosis: Diagnosis) -> dict[str, Health]:
     return {item.name: item.state for item in diagnosis.checks if item.state is not OK}
 
 
@@ -146,7 +146,7 @@ def test_an_array_among_the_ids_makes_the_server_sort_and_is_told(healthy: Scene
 
 
 @pytest.mark.parametrize(("off", "state"), [(3, WARNING), (-3, WARNING), (60, PROBLEM)])
-def test_a_clock_that_is_off_is_found(settings: Settings, off: float, state: State) -> None:
+def test_a_clock_that_is_off_is_found(settings: Settings, off: float, state: Health) -> None:
     clock = found(examine(settings, now=lambda: datetime.now(UTC) - timedelta(seconds=off)), "clock")
     assert clock.state is state
     assert ("ahead of" if off > 0 else "behind") in clock.found

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from readmodel_pipelines.bookkeeping.queue_stats import QueueStats
-from readmodel_pipelines.doctor.check import Check, Diagnosis, State
+from readmodel_pipelines.doctor.check import Check, Diagnosis, Health
 from readmodel_pipelines.doctor.configuration import judge_embedded, judge_settings, settings_in_force
 from readmodel_pipelines.doctor.data import Answered, judge_collections, judge_indexes, judge_queries
 from readmodel_pipelines.doctor.plans import Plan, parse
@@ -40,7 +40,7 @@ from readmodel_pipelines.mongo.wanted_indexes import EVENTS, LEASES, VERSIONS
 from readmodel_pipelines.rebuild_state import RebuildState
 from readmodel_pipelines.settings import Settings
 
-OK, WARNING, PROBLEM = State.OK, State.WARNING, State.PROBLEM
+OK, WARNING, PROBLEM = Health.OK, Health.WARNING, Health.PROBLEM
 NOW = datetime(2026, 3, 1, 12)  # noqa: DTZ001 - as dates come back from the server
 
 
@@ -106,7 +106,7 @@ def test_an_embedded_server_that_does_not_run_is_told_and_so_is_why_it_could_not
     ],
 )
 def test_a_connection_without_tls_is_told_unless_it_stays_on_this_machine(
-    uri: str, hosts: list[str], state: State, told: str
+    uri: str, hosts: list[str], state: Health, told: str
 ) -> None:
     check = judge_connection(uri, hosts, "ann@admin", 0.0042)
     assert check.state is state
@@ -128,7 +128,7 @@ def test_a_connection_without_tls_is_told_unless_it_stays_on_this_machine(
         ("10.0.0", WARNING),
     ],
 )
-def test_an_old_version_is_a_problem_and_a_newer_than_tested_a_warning(version: str, state: State) -> None:
+def test_an_old_version_is_a_problem_and_a_newer_than_tested_a_warning(version: str, state: Health) -> None:
     check = judge_version(version)
     assert check.state is state
     assert version in check.found
@@ -156,7 +156,9 @@ def test_a_server_that_the_driver_refuses_is_told_to_be_too_old() -> None:
         ({"msg": "isdbgrid", "isWritablePrimary": True}, OK, "sharded"),
     ],
 )
-def test_anything_but_a_replica_set_with_a_primary_is_a_problem(hello: dict[str, Any], state: State, told: str) -> None:
+def test_anything_but_a_replica_set_with_a_primary_is_a_problem(
+    hello: dict[str, Any], state: Health, told: str
+) -> None:
     check = judge_topology(hello)
     assert check.state is state
     assert told in check.found
@@ -192,14 +194,14 @@ LONG = History(ago(days=3), NOW, 30 * DAY)
     [
         (None, [], 0, OK, "not told"),
         (FRESH, [("x", ago(minutes=5))], 3600, OK, "10 min"),
-        (LONG, [("x", ago(days=2))], 3600, OK, "3 days"),
+        (LONG, [("x", ago(days=2))], 3600, OK, "3 d"),
         (LONG, [("the last verification of chats", ago(days=4))], 0, WARNING, "not to the last verification of chats"),
         (FULL, [], 0, WARNING, "less than a day"),
         (FULL, [], 2 * 3600, WARNING, "begin anew"),
     ],
 )
 def test_a_history_too_short_for_what_goes_on_from_it_is_a_warning(
-    history: History | None, needed: Any, longest: float, state: State, told: str
+    history: History | None, needed: Any, longest: float, state: Health, told: str
 ) -> None:
     check = judge_history(history, needed, longest)
     assert check.state is state
@@ -274,7 +276,7 @@ NOTHING = Plan(frozenset({"EOF"}))
         ([SORT], PROBLEM, ["c, q: sorts in memory what it finds by i (it holds arrays)"]),
     ],
 )
-def test_a_query_that_reads_everything_or_sorts_is_a_problem(plans: list[Plan], state: State, told: list[str]) -> None:
+def test_a_query_that_reads_everything_or_sorts_is_a_problem(plans: list[Plan], state: Health, told: list[str]) -> None:
     check = judge_queries([Answered("q", "c", plan) for plan in plans])
     assert (check.state, list(check.details)) == (state, told)
     assert ("array" in check.hint) is (SORT in plans)
@@ -330,7 +332,7 @@ def stats(**numbers: Any) -> QueueStats:
     ],
 )
 def test_a_queue_with_dead_letters_is_a_problem_and_one_that_stands_a_warning(
-    numbers: dict[str, Any], state: State, told: str
+    numbers: dict[str, Any], state: Health, told: str
 ) -> None:
     check = judge_queue(stats(**numbers), warning=10, limit=100)
     assert check.state is state
@@ -374,7 +376,7 @@ def seen(state: RebuildState, *, at_work: bool = False, days: float = 0.1, shado
     ],
 )
 def test_an_unfinished_rebuild_that_nobody_works_on_is_told_with_how_to_go_on(
-    rebuild: RebuildSeen, state: State, hint: str
+    rebuild: RebuildSeen, state: Health, hint: str
 ) -> None:
     check = judge_rebuilds([rebuild], (), valid_days=7)
     assert check.state is state

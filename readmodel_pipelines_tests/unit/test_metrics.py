@@ -6,8 +6,9 @@ import json
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,21 @@ from prometheus_client.core import GaugeMetricFamily
 from readmodel_pipelines.bookkeeping.held_leases import LeasesHeld
 from readmodel_pipelines.bookkeeping.queue_stats import QueueStats
 from readmodel_pipelines.metrics.catalogue import METRICS
-from readmodel_pipelines.metrics.facts import Ended, Facts, OpenFindings, Rebuilding, Sizes, Unfinished
-from readmodel_pipelines.metrics.families import families
+from readmodel_pipelines.metrics.samples import (
+    Ended,
+    Sample,
+    Unfinished,
+    families,
+    of_findings,
+    of_leases,
+    of_queue,
+    of_rebuild,
+    of_scrape,
+    of_unfinished,
+    of_verification,
+)
 from readmodel_pipelines.rebuild_state import RebuildState
+from readmodel_pipelines.settings import Settings
 from readmodel_pipelines_tests.support.pages.blocks import ROOT, anchors_of
 
 FOLDER = ROOT / "readmodel_pipelines" / "metrics"
@@ -44,18 +57,14 @@ def promtool() -> str:
     return found
 
 
-def samples(facts: Facts | None) -> Samples:
+def samples(*told: Iterable[Sample]) -> Samples:
     """Values by metric and labels, in the order of the catalogue's labels."""
     order = {metric.name: metric.labels for metric in METRICS}
     return {
         (sample.name, tuple(sample.labels[label] for label in order[sample.name])): sample.value
-        for family in families(facts, 0.25, "1.2.3")
+        for family in families(chain(*told))
         for sample in family.samples
     }
-
-
-def facts(**known: Any) -> Facts:
-    return Facts({"chats_read_model": "chats", "tasks_read_model": "tasks"}, 1000, 100_000, **known)
 
 
 def names(found: Samples) -> set[str]:
@@ -66,7 +75,7 @@ def names(found: Samples) -> set[str]:
 
 
 def test_without_mongodb_there_is_nothing_but_that() -> None:
-    assert samples(None) == {
+    assert samples(of_scrape(0.25, "1.2.3", None, Settings())) == {
         ("readmodel_up", ()): 0,
         ("readmodel_build_info", ("1.2.3",)): 1,
         ("readmodel_scrape_duration_seconds", ()): 0.25,
@@ -74,17 +83,18 @@ def test_without_mongodb_there_is_nothing_but_that() -> None:
 
 
 def test_a_part_that_cannot_be_read_is_told_and_is_no_zero() -> None:
-    found = samples(facts(parts={"queue": "not authorized", "leases": ""}, leases=LeasesHeld(frozenset(), 0)))
+    found = samples(of_scrape(0.25, "1.2.3", {"queue": "not authorized", "leases": ""}, Settings()))
 
     assert found["readmodel_up", ()] == 1
     assert found["readmodel_scrape_collector_success", ("queue",)] == 0
     assert found["readmodel_scrape_collector_success", ("leases",)] == 1
     assert "readmodel_repair_queue_tasks" not in names(found)
-    assert "readmodel_leases_held" in names(found)
+    assert found["readmodel_repair_queue_warning_tasks", ()] == 1000
+    assert found["readmodel_repair_queue_limit_tasks", ()] == 100_000
 
 
-def test_the_queue_is_told_in_base_units_with_the_limits_to_alert_on() -> None:
-    found = samples(facts(queue=QueueStats(7, 2, 500, 4, 1, 5, 61.5, 120.0, {"bad_field": 3, "unknown": 1})))
+def test_the_queue_is_told_in_base_units() -> None:
+    found = samples(of_queue(QueueStats(7, 2, 500, 4, 1, 5, 61.5, 120.0, {"bad_field": 3, "unknown": 1})))
 
     tasks = {status: found["readmodel_repair_queue_tasks", (status,)] for status in ("pending", "processing", "failed")}
     assert tasks == {"pending": 7, "processing": 2, "failed": 4}
@@ -92,13 +102,11 @@ def test_the_queue_is_told_in_base_units_with_the_limits_to_alert_on() -> None:
     assert found["readmodel_repair_queue_due_tasks", ()] == 5
     assert found["readmodel_repair_queue_oldest_pending_age_seconds", ()] == 61.5
     assert found["readmodel_repair_queue_repairs_per_second", ()] == 2
-    assert found["readmodel_repair_queue_warning_tasks", ()] == 1000
-    assert found["readmodel_repair_queue_limit_tasks", ()] == 100_000
 
 
 def test_reasons_that_somebody_made_up_are_one_label_value() -> None:
     made_up = {f"reason {number}": 2 for number in range(500)}
-    found = samples(facts(queue=QueueStats(0, 0, 0, 1001, 0, 0, 0, 0, {"bad_field": 1, **made_up})))
+    found = samples(of_queue(QueueStats(0, 0, 0, 1001, 0, 0, 0, 0, {"bad_field": 1, **made_up})))
 
     letters = {labels: value for (name, labels), value in found.items() if name.endswith("_dead_letters")}
     assert letters["bad_field",] == 1
@@ -108,7 +116,7 @@ def test_reasons_that_somebody_made_up_are_one_label_value() -> None:
 
 
 def test_open_findings_are_told_by_read_model_and_outcome_zeros_too() -> None:
-    found = samples(facts(findings={"chats_read_model": OpenFindings({"different": 3}, {"different": NOON})}))
+    found = samples(of_findings("chats_read_model", {"different": 3}, {"different": NOON}))
 
     of_chats = {labels[1]: value for (name, labels), value in found.items() if name == "readmodel_open_findings"}
     assert of_chats == {"missing": 0, "different": 3, "unexpected": 0, "orphan": 0, "malformed": 0}
@@ -122,7 +130,7 @@ def test_a_verification_is_told_with_its_end_its_rate_and_its_outcomes() -> None
     ended = Ended(NOON, 4.0, 1000, {"same": 90, "different": 1, "lagging": 2, "checked": 91})
     well = Ended(NOON, 0.0, 0, {"same": 90, "lagging": 2, "checked": 90})
     keys = ("chats_read_model", "any"), ("chats_read_model", "everything")
-    found = samples(facts(verifications={keys[0]: ended, keys[1]: well}))
+    found = samples(of_verification(keys[0], ended), of_verification(keys[1], well))
 
     def last(name: str, key: tuple[str, ...] = keys[0]) -> float:
         return found[f"readmodel_last_verification_{name}", key]
@@ -138,7 +146,7 @@ def test_a_verification_is_told_with_its_end_its_rate_and_its_outcomes() -> None
 @pytest.mark.parametrize(("wrong", "success"), [({}, 1), ({"malformed": 1}, 0), ({"failed": 1}, 0), ({"orphan": 1}, 1)])
 def test_a_rebuild_succeeded_when_it_left_nothing_undone(wrong: dict[str, int], success: int) -> None:
     done = Ended(NOON, 2.0, 1000, {"same": 5, "different": 2, "replaced": 2, **wrong})
-    found = samples(facts(rebuilds=Rebuilding({"chats_read_model": done}, {})))
+    found = samples(of_rebuild(("chats_read_model",), done), of_unfinished(("chats_read_model",), None, 1000))
 
     assert found["readmodel_last_rebuild_success", ("chats_read_model",)] == success
     assert found["readmodel_last_rebuild_writes", ("chats_read_model", "replaced")] == 2
@@ -148,34 +156,38 @@ def test_a_rebuild_succeeded_when_it_left_nothing_undone(wrong: dict[str, int], 
 
 
 @pytest.mark.parametrize(
-    ("events", "share_of_ranges", "first_pass", "sizes", "progress"),
+    ("events", "share_of_ranges", "first_pass", "expected", "progress"),
     [
-        (300, 0.25, True, Sizes({}, 1000), 0.3),
+        (300, 0.25, True, 1000, 0.3),
         # Half of the events are of another type.
-        (500, 0.9, True, Sizes({}, 1000), 0.9),
+        (500, 0.9, True, 1000, 0.9),
         # More was appended meanwhile.
-        (1100, 0.9, True, Sizes({}, 1000), 1.0),
+        (1100, 0.9, True, 1000, 1.0),
         # What is read a second time does not count.
-        (1500, 0.5, False, Sizes({}, 1000), 0.5),
+        (1500, 0.5, False, 1000, 0.5),
         (300, 0.25, True, None, 0.25),
-        (0, 1.0, True, Sizes({}, 0), 1.0),
+        (0, 1.0, True, 0, 1.0),
     ],
 )
 def test_progress_is_the_share_of_the_reading_that_is_done(
-    events: int, share_of_ranges: float, first_pass: bool, sizes: Sizes | None, progress: float
+    events: int, share_of_ranges: float, first_pass: bool, expected: int | None, progress: float
 ) -> None:
     unfinished = Unfinished(RebuildState.BUILDING, NOON, NOON, events, share_of_ranges, first_pass)
-    found = samples(facts(rebuilds=Rebuilding({}, {"tasks_read_model": unfinished}), sizes=sizes))
+    found = samples(of_unfinished(("tasks_read_model",), unfinished, expected))
 
     assert found["readmodel_rebuild_progress_ratio", ("tasks_read_model",)] == progress
     assert found["readmodel_rebuild_read_events", ("tasks_read_model",)] == events
     assert found["readmodel_rebuild_state", ("tasks_read_model", "building")] == 1
     assert found["readmodel_rebuild_state", ("tasks_read_model", "refused")] == 0
-    assert found["readmodel_rebuild_state", ("chats_read_model", "building")] == 0
 
 
 def test_leases_are_told_by_kind_and_a_rebuilds_by_read_model() -> None:
-    found = samples(facts(leases=LeasesHeld(frozenset({"tasks", "tasks/slice 3"}), 40)))
+    found = samples(
+        of_leases(
+            LeasesHeld(frozenset({"tasks", "tasks/slice 3"}), 40),
+            {"chats_read_model": "chats", "tasks_read_model": "tasks"},
+        )
+    )
 
     assert found["readmodel_leases_held", ("rebuild",)] == 2
     assert found["readmodel_leases_held", ("repair",)] == 40
