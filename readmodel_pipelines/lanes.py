@@ -129,12 +129,12 @@ def contested(
     }
 
 
-def noting(lane: Lane, summary: Summary, take: Callable[[Verdict], None]) -> Callable[[Verdict], None]:
+def noting(lane: Lane, summary: Summary, accept: Callable[[Verdict], None]) -> Callable[[Verdict], None]:
     """What puts each verdict into the summary before a sink takes it."""
 
     def emit(verdict: Verdict) -> None:
         summary.note(lane.projection.read_model, verdict)
-        take(verdict)
+        accept(verdict)
 
     return emit
 

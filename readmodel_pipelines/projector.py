@@ -303,7 +303,7 @@ class ReadModelProjector:
                 sink = sink_for(opened, lane, summary)
                 open_sinks.callback(sink.close)
                 # A verification tells only what stands when it is looked at again.
-                lane.emit = sink.take if summary.verb == "verify" else noting(lane, summary, sink.take)
+                lane.emit = sink.accept if summary.verb == "verify" else noting(lane, summary, sink.accept)
                 sinks.append(sink)
             if batches is None or odd_ids:
                 reconcile_odd_ids(store, opened.lanes)

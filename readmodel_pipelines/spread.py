@@ -103,7 +103,7 @@ def _look_at(database: Database[Document], look: Look, within: IdRange, send: Se
     )
     sinks = [_Sending(lane.projection.read_model, send) for lane in opened.lanes]
     for lane, sink in zip(opened.lanes, sinks, strict=True):
-        lane.emit = sink.take
+        lane.emit = sink.accept
     reached(Moment.LOOK)
     reconcile(store, opened.lanes, settings.allow_malformed, within=within)
     for sink in sinks:
@@ -127,7 +127,7 @@ class _Counting:
 
     def since_last(self, events: int) -> Looked:
         """Of `events` read so far those that were not sent, and the counts, which begin anew."""
-        looked = Looked({name: each.take() for name, each in self.counts.items()}, events - self._events_sent)
+        looked = Looked({name: each.reset() for name, each in self.counts.items()}, events - self._events_sent)
         self._events_sent = events
         return looked
 
@@ -140,7 +140,7 @@ class _Sending:
         self._send = send
         self._verdicts: list[Verdict] = []
 
-    def take(self, verdict: Verdict) -> None:
+    def accept(self, verdict: Verdict) -> None:
         if len(self._verdicts) >= _AT_ONCE and self._verdicts[-1].aggregate_id != verdict.aggregate_id:
             self.send()
         plain = is_plain(verdict.aggregate_id)

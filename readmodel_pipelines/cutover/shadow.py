@@ -130,7 +130,7 @@ class ShadowSink:
         self._right.append(UpdateOne({"_id": actual["_id"]}, {"$setOnInsert": expected}, upsert=True))
         self.carry(actual)
 
-    def take(self, verdict: Verdict) -> None:
+    def accept(self, verdict: Verdict) -> None:
         """One that is not."""
         expected, actual = verdict.expected or {}, verdict.actual
         match verdict.outcome:

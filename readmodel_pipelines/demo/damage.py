@@ -16,7 +16,7 @@ from bson import DatetimeMS, Int64
 from bson.codec_options import CodecOptions, DatetimeConversion
 from pymongo.collection import Collection
 
-from readmodel_pipelines.demo.damage_ways import CHATS, TASKS, UNSET, ReadModel, Way
+from readmodel_pipelines.demo.damage_ways import CHATS, TASKS, UNSET, OwnedFields, Way
 from readmodel_pipelines.errors import UsageError
 
 Document = dict[str, Any]
@@ -55,28 +55,28 @@ class Damage:
     description: str
 
 
-def change_field(collection: Collection[Document], model: ReadModel, key: str, field: str) -> list[Damage]:
+def change_field(collection: Collection[Document], model: OwnedFields, key: str, field: str) -> list[Damage]:
     """Give the field another value of its own type."""
     return break_field(collection, model, key, field, model.way(field, "changed"))
 
 
-def remove_field(collection: Collection[Document], model: ReadModel, key: str, field: str) -> list[Damage]:
+def remove_field(collection: Collection[Document], model: OwnedFields, key: str, field: str) -> list[Damage]:
     """Take the field out of the document."""
     return break_field(collection, model, key, field, model.way(field, "removed"))
 
 
-def null_field(collection: Collection[Document], model: ReadModel, key: str, field: str) -> list[Damage]:
+def null_field(collection: Collection[Document], model: OwnedFields, key: str, field: str) -> list[Damage]:
     """Set the field to null."""
     return break_field(collection, model, key, field, model.way(field, "nulled"))
 
 
-def mistype_field(collection: Collection[Document], model: ReadModel, key: str, field: str) -> list[Damage]:
+def mistype_field(collection: Collection[Document], model: OwnedFields, key: str, field: str) -> list[Damage]:
     """Give the field a value of a BSON type that it never has; the nearest in value where there is one."""
     way = next(way for way in model.fields[field] if way.name.startswith("as_"))
     return break_field(collection, model, key, field, way)
 
 
-def break_field(collection: Collection[Document], model: ReadModel, key: str, field: str, way: Way) -> list[Damage]:
+def break_field(collection: Collection[Document], model: OwnedFields, key: str, field: str, way: Way) -> list[Damage]:
     """Make the field of the document with that key wrong in that way.
 
     Returns:
@@ -112,14 +112,14 @@ def applies(way: Way, right: Any) -> bool:
     return _bytes(way.wrong(right)) != _bytes(right)
 
 
-def remove_document(collection: Collection[Document], model: ReadModel, key: str) -> Damage:
+def remove_document(collection: Collection[Document], model: OwnedFields, key: str) -> Damage:
     """Delete the document with that key."""
     if collection.delete_one({model.key: key}).deleted_count == 0:
         raise _no_document(collection, model, key)
     return Damage(model.name, "document_removed", key, None, "missing", "document deleted")
 
 
-def add_orphan(collection: Collection[Document], model: ReadModel, key: str) -> Damage:
+def add_orphan(collection: Collection[Document], model: OwnedFields, key: str) -> Damage:
     """Insert a plausible document under a key that no stream has."""
     collection.insert_one(_plausible_chat(key) if model.name == "chats" else _plausible_task(key))
     return Damage(model.name, "orphan_added", key, None, "orphan", "document added for which there are no events")
@@ -158,7 +158,7 @@ def damage_everything(
     tasks: Collection[Document],
     *,
     discussion_ids: Sequence[str] = (),
-    tasks_model: ReadModel = TASKS,
+    tasks_model: OwnedFields = TASKS,
     seed: int = 0,
 ) -> list[Damage]:
     """Break one document for every field and way of both models, and remove, add and swap some; none is broken twice.
@@ -199,7 +199,7 @@ class _Plan:
     swapped: tuple[str, str]
 
 
-def _plan(collection: Collection[Document], model: ReadModel, rng: Random) -> _Plan:
+def _plan(collection: Collection[Document], model: OwnedFields, rng: Random) -> _Plan:
     documents = _candidates(collection, model)
     keys = list(documents)
     rng.shuffle(keys)
@@ -231,7 +231,7 @@ def _plan(collection: Collection[Document], model: ReadModel, rng: Random) -> _P
     return _Plan(breaks, removed, (one, other))
 
 
-def _candidates(collection: Collection[Document], model: ReadModel) -> dict[str, Document]:
+def _candidates(collection: Collection[Document], model: OwnedFields) -> dict[str, Document]:
     stored = collection.with_options(codec_options=_AS_STORED)
     found = stored.find({model.key: {"$type": "string"}}).sort(model.key).limit(_MOST_CANDIDATES)
     return {document[model.key]: document for document in found}
@@ -256,7 +256,7 @@ def _is_unique(field: str) -> bool:
     return field in ("chat_id", "task_id")
 
 
-def _no_document(collection: Collection[Document], model: ReadModel, key: str) -> DamageError:
+def _no_document(collection: Collection[Document], model: OwnedFields, key: str) -> DamageError:
     return DamageError(
         f"{collection.full_name} has no document with {model.key} {key!r}, so there is nothing to break.",
         hint="Give the key of a document that it holds.",

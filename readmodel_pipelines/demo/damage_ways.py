@@ -38,7 +38,7 @@ Ways = tuple[Way, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class ReadModel:
+class OwnedFields:
     """The fields that the project owns in one read model; `key` is the one that names the document."""
 
     name: Literal["chats", "tasks"]
@@ -173,7 +173,7 @@ _ATTACHMENTS: Ways = (
 _SOMEBODY = "7a1c6b1e-4f63-4d0a-9a53-3c1f7a2b9e10"
 _SOME_DAY = DatetimeMS(1_772_352_000_000)
 
-CHATS: Final = ReadModel(
+CHATS: Final = OwnedFields(
     "chats",
     "chat_id",
     MappingProxyType(
@@ -210,10 +210,10 @@ _LEGACY_TASK_FIELDS = {
     "version": (*_ALWAYS, *_VERSION),
 }
 
-LEGACY_TASKS: Final = ReadModel("tasks", "task_id", MappingProxyType(_LEGACY_TASK_FIELDS))
+LEGACY_TASKS: Final = OwnedFields("tasks", "task_id", MappingProxyType(_LEGACY_TASK_FIELDS))
 """The tasks read model made from `Task` streams."""
 
-TASKS: Final = ReadModel(
+TASKS: Final = OwnedFields(
     "tasks",
     "task_id",
     MappingProxyType(

@@ -127,7 +127,7 @@ class CatchUp:
         )
         sinks = [opened.in_place(lane, summary, DeferredInMemory(), self._still_ours) for lane in opened.lanes]
         for lane, sink in zip(opened.lanes, sinks, strict=True):
-            lane.emit = noting(lane, summary, sink.take)
+            lane.emit = noting(lane, summary, sink.accept)
         reconcile(opened.store, opened.lanes, self._settings.allow_malformed, sorted(ids))
         for lane, sink in zip(opened.lanes, sinks, strict=True):
             sink.finish()

@@ -107,7 +107,7 @@ def _do(
     )
     sinks = [_sink(database, job, opened, lane, summary, still_ours) for lane in opened.lanes]
     for lane, sink in zip(opened.lanes, sinks, strict=True):
-        lane.emit = noting(lane, summary, sink.take)
+        lane.emit = noting(lane, summary, sink.accept)
     rebuilds = Rebuilds(database)
     batches = Batches(
         opened.store,
@@ -168,7 +168,7 @@ class _InPlace:
         self._deferred = deferred
         # Deletions wait for the end of all ranges, which holds the limit.
         self._sink = opened.in_place(lane, summary, deferred, still_ours, DeletionLimit(0.0))
-        self.take = self._sink.take
+        self.accept = self._sink.accept
 
     def flush(self) -> None:
         self._sink.flush()

@@ -59,7 +59,7 @@ class Confirm:
         self._doubtful: list[str] = []
         self._put_off: deque[tuple[float, str]] = deque()
 
-    def take(self, verdict: Verdict) -> None:
+    def accept(self, verdict: Verdict) -> None:
         """Look at it again with the next batch; what no id can ask for stands as it is."""
         if not is_plain(verdict.aggregate_id):
             self._note([verdict])

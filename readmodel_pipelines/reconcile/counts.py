@@ -39,8 +39,8 @@ class Counts:
         for name, number in other.as_dict().items():
             setattr(self, name, getattr(self, name) + number)
 
-    def take(self) -> Counts:
-        """What was counted so far; counting begins anew."""
+    def reset(self) -> Counts:
+        """Counting begins anew; gives what was counted so far."""
         taken = replace(self)
         for name in taken.as_dict():
             setattr(self, name, 0)

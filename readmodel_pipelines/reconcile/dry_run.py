@@ -37,7 +37,7 @@ class DryRun:
         self._deletions = 0
         self._wait_for_deletions = Counts()
 
-    def take(self, verdict: Verdict) -> None:
+    def accept(self, verdict: Verdict) -> None:
         """Predict the write that mends it."""
         if verdict.expected is not None:
             self._wanted.append(Change.of(verdict))

@@ -65,7 +65,7 @@ class InPlace:
         self._changes: list[Change] = []
         self._bytes = 0
 
-    def take(self, verdict: Verdict) -> None:
+    def accept(self, verdict: Verdict) -> None:
         """Put the write that mends it into the batch."""
         if verdict.outcome is Outcome.MALFORMED:
             return

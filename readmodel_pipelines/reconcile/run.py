@@ -30,7 +30,7 @@ _ODD_BATCH = 500
 class Sink(Protocol):
     """Where the verdicts on one read model go."""
 
-    def take(self, verdict: Verdict) -> None:
+    def accept(self, verdict: Verdict) -> None:
         """One aggregate that is not `same`."""
 
     def finish(self) -> None:

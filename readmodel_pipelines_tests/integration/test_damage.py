@@ -28,7 +28,7 @@ from readmodel_pipelines.demo.damage import (
     remove_field,
     swap_chat_ids,
 )
-from readmodel_pipelines.demo.damage_ways import CHATS, LEGACY_TASKS, TASKS, ReadModel, Way
+from readmodel_pipelines.demo.damage_ways import CHATS, LEGACY_TASKS, TASKS, OwnedFields, Way
 
 Document = dict[str, Any]
 
@@ -87,7 +87,7 @@ def task(number: int) -> Document:
     }
 
 
-def filled(database: Database[Document], model: ReadModel, count: int) -> Collection[Document]:
+def filled(database: Database[Document], model: OwnedFields, count: int) -> Collection[Document]:
     collection = database[f"{model.name}_read_model"]
     for unique in ("chat_id", "task_id")[: 1 if model is CHATS else 2]:
         collection.create_index(unique, unique=True)
@@ -111,7 +111,7 @@ def types_of(collection: Collection[Document], document_id: Any, field: str) -> 
     return str(answer["type"])
 
 
-def broken(collection: Collection[Document], model: ReadModel, field: str, way: Way) -> tuple[Any, list[Damage]]:
+def broken(collection: Collection[Document], model: OwnedFields, field: str, way: Way) -> tuple[Any, list[Damage]]:
     """Break the first document that the way fits; the others must refuse it and stay as they are."""
     before = stored(collection)
     for document in list(collection.find()):
@@ -124,7 +124,7 @@ def broken(collection: Collection[Document], model: ReadModel, field: str, way: 
 
 @every_field
 def test_each_way_breaks_that_field_of_that_document_and_no_other(
-    database: Database[Document], model: ReadModel, field: str
+    database: Database[Document], model: OwnedFields, field: str
 ) -> None:
     collection = filled(database, model, 3)
     before = stored(collection)
@@ -143,7 +143,9 @@ def test_each_way_breaks_that_field_of_that_document_and_no_other(
 
 
 @every_field
-def test_a_wrong_type_is_another_type_to_the_server(database: Database[Document], model: ReadModel, field: str) -> None:
+def test_a_wrong_type_is_another_type_to_the_server(
+    database: Database[Document], model: OwnedFields, field: str
+) -> None:
     collection = filled(database, model, 3)
     before = stored(collection)
     types = {document_id: types_of(collection, document_id, field) for document_id in before}
@@ -156,7 +158,9 @@ def test_a_wrong_type_is_another_type_to_the_server(database: Database[Document]
 
 
 @pytest.mark.parametrize("model", [CHATS, TASKS, LEGACY_TASKS])
-def test_every_field_can_be_changed_removed_nulled_and_mistyped(database: Database[Document], model: ReadModel) -> None:
+def test_every_field_can_be_changed_removed_nulled_and_mistyped(
+    database: Database[Document], model: OwnedFields
+) -> None:
     collection = filled(database, model, 6)
     expected = {"changed", "removed", "nulled"}
     for field, ways in model.fields.items():
@@ -211,7 +215,7 @@ def test_a_removed_document_is_gone_and_the_others_stay(database: Database[Docum
 
 
 @pytest.mark.parametrize("model", [CHATS, TASKS])
-def test_an_orphan_looks_like_any_other_document(database: Database[Document], model: ReadModel) -> None:
+def test_an_orphan_looks_like_any_other_document(database: Database[Document], model: OwnedFields) -> None:
     collection = filled(database, model, 1)
     damage = add_orphan(collection, model, uuid("nobody"))
     assert (damage.outcome, damage.key) == ("orphan", uuid("nobody"))

@@ -15,7 +15,7 @@ from bson.dbref import DBRef
 from bson.raw_bson import RawBSONDocument
 
 from readmodel_pipelines.demo.damage import Damage, applies, break_field, damage_everything
-from readmodel_pipelines.demo.damage_ways import CHATS, LEGACY_TASKS, TASKS, UNSET, ReadModel
+from readmodel_pipelines.demo.damage_ways import CHATS, LEGACY_TASKS, TASKS, UNSET, OwnedFields
 from readmodel_pipelines.reconcile.compare import ABSENT
 from readmodel_pipelines_tests.support.other_writer import OtherWriter
 from readmodel_pipelines_tests.support.scene import Scene
@@ -25,7 +25,7 @@ WRITES = ("inserted", "replaced", "deleted", "failed")
 
 
 @pytest.fixture(params=["chats", "tasks", "legacy_tasks"])
-def target(request: pytest.FixtureRequest) -> tuple[Any, Any, ReadModel, str]:
+def target(request: pytest.FixtureRequest) -> tuple[Any, Any, OwnedFields, str]:
     """A scene, the collection to break, its table of ways and its name for a projector."""
     scene = request.getfixturevalue("legacy_scene" if request.param == "legacy_tasks" else "scene")
     model = {"chats": CHATS, "tasks": TASKS, "legacy_tasks": LEGACY_TASKS}[request.param]
@@ -33,7 +33,7 @@ def target(request: pytest.FixtureRequest) -> tuple[Any, Any, ReadModel, str]:
     return scene, (scene.chats if model is CHATS else scene.tasks), model, "chat" if model is CHATS else "task"
 
 
-def break_everything(collection: Any, model: ReadModel) -> list[Damage]:
+def break_everything(collection: Any, model: OwnedFields) -> list[Damage]:
     """Every way of every field, each on a document of its own that it fits; the rarest chooses first."""
     documents = {document[model.key]: document for document in collection.find()}
     ways = [(field, way) for field, ways in model.fields.items() for way in ways]

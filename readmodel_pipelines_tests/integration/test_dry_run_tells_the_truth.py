@@ -11,7 +11,7 @@ import pytest
 from bson import MinKey, ObjectId
 
 from readmodel_pipelines.demo.damage import break_field
-from readmodel_pipelines.demo.damage_ways import CHATS, LEGACY_TASKS, TASKS, ReadModel
+from readmodel_pipelines.demo.damage_ways import CHATS, LEGACY_TASKS, TASKS, OwnedFields
 from readmodel_pipelines.errors import UsageError
 from readmodel_pipelines_tests.support.scene import Scene
 
@@ -25,7 +25,7 @@ class Vandal:
         self.scene = scene
         self.rng = Random(seed)
         legacy = scene.settings.task_source == "task"
-        self.models: list[tuple[Any, ReadModel]] = [
+        self.models: list[tuple[Any, OwnedFields]] = [
             (scene.chats, CHATS),
             (scene.tasks, LEGACY_TASKS if legacy else TASKS),
         ]

@@ -146,7 +146,7 @@ def test_the_gate_refuses_a_shadow_that_a_bug_made_wrong(scene: Scene, monkeypat
     def buggy(self: Any, expected: Any, actual: Any) -> None:
         if expected.get("title"):
             wrong = {**expected, "title": "wrong"}
-            self.take(Verdict(expected["chat_id"], Outcome.DIFFERENT, wrong, actual))
+            self.accept(Verdict(expected["chat_id"], Outcome.DIFFERENT, wrong, actual))
         else:
             keep(self, expected, actual)
 

@@ -40,7 +40,7 @@ class World:
         sink = self.sink(grace)
         for aggregate_id in ids:
             self.counts.checked += 1
-            sink.take(Verdict(aggregate_id, Outcome.DIFFERENT))
+            sink.accept(Verdict(aggregate_id, Outcome.DIFFERENT))
         sink.finish()
         assert self.counts.checked == self.counts.same + len(self.noted)
         return {verdict.aggregate_id: verdict.outcome.value for verdict in self.noted}
@@ -113,7 +113,7 @@ def test_a_duplicate_is_told_beside_the_document_that_it_duplicates(world: World
     sink = world.sink()
     for name in [*names, "m", "m", "n"]:
         world.counts.checked += 1
-        sink.take(Verdict(name, Outcome.DIFFERENT))
+        sink.accept(Verdict(name, Outcome.DIFFERENT))
     sink.finish()
     assert [len(batch) for batch in world.batches] == [BATCH + 1, 1]
     assert [item.outcome for item in world.noted if item.aggregate_id == "m"] == [Outcome.DIFFERENT, Outcome.UNEXPECTED]
@@ -129,7 +129,7 @@ def test_a_document_that_became_a_duplicate_meanwhile_is_counted_too(world: Worl
 def test_what_no_query_can_ask_for_stands_as_it_was_seen(world: World) -> None:
     sink = world.sink()
     for odd in (None, 7, "\udcff"):
-        sink.take(Verdict(odd, Outcome.MALFORMED, malformed=Malformed(Reason.BAD_AGGREGATE_ID, "odd")))
+        sink.accept(Verdict(odd, Outcome.MALFORMED, malformed=Malformed(Reason.BAD_AGGREGATE_ID, "odd")))
     sink.finish()
     assert [verdict.aggregate_id for verdict in world.noted] == [None, 7, "\udcff"]
     assert world.batches == []
@@ -143,7 +143,7 @@ def test_however_many_may_lag_no_more_than_some_are_held(world: World, monkeypat
     held = 0
     for name in names:
         world.counts.checked += 1
-        sink.take(Verdict(name, Outcome.DIFFERENT))
+        sink.accept(Verdict(name, Outcome.DIFFERENT))
         held = max(held, len(sink._put_off))
     sink.finish()
     assert held <= 4 * BATCH

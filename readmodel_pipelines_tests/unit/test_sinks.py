@@ -144,7 +144,7 @@ class Run:
     def over(self, *verdicts: Verdict) -> Run:
         for verdict in verdicts:
             self.summary.note(MODEL, verdict)
-            self.sink.take(verdict)
+            self.sink.accept(verdict)
         self.sink.finish()
         return self
 
