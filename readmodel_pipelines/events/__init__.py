@@ -1,1 +1,1 @@
-"""Events as the application stores them: catalogue, ids, values, times and the integrity of a stream. Pure."""
+"""Events as the application stores them: ids, values, times and the integrity of a stream. Pure."""

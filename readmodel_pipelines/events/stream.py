@@ -13,7 +13,6 @@ from enum import StrEnum
 from typing import Any, Generic, Protocol, TypeVar
 
 from readmodel_pipelines.errors import raised
-from readmodel_pipelines.events.catalogue import Catalogue
 from readmodel_pipelines.events.ids import UUID
 from readmodel_pipelines.events.values import BadField, Event, whole
 
@@ -55,21 +54,31 @@ class State(Protocol):
 S = TypeVar("S", bound=State)
 
 
+@dataclass(frozen=True, slots=True)
+class EventType(Generic[S]):
+    """What a fold does with the events of one type: `apply` changes the state, and reads these `fields` of `data`.
+
+    MongoDB is asked for these fields and no others.
+    """
+
+    apply: Callable[[S, Event], None]
+    fields: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Fold(Generic[S]):
     """How the streams of one aggregate type are folded.
 
-    `stored_as` are the spellings of the aggregate type in MongoDB. `apply` has one function for each event type of
-    `catalogue`; it changes the state that `start` made. Events whose type does not begin with `prefix` never count in
+    `stored_as` are the spellings of the aggregate type in MongoDB. `events` has every event type of the application;
+    their functions change the state that `start` made. Events whose type does not begin with `prefix` never count in
     the version. `envelope` names what it reads from an event's top level besides id, type and version.
     """
 
     aggregate_type: str
     stored_as: tuple[str, ...]
     prefix: str
-    catalogue: Catalogue
     start: Callable[[], S]
-    apply: Mapping[str, Callable[[S, Event], None]]
+    events: Mapping[str, EventType[S]]
     envelope: tuple[str, ...] = ()
 
 
@@ -97,7 +106,7 @@ def fold_streams(events: Iterable[Event], fold: Fold[S], allowed: Collection[str
     last = 0
     offence: Malformed | None = None
     first: Event = {}
-    apply = fold.apply
+    apply = {event_type: item.apply for event_type, item in fold.events.items()}
     for event in events:
         if event["aggregate_id"] != current:
             if current is not None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from readmodel_pipelines.events.stream import Fold, Malformed, State, Stream, finished, offence_of
+from readmodel_pipelines.events.stream import EventType, Fold, Malformed, State, Stream, finished, offence_of
 from readmodel_pipelines.events.values import Event
 
 
@@ -65,20 +65,18 @@ def together(folds: Sequence[Fold[Any]]) -> Fold[Any]:
         return folds[0]
     first = folds[0]
 
-    def of_each(event_type: str) -> Callable[[Together, Event], None]:
-        handlers = [fold.apply[event_type] for fold in folds]
-        return lambda state, event: state.apply(handlers, event)
+    def of_each(event_type: str) -> EventType[Any]:
+        each = [fold.events[event_type] for fold in folds]
+        handlers = [item.apply for item in each]
+        fields = tuple(dict.fromkeys(name for item in each for name in item.fields))
+        return EventType(lambda state, event: state.apply(handlers, event), fields)
 
     return Fold(
         aggregate_type=first.aggregate_type,
         stored_as=first.stored_as,
         prefix=first.prefix,
-        catalogue={
-            event_type: tuple(dict.fromkeys(name for fold in folds for name in fold.catalogue[event_type]))
-            for event_type in first.catalogue
-        },
         start=lambda: Together(folds),
-        apply={event_type: of_each(event_type) for event_type in first.apply},
+        events={event_type: of_each(event_type) for event_type in first.events},
         envelope=tuple(dict.fromkeys(name for fold in folds for name in fold.envelope)),
     )
 

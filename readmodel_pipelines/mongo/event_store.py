@@ -292,5 +292,5 @@ def _with_key(claims: Document, name: str, keys: Sequence[str]) -> Document:
 
 
 def _fields_of(fold: Fold[Any]) -> Document:
-    own = {name for names in fold.catalogue.values() for name in names}
+    own = {name for event_type in fold.events.values() for name in event_type.fields}
     return dict.fromkeys((*_ENVELOPE, *fold.envelope, *(f"data.{name}" for name in sorted(own))), 1)

@@ -6,14 +6,13 @@ asked for, so that a stream is malformed for all of them or for none. The rules 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from bson.datetime_ms import DatetimeMS
 from bson.int64 import Int64
 
-from readmodel_pipelines.events.catalogue import CHAT_EVENTS
-from readmodel_pipelines.events.stream import Fold
+from readmodel_pipelines.events.stream import EventType, Fold
 from readmodel_pipelines.events.times import ZERO_TIME_MS
 from readmodel_pipelines.events.values import Event, flag, integer, text, time_ms
 from readmodel_pipelines.projections.projection import Document, Projection
@@ -155,33 +154,32 @@ def _closed(chat: Chat, event: Event) -> None:
     chat.status = "Closed"
 
 
-_APPLY: Mapping[str, Callable[[Chat, Event], None]] = {
-    "chat.created": _created,
-    "chat.participant_added": _participant_added,
-    "chat.participant_removed": _participant_removed,
-    "chat.type_changed": _type_changed,
-    "chat.status_changed": _status_changed,
-    "chat.user_assigned": _user_assigned,
-    "chat.assignee_removed": _assignee_removed,
-    "chat.priority_set": _priority_set,
-    "chat.due_date_set": _due_date_set,
-    "chat.due_date_removed": _due_date_removed,
-    "chat.attachment_added": _attachment_added,
-    "chat.attachment_removed": _attachment_removed,
-    "chat.renamed": _renamed,
-    "chat.severity_set": _severity_set,
-    "chat.deleted": _deleted,
-    "chat.closed": _closed,
-    "chat.reopened": _status_changed,
+_EVENTS: Mapping[str, EventType[Chat]] = {
+    "chat.created": EventType(_created, ("workspace_id", "type", "is_public", "created_by", "created_at")),
+    "chat.participant_added": EventType(_participant_added, ("user_id",)),
+    "chat.participant_removed": EventType(_participant_removed, ("user_id",)),
+    "chat.type_changed": EventType(_type_changed, ("new_type", "title")),
+    "chat.status_changed": EventType(_status_changed, ("new_status",)),
+    "chat.user_assigned": EventType(_user_assigned, ("assignee_id",)),
+    "chat.assignee_removed": EventType(_assignee_removed),
+    "chat.priority_set": EventType(_priority_set, ("new_priority",)),
+    "chat.due_date_set": EventType(_due_date_set, ("new_due_date",)),
+    "chat.due_date_removed": EventType(_due_date_removed),
+    "chat.attachment_added": EventType(_attachment_added, ("file_id", "file_name", "file_size", "mime_type")),
+    "chat.attachment_removed": EventType(_attachment_removed, ("file_id",)),
+    "chat.renamed": EventType(_renamed, ("new_title",)),
+    "chat.severity_set": EventType(_severity_set, ("new_severity",)),
+    "chat.deleted": EventType(_deleted),
+    "chat.closed": EventType(_closed),
+    "chat.reopened": EventType(_status_changed, ("new_status",)),
 }
 
 CHAT_FOLD: Fold[Chat] = Fold(
     aggregate_type="chat",
     stored_as=("Chat", "chat"),
     prefix="chat.",
-    catalogue=CHAT_EVENTS,
+    events=_EVENTS,
     start=Chat,
-    apply=_APPLY,
 )
 
 

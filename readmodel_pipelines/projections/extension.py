@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import Any
 
 from readmodel_pipelines.errors import UsageError, raised
-from readmodel_pipelines.events.stream import Fold
+from readmodel_pipelines.events.stream import EventType, Fold
 from readmodel_pipelines.projections.projection import Projection
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
@@ -103,16 +103,16 @@ def _flaws(projection: Projection) -> Iterator[str]:
         yield "document is no function"
     if projection.claims is not None:
         event_type, name = projection.claims
-        if name not in projection.fold.catalogue.get(event_type, ()):
-            yield f"claims names {name} of {event_type}, which the fold's catalogue does not"
+        if event_type not in projection.fold.events or name not in projection.fold.events[event_type].fields:
+            yield f"claims names {name} of {event_type}, which the fold's events do not"
 
 
 def _flaws_of_fold(fold: Fold[Any], others: Sequence[Projection]) -> Iterator[str]:
     if isinstance(fold.stored_as, str) or not fold.stored_as:
         yield "the fold's stored_as names no spelling"
-    odd = sorted(fold.catalogue.keys() ^ fold.apply.keys())
+    odd = sorted(name for name, item in fold.events.items() if not isinstance(item, EventType))
     if odd:
-        yield f"the fold's catalogue and apply do not have the same event types: {', '.join(odd)}"
+        yield f"the fold's events have no EventType for {', '.join(odd)}"
     try:
         state = fold.start()
         state.version = int(state.created)
@@ -126,7 +126,7 @@ def _flaws_of_fold(fold: Fold[Any], others: Sequence[Projection]) -> Iterator[st
                     f"the fold of {fold.aggregate_type} streams has another stored_as or prefix than the fold that is "
                     f"there: {', '.join(other.stored_as)} and {other.prefix}"
                 )
-            odd = sorted(fold.apply.keys() ^ other.apply.keys())
+            odd = sorted(fold.events.keys() ^ other.events.keys())
             if odd:
                 yield f"the fold of {fold.aggregate_type} streams must take every event type there is: {', '.join(odd)}"
             return

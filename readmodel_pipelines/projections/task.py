@@ -6,12 +6,11 @@ at the end of this file. The rules are DATA_CONTRACT.md, «Tasks».
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from bson.datetime_ms import DatetimeMS
 
-from readmodel_pipelines.events.catalogue import TASK_EVENTS
-from readmodel_pipelines.events.stream import Fold
+from readmodel_pipelines.events.stream import EventType, Fold
 from readmodel_pipelines.events.times import ZERO_TIME_MS
 from readmodel_pipelines.events.values import Event, occurred_at_ms, optional_text, optional_time_ms, text
 from readmodel_pipelines.projections.chat import CHAT_FOLD, Chat
@@ -139,26 +138,27 @@ def _only_counted(task: Task, event: Event) -> None:
     """Changes nothing in the read model; the fold counts it in the version."""
 
 
-_APPLY: Mapping[str, Callable[[Task, Event], None]] = {
-    "task.created": _created,
-    "task.updated": _only_counted,
-    "task.status_changed": _status_changed,
-    "task.assignee_changed": _assignee_changed,
-    "task.priority_changed": _priority_changed,
-    "task.due_date_changed": _due_date_changed,
-    "task.custom_field_set": _only_counted,
-    "task.attachment.added": _only_counted,
-    "task.attachment.removed": _only_counted,
-    "task.deleted": _only_counted,
+_EVENTS: Mapping[str, EventType[Task]] = {
+    "task.created": EventType(
+        _created, ("ChatID", "Title", "EntityType", "Status", "Priority", "AssigneeID", "DueDate", "CreatedBy")
+    ),
+    "task.updated": EventType(_only_counted),
+    "task.status_changed": EventType(_status_changed, ("NewStatus",)),
+    "task.assignee_changed": EventType(_assignee_changed, ("NewAssignee",)),
+    "task.priority_changed": EventType(_priority_changed, ("NewPriority",)),
+    "task.due_date_changed": EventType(_due_date_changed, ("NewDueDate",)),
+    "task.custom_field_set": EventType(_only_counted),
+    "task.attachment.added": EventType(_only_counted),
+    "task.attachment.removed": EventType(_only_counted),
+    "task.deleted": EventType(_only_counted),
 }
 
 TASK_FOLD: Fold[Task] = Fold(
     aggregate_type="task",
     stored_as=("Task", "task"),
     prefix="task.",
-    catalogue=TASK_EVENTS,
+    events=_EVENTS,
     start=Task,
-    apply=_APPLY,
     envelope=("occurred_at",),
 )
 

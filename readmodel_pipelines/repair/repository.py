@@ -91,7 +91,7 @@ class EventRepository:
             )
         if not UUID.fullmatch(aggregate_id):
             raise UsageError(f"{aggregate_id!r} is no aggregate id.", hint="It is a UUID in lower case with hyphens.")
-        unknown = sorted({event.event_type for event in events} - set(fold.catalogue))
+        unknown = sorted({event.event_type for event in events} - set(fold.events))
         if unknown or not events:
             what = f"{', '.join(unknown)} in a {aggregate_type} stream" if unknown else "no event"
             raise UsageError(f"There is nothing to append: {what}.", hint="DATA_CONTRACT.md lists the event types.")

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from readmodel_pipelines.demo.sample_data import chat_events
 from readmodel_pipelines.docs.examples import chat_activity
 from readmodel_pipelines.errors import UsageError
-from readmodel_pipelines.events.stream import Fold, Malformed, Reason, Stream, fold_streams
+from readmodel_pipelines.events.stream import EventType, Fold, Malformed, Reason, Stream, fold_streams
 from readmodel_pipelines.events.together import part_of, together
 from readmodel_pipelines.projections.chat import CHAT_FOLD, CHATS
 from readmodel_pipelines.projections.extension import check_extension
@@ -200,10 +200,10 @@ INVOICE = own_fold(aggregate_type="invoice", stored_as=("Invoice",))
         ({"schema_version": 0}, "schema_version is 0"),
         ({"document": None}, "document is no function"),
         ({"claims": ("chat.created", "code")}, "claims names code of chat.created"),
-        ({"fold": own_fold(apply={})}, "do not have the same event types: chat.assignee_removed"),
+        ({"fold": own_fold(events={"chat.created": print})}, "have no EventType for chat.created"),
         ({"fold": own_fold(stored_as=("Chat",))}, "another stored_as or prefix"),
         (
-            {"fold": own_fold(apply={"chat.created": print}, catalogue={"chat.created": ()})},
+            {"fold": own_fold(events={"chat.created": EventType(print)})},
             "must take every event type there is: chat.assignee_removed",
         ),
         ({"fold": own_fold(aggregate_type="conversation")}, "reads the events of chat streams"),
@@ -287,7 +287,7 @@ def test_one_pass_reads_what_any_of_them_reads_and_nothing_twice() -> None:
     both = together([CHAT_FOLD, chat_activity.FOLD])
 
     assert both.envelope == ("occurred_at",)
-    assert both.catalogue["chat.created"] == ("workspace_id", "type", "is_public", "created_by", "created_at")
+    assert both.events["chat.created"].fields == ("workspace_id", "type", "is_public", "created_by", "created_at")
 
 
 # Faults of a projection's own code
@@ -298,7 +298,7 @@ def failing(activity: Any, event: Event) -> None:
 
 
 def test_a_fold_that_raises_makes_its_own_read_model_malformed_and_no_other() -> None:
-    fold = own_fold(apply={**chat_activity.FOLD.apply, "chat.renamed": failing})
+    fold = own_fold(events={**chat_activity.FOLD.events, "chat.renamed": EventType(failing)})
     renamed = {event["aggregate_id"] for event in EVENTS if event["event_type"] == "chat.renamed"}
     streams = list(fold_streams(EVENTS, together([CHAT_FOLD, fold])))
 

@@ -70,11 +70,11 @@ def valid_streams(draw: st.DrawFn, most: int = 3) -> list[list[Event]]:
     ids = sorted(str(uuid) for uuid in draw(st.sets(st.uuids(), min_size=1, max_size=most)))
     streams = []
     for stream in ids:
-        kinds = draw(st.lists(st.sampled_from(sorted(CHAT_FOLD.catalogue)), max_size=6))
+        kinds = draw(st.lists(st.sampled_from(sorted(CHAT_FOLD.events)), max_size=6))
         kinds.insert(draw(st.integers(0, len(kinds))), "chat.created")
         events = []
         for version, kind in enumerate(kinds, start=1):
-            data = {name: draw(OWN_VALUES.get(name, texts)) for name in CHAT_FOLD.catalogue[kind]}
+            data = {name: draw(OWN_VALUES.get(name, texts)) for name in CHAT_FOLD.events[kind].fields}
             stored = draw(st.sampled_from([version, float(version), Int64(version)]))
             events.append(chat_event(stored, kind, stream, data))
         streams.append(events)

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from bson.datetime_ms import DatetimeMS
 
-from readmodel_pipelines.events.catalogue import CHAT_EVENTS
-from readmodel_pipelines.events.stream import Fold
+from readmodel_pipelines.events.stream import EventType, Fold
 from readmodel_pipelines.events.times import ZERO_TIME_MS
 from readmodel_pipelines.events.values import Event, occurred_at_ms, text
+from readmodel_pipelines.projections.chat import CHAT_FOLD
 from readmodel_pipelines.projections.projection import Document, Projection
 
 
@@ -55,13 +55,15 @@ FOLD = Fold(
     aggregate_type="chat",
     stored_as=("Chat", "chat"),
     prefix="chat.",
-    # Every type of the stream, each with the fields of `data` that are read from it; no others come from MongoDB.
-    catalogue=dict.fromkeys(CHAT_EVENTS, ())
-    | {"chat.created": ("workspace_id",), "chat.participant_added": ("user_id",)},
-    envelope=("occurred_at",),
     start=Activity,
-    apply=dict.fromkeys(CHAT_EVENTS, happened)
-    | {"chat.created": created, "chat.participant_added": participant_added, "chat.deleted": deleted},
+    # Every type of the stream, each with the fields of `data` that are read from it; no others come from MongoDB.
+    events=dict.fromkeys(CHAT_FOLD.events, EventType(happened))
+    | {
+        "chat.created": EventType(created, ("workspace_id",)),
+        "chat.participant_added": EventType(participant_added, ("user_id",)),
+        "chat.deleted": EventType(deleted),
+    },
+    envelope=("occurred_at",),
 )
 
 

@@ -1,4 +1,4 @@
-"""The catalogue names just what the folds read: the reader asks MongoDB for nothing else."""
+"""A fold names just what it reads: the reader asks MongoDB for nothing else."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from readmodel_pipelines.projections.task import TASK_FOLD
 
 FOLDS = {"chat": CHAT_FOLD, "task": TASK_FOLD}
 EVERY_TYPE = [
-    pytest.param(fold, event_type, id=event_type) for fold in FOLDS.values() for event_type in sorted(fold.catalogue)
+    pytest.param(fold, event_type, id=event_type) for fold in FOLDS.values() for event_type in sorted(fold.events)
 ]
 of_every_fold = pytest.mark.parametrize("fold", FOLDS.values(), ids=FOLDS.keys())
 
@@ -51,32 +51,31 @@ def sample(fold: Fold[Any], event_type: str) -> dict[str, Any]:
 
 
 @of_every_fold
-def test_every_type_of_the_catalogue_has_a_function_and_no_other(fold: Fold[Any]) -> None:
-    assert fold.apply.keys() == fold.catalogue.keys()
-    assert all(event_type.startswith(fold.prefix) for event_type in fold.catalogue)
+def test_every_event_type_begins_with_the_prefix(fold: Fold[Any]) -> None:
+    assert all(event_type.startswith(fold.prefix) for event_type in fold.events)
 
 
 @pytest.mark.parametrize(("fold", "event_type"), EVERY_TYPE)
 def test_a_fold_reads_the_named_fields_and_only_those(fold: Fold[Any], event_type: str) -> None:
     for data in (Recorder(sample(fold, event_type)), Recorder()):
         envelope = Recorder({"event_type": event_type, "occurred_at": DatetimeMS(0), "data": data})
-        fold.apply[event_type](fold.start(), envelope)
-        assert data.read == set(fold.catalogue[event_type])
+        fold.events[event_type].apply(fold.start(), envelope)
+        assert data.read == set(fold.events[event_type].fields)
         assert envelope.read <= {"data", *fold.envelope}
 
 
 @of_every_fold
 def test_an_envelope_field_that_is_named_is_read_by_some_event(fold: Fold[Any]) -> None:
     read = set()
-    for event_type, function in fold.apply.items():
+    for event_type, kind in fold.events.items():
         envelope = Recorder({"event_type": event_type, "data": {}})
-        function(fold.start(), envelope)
+        kind.apply(fold.start(), envelope)
         read |= envelope.read - {"data"}
     assert read == set(fold.envelope)
 
 
-def test_both_catalogues_are_complete() -> None:
-    assert len(CHAT_FOLD.catalogue) == 17
-    assert len(TASK_FOLD.catalogue) == 10
+def test_both_folds_are_complete() -> None:
+    assert len(CHAT_FOLD.events) == 17
+    assert len(TASK_FOLD.events) == 10
     assert CHAT_FOLD.stored_as == ("Chat", "chat")
     assert TASK_FOLD.stored_as == ("Task", "task")
