@@ -5,7 +5,7 @@ DATA_CONTRACT.md, «What verifications remember», has the fields.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -15,7 +15,10 @@ from readmodel_pipelines.mongo.changes import Token, time_of
 from readmodel_pipelines.mongo.names import VERIFICATIONS, WATERMARKS
 from readmodel_pipelines.mongo.scan import Document
 from readmodel_pipelines.mongo.server import server_time
-from readmodel_pipelines.reconcile.counts import Counts
+from readmodel_pipelines.reconcile.summary import Summary
+
+_EVERYTHING = "every aggregate"
+"""The coverage that is stored of one that left no aggregate out."""
 
 
 class Verifications:
@@ -26,15 +29,19 @@ class Verifications:
         self._verifications = database[VERIFICATIONS]
         self._watermarks = database[WATERMARKS]
 
-    def record(self, read_model: str, started_at: datetime, about: Mapping[str, Any], counts: Counts) -> None:
+    def record(self, read_model: str, started_at: datetime, summary: Summary) -> None:
         """Keep the numbers of a verification."""
+        counts, scope = summary.read_models[read_model], summary.scope
         numbers = {**counts.as_dict(), "discrepancies": counts.discrepancies}
         between = {"started_at": started_at, "ended_at": server_time(self._database).replace(tzinfo=None)}
-        self._verifications.insert_one({"read_model": read_model, **between, **about, "counts": numbers})
+        covers = {"tier": scope.tier, "coverage": _EVERYTHING if scope.everything else scope.coverage}
+        read = {"events": summary.events, "seconds": summary.seconds}
+        self._verifications.insert_one({"read_model": read_model, **between, **covers, **read, "counts": numbers})
 
-    def last_verification(self, read_model: str, **about: Any) -> Document | None:
-        """The newest verification of a read model, of such a tier and coverage."""
-        return self._verifications.find_one({"read_model": read_model, **about}, sort=[("started_at", -1)])
+    def last_verification(self, read_model: str, *, of_everything: bool = False) -> Document | None:
+        """The newest verification of a read model; the newest that compared every field of everything."""
+        where = {"tier": "documents", "coverage": _EVERYTHING} if of_everything else {}
+        return self._verifications.find_one({"read_model": read_model, **where}, sort=[("started_at", -1)])
 
     def history(self, read_models: Sequence[str], last: int = 100) -> list[dict[str, Any]]:
         """The last verifications of these read models, oldest first, in plain JSON types."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from readmodel_pipelines.cli.voice import plain
+from readmodel_pipelines.rebuild_state import RebuildState
 from readmodel_pipelines.reconcile.finding import Finding
 from readmodel_pipelines.reconcile.summary import Summary
 from readmodel_pipelines.wording import count, cut, cut_where_they_part, span
@@ -20,7 +21,7 @@ def human_lines(
     summary: Summary, aggregate_id: str | None = None, *, shown_findings: int = SHOWN_FINDINGS
 ) -> Iterator[str]:
     """The summary for people, ending with a sentence that says whether all is well and what to run next."""
-    covers = f" of {summary.about['coverage']}" if "coverage" in summary.about else ""
+    covers = f" of {summary.scope.coverage}" if summary.scope.coverage else ""
     yield f"{_TITLES[summary.verb]}{covers}: {summary.events:,} events read in {summary.seconds:,.2f} s"
     yield ""
     yield from _table(summary)
@@ -28,7 +29,7 @@ def human_lines(
     for warning in summary.warnings:
         yield ""
         yield f"Warning: {plain(warning)}"
-    yield from _what_became(summary.about)
+    yield from _what_became(summary)
     yield ""
     yield _closing(summary, aggregate_id)
 
@@ -38,26 +39,27 @@ _PREDICTIONS = {"inserted": "to insert", "replaced": "to replace", "deleted": "t
 
 
 _NOT_DONE = {
-    "paused": "Not done yet: --resume goes on.",
-    "building": "This slice is done; others are not yet.",
-    "refused": "Not done: the warning says why, and what allows it.",
+    RebuildState.PAUSED: "Not done yet: --resume goes on.",
+    RebuildState.BUILDING: "This slice is done; others are not yet.",
+    RebuildState.REFUSED: "Not done: the warning says why, and what allows it.",
 }
 
 
-def _what_became(about: Mapping[str, Any]) -> Iterator[str]:
+def _what_became(summary: Summary) -> Iterator[str]:
     """What a verification did besides looking, and which rebuild it was."""
     lines = []
-    if "rebuild" in about:
-        caught_up = f", {count(about['caught_up'], 'document')} caught up with" if about.get("caught_up") else ""
-        lines.append(f"Rebuild {about['rebuild']} ({about['strategy']}) is {about['state']}{caught_up}.")
-    if about.get("closed"):
-        lines.append(f"{count(about['closed'], 'finding')} of earlier verifications gone.")
-    if "queued" in about:
+    rebuild, scope = summary.rebuild, summary.scope
+    if rebuild.rebuild:
+        caught_up = f", {count(rebuild.caught_up, 'document')} caught up with" if rebuild.caught_up else ""
+        lines.append(f"Rebuild {rebuild.rebuild} ({rebuild.strategy}) is {rebuild.state}{caught_up}.")
+    if closed := sum(summary.closed.values()):
+        lines.append(f"{count(closed, 'finding')} of earlier verifications gone.")
+    if scope.queued is not None:
         lines.append(
-            f"{count(about['queued'], 'repair')} queued, {about['pending_already']:,} were waiting already: "
+            f"{count(scope.queued, 'repair')} queued, {scope.pending_already:,} were waiting already: "
             "`readmodel repair-queue stats`."
         )
-    lines += [f"Report written: {plain(file)}" for file in about.get("reports", ())]
+    lines += [f"Report written: {plain(file)}" for file in scope.reports or ()]
     if lines:
         yield ""
         yield from lines
@@ -133,8 +135,8 @@ def _closing(summary: Summary, aggregate_id: str | None) -> str:
             would = f"A rebuild would write {count(written, 'document')}: `readmodel rebuild-readmodel {what}`."
             return would if summary.ok else f"{would} {_not_done(malformed, failed)}"
         case "rebuild":
-            if summary.about.get("state") in _NOT_DONE:
-                return _NOT_DONE[summary.about["state"]]
+            if summary.rebuild.state in _NOT_DONE:
+                return _NOT_DONE[summary.rebuild.state]
             if not summary.ok:
                 return f"{count(written, 'document')} written. {_not_done(malformed, failed)}"
             if not written:

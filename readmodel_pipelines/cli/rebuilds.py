@@ -52,7 +52,7 @@ def put_back(rebuild_id: str, *, yes: bool) -> None:
         typer.confirm(f"Put back what was before rebuild {rebuild_id}, in place of what it made?", abort=True)
     with open_database(settings, "shadow") as database:
         summary = roll_back(database, settings, rebuild_id)
-    done = f"Rebuild {rebuild_id} is rolled back; {summary.about['caught_up']:,} documents caught up since."
+    done = f"Rebuild {rebuild_id} is rolled back; {summary.rebuild.caught_up:,} documents caught up since."
     voice.result(summary.as_json(), [done, *(f"Warning: {plain(item)}" for item in summary.warnings)])
 
 

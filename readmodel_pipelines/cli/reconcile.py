@@ -47,7 +47,7 @@ def carry_out(request: Request) -> bool:
     del summary.findings[request.max_findings :]
     voice.result(summary.as_json(), human_lines(summary, request.aggregate_id))
     # No report although one was asked for: its disk is full, for one.
-    return summary.ok and summary.about.get("reports") != []
+    return summary.ok and summary.scope.reports != []
 
 
 def _work(request: Request) -> tuple[str, _Work]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from typing import Any
 
 import pymongo
 from pymongo.errors import PyMongoError
@@ -35,10 +34,9 @@ from readmodel_pipelines.mongo.scan import ODD_RECORD, Document
 from readmodel_pipelines.mongo.server import server_time
 from readmodel_pipelines.mongo.store import Store
 from readmodel_pipelines.rebuild_state import RebuildState
-from readmodel_pipelines.reconcile.summary import EVERYTHING
 
 _LONGEST_WHY = 200
-_COVERAGES: dict[str, dict[str, Any]] = {"any": {}, "everything": {"tier": "documents", "coverage": EVERYTHING}}
+_COVERAGES = {"any": False, "everything": True}
 """Of a verification: the last one, whatever it covered, or the last that compared all fields of all aggregates."""
 
 
@@ -95,8 +93,8 @@ class Scrape:
     def _verifications(self) -> Iterator[Sample]:
         verifications = Verifications(self._store.database)
         for name in self._live:
-            for coverage, about in _COVERAGES.items():
-                record = verifications.last_verification(name, **about)
+            for coverage, of_everything in _COVERAGES.items():
+                record = verifications.last_verification(name, of_everything=of_everything)
                 if record is not None:
                     yield from of_verification((name, coverage), _verified(record))
 

@@ -48,7 +48,7 @@ def fresh(summary: Summary, name: str, max_findings: int = FINDINGS_SHOWN) -> di
     """What `is_fresh` says after a look at young events."""
     counts = summary.read_models[name]
     found = counts.discrepancies - counts.malformed
-    what = f"{counts.checked:,} aggregates with {summary.about['coverage'].removeprefix('what got ')}"
+    what = f"{counts.checked:,} aggregates with {(summary.scope.coverage or '').removeprefix('what got ')}"
     return {
         "passed": not found,
         "severity": dg.AssetCheckSeverity.WARN,
@@ -97,7 +97,7 @@ def _matches(summary: Summary, name: str, settings: Settings, max_findings: int)
     counts = summary.read_models[name]
     found = counts.discrepancies - counts.malformed
     oldest = summary.oldest_seconds.get(name, 0.0)
-    what = f"Looked at {summary.about['coverage']}: {counts.checked:,} aggregates."
+    what = f"Looked at {summary.scope.coverage}: {counts.checked:,} aggregates."
     elsewhere = summary.elsewhere.get(name, Counter())
     unseen = elsewhere.total() - elsewhere[Outcome.MALFORMED]
     known_too = _known_from_earlier(unseen)
@@ -135,7 +135,7 @@ def _intact(summary: Summary, name: str, max_findings: int) -> dict[str, Any]:
     return {
         "passed": not counts.malformed and not unseen,
         "severity": dg.AssetCheckSeverity.ERROR if counts.malformed else dg.AssetCheckSeverity.WARN,
-        "description": f"{said} Looked at {summary.about['coverage']}.{_known_from_earlier(unseen)}",
+        "description": f"{said} Looked at {summary.scope.coverage}.{_known_from_earlier(unseen)}",
         "metadata": _about(summary, name, max_findings, malformed=True),
     }
 

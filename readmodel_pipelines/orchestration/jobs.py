@@ -34,6 +34,7 @@ from readmodel_pipelines.orchestration.resources import MongoResource
 from readmodel_pipelines.orchestration.tags import tag_run
 from readmodel_pipelines.orchestration.verification import VerifyConfig, request_of
 from readmodel_pipelines.rebuild import Request
+from readmodel_pipelines.rebuild_state import RebuildState
 from readmodel_pipelines.reconcile.summary import Summary
 
 _PARTITIONS = ", ".join(f"`{name}` is {item.read_model}" for name, item in READ_MODELS.items())
@@ -146,7 +147,7 @@ def rebuild_slice(context: dg.OpExecutionContext, config: SliceConfig, mongo: Mo
     metadata = metadata_of(result.summary, read_model.read_model, max_findings=config.max_findings)
     context.log.info(in_words(result.summary))
     context.add_output_metadata(metadata)
-    if result.summary.about.get("state") == "done" and not result.summary.about.get("already_done"):
+    if result.summary.rebuild.state is RebuildState.DONE and not result.summary.rebuild.already_done:
         context.log_event(dg.AssetMaterialization(read_model.read_model, metadata=metadata))
     raise_unless_ok(result.summary, {read_model.read_model: metadata})
 

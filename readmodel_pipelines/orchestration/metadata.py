@@ -7,6 +7,7 @@ from typing import Any
 
 import dagster as dg
 
+from readmodel_pipelines.rebuild_state import RebuildState
 from readmodel_pipelines.reconcile.counts import Counts
 from readmodel_pipelines.reconcile.finding import Finding
 from readmodel_pipelines.reconcile.outcome import ALARMS, Outcome, Why
@@ -70,7 +71,7 @@ def metadata_of(
     said |= {f"differs/{name}": number for name, number in sorted(summary.differing[read_model].items())}
     if read_model in summary.oldest_seconds:
         said["oldest_seconds"] = summary.oldest_seconds[read_model]
-    for place in summary.about.get("reports", ()):
+    for place in summary.scope.reports or ():
         said[f"report{PurePath(place).suffix}"] = dg.MetadataValue.path(place)
     findings = [item for item in summary.findings if item.read_model == read_model][:max_findings]
     if findings:
@@ -152,7 +153,7 @@ def _counted(summary: Summary, read_model: str, counts: Counts) -> str:
 
 
 def _wrong(summary: Summary) -> Iterator[str]:
-    if summary.about.get("state") == "refused":
+    if summary.rebuild.state is RebuildState.REFUSED:
         yield from summary.warnings
     for name, counts in summary.read_models.items():
         if summary.verb == "verify" and counts.discrepancies:

@@ -164,7 +164,7 @@ def _catch_up_in_place(finish: Finish, catch_up: CatchUp) -> None:
     for name, counts in catch_up.summary.read_models.items():
         finish.summary.read_models[name].failed += counts.failed
     finish.summary.take_over(catch_up.summary.findings)
-    finish.summary.about["caught_up"] = finish.summary.about.get("caught_up", 0) + catch_up.written
+    finish.summary.rebuild.caught_up = (finish.summary.rebuild.caught_up or 0) + catch_up.written
 
 
 def finish_shadow(finish: Finish) -> None:

@@ -46,7 +46,6 @@ from readmodel_pipelines.workers import work_off
 
 _PASSES = 4
 _SAY_SECONDS = 1.0
-_FARTHEST_LAST = ("done", "aborted", "building", "paused", "refused")
 
 __all__ = ["Request", "Slice", "rebuild"]
 
@@ -91,8 +90,8 @@ def rebuild(
 ) -> Summary:
     """Rebuild the read models with these names in full, all when none is named; `on_phase` is told what begins.
 
-    The summary's `about` says the rebuild's id, its state (`done`, `paused` at the end of the window, `building` while
-    other slices are) and strategy.
+    The summary's `rebuild` says which it is, and how far: done, paused at the end of the window, or building while
+    other slices are.
 
     Raises:
         UsageError: there is no such read model.
@@ -109,7 +108,7 @@ def rebuild(
         for group in by_fold(projections):
             _Rebuild(database, settings, group, request, summary, on_progress, on_phase, holder, owner).run()
     except KeyboardInterrupt:
-        summary.about["state"] = "interrupted"
+        summary.rebuild.state = RebuildState.INTERRUPTED
         summary.seconds = time.perf_counter() - started
         raise RebuildInterrupted(summary) from None
     if not summary.events and request.slice is None:
@@ -169,15 +168,15 @@ class _Rebuild:
             else:
                 found = self.begin.with_others(part)
                 if found is None:
-                    self._is(RebuildState.DONE.value)
-                    self.summary.about["already_done"] = True
+                    self.summary.rebuild.reached(RebuildState.DONE)
+                    self.summary.rebuild.already_done = True
                     return
                 record = found
                 held = leases.enter_context(self._hold(self.begin.collections, shared=record["_id"]))
                 # The same slice is done by one run at a time.
                 own = leases.enter_context(self._hold([f"{self.begin.collections[0]}/slice {part.number}"]))
                 held = replace(held, nonces={**held.nonces, **own.nonces})
-            self.summary.about |= {"rebuild": record["_id"], "strategy": record["strategy"]}
+            self.summary.rebuild.rebuild, self.summary.rebuild.strategy = record["_id"], record["strategy"]
             reached(Moment.REBUILD_BEGUN)
             try:
                 self._go(record, held)
@@ -187,11 +186,6 @@ class _Rebuild:
     def _hold(self, names: Sequence[str], shared: str = "") -> AbstractContextManager[Held]:
         seconds = self.settings.lease_seconds
         return hold_leases(self.database, names, seconds, self.holder, self.owner, shared)
-
-    def _is(self, state: str) -> None:
-        """Of several groups the summary has the state that is farthest from done."""
-        before = self.summary.about.get("state", RebuildState.DONE.value)
-        self.summary.about["state"] = max(before, state, key=_FARTHEST_LAST.index)
 
     # The work
 
@@ -247,7 +241,7 @@ class _Rebuild:
         record = self.rebuilds.get(record["_id"])
         if record["state"] in (RebuildState.DONE, RebuildState.ABORTED):
             self._count(record, None)
-            self._is(record["state"])
+            self.summary.rebuild.reached(RebuildState(record["state"]))
             return None
         if record["state"] == RebuildState.SWAPPING:
             return record
@@ -292,13 +286,13 @@ class _Rebuild:
         if stopped:
             self._pause(record)
         elif next(self.rebuilds.ranges(record, done=False), None) is not None:
-            self._is(RebuildState.BUILDING.value)
+            self.summary.rebuild.reached(RebuildState.BUILDING)
         else:
             return True
         return False
 
     def _pause(self, record: Document) -> None:
-        self._is("paused")
+        self.summary.rebuild.reached(RebuildState.PAUSED)
         self.summary.warnings.append(
             f"The off-peak window {self.settings.off_peak_window} is over. Rebuild {record['_id']} goes on where "
             "it is when it is launched again, or resumed."
@@ -356,14 +350,14 @@ class _Rebuild:
         except Refused as refusal:
             self.summary.warnings.append(str(refusal))
             self.rebuilds.to(finish.record, RebuildState.REFUSED, why=str(refusal))
-            self._is(RebuildState.REFUSED.value)
+            self.summary.rebuild.reached(RebuildState.REFUSED)
         except WindowClosed:
             self._pause(finish.record)
             return
         else:
             forget_keys(self.database, finish.record)
             self.rebuilds.to(finish.record, RebuildState.DONE)
-            self._is(RebuildState.DONE.value)
+            self.summary.rebuild.reached(RebuildState.DONE)
         counts = {item.read_model: self.summary.read_models[item.read_model].as_dict() for item in self.projections}
         self.rebuilds.note(finish.record, counts=counts, events=self.events)
         if self.request.slice is not None:

@@ -21,6 +21,7 @@ from readmodel_pipelines.rebuild.catch_up import CatchUp
 from readmodel_pipelines.rebuild.following import Following
 from readmodel_pipelines.rebuild.leftovers import drop_aborted, forget_keys
 from readmodel_pipelines.rebuild_state import RebuildState
+from readmodel_pipelines.reconcile.about import RebuildOutcome
 from readmodel_pipelines.reconcile.counts import Counts
 from readmodel_pipelines.reconcile.summary import Summary
 from readmodel_pipelines.settings import Settings
@@ -79,7 +80,7 @@ def roll_back(database: Database[Document], settings: Settings, rebuild_id: str)
             following.close()
             forget_keys(database, record)
     summary.warnings += [warning] if warning else []
-    summary.about = {"rebuild": rebuild_id, "state": RebuildState.ROLLED_BACK.value, "caught_up": catch_up.written}
+    summary.rebuild = RebuildOutcome(rebuild_id, caught_up=catch_up.written, state=RebuildState.ROLLED_BACK)
     summary.seconds = time.perf_counter() - started
     return summary
 

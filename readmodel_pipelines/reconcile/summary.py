@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from readmodel_pipelines.rebuild_state import RebuildState
+from readmodel_pipelines.reconcile.about import RebuildOutcome, VerificationScope
 from readmodel_pipelines.reconcile.counts import Counts
 from readmodel_pipelines.reconcile.finding import Finding, finding_of
 from readmodel_pipelines.reconcile.outcome import ALARMS, Outcome, Verdict
@@ -18,8 +20,6 @@ from readmodel_pipelines.reconcile.outcome import ALARMS, Outcome, Verdict
 Verb = Literal["rebuild", "dry_run", "verify"]
 
 DEFAULT_MAX_FINDINGS = 1000
-EVERYTHING = "every aggregate"
-"""What a verification covers that leaves nothing out, in words."""
 
 
 @dataclass(slots=True)
@@ -28,9 +28,9 @@ class Summary:
 
     At most `max_findings` are kept of each read model, and as many of its malformed streams.
     Of a verification `differing` counts the findings by read model and field, `reasons` by reason, `oldest_seconds`
-    has the age of the oldest finding of a read model but for malformed streams, and `about` says what it covered and
+    has the age of the oldest finding of a read model but for malformed streams, and `scope` says what it covered and
     did. By read model, of what earlier ones found, `closed` counts what is gone, and `elsewhere`, by outcome, what is
-    open outside of what was looked at.
+    open outside of what was looked at. Of a full rebuild `rebuild` says which it was, and how far it is.
     """
 
     verb: Verb
@@ -41,7 +41,8 @@ class Summary:
     read_models: dict[str, Counts] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
-    about: dict[str, Any] = field(default_factory=dict)
+    rebuild: RebuildOutcome = field(default_factory=RebuildOutcome)
+    scope: VerificationScope = field(default_factory=VerificationScope)
     differing: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     reasons: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     oldest_seconds: dict[str, float] = field(default_factory=dict)
@@ -58,20 +59,20 @@ class Summary:
         """
         if self.verb == "verify":
             return not any(counts.discrepancies for counts in self.read_models.values())
-        refused = self.about.get("state") == "refused"
+        refused = self.rebuild.state is RebuildState.REFUSED
         return not refused and not any(counts.malformed or counts.failed for counts in self.read_models.values())
 
     @property
     def looked_at_all(self) -> bool:
         """Whether every field of every document was compared, so that nothing found means that all is well."""
-        return self.about.get("tier") != "versions" and self.about.get("coverage", EVERYTHING) == EVERYTHING
+        return self.scope.tier != "versions" and self.scope.everything
 
     @property
     def agreement(self) -> str:
         """What a verification that found nothing can say: no more than it looked at."""
         if self.looked_at_all:
             return "every document is what its events say"
-        if self.about.get("tier") == "versions":
+        if self.scope.tier == "versions":
             return "presence and version of the documents are what their events say; no other field was compared"
         return "every document that was looked at is what its events say"
 
@@ -116,6 +117,19 @@ class Summary:
         finding = self._by_aggregate.get((read_model, repr(aggregate_id)))
         if finding is not None:
             finding.reason, finding.detail, finding.failed = reason, detail, True
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """Which rebuild it was, or what was verified, for showing, of plain JSON types; only what there is to say."""
+        started_at = self.scope.started_at
+        said = {
+            **asdict(self.rebuild),
+            **asdict(self.scope),
+            "started_at": started_at and f"{started_at.isoformat()}Z",
+            "closed": sum(self.closed.values()) if self.closed else None,
+            "open_elsewhere": sum(map(Counter.total, self.elsewhere.values())) if self.elsewhere else None,
+        }
+        return {name: value for name, value in said.items() if value is not None and name != "everything"}
 
     def as_json(self) -> dict[str, Any]:
         """The `--json` document, of plain JSON types."""

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from readmodel_pipelines.errors import UsageError
 from readmodel_pipelines.events.ids import byte_order
-from readmodel_pipelines.reconcile.summary import EVERYTHING
 
 _BUCKET = re.compile(r"\s*(\d{1,6})\s*/\s*(\d{1,6})\s*")
 
@@ -64,7 +63,7 @@ class Coverage:
 
     def __str__(self) -> str:
         if self.everything:
-            return EVERYTHING
+            return "every aggregate"
         parts = [
             f"a sample of {self.sample:,}" if self.sample is not None else "",
             f"bucket {self.bucket}" if self.bucket else "",

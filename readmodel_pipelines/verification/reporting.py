@@ -62,10 +62,10 @@ class Reporting:
         """
         mend = _what_to_run(summary, projections, aggregate_id)
         about = {**summary.as_json(), "database": database, "mend": mend}
-        summary.about["reports"] = []
+        summary.scope.reports = []
         if self.error is None:
             try:
-                summary.about["reports"] = [str(file) for file in self._writer.finish(about, history)]
+                summary.scope.reports = [str(file) for file in self._writer.finish(about, history)]
             except OSError as error:
                 self._fail(error)
         if self.error is not None:

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import chain, groupby, islice
 from pathlib import Path
-from typing import Literal
 
 from pymongo.database import Database
 
@@ -28,6 +27,7 @@ from readmodel_pipelines.mongo.server import server_time
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.projections.registry import projections_for
 from readmodel_pipelines.projector import ReadModelProjector, choose_projections
+from readmodel_pipelines.reconcile.about import Tier, VerificationScope
 from readmodel_pipelines.reconcile.deletions import DeletionLimit
 from readmodel_pipelines.reconcile.finding import Finding
 from readmodel_pipelines.reconcile.outcome import ALARMS
@@ -38,8 +38,6 @@ from readmodel_pipelines.settings import Settings
 from readmodel_pipelines.verification.coverage import Coverage
 from readmodel_pipelines.verification.enqueue import Enqueue
 from readmodel_pipelines.verification.reporting import Reporting
-
-Tier = Literal["documents", "versions"]
 
 _BATCH = 1_000
 _MOST_RECENT = 10_000
@@ -52,7 +50,7 @@ class Request:
     Tier `documents` compares every owned field; `versions` only looks whether documents are there at the version of
     their streams. Without `remember` nothing is written to the database at all: no finding is remembered, and the next
     incremental verification begins where this one did. `reports` are files to write; those that were written are in the
-    summary's `about`, and a warning says why one was not.
+    summary's `scope`, and a warning says why one was not.
 
     Raises:
         UsageError: that makes no sense.
@@ -136,9 +134,9 @@ def verify_fresh(database: Database[Document], settings: Settings, read_models: 
 
     summary = ReadModelProjector(database, settings, *read_models).verify_some(recent)
     summary.warnings += warnings
-    summary.about["coverage"] = f"what got events in the last {settings.fresh_minutes:g} minutes"
-    if warnings:
-        summary.about["coverage"] += f" (more than {_MOST_RECENT:,}, the others were not looked at)"
+    more = f" (more than {_MOST_RECENT:,}, the others were not looked at)" if warnings else ""
+    covered = f"what got events in the last {settings.fresh_minutes:g} minutes{more}"
+    summary.scope = VerificationScope(coverage=covered, everything=False)
     return summary
 
 
@@ -196,27 +194,22 @@ class _Verification:
                 lambda group: self._batches(group, coverage), self._note, odd_ids=_with_odd_ids(coverage)
             )
         summary.warnings += warnings
-        summary.about = {
-            "tier": request.tier,
-            "coverage": str(coverage),
-            "started_at": f"{self._started_at.isoformat()}Z",
-        }
+        summary.scope = VerificationScope(request.tier, str(coverage), coverage.everything, self._started_at)
         if self._enqueue:
             self._look_at_siblings(self._enqueue)
             self._enqueue.finish()
-            summary.about["queued"] = self._enqueue.queued
-            summary.about["pending_already"] = self._enqueue.pending_already
+            summary.scope.queued = self._enqueue.queued
+            summary.scope.pending_already = self._enqueue.pending_already
             summary.warnings += self._enqueue.warnings()
         covered = self._covered(coverage)
         if request.remember:
-            self._remember(summary, coverage, covered, whole)
+            self._remember(summary, covered, whole)
         if covered:
             summary.elsewhere = {
                 item.read_model: self._findings.open_elsewhere(item.read_model, self._started_at, covered)
                 for item in self._projections
             }
             elsewhere = sum(found.total() for found in summary.elsewhere.values())
-            summary.about["open_elsewhere"] = elsewhere
             if elsewhere:
                 summary.warnings.append(
                     f"{elsewhere:,} findings of earlier verifications are open outside of what was looked at: a "
@@ -251,20 +244,13 @@ class _Verification:
         documents = self._database[collection_of(self._settings, projection)].estimated_document_count()
         return DeletionLimit(self._settings.max_delete_share).of(documents)
 
-    def _remember(self, summary: Summary, coverage: Coverage, covered: Covered | None, whole: bool) -> None:
-        about = {
-            "tier": self._request.tier,
-            "coverage": str(coverage),
-            "events": summary.events,
-            "seconds": summary.seconds,
-        }
+    def _remember(self, summary: Summary, covered: Covered | None, whole: bool) -> None:
         for projection in self._projections:
             name = projection.read_model
             summary.closed[name] = self._findings.close(name, self._started_at, covered)
-            self._verifications.record(name, self._started_at, about, summary.read_models[name])
+            self._verifications.record(name, self._started_at, summary)
             if whole and self._changes.token:
                 self._verifications.set_watermark(name, self._changes.token, self._made_from(projection))
-        summary.about["closed"] = sum(summary.closed.values())
 
     def _report(self, summary: Summary) -> None:
         history = self._verifications.history([item.read_model for item in self._projections])

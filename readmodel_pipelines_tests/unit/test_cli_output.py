@@ -8,6 +8,7 @@ from readmodel_pipelines.cli import options
 from readmodel_pipelines.cli.choices import read_model_choices
 from readmodel_pipelines.cli.output import human_lines
 from readmodel_pipelines.projections.registry import built_in, names
+from readmodel_pipelines.reconcile.about import VerificationScope
 from readmodel_pipelines.reconcile.counts import Counts
 from readmodel_pipelines.reconcile.finding import Finding
 from readmodel_pipelines.reconcile.outcome import Outcome
@@ -27,26 +28,28 @@ def test_long_values_are_shown_from_a_little_before_they_part() -> None:
 
 
 @pytest.mark.parametrize(
-    ("about", "closing"),
+    ("scope", "closing"),
     [
-        ({}, "All is well: every document is what its events say."),
+        (VerificationScope(), "All is well: every document is what its events say."),
         (
-            {"tier": "documents", "coverage": str(Coverage())},
+            VerificationScope("documents", str(Coverage())),
             "All is well: every document is what its events say.",
         ),
         (
-            {"tier": "documents", "coverage": str(Coverage(bucket=Bucket(3, 7)))},
+            VerificationScope("documents", str(Coverage(bucket=Bucket(3, 7))), everything=False),
             "Nothing was found: every document that was looked at is what its events say.",
         ),
         (
-            {"tier": "versions", "coverage": str(Coverage())},
+            VerificationScope("versions", str(Coverage())),
             "Nothing was found: presence and version of the documents are what their events say; "
             "no other field was compared.",
         ),
     ],
 )
-def test_a_verification_that_found_nothing_says_no_more_than_it_looked_at(about: dict[str, str], closing: str) -> None:
-    result = Summary("verify", "chat", read_models={"chats_read_model": Counts(checked=1, same=1)}, about=about)
+def test_a_verification_that_found_nothing_says_no_more_than_it_looked_at(
+    scope: VerificationScope, closing: str
+) -> None:
+    result = Summary("verify", "chat", read_models={"chats_read_model": Counts(checked=1, same=1)}, scope=scope)
     assert list(human_lines(result))[-1] == closing
 
 
