@@ -2,14 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from typing import Any
 
-from readmodel_pipelines.events.stream import Fold, Malformed, fold_streams
+from readmodel_pipelines.events.stream import EventType, Fold, Malformed, fold_streams
 from readmodel_pipelines.events.values import Event
 from readmodel_pipelines.projections.projection import Document, Projection
 from readmodel_pipelines.reconcile.compare import same_document
+
+
+class _Watched:
+    """The state of a fold, looked at after each event: a pass sets its version then."""
+
+    __slots__ = ("_look", "state")
+
+    def __init__(self, state: Any, look: Callable[[Any], None]) -> None:
+        self.state = state
+        self._look = look
+
+    @property
+    def created(self) -> bool:
+        return bool(self.state.created)
+
+    @property
+    def version(self) -> int:
+        return int(self.state.version)
+
+    @version.setter
+    def version(self, version: int) -> None:
+        self.state.version = version
+        self._look(self.state)
 
 
 def is_of_a_prefix(
@@ -25,28 +48,24 @@ def is_of_a_prefix(
     `events` are the whole stream, read after the document. At version 0, before its first event, there is no document.
     A malformed stream has no such prefix.
     """
-    state = projection.fold.start()
     found = since < 1 and document is None
 
-    def compare() -> bool:
-        if not state.created:
-            return False
+    def look(state: Any) -> None:
+        nonlocal found
+        if found or state.version < since or not state.created:
+            return
         try:
             expected = projection.document(aggregate_id, state)
         except Exception:  # noqa: BLE001 - there is no document of this beginning; of the whole stream there may be one
-            return False
-        if expected is None or document is None:
-            return expected is document
-        return same_document(expected, document)
+            return
+        found = expected is document if expected is None or document is None else same_document(expected, document)
 
-    def watched() -> Iterator[Event]:
-        nonlocal found
-        for event in events:
-            yield event
-            # The fold asks for the next event once it has applied this one.
-            version = event.get("version")
-            if not found and isinstance(version, int | float) and version >= since:
-                found = compare()
+    def on_state(event_type: EventType[Any]) -> EventType[Any]:
+        return EventType(lambda watched, event: event_type.apply(watched.state, event))
 
-    fold: Fold[Any] = replace(projection.fold, start=lambda: state)
-    return not any(isinstance(stream.result, Malformed) for stream in fold_streams(watched(), fold, allowed)) and found
+    fold: Fold[Any] = replace(
+        projection.fold,
+        start=lambda: _Watched(projection.fold.start(), look),
+        events={name: on_state(event_type) for name, event_type in projection.fold.events.items()},
+    )
+    return not any(isinstance(stream.result, Malformed) for stream in fold_streams(events, fold, allowed)) and found
