@@ -16,9 +16,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any
 
 from pymongo import UpdateOne
@@ -56,16 +54,26 @@ def is_gone(holder: str) -> bool:
     return False
 
 
-@dataclass(frozen=True, slots=True)
 class Held:
-    """Leases that are held: `check` raises `LeaseLost` once one is not ours any more; others know them by `nonces`.
+    """Leases that are held on read models; others know them by `nonces`."""
 
-    `give_back` ends shared ones, once the work is done.
-    """
+    def __init__(self, leases: Sequence[Leases]) -> None:
+        self._leases = leases
+        self.nonces = {name: each.nonce for each in leases for name in each.names}
 
-    check: Callable[[], None]
-    nonces: Mapping[str, str]
-    give_back: Callable[[], None]
+    def check(self) -> None:
+        """Ask before every write.
+
+        Raises:
+            LeaseLost: one of them is not ours any more.
+        """
+        for each in self._leases:
+            each.check()
+
+    def give_back(self) -> None:
+        """End shared ones, once the work is done."""
+        for each in self._leases:
+            each.expire()
 
 
 @contextmanager
@@ -83,19 +91,12 @@ def hold_leases(
     second try of a work whose first one died. With `shared`, the name of a work, all who do it hold the leases
     together; whoever ends first leaves them to the others.
 
-    Ask `check` before every write.
-
     Raises:
         ReadModelBusy: somebody else holds one; says who, since when and until when.
     """
     with ExitStack() as stack:
-        held = [
-            stack.enter_context(_hold(database, name, seconds, holder, owner, shared)) for name in sorted(read_models)
-        ]
         yield Held(
-            partial(_check_all, held),
-            {name: leases.nonce for leases in held for name in leases.names},
-            partial(_expire_all, held),
+            [stack.enter_context(_hold(database, name, seconds, holder, owner, shared)) for name in sorted(read_models)]
         )
 
 
@@ -273,16 +274,6 @@ def free_leases(database: Database[Document], owner: str) -> int:
     """Let others take at once what a dead owner holds; gives the number of leases. Expiry would do so later."""
     dead = {"owner": owner, "given_back": False}
     return database[LEASES].update_many(dead, [{"$set": {"expires_at": "$$NOW"}}]).matched_count
-
-
-def _check_all(held: Sequence[Leases]) -> None:
-    for leases in held:
-        leases.check()
-
-
-def _expire_all(held: Sequence[Leases]) -> None:
-    for leases in held:
-        leases.expire()
 
 
 def _lost(what: str) -> LeaseLost:

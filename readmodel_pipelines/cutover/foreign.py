@@ -15,12 +15,11 @@ from bson.errors import InvalidDocument
 from bson.raw_bson import RawBSONDocument
 from bson.timestamp import Timestamp
 from pymongo import UpdateOne
-from pymongo.change_stream import ChangeStream
 from pymongo.collection import Collection
 from pymongo.errors import BulkWriteError, DocumentTooLarge, OperationFailure, WriteError
 
 from readmodel_pipelines.events.ids import is_plain
-from readmodel_pipelines.mongo.changes import HISTORY_LOST, HistoryLost, Token, time_of
+from readmodel_pipelines.mongo.changes import Token, drained, lost
 from readmodel_pipelines.mongo.scan import CODEC, Document, string_keys
 from readmodel_pipelines.projections.projection import Projection
 
@@ -60,7 +59,7 @@ class ForeignFollower:
         try:
             self._stream = watched.watch(resume_after=token, max_await_time_ms=_AWAIT_MS)
         except OperationFailure as error:
-            raise _lost(error) from None
+            raise lost(error) from None
 
     def drain(self) -> Iterator[list[Any]]:
         """The `_id`s of documents whose foreign fields changed up to now, some hundred at a time."""
@@ -102,7 +101,7 @@ class ForeignFollower:
         watched = renamed.with_options(codec_options=CODEC)
         written: set[tuple[bytes, str]] = set()
         with watched.watch(start_at_operation_time=since, max_await_time_ms=_AWAIT_MS) as stream:
-            for change in _drained(stream, _now(renamed)):
+            for change in drained(stream, renamed.database):
                 if change["operationType"] in _WRITES:
                     fields = (
                         map(_top, _paths(change)) if change["operationType"] == "update" else change["fullDocument"]
@@ -115,7 +114,7 @@ class ForeignFollower:
         self._stream.close()
 
     def _up_to_now(self) -> Iterator[Document]:
-        for change in _drained(self._stream, _now(self._live)):
+        for change in drained(self._stream, self._live.database):
             if change["operationType"] in ("rename", "drop", "invalidate"):
                 self._renamed_at = change["clusterTime"]
                 return
@@ -166,24 +165,6 @@ def _steps(what: Mapping[str, Any], stands: Callable[[str], bool]) -> list[Any]:
     return steps
 
 
-def _drained(stream: ChangeStream[Document], now: Timestamp) -> Iterator[Document]:
-    """What the stream tells up to that moment."""
-    while stream.alive:
-        try:
-            change = stream.try_next()
-        except OperationFailure as error:
-            raise _lost(error) from None
-        if change is not None:
-            yield dict(change)
-        if change["clusterTime"] > now if change else time_of(stream.resume_token) >= now:
-            return
-
-
-def _now(collection: Collection[Document]) -> Timestamp:
-    now: Timestamp = collection.database.client.admin.command("ping")["operationTime"]
-    return now
-
-
 def _paths(change: Mapping[str, Any]) -> list[str]:
     what = change["updateDescription"]
     return [*what["updatedFields"], *what["removedFields"], *(item["field"] for item in what["truncatedArrays"])]
@@ -195,9 +176,3 @@ def _top(path: str) -> str:
 
 def _identity(change: Mapping[str, Any]) -> bytes:
     return bson.encode({"_id": change["documentKey"]["_id"]})
-
-
-def _lost(error: OperationFailure) -> Exception:
-    if error.code in HISTORY_LOST:
-        return HistoryLost("the server's history of changes does not reach back so far")
-    return error

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
 from bson.timestamp import Timestamp
 from pymongo.change_stream import ChangeStream
 from pymongo.collection import Collection
+from pymongo.database import Database
 from pymongo.errors import OperationFailure
 
 from readmodel_pipelines.events.ids import is_plain
@@ -22,7 +24,7 @@ MOST_IDS = 200_000
 _AWAIT_MS = 5
 _IDS_AT_ONCE = 1_000
 _STANDALONE = 40573
-HISTORY_LOST = {136, 260, 280, 286}
+_HISTORY_LOST = {136, 260, 280, 286}
 
 Token = Mapping[str, Any]
 
@@ -40,27 +42,34 @@ class Changes:
     unknown: str = ""
 
 
-def changes_since(events: Collection[Document], stored_as: Sequence[str], token: Token | None) -> Changes:
-    """The aggregates of these types that got events since `token`; without one only the token of this moment."""
-    if token is None:
-        return _from_now_on(events, "there was no verification with these settings to go on from")
-    changes = Changes(token=token)
-    try:
-        # Not `resume_after`, which refuses to go on behind a dropped or renamed collection.
-        with _watch(events, stored_as, start_after=token) as stream:
-            _drain(events, stream, changes)
-    except OperationFailure as error:
-        changes.unknown = _in_words(error)
-    # The rest of what was not told, or comes behind the end of a stream, is covered by looking at everything.
-    return _from_now_on(events, changes.unknown) if changes.unknown else changes
-
-
 class HistoryLost(Exception):
     """What changed cannot be told any more: the server's history was overwritten, or the events were tampered with."""
 
 
 class NoHistory(Exception):
     """A server that keeps no history of changes, or shows it to others only; `str()` says which."""
+
+
+def changes_since(events: Collection[Document], stored_as: Sequence[str], token: Token | None) -> Changes:
+    """The aggregates of these types that got events since `token`; without one only the token of this moment."""
+    if token is None:
+        return _from_now_on(events, "there was no verification with these settings to go on from")
+    ids: set[str] = set()
+    try:
+        with closing(Follower(events, stored_as, token)) as follower:
+            for some in follower.drain():
+                ids.update(some)
+                if len(ids) > MOST_IDS:
+                    raise HistoryLost(f"more than {MOST_IDS:,} aggregates changed since the last verification")
+            if not follower.met_odd_ids:
+                return Changes(ids, follower.token)
+            unknown = "there are new events with an aggregate id that is no text"
+    except HistoryLost as error:
+        unknown = str(error)
+    except OperationFailure as error:
+        unknown = _in_words(error)
+    # The rest of what was not told, or comes behind the end of a stream, is covered by looking at everything.
+    return _from_now_on(events, unknown)
 
 
 class Follower:
@@ -73,61 +82,74 @@ class Follower:
     def __init__(self, events: Collection[Document], stored_as: Sequence[str], token: Token) -> None:
         self._events = events
         self.token = token
+        self.met_odd_ids = False
         try:
+            # Not `resume_after`, which refuses to go on behind a dropped or renamed collection.
             self._stream = _watch(events, stored_as, start_after=token)
         except OperationFailure as error:
-            raise _lost(error) from None
+            raise lost(error) from None
 
     def drain(self) -> Iterator[list[str]]:
         """The aggregates with new events up to now, some hundred at a time; `token` is then behind them."""
         reached(Moment.HISTORY_READ)
-        now: Timestamp = self._events.database.client.admin.command("ping")["operationTime"]
         ids: set[str] = set()
-        while True:
-            try:
-                change = self._stream.try_next()
-            except OperationFailure as error:
-                raise _lost(error) from None
-            if change is not None and change["operationType"] != "insert":
+        for change in drained(self._stream, self._events.database):
+            if change["operationType"] != "insert":
                 raise HistoryLost("events were changed or deleted, which no application does")
-            if change is not None:
-                aggregate_id = change["fullDocument"].get("aggregate_id")
-                # No other stream can be trusted.
-                if is_plain(aggregate_id):
-                    ids.add(aggregate_id)
-            token: Token = change["_id"] if change else self._stream.resume_token or self.token
-            ended = (change is None and time_of(token) >= now) or bool(change and change["clusterTime"] > now)
-            if len(ids) >= _IDS_AT_ONCE or ended:
+            aggregate_id = change["fullDocument"].get("aggregate_id")
+            # No other stream can be trusted.
+            if is_plain(aggregate_id):
+                ids.add(aggregate_id)
+            else:
+                self.met_odd_ids = True
+            if len(ids) >= _IDS_AT_ONCE:
                 yield sorted(ids)
                 ids.clear()
-                self.token = token
-            if ended:
-                return
+                self.token = change["_id"]
+        yield sorted(ids)
+        self.token = self._stream.resume_token or self.token
 
     def close(self) -> None:
         """Let go of the server's cursor."""
         self._stream.close()
 
 
-def token_of_now(events: Collection[Document]) -> Token:
-    """From where to follow what is appended from now on.
+def drained(stream: ChangeStream[Document], database: Database[Document]) -> Iterator[Document]:
+    """What a change stream tells up to this moment; its own token is then behind that.
+
+    Raises:
+        HistoryLost: it cannot tell everything.
+    """
+    now: Timestamp = database.client.admin.command("ping")["operationTime"]
+    while stream.alive:
+        try:
+            change = stream.try_next()
+        except OperationFailure as error:
+            raise lost(error) from None
+        if change is not None:
+            yield dict(change)
+        if change["clusterTime"] > now if change else time_of(stream.resume_token) >= now:
+            return
+
+
+def lost(error: OperationFailure) -> Exception:
+    """The error of a change stream, as `HistoryLost` where it is that."""
+    if error.code in _HISTORY_LOST:
+        return HistoryLost("the server's history of changes does not reach back so far")
+    return error
+
+
+def token_of_now(collection: Collection[Document]) -> Token:
+    """From where to follow what is written from now on.
 
     Raises:
         NoHistory: there is no such thing here.
     """
-    reached(Moment.HISTORY_BEGUN, collection=events.name)
-    changes = _from_now_on(events, "")
+    reached(Moment.HISTORY_BEGUN, collection=collection.name)
+    changes = _from_now_on(collection, "")
     if changes.token is None:
         raise NoHistory(changes.unknown)
     return changes.token
-
-
-def _lost(error: OperationFailure) -> Exception:
-    return (
-        HistoryLost("the server's history of changes does not reach back so far")
-        if error.code in HISTORY_LOST
-        else error
-    )
 
 
 def _from_now_on(events: Collection[Document], unknown: str) -> Changes:
@@ -140,8 +162,6 @@ def _from_now_on(events: Collection[Document], unknown: str) -> Changes:
 
 
 def _in_words(error: OperationFailure) -> str:
-    if error.code in HISTORY_LOST:
-        return "the server's history of changes no longer reaches back to the last verification"
     if error.code == _STANDALONE:
         return "a standalone server keeps no history of changes; run MongoDB as a replica set"
     if error.code in DENIED:
@@ -159,30 +179,6 @@ def _watch(
     ]
     watched = events.with_options(codec_options=CODEC)
     return watched.watch(pipeline, start_after=start_after, max_await_time_ms=_AWAIT_MS)
-
-
-def _drain(events: Collection[Document], stream: ChangeStream[Document], changes: Changes) -> None:
-    now: Timestamp = events.database.client.admin.command("ping")["operationTime"]
-    while not changes.unknown:
-        change = stream.try_next()
-        if change is None:
-            changes.token = stream.resume_token
-            if not stream.alive or time_of(stream.resume_token) >= now:
-                return
-            continue
-        changes.token = change["_id"]
-        if change["operationType"] != "insert":
-            changes.unknown = "events were changed or deleted, which no application does"
-            return
-        aggregate_id = change["fullDocument"].get("aggregate_id")
-        if not is_plain(aggregate_id):
-            changes.unknown = "there are new events with an aggregate id that is no text"
-            return
-        changes.ids.add(aggregate_id)
-        if len(changes.ids) > MOST_IDS:
-            changes.unknown = f"more than {MOST_IDS:,} aggregates changed since the last verification"
-        if change["clusterTime"] > now:
-            return
 
 
 def time_of(token: Token | None) -> Timestamp:

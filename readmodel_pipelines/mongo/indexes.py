@@ -26,9 +26,10 @@ def ensure_indexes(
     Raises:
         ReadModelError: an index cannot be made, because documents stand against it or another index is in its place.
     """
+    wanted = wanted_indexes(settings, projections, for_versions=for_versions)
     return {
-        name: [made for index in indexes if (made := _ensure(database[name], index))]
-        for name, indexes in wanted_indexes(settings, projections, for_versions=for_versions).items()
+        name: [_mend(database[name], flaw) for flaw in _flaws(database[name], indexes)]
+        for name, indexes in wanted.items()
     }
 
 
@@ -52,13 +53,13 @@ class Flaw:
 
 def flaws(database: Database[Document], settings: Settings, projections: Iterable[Projection]) -> list[Flaw]:
     """What `ensure_indexes` would make, change or fail at. Makes nothing."""
-    return [
-        flaw
-        for name, indexes in wanted_indexes(settings, projections).items()
-        for there in [list(database[name].list_indexes())]
-        for index in indexes
-        if (flaw := _flaw(name, index, there))
-    ]
+    wanted = wanted_indexes(settings, projections)
+    return [flaw for name, indexes in wanted.items() for flaw in _flaws(database[name], indexes)]
+
+
+def _flaws(collection: Collection[Document], indexes: Iterable[Index]) -> list[Flaw]:
+    there = list(collection.list_indexes())
+    return [flaw for index in indexes if (flaw := _flaw(collection.name, index, there))]
 
 
 def _flaw(collection: str, index: Index, there: Sequence[Mapping[str, Any]]) -> Flaw | None:
@@ -76,26 +77,21 @@ def ensure_for_empty(collection: Collection[Document], projection: Projection) -
     A filled production collection gets no index behind its owner's back, and an empty one none that the user may not
     make.
     """
-    there = list(collection.list_indexes())
-    missing = [index for index in of_read_model(projection) if not _is_among(index, there)]
+    missing = _flaws(collection, of_read_model(projection))
     if missing and collection.find_one({}, {"_id": 1}) is None:
         try:
-            for index in missing:
-                _ensure(collection, index)
+            for flaw in missing:
+                _mend(collection, flaw)
         except OperationFailure as error:
             if error.code not in DENIED:
                 raise
         else:
             return []
     return [
-        f"{collection.name} has no unique index on {index.key[0][0]}; two writers can make duplicates. "
+        f"{collection.name} has no unique index on {flaw.index.key[0][0]}; two writers can make duplicates. "
         "`readmodel ensure-indexes` makes it."
-        for index in missing
+        for flaw in missing
     ]
-
-
-def _is_among(index: Index, there: Iterable[Mapping[str, Any]]) -> bool:
-    return any(_is_as_wanted(index, item) for item in there)
 
 
 def _is_as_wanted(index: Index, item: Mapping[str, Any]) -> bool:
@@ -106,13 +102,15 @@ def _is_as_wanted(index: Index, item: Mapping[str, Any]) -> bool:
     return holds_every_document(item)
 
 
-def _ensure(collection: Collection[Document], index: Index) -> str | None:
-    for item in collection.list_indexes():
-        if _is_as_wanted(index, item):
-            return _ensure_expiry(collection, index, item)
-    options = index.options | ({} if index.expire_seconds is None else {"expireAfterSeconds": index.expire_seconds})
+def _mend(collection: Collection[Document], flaw: Flaw) -> str:
+    index = flaw.index
+    if flaw.kind == "expiry":
+        # MongoDB refuses to make it again with another one.
+        changed = {"name": flaw.instead, "expireAfterSeconds": index.expire_seconds}
+        collection.database.command("collMod", collection.name, index=changed)
+        return f"{flaw.instead} (expiry changed)"
     try:
-        return collection.create_index(list(index.key), **options)
+        return collection.create_index(list(index.key), **index.options)
     except OperationFailure as error:
         if error.code in DENIED:
             raise
@@ -121,12 +119,3 @@ def _ensure(collection: Collection[Document], index: Index) -> str | None:
             f"{collection.name}: the index on {fields} cannot be made: {str(error.details or error)[:300]}",
             hint="Mend the documents that stand against it, or drop the index that is in its place, and run it again.",
         ) from None
-
-
-def _ensure_expiry(collection: Collection[Document], index: Index, item: Mapping[str, Any]) -> str | None:
-    """A changed retention: the index is there, and MongoDB refuses to make it again with another one."""
-    if index.expire_seconds is None or item.get("expireAfterSeconds") == index.expire_seconds:
-        return None
-    changed = {"name": item["name"], "expireAfterSeconds": index.expire_seconds}
-    collection.database.command("collMod", collection.name, index=changed)
-    return f"{item['name']} (expiry changed)"

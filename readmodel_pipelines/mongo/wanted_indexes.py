@@ -31,8 +31,8 @@ class Index:
 
     @property
     def options(self) -> dict[str, Any]:
-        """Besides the key, what MongoDB is told of it and says of it, but for the expiry."""
-        named = {"name": self.name, "partialFilterExpression": self.only}
+        """Besides the key, what MongoDB is told of it."""
+        named = {"name": self.name, "partialFilterExpression": self.only, "expireAfterSeconds": self.expire_seconds}
         return {"unique": self.unique, **{option: value for option, value in named.items() if value is not None}}
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -175,7 +175,7 @@ class _Rebuild:
                 held = leases.enter_context(self._hold(self.begin.collections, shared=record["_id"]))
                 # The same slice is done by one run at a time.
                 own = leases.enter_context(self._hold([f"{self.begin.collections[0]}/slice {part.number}"]))
-                held = replace(held, nonces={**held.nonces, **own.nonces})
+                held.nonces.update(own.nonces)
             self.summary.rebuild.rebuild, self.summary.rebuild.strategy = record["_id"], record["strategy"]
             reached(Moment.REBUILD_BEGUN)
             try:
