@@ -39,6 +39,7 @@ from readmodel_pipelines_tests.benchmarks.reconcile import (
     fill,
     write_raw,
 )
+from readmodel_pipelines_tests.support.environment import uri_of
 
 
 def main() -> None:
@@ -130,8 +131,7 @@ def large(settings: Settings, aggregates: int) -> None:
     """A store of so many aggregates, some events each, rebuilt from nothing by a process of its own."""
     with open_database(settings) as database:
         fill(database, settings, chat_events(aggregates, mean_events=4))
-        uri = settings.mongodb_uri
-        argument = f"{uri.get_secret_value() if uri else ''}|{settings.database}"
+        argument = f"{uri_of(settings)}|{settings.database}"
         run = [sys.executable, "-m", __spec__.name, "--rebuild", argument]
         said = json.loads(subprocess.run(run, check=True, capture_output=True, text=True).stdout)
         print(

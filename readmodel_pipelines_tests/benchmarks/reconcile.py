@@ -32,6 +32,7 @@ from readmodel_pipelines.projections.chat import CHAT_FOLD
 from readmodel_pipelines.projections.registry import built_in
 from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.settings import Settings
+from readmodel_pipelines_tests.support.environment import uri_of
 
 PROJECTIONS = built_in("chat")
 ORDER = [("aggregate_id", 1), ("version", 1)]
@@ -178,8 +179,7 @@ def _rebuild_for_memory(argument: str) -> None:
 
 
 def _as_argument(settings: Settings) -> str:
-    uri = settings.mongodb_uri
-    return f"{uri.get_secret_value() if uri else ''}|{settings.database}"
+    return f"{uri_of(settings)}|{settings.database}"
 
 
 def _arguments() -> argparse.Namespace:

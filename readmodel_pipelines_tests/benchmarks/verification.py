@@ -25,6 +25,7 @@ from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines.verification import Coverage, Request, verify
 from readmodel_pipelines_tests.benchmarks.reconcile import fill
+from readmodel_pipelines_tests.support.environment import uri_of
 
 SINCE_LAST = Request(Coverage(since_last=True))
 
@@ -102,8 +103,7 @@ def damaged(database: Database[Any], settings: Settings, rounds: int) -> None:
 
 def memory(settings: Settings, folder: Path) -> None:
     """Peak memory of a process that verifies the damaged read models and writes every report."""
-    uri = settings.mongodb_uri
-    argument = f"{uri.get_secret_value() if uri else ''}|{settings.database}|{folder}"
+    argument = f"{uri_of(settings)}|{settings.database}|{folder}"
     run = [sys.executable, "-m", __spec__.name, "--verify", argument]
     found = json.loads(subprocess.run(run, check=True, capture_output=True, text=True).stdout)
     took = f"peak memory {found['peak_mib']:.1f} MiB, {found['seconds']:.2f} s"

@@ -8,6 +8,7 @@ import dagster as dg
 import pytest
 
 from readmodel_pipelines.settings import Settings
+from readmodel_pipelines_tests.support.environment import name_database
 from readmodel_pipelines_tests.support.verbs.dagster_runs import (
     SAMPLE,
     Mongo,
@@ -23,9 +24,7 @@ def instance() -> Iterator[dg.DagsterInstance]:
 
 @pytest.fixture(autouse=True)
 def _environment(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert settings.mongodb_uri is not None
-    monkeypatch.setenv("READMODEL_MONGODB_URI", settings.mongodb_uri.get_secret_value())
-    monkeypatch.setenv("READMODEL_DATABASE", settings.database)
+    name_database(monkeypatch, settings)
 
 
 @pytest.fixture

@@ -314,7 +314,7 @@ def config_of(request: dg.RunRequest) -> dict[str, Any]:
 
 
 def test_schedules_are_off_and_in_the_time_zone_of_the_settings() -> None:
-    schedules = {item.name: item for item in defs.schedules or ()}
+    schedules: dict[str, Any] = {item.name: item for item in defs.schedules or ()}
     assert set(schedules) == {"nightly_verification", "weekly_verification", "off_peak_rebuild"}
     for item in schedules.values():
         assert item.default_status is dg.DefaultScheduleStatus.STOPPED

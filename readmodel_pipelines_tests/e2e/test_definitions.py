@@ -23,6 +23,7 @@ from readmodel_pipelines.mongo.indexes import ensure_indexes
 from readmodel_pipelines.orchestration.jobs import AggregateConfig
 from readmodel_pipelines.projections.registry import built_in, names
 from readmodel_pipelines.settings import Settings
+from readmodel_pipelines_tests.support.environment import environment_of
 
 PROJECT = Path(__file__).parents[2]
 PARTITIONED = ("rebuild_read_models", "verify_read_models")
@@ -49,7 +50,7 @@ def config_fields() -> Iterator[tuple[str, Any]]:
         *((holder.name, holder.config_schema) for holder in holders),
         ("mongo", resources["mongo"].config_schema),
     ]:
-        for field, definition in getattr(schema.config_type, "fields", {}).items():
+        for field, definition in getattr(schema and schema.config_type, "fields", {}).items():
             yield f"{name}: {field}", definition
 
 
@@ -234,7 +235,6 @@ def test_the_checkout_loads_without_a_warning_of_ours_and_without_reading_a_sett
 def test_a_process_of_its_own_rebuilds_an_aggregate_with_the_instance_of_the_checkout(
     database: Database[dict[str, Any]], settings: Settings, tmp_path: Path
 ) -> None:
-    assert settings.mongodb_uri is not None
     events = list(chat_events(3))
     ensure_indexes(database, settings, built_in("chat"))
     database.events.insert_many(events)
@@ -247,8 +247,7 @@ def test_a_process_of_its_own_rebuilds_an_aggregate_with_the_instance_of_the_che
     ended = dagster(
         *("job", "execute", "-m", "readmodel_pipelines.definitions", "-j", "rebuild_aggregate", "-c", str(config)),
         DAGSTER_HOME=str(tmp_path),
-        READMODEL_MONGODB_URI=settings.mongodb_uri.get_secret_value(),
-        READMODEL_DATABASE=settings.database,
+        **environment_of(settings),
     )
 
     assert ended.returncode == 0, ended.stderr

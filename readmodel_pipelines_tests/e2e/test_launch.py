@@ -23,6 +23,7 @@ from readmodel_pipelines.cli.requests import RebuildOptions, Request, VerifyOpti
 from readmodel_pipelines.definitions import defs
 from readmodel_pipelines.demo.sample_data import chat_events
 from readmodel_pipelines.settings import Settings
+from readmodel_pipelines_tests.support.environment import environment_of
 from readmodel_pipelines_tests.support.servers.dagster_daemon import wait_until
 from readmodel_pipelines_tests.support.servers.dagster_web import services
 from readmodel_pipelines_tests.support.verbs.dagster_runs import CHATS, TASKS, Mongo, with_events
@@ -63,12 +64,7 @@ def settings(mongodb_uri: str) -> Settings:
 @pytest.fixture(scope="module")
 def dagster(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dagster]:
     home = tmp_path_factory.mktemp("dagster")
-    assert settings.mongodb_uri is not None
-    environment = {
-        "READMODEL_MONGODB_URI": settings.mongodb_uri.get_secret_value(),
-        "READMODEL_DATABASE": settings.database,
-    }
-    with services(home, environment) as started:
+    with services(home, environment_of(settings)) as started:
         started.start_web_server()
         started.start_daemon()
         with dg.DagsterInstance.from_config(str(home)) as instance:

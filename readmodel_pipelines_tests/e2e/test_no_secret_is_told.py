@@ -45,7 +45,8 @@ def told_in(said: bytes) -> list[str]:
 
 def commands(group: Any = None, path: str = "") -> Iterator[tuple[str, Any]]:
     """Every command there is, whoever added it."""
-    for name, command in (group or get_command(main.app)).commands.items():
+    group = group or get_command(main.app)
+    for name, command in group.commands.items():
         if hasattr(command, "commands"):
             yield from commands(command, f"{path}{name} ")
         else:

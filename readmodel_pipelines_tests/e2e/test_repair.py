@@ -195,9 +195,8 @@ def test_an_unchanged_queue_is_recorded_now_and_then_for_the_plots(broken: list[
 
 
 def test_without_a_server_the_tick_fails_in_words_and_the_next_one_works(
-    broken: list[str], tick: Any, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    broken: list[str], tick: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert settings.mongodb_uri is not None
     with monkeypatch.context() as patch:
         patch.setenv("READMODEL_MONGODB_URI", "mongodb://user:geheim@127.0.0.1:1/?serverSelectionTimeoutMS=200")
         with pytest.raises(dg.Failure) as failed:

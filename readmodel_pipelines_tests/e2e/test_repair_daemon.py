@@ -19,6 +19,7 @@ from readmodel_pipelines.mongo.names import LEASES
 from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines_tests.conftest import read_documents
+from readmodel_pipelines_tests.support.environment import name_database
 from readmodel_pipelines_tests.support.servers.dagster_daemon import Daemon, running, wait_until
 from readmodel_pipelines_tests.support.verbs.dagster_runs import (
     BOTH,
@@ -48,8 +49,7 @@ def settings(one_database: Settings) -> Settings:
 def daemon(one_database: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     """One for all tests: its start costs more than its work."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("READMODEL_MONGODB_URI", one_database.mongodb_uri.get_secret_value())
-        patch.setenv("READMODEL_DATABASE", one_database.database)
+        name_database(patch, one_database)
         # Whether processes of runs live is looked at more often than every 30 seconds, that a test need not wait.
         monitoring = {"run_monitoring": {"poll_interval_seconds": 2}}
         with running(tmp_path_factory.mktemp("daemon"), monitoring) as started:

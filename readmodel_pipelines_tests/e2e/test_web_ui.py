@@ -106,7 +106,7 @@ def ui(mongodb_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[U
             database.client.drop_database(settings.database)
 
 
-def _fill(database: Database[dict[str, Any]], settings: Settings) -> list[str]:
+def _fill(database: Database[dict[str, Any]], settings: Settings) -> tuple[str, str, str]:
     """Read models with faults, and a queue of repairs; gives the ids of chats and of a task that are wrong."""
     with_events(database, settings, list(chat_events(300, seed=7)))
     assert ReadModelProjector(database, settings).rebuild_all().ok
@@ -120,7 +120,7 @@ def _fill(database: Database[dict[str, Any]], settings: Settings) -> list[str]:
     queue = RepairQueue(database, settings)
     for task_id in tasks[1:]:
         assert queue.add(task_id, "chat", "failed to operate on tasks_read_model: connection reset")
-    return [chats[0], chats[1], tasks[0]]
+    return chats[0], chats[1], tasks[0]
 
 
 def _launch_everything(ui: Ui, started: Services) -> None:

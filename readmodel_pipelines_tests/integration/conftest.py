@@ -18,7 +18,7 @@ from readmodel_pipelines.reconcile.pacing import BatchSize
 from readmodel_pipelines.reconcile.summary import Summary
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines_tests.support.other_writer import OtherWriter
-from readmodel_pipelines_tests.support.scene import BOTH, Document, Scene, typed
+from readmodel_pipelines_tests.support.scene import BOTH, Document, Scene, found_in, typed
 from readmodel_pipelines_tests.support.verbs.command_line import cli, damaged, env, known  # noqa: F401
 from readmodel_pipelines_tests.support.verbs.rebuilding import Killed, KilledAfter
 
@@ -96,7 +96,7 @@ def old(scene: Scene, neighbours: list[str]) -> Callable[..., dict[str, Any]]:
             keyed = {"chat_id": key, "task_id": key, "old": True}
             for collection in (scene.chats, scene.tasks):
                 with suppress(DuplicateKeyError):  # The array of a neighbour's id, for one.
-                    collection.insert_one({**collection.find_one({}, {"_id": 0}), **keyed})
+                    collection.insert_one({**found_in(collection, {}, {"_id": 0}), **keyed})
         return {name: [doc.raw for doc in scene.raw(name).find({"old": True}).sort("_id")] for name in BOTH}
 
     return documents

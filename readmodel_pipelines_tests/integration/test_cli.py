@@ -20,6 +20,7 @@ from pymongo.database import Database
 
 from readmodel_pipelines.bookkeeping.leases import hold_leases
 from readmodel_pipelines.demo.sample_data import chat_events
+from readmodel_pipelines_tests.support.scene import found_in
 from readmodel_pipelines_tests.support.verbs.command_line import EVERYTHING, NOBODY, Cli
 
 PROGRAM = [sys.executable, "-m", "readmodel_pipelines.cli.main"]
@@ -193,7 +194,8 @@ def test_json_is_exactly_one_document_with_the_documented_keys(env: dict[str, st
 def test_json_of_a_malformed_stream_names_its_first_offending_event(
     database: Database[dict[str, Any]], cli: Cli, known: list[str]
 ) -> None:
-    event = database.events.find_one_and_update({"aggregate_id": known[1], "version": 1}, {"$set": {"event_type": "?"}})
+    event = found_in(database.events, {"aggregate_id": known[1], "version": 1})
+    database.events.update_one({"aggregate_id": known[1], "version": 1}, {"$set": {"event_type": "?"}})
     document = json.loads(cli("verify-consistency", "--type", "chat", "--all", "--json").stdout)
     (finding,) = document["findings"]
     assert set(finding) - {"read_model", "aggregate_id", "outcome", "reason", "fields"} == {

@@ -18,7 +18,7 @@ from readmodel_pipelines.demo.damage import Damage, applies, break_field, damage
 from readmodel_pipelines.demo.damage_ways import CHATS, LEGACY_TASKS, TASKS, UNSET, OwnedFields
 from readmodel_pipelines.reconcile.compare import ABSENT
 from readmodel_pipelines_tests.support.other_writer import OtherWriter
-from readmodel_pipelines_tests.support.scene import Scene
+from readmodel_pipelines_tests.support.scene import Scene, found_in, taken_from
 
 FOREIGN = {"not_ours": {"deep": [1, {"kept": "yes"}], "none": None}, "z_index": 7.0}
 WRITES = ("inserted", "replaced", "deleted", "failed")
@@ -172,7 +172,7 @@ def test_a_wrong_stored_version_is_damage_and_no_race(scene: Scene, version: Any
     summary = scene.rebuild_one(chat_id, "task")
     assert writes(summary)["replaced"] == 1
     assert summary.read_models["tasks_read_model"].superseded == 0
-    assert scene.tasks.find_one({"task_id": chat_id})["version"] == 2
+    assert found_in(scene.tasks, {"task_id": chat_id})["version"] == 2
 
 
 STRANGE: list[Any] = [
@@ -237,14 +237,6 @@ def test_values_of_every_bson_type_are_found_and_repaired(scene: Scene, field: s
         assert scene.everything() == right
 
 
-def raw_value(scene: Scene, chat_id: str, old: bytes, new: bytes) -> None:
-    """Replace bytes inside a stored document, which keeps its length, as no driver would write them."""
-    assert len(old) == len(new)
-    document = scene.raw("chats_read_model").find_one_and_delete({"chat_id": chat_id})
-    assert old in document.raw
-    scene.raw("chats_read_model").insert_one(RawBSONDocument(document.raw.replace(old, new)))
-
-
 @pytest.mark.parametrize("full", [True, False])
 @pytest.mark.parametrize("where", ["owned", "foreign", "both"])
 def test_text_that_is_not_utf_8_is_found_and_repaired_and_kept_where_it_is_foreign(
@@ -256,11 +248,11 @@ def test_text_that_is_not_utf_8_is_found_and_repaired_and_kept_where_it_is_forei
     scene.make_foreign()
     scene.chats.update_one({"chat_id": chat_id}, {"$set": {"foreign": "F_REIGNTEXT"}})
     if where != "foreign":
-        raw_value(scene, chat_id, b"PLACEHOLDER", b"PLACE\xff\xfeLDER")
+        scene.replace_bytes("chats_read_model", {"chat_id": chat_id}, b"PLACEHOLDER", b"PLACE\xff\xfeLDER")
     else:
         scene.chats.update_one({"chat_id": chat_id}, {"$set": {"title": "damaged"}})
     if where != "owned":
-        raw_value(scene, chat_id, b"F_REIGNTEXT", b"F\xff\xffEIGNTEXT")
+        scene.replace_bytes("chats_read_model", {"chat_id": chat_id}, b"F_REIGNTEXT", b"F\xff\xffEIGNTEXT")
     scene.chats.delete_many({"chat_id": {"$in": others}})
     run: Callable[..., Any] = (
         scene.rebuild if full else lambda *names, **options: scene.rebuild_one(chat_id, *names, **options)
@@ -271,13 +263,13 @@ def test_text_that_is_not_utf_8_is_found_and_repaired_and_kept_where_it_is_forei
     assert writes(predicted) == writes(done) == {"inserted": 3 if full else 0, "replaced": 1, "deleted": 0, "failed": 0}
     assert done.read_models["chats_read_model"].superseded == 0
     assert scene.verify_one(chat_id, "chat").ok
-    raw = scene.raw("chats_read_model").find_one({"chat_id": chat_id}).raw
+    raw = found_in(scene.raw("chats_read_model"), {"chat_id": chat_id}).raw
     assert (b"F_REIGNTEXT" if where == "owned" else b"F\xff\xffEIGNTEXT") in raw
     assert b"kept" in raw
 
 
 def undefined_and_symbol(scene: Scene, chat_id: str, kind: bytes) -> None:
-    document = scene.raw("chats_read_model").find_one_and_delete({"chat_id": chat_id}).raw
+    document = taken_from(scene.raw("chats_read_model"), {"chat_id": chat_id}).raw
     old = b"\x02title\x00\x02\x00\x00\x00a\x00"
     assert old in document
     body = document.replace(old, kind)
@@ -323,7 +315,7 @@ def test_a_document_too_large_for_one_statement_is_replaced_all_the_same(
     assert writes(summary) == {"inserted": 3 if full else 0, "replaced": 1, "deleted": 0, "failed": 0}
     assert summary.read_models["chats_read_model"].superseded == 0
     assert scene.verify_one(chat_id, "chat").ok
-    assert scene.chats.find_one({"chat_id": chat_id})["not_ours"] == FOREIGN["not_ours"]
+    assert found_in(scene.chats, {"chat_id": chat_id})["not_ours"] == FOREIGN["not_ours"]
 
     scene.chats.update_one({"chat_id": chat_id}, {"$set": {"participants": ["z" * 9_000_000]}})
     seen: list[Any] = []
@@ -331,13 +323,13 @@ def test_a_document_too_large_for_one_statement_is_replaced_all_the_same(
     def renames(_: Any) -> None:
         scene.append(chat_id, ("chat.renamed", {"new_title": "newer"}))
         scene.chats.update_one({"chat_id": chat_id}, {"$set": {"title": "newer"}})
-        seen.append(scene.chats.find_one({"chat_id": chat_id})["title"])
+        seen.append(found_in(scene.chats, {"chat_id": chat_id})["title"])
 
     other_writer.once_before("swap", "replace", renames)
     counts = (scene.rebuild("chat") if full else scene.rebuild_one(chat_id, "chat")).read_models["chats_read_model"]
     assert seen == ["newer"]
     assert (counts.superseded, counts.replaced, counts.failed) == (1, 1, 0)
-    assert scene.chats.find_one({"chat_id": chat_id})["title"] == "newer"
+    assert found_in(scene.chats, {"chat_id": chat_id})["title"] == "newer"
     assert scene.verify_one(chat_id, "chat").ok
 
 
@@ -353,7 +345,7 @@ def test_foreign_fields_that_leave_no_room_refuse_one_document_and_no_other(scen
 
     assert writes(summary) == {"inserted": 0, "replaced": 1, "deleted": 0, "failed": 1}
     assert {item.aggregate_id: item.reason for item in summary.findings} == {chat_id: "write_refused", other: None}
-    assert scene.chats.find_one({"chat_id": chat_id})["participants"] == []
+    assert found_in(scene.chats, {"chat_id": chat_id})["participants"] == []
     assert scene.verify_one(other, "chat").ok
 
 
@@ -361,7 +353,7 @@ def test_reordered_arrays_are_damage_and_reordered_fields_are_none(scene: Scene)
     scene.index()
     chat_id = scene.chat("one", *[("chat.participant_added", {"user_id": user}) for user in "abc"])
     scene.rebuild()
-    document = scene.chats.find_one_and_delete({"chat_id": chat_id})
+    document = taken_from(scene.chats, {"chat_id": chat_id})
     items = list(document.items())
     Random(1).shuffle(items)
     scene.chats.insert_one(dict(items))

@@ -14,7 +14,7 @@ from readmodel_pipelines.mongo.read_model import ReadModelCollection
 from readmodel_pipelines.rebuild import Request, rebuild
 from readmodel_pipelines.reconcile.deletions import DELETE_FLOOR
 from readmodel_pipelines_tests.support.other_writer import OtherWriter
-from readmodel_pipelines_tests.support.scene import Scene
+from readmodel_pipelines_tests.support.scene import Scene, found_in
 
 CHATS = "chats_read_model"
 TASKS = "tasks_read_model"
@@ -36,7 +36,7 @@ def put_off(scene: Scene, owner: Owner, kind: str, key: str) -> dict[str, Any]:
 def orphans(scene: Scene, count: int) -> list[str]:
     """Add documents without events; their keys."""
     keys = [f"dddddddd-0000-4000-a000-{number:012d}" for number in range(count)]
-    template = scene.chats.find_one({}, {"_id": 0})
+    template = found_in(scene.chats, {}, {"_id": 0})
     scene.chats.insert_many([{**template, "chat_id": key} for key in keys])
     return keys
 
@@ -119,7 +119,7 @@ def test_rebuilding_one_is_exempt(filled: Scene) -> None:
 
 
 def test_a_key_held_by_a_refused_orphan_is_not_freed(filled: Scene) -> None:
-    template = filled.tasks.find_one({"title": "chat 3"}, {"_id": 0})
+    template = found_in(filled.tasks, {"title": "chat 3"}, {"_id": 0})
     wanted = template["task_id"]
     filled.tasks.delete_one({"task_id": wanted})
     keys = [f"dddddddd-0000-4000-a000-{number:012d}" for number in range(DELETE_FLOOR + 1)]
@@ -171,7 +171,7 @@ def test_nor_does_a_run_that_dies_of_an_error(filled: Scene, failing: str, monke
 
 
 def test_what_a_killed_run_left_behind_is_not_taken_for_ours(filled: Scene) -> None:
-    left = put_off(filled, Owner.not_resumed(CHATS), "delete", filled.chats.find_one()["chat_id"])
+    left = put_off(filled, Owner.not_resumed(CHATS), "delete", found_in(filled.chats)["chat_id"])
     theirs = put_off(filled, Owner.not_resumed(TASKS), "delete", "of a run that is at work")
     resumable = put_off(filled, Owner(CHATS, "0123456789ab"), "delete", "of a rebuild that may be resumed")
     orphans(filled, 1)
@@ -183,7 +183,7 @@ def test_what_a_killed_run_left_behind_is_not_taken_for_ours(filled: Scene) -> N
 
 def test_a_rebuild_forgets_what_every_other_run_over_its_read_models_left(filled: Scene) -> None:
     for owner in (Owner.not_resumed(CHATS), Owner(CHATS, "0123456789ab"), Owner(CHATS, "ffffffffffff")):
-        put_off(filled, owner, "delete", filled.chats.find_one()["chat_id"])
+        put_off(filled, owner, "delete", found_in(filled.chats)["chat_id"])
         Touched(filled.database, owner).add(EVENTS, ["noticed"])
     theirs = put_off(filled, Owner(TASKS, "0123456789ab"), "delete", "of a rebuild that is at work")
     Touched(filled.database, Owner(TASKS, "0123456789ab")).add(EVENTS, ["noticed"])
@@ -207,7 +207,7 @@ def test_deletions_come_after_every_other_write(filled: Scene, other_writer: Oth
 
 
 def test_an_orphan_that_gets_its_events_after_the_pass_is_not_deleted(filled: Scene, other_writer: OtherWriter) -> None:
-    chat_id = filled.chats.find_one({"title": "chat 3"})["chat_id"]
+    chat_id = found_in(filled.chats, {"title": "chat 3"})["chat_id"]
     events = list(filled.events.find({"aggregate_id": chat_id}))
     filled.events.delete_many({"aggregate_id": chat_id})
     filled.chats.update_one({"title": "chat 4"}, {"$set": {"title": "damaged"}})
@@ -223,7 +223,7 @@ def test_an_orphan_that_gets_its_events_after_the_pass_is_not_deleted(filled: Sc
 def test_unwanted_documents_of_discussions_and_deleted_chats_are_deleted(filled: Scene) -> None:
     talk = filled.chat("talk", kind="discussion")
     gone = filled.chat("gone", ("chat.deleted", {}))
-    template = filled.tasks.find_one({}, {"_id": 0})
+    template = found_in(filled.tasks, {}, {"_id": 0})
     filled.tasks.insert_many([{**template, "task_id": key, "chat_id": key} for key in (talk, gone)])
     summary = filled.rebuild("task")
 

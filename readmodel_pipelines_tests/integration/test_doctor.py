@@ -28,6 +28,7 @@ from readmodel_pipelines.rebuild_state import RebuildState
 from readmodel_pipelines.reconcile.ranges import EVERYTHING
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines.verification import Request, verify
+from readmodel_pipelines_tests.support.environment import name_database
 from readmodel_pipelines_tests.support.scene import Scene
 from readmodel_pipelines_tests.support.servers.authorized import AuthorizedServer
 from readmodel_pipelines_tests.support.servers.standalone import standalone_server
@@ -292,9 +293,7 @@ def test_a_connection_string_that_cannot_be_read_is_a_usage_error_that_is_told_a
 
 
 def doctor(monkeypatch: pytest.MonkeyPatch, settings: Settings, *arguments: str) -> Any:
-    assert settings.mongodb_uri is not None
-    monkeypatch.setenv("READMODEL_MONGODB_URI", settings.mongodb_uri.get_secret_value())
-    monkeypatch.setenv("READMODEL_DATABASE", settings.database)
+    name_database(monkeypatch, settings)
     return CliRunner().invoke(main.app, ["doctor", *arguments], prog_name="readmodel")
 
 

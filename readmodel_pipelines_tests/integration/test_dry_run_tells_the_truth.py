@@ -13,7 +13,7 @@ from bson import MinKey, ObjectId
 from readmodel_pipelines.demo.damage import break_field
 from readmodel_pipelines.demo.damage_ways import CHATS, LEGACY_TASKS, TASKS, OwnedFields
 from readmodel_pipelines.errors import UsageError
-from readmodel_pipelines_tests.support.scene import Scene
+from readmodel_pipelines_tests.support.scene import Scene, found_in
 
 WRITES = ("inserted", "replaced", "deleted", "failed")
 
@@ -44,7 +44,7 @@ class Vandal:
                 field = self.rng.choice(list(model.fields))
                 way = self.rng.choice(model.fields[field])
                 try:
-                    break_field(collection, model, document.get(model.key), field, way)
+                    break_field(collection, model, document[model.key], field, way)
                 except (UsageError, self.scene.duplicate):
                     continue
 
@@ -97,7 +97,7 @@ class Vandal:
         for kind in kinds:
             ids = sorted(self.scene.events.distinct("aggregate_id", {"aggregate_type": kind}), key=repr)
             for aggregate_id in self.rng.sample(ids, min(len(ids), self.rng.randrange(3))):
-                last = self.scene.events.find_one({"aggregate_id": aggregate_id}, sort=[("version", -1)])
+                last = found_in(self.scene.events, {"aggregate_id": aggregate_id}, sort=[("version", -1)])
                 self.scene.stream(aggregate_id, kind, ("nobody.knows", {}), first=last["version"] + 1)
 
     def contested(self) -> None:
@@ -107,7 +107,7 @@ class Vandal:
                     self.scene.task(self.uuid(), self.rng.choice([created["data"].get("ChatID"), None, self.uuid()]))
 
     def unwanted(self) -> None:
-        template = self.scene.tasks.find_one()
+        template = found_in(self.scene.tasks)
         for chat in self.some(self.scene.chats, 3):
             clone = {**template, "_id": ObjectId(), "task_id": chat.get("chat_id"), "chat_id": chat.get("chat_id")}
             self.insert(self.scene.tasks, clone)
@@ -153,7 +153,8 @@ def told(summary: Any) -> list[tuple[Any, ...]]:
 
 @pytest.fixture(params=["chat", "task"])
 def any_scene(request: pytest.FixtureRequest) -> Scene:
-    return request.getfixturevalue("scene" if request.param == "chat" else "legacy_scene")
+    scene: Scene = request.getfixturevalue("scene" if request.param == "chat" else "legacy_scene")
+    return scene
 
 
 @pytest.mark.parametrize("seed", range(12))

@@ -12,7 +12,8 @@ from readmodel_pipelines.demo.sample_data import long_stream
 from readmodel_pipelines.lanes import contested
 from readmodel_pipelines.mongo.event_store import EventStore
 from readmodel_pipelines.projections.task import TASKS_OF_LEGACY_STREAMS
-from readmodel_pipelines_tests.support.scene import Scene
+from readmodel_pipelines_tests.support.environment import uri_of
+from readmodel_pipelines_tests.support.scene import Scene, found_in
 
 LONG = 30_000
 
@@ -43,12 +44,12 @@ def long_one(scene: Scene) -> tuple[Any, str]:
         if len(batch) == 10_000:
             scene.events.insert_many(batch, ordered=False)
             batch = []
-    return scene, scene.events.find_one()["aggregate_id"]
+    return scene, found_in(scene.events)["aggregate_id"]
 
 
 def test_a_stream_of_30_000_events_folds_without_being_held(long_one: Any) -> None:
     scene, aggregate_id = long_one
-    uri = scene.settings.mongodb_uri.get_secret_value()
+    uri = uri_of(scene.settings)
     unit = 1 if sys.platform == "darwin" else 1024
     # What a process held at most begins with what its parent held, so a shell is the parent, not pytest.
     command = ["/bin/sh", "-c", '"$@"; exit "$?"', "sh", sys.executable, "-c", _FOLD, uri, scene.database.name]
@@ -124,15 +125,18 @@ def test_an_array_id_does_not_make_the_server_sort_the_whole_collection_in_memor
     scene.put((1, "chat.created", {}), aggregate_id=["x", "y"])
     scene.add({**event, "_id": number} for number, event in enumerate(long_stream(2_000)))
     admin = scene.database.client.admin
-    parameters = {"allowDiskUseByDefault": False, "internalQueryMaxBlockingSortMemoryUsageBytes": 200_000}
-    before = {name: admin.command("getParameter", 1, **{name: 1})[name] for name in parameters}
+    parameters: dict[str, Any] = {
+        "allowDiskUseByDefault": False,
+        "internalQueryMaxBlockingSortMemoryUsageBytes": 200_000,
+    }
+    before = {name: admin.command({"getParameter": 1, name: 1})[name] for name in parameters}
     for name, value in parameters.items():
-        admin.command("setParameter", 1, **{name: value})
+        admin.command({"setParameter": 1, name: value})
     try:
         summary = scene.verify()
     finally:
         for name, value in before.items():
-            admin.command("setParameter", 1, **{name: value})
+            admin.command({"setParameter": 1, name: value})
     assert [counts.malformed for counts in summary.read_models.values()] == [1, 1]
 
 

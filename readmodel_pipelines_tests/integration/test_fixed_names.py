@@ -12,12 +12,13 @@ from readmodel_pipelines.bookkeeping import leases
 from readmodel_pipelines.cutover import shadow
 from readmodel_pipelines.docs.examples import chat_activity
 from readmodel_pipelines.errors import LeaseLost, UsageError
+from readmodel_pipelines.mongo.names import copy_name, shadow_name
 from readmodel_pipelines.rebuild import Request, rebuild, roll_back
 from readmodel_pipelines.rebuild import finish as finishing
 from readmodel_pipelines.rebuild.batches import Batches
 from readmodel_pipelines.reconcile.pacing import BatchSize
 from readmodel_pipelines.reconcile.summary import Summary
-from readmodel_pipelines_tests.support.scene import Scene
+from readmodel_pipelines_tests.support.scene import Scene, found_in
 
 CHATS = "chats_read_model"
 SHADOW = "readmodel_shadow_chats_read_model"
@@ -78,7 +79,7 @@ def test_what_a_run_writes_too_late_into_a_shadow_that_was_swapped_takes_no_plac
             in_shadow(scene)
     before = scene.dump()[CHATS]
     # A worker of the killed run, which had asked for its lease just before.
-    shadow.copy_by_id(scene.chats, scene.database[SHADOW], [scene.chats.find_one()["_id"]])
+    shadow.copy_by_id(scene.chats, scene.database[SHADOW], [found_in(scene.chats)["_id"]])
     assert in_shadow(scene, resume=True).about["state"] == "done"
     assert scene.dump()[CHATS] == before
     assert scene.verify().ok
@@ -130,7 +131,7 @@ def test_a_rollback_beside_an_unfinished_rebuild_is_refused(scene: Scene) -> Non
     killed_in_the_middle(scene)
     with pytest.raises(UsageError, match="is unfinished"):
         roll_back(scene.database, scene.settings, done)
-    assert shadow.is_there(scene.database, shadow.copy_name(CHATS))
+    assert shadow.is_there(scene.database, copy_name(CHATS))
 
 
 def test_a_rollback_says_which_read_model_has_no_copy_any_more(scene: Scene) -> None:
@@ -154,7 +155,7 @@ def test_a_rollback_does_not_take_the_copy_of_a_rebuild_that_ended_while_it_bega
     monkeypatch.setattr("readmodel_pipelines.rebuild.verbs.hold_leases", late)
     with pytest.raises(UsageError, match="has no copy"):
         roll_back(scene.database, scene.settings, first)
-    assert shadow.is_there(scene.database, shadow.copy_name(CHATS))
+    assert shadow.is_there(scene.database, copy_name(CHATS))
 
 
 def test_a_rollback_of_a_read_model_that_is_not_in_force_any_more_is_refused(scene: Scene) -> None:
@@ -170,4 +171,4 @@ def test_a_rollback_of_a_read_model_that_is_not_in_force_any_more_is_refused(sce
 def test_a_collection_whose_name_leaves_no_room_for_that_of_a_shadow_is_refused_in_words(scene: Scene) -> None:
     live = "c" * (250 - len(scene.database.name))
     with pytest.raises(shadow.ShadowFailed, match="too long a name"):
-        shadow.create_like(scene.database, live, shadow.shadow_name(live))
+        shadow.create_like(scene.database, live, shadow_name(live))

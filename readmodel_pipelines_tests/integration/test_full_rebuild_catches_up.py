@@ -10,7 +10,7 @@ from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds
 from readmodel_pipelines.errors import ReadModelError
 from readmodel_pipelines.mongo import changes
 from readmodel_pipelines.rebuild.batches import Batches
-from readmodel_pipelines_tests.support.scene import Scene
+from readmodel_pipelines_tests.support.scene import Scene, found_in
 from readmodel_pipelines_tests.support.verbs.rebuilding import OTHER_TITLE, Killed, full, leftovers, records
 
 
@@ -39,7 +39,7 @@ def test_a_history_that_is_lost_has_everything_looked_at_again(
     scene: Scene, monkeypatch: pytest.MonkeyPatch, strategy: Any
 ) -> None:
     chats = scene.fill(20)
-    foreign = scene.chats.find_one({"chat_id": chats[1]})["not_ours"]
+    foreign = found_in(scene.chats, {"chat_id": chats[1]})["not_ours"]
     with scene.events.watch() as stream:
         scene.append(chats[0], OTHER_TITLE)
         token = stream.next()["_id"]["_data"]
@@ -50,7 +50,7 @@ def test_a_history_that_is_lost_has_everything_looked_at_again(
     assert any("looked at again" in warning for warning in summary.warnings)
     assert summary.ok
     assert scene.verify().ok
-    assert scene.chats.find_one({"chat_id": chats[1]})["not_ours"] == foreign
+    assert found_in(scene.chats, {"chat_id": chats[1]})["not_ours"] == foreign
     assert leftovers(scene) == []
     assert summary.read_models["chats_read_model"].checked == 20
 

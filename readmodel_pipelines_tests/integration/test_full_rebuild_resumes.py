@@ -18,6 +18,7 @@ from readmodel_pipelines.mongo.names import REBUILDS
 from readmodel_pipelines.rebuild import abort
 from readmodel_pipelines.rebuild_state import RebuildState
 from readmodel_pipelines.reconcile.ranges import EVERYTHING
+from readmodel_pipelines_tests.support.environment import name_database
 from readmodel_pipelines_tests.support.scene import Scene
 from readmodel_pipelines_tests.support.verbs.rebuilding import (
     BOTH,
@@ -94,13 +95,13 @@ def test_a_rebuild_that_is_another_one_starts_anew_and_says_why(
     killed_after(1)
     with pytest.raises(Killed):
         full(scene)
-    changed: dict[str, Any] = {
+    ways: dict[str, dict[str, Any]] = {
         "schema": {"schema_versions.chats_read_model": 0},
         "age": {"started_at": datetime.now(UTC) - timedelta(days=8)},
         "collection": {"collections": ["other", *BOTH]},
         "strategy": {},
-    }[why]
-    scene.database[REBUILDS].update_one({"kind": "rebuild"}, {"$set": {"holder": "x", **changed}})
+    }
+    scene.database[REBUILDS].update_one({"kind": "rebuild"}, {"$set": {"holder": "x", **ways[why]}})
     summary = full(scene, resume=True, strategy="shadow" if why == "strategy" else "in_place")
     said = " ".join(summary.warnings)
     assert "not resumed" in said
@@ -151,9 +152,7 @@ def test_no_state_follows_an_end(scene: Scene) -> None:
 def test_the_command_line_lists_shows_resumes_and_aborts(
     scene: Scene, killed_after: KilledAfter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    uri = scene.settings.mongodb_uri.get_secret_value()
-    monkeypatch.setenv("READMODEL_MONGODB_URI", uri)
-    monkeypatch.setenv("READMODEL_DATABASE", scene.settings.database)
+    name_database(monkeypatch, scene.settings)
     run = CliRunner().invoke
     assert "no full rebuild yet" in run(app, ["rebuilds", "list"]).stdout
     scene.fill(12)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from readmodel_pipelines.errors import ReadModelError
-from readmodel_pipelines_tests.support.scene import Scene
+from readmodel_pipelines_tests.support.scene import Scene, found_in
 
 
 def keys(collection: Any) -> dict[str, bool]:
@@ -69,7 +69,7 @@ def test_damage_is_repaired_without_any_index(bare: Scene, one_by_one: bool) -> 
 
 
 def test_duplicates_of_a_read_model_without_its_index_are_found_and_all_but_one_deleted(bare: Scene) -> None:
-    chat = bare.chats.find_one({}, {"_id": 0})
+    chat = found_in(bare.chats, {}, {"_id": 0})
     bare.chats.insert_many([{**chat}, {**chat, "title": "another"}, {**chat, "title": 7}])
 
     counts = bare.verify("chat").read_models["chats_read_model"]
@@ -82,7 +82,7 @@ def test_duplicates_of_a_read_model_without_its_index_are_found_and_all_but_one_
 
 
 def test_duplicates_are_deleted_by_rebuilding_that_one(bare: Scene) -> None:
-    chat = bare.chats.find_one({}, {"_id": 0})
+    chat = found_in(bare.chats, {}, {"_id": 0})
     bare.chats.insert_many([{**chat, "title": "another"}, {**chat}])
 
     assert bare.rebuild_one(chat["chat_id"], "chat").read_models["chats_read_model"].deleted == 2
@@ -90,7 +90,7 @@ def test_duplicates_are_deleted_by_rebuilding_that_one(bare: Scene) -> None:
 
 
 def test_duplicates_of_a_malformed_stream_stay(bare: Scene) -> None:
-    chat = bare.chats.find_one({}, {"_id": 0})
+    chat = found_in(bare.chats, {}, {"_id": 0})
     bare.chats.insert_one({**chat})
     bare.append(chat["chat_id"], ("chat.exploded", {}))
     before = bare.dump()
@@ -148,7 +148,7 @@ def test_indexes_are_made_once_and_named_as_the_application_does(scene: Scene) -
 
 
 def test_documents_that_stand_against_an_index_are_an_error_that_says_so(bare: Scene) -> None:
-    chat = bare.chats.find_one({}, {"_id": 0})
+    chat = found_in(bare.chats, {}, {"_id": 0})
     bare.chats.insert_one({**chat})
     with pytest.raises(ReadModelError, match="chats_read_model: the index on chat_id cannot be made"):
         bare.ensure_indexes()

@@ -22,7 +22,8 @@ from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
 from readmodel_pipelines.demo.sample_data import chat_events
 from readmodel_pipelines.mongo.names import REBUILDS
 from readmodel_pipelines.settings import Settings
-from readmodel_pipelines_tests.support.scene import Scene
+from readmodel_pipelines_tests.support.environment import environment_of
+from readmodel_pipelines_tests.support.scene import Scene, found_in
 
 PROGRAM = [sys.executable, "-m", "readmodel_pipelines.cli.main"]
 EVERYTHING = ("--type", "all", "--all")
@@ -32,12 +33,7 @@ class Interruptible:
     """Starts `readmodel` on the test's database, and ends it once something is so."""
 
     def __init__(self, settings: Settings) -> None:
-        assert settings.mongodb_uri is not None
-        self._env = {
-            **os.environ,
-            "READMODEL_MONGODB_URI": settings.mongodb_uri.get_secret_value(),
-            "READMODEL_DATABASE": settings.database,
-        }
+        self._env = {**os.environ, **environment_of(settings)}
 
     def __call__(
         self, *arguments: str, when: Callable[[], object], by: signal.Signals = signal.SIGINT, **changed: str
@@ -124,15 +120,17 @@ def test_a_verification_says_how_far_it_came(scene: Scene, interrupted: Interrup
     ids = sorted(scene.chats.distinct("chat_id"))
     scene.chats.update_one({"chat_id": ids[3]}, {"$set": {"title": "wrong"}})
     # A document that lacks a young event is looked at again after the grace time, which keeps the command at work.
-    event = scene.events.find_one({"aggregate_id": ids[9]}, sort=[("version", -1)])
+    event = found_in(scene.events, {"aggregate_id": ids[9]}, sort=[("version", -1)])
     young = {"version": event["version"] + 1, "created_at": datetime.now(UTC), "event_type": "chat.renamed"}
     payload = {"new_title": "Just now", "old_title": "", "renamed_by": "u"}
     scene.events.insert_one({**event, **young, "_id": "young", "payload": payload})
 
     def remembered() -> bool:
         found = scene.database.readmodel_findings.find_one({"aggregate_id": ids[3]})
-        # It is counted the moment after.
-        return found is not None and time.sleep(0.5) is None
+        if found:
+            # It is counted the moment after.
+            time.sleep(0.5)
+        return found is not None
 
     stdout, stderr = interrupted(
         "verify-consistency", *EVERYTHING, "--json", when=remembered, READMODEL_GRACE_SECONDS="60"
@@ -196,7 +194,7 @@ def test_a_ctrl_c_that_python_drops_arrives_all_the_same() -> None:
 
 
 def test_a_server_that_is_starting_ends_with_its_command(interrupted: Interruptible, tmp_path: Path) -> None:
-    place = {"READMODEL_MONGODB_URI": "", "READMODEL_DATA_DIR": str(tmp_path)}
+    place: dict[str, Any] = {"READMODEL_MONGODB_URI": "", "READMODEL_DATA_DIR": str(tmp_path)}
     log = tmp_path / "mongod" / "mongod.log"
     _, stderr = interrupted("server", "start", when=lambda: log.exists() and log.stat().st_size, **place)
     assert stderr.startswith("Interrupted: a server that was starting is ended;")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from bson import ObjectId
 
-from readmodel_pipelines_tests.support.scene import Scene
+from readmodel_pipelines_tests.support.scene import Scene, found_in
 
 TASKS = "tasks_read_model"
 
@@ -93,7 +93,7 @@ def test_a_chain_whose_end_is_an_orphan_is_freed_by_its_deletion(scene: Scene, t
     a, b, c = three
     # a waits for b, b for c, c for an orphan.
     orphan = "00000000-0000-4000-a000-000000000000"
-    task = scene.tasks.find_one({"task_id": c}, {"_id": 0})
+    task = found_in(scene.tasks, {"task_id": c}, {"_id": 0})
     give(scene, {c: b, b: a, a: "nowhere"})
     scene.tasks.insert_one({**task, "task_id": orphan, "chat_id": c})
     run = scene.rebuild if full else lambda *names, **options: scene.rebuild_one(a, *names, **options)
@@ -150,7 +150,7 @@ def test_a_key_held_by_the_document_of_a_malformed_stream_is_not_taken_from_it(
     assert b in finding(done, a).detail
     assert not done.ok
     assert scene.tasks.find_one({"task_id": b}) == kept
-    assert scene.tasks.find_one({"task_id": a})["chat_id"] == "nowhere"
+    assert found_in(scene.tasks, {"task_id": a})["chat_id"] == "nowhere"
 
 
 def test_a_chain_behind_a_malformed_stream_stays_but_others_are_done(scene: Scene, three: list[str]) -> None:
@@ -161,8 +161,8 @@ def test_a_chain_behind_a_malformed_stream_stays_but_others_are_done(scene: Scen
 
     predicted, done = scene.rebuild("task", dry_run=True), scene.rebuild("task")
     assert counts_of(predicted) == counts_of(done) == (1, 0, 0, 2)
-    assert scene.tasks.find_one({"task_id": other})["chat_id"] == other
-    assert scene.tasks.find_one({"task_id": a})["chat_id"] == "nowhere"
+    assert found_in(scene.tasks, {"task_id": other})["chat_id"] == other
+    assert found_in(scene.tasks, {"task_id": a})["chat_id"] == "nowhere"
 
 
 @pytest.fixture
@@ -179,7 +179,7 @@ def test_two_legacy_streams_with_the_same_chat_are_both_malformed(legacy: Scene,
         assert summary.read_models[TASKS].malformed == 2
         for key in (one, two):
             found = finding(summary, key)
-            created = legacy.events.find_one({"aggregate_id": key, "version": 1})
+            created = found_in(legacy.events, {"aggregate_id": key, "version": 1})
             assert (found.outcome, found.reason) == ("malformed", "key_conflict")
             assert one in found.detail
             assert two in found.detail
@@ -216,7 +216,7 @@ def test_a_lone_legacy_stream_without_a_chat_is_no_conflict(legacy: Scene) -> No
     legacy.task("two", "chat")
 
     assert legacy.rebuild("task").ok
-    assert legacy.tasks.find_one({"task_id": key})["chat_id"] == ""
+    assert found_in(legacy.tasks, {"task_id": key})["chat_id"] == ""
 
 
 def test_three_legacy_streams_with_the_same_chat_name_one_another(legacy: Scene, finding: Callable[..., Any]) -> None:
@@ -277,14 +277,12 @@ def test_chat_ids_that_python_cannot_decode_stop_nobody(legacy: Scene, chat_id: 
 def raw_event() -> Callable[[Any, str, str], None]:
     """Put a value into the ChatID of a stream's first event that Python's driver does not decode by default."""
     from bson import DatetimeMS
-    from bson.raw_bson import RawBSONDocument
 
     def put(scene: Scene, key: str, what: str) -> None:
         if what == "far date":
             scene.events.update_one({"aggregate_id": key}, {"$set": {"data.ChatID": DatetimeMS(2**60)}})
             return
-        document = scene.raw("events").find_one_and_delete({"aggregate_id": key})
-        scene.raw("events").insert_one(RawBSONDocument(document.raw.replace(b"PLACEHOLDER", b"PLACE\xff\xfeLDER")))
+        scene.replace_bytes("events", {"aggregate_id": key}, b"PLACEHOLDER", b"PLACE\xff\xfeLDER")
 
     return put
 
@@ -292,7 +290,7 @@ def raw_event() -> Callable[[Any, str, str], None]:
 def test_a_duplicate_that_holds_the_key_goes_and_the_right_one_stays(scene: Scene, three: list[str]) -> None:
     a, b, _ = three
     scene.tasks.drop_index("task_id_1")
-    task = scene.tasks.find_one({"task_id": b}, {"_id": 0})
+    task = found_in(scene.tasks, {"task_id": b}, {"_id": 0})
     give(scene, {a: "nowhere"})
     scene.tasks.insert_one({**task, "chat_id": a})
 
@@ -304,7 +302,7 @@ def test_a_duplicate_that_holds_the_key_goes_and_the_right_one_stays(scene: Scen
 def test_rebuilding_one_frees_a_key_from_two_documents_with_the_same_id(scene: Scene, three: list[str]) -> None:
     a, b, _ = three
     scene.tasks.drop_index("task_id_1")
-    task = scene.tasks.find_one({"task_id": b}, {"_id": 0})
+    task = found_in(scene.tasks, {"task_id": b}, {"_id": 0})
     # The first document of b holds a's key, the second one b's own.
     give(scene, {a: "nowhere"})
     scene.tasks.update_one({"task_id": b}, {"$set": {"chat_id": a}})
@@ -331,13 +329,13 @@ def test_without_unique_indexes_a_held_key_keeps_nobody_out(
         scene.append(b, ("chat.exploded", {}))
         scene.tasks.update_one({"task_id": b}, {"$set": {"chat_id": a}})
     else:
-        orphan = {**scene.tasks.find_one({"task_id": b}, {"_id": 0}), "task_id": "orphan", "chat_id": a}
+        orphan = {**found_in(scene.tasks, {"task_id": b}, {"_id": 0}), "task_id": "orphan", "chat_id": a}
         scene.tasks.insert_one(orphan)
     run = scene.rebuild if full else lambda *names, **options: scene.rebuild_one(a, *names, **options)
 
     predicted, done = run("task", dry_run=True), run("task")
     assert counts_of(predicted) == counts_of(done)
-    assert scene.tasks.find_one({"task_id": a})["chat_id"] == a
+    assert found_in(scene.tasks, {"task_id": a})["chat_id"] == a
 
 
 def test_a_validator_that_refuses_one_of_two_swapped_documents_stops_nobody(
@@ -354,7 +352,7 @@ def test_a_validator_that_refuses_one_of_two_swapped_documents_stops_nobody(
     assert summary.read_models[TASKS].replaced == 1
     assert summary.read_models[TASKS].failed == 2
     assert finding(summary, a).reason == "write_refused"
-    assert scene.tasks.find_one({"task_id": c})["title"] == "c"
+    assert found_in(scene.tasks, {"task_id": c})["title"] == "c"
 
 
 def test_swapped_documents_that_hold_nan_are_swapped_back(scene: Scene, three: list[str]) -> None:

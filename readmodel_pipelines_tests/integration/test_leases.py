@@ -14,7 +14,7 @@ from readmodel_pipelines.bookkeeping.leases import hold_leases
 from readmodel_pipelines.errors import LeaseLost, ReadModelBusy
 from readmodel_pipelines.mongo.names import LEASES
 from readmodel_pipelines_tests.support.other_writer import OtherWriter
-from readmodel_pipelines_tests.support.scene import Scene
+from readmodel_pipelines_tests.support.scene import Scene, found_in
 
 CHATS, TASKS = "chats_read_model", "tasks_read_model"
 
@@ -29,11 +29,12 @@ def chat_id(scene: Scene) -> str:
 
 
 def lease(scene: Scene, read_model: str = CHATS) -> dict[str, Any]:
-    return dict(scene.database[LEASES].find_one({"_id": f"rebuild:{read_model}"}))
+    return dict(found_in(scene.database[LEASES], {"_id": f"rebuild:{read_model}"}))
 
 
 def server_time(scene: Scene) -> datetime:
-    return scene.database.client.admin.command("hello")["localTime"].replace(tzinfo=UTC)
+    now: datetime = scene.database.client.admin.command("hello")["localTime"]
+    return now.replace(tzinfo=UTC)
 
 
 def taken_over(scene: Scene) -> None:
@@ -145,7 +146,7 @@ def test_a_rebuild_whose_lease_was_taken_over_writes_nothing_more(
     other_writer.once_before("write", "replace", loses_the_race_and_the_lease)
     with pytest.raises(LeaseLost, match="took it over"):
         scene.projector("chat", lease_seconds=0.3).rebuild_all()
-    assert scene.chats.find_one({"chat_id": chat_id})["title"] == "another"
+    assert found_in(scene.chats, {"chat_id": chat_id})["title"] == "another"
     assert lease(scene)["nonce"] == "theirs", "the new holder's lease is not released"
     assert lease(scene)["expires_at"].replace(tzinfo=UTC) > server_time(scene)
 
@@ -167,13 +168,13 @@ def test_a_rebuild_that_could_not_renew_for_the_life_of_its_lease_writes_nothing
     other_writer.once_before("write", "replace", loses_the_race_and_the_lease)
     with pytest.raises((LeaseLost, AutoReconnect)):
         scene.projector("chat", lease_seconds=0.3).rebuild_all()
-    assert scene.chats.find_one({"chat_id": chat_id})["title"] == "another"
+    assert found_in(scene.chats, {"chat_id": chat_id})["title"] == "another"
 
 
 def test_a_rebuild_whose_lease_was_taken_over_deletes_nothing(
     scene: Scene, chat_id: str, other_writer: OtherWriter
 ) -> None:
-    template = scene.chats.find_one({}, {"_id": 0})
+    template = found_in(scene.chats, {}, {"_id": 0})
     scene.chats.insert_one({**template, "chat_id": "00000000-0000-4000-a000-000000000000"})
 
     def loses_the_lease(_: Any) -> None:

@@ -13,12 +13,14 @@ import pytest
 from bson import Binary, DatetimeMS, Decimal128, Int64, ObjectId, Regex, Timestamp, json_util
 from bson.codec_options import CodecOptions
 from bson.raw_bson import RawBSONDocument
+from pymongo.collection import Collection
 from pymongo.database import Database
 from typer.testing import CliRunner
 
 from readmodel_pipelines.cli.main import app
 from readmodel_pipelines.demo.sample_data import chat_events
 from readmodel_pipelines.settings import Settings
+from readmodel_pipelines_tests.support.environment import name_database
 
 RAW: CodecOptions[RawBSONDocument] = CodecOptions(document_class=RawBSONDocument)
 CANONICAL, RELAXED = json_util.CANONICAL_JSON_OPTIONS, json_util.RELAXED_JSON_OPTIONS
@@ -28,10 +30,13 @@ Cli = Callable[..., Any]
 
 @pytest.fixture
 def cli(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Cli:
-    assert settings.mongodb_uri is not None
-    monkeypatch.setenv("READMODEL_MONGODB_URI", settings.mongodb_uri.get_secret_value())
-    monkeypatch.setenv("READMODEL_DATABASE", settings.database)
+    name_database(monkeypatch, settings)
     return lambda *arguments: CliRunner().invoke(app, [str(item) for item in arguments], prog_name="readmodel")
+
+
+def stored_bytes(database: Database[Any], name: str) -> list[bytes]:
+    found: Collection[Any] = database.get_collection(name, codec_options=RAW)
+    return [document.raw for document in found.find()]
 
 
 def write(file: Path, documents: list[dict[str, Any]], options: json_util.JSONOptions = CANONICAL) -> Path:
@@ -47,9 +52,7 @@ def test_loaded_events_make_read_models_that_verify(
     loaded = cli("load", write(tmp_path / "events.jsonl.gz", events))
     assert loaded.exit_code == 0
     assert f"{len(events)} inserted" in loaded.stdout
-    assert [document.raw for document in database.get_collection("events", codec_options=RAW).find()] == [
-        bson.encode(event) for event in events
-    ]
+    assert stored_bytes(database, "events") == [bson.encode(event) for event in events]
     assert cli("rebuild-readmodel", "--type", "all", "--all").exit_code == 0
     assert cli("verify-consistency", "--type", "all", "--all").exit_code == 0
 
@@ -82,17 +85,13 @@ def test_every_value_arrives_with_its_type(
     }
     document = {"_id": ObjectId(), "chat_id": "x", **values}
     assert cli("load", write(tmp_path / "chats_read_model.jsonl.gz", [document], options)).exit_code == 0
-    stored = database.get_collection("chats_read_model", codec_options=RAW).find_one({})
-    assert stored is not None
-    assert stored.raw == bson.encode(document)
+    assert stored_bytes(database, "chats_read_model") == [bson.encode(document)]
 
 
 def test_canonical_numbers_keep_their_width(database: Database[dict[str, Any]], cli: Cli, tmp_path: Path) -> None:
     document = {"_id": 1, "chat_id": "x", "small_long": Int64(1), "whole_double": 1.0}
     cli("load", write(tmp_path / "chats_read_model.jsonl.gz", [document]))
-    stored = database.get_collection("chats_read_model", codec_options=RAW).find_one({})
-    assert stored is not None
-    assert stored.raw == bson.encode(document)
+    assert stored_bytes(database, "chats_read_model") == [bson.encode(document)]
 
 
 def test_every_index_is_made_and_other_files_are_named_and_skipped(

@@ -10,9 +10,8 @@ from typing import Any
 
 import pytest
 from bson import Decimal128, Int64, ObjectId, Regex
-from bson.raw_bson import RawBSONDocument
 
-from readmodel_pipelines_tests.support.scene import Scene
+from readmodel_pipelines_tests.support.scene import Scene, found_in
 
 BAD = "99999999-0000-4000-a000-000000000000"
 BEHIND = "ffffffff-0000-4000-a000-000000000000"
@@ -78,8 +77,8 @@ def test_whole_doubles_and_int64_are_versions_like_any_other(scene: Scene, neigh
     scene.put((1.0, "chat.created", CREATED), (Int64(2), *RENAMED), aggregate_id=BAD)
 
     assert scene.rebuild().ok
-    assert scene.tasks.find_one({"task_id": BAD})["version"] == 2
-    assert type(scene.tasks.find_one({"task_id": BAD})["version"]) is int
+    assert found_in(scene.tasks, {"task_id": BAD})["version"] == 2
+    assert type(found_in(scene.tasks, {"task_id": BAD})["version"]) is int
 
 
 WRONG_EVENTS: list[tuple[Any, Any, str]] = [
@@ -173,7 +172,7 @@ def test_an_allowed_kind_is_folded_all_the_same_and_the_other_is_not(
     summary = scene.projector(allow_malformed=frozenset({kind})).rebuild_all()
 
     assert {item.aggregate_id for item in summary.findings if item.outcome == "malformed"} == {other}
-    task = scene.tasks.find_one({"task_id": BAD})
+    task = found_in(scene.tasks, {"task_id": BAD})
     assert (task["title"], task["version"]) == ("t", 5 if kind == "version_gap" else 3)
     one = scene.projector(allow_malformed=frozenset({kind})).verify_consistency(BAD)
     assert one.ok
@@ -210,8 +209,7 @@ def test_a_text_that_is_not_utf_8_matters_only_where_it_is_used(
     broken: tuple[str, ...],
 ) -> None:
     (_, second) = scene.put((1, "chat.created", CREATED), (2, event_type, {field: "PLACEHOLDER"}), aggregate_id=BAD)
-    document = scene.raw("events").find_one_and_delete({"_id": second})
-    scene.raw("events").insert_one(RawBSONDocument(document.raw.replace(b"PLACEHOLDER", b"PLACE\xff\xfeLDER")))
+    scene.replace_bytes("events", {"_id": second}, b"PLACEHOLDER", b"PLACE\xff\xfeLDER")
     before = old(BAD)
     summary = scene.rebuild()
 
@@ -236,7 +234,7 @@ def test_a_document_beyond_16_mib_is_malformed_for_that_read_model_alone(
     assert malformed == [("chats_read_model", "document_too_large")]
     assert not summary.ok
     assert old()["chats_read_model"] == before["chats_read_model"]
-    assert scene.tasks.find_one({"task_id": BAD})["version"] == 4
+    assert found_in(scene.tasks, {"task_id": BAD})["version"] == 4
     assert all(scene.verify_one(key).ok for key in neighbours)
 
 
@@ -244,8 +242,7 @@ def test_a_text_that_is_not_utf_8_is_malformed_for_every_read_model_of_the_strea
     scene: Scene, neighbours: list[str]
 ) -> None:
     (only,) = scene.put((1, "chat.created", {**CREATED, "workspace_id": "PLACEHOLDER"}), aggregate_id=BAD)
-    document = scene.raw("events").find_one_and_delete({"_id": only})
-    scene.raw("events").insert_one(RawBSONDocument(document.raw.replace(b"PLACEHOLDER", b"PLACE\xff\xfeLDER")))
+    scene.replace_bytes("events", {"_id": only}, b"PLACEHOLDER", b"PLACE\xff\xfeLDER")
     summary = scene.rebuild()
 
     assert [(item.read_model, item.reason) for item in summary.findings if item.outcome == "malformed"] == [

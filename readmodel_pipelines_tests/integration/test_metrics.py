@@ -43,6 +43,7 @@ from readmodel_pipelines.repair import RepairWorker
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines.verification import Coverage, verify
 from readmodel_pipelines.verification import Request as Verification
+from readmodel_pipelines_tests.support.environment import name_database
 from readmodel_pipelines_tests.support.pages.blocks import ROOT
 from readmodel_pipelines_tests.support.scene import Scene
 
@@ -133,7 +134,7 @@ def test_a_record_of_another_form_costs_no_other_metric(settings: Settings, data
 # What it says
 
 
-def test_a_scrape_says_all_that_there_is(busy: Any) -> None:
+def test_a_scrape_says_all_that_there_is(busy: Scene) -> None:
     with hold_leases(busy.database, [CHATS], 60):
         shown = scrape(busy.settings)
     value = parsed(shown)
@@ -158,7 +159,7 @@ def test_a_scrape_says_all_that_there_is(busy: Any) -> None:
     assert (value("documents", read_model=CHATS), value("documents", read_model=TASKS)) == (8, 7)
 
 
-def test_times_are_those_of_the_server_and_the_last_look_at_everything_is_kept(busy: Any) -> None:
+def test_times_are_those_of_the_server_and_the_last_look_at_everything_is_kept(busy: Scene) -> None:
     value, now = parsed(scrape(busy.settings)), server_time(busy.database).timestamp()
 
     def last(name: str, coverage: str, **labels: str) -> float:
@@ -180,7 +181,7 @@ def test_times_are_those_of_the_server_and_the_last_look_at_everything_is_kept(b
     assert 0 < last("duration_seconds", "any") < SECONDS
 
 
-def test_promtool_has_nothing_to_say_against_a_scrape(busy: Any) -> None:
+def test_promtool_has_nothing_to_say_against_a_scrape(busy: Scene) -> None:
     promtool = shutil.which("promtool")
     if promtool is None:
         pytest.skip("no promtool here; it is in Debian's package prometheus")
@@ -321,7 +322,8 @@ def test_a_part_that_mongodb_refuses_is_told_and_the_others_are_there(scene: Sce
 
 def test_the_embedded_server_is_not_started_and_is_met_when_it_runs() -> None:
     with tempfile.TemporaryDirectory(prefix="readmodel-metrics-") as folder:
-        settings, said = Settings(data_dir=Path(folder)), []
+        settings = Settings(data_dir=Path(folder))
+        said: list[str] = []
         try:
             with Exporter(settings, SECONDS, said.append) as exporter:
                 assert parsed(text(exporter))("up") == 0
@@ -347,9 +349,8 @@ def test_a_connection_string_that_nobody_can_read_is_an_error_at_once(monkeypatc
 # Over HTTP
 
 
-def test_it_serves_until_it_is_ended_politely(busy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("READMODEL_MONGODB_URI", busy.settings.mongodb_uri.get_secret_value())
-    monkeypatch.setenv("READMODEL_DATABASE", busy.settings.database)
+def test_it_serves_until_it_is_ended_politely(busy: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    name_database(monkeypatch, busy.settings)
     program = [sys.executable, "-m", "readmodel_pipelines.cli.main", "metrics", "--port", "0"]
     with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:

@@ -10,9 +10,8 @@ from typing import Any
 
 import pytest
 from bson import Code, Decimal128, Int64, MaxKey, MinKey, ObjectId, Regex, Timestamp
-from bson.raw_bson import RawBSONDocument
 
-from readmodel_pipelines_tests.support.scene import Scene
+from readmodel_pipelines_tests.support.scene import Scene, found_in
 
 BAD = "99999999-0000-4000-a000-000000000000"
 CREATED = {"type": "bug", "created_at": "2026-03-01T08:00:00Z"}
@@ -88,7 +87,7 @@ def test_streams_whose_ids_differ_by_type_alone_are_each_reported_once(
 
 def test_documents_of_streams_with_odd_ids_stay(scene: Scene, neighbours: list[str]) -> None:
     odd = [ObjectId(), 7, None, {"id": 1}, BAD.upper()]
-    template = scene.chats.find_one({"chat_id": neighbours[0]}, {"_id": 0})
+    template = found_in(scene.chats, {"chat_id": neighbours[0]}, {"_id": 0})
     for key in odd:
         scene.put((1, "chat.created", CREATED), aggregate_id=key)
         scene.chats.insert_one({**template, "chat_id": key})
@@ -122,7 +121,7 @@ ODD_KEYS: list[Any] = [
 
 
 def orphans_with(scene: Scene, keys: list[Any]) -> None:
-    template = scene.chats.find_one({}, {"_id": 0})
+    template = found_in(scene.chats, {}, {"_id": 0})
     scene.chats.insert_many([{**template, "_id": number, "chat_id": key} for number, key in enumerate(keys)])
 
 
@@ -163,10 +162,7 @@ def test_a_document_whose_key_is_not_utf_8_is_an_orphan_and_deleted(
     scene: Scene, neighbours: list[str], text: bytes
 ) -> None:
     orphans_with(scene, ["PLACEHOLDER"])
-    document = scene.raw("chats_read_model").find_one_and_delete({"chat_id": "PLACEHOLDER"})
-    # The length of the text and of the document stay, so that the bytes are BSON still.
-    raw = document.raw.replace(b"PLACEHOLDER", text.ljust(11, b"x"))
-    scene.raw("chats_read_model").insert_one(RawBSONDocument(raw))
+    scene.replace_bytes("chats_read_model", {"chat_id": "PLACEHOLDER"}, b"PLACEHOLDER", text.ljust(11, b"x"))
 
     assert scene.verify("chat").read_models["chats_read_model"].orphan == 1
     assert scene.rebuild("chat", dry_run=True).read_models["chats_read_model"].deleted == 1
@@ -179,7 +175,7 @@ def test_an_array_id_does_not_mix_into_the_stream_of_its_element(scene: Scene, p
     scene.put((1, "chat.created", CREATED), (2, "chat.exploded", {}), aggregate_id=[chat_id])
 
     assert scene.rebuild_one(chat_id).ok
-    assert scene.chats.find_one({"chat_id": chat_id})["title"] == "good"
+    assert found_in(scene.chats, {"chat_id": chat_id})["title"] == "good"
     scene.chats.delete_many({})
     counts = scene.rebuild("chat").read_models["chats_read_model"]
     assert (counts.malformed, counts.inserted) == (1, 3)

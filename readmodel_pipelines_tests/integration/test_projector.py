@@ -8,7 +8,7 @@ import pytest
 from bson import ObjectId
 
 from readmodel_pipelines.errors import AggregateNotFound, UsageError, WrongAggregateType
-from readmodel_pipelines_tests.support.scene import Scene
+from readmodel_pipelines_tests.support.scene import Scene, found_in
 
 NOBODY = "00000000-0000-4000-a000-000000000000"
 CHATS, TASKS = "chats_read_model", "tasks_read_model"
@@ -53,7 +53,7 @@ def test_an_id_with_neither_event_nor_document_is_not_found(scene: Scene, chat_i
 
 def test_an_id_with_a_document_alone_is_an_orphan(scene: Scene, chat_id: str) -> None:
     scene.rebuild()
-    scene.chats.insert_one({**scene.chats.find_one({}, {"_id": 0}), "chat_id": NOBODY})
+    scene.chats.insert_one({**found_in(scene.chats, {}, {"_id": 0}), "chat_id": NOBODY})
 
     assert [item.outcome for item in scene.verify_one(NOBODY).findings] == ["orphan"]
     assert scene.rebuild_one(NOBODY, dry_run=True).read_models[CHATS].deleted == 1
@@ -84,11 +84,11 @@ def test_an_event_brings_the_documents_of_its_aggregate_up_to_date(scene: Scene,
     summary = scene.projector().process_event({"aggregate_id": chat_id, "aggregate_type": spelling})
 
     assert summary.ok
-    assert scene.chats.find_one({"chat_id": chat_id})["title"] == "newer"
-    assert scene.tasks.find_one({"task_id": chat_id})["version"] == 3
+    assert found_in(scene.chats, {"chat_id": chat_id})["title"] == "newer"
+    assert found_in(scene.tasks, {"task_id": chat_id})["version"] == 3
     # A second delivery, and one of an older event, change nothing.
     before = scene.dump()
-    scene.projector().process_event(scene.events.find_one({"aggregate_id": chat_id, "version": 1}))
+    scene.projector().process_event(dict(found_in(scene.events, {"aggregate_id": chat_id, "version": 1})))
     assert scene.dump() == before
 
 
@@ -121,7 +121,7 @@ def test_an_event_with_an_odd_id_is_refused(scene: Scene, chat_id: str, wrong: A
 def test_an_event_of_an_id_in_capitals_does_not_pass_for_one_in_small_letters(scene: Scene, chat_id: str) -> None:
     scene.stream(chat_id.upper(), "Chat", ("chat.created", {"type": "bug"}))
     with pytest.raises(UsageError):
-        scene.projector().process_event(scene.events.find_one({"aggregate_id": chat_id.upper()}))
+        scene.projector().process_event(dict(found_in(scene.events, {"aggregate_id": chat_id.upper()})))
 
 
 def test_findings_are_capped_and_counts_are_not(scene: Scene) -> None:
@@ -153,7 +153,7 @@ def test_progress_is_told_up_to_the_last_event(scene: Scene) -> None:
 
 def test_collections_may_be_named_otherwise(scene: Scene) -> None:
     scene.fill(5)
-    names = {"chats_collection": "chat_read_model", "tasks_collection": "task_read_model"}
+    names: dict[str, Any] = {"chats_collection": "chat_read_model", "tasks_collection": "task_read_model"}
     summary = scene.projector(**names).rebuild_all()
 
     assert summary.ok

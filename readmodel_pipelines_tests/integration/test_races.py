@@ -11,7 +11,7 @@ import pytest
 
 from readmodel_pipelines.reconcile.in_place import ATTEMPTS
 from readmodel_pipelines_tests.support.other_writer import OtherWriter
-from readmodel_pipelines_tests.support.scene import Scene
+from readmodel_pipelines_tests.support.scene import Scene, found_in, taken_from
 
 CHATS = "chats_read_model"
 TASKS = "tasks_read_model"
@@ -54,7 +54,7 @@ def test_a_replace_does_not_overwrite_what_the_application_wrote_meanwhile(
     assert other_writer.times == 1
     assert (counts.superseded, counts.replaced, counts.failed) == (1, 0, 0)
     assert summary.ok
-    assert scene.chats.find_one({"chat_id": chat_id})["title"] == "newer"
+    assert found_in(scene.chats, {"chat_id": chat_id})["title"] == "newer"
     assert scene.verify("chat").ok
 
 
@@ -71,7 +71,7 @@ def test_a_replace_that_lost_is_compared_again_and_written(
 
     counts = summary.read_models[CHATS]
     assert (counts.superseded, counts.replaced, counts.failed) == (1, 1, 0)
-    assert scene.chats.find_one({"chat_id": chat_id})["is_public"] is True
+    assert found_in(scene.chats, {"chat_id": chat_id})["is_public"] is True
     assert scene.verify().ok
 
 
@@ -120,7 +120,7 @@ def test_a_change_of_foreign_fields_alone_is_no_race(
     counts = rebuild(chat_id).read_models[CHATS]
 
     assert (counts.superseded, counts.replaced) == (0, 1)
-    assert scene.chats.find_one({"chat_id": chat_id})["not_ours"] == [1]
+    assert found_in(scene.chats, {"chat_id": chat_id})["not_ours"] == [1]
     assert scene.verify().ok
 
 
@@ -153,21 +153,21 @@ def test_a_document_that_vanished_before_its_replace_is_inserted(
 def test_an_insert_that_another_writer_was_faster_with_keeps_its_document(
     scene: Scene, chat_id: str, other_writer: OtherWriter, rebuild: Any
 ) -> None:
-    right = scene.chats.find_one_and_delete({"chat_id": chat_id})
+    right = taken_from(scene.chats, {"chat_id": chat_id})
     other_writer.once_before("write", "insert", lambda _: scene.chats.insert_one({**right, "not_ours": "kept"}))
     summary = rebuild(chat_id)
 
     counts = summary.read_models[CHATS]
     assert (counts.superseded, counts.inserted, counts.failed) == (1, 0, 0)
     assert summary.ok
-    assert scene.chats.find_one({"chat_id": chat_id})["not_ours"] == "kept"
+    assert found_in(scene.chats, {"chat_id": chat_id})["not_ours"] == "kept"
     assert scene.verify().ok
 
 
 def test_an_insert_that_lost_to_a_wrong_document_mends_it(
     scene: Scene, chat_id: str, other_writer: OtherWriter, rebuild: Any
 ) -> None:
-    right = scene.chats.find_one_and_delete({"chat_id": chat_id})
+    right = taken_from(scene.chats, {"chat_id": chat_id})
     other_writer.once_before("write", "insert", lambda _: scene.chats.insert_one({**right, "title": 5}))
     counts = rebuild(chat_id).read_models[CHATS]
 
@@ -194,7 +194,7 @@ def test_an_insert_of_a_task_whose_chat_was_deleted_meanwhile_is_taken_back(
 def test_an_insert_that_lost_to_a_newer_document_leaves_it(
     scene: Scene, chat_id: str, other_writer: OtherWriter, rebuild: Any
 ) -> None:
-    right = scene.chats.find_one_and_delete({"chat_id": chat_id})
+    right = taken_from(scene.chats, {"chat_id": chat_id})
 
     def appends_and_projects(_: Any) -> None:
         scene.append(chat_id, renamed("newer"))
@@ -204,7 +204,7 @@ def test_an_insert_that_lost_to_a_newer_document_leaves_it(
     before = rebuild(chat_id).read_models[CHATS]
 
     assert (before.superseded, before.inserted, before.replaced) == (1, 0, 0)
-    assert scene.chats.find_one({"chat_id": chat_id})["title"] == "newer"
+    assert found_in(scene.chats, {"chat_id": chat_id})["title"] == "newer"
 
 
 @pytest.mark.parametrize("full", [True, False], ids=["deferred", "rebuild_one"])
@@ -212,7 +212,7 @@ def test_a_delete_does_not_take_a_document_that_changed(
     scene: Scene, chat_id: str, other_writer: OtherWriter, full: bool
 ) -> None:
     chat = scene.chat("talk", kind="discussion")
-    task = scene.tasks.find_one({"task_id": chat_id}, {"_id": 0})
+    task = found_in(scene.tasks, {"task_id": chat_id}, {"_id": 0})
     scene.rebuild("chat")
     scene.tasks.insert_one({**task, "task_id": chat, "chat_id": chat})
 
@@ -226,7 +226,7 @@ def test_a_delete_does_not_take_a_document_that_changed(
 
     assert other_writer.times == 1
     assert (counts.superseded, counts.deleted, counts.failed) == (1, 0, 0)
-    assert scene.tasks.find_one({"task_id": chat})["title"] == "a bug"
+    assert found_in(scene.tasks, {"task_id": chat})["title"] == "a bug"
     assert scene.verify("task").ok
 
 
@@ -234,7 +234,7 @@ def test_a_delete_does_not_take_a_document_that_changed(
 def test_a_delete_that_lost_is_compared_again_and_done(
     scene: Scene, chat_id: str, other_writer: OtherWriter, full: bool
 ) -> None:
-    orphan = scene.tasks.find_one({"task_id": chat_id}, {"_id": 0})
+    orphan = found_in(scene.tasks, {"task_id": chat_id}, {"_id": 0})
     key = orphan["chat_id"] = orphan["task_id"] = "00000000-0000-4000-a000-000000000000"
     scene.tasks.insert_one(orphan)
     other_writer.once_before(
@@ -254,7 +254,7 @@ def test_a_delete_that_lost_is_compared_again_and_done(
 def test_a_delete_of_a_document_with_an_odd_key_that_lost_is_compared_again_and_done(
     scene: Scene, chat_id: str, other_writer: OtherWriter, key: Any
 ) -> None:
-    orphan = {**scene.chats.find_one({"chat_id": chat_id}, {"_id": 0}), "chat_id": key}
+    orphan = {**found_in(scene.chats, {"chat_id": chat_id}, {"_id": 0}), "chat_id": key}
     stored = scene.chats.insert_one(orphan).inserted_id
     other_writer.once_before(
         "write", "delete", lambda _: scene.chats.update_one({"_id": stored}, {"$set": {"title": "touched"}})
@@ -271,7 +271,7 @@ def test_an_orphan_that_vanished_before_its_deletion_is_well(
     scene: Scene, chat_id: str, other_writer: OtherWriter, full: bool
 ) -> None:
     key = "00000000-0000-4000-a000-000000000000"
-    scene.chats.insert_one({**scene.chats.find_one({"chat_id": chat_id}, {"_id": 0}), "chat_id": key})
+    scene.chats.insert_one({**found_in(scene.chats, {"chat_id": chat_id}, {"_id": 0}), "chat_id": key})
     other_writer.once_before("write", "delete", lambda _: scene.chats.delete_one({"chat_id": key}))
     summary = scene.rebuild("chat") if full else scene.rebuild_one(key, "chat")
 
@@ -298,7 +298,7 @@ def test_another_writer_who_is_always_faster_wins_in_the_end(
     assert (counts.superseded, counts.replaced, counts.failed) == (ATTEMPTS, 0, 1)
     assert not summary.ok
     assert [item.reason for item in summary.findings] == ["busy"]
-    assert scene.chats.find_one({"chat_id": chat_id})["title"] == written[-1]
+    assert found_in(scene.chats, {"chat_id": chat_id})["title"] == written[-1]
 
 
 def test_only_the_contended_document_of_a_batch_is_done_again(scene: Scene, other_writer: OtherWriter) -> None:
@@ -333,7 +333,7 @@ def test_a_swap_does_not_overwrite_what_another_writer_changed(
     assert other_writer.times == 1
     assert (counts.superseded, counts.failed) == (1, 0)
     assert counts.replaced == 2
-    assert scene.tasks.find_one({"task_id": two})["title"] == "newer"
+    assert found_in(scene.tasks, {"task_id": two})["title"] == "newer"
     assert scene.verify("task").ok
 
 
@@ -341,7 +341,7 @@ def test_a_swap_does_not_overwrite_what_another_writer_changed(
 def test_a_swap_with_a_document_of_an_odd_key_that_lost_is_done_again(
     scene: Scene, chat_id: str, other_writer: OtherWriter, odd: Any
 ) -> None:
-    stored = scene.tasks.find_one({"task_id": chat_id})["_id"]
+    stored = found_in(scene.tasks, {"task_id": chat_id})["_id"]
     scene.tasks.update_one({"_id": stored}, {"$set": {"task_id": odd}})
     other_writer.once_before(
         "swap", "delete", lambda _: scene.tasks.update_one({"_id": stored}, {"$set": {"title": "touched"}})
@@ -369,4 +369,4 @@ def test_a_stream_that_became_malformed_meanwhile_leaves_the_document_alone(
     assert (counts.superseded, counts.replaced, counts.failed) == (1, 0, 1)
     assert not summary.ok
     assert [item.reason for item in summary.findings] == ["unknown_event_type"]
-    assert scene.chats.find_one({"chat_id": chat_id})["title"] == "another"
+    assert found_in(scene.chats, {"chat_id": chat_id})["title"] == "another"

@@ -22,6 +22,7 @@ from readmodel_pipelines.projections.registry import built_in
 from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.rebuild import Request, rebuild
 from readmodel_pipelines.settings import Settings
+from readmodel_pipelines_tests.support.scene import found_in
 from readmodel_pipelines_tests.support.servers.embedded import own_server
 
 REBUILD = [sys.executable, "-m", "readmodel_pipelines.cli.main", "rebuild-readmodel", "--type", "all", "--all"]
@@ -106,13 +107,13 @@ def test_an_oplog_that_rolled_over_has_everything_looked_at_again(
             patch.setattr("readmodel_pipelines.rebuild.run.work_off", dying)
             with pytest.raises(Killed):
                 rebuild(database, server, [], Request())
-        chat_id = database.events.find_one({})["aggregate_id"]
-        last = database.events.find_one({"aggregate_id": chat_id}, sort=[("version", -1)])
+        chat_id = found_in(database.events, {})["aggregate_id"]
+        last = found_in(database.events, {"aggregate_id": chat_id}, sort=[("version", -1)])
         new = {"version": last["version"] + 1, "event_type": "chat.renamed", "data": {"new_title": "Late"}}
         database.events.insert_one({"aggregate_id": chat_id, "aggregate_type": "Chat", "metadata": {}, **new})
         appended = database.client.admin.command("ping")["operationTime"]
         deadline = time.monotonic() + 60
-        while database.client.local["oplog.rs"].find_one(sort=[("$natural", 1)])["ts"] <= appended:
+        while found_in(database.client.local["oplog.rs"], sort=[("$natural", 1)])["ts"] <= appended:
             assert time.monotonic() < deadline, "the oplog did not roll over"
             database.noise.insert_many([{"noise": "x" * 100_000} for _ in range(50)])
         summary = rebuild(database, server, [], Request(resume=True))

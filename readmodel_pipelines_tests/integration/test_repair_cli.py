@@ -24,6 +24,7 @@ from readmodel_pipelines.demo.sample_data import chat_events
 from readmodel_pipelines.errors import MongoUnavailable
 from readmodel_pipelines.mongo.names import LEASES
 from readmodel_pipelines.repair import RepairWorker
+from readmodel_pipelines_tests.support.environment import name_database
 from readmodel_pipelines_tests.support.scene import Scene
 from readmodel_pipelines_tests.support.verbs.repairing import put, task
 
@@ -32,8 +33,7 @@ Cli = Callable[..., Result]
 
 @pytest.fixture
 def cli(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> Cli:
-    monkeypatch.setenv("READMODEL_MONGODB_URI", scene.settings.mongodb_uri.get_secret_value())
-    monkeypatch.setenv("READMODEL_DATABASE", scene.settings.database)
+    name_database(monkeypatch, scene.settings)
     scene.ensure_indexes()
     return lambda *arguments: CliRunner().invoke(app, ["repair-queue", *map(str, arguments)])
 

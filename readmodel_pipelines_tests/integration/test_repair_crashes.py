@@ -16,6 +16,7 @@ import pytest
 from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
 from readmodel_pipelines.cli import main as command_line
 from readmodel_pipelines.mongo.names import LEASES
+from readmodel_pipelines_tests.support.environment import name_database
 from readmodel_pipelines_tests.support.scene import Scene
 from readmodel_pipelines_tests.support.trials.killed_workers import broken, kill_at_random_moments, short_lived
 from readmodel_pipelines_tests.support.verbs.repairing import stored
@@ -25,8 +26,7 @@ def test_eight_processes_repair_five_hundred_tasks_each_by_exactly_one(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broken(scene, 300, 500)
-    monkeypatch.setenv("READMODEL_MONGODB_URI", scene.settings.mongodb_uri.get_secret_value())
-    monkeypatch.setenv("READMODEL_DATABASE", scene.settings.database)
+    name_database(monkeypatch, scene.settings)
     work = [sys.executable, "-m", command_line.__name__, "repair-queue", "work", "--once", "--batch-size", "15"]
     with scene.database.repair_queue.watch(full_document="updateLookup") as changes, ExitStack() as ends:
         workers = [

@@ -15,7 +15,7 @@ from readmodel_pipelines.bookkeeping.repair_queue import Failure, RepairQueue
 from readmodel_pipelines.bookkeeping.repair_task import pending_until, under
 from readmodel_pipelines.errors import RepairQueueFull, UsageError
 from readmodel_pipelines.settings import Settings
-from readmodel_pipelines_tests.support.scene import Scene
+from readmodel_pipelines_tests.support.scene import Scene, found_in
 from readmodel_pipelines_tests.support.verbs.repairing import put, stored, task
 
 SOME_ID = "c1ff5917-b7aa-4647-93c3-49dc8f855d04"
@@ -35,7 +35,7 @@ def test_a_task_that_is_added_has_the_producers_fields_and_types_and_no_other(sc
     chat_id = str(uuid4())
     assert queue.add(chat_id, " Chat ", "what went wrong")
     (added,) = scene.raw("repair_queue").find()
-    document = scene.database.repair_queue.find_one()
+    document = found_in(scene.database.repair_queue)
 
     assert set(document) == PRODUCERS
     assert type(document["_id"]) is ObjectId

@@ -15,7 +15,7 @@ from readmodel_pipelines.mongo.names import LEASES
 from readmodel_pipelines.projections.registry import built_in
 from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines_tests.support.other_writer import OtherWriter
-from readmodel_pipelines_tests.support.scene import Scene, event
+from readmodel_pipelines_tests.support.scene import Scene, event, found_in
 from readmodel_pipelines_tests.support.verbs.repairing import (
     break_all,
     leases,
@@ -109,7 +109,7 @@ def test_leases_and_tasks_are_renewed_while_the_worker_works(
 def busy(scene: Scene, chat_id: str, project: Callable[[int], object]) -> Iterator[list[int]]:
     """Somebody appends an event every 20 ms, and then does what `project` does with the version."""
     stop = threading.Event()
-    versions = [scene.events.find_one({"aggregate_id": chat_id}, sort=[("version", -1)])["version"]]
+    versions = [found_in(scene.events, {"aggregate_id": chat_id}, sort=[("version", -1)])["version"]]
 
     def go_on() -> None:
         while not stop.wait(0.02):

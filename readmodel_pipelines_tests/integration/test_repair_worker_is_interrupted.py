@@ -11,7 +11,7 @@ from pymongo.errors import AutoReconnect, OperationFailure
 from readmodel_pipelines.bookkeeping.leases import free_leases
 from readmodel_pipelines.mongo.names import LEASES
 from readmodel_pipelines_tests.support.other_writer import OtherWriter
-from readmodel_pipelines_tests.support.scene import Scene
+from readmodel_pipelines_tests.support.scene import Scene, found_in
 from readmodel_pipelines_tests.support.verbs.repairing import (
     break_all,
     leases,
@@ -90,7 +90,7 @@ def test_what_lost_its_worker_twenty_times_is_parked_alone(scene: Scene, ids: li
     assert (summary.completed, summary.parked) == (5, 1)
     (parked,) = stored(scene, status="failed")
     assert (parked["aggregate_id"], parked["reason"]) == (ids[0], "crashes_worker")
-    assert scene.chats.find_one({"chat_id": ids[0]})["title"] == "wrong", "it was not touched"
+    assert found_in(scene.chats, {"chat_id": ids[0]})["title"] == "wrong", "it was not touched"
     assert leases(scene) == [], "and begins anew when somebody requeues it"
     queue_of(scene).requeue(reason="crashes_worker")
     assert repair(scene).completed == 1

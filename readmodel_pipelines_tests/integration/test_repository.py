@@ -18,8 +18,9 @@ from readmodel_pipelines.errors import (
     UsageError,
 )
 from readmodel_pipelines.repair import EventRepository, NewEvent, RepairQueue, RepairWorker, repair_on_failure
+from readmodel_pipelines_tests.support.environment import name_database
 from readmodel_pipelines_tests.support.pages.blocks import PAGES, blocks_of
-from readmodel_pipelines_tests.support.scene import Scene
+from readmodel_pipelines_tests.support.scene import Scene, found_in
 
 SOME_ID = "c1ff5917-b7aa-4647-93c3-49dc8f855d04"
 CREATED = NewEvent(
@@ -64,8 +65,8 @@ def test_saved_events_are_projected_at_once(ready: Scene, queue: RepairQueue) ->
     again = repository(ready).save(chat_id, "chat", [renamed("coffee")], expected_version=2)
 
     assert (again.version, again.projected) == (3, True)
-    assert ready.chats.find_one({"chat_id": chat_id})["title"] == "coffee"
-    assert ready.tasks.find_one({"task_id": chat_id})["version"] == 3
+    assert found_in(ready.chats, {"chat_id": chat_id})["title"] == "coffee"
+    assert found_in(ready.tasks, {"task_id": chat_id})["version"] == 3
     assert ready.verify().ok
     assert queue.stats().open == 0
 
@@ -78,7 +79,7 @@ def test_saved_events_have_the_form_and_the_types_of_the_application_s_own(ready
         traces={"user_id": "u", "correlation_id": "c"},
     )
     repository(ready).save(chat_id, "chat", [CREATED, attached], expected_version=0)
-    event = ready.events.find_one({"version": 2})
+    event = found_in(ready.events, {"version": 2})
 
     assert ready.typed(event["version"]) == ready.typed(2)
     assert event["aggregate_type"] == "Chat"
@@ -99,8 +100,8 @@ def test_legacy_streams_of_tasks_are_saved_and_projected_by_their_own_name(legac
     created = NewEvent("task.created", {"ChatID": str(uuid4()), "Title": "tea", "EntityType": "task", "DueDate": None})
     assert repository(legacy_scene).save(task_id, "task", [created], expected_version=0).projected
 
-    assert legacy_scene.events.find_one()["aggregate_type"] == "Task"
-    assert legacy_scene.tasks.find_one()["title"] == "tea"
+    assert found_in(legacy_scene.events)["aggregate_type"] == "Task"
+    assert found_in(legacy_scene.tasks)["title"] == "tea"
     assert legacy_scene.verify().ok
 
 
@@ -253,7 +254,7 @@ def test_the_example_of_saving_in_the_documents_works_as_it_stands(ready: Scene)
     names = run_example("EventRepository", **about, your_own_update=failing)
 
     assert names["saved"].version == 8
-    assert ready.chats.find_one({"chat_id": chat_id})["title"] == "Tea"
+    assert found_in(ready.chats, {"chat_id": chat_id})["title"] == "Tea"
     assert RepairQueue(ready.database, ready.settings).stats().pending == 1
 
 
@@ -261,8 +262,7 @@ def test_the_example_of_projecting_in_the_documents_works_as_it_stands(
     ready: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chat_id = ready.chat("one")
-    monkeypatch.setenv("READMODEL_MONGODB_URI", ready.settings.mongodb_uri.get_secret_value())
-    monkeypatch.setenv("READMODEL_DATABASE", ready.settings.database)
-    run_example("rebuild_all", aggregate_id=chat_id, event=ready.database.events.find_one({"aggregate_id": chat_id}))
+    name_database(monkeypatch, ready.settings)
+    run_example("rebuild_all", aggregate_id=chat_id, event=found_in(ready.database.events, {"aggregate_id": chat_id}))
 
-    assert ready.chats.find_one({"chat_id": chat_id})["title"] == "one"
+    assert found_in(ready.chats, {"chat_id": chat_id})["title"] == "one"

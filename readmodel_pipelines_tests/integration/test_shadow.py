@@ -21,9 +21,10 @@ from readmodel_pipelines.projections import registry
 from readmodel_pipelines.projections.chat import CHATS
 from readmodel_pipelines.rebuild import Request, abort, rebuild, roll_back
 from readmodel_pipelines.rebuild import finish as finishing
+from readmodel_pipelines.rebuild.catch_up import CatchUp
 from readmodel_pipelines.reconcile.outcome import Outcome, Verdict
 from readmodel_pipelines.reconcile.summary import Summary
-from readmodel_pipelines_tests.support.scene import Scene
+from readmodel_pipelines_tests.support.scene import Scene, found_in, taken_from
 
 OTHER_TITLE = ("chat.renamed", {"new_title": "Told meanwhile", "old_title": "", "renamed_by": "u"})
 
@@ -93,12 +94,12 @@ def test_documents_of_malformed_streams_and_odd_keys_with_events_stay_to_the_byt
 
 def test_a_foreign_text_that_the_driver_cannot_give_back_comes_along(scene: Scene) -> None:
     chats = scene.fill(6)
-    stored = scene.raw("chats_read_model").find_one({"chat_id": chats[0]}).raw
+    stored = found_in(scene.raw("chats_read_model"), {"chat_id": chats[0]}).raw
     document = {**bson.decode(stored), "note": "xx", "title": "damaged"}
     scene.chats.delete_one({"chat_id": chats[0]})
     scene.database.chats_read_model.insert_one(RawBSONDocument(bson.encode(document).replace(b"xx", b"\xff\xfe")))
     assert in_shadow(scene).ok
-    assert b"\xff\xfe" in scene.raw("chats_read_model").find_one({"chat_id": chats[0]}).raw
+    assert b"\xff\xfe" in found_in(scene.raw("chats_read_model"), {"chat_id": chats[0]}).raw
     assert scene.verify().ok
 
 
@@ -127,7 +128,7 @@ def test_a_collection_that_no_shadow_can_replace_is_refused_in_words(scene: Scen
 def test_a_unique_key_held_by_a_malformed_document_leaves_the_live_collection_as_it_is(scene: Scene) -> None:
     chats = sorted(document["task_id"] for document in (scene.fill(10), scene.tasks.find())[1])
     scene.events.update_one({"aggregate_id": chats[0], "version": 1}, {"$set": {"event_type": "chat.exploded"}})
-    taken = scene.tasks.find_one_and_delete({"task_id": chats[1]})
+    taken = taken_from(scene.tasks, {"task_id": chats[1]})
     scene.tasks.update_one({"task_id": chats[0]}, {"$set": {"chat_id": taken["chat_id"]}})
     before = scene.dump()["tasks_read_model"]
     with pytest.raises(shadow.ShadowFailed, match="unique index"):
@@ -182,7 +183,8 @@ def test_a_changed_projection_is_swapped_in(scene: Scene, monkeypatch: pytest.Mo
     assert {item["chat_id"]: item["title"] for item in scene.chats.find()} == {
         chat_id: title.upper() for chat_id, title in titles.items()
     }
-    assert scene.database.readmodel_rebuilds.find_one({"kind": "rebuild"})["schema_versions"] == {"chats_read_model": 2}
+    record = found_in(scene.database.readmodel_rebuilds, {"kind": "rebuild"})
+    assert record["schema_versions"] == {"chats_read_model": 2}
 
 
 def test_a_busy_stream_is_no_reason_to_refuse(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,15 +219,16 @@ def test_what_an_application_does_to_the_document_of_a_malformed_stream_comes_al
 ) -> None:
     chats = scene.fill(10)
 
-    def write() -> None:
+    def write_first(finish: Any) -> None:
         scene.append(chats[0], ("chat.exploded", {}))
         scene.chats.update_one({"chat_id": chats[0]}, {"$set": {"title": "a guess of the application"}})
+        reached(finish)
 
     reached = finishing._index
-    monkeypatch.setattr(finishing, "_index", lambda finish: (write(), reached(finish)))
+    monkeypatch.setattr(finishing, "_index", write_first)
     summary = in_shadow(scene, "chat")
     assert summary.about["state"] == "done"
-    assert scene.chats.find_one({"chat_id": chats[0]})["title"] == "a guess of the application"
+    assert found_in(scene.chats, {"chat_id": chats[0]})["title"] == "a guess of the application"
     assert scene.chats.count_documents({}) == 10
 
 
@@ -241,7 +244,7 @@ def test_foreign_fields_written_right_before_the_swap_come_along(scene: Scene, m
         scene.chats.update_one({"chat_id": chats[1]}, {"$set": {"deep.a": 9}})
         scene.chats.update_one({"chat_id": chats[2]}, {"$pop": {"list": 1}})
         scene.chats.update_one({"chat_id": chats[3]}, [{"$set": {"list": {"$slice": ["$list", 2]}}}])
-        whole = scene.chats.find_one({"chat_id": chats[4]}, {"_id": 0})
+        whole = found_in(scene.chats, {"chat_id": chats[4]}, {"_id": 0})
         scene.chats.replace_one({"chat_id": chats[4]}, {**whole, "replaced": True})
 
     before_the_swap(monkeypatch, write)
@@ -268,7 +271,7 @@ def test_an_event_and_its_projection_right_before_the_swap_are_not_lost(
 
     before_the_swap(monkeypatch, write)
     assert in_shadow(scene).ok
-    assert scene.chats.find_one({"chat_id": chats[0]})["title"] == "Told meanwhile"
+    assert found_in(scene.chats, {"chat_id": chats[0]})["title"] == "Told meanwhile"
     assert scene.verify().ok
 
 
@@ -309,7 +312,7 @@ def test_foreign_changes_are_followed_to_the_renaming_and_no_further(scene: Scen
     scene.chats.update_one({"chat_id": chats[0]}, {"$set": {"noted": 2}})
     assert follower.apply(scene.chats) == 3
     assert scene.chats.count_documents({"noted": 1, "later": 1}) == 2
-    assert scene.chats.find_one({"chat_id": chats[0]})["noted"] == 2, "what came after the renaming stays"
+    assert found_in(scene.chats, {"chat_id": chats[0]})["noted"] == 2, "what came after the renaming stays"
     follower.close()
 
 
@@ -325,8 +328,8 @@ def test_a_rollback_puts_back_what_was_before_and_catches_up(scene: Scene) -> No
     scene.append(chats[0], OTHER_TITLE)
     summary = roll_back(scene.database, scene.settings, rebuilt)
     assert summary.about["state"] == "rolled_back"
-    assert scene.chats.find_one({"chat_id": chats[2]})["title"] == "as it was"
-    assert scene.chats.find_one({"chat_id": chats[0]})["title"] == "Told meanwhile"
+    assert found_in(scene.chats, {"chat_id": chats[2]})["title"] == "as it was"
+    assert found_in(scene.chats, {"chat_id": chats[0]})["title"] == "Told meanwhile"
     assert scene.chats.index_information() == indexes
     assert copies(scene) == []
 
@@ -356,7 +359,7 @@ def test_a_copy_of_a_later_moment_is_never_put_back_for_an_older_rebuild(
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(finishing.CatchUp, "once", lambda self, _: dying() if copies_made(scene) > 1 else 0)
+        patch.setattr(CatchUp, "once", lambda self, _: dying() if copies_made(scene) > 1 else 0)
         with pytest.raises(Killed):
             in_shadow(scene, "chat")
     with pytest.raises(UsageError, match="has no copy"):
@@ -424,7 +427,7 @@ def test_a_rebuild_killed_around_the_swap_is_ended_by_who_resumes(
     summary = in_shadow(scene, resume=True)
     assert (summary.ok, summary.about["state"]) == (True, "done")
     assert scene.verify().ok
-    assert scene.chats.find_one({"chat_id": chats[1]})["late"] == 1
+    assert found_in(scene.chats, {"chat_id": chats[1]})["late"] == 1
     assert copies(scene) == ["readmodel_before_chats_read_model", "readmodel_before_tasks_read_model"]
 
 
@@ -442,7 +445,7 @@ def test_what_was_killed_around_the_swap_is_ended_first_whatever_is_asked_for(
         patch.setattr(finishing, "swap", dying)
         with pytest.raises(Killed):
             in_shadow(scene)
-    first = scene.database.readmodel_rebuilds.find_one({"kind": "rebuild"})
+    first = found_in(scene.database.readmodel_rebuilds, {"kind": "rebuild"})
     with pytest.raises(ReadModelError, match="must be ended first"):
         in_shadow(scene, "chat")
     summary = rebuild(scene.database, scene.settings, [], Request())

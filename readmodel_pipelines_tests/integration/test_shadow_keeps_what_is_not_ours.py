@@ -17,7 +17,7 @@ from readmodel_pipelines.mongo.changes import token_of_now
 from readmodel_pipelines.projections.chat import CHATS
 from readmodel_pipelines.rebuild import Request, rebuild
 from readmodel_pipelines.reconcile.summary import Summary
-from readmodel_pipelines_tests.support.scene import Scene
+from readmodel_pipelines_tests.support.scene import Scene, found_in
 
 ANY_TEXT: CodecOptions[RawBSONDocument] = CodecOptions(
     document_class=RawBSONDocument, unicode_decode_error_handler="surrogateescape"
@@ -46,15 +46,15 @@ def in_shadow(scene: Scene, *names: str, **options: Any) -> Summary:
 
 def add_raw(collection: Collection[Any], chat_id: str, fields: bytes) -> None:
     raw = collection.with_options(codec_options=ANY_TEXT)
-    stored = raw.find_one({"chat_id": chat_id})
-    body = stored.raw[4:-1] + fields + b"\x00"
+    stored = found_in(raw, {"chat_id": chat_id})
+    body = bytes(stored.raw[4:-1]) + fields + b"\x00"
     document = RawBSONDocument((len(body) + 4).to_bytes(4, "little") + body, ANY_TEXT)
     raw.delete_one({"_id": stored["_id"]})
     raw.insert_one(document)
 
 
 def raw_of(collection: Collection[Any], chat_id: str) -> bytes:
-    return collection.with_options(codec_options=ANY_TEXT).find_one({"chat_id": chat_id}).raw
+    return bytes(found_in(collection.with_options(codec_options=ANY_TEXT), {"chat_id": chat_id}).raw)
 
 
 @pytest.fixture
@@ -120,7 +120,7 @@ def test_every_foreign_field_that_is_written_around_the_swap_comes_along_to_the_
     scene: Scene, late: ForeignFollower, write: str, name: str
 ) -> None:
     fields = FOREIGN_FIELDS[name]
-    chat_id = scene.chats.find_one()["chat_id"]
+    chat_id = found_in(scene.chats)["chat_id"]
     if write == "insert":
         add_raw(scene.chats, chat_id, fields)
     else:
@@ -145,13 +145,13 @@ def test_what_the_driver_cannot_say_around_the_swap_is_told_and_keeps_nothing_el
     shadow.swap(scene.database, "built", "chats_read_model")
     late.apply(scene.chats)
     assert late.not_applied == [one["_id"]]
-    assert scene.chats.find_one({"_id": other["_id"]})["deep"] == {"first": 1, "second": 2}
+    assert found_in(scene.chats, {"_id": other["_id"]})["deep"] == {"first": 1, "second": 2}
 
 
 def test_a_document_that_gets_the_id_of_the_live_one_is_there_at_every_moment(
     scene: Scene, built: Collection[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = built.find_one()
+    before = found_in(built)
     scene.chats.delete_one({"_id": before["_id"]})
     of_application = scene.chats.insert_one({"chat_id": before["chat_id"], "theirs": 1}).inserted_id
 
@@ -162,10 +162,10 @@ def test_a_document_that_gets_the_id_of_the_live_one_is_there_at_every_moment(
         patch.setattr(Collection, "insert_one", killed)
         with pytest.raises(Killed):
             shadow.sync_foreign(scene.chats, built, CHATS, {})
-    assert built.find_one({"chat_id": before["chat_id"]}) == before
+    assert found_in(built, {"chat_id": before["chat_id"]}) == before
     shadow.sync_foreign(scene.chats, built, CHATS, {})
     owned = {name: value for name, value in before.items() if name in CHATS.owned}
-    assert built.find_one({"chat_id": before["chat_id"]}) == {"_id": of_application, **owned, "theirs": 1}
+    assert found_in(built, {"chat_id": before["chat_id"]}) == {"_id": of_application, **owned, "theirs": 1}
     assert built.count_documents({}) == scene.chats.count_documents({})
 
 

@@ -159,7 +159,7 @@ def test_a_look_at_versions_is_covered_by_its_index(scene: Scene) -> None:
     assert "ensure-indexes" in look(scene, tier="versions").warnings[0]
     scene.ensure_indexes()
     store = EventStore(scene.database["events"])
-    aggregate = {
+    aggregate: dict[str, Any] = {
         "aggregate": scene.events.name,
         "pipeline": version_ranges_of(CHAT_FOLD),
         "cursor": {},
@@ -172,7 +172,7 @@ def test_a_look_at_versions_is_covered_by_its_index(scene: Scene) -> None:
 
 def examined(plan: Any) -> int:
     if isinstance(plan, dict):
-        own = plan.get("totalDocsExamined", 0)
+        own: int = plan.get("totalDocsExamined", 0)
         return own + sum(examined(part) for part in plan.values())
     return sum(map(examined, plan)) if isinstance(plan, list) else 0
 

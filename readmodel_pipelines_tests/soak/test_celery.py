@@ -24,6 +24,7 @@ from readmodel_pipelines.mongo.indexes import ensure_indexes
 from readmodel_pipelines.projections.registry import built_in
 from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.settings import Settings
+from readmodel_pipelines_tests.support.environment import name_database
 from readmodel_pipelines_tests.support.servers import celery_cluster
 from readmodel_pipelines_tests.support.servers.celery_cluster import Cluster
 
@@ -42,9 +43,7 @@ FINISHED = (DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE, DagsterRunStatus
 
 @pytest.fixture
 def cluster(settings: Settings, database: Mongo, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
-    assert settings.mongodb_uri is not None
-    monkeypatch.setenv("READMODEL_MONGODB_URI", settings.mongodb_uri.get_secret_value())
-    monkeypatch.setenv("READMODEL_DATABASE", settings.database)
+    name_database(monkeypatch, settings)
     monkeypatch.setenv("READMODEL_MAX_EVENTS_PER_SECOND", str(EVENTS_PER_SECOND))
     prepare(database, settings)
     # Not pytest's own folder: a socket's path ends at 107 characters.

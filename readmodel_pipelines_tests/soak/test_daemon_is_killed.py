@@ -17,15 +17,14 @@ from readmodel_pipelines.mongo.names import LEASES
 from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines_tests.e2e.test_repair_daemon import all_done, healthy
+from readmodel_pipelines_tests.support.environment import name_database
 from readmodel_pipelines_tests.support.servers.dagster_daemon import Daemon, running, wait_until
 from readmodel_pipelines_tests.support.verbs.dagster_runs import CHATS, Mongo, with_events
 
 
 @pytest.fixture(autouse=True)
 def _environment(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert settings.mongodb_uri is not None
-    monkeypatch.setenv("READMODEL_MONGODB_URI", settings.mongodb_uri.get_secret_value())
-    monkeypatch.setenv("READMODEL_DATABASE", settings.database)
+    name_database(monkeypatch, settings)
 
 
 def broken(database: Mongo, settings: Settings, chats: int) -> int:

@@ -11,6 +11,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -157,11 +158,11 @@ def test_the_documented_processes_repair_and_rebuild_and_keep_their_history_in_p
             login = {"user": postgres.USER, "password": postgres.PASSWORD, "dbname": postgres.DATABASE}
             with closing(psycopg2.connect(host=folder, **login)) as connection, connection.cursor() as cursor:
                 cursor.execute(query)
-                return cursor.fetchall()
+                return list(cursor.fetchall())
 
         with at_work(deployment) as processes:
             for partition, _ in BOTH:
-                wait_until(lambda named=partition: deployment.launches("rebuild_read_models", named))
+                wait_until(partial(deployment.launches, "rebuild_read_models", partition))
             seen = command_lines_of({process.pid for process in processes})
             wait_until(lambda: sorted(rows("select pipeline_name, status from runs")) == expected)
 

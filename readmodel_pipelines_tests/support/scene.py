@@ -6,8 +6,8 @@ It has helpers to write streams, to break documents and to compare whole dumps b
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
 from uuid import NAMESPACE_URL, uuid5
 
 import bson
@@ -27,6 +27,7 @@ from readmodel_pipelines.reconcile.summary import Summary
 from readmodel_pipelines.settings import Settings
 
 Document = dict[str, Any]
+Found = TypeVar("Found", bound=Mapping[str, Any])
 
 RAW: CodecOptions[RawBSONDocument] = CodecOptions(document_class=RawBSONDocument)
 FOREIGN = {"not_ours": {"deep": [1, {"kept": "yes"}], "none": None}, "z_index": 7.0}
@@ -112,6 +113,13 @@ class Scene:
     def raw(self, name: str) -> Collection[Any]:
         return self.database.get_collection(name, codec_options=RAW)
 
+    def replace_bytes(self, name: str, where: Document, old: bytes, new: bytes) -> None:
+        """Inside a document, as no driver would write them; it keeps its length, so that it is BSON still."""
+        raw = taken_from(self.raw(name), where).raw
+        assert old in raw
+        assert len(old) == len(new)
+        self.raw(name).insert_one(RawBSONDocument(raw.replace(old, new)))
+
     def contents(self, name: str) -> dict[str, list[Document]]:
         """The documents by key without `_id`, fields in one order: what two right read models have in common."""
         key = "task_id" if name == self.settings.tasks_collection else "chat_id"
@@ -140,7 +148,7 @@ class Scene:
         self.stream(uuid(name), "Task", ("task.created", own), *more)
         return uuid(name)
 
-    def stream(self, aggregate_id: Any, aggregate_type: str, *events: tuple[str, Document], first: int = 1) -> None:
+    def stream(self, aggregate_id: Any, aggregate_type: Any, *events: tuple[str, Document], first: int = 1) -> None:
         self.add(
             event(aggregate_id, aggregate_type, version, event_type, data)
             for version, (event_type, data) in enumerate(events, first)
@@ -159,7 +167,7 @@ class Scene:
         return [document["_id"] for document in documents]
 
 
-def event(aggregate_id: Any, aggregate_type: str, version: Any, event_type: Any, data: Any) -> Document:
+def event(aggregate_id: Any, aggregate_type: Any, version: Any, event_type: Any, data: Any) -> Document:
     return {
         "_id": ObjectId(),
         "aggregate_id": aggregate_id,
@@ -169,6 +177,20 @@ def event(aggregate_id: Any, aggregate_type: str, version: Any, event_type: Any,
         "data": data,
         "metadata": {"correlation_id": ""},
     }
+
+
+def found_in(collection: Collection[Found], *where: Any, **options: Any) -> Found:
+    """The document that is there."""
+    found = collection.find_one(*where, **options)
+    assert found is not None, where
+    return found
+
+
+def taken_from(collection: Collection[Found], where: Document) -> Found:
+    """The document, which is not there any more."""
+    taken = collection.find_one_and_delete(where)
+    assert taken is not None, where
+    return taken
 
 
 def uuid(name: object) -> str:

@@ -29,7 +29,8 @@ HEAVY = {"bson", "dagster", "pandas", "pydantic_settings", "pymongo", "rich"}
 
 def commands(group: Any = None, *before: str) -> Iterator[tuple[tuple[str, ...], Any]]:
     """Every command with the words that call it."""
-    for name, command in (group or get_command(app)).commands.items():
+    group = group or get_command(app)
+    for name, command in group.commands.items():
         if hasattr(command, "commands"):
             yield from commands(command, *before, name)
         else:

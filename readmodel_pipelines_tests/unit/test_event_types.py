@@ -12,7 +12,7 @@ from readmodel_pipelines.events.stream import Fold
 from readmodel_pipelines.projections.chat import CHAT_FOLD
 from readmodel_pipelines.projections.task import TASK_FOLD
 
-FOLDS = {"chat": CHAT_FOLD, "task": TASK_FOLD}
+FOLDS: dict[str, Fold[Any]] = {"chat": CHAT_FOLD, "task": TASK_FOLD}
 EVERY_TYPE = [
     pytest.param(fold, event_type, id=event_type) for fold in FOLDS.values() for event_type in sorted(fold.events)
 ]

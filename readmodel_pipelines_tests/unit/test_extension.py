@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import pytest
@@ -238,7 +238,7 @@ def shown(stream: Stream[Any], document: Callable[[str, Any], Any]) -> Any:
     return "malformed" if isinstance(result, Malformed) else (document(stream.aggregate_id, result), result.version)
 
 
-odd = st.sampled_from([None, 7, "text", {}, [], DatetimeMS(1), True])
+odd: st.SearchStrategy[Any] = st.sampled_from([None, 7, "text", {}, [], DatetimeMS(1), True])
 damages = st.lists(
     st.tuples(
         st.integers(0, 40),
@@ -257,7 +257,7 @@ def test_each_fold_comes_to_what_it_comes_to_by_itself(damages: list[tuple[int, 
         holder = events[place] if field in events[place] else events[place]["data"]
         if isinstance(holder, dict):
             holder[field] = value
-    folds = [CHAT_FOLD, chat_activity.FOLD]
+    folds: list[Fold[Any]] = [CHAT_FOLD, chat_activity.FOLD]
     of_both = list(fold_streams(events, together(folds)))
 
     for place, (fold, document) in enumerate(zip(folds, (CHATS.document, ACTIVITY.document), strict=True)):
@@ -271,7 +271,7 @@ def test_a_stream_that_no_fold_sees_created_is_told_with_its_first_event_though_
         {"_id": version, "aggregate_id": chat_id, "version": version, "event_type": kind, "data": {"new_title": "x"}}
         for version, kind in ((1, "chat.exploded"), (2, "chat.renamed"))
     ]
-    folds = [CHAT_FOLD, chat_activity.FOLD]
+    folds: list[Fold[Any]] = [CHAT_FOLD, chat_activity.FOLD]
     (of_both,) = fold_streams(events, together(folds), ["unknown_event_type"])
 
     for place, fold in enumerate(folds):
@@ -335,7 +335,7 @@ def making(**fields: Any) -> Projection:
         (making(value={1, 2}), "cannot be stored: Invalid document: cannot encode object: {1, 2}"),
         (making(value=2**70), "cannot be stored"),
         (making(value=UUID(int=7)), "cannot be stored: cannot encode native uuid.UUID"),
-        (replace(ACTIVITY, document=lambda chat_id, state: [chat_id, 1]), "list"),
+        (replace(ACTIVITY, document=cast(Any, lambda chat_id, state: [chat_id, 1])), "list"),
     ],
     ids=["raises", "strange field", "wrong key", "no BSON", "too large a number", "UUID", "a list"],
 )

@@ -220,7 +220,8 @@ def test_the_table_of_the_page_has_every_metric_with_its_labels_and_meaning() ->
 
 
 def dashboard() -> dict[str, Any]:
-    return json.loads((FOLDER / "dashboard.json").read_text(encoding="utf-8"))
+    made: dict[str, Any] = json.loads((FOLDER / "dashboard.json").read_text(encoding="utf-8"))
+    return made
 
 
 def panels() -> list[dict[str, Any]]:

@@ -12,7 +12,8 @@ from readmodel_pipelines.reconcile.counts import Counts
 
 def test_what_is_sent_now_and_then_and_at_the_end_adds_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(spread, "_SAY_SECONDS", 0.0)
-    counts, sent = {"chats_read_model": Counts()}, []
+    counts = {"chats_read_model": Counts()}
+    sent: list[Any] = []
     counting = spread._Counting(counts, sent.append)
     for events in (100, 250):
         counts["chats_read_model"].add(Counts(checked=10, same=9))

@@ -96,7 +96,7 @@ def test_a_valid_stream_is_never_malformed_and_counts_every_event(streams: list[
 
 @given(st.integers(0, 10_000))
 def test_what_the_application_writes_is_never_malformed(seed: int) -> None:
-    chats = list(fold_streams(chat_events(3, seed=seed), CHAT_FOLD))
+    chats: list[Stream[Any]] = list(fold_streams(chat_events(3, seed=seed), CHAT_FOLD))
     tasks = list(fold_streams(task_events(3, seed=seed), TASK_FOLD))
     assert len(chats) == len(tasks) == 3
     assert not [stream.result for stream in (*chats, *tasks) if isinstance(stream.result, Malformed)]

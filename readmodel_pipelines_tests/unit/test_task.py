@@ -26,7 +26,7 @@ Step = tuple[str, Document]
 
 ID = "0198c0de-0000-4000-8000-00000000000a"
 CHAT: Step = ("chat.created", {"type": "bug", "created_by": "ann", "created_at": "2026-03-01T12:00:00.123999999+05:00"})
-OF_CHAT = {
+OF_CHAT: dict[str, Any] = {
     "task_id": ID,
     "chat_id": ID,
     "title": "",
@@ -245,7 +245,7 @@ def test_every_type_but_discussion_has_a_task_of_that_type(kind: str, title: str
 
 def test_a_discussion_and_a_deleted_chat_have_no_task() -> None:
     discussion = ("chat.type_changed", {"new_type": "discussion"})
-    deleted = ("chat.deleted", {})
+    deleted: Step = ("chat.deleted", {})
     assert task_document_of_chat(ID, fold(CHAT_FOLD, CHAT, discussion)) is None
     assert task_document_of_chat(ID, fold(CHAT_FOLD, CHAT, deleted)) is None
     assert task_document_of_chat(ID, fold(CHAT_FOLD, CHAT, deleted, ("chat.reopened", {}))) is None

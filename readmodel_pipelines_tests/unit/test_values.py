@@ -65,7 +65,8 @@ def event(value: Any) -> dict[str, Any]:
     ],
 )
 def test_a_missing_or_null_field_is_its_zero_value(read: Reader, nothing: object) -> None:
-    for without in ({"data": {}}, event(None)):
+    cases: list[dict[str, Any]] = [{"data": {}}, event(None)]
+    for without in cases:
         value = read(without, "field")
         assert value == nothing
         assert type(value) is type(nothing)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+from typing import Any
 
 import dagster as dg
 
@@ -21,7 +22,8 @@ def main(read_model: str, name: str, aggregate_id: str) -> None:
     graph = defs.resolve_asset_graph()
     jobs = {job: defs.resolve_job_def(job) for job in ("rebuild_read_models", "rebuild_slices", "verify_read_models")}
     keys = {job: item.partitions_def.get_partition_keys() for job, item in jobs.items() if item.partitions_def}
-    choices = AggregateConfig.to_config_schema().as_field().config_type.fields["aggregate_type"].config_type
+    config: Any = AggregateConfig.to_config_schema().as_field().config_type
+    choices = config.fields["aggregate_type"].config_type
     with dg.DagsterInstance.ephemeral() as instance:
         made = materialize(instance, read_model)
         verified = run(instance, "verify_read_models", name)

@@ -89,7 +89,8 @@ def _answer(caller: socket.socket) -> None:
     command = os.fork()
     if command == 0:
         caller.close()
-        _be(*json.loads(call), streams)
+        arguments, environment, folder = json.loads(call)
+        _be(arguments, environment, folder, streams)
     code = os.waitstatus_to_exitcode(os.waitpid(command, 0)[1])
     # As a shell tells of a process that a signal ended.
     caller.sendall(str(code if code >= 0 else 128 - code).encode())

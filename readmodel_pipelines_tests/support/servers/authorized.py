@@ -70,7 +70,8 @@ def authorized_server() -> Iterator[AuthorizedServer]:
         key.touch(mode=0o600)
         key.write_text(secrets.token_hex(32))
         try:
-            with MongoClient(embedded.ensure_running(own, die_with_parent=True)) as open_to_all:
+            open_to_all: MongoClient[Any] = MongoClient(embedded.ensure_running(own, die_with_parent=True))
+            with open_to_all:
                 password = secrets.token_hex(8)
                 open_to_all.admin.command("createUser", "administrator", pwd=password, roles=["root"])
             embedded.stop(own)

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote_plus
 
 from pymongo import MongoClient
@@ -29,7 +30,8 @@ def standalone_server() -> Iterator[str]:
         with subprocess.Popen(command, stdout=subprocess.DEVNULL) as server:
             try:
                 uri = f"mongodb://{quote_plus(str(socket))}/"
-                with MongoClient(uri, serverSelectionTimeoutMS=30_000) as client:
+                client: MongoClient[Any] = MongoClient(uri, serverSelectionTimeoutMS=30_000)
+                with client:
                     client.admin.command("ping")
                 yield uri
             finally:

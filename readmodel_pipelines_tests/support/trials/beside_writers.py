@@ -22,6 +22,8 @@ from readmodel_pipelines.rebuild_state import Strategy
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines.verification import Bucket, Coverage, verify
 from readmodel_pipelines.verification import Request as Verification
+from readmodel_pipelines_tests.support.environment import uri_of
+from readmodel_pipelines_tests.support.processes import live_writer
 
 _QUIET_CHATS = 300
 _LAST_LOOK = 2.0
@@ -130,14 +132,8 @@ def rebuild_beside_writers(
 @contextmanager
 def writer(settings: Settings, *, seconds: float, rate: int, seed: int = 0, more: Sequence[str] = ()) -> Iterator[Any]:
     """A writer that ends with the block."""
-    uri = settings.mongodb_uri
-    command = [
-        sys.executable,
-        "-m",
-        "readmodel_pipelines_tests.support.processes.live_writer",
-        uri.get_secret_value() if uri else "",
-    ]
-    command += [settings.database, f"--seconds={seconds}", f"--rate={rate}", f"--seed={seed}", *more]
+    command = [sys.executable, "-m", live_writer.__name__, uri_of(settings), settings.database]
+    command += [f"--seconds={seconds}", f"--rate={rate}", f"--seed={seed}", *more]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             yield process

@@ -19,6 +19,7 @@ from readmodel_pipelines.mongo.names import REBUILDS
 from readmodel_pipelines.projections.registry import built_in
 from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.settings import Settings
+from readmodel_pipelines_tests.support.environment import uri_of
 from readmodel_pipelines_tests.support.processes import rebuild
 
 _LEASE = 0.5
@@ -73,8 +74,7 @@ def _nothing_is_left(database: Database[Any]) -> None:
 
 
 def _start(settings: Settings, strategy: str, rate: float | None) -> subprocess.Popen[str]:
-    uri = settings.mongodb_uri.get_secret_value() if settings.mongodb_uri else ""
-    command = [sys.executable, "-m", rebuild.__name__, uri, settings.database]
+    command = [sys.executable, "-m", rebuild.__name__, uri_of(settings), settings.database]
     command += [f"--strategy={strategy}", f"--lease={_LEASE}"]
     command += [] if rate is None else [f"--events-per-second={rate}"]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)

@@ -9,6 +9,7 @@ from typing import Any
 
 from readmodel_pipelines.demo.sample_data import chat_events
 from readmodel_pipelines.mongo.names import LEASES
+from readmodel_pipelines_tests.support.environment import uri_of
 from readmodel_pipelines_tests.support.processes import short_lived_workers
 from readmodel_pipelines_tests.support.scene import Scene
 from readmodel_pipelines_tests.support.verbs.repairing import put, stored, task
@@ -28,9 +29,8 @@ def broken(scene: Scene, aggregates: int, tasks: int) -> list[str]:
 
 def short_lived(scene: Scene, **options: Any) -> dict[str, int]:
     arguments = [text for name, value in options.items() for text in (f"--{name}", str(value))]
-    uri = scene.settings.mongodb_uri.get_secret_value()
-    command = [sys.executable, "-m", short_lived_workers.__name__, uri, scene.settings.database, *arguments]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    command = [sys.executable, "-m", short_lived_workers.__name__, uri_of(scene.settings), scene.database.name]
+    ended = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=240, check=False)
     assert ended.returncode == 0, ended.stderr
     told: dict[str, int] = json.loads(ended.stdout)
     return told

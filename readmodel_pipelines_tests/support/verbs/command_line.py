@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from readmodel_pipelines.cli import main
 from readmodel_pipelines.demo.sample_data import chat_events
 from readmodel_pipelines.settings import Settings
+from readmodel_pipelines_tests.support.environment import name_database
 
 Cli = Callable[..., Any]
 
@@ -23,9 +24,7 @@ NOBODY = "00000000-0000-4000-8000-000000000000"
 @pytest.fixture
 def env(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """The environment of commands on this test's database, for this process and for child processes."""
-    assert settings.mongodb_uri is not None
-    monkeypatch.setenv("READMODEL_MONGODB_URI", settings.mongodb_uri.get_secret_value())
-    monkeypatch.setenv("READMODEL_DATABASE", settings.database)
+    name_database(monkeypatch, settings)
     return dict(os.environ)
 
 

@@ -58,8 +58,8 @@ def sentence(result: ExecuteInProcessResult) -> str:
     assert not result.success
     (failed,) = [event for event in result.all_events if event.event_type is DagsterEventType.STEP_FAILURE]
     assert failed.step_failure_data.user_failure_data is not None, failed.step_failure_data.error
-    assert failed.step_failure_data.error.cause is None
-    assert failed.step_failure_data.error.context is None
+    assert failed.step_failure_data.error is not None
+    assert (failed.step_failure_data.error.cause, failed.step_failure_data.error.context) == (None, None)
     return str(failed.step_failure_data.user_failure_data.description)
 
 

@@ -9,7 +9,7 @@ from bson import ObjectId
 
 from readmodel_pipelines.reconcile.summary import Summary
 from readmodel_pipelines.verification import Bucket, Coverage, Request, verify
-from readmodel_pipelines_tests.support.scene import Scene
+from readmodel_pipelines_tests.support.scene import Scene, found_in
 
 SINCE_LAST = Coverage(since_last=True)
 NIGHTLY = Coverage(bucket=Bucket(1, 7), since_last=True)
@@ -29,7 +29,7 @@ def just_now(scene: Scene, chat_id: str, *events: tuple[str, dict[str, Any]], se
     """Append events as the application does at this moment."""
     if events:
         scene.append(chat_id, *events)
-    last = scene.events.find_one({"aggregate_id": chat_id}, sort=[("version", -1)])
+    last = found_in(scene.events, {"aggregate_id": chat_id}, sort=[("version", -1)])
     written = datetime.now(UTC) - timedelta(seconds=seconds_ago)
     scene.events.update_one({"_id": last["_id"]}, {"$set": {"created_at": written}})
 
