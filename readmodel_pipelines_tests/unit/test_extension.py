@@ -7,7 +7,7 @@ import pickle
 import re
 import runpy
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -293,7 +293,7 @@ def test_one_pass_reads_what_any_of_them_reads_and_nothing_twice() -> None:
 # Faults of a projection's own code
 
 
-def failing(activity: Any, event: Event) -> None:
+def failing(activity: Any, event: Mapping[str, Any]) -> None:
     raise KeyError("no such thing")
 
 
