@@ -11,6 +11,7 @@ from bson.datetime_ms import DatetimeMS
 from pymongo.collection import Collection
 
 from readmodel_pipelines.mongo.scan import Document
+from readmodel_pipelines.wording import numbers
 
 Status = Literal["pending", "processing", "completed", "failed"]
 STATUSES: tuple[Status, ...] = ("pending", "processing", "completed", "failed")
@@ -40,6 +41,10 @@ class QueueStats:
     def open(self) -> int:
         """Tasks that a repair has yet to end."""
         return self.pending + self.processing
+
+    def reasons_in_words(self) -> str:
+        """How many dead letters have which reason."""
+        return numbers(dict(sorted(self.dead_letters.items())))
 
     def as_json(self) -> dict[str, Any]:
         """As plain JSON types."""

@@ -68,7 +68,7 @@ class Diagnosis:
     @property
     def state(self) -> Health:
         """The worst there is."""
-        return next((state for state in (Health.PROBLEM, Health.WARNING) if self.number(state)), Health.OK)
+        return worst(*(check.state for check in self.checks))
 
     def number(self, state: Health) -> int:
         """How many checks are so."""

@@ -6,19 +6,20 @@ A check that the server does not let anybody make, or does not answer in time, i
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 
 import pymongo
 from pymongo.errors import ConfigurationError, OperationFailure, PyMongoError
 
+from readmodel_pipelines.bookkeeping.held_leases import not_given_back
 from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
 from readmodel_pipelines.doctor import gather
 from readmodel_pipelines.doctor.check import Check, Diagnosis, Health
 from readmodel_pipelines.doctor.configuration import judge_embedded, judge_settings, settings_in_force
 from readmodel_pipelines.doctor.data import judge_collections, judge_indexes, judge_queries
-from readmodel_pipelines.doctor.gather import Clock, Place, Reached
+from readmodel_pipelines.doctor.gather import Clock, Reached
 from readmodel_pipelines.doctor.rights import judge_rights
 from readmodel_pipelines.doctor.server import (
     is_local,
@@ -38,6 +39,7 @@ from readmodel_pipelines.mongo.indexes import flaws
 from readmodel_pipelines.mongo.rights import role_named
 from readmodel_pipelines.mongo.scan import ODD_RECORD
 from readmodel_pipelines.mongo.server import DENIED
+from readmodel_pipelines.mongo.store import Store
 from readmodel_pipelines.projections.registry import projections_for
 from readmodel_pipelines.settings import Settings
 
@@ -47,10 +49,7 @@ ON_SERVER = (
 )
 _LONGEST = 300
 _SECONDS = 20.0
-
-
-def _local_clock() -> datetime:
-    return datetime.now(UTC)
+_local_clock: Clock = partial(datetime.now, UTC)
 
 
 def examine(
@@ -71,7 +70,7 @@ def examine(
     else:
         try:
             with open_database(settings) as database:
-                _examine_server(Place(database, settings, projections), diagnosis, role, now, seconds)
+                _examine_server(Store(database, settings, projections), diagnosis, role, now, seconds)
         except ConfigurationError as error:
             too_old = judge_too_old(str(error))
             if too_old is None:
@@ -106,69 +105,57 @@ def _why_it_cannot_start(settings: Settings) -> str:
     return ""
 
 
-def _examine_server(place: Place, diagnosis: Diagnosis, role: str, now: Clock, seconds: float) -> None:
-    database, settings = place.database, place.settings
+def _examine_server(store: Store, diagnosis: Diagnosis, role: str, now: Clock, seconds: float) -> None:
+    database, settings = store.database, store.settings
     met = gather.reached(database)
-    there = _collections_or_refused(place, met)
+    there = _collections_or_refused(store, met)
     diagnosis.checks += [
         judge_connection(settings.shown_uri(), met.hosts, met.user, met.seconds),
         judge_version(met.version),
         judge_topology(met.hello),
         judge_clock(*gather.clock_ahead(database, now), settings.grace_seconds),
-        judge_rights(met.user, gather.lacking_by_role(place), role, local=is_local(met.hosts)),
+        judge_rights(met.user, gather.lacking_by_role(store), role, local=is_local(met.hosts)),
     ]
-    for name, make in (*_of_data(place, there), *_of_work(place, there, met)):
-        diagnosis.checks.append(_told(name, make, seconds))
+    for name, make in _of_data_and_work(store, there).items():
+        # A server alone keeps no history; a mongos does not tell.
+        if name != "history" or "setName" in met.hello:
+            diagnosis.checks.append(_told(name, make, seconds))
 
 
-def _collections_or_refused(place: Place, met: Reached) -> set[str]:
-    with _unless_denied():
-        return gather.collection_names(place.database)
+def _collections_or_refused(store: Store, met: Reached) -> set[str]:
+    try:
+        return gather.collection_names(store.database)
+    except OperationFailure as error:
+        if error.code not in DENIED:
+            raise
     if met.user:
         return set()
     raise MongoUnavailable(
-        f"MongoDB at {place.settings.shown_uri()} answers, and wants somebody to log in.",
+        f"MongoDB at {store.settings.shown_uri()} answers, and wants somebody to log in.",
         hint="Name user, password and authSource in READMODEL_MONGODB_URI: mongodb://user:password@host/?authSource=…",
     )
 
 
-def _of_data(place: Place, there: set[str]) -> list[tuple[str, Callable[[], Check]]]:
-    settings, models = place.settings, list(place.collections.values())
-
-    def collections() -> Check:
-        sizes = gather.sizes(place, there)
-        return judge_collections(settings.database, settings.events_collection, models, sizes, there)
-
-    return [
-        ("collections", collections),
-        ("indexes", lambda: judge_indexes(flaws(place.database, settings, place.projections), there)),
-        ("queries", lambda: judge_queries(list(gather.queries(place)))),
-    ]
-
-
-def _of_work(place: Place, there: set[str], met: Reached) -> list[tuple[str, Callable[[], Check]]]:
-    database, settings = place.database, place.settings
-
-    def history() -> Check:
-        needed = list(gather.needed_history(place))
-        return judge_history(gather.history(database), needed, gather.longest_rebuild_seconds(place))
-
-    def queue() -> Check:
-        stats = RepairQueue(database, settings).stats()
-        return judge_queue(stats, settings.repair_queue_warning, settings.repair_queue_limit)
-
-    def rebuilds() -> Check:
-        left = gather.shadows_left(place, there)
-        return judge_rebuilds(gather.rebuilds(place), left, settings.rebuild_valid_days)
-
-    checks: list[tuple[str, Callable[[], Check]]] = [
-        ("repair queue", queue),
-        ("findings", lambda: judge_findings(*gather.findings(place), gather.naive_now(database))),
-        ("leases", lambda: judge_leases(gather.leases(database), gather.naive_now(database))),
-        ("rebuilds", rebuilds),
-    ]
-    # A server alone keeps no history; a mongos does not tell.
-    return [("history", history), *checks] if "setName" in met.hello else checks
+def _of_data_and_work(store: Store, there: set[str]) -> dict[str, Callable[[], Check]]:
+    database, settings = store.database, store.settings
+    return {
+        "collections": lambda: judge_collections(
+            settings.database, store.events.name, gather.live_names(store), gather.sizes(store, there), there
+        ),
+        "indexes": lambda: judge_indexes(flaws(database, settings, store.projections), there),
+        "queries": lambda: judge_queries(list(gather.queries(store))),
+        "history": lambda: judge_history(
+            gather.history(database), list(gather.needed_history(store)), gather.longest_rebuild_seconds(store)
+        ),
+        "repair queue": lambda: judge_queue(
+            RepairQueue(database, settings).stats(), settings.repair_queue_warning, settings.repair_queue_limit
+        ),
+        "findings": lambda: judge_findings(*gather.findings(store), gather.naive_now(database)),
+        "leases": lambda: judge_leases(not_given_back(database), gather.naive_now(database)),
+        "rebuilds": lambda: judge_rebuilds(
+            gather.rebuilds(store), gather.shadows_left(store, there), settings.rebuild_valid_days
+        ),
+    }
 
 
 def _told(name: str, make: Callable[[], Check], seconds: float) -> Check:
@@ -191,12 +178,3 @@ def _told(name: str, make: Callable[[], Check], seconds: float) -> Check:
     except ODD_RECORD as error:
         hint = "Look at the readmodel_… collections: somebody else, or another version, wrote there."
         return Check(name, Health.PROBLEM, f"A record has another form ({raised(error)}).", hint)
-
-
-@contextmanager
-def _unless_denied() -> Iterator[None]:
-    try:
-        yield
-    except OperationFailure as error:
-        if error.code not in DENIED:
-            raise

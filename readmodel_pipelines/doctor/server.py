@@ -12,15 +12,17 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any
 from urllib.parse import parse_qsl
 
 from readmodel_pipelines.doctor.check import Check, Health
-from readmodel_pipelines.wording import span
+from readmodel_pipelines.wording import count, span
 
 TESTED = (6, 0)
 """The version that the tests run on, and the oldest that is supported."""
 
+_TESTED = ".".join(map(str, TESTED))
 _CLOCK_SECONDS = 1.0
 _DAY = 86_400.0
 _CHECKS_NO_CERTIFICATE = ("tlsinsecure", "tlsallowinvalidcertificates", "tlsallowinvalidhostnames")
@@ -28,22 +30,20 @@ _CHECKS_NO_CERTIFICATE = ("tlsinsecure", "tlsallowinvalidcertificates", "tlsallo
 
 def judge_connection(shown_uri: str, hosts: Sequence[str], user: str, seconds: float) -> Check:
     """How the server was reached; `shown_uri` has no credentials. `user` is empty when nobody is logged in."""
-    _, _, query = shown_uri.rpartition("?") if "?" in shown_uri else ("", "", "")
-    options = {name.lower(): value.lower() for name, value in parse_qsl(query)}
+    check = partial(Check, "connection")
+    options = {name.lower(): value.lower() for name, value in parse_qsl(shown_uri.partition("?")[2])}
     tls = options.get("tls", options.get("ssl", str(shown_uri.startswith("mongodb+srv:")).lower())) == "true"
     who = f"as {user}" if user else "without logging in"
     found = f"{shown_uri} answers within {math.ceil(seconds * 1000)} ms, {who}"
     if tls and any(options.get(name) == "true" for name in _CHECKS_NO_CERTIFICATE):
-        hint = "Name the authority in tlsCAFile instead."
-        return Check(
-            "connection", Health.WARNING, f"{found}; TLS, but the server's certificate is not fully checked.", hint
-        )
+        found += "; TLS, but the server's certificate is not fully checked."
+        return check(Health.WARNING, found, "Name the authority in tlsCAFile instead.")
     if tls:
-        return Check("connection", Health.OK, f"{found}; TLS.")
+        return check(Health.OK, f"{found}; TLS.")
     if is_local(hosts):
-        return Check("connection", Health.OK, f"{found}; no TLS, which this machine's own server does not need.")
+        return check(Health.OK, f"{found}; no TLS, which this machine's own server does not need.")
     hint = "Add tls=true to READMODEL_MONGODB_URI, if the network between is not your own."
-    return Check("connection", Health.WARNING, f"{found}; no TLS: what is read goes over the network as it is.", hint)
+    return check(Health.WARNING, f"{found}; no TLS: what is read goes over the network as it is.", hint)
 
 
 def is_local(hosts: Iterable[str]) -> bool:
@@ -56,16 +56,10 @@ def is_local(hosts: Iterable[str]) -> bool:
 def judge_version(version: str) -> Check:
     """Whether this version is supported."""
     numbers = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
-    tested = ".".join(map(str, TESTED))
     if numbers < TESTED:
-        return Check(
-            "version",
-            Health.PROBLEM,
-            f"MongoDB {version} is not supported: the oldest that is, and is tested, is {tested}.",
-            f"Upgrade the server to {tested} or newer, one major version after the other.",
-        )
+        return _too_old(f"MongoDB {version} is not supported: the oldest that is, and is tested, is {_TESTED}.")
     if numbers > TESTED:
-        found = f"MongoDB {version} is newer than {tested}, which is tested. Nothing is known against it."
+        found = f"MongoDB {version} is newer than {_TESTED}, which is tested. Nothing is known against it."
         return Check("version", Health.WARNING, found, "Verify after a first rebuild on it.")
     return Check("version", Health.OK, f"MongoDB {version}, which is tested.")
 
@@ -75,52 +69,41 @@ def judge_too_old(message: str) -> Check | None:
     asked = re.search(r"requires at least \d+ \(MongoDB ([\d.]+)\)", message)
     if asked is None:
         return None
-    return Check(
-        "version",
-        Health.PROBLEM,
-        f"The server is older than MongoDB {asked[1]}, the oldest that the driver talks to.",
-        f"Upgrade the server to {'.'.join(map(str, TESTED))} or newer, one major version after the other.",
-    )
+    return _too_old(f"The server is older than MongoDB {asked[1]}, the oldest that the driver talks to.")
+
+
+def _too_old(found: str) -> Check:
+    hint = f"Upgrade the server to {_TESTED} or newer, one major version after the other."
+    return Check("version", Health.PROBLEM, found, hint)
 
 
 def judge_topology(hello: Mapping[str, Any]) -> Check:
     """Whether it is a replica set with a primary, from the answer to `hello`."""
-    name = "replica set"
+    check = partial(Check, "replica set")
     if hello.get("msg") == "isdbgrid":
-        return Check(
-            name,
-            Health.OK,
-            "A sharded cluster, through mongos.",
-            "A sharded read model is rebuilt in place; a shadow is refused.",
-        )
-    if "setName" not in hello and hello.get("isreplicaset"):
-        return Check(
-            name, Health.PROBLEM, "The server is to be in a replica set that was not set up.", "Run rs.initiate()."
-        )
-    if "setName" not in hello:
-        return Check(
-            name,
+        hint = "A sharded read model is rebuilt in place; a shadow is refused."
+        return check(Health.OK, "A sharded cluster, through mongos.", hint)
+    set_name = hello.get("setName")
+    if set_name is None and hello.get("isreplicaset"):
+        found = "The server is to be in a replica set that was not set up."
+        return check(Health.PROBLEM, found, "Run rs.initiate().")
+    if set_name is None:
+        return check(
             Health.PROBLEM,
             "A standalone server: it has no transactions and keeps no history of changes. Verifications, rebuilds in "
             "place and repairs work. Refused are rebuilds in a shadow, and documents that hold each other's unique "
             "keys; a rebuild looks at everything twice, and --since last at everything each time.",
             "Make it a replica set, one member is enough: start mongod with --replSet rs0, then run rs.initiate().",
         )
-    members = len(hello.get("hosts", ()))
     if not hello.get("isWritablePrimary"):
-        return Check(
-            name,
+        return check(
             Health.PROBLEM,
-            f"{hello['setName']}: this member is no primary (that is {hello.get('primary', 'nobody')}), and takes no "
-            "writes.",
-            "Take directConnection=true out of READMODEL_MONGODB_URI, and name the set: replicaSet="
-            f"{hello['setName']}.",
+            f"{set_name}: this member is no primary (that is {hello.get('primary', 'nobody')}), and takes no writes.",
+            f"Take directConnection=true out of READMODEL_MONGODB_URI, and name the set: replicaSet={set_name}.",
         )
+    members = len(hello.get("hosts", ()))
     kept = "" if members > 2 else " With fewer than three, nobody takes over when it fails."
-    plural = "member" if members == 1 else "members"
-    return Check(
-        name, Health.OK, f"{hello['setName']}, {members} {plural}; the primary is {hello.get('primary')}.{kept}"
-    )
+    return check(Health.OK, f"{set_name}, {count(members, 'member')}; the primary is {hello.get('primary')}.{kept}")
 
 
 def judge_clock(ahead: float, uncertain: float, grace: float) -> Check:
@@ -163,27 +146,23 @@ def judge_history(
     history: History | None, needed: Sequence[tuple[str, datetime]], longest_rebuild_seconds: float
 ) -> Check:
     """Whether the history of changes reaches back to what goes on from there: (what, since when)."""
-    name = "history"
     if history is None:
         return Check(
-            name,
+            "history",
             Health.OK,
             "How far the server's history of changes (oplog) reaches back is not told to this user.",
             "`readmodel rights pacing` has the right for it, serverStatus.",
         )
     lost = [what for what, since in needed if since < history.earliest]
     reaches = f"The history of changes (oplog) reaches back {span(history.seconds)}"
-    larger = "Enlarge it: db.adminCommand({replSetResizeOplog: 1, size: MEGABYTES, minRetentionHours: 48})."
     if lost:
-        return Check(
-            name, Health.WARNING, f"{reaches}, not to {'; '.join(lost)}: everything will be looked at instead.", larger
-        )
-    if history.rolled_over and history.seconds < 2 * longest_rebuild_seconds:
+        short = f"{reaches}, not to {'; '.join(lost)}: everything will be looked at instead."
+    elif history.rolled_over and history.seconds < 2 * longest_rebuild_seconds:
         took = f"the longest of the last rebuilds took {span(longest_rebuild_seconds)}"
-        return Check(
-            name, Health.WARNING, f"{reaches}, and {took}: one that is interrupted may have to begin anew.", larger
-        )
-    if history.rolled_over and history.seconds < _DAY:
-        less = "less than a day: a nightly --since last will look at everything"
-        return Check(name, Health.WARNING, f"{reaches}, {less}.", larger)
-    return Check(name, Health.OK, f"{reaches}.")
+        short = f"{reaches}, and {took}: one that is interrupted may have to begin anew."
+    elif history.rolled_over and history.seconds < _DAY:
+        short = f"{reaches}, less than a day: a nightly --since last will look at everything."
+    else:
+        return Check("history", Health.OK, f"{reaches}.")
+    larger = "Enlarge it: db.adminCommand({replSetResizeOplog: 1, size: MEGABYTES, minRetentionHours: 48})."
+    return Check("history", Health.WARNING, short, larger)

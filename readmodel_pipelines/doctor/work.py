@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 
+from readmodel_pipelines.bookkeeping.held_leases import NotGivenBack
+from readmodel_pipelines.bookkeeping.leases import is_gone
 from readmodel_pipelines.bookkeeping.queue_stats import QueueStats
 from readmodel_pipelines.doctor.check import Check, Health, worst
 from readmodel_pipelines.rebuild_state import RebuildState
-from readmodel_pipelines.wording import count, span
+from readmodel_pipelines.wording import count, numbers, span
 
 _WAITS_LONG_SECONDS = 300
 _VERIFIED_LONG_AGO_SECONDS = 8 * 86_400.0
@@ -18,97 +21,77 @@ _MANY = 5
 
 def judge_queue(stats: QueueStats, warning: int, limit: int) -> Check:
     """Whether the repair queue drains and nothing in it is dead."""
+    check = partial(Check, "repair queue")
     found = f"{count(stats.open, 'open task')}, {stats.due:,} due"
     if stats.pending:
         found += f", the oldest for {span(stats.oldest_pending_seconds)}"
     if stats.failed:
-        reasons = ", ".join(f"{number:,} {reason}" for reason, number in sorted(stats.dead_letters.items()))
-        return Check(
-            "repair queue",
+        return check(
             Health.PROBLEM,
-            f"{found}; {count(stats.failed, 'dead letter')} ({reasons}).",
+            f"{found}; {count(stats.failed, 'dead letter')} ({stats.reasons_in_words()}).",
             "`readmodel repair-queue list --status failed` has them; mend the cause, then `readmodel repair-queue "
             "requeue`.",
         )
     if stats.open >= limit:
-        return Check(
-            "repair queue",
+        return check(
             Health.PROBLEM,
             f"{found}: the queue is full (READMODEL_REPAIR_QUEUE_LIMIT), and takes no more.",
             "`readmodel repair-queue work` works it off; `readmodel rebuild-readmodel --type all --all` is quicker.",
         )
-    stands = stats.due and not stats.repairs_per_minute and stats.oldest_pending_seconds > _WAITS_LONG_SECONDS
-    if stands:
+    if stats.due and not stats.repairs_per_minute and stats.oldest_pending_seconds > _WAITS_LONG_SECONDS:
         hint = "Is Dagster's daemon up and `repair_queue_sensor` on? `readmodel repair-queue work` does it without."
-        return Check("repair queue", Health.WARNING, f"{found}, and nobody works them off.", hint)
+        return check(Health.WARNING, f"{found}, and nobody works them off.", hint)
     if stats.open > warning:
         found += f", more than READMODEL_REPAIR_QUEUE_WARNING ({warning:,})"
-        return Check("repair queue", Health.WARNING, f"{found}.", "`readmodel repair-queue stats` tells how it goes.")
-    return Check("repair queue", Health.OK, f"{found}; no dead letter.")
+        return check(Health.WARNING, f"{found}.", "`readmodel repair-queue stats` tells how it goes.")
+    return check(Health.OK, f"{found}; no dead letter.")
 
 
 def judge_findings(
     found: Mapping[str, Mapping[str, int]], verified_at: Mapping[str, datetime | None], now: datetime
 ) -> Check:
     """What the last verifications found and is open, by read model and outcome; when each was verified last."""
+    check = partial(Check, "findings")
     wrong = {name: outcomes for name, outcomes in found.items() if outcomes}
     if wrong:
-        told = tuple(
-            f"{name}: {', '.join(f'{number:,} {outcome}' for outcome, number in sorted(outcomes.items()))}"
-            for name, outcomes in wrong.items()
-        )
         number = sum(sum(outcomes.values()) for outcomes in wrong.values())
-        return Check(
-            "findings",
+        return check(
             Health.PROBLEM,
             f"{count(number, 'finding is', 'findings are')} open: read models are not what their events say.",
             "`readmodel verify-consistency --type all --all` looks anew; `readmodel rebuild-readmodel --type all "
             "--all` mends all but malformed streams.",
-            told,
+            tuple(f"{name}: {numbers(dict(sorted(outcomes.items())))}" for name, outcomes in wrong.items()),
         )
-    never = [name for name, moment in verified_at.items() if moment is None]
-    oldest = min((moment for moment in verified_at.values() if moment), default=None)
     again = (
         "`readmodel verify-consistency --type all --all` does; the schedule `nightly_verification` does it by itself."
     )
+    never = [name for name, moment in verified_at.items() if moment is None]
     if never:
-        return Check("findings", Health.WARNING, f"Nobody verified {', '.join(never)} so far.", again)
-    ago = (now - oldest).total_seconds() if oldest else 0.0
+        return check(Health.WARNING, f"Nobody verified {', '.join(never)} so far.", again)
+    oldest = min((moment for moment in verified_at.values() if moment), default=now)
+    ago = max(0.0, (now - oldest).total_seconds())
+    told = f"None is open; the last verification was {span(ago)} ago."
     if ago > _VERIFIED_LONG_AGO_SECONDS:
-        return Check("findings", Health.WARNING, f"None is open; the last verification was {span(ago)} ago.", again)
-    return Check("findings", Health.OK, f"None is open; the last verification was {span(max(0.0, ago))} ago.")
+        return check(Health.WARNING, told, again)
+    return check(Health.OK, told)
 
 
-@dataclass(frozen=True, slots=True)
-class LeaseSeen:
-    """A lease that has not been given back: on what (a read model, or a number of aggregates), whose, until when.
-
-    `gone`: its holder was a process of this machine, and is no more.
-    """
-
-    on: str
-    holder: str
-    until: datetime
-    gone: bool = False
-
-
-def judge_leases(leases: Sequence[LeaseSeen], now: datetime) -> Check:
+def judge_leases(leases: Sequence[NotGivenBack], now: datetime, gone: Callable[[str], bool] = is_gone) -> Check:
     """Whether somebody who holds a lease is dead: it ran out and was not given back, or its process is gone."""
     stale = [lease for lease in leases if lease.until <= now]
-    dead = [lease for lease in leases if lease.until > now and lease.gone]
-    held = [lease for lease in leases if lease.until > now and not lease.gone]
-    if not stale and not dead:
-        working = "; ".join(f"{lease.on} by {lease.holder}" for lease in held[:_MANY])
-        return Check("leases", Health.OK, f"Held: {working}." if held else "Nobody is at work.")
+    dead = [lease for lease in leases if lease.until > now and gone(lease.holder)]
     told = [
-        f"{lease.on}: {lease.holder} did not give it back; it ran out {span((now - lease.until).total_seconds())} ago"
+        f"{_on(lease)}: {lease.holder} did not give it back; it ran out {span((now - lease.until).total_seconds())} ago"
         for lease in stale
     ]
     told += [
-        f"{lease.on}: {lease.holder} is no process of this machine any more; it runs out in "
+        f"{_on(lease)}: {lease.holder} is no process of this machine any more; it runs out in "
         f"{span((lease.until - now).total_seconds())}"
         for lease in dead
     ]
+    if not told:
+        working = "; ".join(f"{_on(lease)} by {lease.holder}" for lease in leases[:_MANY])
+        return Check("leases", Health.OK, f"Held: {working}." if leases else "Nobody is at work.")
     more = (f"and {len(told) - _MANY} more",) if len(told) > _MANY else ()
     return Check(
         "leases",
@@ -118,6 +101,10 @@ def judge_leases(leases: Sequence[LeaseSeen], now: datetime) -> Check:
         "it died (killed for its memory, most often).",
         (*told[:_MANY], *more),
     )
+
+
+def _on(lease: NotGivenBack) -> str:
+    return lease.on or f"repairs of {lease.number:,} aggregates"
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,8 +124,9 @@ def judge_rebuilds(rebuilds: Sequence[RebuildSeen], leftovers: Collection[str], 
     states, told, hints = [Health.OK], [], []
     for item in rebuilds:
         states.append(_state_of(item))
-        after = f"begun {span(item.age_seconds)} ago"
-        told.append(f"{item.id} of {', '.join(item.names)}: {item.state.value}, {after}{_stands(item)}")
+        stands = "" if item.at_work else ", and nobody is at work"
+        names = ", ".join(item.names)
+        told.append(f"{item.id} of {names}: {item.state.value}, begun {span(item.age_seconds)} ago{stands}")
         if states[-1] is not Health.OK:
             hints.append(_next(item, valid_days))
     if leftovers:
@@ -157,10 +145,6 @@ def _state_of(item: RebuildSeen) -> Health:
         return Health.OK
     # Read models that are swapped in and others that are not: nobody else may begin before it is ended.
     return Health.PROBLEM if item.state is RebuildState.SWAPPING else Health.WARNING
-
-
-def _stands(item: RebuildSeen) -> str:
-    return "" if item.at_work else ", and nobody is at work"
 
 
 def _next(item: RebuildSeen, valid_days: float) -> str:

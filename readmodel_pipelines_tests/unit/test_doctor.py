@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
+from readmodel_pipelines.bookkeeping.held_leases import NotGivenBack
 from readmodel_pipelines.bookkeeping.queue_stats import QueueStats
 from readmodel_pipelines.doctor.check import Check, Diagnosis, Health
 from readmodel_pipelines.doctor.configuration import judge_embedded, judge_settings, settings_in_force
@@ -27,7 +28,6 @@ from readmodel_pipelines.doctor.server import (
     judge_version,
 )
 from readmodel_pipelines.doctor.work import (
-    LeaseSeen,
     RebuildSeen,
     judge_findings,
     judge_leases,
@@ -351,11 +351,11 @@ def test_open_findings_are_a_problem_and_a_verification_long_ago_a_warning() -> 
 def test_a_lease_is_stale_when_it_ran_out_or_its_process_is_gone() -> None:
     later = NOW + timedelta(seconds=30)
     assert judge_leases([], NOW).state is OK
-    alive = judge_leases([LeaseSeen("chats", "host process 1", later)], NOW)
+    alive = judge_leases([NotGivenBack("chats", "host process 1", later)], NOW)
     assert (alive.state, "chats by host process 1" in alive.found) == (OK, True)
-    over = judge_leases([LeaseSeen("chats", "host process 1", ago(minutes=5))], NOW)
+    over = judge_leases([NotGivenBack("chats", "host process 1", ago(minutes=5))], NOW)
     assert (over.state, "ran out 5 min ago" in over.details[0]) == (WARNING, True)
-    gone = judge_leases([LeaseSeen("chats", "host process 1", later, gone=True)], NOW)
+    gone = judge_leases([NotGivenBack("chats", "host process 1", later)], NOW, lambda _holder: True)
     assert (gone.state, "runs out in 30 s" in gone.details[0]) == (WARNING, True)
 
 
