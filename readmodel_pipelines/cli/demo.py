@@ -1,27 +1,49 @@
-"""The demo from the command line: gives it a voice and the summaries' look, and serves Dagster's UI at its end."""
+"""`demo`: gives the demo a voice and the summaries' look, and serves Dagster's UI at its end."""
 
 from __future__ import annotations
 
 from functools import partial
+from typing import TYPE_CHECKING, Annotated
 
-from readmodel_pipelines.cli import dagster_ui
-from readmodel_pipelines.cli.interrupted import Interrupted
-from readmodel_pipelines.cli.output import human_lines
-from readmodel_pipelines.cli.voice import voice
-from readmodel_pipelines.demo.run import FAULTS, note_event, refuse_other_servers, run_demo
-from readmodel_pipelines.demo.traffic import traffic_in_background
-from readmodel_pipelines.mongo.connection import open_database
-from readmodel_pipelines.reconcile.summary import Summary
-from readmodel_pipelines.settings import load_settings
+import typer
+
+from readmodel_pipelines.cli.terminal.command import Interrupted, command
+from readmodel_pipelines.cli.terminal.help import SET_UP
+from readmodel_pipelines.cli.terminal.voice import voice
+
+if TYPE_CHECKING:
+    from readmodel_pipelines.reconcile.summary import Summary
 
 _SECONDS_BETWEEN_EVENTS = 1.0
 
+app = typer.Typer()
 
-def play(*, chats: int, ui: bool, port: int | None) -> bool:
-    """Run it; True when it found every damage and ended with healthy read models."""
+
+@command(app, "demo", "Show it all on sample data, then serve the web UI.", heading=SET_UP)
+def demo(
+    no_ui: Annotated[bool, typer.Option("--no-ui", help="End after the last verification, with 0 when clean.")] = False,
+    port: Annotated[
+        int | None,
+        typer.Option(min=1, max=65535, help="Port of the Dagster UI; 3000 or a free one if not given."),
+    ] = None,
+    chats: Annotated[int, typer.Option(min=1, help="How many sample chats.")] = 300,
+) -> bool:
+    """Show it all on sample data.
+
+    Fills the embedded server, breaks documents in every way, verifies, rebuilds, verifies, then serves the Dagster UI.
+    Only the embedded server: refused when READMODEL_MONGODB_URI is set, and when READMODEL_DATABASE holds data that
+    the demo did not make. What an earlier demo made is dropped first.
+    """
+    from readmodel_pipelines.cli.dagster import ui
+    from readmodel_pipelines.cli.terminal.summary import human_lines
+    from readmodel_pipelines.demo.run import FAULTS, note_event, refuse_other_servers, run_demo
+    from readmodel_pipelines.demo.traffic import traffic_in_background
+    from readmodel_pipelines.mongo.connection import open_database
+    from readmodel_pipelines.settings import load_settings
+
     settings = load_settings()
     refuse_other_servers(settings)
-    free = dagster_ui.choose_port(port) if ui else None
+    free = ui.choose_port(port) if not no_ui else None
     shown: list[Summary] = []
 
     def show(summary: Summary, findings: int) -> None:
@@ -59,7 +81,7 @@ def play(*, chats: int, ui: bool, port: int | None) -> bool:
                 before_save=partial(note_event, database, settings),
             ),
         ):
-            dagster_ui.serve(settings, free, voice.note if voice.as_json else voice.line)
+            ui.serve(settings, free, voice.note if voice.as_json else voice.line)
     voice.say(
         "The embedded server goes on; `readmodel verify-consistency --type all --all` meets it, "
         "`readmodel server stop` ends it."

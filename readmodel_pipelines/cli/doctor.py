@@ -1,4 +1,4 @@
-"""What the doctor found, as lines or as a document: a mark, a name and a sentence, and below it what to do."""
+"""`doctor`: what it found, as lines or as a document: a mark, a name and a sentence, and below it what to do."""
 
 from __future__ import annotations
 
@@ -6,24 +6,51 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated
 
-from readmodel_pipelines.cli.voice import plain, voice
-from readmodel_pipelines.doctor import Check, Diagnosis, Health, examine
-from readmodel_pipelines.settings import load_settings
+import typer
 
-_MARKS = {Health.OK: "✓", Health.WARNING: "!", Health.PROBLEM: "✗"}
+from readmodel_pipelines.cli.terminal.command import command
+from readmodel_pipelines.cli.terminal.help import OPERATE
+from readmodel_pipelines.cli.terminal.voice import plain, voice
+from readmodel_pipelines.wording import count
+
+if TYPE_CHECKING:
+    from readmodel_pipelines.doctor import Check, Diagnosis
+
+_MARKS = {"ok": "✓", "warning": "!", "problem": "✗"}
 _NARROWEST = 60
 
+app = typer.Typer()
 
-def show(*, role: str) -> int:
-    """Examine everything and say what was found; gives the exit code."""
+
+@command(app, "doctor", "Look at everything, and say what to do about the rest.", heading=OPERATE)
+def doctor(
+    role: Annotated[
+        str,
+        typer.Option(
+            "--for",
+            metavar="ROLE",
+            help="What the user is meant for, a role of `readmodel rights`; it need not have the rights of others.",
+        ),
+    ] = "dagster",
+) -> int:
+    """Look at everything that rebuilds, repairs and verifications need, and say what to do about what is not right.
+
+    Settings, connection, version, replica set, clock, rights, collections, indexes, how the main queries would be
+    answered, history of changes, repair queue, findings, leases, rebuilds. Writes nothing and starts nothing; --verbose
+    shows every setting. The exit code is 1 when there are problems, 0 with warnings alone, and 3 without MongoDB.
+    """
+    from readmodel_pipelines.doctor import examine
+    from readmodel_pipelines.settings import load_settings
+
     diagnosis = examine(load_settings(), role)
     voice.result({"verb": "doctor", **diagnosis.as_json()}, [plain(line) for line in _lines(diagnosis)])
     return diagnosis.exit_code
 
 
 def _lines(diagnosis: Diagnosis) -> Iterator[str]:
-    shown = [item for item in diagnosis.checks if item.state is Health.PROBLEM or not voice.quiet]
+    shown = [item for item in diagnosis.checks if item.state == "problem" or not voice.quiet]
     width = max((len(item.name) for item in shown), default=0)
     for item in shown:
         yield from _check_lines(item, width)
@@ -61,14 +88,10 @@ def _settings_lines(diagnosis: Diagnosis) -> Iterator[str]:
 
 
 def _ending(diagnosis: Diagnosis) -> str:
-    problems, warnings = diagnosis.number(Health.PROBLEM), diagnosis.number(Health.WARNING)
     if diagnosis.not_checked:
         return f"Without MongoDB nobody could look at: {', '.join(diagnosis.not_checked)}."
-    told = [
-        f"{number} {word}{'s' if number > 1 else ''}"
-        for number, word in ((problems, "problem"), (warnings, "warning"))
-        if number
-    ]
+    states = [check.state.value for check in diagnosis.checks]
+    told = [count(states.count(word), word) for word in ("problem", "warning") if word in states]
     if not told:
         return "All is well."
-    return f"{' and '.join(told)}." if problems else f"All is well, with {told[0]}."
+    return f"{' and '.join(told)}." if "problem" in states else f"All is well, with {told[0]}."

@@ -1,10 +1,10 @@
 """The command line: puts `readmodel …` together from its commands, and ends processes cleanly.
 
 Exit codes: 0 all well; 1 discrepancies found, or aggregates that a rebuild could not do; 2 usage; 3 no MongoDB or
-Dagster, or no right to it; 130 interrupted. Results go to stdout; progress, notes and errors to stderr (`voice.py`).
+Dagster, or no right to it; 130 interrupted. Results go to stdout; progress, notes and errors to stderr.
 
-Everything heavy (pydantic, pymongo, rich) is imported by the command that needs it: help is instant, and a cron job
-or a shell loop over ids does not wait for what it never uses.
+Everything heavy is imported by the command that needs it: help is instant, and a cron job or a shell loop over ids does
+not wait for what it never uses.
 """
 
 from __future__ import annotations
@@ -19,8 +19,20 @@ from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
-from readmodel_pipelines.cli.commands import operate, read_models, rebuilds, repair_queue, set_up
-from readmodel_pipelines.cli.help import QUEUE, REBUILDS, SET_UP, Map
+from readmodel_pipelines.cli import (
+    demo,
+    doctor,
+    ensure_indexes,
+    load,
+    metrics,
+    rebuild_readmodel,
+    rebuilds,
+    repair_queue,
+    rights,
+    server,
+    verify_consistency,
+)
+from readmodel_pipelines.cli.terminal.help import QUEUE, REBUILDS, SET_UP, Map
 
 if TYPE_CHECKING:
     from sys import UnraisableHookArgs
@@ -35,10 +47,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 # Single commands name their heading themselves.
-for single in (read_models.app, set_up.app, operate.app):
-    app.add_typer(single)
-for group, heading in ((repair_queue.app, QUEUE), (rebuilds.app, REBUILDS), (set_up.server, SET_UP)):
-    app.add_typer(group, rich_help_panel=heading)
+for single in (rebuild_readmodel, verify_consistency, ensure_indexes, rights, load, demo, doctor, metrics):
+    app.add_typer(single.app)
+for group, heading in ((repair_queue, QUEUE), (rebuilds, REBUILDS), (server, SET_UP)):
+    app.add_typer(group.app, rich_help_panel=heading)
 
 
 def main() -> None:

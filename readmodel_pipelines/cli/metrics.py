@@ -1,33 +1,53 @@
-"""Metrics from the command line: served until somebody ends it, or printed once."""
+"""`metrics`: served until somebody ends it, or printed once."""
 
 from __future__ import annotations
 
 import threading
+from typing import Annotated
 
 import typer
 
-from readmodel_pipelines.cli.voice import complain, voice
-from readmodel_pipelines.metrics import Exporter, serving, text
-from readmodel_pipelines.settings import load_settings
+from readmodel_pipelines.cli.terminal.command import command
+from readmodel_pipelines.cli.terminal.help import OPERATE
+from readmodel_pipelines.cli.terminal.voice import complain, voice
+
+app = typer.Typer()
 
 
-def show(*, seconds: float) -> None:
-    """One scrape on stdout."""
-    with Exporter(load_settings(), seconds, complain) as exporter:
-        shown = text(exporter)
-    voice.result({"verb": "metrics", "text": shown}, [shown.rstrip("\n")])
+@command(app, "metrics", "Serve metrics for Prometheus, or print them once.", heading=OPERATE)
+def metrics(
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port to serve at; 0 takes a free one and says which.")
+    ] = 9464,
+    host: Annotated[
+        str, typer.Option(help="Address to listen at; 0.0.0.0 is every one. There is no password and no TLS.")
+    ] = "127.0.0.1",
+    once: Annotated[
+        bool, typer.Option("--once", help="Print the metrics and end, for a textfile collector; serve nothing.")
+    ] = False,
+    timeout: Annotated[
+        float, typer.Option(min=0.1, metavar="SECONDS", help="How long a scrape waits for MongoDB at most.")
+    ] = 5.0,
+) -> None:
+    """Serve metrics of queue, findings, verifications and rebuilds, for Prometheus.
 
+    MongoDB is asked at each scrape: counts by index and single documents, no event. It need not be there: then the
+    metrics say readmodel_up 0, also with --once, and the exit code is 0. The embedded server is not started.
+    """
+    from readmodel_pipelines.metrics import Exporter, serving, text
+    from readmodel_pipelines.settings import load_settings
 
-def serve(*, host: str, port: int, seconds: float) -> None:
-    """Answer scrapes until Ctrl-C or a polite kill."""
-    with Exporter(load_settings(), seconds, complain) as exporter, serving(exporter, host, port) as at:
-        shown = f"[{host}]" if ":" in host else host
-        address = f"http://{shown}:{at}/metrics"
-        voice.note(f"Metrics at {address}; Ctrl-C ends it.")
-        try:
-            # Whoever starts it hears at once whether there is something to tell.
-            exporter.look()
-            threading.Event().wait()
-        except KeyboardInterrupt:
-            voice.document({"verb": "metrics", "served": address})
-            raise typer.Exit(0) from None
+    with Exporter(load_settings(), timeout, complain) as exporter:
+        if once:
+            shown = text(exporter)
+            voice.result({"verb": "metrics", "text": shown}, [shown.rstrip("\n")])
+            return
+        with serving(exporter, host, port) as at:
+            address = f"http://{f'[{host}]' if ':' in host else host}:{at}/metrics"
+            voice.note(f"Metrics at {address}; Ctrl-C ends it.")
+            try:
+                # Whoever starts it hears at once whether there is something to tell.
+                exporter.look()
+                threading.Event().wait()
+            except KeyboardInterrupt:
+                voice.document({"verb": "metrics", "served": address})

@@ -1,33 +1,50 @@
-"""Full rebuilds from the command line: what there is, and what becomes of it."""
+"""`rebuilds …`: look at full rebuilds, give one up, put back what was before one."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds, range_of
-from readmodel_pipelines.cli.voice import plain, voice
-from readmodel_pipelines.mongo.connection import open_database
-from readmodel_pipelines.rebuild import abort, roll_back
-from readmodel_pipelines.reconcile.extended_json import json_value
-from readmodel_pipelines.settings import load_settings
+from readmodel_pipelines.cli.terminal.command import command, opened
+from readmodel_pipelines.cli.terminal.help import group
+from readmodel_pipelines.cli.terminal.options import Yes
+from readmodel_pipelines.cli.terminal.voice import plain, voice
+from readmodel_pipelines.wording import numbers
+
+if TYPE_CHECKING:
+    from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds
 
 _TOKENS = ("token", "live_tokens", "copy_token")
 
+app = group(
+    "rebuilds",
+    "Look at full rebuilds, give one up, put back what was before one.\n\n`rebuild-readmodel --all` makes them.",
+)
 
-def show_all() -> None:
-    """The latest, a line each."""
-    with open_database(load_settings(), "read_only") as database:
+_RebuildId = Annotated[str, typer.Argument(metavar="REBUILD", help="Its id, from `readmodel rebuilds list`.")]
+
+
+@command(app, "list", "List the latest rebuilds: how far, since when.")
+def list_rebuilds() -> None:
+    """List the latest rebuilds: how far, since when, and which are unfinished. Writes nothing."""
+    from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds
+    from readmodel_pipelines.reconcile.extended_json import json_value
+
+    with opened("read_only") as (database, _):
         rebuilds = Rebuilds(database)
         found = [_shown(item, rebuilds) for item in rebuilds.listed()]
     voice.result({"verb": "list", "rebuilds": [json_value(item) for item in found]}, _table(found))
 
 
-def show_one(rebuild_id: str) -> None:
-    """All that is known of one."""
-    with open_database(load_settings(), "read_only") as database:
+@command(app, "show", "Show one rebuild with its ranges.")
+def show(rebuild_id: _RebuildId) -> None:
+    """Show one rebuild with its ranges. Writes nothing."""
+    from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds
+    from readmodel_pipelines.reconcile.extended_json import json_value
+
+    with opened("read_only") as (database, _):
         rebuilds = Rebuilds(database)
         record = rebuilds.get(rebuild_id)
         shown = _shown(record, rebuilds)
@@ -36,21 +53,33 @@ def show_one(rebuild_id: str) -> None:
     voice.result(document, _details(shown, ranges))
 
 
-def give_up(rebuild_id: str) -> None:
-    """Abort one and say so."""
-    settings = load_settings()
-    with open_database(settings, "rebuild") as database:
+@command(app, "abort", "Give up an unfinished rebuild.")
+def abort(rebuild_id: _RebuildId) -> None:
+    """Give up an unfinished rebuild.
+
+    Drops its shadow; what it wrote in place stays, for it is right. Locks the read models meanwhile: refused while the
+    rebuild is at work.
+    """
+    from readmodel_pipelines.rebuild import abort
+
+    with opened("rebuild") as (database, settings):
         record = abort(database, settings, rebuild_id)
     document = {"verb": "abort", "rebuild": record["_id"], "state": record["state"]}
     voice.result(document, [f"Rebuild {record['_id']} is {record['state']}."])
 
 
-def put_back(rebuild_id: str, *, yes: bool) -> None:
-    """Roll one back and say so."""
-    settings = load_settings()
+@command(app, "rollback", "Put back what was before a rebuild in a shadow.")
+def rollback(rebuild_id: _RebuildId, yes: Yes = False) -> None:
+    """Put back what the read models were before a rebuild in a shadow, then catch up with the events since then.
+
+    One rename for each read model, and locks them meanwhile. What others wrote into fields that the projection does not
+    own since the rebuild is lost.
+    """
+    from readmodel_pipelines.rebuild import roll_back
+
     if not yes and not voice.as_json:
         typer.confirm(f"Put back what was before rebuild {rebuild_id}, in place of what it made?", abort=True)
-    with open_database(settings, "shadow") as database:
+    with opened("shadow") as (database, settings):
         summary = roll_back(database, settings, rebuild_id)
     done = f"Rebuild {rebuild_id} is rolled back; {summary.rebuild.caught_up:,} documents caught up since."
     voice.result(summary.as_json(), [done, *(f"Warning: {plain(item)}" for item in summary.warnings)])
@@ -74,11 +103,13 @@ def _table(found: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def _details(shown: Mapping[str, Any], ranges: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    from readmodel_pipelines.bookkeeping.rebuilds import range_of
+
     for name, value in shown.items():
         if name not in ("kind", "counts"):
             yield f"{name.strip('_').replace('_', ' '):<16} {plain(str(value))}"
     for name, counts in (shown.get("counts") or {}).items():
-        yield f"{name:<16} {', '.join(f'{number:,} {kind}' for kind, number in counts.items() if number)}"
+        yield f"{name:<16} {numbers(counts)}"
     for item in ranges:
         left = "done" if item["done"] else f"left: {range_of(item).rest}"
         yield f"range {item['number']:<4} slice {item['slice']:<4} {item['events']:>12,} events  {plain(left)}"

@@ -1,89 +1,150 @@
-"""Verify, dry run and rebuild from the command line: here, or as runs of Dagster's; then the summary."""
+"""What `rebuild-readmodel` and `verify-consistency` share: which aggregates are meant, and a pass over them.
+
+A pass shows its progress, ends with its summary, and on Ctrl-C tells how far it came and how to go on.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from pymongo.database import Database
 
-from readmodel_pipelines.cli.choices import ALL
-from readmodel_pipelines.cli.interrupted import Reached, interrupted_look, interrupted_rebuild
-from readmodel_pipelines.cli.output import human_lines
-from readmodel_pipelines.cli.progress import event_progress
-from readmodel_pipelines.cli.requests import Request, read_models_of, rebuild_of, verification_of
-from readmodel_pipelines.cli.voice import voice
+from readmodel_pipelines.cli.terminal.command import Interrupted, again
+from readmodel_pipelines.cli.terminal.options import ALL
+from readmodel_pipelines.cli.terminal.progress import event_progress
+from readmodel_pipelines.cli.terminal.summary import human_lines
+from readmodel_pipelines.cli.terminal.voice import voice
+from readmodel_pipelines.errors import UsageError
 from readmodel_pipelines.mongo.connection import open_database
-from readmodel_pipelines.projector import ReadModelProjector
-from readmodel_pipelines.reconcile.summary import Summary
+from readmodel_pipelines.projections.registry import names, projections_for
+from readmodel_pipelines.reconcile.counts import Counts
+from readmodel_pipelines.reconcile.outcome import Outcome
+from readmodel_pipelines.reconcile.progress import Progress
+from readmodel_pipelines.reconcile.summary import Summary, Verb
 from readmodel_pipelines.settings import Settings, load_settings
-from readmodel_pipelines.verification import verify, verify_one
+from readmodel_pipelines.wording import numbers
 
-_Work = Callable[[Database[dict[str, Any]], Settings, Sequence[str], Reached], Summary]
+Work = Callable[[Database[dict[str, Any]], Progress], Summary]
+"""What a command does with the database, telling how far it is."""
+
+_COUNTED = tuple(item.value for item in Outcome)
+_WRITTEN = ("inserted", "replaced", "deleted", "failed")
 
 
-def carry_out(request: Request) -> bool:
-    """Do it here and show the result; True when all is well.
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Every aggregate, or one, of some read models; `asked_for` is none of them when all are meant."""
+
+    settings: Settings
+    names: Sequence[str]
+    asked_for: Sequence[str]
+    aggregate_id: str | None
+
+
+def target_of(read_model: str, aggregate_id: str | None, everything: bool) -> Target:
+    """What is meant by `--type`, `--id` and `--all`.
 
     Raises:
-        UsageError: the request makes no sense; found before the database is touched.
-        Interrupted: Ctrl-C, with what was done.
+        UsageError: there is no read model of that name, or it is not said which aggregates are meant.
     """
     settings = load_settings()
-    read_models_of(request, settings)
-    role, work = _work(request)
+    known = names(projections_for(settings))
+    if read_model not in (*known, ALL):
+        raise UsageError(f"There is no read model {read_model!r}.", hint=f"--type takes {', '.join((*known, ALL))}.")
+    if (aggregate_id is not None) == everything:
+        both = "Both --id and --all were given" if everything else "Neither --id nor --all was given"
+        raise UsageError(
+            f"{both}; exactly one of them says what to work on.",
+            hint="Give --id UUID for one aggregate, or --all for every one.",
+        )
+    asked_for = () if read_model == ALL else (read_model,)
+    return Target(settings, asked_for or known, asked_for, aggregate_id)
+
+
+def carry_out(
+    verb: Verb,
+    target: Target,
+    role: str,
+    work: Work,
+    *,
+    max_findings: int,
+    remembers: bool = False,
+) -> bool:
+    """Do it here, as a user of that role, and show the result; True when all is well.
+
+    Raises:
+        Interrupted: Ctrl-C, with what was done.
+    """
     with (
-        open_database(settings, role) as database,
-        event_progress(request.verb.replace("_", " ")) as on_progress,
+        open_database(target.settings, role) as database,
+        event_progress(verb.replace("_", " ")) as on_progress,
     ):
-        reached = Reached(on_progress)
+        reached = _Reached(on_progress)
         try:
-            summary = work(database, settings, [] if request.read_model == ALL else [request.read_model], reached)
+            summary = work(database, reached)
         except KeyboardInterrupt as ending:
-            if request.verb == "rebuild":
-                raise interrupted_rebuild(getattr(ending, "summary", None)) from None
-            raise interrupted_look(reached, remembers=role in ("verify", "enqueue")) from None
+            if verb == "rebuild":
+                raise _interrupted_rebuild(getattr(ending, "summary", None)) from None
+            raise _interrupted_look(reached, remembers=remembers) from None
     # A summary keeps so many of each kind; what was asked for is so many in all.
-    del summary.findings[request.max_findings :]
-    voice.result(summary.as_json(), human_lines(summary, request.aggregate_id))
+    del summary.findings[max_findings:]
+    voice.result(summary.as_json(), human_lines(summary, target.aggregate_id))
     # No report although one was asked for: its disk is full, for one.
     return summary.ok and summary.scope.reports != []
 
 
-def _work(request: Request) -> tuple[str, _Work]:
-    """The role that it takes, and what does it."""
-    one = request.aggregate_id
-    verification, wanted = verification_of(request), rebuild_of(request)
-    if verification is not None and one is not None:
-        reports = verification.reports
-        return "read_only", lambda database, settings, names, _: verify_one(database, settings, names, one, reports)
-    if verification is not None:
-        look = verification
-        role = "enqueue" if look.enqueue_repairs else "verify" if look.remember else "read_only"
-        return role, lambda database, settings, names, reached: verify(
-            database, settings, names, look, on_progress=reached
+class _Reached:
+    """How far a pass came; passes on what it is told."""
+
+    def __init__(self, on_progress: Progress) -> None:
+        self._on_progress = on_progress
+        self.events = self.of_about = 0
+        self.read_models: Mapping[str, Counts] = {}
+
+    def __call__(self, done: int, total: int, counts: Mapping[str, Counts]) -> None:
+        self.events, self.of_about, self.read_models = done, max(done, total), counts
+        self._on_progress(done, total, counts)
+
+
+def _interrupted_look(reached: _Reached, *, remembers: bool) -> Interrupted:
+    """A verification or a dry run was interrupted."""
+    if not reached.events:
+        return Interrupted("Interrupted. No read model was changed.", hint=f"Again: {again()}")
+    kept = " What was found so far is remembered." if remembers else ""
+    return Interrupted(
+        f"Interrupted after {reached.events:,} of about {reached.of_about:,} events"
+        f"{_told(reached.read_models, _COUNTED)}. No read model was changed.{kept}",
+        hint=f"Again: {again()}",
+        done={
+            "events": reached.events,
+            "of_about": reached.of_about,
+            "read_models": {name: counts.as_dict() for name, counts in reached.read_models.items()},
+        },
+    )
+
+
+def _interrupted_rebuild(summary: Summary | None) -> Interrupted:
+    """A rebuild was interrupted; of a full one its summary so far."""
+    if summary is None:
+        return Interrupted(
+            "Interrupted. The document is as it was, or what its events say.", hint=f"Make sure with: {again()}"
         )
-    if wanted is not None:
-        from readmodel_pipelines.rebuild import rebuild
+    if summary.rebuild.rebuild is None:
+        return Interrupted("Interrupted before the rebuild began: nothing was written.", hint=f"Begin with: {again()}")
+    about = f"Rebuild {summary.rebuild.rebuild} ({summary.rebuild.strategy}) is not done"
+    counts = _told(summary.read_models, (*_COUNTED, *_WRITTEN))
+    return Interrupted(
+        f"Interrupted. {about}; so far {summary.events:,} events were read{counts}.",
+        hint=f"Go on with: {again('--resume')}",
+        done=summary.as_json(),
+    )
 
-        full = wanted
-        return "shadow" if full.strategy == "shadow" else "rebuild", lambda database, settings, names, reached: rebuild(
-            database, settings, names, full, on_progress=reached, on_phase=voice.detail
-        )
-    return "read_only" if request.verb == "dry_run" else "rebuild_one", _projecting(request)
 
-
-def _projecting(request: Request) -> _Work:
-    """A dry run, or a rebuild of one aggregate."""
-
-    def work(
-        database: Database[dict[str, Any]], settings: Settings, read_models: Sequence[str], reached: Reached
-    ) -> Summary:
-        projector = ReadModelProjector(
-            database, settings, *read_models, max_findings=request.max_findings, on_progress=reached
-        )
-        if request.aggregate_id is None:
-            return projector.rebuild_all(dry_run=True, allow_deletions=request.rebuild.allow_deletions)
-        return projector.rebuild_one(request.aggregate_id, dry_run=request.verb == "dry_run")
-
-    return work
+def _told(read_models: Mapping[str, Counts], shown: Sequence[str]) -> str:
+    told = ""
+    for read_model, counts in read_models.items():
+        there = numbers({name: number for name, number in counts.as_dict().items() if name in shown})
+        told += f"; {read_model}: {counts.checked:,} compared{there and f', {there}'}"
+    return told

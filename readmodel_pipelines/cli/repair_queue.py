@@ -1,47 +1,59 @@
-"""The repair queue from the command line: its numbers and tasks; working it off; bringing tasks back, deleting them."""
+"""`repair-queue …`: its numbers and tasks; working it off; bringing tasks back, deleting them."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from readmodel_pipelines.bookkeeping.queue_stats import STATUSES, QueueStats, Status
-from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
-from readmodel_pipelines.bookkeeping.repair_task import ids_of
-from readmodel_pipelines.cli.interrupted import Interrupted, again
-from readmodel_pipelines.cli.voice import plain, voice
+from readmodel_pipelines.cli.terminal.command import Interrupted, again, command, opened
+from readmodel_pipelines.cli.terminal.help import group
+from readmodel_pipelines.cli.terminal.options import Launch, Yes
+from readmodel_pipelines.cli.terminal.voice import plain, voice
 from readmodel_pipelines.errors import MongoUnavailable, UsageError
-from readmodel_pipelines.mongo.connection import open_database
-from readmodel_pipelines.reconcile.extended_json import json_text, json_value
-from readmodel_pipelines.repair import RepairSummary, RepairWorker
-from readmodel_pipelines.settings import load_settings
 from readmodel_pipelines.wording import count, span
 
+if TYPE_CHECKING:
+    from readmodel_pipelines.bookkeeping.queue_stats import QueueStats
+    from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
+    from readmodel_pipelines.repair import RepairSummary
+
 _SHOWN_DEAD_LETTERS = 20
+_SURE = "Delete dead letters for good?"
+
+app = group(
+    "repair-queue",
+    "Look at the repair queue, work it off, bring tasks back.\n\nThe application adds a task when it could not "
+    "update a read model. Dagster's sensor repairs them; `work` does the same without Dagster.",
+)
 
 
-def show_stats() -> None:
-    """Depth by status, ages, rate, dead letters by reason, and what to do about it."""
-    settings = load_settings()
-    with open_database(settings, "read_only") as database:
-        stats = RepairQueue(database, settings).stats()
-    voice.result({"verb": "stats", **stats.as_json()}, _stats_lines(stats))
+@command(app, "stats", "Say how deep and old it is, and what is dead.")
+def stats() -> None:
+    """Say how deep the queue is, how old, how fast it drains, and what is dead in it. Writes nothing."""
+    with _queue("read_only") as queue:
+        found = queue.stats()
+    voice.result({"verb": "stats", **found.as_json()}, _stats_lines(found))
 
 
-def list_tasks(*, status: str | None, reason: str | None, limit: int) -> None:
-    """The tasks, the oldest first.
+@command(app, "list", "List tasks, the oldest first.")
+def list_tasks(
+    status: Annotated[
+        Literal["pending", "processing", "completed", "failed"] | None,
+        typer.Option(help="Only these.", show_default=False),
+    ] = None,
+    reason: Annotated[str | None, typer.Option(help="Only those parked or waiting for this reason.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 50,
+) -> None:
+    """List tasks, the oldest first. Writes nothing."""
+    from readmodel_pipelines.reconcile.extended_json import json_value
 
-    Raises:
-        UsageError: there is no such status.
-    """
-    chosen = None if status is None else _status(status, STATUSES)
-    settings = load_settings()
-    with open_database(settings, "read_only") as database:
-        found = list(RepairQueue(database, settings).tasks(chosen, reason, limit + 1))
+    with _queue("read_only") as queue:
+        found = list(queue.tasks(status, reason, limit + 1))
     shown, more = found[:limit], len(found) > limit
     last = f"… and more; --limit {2 * limit} shows them." if more else f"{count(len(shown), 'task')}."
     voice.result(
@@ -50,10 +62,108 @@ def list_tasks(*, status: str | None, reason: str | None, limit: int) -> None:
     )
 
 
-def work_once(*, limit: int | None, batch_size: int | None, task_ids: Sequence[str]) -> bool:
+@command(app, "work", "Repair what is due, as Dagster does.", verb="repair")
+def work(
+    once: Annotated[bool, typer.Option("--once", help="End when nothing is due.")] = False,
+    every: Annotated[float, typer.Option(min=0.1, help="Without --once: seconds between two looks.")] = 5.0,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="With --once: end after about so many aggregates.", show_default=False)
+    ] = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(min=1, max=10_000, help="Aggregates at once; READMODEL_REPAIR_BATCH_SIZE if not given."),
+    ] = None,
+    task_id: Annotated[
+        list[str] | None,
+        typer.Option("--id", metavar="TASK", help="Repair this open task now, whether due or not; repeatable."),
+    ] = None,
+    launch: Launch = False,
+) -> bool:
+    """Repair what is due, until nothing is (--once) or for ever.
+
+    Brings the read models of each task's aggregate in line with their events and completes the task. What fails is
+    tried again later; what no retry can mend is parked. Any number of workers may run beside one another and Dagster.
+    The exit code is 1 when not everything that was taken is repaired, and 0 when Ctrl-C ends a worker without --once.
+    With --launch (and --once or --id) it is a run of Dagster's, which does not fail for what it parks.
+    """
+    task_ids = task_id or []
+    ends = once or bool(task_ids) or limit is not None
+    if launch:
+        return _launch_work(ends, {"limit": limit, "batch_size": batch_size, "task_ids": task_ids or None})
+    if ends:
+        return _work_once(limit, batch_size, task_ids)
+    _work_on(every, batch_size)
+    return True
+
+
+@command(app, "requeue", "Bring dead letters back, once mended.")
+def requeue(
+    task_id: Annotated[str | None, typer.Option("--id", metavar="TASK", help="One task.", show_default=False)] = None,
+    reason: Annotated[str | None, typer.Option(help="All dead letters with this reason.", show_default=False)] = None,
+    all_failed: Annotated[bool, typer.Option("--all-failed", help="All dead letters.")] = False,
+) -> None:
+    """Bring dead letters back, with all their attempts: after their cause is mended.
+
+    Exactly one of --id, --reason and --all-failed. With --id a completed task or one that waits comes back, too.
+    """
+    with _queue("queue") as queue:
+        number = queue.requeue(task_id=task_id, reason=reason, all_failed=all_failed)
+    next_step = " `readmodel repair-queue work --once` or Dagster's sensor repairs them." if number else ""
+    voice.result({"verb": "requeue", "requeued": number}, [f"{count(number, 'task')} brought back.{next_step}"])
+
+
+@command(app, "purge", "Delete completed tasks or dead letters for good.")
+def purge(
+    status: Annotated[Literal["completed", "failed"], typer.Option(help="Which tasks to delete.")],
+    older_than_days: Annotated[float, typer.Option(min=0, help="Only those that ended so long ago.")] = 0.0,
+    yes: Yes = False,
+) -> None:
+    """Delete completed tasks, or dead letters, for good. Open tasks are never deleted.
+
+    Completed tasks expire by themselves, after READMODEL_REPAIR_RETENTION_DAYS.
+    """
+    if status == "failed" and not (yes or (sys.stdin.isatty() and typer.confirm(_SURE, err=True))):
+        raise UsageError(
+            "Dead letters are the only trace of repairs that never came about; none was deleted.",
+            hint="Say --yes to delete them.",
+        )
+    with _queue("queue") as queue:
+        number = queue.purge(status, older_than_days)
+    voice.result({"verb": "purge", "deleted": number}, [f"{count(number, 'task')} deleted."])
+
+
+@contextmanager
+def _queue(role: str) -> Iterator[RepairQueue]:
+    from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
+
+    with opened(role) as (database, settings):
+        yield RepairQueue(database, settings)
+
+
+def _launch_work(ends: bool, given: dict[str, Any]) -> bool:
+    """Have Dagster do it; True when its run succeeds.
+
+    Raises:
+        UsageError: a worker that goes on for ever is no run.
+    """
+    from readmodel_pipelines.cli.dagster.launch import Wanted, launch
+    from readmodel_pipelines.settings import load_settings
+
+    if not ends:
+        raise UsageError(
+            "A run of Dagster's ends, and a worker without --once does not.",
+            hint="Give --once or --id with --launch. What is due, Dagster's sensor has repaired by itself.",
+        )
+    config = {name: value for name, value in given.items() if value is not None}
+    return launch(load_settings(), "repair", [Wanted("repair_read_models", "repair_due_tasks", config)])
+
+
+def _work_once(limit: int | None, batch_size: int | None, task_ids: list[str]) -> bool:
     """Repair until nothing is due, or the tasks named; True when all of them are repaired."""
-    settings = load_settings()
-    with open_database(settings, "repair") as database:
+    from readmodel_pipelines.bookkeeping.repair_task import ids_of
+    from readmodel_pipelines.repair import RepairSummary, RepairWorker
+
+    with opened("repair") as (database, settings):
         named = [item for text in task_ids for item in ids_of(text)]
         so_far = RepairSummary()
 
@@ -77,12 +187,16 @@ def work_once(*, limit: int | None, batch_size: int | None, task_ids: Sequence[s
     return summary.ok and open_tasks
 
 
-def work_on(*, every: float, batch_size: int | None) -> None:
+def _work_on(every: float, batch_size: int | None) -> None:
     """Repair what is due, again and again, until somebody ends it; what was done is shown then.
 
     Raises:
         MongoUnavailable: no MongoDB at the first look; later it is waited for.
     """
+    from readmodel_pipelines.mongo.connection import open_database
+    from readmodel_pipelines.repair import RepairSummary, RepairWorker
+    from readmodel_pipelines.settings import load_settings
+
     settings = load_settings()
     total, current = RepairSummary(), RepairSummary()
     started = time.perf_counter()
@@ -119,49 +233,6 @@ def work_on(*, every: float, batch_size: int | None) -> None:
         total.add(current)
         total.seconds = time.perf_counter() - started
         voice.result(total.as_json(), _summary_lines(total))
-        raise typer.Exit(0) from None
-
-
-def requeue(*, task_id: str | None, reason: str | None, all_failed: bool) -> None:
-    """Bring tasks back, with all their attempts."""
-    settings = load_settings()
-    with open_database(settings, "queue") as database:
-        number = RepairQueue(database, settings).requeue(task_id=task_id, reason=reason, all_failed=all_failed)
-    again = " `readmodel repair-queue work --once` or Dagster's sensor repairs them." if number else ""
-    voice.result({"verb": "requeue", "requeued": number}, [f"{count(number, 'task')} brought back.{again}"])
-
-
-def purge(*, status: str, older_than_days: float, yes: bool) -> None:
-    """Delete tasks that ended, for good.
-
-    Raises:
-        UsageError: tasks of that status have not ended, or nobody said yes to deleting dead letters.
-    """
-    chosen = _status(status, ("completed", "failed"))
-    if chosen == "failed" and not yes and not _agreed():
-        raise UsageError(
-            "Dead letters are the only trace of repairs that never came about; none was deleted.",
-            hint="Say --yes to delete them.",
-        )
-    settings = load_settings()
-    with open_database(settings, "queue") as database:
-        number = RepairQueue(database, settings).purge(_ended(chosen), older_than_days)
-    voice.result({"verb": "purge", "deleted": number}, [f"{count(number, 'task')} deleted."])
-
-
-def _agreed() -> bool:
-    return sys.stdin.isatty() and typer.confirm("Delete dead letters for good?", err=True)
-
-
-def _ended(status: Status) -> Literal["completed", "failed"]:
-    return "completed" if status == "completed" else "failed"
-
-
-def _status(status: str, known: Sequence[Status]) -> Status:
-    for name in known:
-        if name == status:
-            return name
-    raise UsageError(f"There is no status {status!r} to choose here.", hint=f"--status takes {', '.join(known)}.")
 
 
 def _stats_lines(stats: QueueStats) -> Iterator[str]:
@@ -219,6 +290,8 @@ def _task_lines(task: dict[str, Any]) -> Iterator[str]:
 
 
 def _text(value: Any) -> str:
+    from readmodel_pipelines.reconcile.extended_json import json_text
+
     return plain(json_text(value))
 
 

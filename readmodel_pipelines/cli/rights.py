@@ -1,32 +1,46 @@
-"""Rights from the command line: the roles there are, and what makes one of them on the server. Opens no database."""
+"""`rights`: the roles there are, and what makes one of them on the server. Opens no database."""
 
 from __future__ import annotations
 
-from readmodel_pipelines.cli.voice import voice
-from readmodel_pipelines.mongo.rights import ROLES, privileges, role_named, script
-from readmodel_pipelines.projections.registry import projections_for
-from readmodel_pipelines.settings import load_settings
+from typing import Annotated
+
+import typer
+
+from readmodel_pipelines.cli.terminal.command import command
+from readmodel_pipelines.cli.terminal.help import SET_UP
+from readmodel_pipelines.cli.terminal.voice import voice
+
+app = typer.Typer()
 
 
-def list_roles() -> None:
-    """Each role with what it is for."""
-    roles = [{"role": role.name, "mongodb_role": role.mongodb_name, "purpose": role.purpose} for role in ROLES]
-    width = max(len(role.name) for role in ROLES)
-    lines = [f"{role.name:<{width}}  {role.purpose}" for role in ROLES]
-    voice.result(
-        {"verb": "rights", "roles": roles}, [*lines, "", "`readmodel rights ROLE` prints what to run in mongosh."]
-    )
+@command(app, "rights", "Print the least-privilege roles of MongoDB users.", heading=SET_UP)
+def rights(
+    role: Annotated[
+        str | None, typer.Argument(metavar="ROLE", help="Its name; without one the roles are listed.")
+    ] = None,
+) -> None:
+    """Print the least-privilege roles of MongoDB users, each as what makes it in mongosh.
 
-
-def show_role(name: str) -> None:
-    """What makes a role: for mongosh, or its privileges as JSON.
-
-    Raises:
-        UsageError: there is no such role.
+    For the database and collections that the settings name. Opens no database and changes nothing.
     """
-    role, settings = role_named(name), load_settings()
+    from readmodel_pipelines.mongo.rights import ROLES, privileges, role_named, script
+    from readmodel_pipelines.projections.registry import projections_for
+    from readmodel_pipelines.settings import load_settings
+
+    if role is None:
+        roles = [{"role": item.name, "mongodb_role": item.mongodb_name, "purpose": item.purpose} for item in ROLES]
+        width = max(len(item.name) for item in ROLES)
+        lines = [f"{item.name:<{width}}  {item.purpose}" for item in ROLES]
+        hint = "`readmodel rights ROLE` prints what to run in mongosh."
+        voice.result({"verb": "rights", "roles": roles}, [*lines, "", hint])
+        return
+    chosen, settings = role_named(role), load_settings()
     projections = projections_for(settings)
-    about = {"verb": "rights", "role": role.name, "mongodb_role": role.mongodb_name}
-    database = "admin" if role.on_server else settings.database
-    document = {**about, "database": database, "privileges": privileges(role, settings, projections)}
-    voice.result(document, [script(role, settings, projections).rstrip("\n")])
+    document = {
+        "verb": "rights",
+        "role": chosen.name,
+        "mongodb_role": chosen.mongodb_name,
+        "database": "admin" if chosen.on_server else settings.database,
+        "privileges": privileges(chosen, settings, projections),
+    }
+    voice.result(document, [script(chosen, settings, projections).rstrip("\n")])

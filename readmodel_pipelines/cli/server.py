@@ -1,65 +1,70 @@
-"""The embedded server from the command line: start, stop, status."""
+"""`server …`: the embedded server: start, stop, status."""
 
 from __future__ import annotations
 
-from readmodel_pipelines.cli.voice import voice
-from readmodel_pipelines.embedded import server as embedded
+from typing import TYPE_CHECKING
+
+from readmodel_pipelines.cli.terminal.command import command
+from readmodel_pipelines.cli.terminal.help import group
+from readmodel_pipelines.cli.terminal.voice import voice
 from readmodel_pipelines.errors import UsageError
-from readmodel_pipelines.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from readmodel_pipelines.settings import Settings
 
 _NOT_USED = "READMODEL_MONGODB_URI is set, so the embedded server is not used."
 
+app = group(
+    "server",
+    "Start, stop or look at the embedded server.\n\nIt is used when READMODEL_MONGODB_URI is not set.",
+)
 
+
+@command(app, "start", "Start the embedded server if it does not run.")
 def start() -> None:
-    """Start it, or say that it runs.
+    """Start the embedded server if it does not run. It goes on until `readmodel server stop`."""
+    from readmodel_pipelines.embedded import server
+    from readmodel_pipelines.settings import load_settings
 
-    Raises:
-        UsageError: commands would not use it.
-    """
     settings = load_settings()
     if settings.mongodb_uri is not None:
         raise UsageError(_NOT_USED, hint="Unset it to work with the embedded server.")
-    already = embedded.status(settings).running
-    embedded.ensure_running(settings)
+    already = server.status(settings).running
+    server.ensure_running(settings)
     _show("start", settings, "already running" if already else "started")
 
 
+@command(app, "stop", "Shut the embedded server down; its data stay.")
 def stop() -> None:
-    """Shut it down, or say that none ran."""
-    settings = load_settings()
-    _note_when_not_used(settings)
-    ended = embedded.stop(settings)
+    """Shut the embedded server down; its data stay."""
+    from readmodel_pipelines.embedded import server
+
+    ended = server.stop(_settings())
     said = "The embedded server was stopped." if ended else "No embedded server was running."
     voice.result({"verb": "stop", "stopped": ended}, [said])
 
 
+@command(app, "status", "Say whether the embedded server runs, and where.")
 def status() -> None:
-    """Say what is known of it."""
+    """Say whether the embedded server runs, where, and with what. Starts nothing."""
+    _show("status", _settings())
+
+
+def _settings() -> Settings:
+    """The settings, with a note where commands use another server."""
+    from readmodel_pipelines.settings import load_settings
+
     settings = load_settings()
-    _note_when_not_used(settings)
-    _show("status", settings, "")
-
-
-def _note_when_not_used(settings: Settings) -> None:
     if settings.mongodb_uri is not None:
         voice.note(f"{_NOT_USED} Commands go to {settings.shown_uri()}.")
+    return settings
 
 
-def _show(verb: str, settings: Settings, word: str) -> None:
-    found = embedded.status(settings)
-    rows = {
-        "running": word or ("yes" if found.running else "no"),
-        "uri": found.uri,
-        "data dir": str(found.data_dir),
-        "pid": "-" if found.pid is None else str(found.pid),
-        "version": found.version or "-",
-    }
-    document = {
-        "verb": verb,
-        "running": found.running,
-        "uri": found.uri,
-        "data_dir": str(found.data_dir),
-        "pid": found.pid,
-        "version": found.version,
-    }
-    voice.result(document, [f"{name:<9} {value}" for name, value in rows.items()])
+def _show(verb: str, settings: Settings, word: str = "") -> None:
+    from readmodel_pipelines.embedded import server
+
+    found = server.status(settings)
+    about = {"uri": found.uri, "data_dir": str(found.data_dir), "pid": found.pid, "version": found.version}
+    rows = {"running": word or ("yes" if found.running else "no"), **about}
+    lines = [f"{name.replace('_', ' '):<9} {value or '-'}" for name, value in rows.items()]
+    voice.result({"verb": verb, "running": found.running, **about}, lines)

@@ -10,16 +10,15 @@ import sys
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import dagster as dg
 import pytest
 from dagster_graphql.schema import create_schema
 from graphql import parse, validate
+from typer.testing import CliRunner
 
-from readmodel_pipelines.cli import follow, launch
-from readmodel_pipelines.cli.launch_request import _wanted
-from readmodel_pipelines.cli.requests import RebuildOptions, Request, VerifyOptions
+from readmodel_pipelines.cli.dagster import follow, launch
+from readmodel_pipelines.cli.main import app
 from readmodel_pipelines.definitions import defs
 from readmodel_pipelines.demo.sample_data import chat_events
 from readmodel_pipelines.settings import Settings
@@ -111,22 +110,29 @@ def test_runs_are_launched_as_the_web_ui_launches_them_and_followed_and_left_alo
 
 # What the runs are asked for, without launching them.
 
-EVERYTHING: dict[str, Any] = {"read_model": "all", "aggregate_id": None, "everything": True, "max_findings": 7}
 WANTED = [
-    _wanted(Request("rebuild", **EVERYTHING, rebuild=RebuildOptions(True, "shadow", True, True)), "task"),
-    _wanted(Request("dry_run", **EVERYTHING), "chat"),
-    _wanted(Request("rebuild", "chat", str(uuid.uuid4()), everything=False, max_findings=1000), "chat"),
-    _wanted(Request("verify", **EVERYTHING, verify=VerifyOptions("documents", 5, "1/7", "last", True)), "chat"),
-    launch.Wanted("repair_read_models", "repair_due_tasks", {"limit": 1, "batch_size": 2, "task_ids": ["x"]}),
+    ("rebuild_read_models", "rebuild-readmodel --type all --all --strategy shadow --off-peak --allow-deletions"),
+    ("rebuild_read_models", "rebuild-readmodel --type chat --all --dry-run --max-findings 7"),
+    ("rebuild_aggregate", f"rebuild-readmodel --type chat --id {uuid.uuid4()}"),
+    ("verify_read_models", "verify-consistency --type all --all --sample 5 --bucket 1/7 --since last"),
+    ("verify_read_models", "verify-consistency --type chat --all --enqueue-repairs --max-findings 7"),
+    ("repair_read_models", "repair-queue work --limit 1 --batch-size 2 --id x"),
 ]
 
 
-@pytest.mark.parametrize("wanted", WANTED, ids=lambda wanted: wanted.job)
-def test_the_jobs_take_the_config_that_is_given_to_them(wanted: launch.Wanted) -> None:
-    job = defs.resolve_job_def(wanted.job)
-    taken = dg.validate_run_config(job, {"ops": {wanted.op: {"config": wanted.config}}})
-    assert taken["ops"][wanted.op]["config"].items() >= wanted.config.items()
-    assert (wanted.partition in job.partitions_def.get_partition_keys()) if job.partitions_def else not wanted.partition
+@pytest.mark.parametrize(("job", "line"), WANTED)
+def test_the_jobs_take_the_config_that_is_given_to_them(job: str, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs: list[launch.Wanted] = []
+    monkeypatch.setattr(launch, "launch", lambda _settings, _verb, wanted: bool(runs.extend(wanted)) or True)
+    assert CliRunner().invoke(app, [*line.split(), "--launch"]).exit_code == 0
+    assert len(runs) == (2 if "--type all" in line else 1)
+    for wanted in runs:
+        assert wanted.job == job
+        found = defs.resolve_job_def(job)
+        taken = dg.validate_run_config(found, {"ops": {wanted.op: {"config": wanted.config}}})
+        assert taken["ops"][wanted.op]["config"].items() >= wanted.config.items()
+        partitions = found.partitions_def
+        assert (wanted.partition in partitions.get_partition_keys()) if partitions else not wanted.partition
 
 
 def test_the_installed_web_server_knows_every_query() -> None:

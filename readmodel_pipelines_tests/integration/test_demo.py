@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from readmodel_pipelines.cli.dagster_ui import HOST, choose_port
+from readmodel_pipelines.cli.dagster.ui import HOST, choose_port
 from readmodel_pipelines.demo.run import run_demo
 from readmodel_pipelines.errors import UsageError
 from readmodel_pipelines.mongo.connection import open_database

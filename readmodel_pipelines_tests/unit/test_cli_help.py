@@ -15,8 +15,8 @@ import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from readmodel_pipelines.cli.help import ENDING, HEADINGS, MEND, REBUILDS
 from readmodel_pipelines.cli.main import app
+from readmodel_pipelines.cli.terminal.help import ENDING, HEADINGS, MEND, REBUILDS
 
 COMPLETE = (
     "import sys\n"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from readmodel_pipelines.cli import options
-from readmodel_pipelines.cli.choices import read_model_choices
-from readmodel_pipelines.cli.output import human_lines
+from readmodel_pipelines.cli.terminal import options
+from readmodel_pipelines.cli.terminal.options import read_model_choices
+from readmodel_pipelines.cli.terminal.summary import human_lines
 from readmodel_pipelines.projections.registry import built_in, names
 from readmodel_pipelines.reconcile.about import VerificationScope
 from readmodel_pipelines.reconcile.counts import Counts

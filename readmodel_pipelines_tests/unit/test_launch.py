@@ -49,7 +49,7 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> Iterator[Answers]:
     told = Answers()
     with served(told) as port:
         monkeypatch.setenv("READMODEL_DAGSTER_URL", f"http://ann:s3cr%2Ft@127.0.0.1:{port}/")
-        monkeypatch.setattr("readmodel_pipelines.cli.follow._EVERY", 0.01)
+        monkeypatch.setattr("readmodel_pipelines.cli.dagster.follow._EVERY", 0.01)
         yield told
 
 
@@ -135,7 +135,7 @@ def test_a_web_server_that_comes_back_costs_nothing_and_one_that_stays_away_leav
     monkeypatch.setattr(Answers, "to", now_and_then)
     assert run(*VERIFY).exit_code == 0
     answers.data["News"] = [{"gone": True}]
-    monkeypatch.setattr("readmodel_pipelines.cli.follow._PATIENCE", 0.05)
+    monkeypatch.setattr("readmodel_pipelines.cli.dagster.follow._PATIENCE", 0.05)
     assert "verify_read_models of chat (run 01234567) goes on" in refused(*VERIFY, code=3)["message"]
 
 
@@ -197,7 +197,7 @@ def test_what_makes_no_sense_as_a_run_is_refused_before_anybody_is_asked(
 def test_a_run_that_waits_long_is_told_why(
     answers: Answers, monkeypatch: pytest.MonkeyPatch, healthy: bool, said: str
 ) -> None:
-    monkeypatch.setattr("readmodel_pipelines.cli.follow._QUEUED_LONG", 0.0)
+    monkeypatch.setattr("readmodel_pipelines.cli.dagster.follow._QUEUED_LONG", 0.0)
     daemon = {"healthy": healthy, "lastHeartbeatTime": 1.0}
     answers.data["Daemon"] = [{"instance": {"daemonHealth": {"daemonStatus": daemon}}}]
     answers.data["News"] = [answers.news(status="QUEUED"), answers.news(status="CANCELED")]

@@ -19,7 +19,7 @@ from pathlib import Path
 
 _IMPORTED = (
     "typer",
-    *(f"readmodel_pipelines.cli.{name}" for name in ("doctor", "rebuilds", "reconcile", "repair_queue")),
+    *(f"readmodel_pipelines.{name}" for name in ("doctor", "projector", "rebuild", "repair", "verification")),
 )
 _LONGEST_CALL = 1 << 20
 _PROGRAM = """\

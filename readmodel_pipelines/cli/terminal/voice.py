@@ -16,6 +16,9 @@ from typing import Annotated, Any
 import typer
 from typer.main import get_command
 
+SECONDS_BETWEEN_LINES = 5.0
+"""Of progress that is told line by line."""
+
 
 @dataclass(slots=True)
 class Voice:

@@ -14,7 +14,7 @@ from typing import Any
 
 from pymongo import monitoring
 
-from readmodel_pipelines.cli.voice import voice
+from readmodel_pipelines.cli.terminal.voice import voice
 from readmodel_pipelines.doctor.configuration import settings_in_force
 from readmodel_pipelines.settings import load_settings
 

@@ -1,46 +1,49 @@
-"""Commands that prepare a database: make its indexes, load documents into it."""
+"""`load`: puts a folder of documents into the database, and says for each file what became of them."""
 
 from __future__ import annotations
 
-import time
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-from readmodel_pipelines.cli.interrupted import Interrupted, again
-from readmodel_pipelines.cli.loading import Loaded, load_folder, loadable_files
-from readmodel_pipelines.cli.progress import SECONDS_BETWEEN_LINES
-from readmodel_pipelines.cli.voice import voice
-from readmodel_pipelines.mongo import indexes
-from readmodel_pipelines.mongo.connection import open_database
-from readmodel_pipelines.projections.registry import projections_for
-from readmodel_pipelines.settings import Settings, load_settings
+import typer
 
+from readmodel_pipelines.cli.terminal.command import Interrupted, again, command
+from readmodel_pipelines.cli.terminal.help import SET_UP
+from readmodel_pipelines.cli.terminal.voice import SECONDS_BETWEEN_LINES, voice
+from readmodel_pipelines.wording import NowAndThen
 
-def make_indexes(*, for_versions: bool) -> None:
-    """Make what is missing and say what was made; the index for the tier of versions can be left out."""
-    settings = load_settings()
-    with open_database(settings, "indexes") as database:
-        made = indexes.ensure_indexes(database, settings, projections_for(settings), for_versions=for_versions)
-    width = max(map(len, made))
-    lines = [f"{name:<{width}}  {'made ' + ', '.join(new) if new else 'all there'}" for name, new in made.items()]
-    voice.result({"verb": "ensure_indexes", "made": made}, [*lines, "Every index is there."])
+if TYPE_CHECKING:
+    from readmodel_pipelines.cli.document_files import Loaded
+    from readmodel_pipelines.settings import Settings
+
+app = typer.Typer()
 
 
-def load_documents(folder: Path) -> None:
-    """Load the folder's files and say for each what became of its documents."""
+@command(app, "load", "Load a folder of documents, with indexes.", heading=SET_UP)
+def load(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of gzipped Extended JSON: *.jsonl.gz.")],
+) -> None:
+    """Load a folder of documents, with indexes.
+
+    Reads events.jsonl.gz, chats_read_model.jsonl.gz, tasks_read_model.jsonl.gz and repair_queue.jsonl.gz, those that
+    are there. A document that the database holds already (same _id or unique key) is left as it is.
+    """
+    from readmodel_pipelines.cli.document_files import load_folder, loadable_files
+    from readmodel_pipelines.mongo.connection import open_database
+    from readmodel_pipelines.settings import load_settings
+
     settings = load_settings()
     # Looked at first: a wrong path must not start a server.
     files = loadable_files(folder, settings)
     for name in files.skipped:
         voice.line(f"{name}: skipped, no collection is loaded from it")
     done: dict[str, Loaded] = {}
-    said = time.monotonic()
+    due = NowAndThen(SECONDS_BETWEEN_LINES)
 
     def so_far(loaded: Loaded) -> None:
-        nonlocal said
         done[loaded.file] = loaded
-        if time.monotonic() - said >= SECONDS_BETWEEN_LINES:
-            said = time.monotonic()
+        if due():
             voice.note(f"{_in_words(loaded, settings)} so far")
 
     with open_database(settings, "load") as database:

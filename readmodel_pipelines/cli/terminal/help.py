@@ -13,7 +13,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from readmodel_pipelines.cli.voice import voice, voice_options
+from readmodel_pipelines.cli.terminal.voice import voice, voice_options
 
 LOOK, MEND, QUEUE, REBUILDS = "Look", "Mend", "Repair queue", "Rebuilds"
 SET_UP, OPERATE = "Set up", "Operate"
@@ -33,6 +33,11 @@ class Group(TyperGroup):
         for command in self.commands.values():
             if not isinstance(command, Group):
                 command.params += voice_options()
+
+
+def group(name: str, text: str) -> typer.Typer:
+    """Commands that go by a name of their own."""
+    return typer.Typer(name=name, cls=Group, help=text, no_args_is_help=True, rich_markup_mode=None)
 
 
 @contextmanager

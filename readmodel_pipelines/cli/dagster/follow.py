@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from readmodel_pipelines.cli.graphql import WebServer
-from readmodel_pipelines.cli.interrupted import Interrupted
-from readmodel_pipelines.cli.voice import plain, voice
+from readmodel_pipelines.cli.dagster.web_server import WebServer
+from readmodel_pipelines.cli.terminal.command import Interrupted
+from readmodel_pipelines.cli.terminal.voice import plain, voice
 from readmodel_pipelines.errors import DagsterUnavailable
 
 _EVERY = 1.0

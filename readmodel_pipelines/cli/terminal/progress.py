@@ -12,15 +12,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from readmodel_pipelines.cli.voice import voice
+from readmodel_pipelines.cli.terminal.voice import SECONDS_BETWEEN_LINES, voice
 from readmodel_pipelines.reconcile.counts import Counts
 from readmodel_pipelines.reconcile.progress import Progress, ProgressLines
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
     from rich.progress import TaskID
-
-SECONDS_BETWEEN_LINES = 5.0
 
 
 @contextmanager

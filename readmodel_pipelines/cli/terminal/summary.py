@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from readmodel_pipelines.cli.voice import plain
+from readmodel_pipelines.cli.terminal.voice import plain
 from readmodel_pipelines.rebuild_state import RebuildState
 from readmodel_pipelines.reconcile.finding import Finding
 from readmodel_pipelines.reconcile.summary import Summary

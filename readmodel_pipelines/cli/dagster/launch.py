@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from readmodel_pipelines.cli.follow import Run, follow, left_alone
-from readmodel_pipelines.cli.graphql import WebServer
-from readmodel_pipelines.cli.voice import voice
-from readmodel_pipelines.errors import DagsterUnavailable, ReadModelError
+from readmodel_pipelines.cli.dagster.follow import Run, follow, left_alone
+from readmodel_pipelines.cli.dagster.web_server import WebServer
+from readmodel_pipelines.cli.terminal.options import DEFAULT_MAX_FINDINGS
+from readmodel_pipelines.cli.terminal.voice import voice
+from readmodel_pipelines.errors import DagsterUnavailable, ReadModelError, UsageError
 from readmodel_pipelines.settings import Settings
 
 LOCATION = "readmodel_pipelines"
@@ -92,6 +93,21 @@ def launch(settings: Settings, verb: str, wanted: Sequence[Wanted]) -> bool:
         return follow(server, verb, runs)
     except KeyboardInterrupt:
         raise left_alone(server, runs) from None
+
+
+def shown_findings(max_findings: int) -> dict[str, int]:
+    """Config of a run that shows so many; a run that is not told shows its own number."""
+    return {} if max_findings == DEFAULT_MAX_FINDINGS else {"max_findings": max_findings}
+
+
+def refuse(option: str, given: object, why: str) -> None:
+    """Refuse an option that no run has.
+
+    Raises:
+        UsageError: it was given.
+    """
+    if given:
+        raise UsageError(f"{option} makes no sense with --launch: {why}.", hint=f"Leave {option} away, or --launch.")
 
 
 def _place_of(server: WebServer, jobs: Sequence[str]) -> dict[str, str]:

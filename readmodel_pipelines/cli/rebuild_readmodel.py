@@ -1,0 +1,164 @@
+"""`rebuild-readmodel`: one aggregate, a dry run, or a full rebuild; here, or as a run of Dagster's."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from readmodel_pipelines.cli.terminal.command import in_words
+from readmodel_pipelines.cli.terminal.help import MEND
+from readmodel_pipelines.cli.terminal.options import (
+    DEFAULT_MAX_FINDINGS,
+    AggregateId,
+    Everything,
+    Launch,
+    MaxFindings,
+    ReadModel,
+)
+from readmodel_pipelines.cli.terminal.voice import voice
+from readmodel_pipelines.errors import UsageError
+
+if TYPE_CHECKING:
+    from pymongo.database import Database
+
+    from readmodel_pipelines.cli.dagster.launch import Wanted
+    from readmodel_pipelines.cli.reconcile import Target, Work
+    from readmodel_pipelines.rebuild import Request
+    from readmodel_pipelines.reconcile.progress import Progress
+    from readmodel_pipelines.reconcile.summary import Summary, Verb
+
+app = typer.Typer()
+
+
+@app.command("rebuild-readmodel", rich_help_panel=MEND, short_help="Bring read models in line with their events.")
+def rebuild_readmodel(
+    read_model: ReadModel,
+    aggregate_id: AggregateId = None,
+    everything: Everything = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Write nothing; say what a rebuild would do.")] = False,
+    allow_deletions: Annotated[
+        bool,
+        typer.Option(
+            "--allow-deletions", help="With --all: delete even more documents than READMODEL_MAX_DELETE_SHARE."
+        ),
+    ] = False,
+    strategy: Annotated[
+        Literal["in_place", "shadow"],
+        typer.Option(
+            help="Of --all. in_place: write what differs into the live collection. shadow: build a new collection "
+            "beside it, verify it, and swap it in; for a changed projection.",
+        ),
+    ] = "in_place",
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume", help="Of --all: go on with the rebuild that was interrupted. Without it that one is dropped."
+        ),
+    ] = False,
+    off_peak: Annotated[
+        bool,
+        typer.Option("--off-peak", help="Of --all: stop when READMODEL_OFF_PEAK_WINDOW ends; --resume goes on."),
+    ] = False,
+    part: Annotated[
+        str | None,
+        typer.Option(
+            "--slice",
+            metavar="K/N",
+            help="Of --all: only the K-th of N parts, for several machines; whoever does the last one finishes it.",
+            show_default=False,
+        ),
+    ] = None,
+    max_findings: MaxFindings = DEFAULT_MAX_FINDINGS,
+    launch: Launch = False,
+) -> None:
+    """Bring read models in line with their events.
+
+    Writes only documents that differ, deletes those that no events want, and leaves alone what other software keeps in
+    them. Events are only read. A stream that cannot be trusted leaves its document as it is, and the exit code is 1.
+    A full rebuild may be killed at any time; --resume goes on. `readmodel rebuilds` shows what there is.
+    With --launch each read model is a run of Dagster's, and always goes on with what was interrupted.
+    """
+    verb: Verb = "dry_run" if dry_run else "rebuild"
+    with in_words(verb):
+        from readmodel_pipelines.cli.reconcile import carry_out, target_of
+
+        target = target_of(read_model, aggregate_id, everything)
+        if (strategy != "in_place" or resume or off_peak or part is not None) and (dry_run or not everything):
+            raise UsageError(
+                "--strategy, --resume, --off-peak and --slice are for full rebuilds.",
+                hint="Leave them away, or give --all without --dry-run.",
+            )
+        full = _request(strategy, resume, allow_deletions, off_peak, part, max_findings) if everything else None
+        if launch:
+            from readmodel_pipelines.cli.dagster.launch import launch as launch_runs
+            from readmodel_pipelines.cli.dagster.launch import refuse
+
+            refuse("--slice", part, "launch a backfill of the job rebuild_slices in the web UI")
+            ok = launch_runs(
+                target.settings, verb, [_run_of(name, aggregate_id, dry_run, full) for name in target.names]
+            )
+        else:
+            role, work = _here(target, dry_run, full, max_findings)
+            ok = carry_out(verb, target, role, work, max_findings=max_findings)
+    raise typer.Exit(0 if ok else 1)
+
+
+def _request(
+    strategy: Literal["in_place", "shadow"],
+    resume: bool,
+    allow_deletions: bool,
+    off_peak: bool,
+    part: str | None,
+    max_findings: int,
+) -> Request:
+    # A rebuild of one aggregate, thousands of them in a shell's loop, does not wait for what it never uses.
+    from readmodel_pipelines.rebuild import Request, Slice
+
+    return Request(
+        strategy,
+        # Slices are one rebuild only if each goes on with what the others began.
+        resume=resume or part is not None,
+        allow_deletions=allow_deletions,
+        off_peak=off_peak,
+        slice=None if part is None else Slice.parse(part),
+        max_findings=max_findings,
+    )
+
+
+def _run_of(name: str, aggregate_id: str | None, dry_run: bool, full: Request | None) -> Wanted:
+    """The run of Dagster's that does it for one read model."""
+    from readmodel_pipelines.cli.dagster.launch import Wanted, shown_findings
+
+    if full is None:
+        one = {"aggregate_type": name, "aggregate_id": aggregate_id, "dry_run": dry_run}
+        return Wanted("rebuild_aggregate", "rebuild_one_aggregate", one)
+    # It resumes: a run that crashes is launched again by Dagster, and must not begin anew then.
+    config: dict[str, Any] = {
+        "allow_deletions": full.allow_deletions,
+        "strategy": full.strategy,
+        "off_peak": full.off_peak,
+        "dry_run": dry_run,
+        **shown_findings(full.max_findings),
+    }
+    return Wanted("rebuild_read_models", "rebuild_read_model", config, name)
+
+
+def _here(target: Target, dry_run: bool, full: Request | None, max_findings: int) -> tuple[str, Work]:
+    """The role that it takes in this process, and what does it."""
+    from readmodel_pipelines.projector import ReadModelProjector
+
+    def work(database: Database[dict[str, Any]], on_progress: Progress) -> Summary:
+        settings, names = target.settings, target.asked_for
+        if full is not None and not dry_run:
+            from readmodel_pipelines.rebuild import rebuild
+
+            return rebuild(database, settings, names, full, on_progress=on_progress, on_phase=voice.detail)
+        projector = ReadModelProjector(database, settings, *names, max_findings=max_findings, on_progress=on_progress)
+        if target.aggregate_id is not None:
+            return projector.rebuild_one(target.aggregate_id, dry_run=dry_run)
+        return projector.rebuild_all(dry_run=True, allow_deletions=full is not None and full.allow_deletions)
+
+    if dry_run:
+        return "read_only", work
+    return "rebuild_one" if full is None else "shadow" if full.strategy == "shadow" else "rebuild", work

@@ -1,0 +1,65 @@
+"""Options that several commands take, and what the shell completes `--type` to. Completion asks no server.
+
+Choices that are closed are literals, which Typer shows, completes and checks. Those of `--type` are not: the setting
+READMODEL_PROJECTIONS adds to them, and whoever reads the option refuses others.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated
+
+import typer
+
+ALL = "all"
+DEFAULT_MAX_FINDINGS = 1000
+
+# A test keeps these in step: reading the registry here would make every `--help` import bson.
+_BUILT_IN = ("chat", "task")
+
+
+def read_model_choices() -> tuple[str, ...]:
+    """The names of the registry, and `all`; only where READMODEL_PROJECTIONS adds some is it read."""
+    if not os.environ.get("READMODEL_PROJECTIONS"):
+        return (*_BUILT_IN, ALL)
+    from readmodel_pipelines.errors import ReadModelError
+    from readmodel_pipelines.projections.registry import names, projections_for
+    from readmodel_pipelines.settings import load_settings
+
+    try:
+        return (*names(projections_for(load_settings())), ALL)
+    except ReadModelError:
+        # The command says what is wrong with the settings; its help is there all the same.
+        return (*_BUILT_IN, "…", ALL)
+
+
+_CHOICES = read_model_choices()
+
+
+def _completed(incomplete: str) -> list[str]:
+    return [choice for choice in _CHOICES if choice.startswith(incomplete)]
+
+
+ReadModel = Annotated[
+    str,
+    typer.Option(
+        "--type",
+        help="Read model: chat is chats_read_model, task is tasks_read_model, all is every one of them.",
+        metavar="|".join(_CHOICES),
+        autocompletion=_completed,
+    ),
+]
+AggregateId = Annotated[
+    str | None, typer.Option("--id", metavar="UUID", help="One aggregate. Either this or --all.", show_default=False)
+]
+Everything = Annotated[bool, typer.Option("--all", help="Every aggregate. Either this or --id.")]
+MaxFindings = Annotated[
+    int, typer.Option("--max-findings", min=0, help="Keep at most so many findings; counts are always whole.")
+]
+Launch = Annotated[
+    bool,
+    typer.Option(
+        "--launch", help="Submit it to Dagster at READMODEL_DAGSTER_URL instead of running it here, and follow the run."
+    ),
+]
+Yes = Annotated[bool, typer.Option("--yes", help="Do it without asking.")]

@@ -1,0 +1,140 @@
+"""`verify-consistency`: one aggregate, all of them or some; here, or as a run of Dagster's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from readmodel_pipelines.cli.terminal.command import command
+from readmodel_pipelines.cli.terminal.help import LOOK
+from readmodel_pipelines.cli.terminal.options import (
+    DEFAULT_MAX_FINDINGS,
+    AggregateId,
+    Everything,
+    Launch,
+    MaxFindings,
+    ReadModel,
+)
+from readmodel_pipelines.errors import UsageError
+
+if TYPE_CHECKING:
+    from pymongo.database import Database
+
+    from readmodel_pipelines.reconcile.progress import Progress
+    from readmodel_pipelines.reconcile.summary import Summary
+
+app = typer.Typer()
+
+
+@command(app, "verify-consistency", "Compare read models with their events.", heading=LOOK, verb="verify")
+def verify_consistency(
+    read_model: ReadModel,
+    aggregate_id: AggregateId = None,
+    everything: Everything = False,
+    tier: Annotated[
+        Literal["documents", "versions"],
+        typer.Option(
+            help="documents: every field and BSON type. versions: only whether documents are there, at the version of "
+            "their streams; cheap.",
+        ),
+    ] = "documents",
+    sample: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Of --all: N aggregates at random.", show_default=False)
+    ] = None,
+    bucket: Annotated[
+        str | None,
+        typer.Option(
+            metavar="K/N",
+            help="Of --all: the K-th of N parts, by a hash of the id. N nights, one part each, cover everything.",
+            show_default=False,
+        ),
+    ] = None,
+    since: Annotated[
+        Literal["last"] | None,
+        typer.Option(
+            help="Of --all: aggregates with events since the last verification, and those with open findings. "
+            "Together with --sample and --bucket: all of them.",
+            show_default=False,
+        ),
+    ] = None,
+    enqueue_repairs: Annotated[
+        bool,
+        typer.Option(
+            "--enqueue-repairs",
+            help="Put what is found into the repair queue, but for malformed streams; at most READMODEL_ENQUEUE_LIMIT.",
+        ),
+    ] = False,
+    read_only: Annotated[
+        bool, typer.Option("--read-only", help="Write nothing at all to the database: remember no finding.")
+    ] = False,
+    report: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write every finding to FILE: .html a page for people; .csv and .parquet a row for each field; "
+            ".json as --json has it. Repeatable.",
+            show_default=False,
+        ),
+    ] = None,
+    max_findings: MaxFindings = DEFAULT_MAX_FINDINGS,
+    launch: Launch = False,
+) -> bool:
+    """Compare read models with their events.
+
+    Writes no event and no read model, only what it remembers of findings and verifications (readmodel_… collections).
+    What lags by less than READMODEL_GRACE_SECONDS is counted and is no discrepancy. The exit code is 1 when read models
+    and events do not agree, or a report could not be written. With --launch each read model is a run of Dagster's,
+    which writes its reports to READMODEL_REPORTS_DIR.
+    """
+    from readmodel_pipelines.cli.reconcile import carry_out, target_of
+    from readmodel_pipelines.reports import check_report_file
+    from readmodel_pipelines.verification import Bucket, Coverage, Request, verify, verify_one
+
+    target = target_of(read_model, aggregate_id, everything)
+    many = (
+        tier != "documents" or enqueue_repairs or read_only or any(item is not None for item in (sample, bucket, since))
+    )
+    if many and not everything:
+        raise UsageError(
+            "--id looks at one aggregate; the options for many go with --all.", hint="Leave them away, or give --all."
+        )
+    coverage = Coverage(sample, None if bucket is None else Bucket.parse(bucket), since_last=since is not None)
+    reports = tuple(report or ())
+    for file in reports:
+        check_report_file(file)
+    request = Request(
+        coverage,
+        tier,
+        remember=not read_only,
+        enqueue_repairs=enqueue_repairs,
+        max_findings=max_findings,
+        reports=reports,
+    )
+    if launch:
+        from readmodel_pipelines.cli.dagster.launch import Wanted, refuse, shown_findings
+        from readmodel_pipelines.cli.dagster.launch import launch as launch_runs
+
+        refuse("--report", reports, "the run writes its reports to READMODEL_REPORTS_DIR")
+        refuse("--id", aggregate_id, "no job verifies one aggregate, which takes a moment here")
+        config = {
+            "tier": tier,
+            "sample": sample,
+            "bucket": bucket,
+            "since_last": since is not None,
+            "enqueue_repairs": enqueue_repairs,
+            "read_only": read_only,
+            **shown_findings(max_findings),
+        }
+        runs = [Wanted("verify_read_models", "verify_read_model", config, name) for name in target.names]
+        return launch_runs(target.settings, "verify", runs)
+
+    def work(database: Database[dict[str, Any]], on_progress: Progress) -> Summary:
+        if aggregate_id is not None:
+            return verify_one(database, target.settings, target.asked_for, aggregate_id, reports)
+        return verify(database, target.settings, target.asked_for, request, on_progress=on_progress)
+
+    remembers = everything and not read_only
+    role = "read_only" if not remembers else "enqueue" if enqueue_repairs else "verify"
+    return carry_out("verify", target, role, work, max_findings=max_findings, remembers=remembers)
