@@ -9,7 +9,6 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
 
 from pymongo.database import Database
 
@@ -19,15 +18,16 @@ from readmodel_pipelines.mongo.names import collection_of
 from readmodel_pipelines.mongo.read_model import ReadModelCollection
 from readmodel_pipelines.mongo.scan import Document
 from readmodel_pipelines.projections.projection import Projection
-from readmodel_pipelines.reconcile.confirm import Confirm, Looks
+from readmodel_pipelines.reconcile.confirm import Confirm
 from readmodel_pipelines.reconcile.counts import Counts
-from readmodel_pipelines.reconcile.deletions import DeletionLimit
+from readmodel_pipelines.reconcile.deletions import DeletionLimit, Deletions
 from readmodel_pipelines.reconcile.dry_run import DryRun
 from readmodel_pipelines.reconcile.finding import Finding, finding_of
 from readmodel_pipelines.reconcile.in_place import InPlace
 from readmodel_pipelines.reconcile.outcome import Verdict
 from readmodel_pipelines.reconcile.ports import Deferred
-from readmodel_pipelines.reconcile.run import Lane, behind, compare_again, odd_orphans
+from readmodel_pipelines.reconcile.run import Lane
+from readmodel_pipelines.reconcile.second_look import SecondLook
 from readmodel_pipelines.reconcile.summary import Summary
 from readmodel_pipelines.settings import Settings
 
@@ -67,16 +67,15 @@ class Lanes:
             for item in projections
         ]
 
-    def again(self, lane: Lane) -> Callable[[Sequence[str]], list[Verdict]]:
-        """Compares aggregates of a lane anew."""
-        return partial(compare_again, self.store, lane, self._settings.allow_malformed)
+    def again(self, lane: Lane) -> SecondLook:
+        """Looks at aggregates of a lane again."""
+        return SecondLook(EventStore(self.events), lane, self._settings.allow_malformed)
 
     def confirm(
         self, lane: Lane, summary: Summary, on_findings: Callable[[Projection, Sequence[Finding]], None] | None = None
     ) -> Confirm:
         """The sink of a verification."""
-        projection, seconds = lane.projection, self._settings.grace_seconds
-        store = EventStore(self.events)
+        projection = lane.projection
 
         def note(verdicts: Sequence[Verdict]) -> None:
             found = [finding_of(projection.read_model, verdict) for verdict in verdicts]
@@ -85,12 +84,7 @@ class Lanes:
             for finding in found:
                 summary.add(finding)
 
-        looks = Looks(
-            again=self.again(lane),
-            young=lambda ids: store.young(projection.fold, ids, seconds),
-            behind=partial(behind, store, lane, self._settings.allow_malformed),
-        )
-        return Confirm(lane.counts, looks, note, grace_seconds=seconds)
+        return Confirm(lane.counts, self.again(lane), note, grace_seconds=self._settings.grace_seconds)
 
     def in_place(
         self,
@@ -98,26 +92,14 @@ class Lanes:
         summary: Summary,
         deferred: Deferred,
         still_ours: Callable[[], None],
-        limit: DeletionLimit | None = None,
+        deletions: Deletions | DeletionLimit = Deletions.AT_ONCE,
     ) -> InPlace:
         """The sink that mends."""
-        return InPlace(
-            lane,
-            summary,
-            deferred,
-            again=self.again(lane),
-            odd_orphans=partial(odd_orphans, self.store, lane),
-            last_versions=EventStore(self.events).last_versions,
-            pause=_pause,
-            still_ours=still_ours,
-            limit=limit,
-        )
+        return InPlace(self.again(lane), summary, deferred, still_ours, deletions, _pause)
 
     def dry_run(self, lane: Lane, summary: Summary, limit: DeletionLimit | None) -> DryRun:
         """The sink that predicts."""
-        return DryRun(
-            lane, summary, again=self.again(lane), odd_orphans=partial(odd_orphans, self.store, lane), limit=limit
-        )
+        return DryRun(self.again(lane), summary, limit)
 
 
 def contested(

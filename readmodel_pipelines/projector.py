@@ -36,16 +36,12 @@ from readmodel_pipelines.projections.registry import by_fold, names, projections
 from readmodel_pipelines.reconcile.collector import calm_collector
 from readmodel_pipelines.reconcile.confirm import Confirm
 from readmodel_pipelines.reconcile.counts import Counts
-from readmodel_pipelines.reconcile.deletions import DeletionLimit
+from readmodel_pipelines.reconcile.deletions import DeletionLimit, Deletions
 from readmodel_pipelines.reconcile.finding import Finding
+from readmodel_pipelines.reconcile.odd_ids import reconcile_odd_ids
 from readmodel_pipelines.reconcile.prefix import is_of_a_prefix
 from readmodel_pipelines.reconcile.progress import Progress
-from readmodel_pipelines.reconcile.run import (
-    Lane,
-    Sink,
-    reconcile,
-    reconcile_odd_ids,
-)
+from readmodel_pipelines.reconcile.run import Lane, Sink, reconcile
 from readmodel_pipelines.reconcile.summary import DEFAULT_MAX_FINDINGS, Summary, Verb
 from readmodel_pipelines.reconcile.versions import reconcile_versions
 from readmodel_pipelines.settings import Settings
@@ -365,7 +361,7 @@ class ReadModelProjector:
     ) -> Sink:
         name = collection_of(self._settings, lane.projection)
         deferred = DeferredForThisRun(self._database, name) if limit else DeferredInMemory()
-        return lanes.in_place(lane, summary, deferred, still_ours, limit)
+        return lanes.in_place(lane, summary, deferred, still_ours, limit or Deletions.AT_ONCE)
 
 
 def choose_projections(settings: Settings, read_models: Sequence[str]) -> tuple[Projection, ...]:

@@ -17,7 +17,6 @@ from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.rebuild.catch_up import CatchUp
 from readmodel_pipelines.reconcile.outcome import Outcome, Verdict
 from readmodel_pipelines.reconcile.ranges import IdRange
-from readmodel_pipelines.reconcile.run import behind
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines.spread import Look, Suspects, looker
 from readmodel_pipelines.workers import work_off
@@ -90,10 +89,10 @@ class Gate:
         # Events that came while we looked are in the shadow after this.
         self.catch_up.once(self.shadows)
         for lane in opened.lanes:
-            name = lane.projection.read_model
+            name, again = lane.projection.read_model, opened.again(lane)
             for ids in batched(suspects[name], _BATCH):
-                wrong = [item for item in opened.again(lane)(ids) if item.outcome is not Outcome.MALFORMED]
+                wrong = [item for item in again.verdicts(ids) if item.outcome is not Outcome.MALFORMED]
                 # A stream that never stands still has grown again: its document is right up to where it caught up.
                 since = {item.aggregate_id: versions[name].get(item.aggregate_id, 1) for item in wrong}
-                caught_up = behind(opened.store, lane, self.settings.allow_malformed, since)
+                caught_up = again.behind(since)
                 yield from ((name, item) for item in wrong if item.aggregate_id not in caught_up)

@@ -23,9 +23,10 @@ from readmodel_pipelines.projections.registry import projections_for
 from readmodel_pipelines.rebuild.batches import Batches, Pace, WindowClosed
 from readmodel_pipelines.reconcile.collector import calm_collector
 from readmodel_pipelines.reconcile.counts import Counts
-from readmodel_pipelines.reconcile.deletions import DeletionLimit
+from readmodel_pipelines.reconcile.deletions import Deletions
+from readmodel_pipelines.reconcile.odd_ids import odd_orphans, reconcile_odd_ids
 from readmodel_pipelines.reconcile.pacing import BatchSize, RateLimit, Window
-from readmodel_pipelines.reconcile.run import Lane, odd_orphans, reconcile, reconcile_odd_ids
+from readmodel_pipelines.reconcile.run import Lane, reconcile
 from readmodel_pipelines.reconcile.summary import Summary
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines.workers import Send
@@ -166,8 +167,7 @@ class _InPlace:
 
     def __init__(self, opened: Lanes, lane: Lane, summary: Summary, deferred: DeferredInMongo, still_ours: Any) -> None:
         self._deferred = deferred
-        # Deletions wait for the end of all ranges, which holds the limit.
-        self._sink = opened.in_place(lane, summary, deferred, still_ours, DeletionLimit(0.0))
+        self._sink = opened.in_place(lane, summary, deferred, still_ours, Deletions.PUT_OFF)
         self.accept = self._sink.accept
 
     def flush(self) -> None:

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
 from readmodel_pipelines.events.ids import is_plain
 from readmodel_pipelines.reconcile.counts import Counts
 from readmodel_pipelines.reconcile.outcome import Outcome, Verdict
+from readmodel_pipelines.reconcile.second_look import SecondLook
 
 BATCH = 1_000
 PUT_OFF = 50_000
@@ -23,27 +23,13 @@ PUT_OFF = 50_000
 _MAY_LAG = (Outcome.MISSING, Outcome.DIFFERENT, Outcome.UNEXPECTED)
 
 
-@dataclass(frozen=True, slots=True)
-class Looks:
-    """What a confirmation asks of a database.
-
-    `again` compares aggregates anew and gives the verdicts that are not `same`. `young` gives, for those of the ids
-    that have events written within the grace time, the version of the first such event. `behind` gives the ids whose
-    document is what their stream folds to at this version or a later one.
-    """
-
-    again: Callable[[Sequence[str]], list[Verdict]]
-    young: Callable[[Sequence[str]], Mapping[str, int]]
-    behind: Callable[[Mapping[str, int]], Collection[str]]
-
-
 class Confirm:
     """Gives the verdicts that stand to `note`, some at a time; those that do not are counted as `same`."""
 
     def __init__(
         self,
         counts: Counts,
-        looks: Looks,
+        again: SecondLook,
         note: Callable[[Sequence[Verdict]], None],
         *,
         grace_seconds: float,
@@ -51,7 +37,7 @@ class Confirm:
         sleep: Callable[[float], object] = time.sleep,
     ) -> None:
         self._counts = counts
-        self._looks = looks
+        self._again = again
         self._note = note
         self._grace = grace_seconds
         self._clock = clock
@@ -84,7 +70,7 @@ class Confirm:
         if not ids:
             return
         verdicts = self._compare(ids)
-        young = self._looks.young(ids) if self._grace else {}
+        young = self._again.young(ids, self._grace) if self._grace else {}
         due = self._clock() + self._grace
         self._put_off += [(due, verdict.aggregate_id) for verdict in verdicts if verdict.aggregate_id in young]
         self._note([verdict for verdict in verdicts if verdict.aggregate_id not in young])
@@ -100,9 +86,9 @@ class Confirm:
             ids.append(aggregate_id)
         self._sleep(max(0.0, due - self._clock()))
         verdicts = self._compare(ids)
-        young = self._looks.young(sorted({verdict.aggregate_id for verdict in verdicts if _may_lag(verdict)}))
+        young = self._again.young(sorted({item.aggregate_id for item in verdicts if _may_lag(item)}), self._grace)
         # Without its young events the stream ends one version before the first of them.
-        behind = self._looks.behind({aggregate_id: first - 1 for aggregate_id, first in young.items()})
+        behind = self._again.behind({aggregate_id: first - 1 for aggregate_id, first in young.items()})
         for verdict in verdicts:
             if verdict.aggregate_id in behind and _may_lag(verdict):
                 verdict.outcome = Outcome.LAGGING
@@ -110,7 +96,7 @@ class Confirm:
 
     def _compare(self, ids: Sequence[str]) -> list[Verdict]:
         """What is found now. Each of `ids` was counted as checked: one that is right now is `same`."""
-        verdicts = self._looks.again(ids)
+        verdicts = self._again.verdicts(ids)
         right = len(ids) - len(verdicts)
         self._counts.same += max(right, 0)
         self._counts.checked += max(-right, 0)

@@ -13,8 +13,9 @@ from typing import Any
 from readmodel_pipelines.events.ids import is_plain
 from readmodel_pipelines.events.stream import Reason
 from readmodel_pipelines.projections.projection import Document
-from readmodel_pipelines.reconcile.outcome import Outcome, Verdict, Why
+from readmodel_pipelines.reconcile.outcome import Outcome, Why
 from readmodel_pipelines.reconcile.ports import Change, ReadModel
+from readmodel_pipelines.reconcile.second_look import SecondLook
 
 
 @dataclass(slots=True)
@@ -88,21 +89,15 @@ def node_of(change: Change) -> str:
 class Neighbours:
     """The documents that hold a unique key which another one wants: what becomes of them, and why one stays."""
 
-    def __init__(
-        self,
-        key: str,
-        again: Callable[[Sequence[str]], list[Verdict]],
-        odd_orphans: Callable[[Iterable[Document]], Iterable[Verdict]],
-    ) -> None:
-        self._key = key
+    def __init__(self, again: SecondLook) -> None:
+        self._key = again.lane.projection.key
         self._again = again
-        self._odd_orphans = odd_orphans
 
     def free_up(self, documents: Sequence[Document]) -> list[Change]:
         """The changes that make these documents right, deletions among them; none for those that stay."""
         keys = [document[self._key] for document in documents if is_plain(document.get(self._key))]
         odd = [document for document in documents if not is_plain(document.get(self._key))]
-        verdicts = [*self._again(keys), *self._odd_orphans(odd)]
+        verdicts = [*self._again.verdicts(keys), *self._again.odd_orphans(odd)]
         return [Change.of(verdict) for verdict in verdicts if verdict.outcome is not Outcome.MALFORMED]
 
     def free_up_without_deleting(self, documents: Sequence[Document]) -> list[Change]:
@@ -111,6 +106,6 @@ class Neighbours:
 
     def why_blocked(self, key: Any, holder: Any) -> tuple[str, str]:
         """Reason and detail. A holder that is right as it is claims the key by its own events: neither is trusted."""
-        if is_plain(holder) and not self._again([holder]):
+        if is_plain(holder) and not self._again.verdicts([holder]):
             return Reason.KEY_CONFLICT, f"{key} and {holder} claim the same unique key"
         return Why.KEY_HELD, f"its unique key is held by the document of {holder}, which this run may not change"

@@ -1,10 +1,20 @@
-"""How much a full run may delete: a share of a read model and no more, so that lost events never empty it."""
+"""Deletions: when they are made, and how many a full run may make, so that lost events never empty a read model."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum, auto
 
 DELETE_FLOOR = 100
+
+
+class Deletions(Enum):
+    """When documents that ought not to be there go, if not at the end of the pass within a limit."""
+
+    AT_ONCE = auto()
+    """Each with its batch: for aggregates that somebody named."""
+    PUT_OFF = auto()
+    """Later, by whoever finishes what the ranges of a full pass leave behind."""
 
 
 @dataclass(frozen=True, slots=True)

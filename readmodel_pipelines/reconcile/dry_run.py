@@ -2,36 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from readmodel_pipelines.projections.projection import Document
 from readmodel_pipelines.reconcile.conflicts import Neighbours, node_of, untangle
 from readmodel_pipelines.reconcile.counts import Counts
 from readmodel_pipelines.reconcile.deletions import DeletionLimit
 from readmodel_pipelines.reconcile.outcome import Outcome, Verdict
 from readmodel_pipelines.reconcile.ports import BATCH, Change
-from readmodel_pipelines.reconcile.run import Lane
+from readmodel_pipelines.reconcile.second_look import SecondLook
 from readmodel_pipelines.reconcile.summary import Summary
 
 
 class DryRun:
     """Writes nothing; counts what `InPlace` would write."""
 
-    def __init__(
-        self,
-        lane: Lane,
-        summary: Summary,
-        *,
-        again: Callable[[Sequence[str]], list[Verdict]],
-        odd_orphans: Callable[[Iterable[Document]], Iterable[Verdict]],
-        limit: DeletionLimit | None,
-    ) -> None:
-        self._model = lane.model
-        self._projection = lane.projection
-        self._counts = lane.counts
+    def __init__(self, again: SecondLook, summary: Summary, limit: DeletionLimit | None) -> None:
+        self._model = again.lane.model
+        self._projection = again.lane.projection
+        self._counts = again.lane.counts
         self._summary = summary
-        self._neighbours = Neighbours(lane.projection.key, again, odd_orphans)
+        self._neighbours = Neighbours(again)
         self._limit = limit
         self._wanted: list[Change] = []
         self._deletions = 0

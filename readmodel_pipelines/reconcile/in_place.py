@@ -5,17 +5,16 @@ A write that another writer was faster than is compared again from the events on
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from readmodel_pipelines.events.ids import is_plain
 from readmodel_pipelines.moments import Moment, reached
-from readmodel_pipelines.projections.projection import Document
 from readmodel_pipelines.reconcile.conflicts import Neighbours, untangle
-from readmodel_pipelines.reconcile.deletions import DeletionLimit
+from readmodel_pipelines.reconcile.deletions import DeletionLimit, Deletions
 from readmodel_pipelines.reconcile.outcome import Outcome, Verdict, Why
 from readmodel_pipelines.reconcile.ports import BATCH, BATCH_BYTES, Change, Deferred, Written
-from readmodel_pipelines.reconcile.run import Lane
+from readmodel_pipelines.reconcile.second_look import SecondLook
 from readmodel_pipelines.reconcile.summary import Summary
 
 ATTEMPTS = 6
@@ -28,39 +27,31 @@ _CONFLICT = "conflict"
 class InPlace:
     """Mends the live collection.
 
-    With a `limit` (a full run) deletions wait until the pass is over and are refused together when they are too many;
-    without one each goes with its batch. `again` compares keys anew and gives the verdicts that are not `same`;
-    `last_versions` tells how far streams are now;
-    `still_ours` raises when the run lost its lease.
+    With a limit deletions wait until the pass is over, and are refused together when they are too many. `still_ours`
+    raises when the run lost its lease.
     """
 
     def __init__(
         self,
-        lane: Lane,
+        again: SecondLook,
         summary: Summary,
         deferred: Deferred,
-        *,
-        again: Callable[[Sequence[str]], list[Verdict]],
-        odd_orphans: Callable[[Iterable[Document]], Iterable[Verdict]],
-        last_versions: Callable[[Sequence[str]], Mapping[str, Any]],
-        pause: Callable[[int], None],
         still_ours: Callable[[], None],
-        limit: DeletionLimit | None,
+        deletions: Deletions | DeletionLimit,
+        pause: Callable[[int], None],
     ) -> None:
-        self._model = lane.model
-        self._projection = lane.projection
-        self._counts = lane.counts
+        self._again = again
+        self._model = again.lane.model
+        self._projection = again.lane.projection
+        self._counts = again.lane.counts
         self._summary = summary
         self._deferred = deferred
-        self._again = again
-        self._odd_orphans = odd_orphans
-        self._neighbours = Neighbours(lane.projection.key, again, odd_orphans)
-        self._last_versions = last_versions
-        self._pause = pause
+        self._neighbours = Neighbours(again)
         self._still_ours = still_ours
-        self._limit = limit
-        self._documents = lane.model.count() if limit else 0
-        self._may_delete = limit is None
+        self._deletions = deletions
+        self._pause = pause
+        self._documents = self._model.count() if isinstance(deletions, DeletionLimit) else 0
+        self._may_delete = deletions is Deletions.AT_ONCE
         self.deletions_refused = False
         self._changes: list[Change] = []
         self._bytes = 0
@@ -80,10 +71,12 @@ class InPlace:
             self.flush()
 
     def finish(self) -> None:
-        """Write the last batch, then the deletions, then what had to wait for them."""
+        """Write the last batch, then the deletions, then what had to wait for them; or leave these to somebody else."""
         self.flush()
-        if self._limit:
-            self._delete(self._limit)
+        if self._deletions is Deletions.PUT_OFF:
+            return
+        if isinstance(self._deletions, DeletionLimit):
+            self._delete(self._deletions)
         for keys in self._deferred.batches(_CONFLICT):
             self._write(self._compare_again(keys), on_conflict=self._settle)
 
@@ -94,7 +87,7 @@ class InPlace:
     def flush(self) -> None:
         """Write the batch as it is."""
         changes, self._changes, self._bytes = self._changes, [], 0
-        if self._limit:
+        if self._deletions is not Deletions.AT_ONCE:
             changes = self._not_newer_than_events(changes)
         self._write(changes, on_conflict=lambda stuck: self._deferred.add(_CONFLICT, [item.key for item in stuck]))
 
@@ -126,7 +119,7 @@ class InPlace:
                 return
             self._pause(attempt)
             changes = self._look_again(lost)
-        self._fail(changes)
+        self._give_up_busy(changes)
 
     def _overtaken(self, changes: Sequence[Change], written: Written) -> list[Change]:
         """Documents inserted although their stream has grown since it was folded.
@@ -137,7 +130,7 @@ class InPlace:
         kept_out = {change.key for change in written.again if is_plain(change.key)}
         kept_out |= {*written.conflicts, *(key for key, _, _ in written.refused if is_plain(key))}
         inserts = [change for change in changes if change.actual is None and change.key not in kept_out]
-        last = self._last_versions([change.key for change in inserts]) if inserts else {}
+        last = self._again.last_versions([change.key for change in inserts]) if inserts else {}
         overtaken = [change for change in inserts if last.get(change.key) != change.version]
         self._counts.superseded += len(overtaken)
         return overtaken
@@ -145,14 +138,14 @@ class InPlace:
     def _compare_again(self, keys: Sequence[Any]) -> list[Change]:
         """The changes that these keys want now; those of a stream that became malformed are given up."""
         changes = []
-        for verdict in self._again(keys):
+        for verdict in self._again.verdicts(keys):
             if verdict.outcome is Outcome.MALFORMED:
                 detail = verdict.malformed.detail if verdict.malformed else ""
-                self._summary.fail(self._projection.read_model, verdict.aggregate_id, str(verdict.reason), detail)
+                self._give_up(verdict.aggregate_id, str(verdict.reason), detail)
             elif verdict.expected is not None or self._may_delete:
                 changes.append(Change.of(verdict))
             elif self.deletions_refused:
-                self._summary.fail(self._projection.read_model, verdict.aggregate_id, Why.DELETIONS_REFUSED)
+                self._give_up(verdict.aggregate_id, Why.DELETIONS_REFUSED)
             else:
                 self._deferred.add(_DELETE, [verdict.aggregate_id])
         return changes
@@ -160,7 +153,7 @@ class InPlace:
     def _look_again(self, changes: Sequence[Change]) -> list[Change]:
         keys = [change.key for change in changes if is_plain(change.key)]
         odd = [change.actual["_id"] for change in changes if change.actual and not is_plain(change.key)]
-        orphans = self._odd_orphans(self._model.odd_documents_with(odd)) if odd else ()
+        orphans = self._again.odd_orphans(self._model.odd_documents_with(odd)) if odd else ()
         return self._compare_again(keys) + [Change.of(verdict) for verdict in orphans]
 
     def _count(self, written: Written) -> None:
@@ -169,12 +162,14 @@ class InPlace:
         self._counts.deleted += written.deleted
         self._counts.superseded += written.superseded
         for key, reason, detail in written.refused:
-            self._summary.fail(self._projection.read_model, key, reason, detail)
+            self._give_up(key, reason, detail)
 
-    def _fail(self, changes: Sequence[Change]) -> None:
+    def _give_up(self, key: Any, reason: str, detail: str = "") -> None:
+        self._summary.fail(self._projection.read_model, key, reason, detail)
+
+    def _give_up_busy(self, changes: Sequence[Change]) -> None:
         for change in changes:
-            detail = f"another writer was faster {ATTEMPTS} times; run it again"
-            self._summary.fail(self._projection.read_model, change.key, Why.BUSY, detail)
+            self._give_up(change.key, Why.BUSY, f"another writer was faster {ATTEMPTS} times; run it again")
 
     def _delete(self, limit: DeletionLimit) -> None:
         """Delete what was put off, each proven again to be unwanted, or nothing when it is too much."""
@@ -187,11 +182,10 @@ class InPlace:
             self._summary.warnings.append(limit.refusal(self._projection.read_model, deletions, self._documents))
             for keys in self._deferred.batches(_DELETE):
                 for key in keys:
-                    self._summary.fail(self._projection.read_model, key, Why.DELETIONS_REFUSED)
+                    self._give_up(key, Why.DELETIONS_REFUSED)
             for ids in self._deferred.batches(_DELETE_ODD):
                 for document in self._model.odd_documents_with(ids):
-                    key = document.get(self._projection.key)
-                    self._summary.fail(self._projection.read_model, key, Why.DELETIONS_REFUSED)
+                    self._give_up(document.get(self._projection.key), Why.DELETIONS_REFUSED)
             return
         self._may_delete = True
         for keys in self._deferred.batches(_DELETE):
@@ -201,11 +195,8 @@ class InPlace:
             changes = [change for change in changes if change.expected is None or change.key not in deleted]
             self._write(changes, on_conflict=self._settle)
         for ids in self._deferred.batches(_DELETE_ODD):
-            orphans = self._odd_orphans(self._model.odd_documents_with(ids))
+            orphans = self._again.odd_orphans(self._model.odd_documents_with(ids))
             self._write([Change.of(verdict) for verdict in orphans], on_conflict=self._settle)
-
-    def _free_up(self) -> Callable[[Sequence[Document]], list[Change]]:
-        return self._neighbours.free_up if self._may_delete else self._neighbours.free_up_without_deleting
 
     def _settle(self, stuck: list[Change]) -> None:
         """Write documents that exchange unique keys; give up those whose key somebody keeps.
@@ -213,11 +204,12 @@ class InPlace:
         Those that are only in the way have a verdict of their own, and are written or given up by it.
         """
         asked_for = {change.key for change in stuck}
+        free_up = self._neighbours.free_up if self._may_delete else self._neighbours.free_up_without_deleting
         for attempt in range(ATTEMPTS):
-            tangle = untangle(self._model, self._projection.key, stuck, self._free_up())
+            tangle = untangle(self._model, self._projection.key, stuck, free_up)
             for key, holder in tangle.blocked.items():
                 if key in asked_for:
-                    self._summary.fail(self._projection.read_model, key, *self._neighbours.why_blocked(key, holder))
+                    self._give_up(key, *self._neighbours.why_blocked(key, holder))
             if not tangle.movable:
                 return
             self._still_ours()
@@ -230,4 +222,4 @@ class InPlace:
             stuck = [change for change in self._look_again(tangle.movable) if change.expected]
             if not stuck:
                 return
-        self._fail([change for change in stuck if is_plain(change.key) and change.key in asked_for])
+        self._give_up_busy([change for change in stuck if is_plain(change.key) and change.key in asked_for])

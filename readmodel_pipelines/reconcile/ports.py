@@ -42,6 +42,9 @@ class EventStore(Protocol):
     def last_versions(self, ids: Sequence[str]) -> Mapping[str, Any]:
         """The last version of each of these streams, at a small cost."""
 
+    def young(self, fold: Fold[Any], ids: Sequence[str], seconds: float) -> Mapping[str, int]:
+        """The first version written in the last seconds, of those of these streams that have one."""
+
     def have_events(self, fold: Fold[Any], ids: Sequence[Any]) -> list[bool]:
         """For each id, of whatever BSON type, whether any event carries it."""
 

@@ -6,25 +6,18 @@ One pass feeds every read model made from those streams. Verbs differ in the agg
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import groupby
-from operator import itemgetter
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from readmodel_pipelines.batched import batched
 from readmodel_pipelines.events.ids import is_plain
-from readmodel_pipelines.events.stream import Malformed, check_id, fold_streams
+from readmodel_pipelines.events.stream import Malformed, fold_streams
 from readmodel_pipelines.events.together import part_of, together
-from readmodel_pipelines.moments import Moment, reached
 from readmodel_pipelines.projections.projection import Document, Projection
 from readmodel_pipelines.reconcile.counts import Counts
 from readmodel_pipelines.reconcile.join import MergeJoin
-from readmodel_pipelines.reconcile.outcome import Outcome, Verdict, Why
+from readmodel_pipelines.reconcile.outcome import Verdict
 from readmodel_pipelines.reconcile.ports import EventStore, ReadModel
-from readmodel_pipelines.reconcile.prefix import is_of_a_prefix
 from readmodel_pipelines.reconcile.ranges import EVERYTHING, IdRange
-
-_ODD_BATCH = 500
 
 
 class Sink(Protocol):
@@ -112,65 +105,3 @@ def _documents(lane: Lane, ids: Sequence[str] | None, within: IdRange) -> Iterab
     """
     documents = lane.model.read(ids, within)
     return documents if ids is None else list(documents)
-
-
-def compare_again(store: EventStore, lane: Lane, allowed: Collection[str], ids: Sequence[str]) -> list[Verdict]:
-    """What these aggregates, a batch at most, are now; those that are `same` are left out. Counts nothing."""
-    verdicts: list[Verdict] = []
-    if ids:
-        reached(Moment.COMPARISON_AGAIN, ids=ids)
-        counted = store.events_read
-        reconcile(store, [replace(lane, counts=Counts(), emit=verdicts.append, keep=None)], allowed, sorted(set(ids)))
-        store.events_read = counted
-    return verdicts
-
-
-def behind(store: EventStore, lane: Lane, allowed: Collection[str], since: Mapping[str, int]) -> set[str]:
-    """Those of the aggregates, a batch at most, whose document is what their stream folds to at some version.
-
-    Each at the version that `since` gives for it, or a later one: a document that is a moment behind.
-    """
-    if not since:
-        return set()
-    counted = store.events_read
-    ids = sorted(since)
-    documents = {document[lane.projection.key]: document for document in lane.model.read(ids)}
-    streams = groupby(store.read(lane.projection.fold, ids), key=itemgetter("aggregate_id"))
-    found = {
-        aggregate_id
-        for aggregate_id, events in streams
-        if is_of_a_prefix(
-            lane.projection, aggregate_id, events, documents.get(aggregate_id), since[aggregate_id], allowed
-        )
-    }
-    store.events_read = counted
-    return found
-
-
-def reconcile_odd_ids(store: EventStore, lanes: Sequence[Lane]) -> None:
-    """Report, once each, what the merge join cannot meet: streams and documents whose id is not a string."""
-    for event in store.odd_streams(lanes[0].projection.fold):
-        malformed = check_id(event)
-        for lane in lanes:
-            lane.counts.checked += 1
-            lane.emit(
-                Verdict(
-                    event.get("aggregate_id"),
-                    Outcome.MALFORMED,
-                    reason=malformed.reason if malformed else None,
-                    malformed=malformed,
-                )
-            )
-    for lane in lanes:
-        for verdict in odd_orphans(store, lane, lane.model.odd_documents()):
-            lane.counts.checked += 1
-            lane.emit(verdict)
-
-
-def odd_orphans(store: EventStore, lane: Lane, documents: Iterable[dict[str, Any]]) -> Iterable[Verdict]:
-    """Those of the documents with an odd key that no event belongs to."""
-    key, fold = lane.projection.key, lane.projection.fold
-    for batch in batched(documents, _ODD_BATCH):
-        for document, has_events in zip(batch, store.have_events(fold, [item.get(key) for item in batch]), strict=True):
-            if not has_events:
-                yield Verdict(document.get(key), Outcome.ORPHAN, None, document, Why.ODD_KEY)

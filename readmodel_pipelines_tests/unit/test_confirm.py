@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from typing import cast
 
 import pytest
 
 from readmodel_pipelines.events.stream import Malformed, Reason
 from readmodel_pipelines.reconcile import confirm
-from readmodel_pipelines.reconcile.confirm import BATCH, Confirm, Looks
+from readmodel_pipelines.reconcile.confirm import BATCH, Confirm
 from readmodel_pipelines.reconcile.counts import Counts
 from readmodel_pipelines.reconcile.outcome import Outcome, Verdict, Why
+from readmodel_pipelines.reconcile.second_look import SecondLook
 
 GRACE = 5.0
 
@@ -31,9 +33,9 @@ class World:
         self.noted: list[Verdict] = []
 
     def sink(self, grace: float = GRACE) -> Confirm:
-        looks = Looks(self.again, self.young, self.behind)
+        again = cast(SecondLook, self)
         return Confirm(
-            self.counts, looks, self.noted.extend, grace_seconds=grace, clock=lambda: self.now, sleep=self.sleep
+            self.counts, again, self.noted.extend, grace_seconds=grace, clock=lambda: self.now, sleep=self.sleep
         )
 
     def over(self, *ids: str, grace: float = GRACE) -> dict[str, str]:
@@ -45,7 +47,7 @@ class World:
         assert self.counts.checked == self.counts.same + len(self.noted)
         return {verdict.aggregate_id: verdict.outcome.value for verdict in self.noted}
 
-    def again(self, ids: Sequence[str]) -> list[Verdict]:
+    def verdicts(self, ids: Sequence[str]) -> list[Verdict]:
         self.batches.append(list(ids))
         found = []
         for key in sorted(set(ids)):
@@ -54,7 +56,7 @@ class World:
                 found += [Verdict(key, Outcome.UNEXPECTED, reason=Why.DUPLICATE_KEY)] if key in self.twice else []
         return found
 
-    def young(self, ids: Sequence[str]) -> Mapping[str, int]:
+    def young(self, ids: Sequence[str], seconds: float) -> Mapping[str, int]:
         return {key: self.young_ids[key] for key in ids if key in self.young_ids}
 
     def behind(self, since: Mapping[str, int]) -> Collection[str]:

@@ -11,12 +11,13 @@ from readmodel_pipelines.events.stream import Malformed, Reason
 from readmodel_pipelines.projections.chat import CHATS
 from readmodel_pipelines.projections.projection import Document
 from readmodel_pipelines.reconcile.counts import Counts
-from readmodel_pipelines.reconcile.deletions import DeletionLimit
+from readmodel_pipelines.reconcile.deletions import DeletionLimit, Deletions
 from readmodel_pipelines.reconcile.dry_run import DryRun
 from readmodel_pipelines.reconcile.in_place import ATTEMPTS, InPlace
 from readmodel_pipelines.reconcile.outcome import Outcome, Verdict, Why
 from readmodel_pipelines.reconcile.ports import BATCH, Change, ReadModel, Written
 from readmodel_pipelines.reconcile.run import Lane
+from readmodel_pipelines.reconcile.second_look import SecondLook
 from readmodel_pipelines.reconcile.summary import Summary
 
 MODEL = CHATS.read_model
@@ -112,34 +113,43 @@ def malformed(key: str) -> Verdict:
     return Verdict(key, Outcome.MALFORMED, None, None, Reason.BAD_DATA, Malformed(Reason.BAD_DATA, "no document"))
 
 
+class Again:
+    """The verdicts that a second look gives; no stream has grown, no document has an odd key."""
+
+    def __init__(self, lane: Lane, verdicts: Sequence[Verdict]) -> None:
+        self.lane = lane
+        self._verdicts = {verdict.aggregate_id: verdict for verdict in verdicts}
+
+    def verdicts(self, ids: Sequence[str]) -> list[Verdict]:
+        return [self._verdicts[key] for key in ids if key in self._verdicts]
+
+    def odd_orphans(self, documents: Sequence[Document]) -> list[Verdict]:
+        return []
+
+    def last_versions(self, ids: Sequence[str]) -> dict[str, int]:
+        return dict.fromkeys(ids, 0)
+
+
 class Run:
     """A sink over a model, with the verdicts that comparing again would give."""
 
-    def __init__(self, model: Model, limit: DeletionLimit | None, *again: Verdict, dry: bool = False) -> None:
+    def __init__(
+        self,
+        model: Model,
+        limit: DeletionLimit | None,
+        *verdicts: Verdict,
+        dry: bool = False,
+        deletions: Deletions = Deletions.AT_ONCE,
+    ) -> None:
         self.model = model
+        self.waiting = Waiting()
         self.summary = Summary("rebuild", "chat")
         self.counts = self.summary.read_models[MODEL] = Counts()
-        self.again = {verdict.aggregate_id: verdict for verdict in again}
         self.pauses: list[int] = []
-        lane = Lane(CHATS, cast(ReadModel, model), self.counts)
-        self.sink: DryRun | InPlace
-        if dry:
-            self.sink = DryRun(lane, self.summary, again=self._again, odd_orphans=lambda found: [], limit=limit)
-        else:
-            self.sink = InPlace(
-                lane,
-                self.summary,
-                Waiting(),
-                again=self._again,
-                odd_orphans=lambda found: [],
-                last_versions=lambda keys: dict.fromkeys(keys, 0),
-                pause=self.pauses.append,
-                still_ours=lambda: None,
-                limit=limit,
-            )
-
-    def _again(self, keys: Sequence[str]) -> list[Verdict]:
-        return [self.again[key] for key in keys if key in self.again]
+        again = cast(SecondLook, Again(Lane(CHATS, cast(ReadModel, model), self.counts), verdicts))
+        self.sink: DryRun | InPlace = DryRun(again, self.summary, limit)
+        if not dry:
+            self.sink = InPlace(again, self.summary, self.waiting, lambda: None, limit or deletions, self.pauses.append)
 
     def over(self, *verdicts: Verdict) -> Run:
         for verdict in verdicts:
@@ -168,6 +178,14 @@ def test_a_full_run_deletes_last_and_only_what_is_still_unwanted() -> None:
     run = Run(Model(), DeletionLimit(0.05), orphan("a")).over(orphan("a"), orphan("b"), missing("c"))
     assert [[change.key for change in batch] for batch in run.model.batches] == [["c"], ["a"]]
     assert run.written == (1, 0, 1, 0)
+
+
+def test_a_range_of_a_full_run_leaves_deletions_and_conflicts_to_its_end() -> None:
+    model = Model(Written(conflicts=["b"]))
+    run = Run(model, None, orphan("a"), deletions=Deletions.PUT_OFF).over(orphan("a"), missing("b"))
+    assert [[change.key for change in batch] for batch in model.batches] == [["b"]]
+    assert sorted(run.waiting.keys.values()) == [["a"], ["b"]]
+    assert run.written == (0, 0, 0, 0)
 
 
 def test_too_many_deletions_are_refused_together() -> None:
