@@ -17,6 +17,9 @@ class Moment(Enum):
 
     # Reading
     LOOK = auto()
+    LOOK_AT_FRESH = auto()
+    EVENTS = auto()
+    DOCUMENTS = auto()
     SECOND_COMPARISON = auto()
     COMPARISON_AGAIN = auto()
     # Writing
@@ -27,6 +30,9 @@ class Moment(Enum):
     LEASE_TAKEN = auto()
     LEASE_ASKED_FOR = auto()
     LEASE_RENEWED = auto()
+    # Repairs
+    REPAIRS = auto()
+    REPAIR = auto()
     # A rebuild's ranges
     REBUILD_BEGUN = auto()
     RANGES = auto()
@@ -34,7 +40,7 @@ class Moment(Enum):
     BATCH_SAVED = auto()
     RANGE_DONE = auto()
     # What is touched meanwhile
-    HISTORY_BEGUN = auto()
+    HISTORY_ASKED_FOR = auto()
     HISTORY_READ = auto()
     TOUCHED_GIVEN = auto()
     TOUCHED_WORKED_OFF = auto()

@@ -145,7 +145,6 @@ def token_of_now(collection: Collection[Document]) -> Token:
     Raises:
         NoHistory: there is no such thing here.
     """
-    reached(Moment.HISTORY_BEGUN, collection=collection.name)
     changes = _from_now_on(collection, "")
     if changes.token is None:
         raise NoHistory(changes.unknown)
@@ -172,6 +171,7 @@ def _in_words(error: OperationFailure) -> str:
 def _watch(
     events: Collection[Document], stored_as: Sequence[str], start_after: Token | None = None
 ) -> ChangeStream[Document]:
+    reached(Moment.HISTORY_ASKED_FOR, collection=events.name)
     of_others = {"operationType": "insert", "fullDocument.aggregate_type": {"$nin": list(stored_as)}}
     pipeline: list[Mapping[str, Any]] = [
         {"$match": {"$nor": [of_others]}},

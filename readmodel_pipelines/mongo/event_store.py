@@ -14,6 +14,7 @@ from pymongo.collection import Collection
 from readmodel_pipelines.events.ids import is_utf8
 from readmodel_pipelines.events.stream import Fold, Malformed, Reason
 from readmodel_pipelines.events.values import BadField, whole
+from readmodel_pipelines.moments import Moment, reached
 from readmodel_pipelines.mongo.scan import (
     BATCH_DOCUMENTS,
     CODEC,
@@ -64,6 +65,7 @@ class EventStore:
         self, fold: Fold[Any], ids: Sequence[str] | None = None, within: IdRange = EVERYTHING
     ) -> Iterator[Document]:
         """Events in order of (aggregate_id, version), with the fields that the fold reads and no others."""
+        reached(Moment.EVENTS, ids=ids)
         for batch in drain(self._collection, self.query(fold, ids, within)):
             self.events_read += len(batch)
             if self._met is not None:

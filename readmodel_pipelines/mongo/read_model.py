@@ -49,6 +49,7 @@ class ReadModelCollection:
 
     def read(self, keys: Sequence[str] | None = None, within: IdRange = EVERYTHING) -> Iterator[Document]:
         """Documents with a string key in its order, `_id` and owned fields only: of `keys`, or all in a range."""
+        reached(Moment.DOCUMENTS, keys=keys)
         for batch in drain(self._collection, self.query(keys, within)):
             yield from batch
 

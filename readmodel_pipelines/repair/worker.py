@@ -19,6 +19,7 @@ from readmodel_pipelines.bookkeeping.repair_queue import Failure, RepairQueue
 from readmodel_pipelines.bookkeeping.repair_task import AGGREGATE_NOT_FOUND, CRASHES_WORKER
 from readmodel_pipelines.errors import LeaseLost
 from readmodel_pipelines.events.stream import Reason
+from readmodel_pipelines.moments import Moment, reached
 from readmodel_pipelines.mongo.scan import Document
 from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.reconcile.outcome import Outcome, Why
@@ -77,6 +78,7 @@ class RepairWorker:
         What others hold, or what only a later attempt may mend, is left. Aggregates whose workers died again and again
         come last, each alone.
         """
+        reached(Moment.REPAIRS)
         summary = RepairSummary()
         started = time.perf_counter()
         left: set[str] = set()
@@ -154,6 +156,7 @@ class RepairWorker:
         projector = ReadModelProjector(
             self._database, self._settings, *self._queue.read_models[stream], max_findings=_NO_FINDING_LOST
         )
+        reached(Moment.REPAIR, ids=claimed.ids)
         found, unknown = projector.rebuild_some(claimed.ids, claimed.still_ours)
         summary.count(found.read_models.items())
         failures = _failures(found)

@@ -18,6 +18,7 @@ from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
 from readmodel_pipelines.bookkeeping.verifications import Verifications
 from readmodel_pipelines.errors import UsageError
 from readmodel_pipelines.events.ids import byte_order, is_utf8
+from readmodel_pipelines.moments import Moment, reached
 from readmodel_pipelines.mongo.changes import Changes, Token, changes_since
 from readmodel_pipelines.mongo.event_store import EventStore
 from readmodel_pipelines.mongo.names import collection_of
@@ -122,6 +123,7 @@ def verify_one(
 
 def verify_fresh(database: Database[Document], settings: Settings, read_models: Sequence[str]) -> Summary:
     """Verify the aggregates that got events in the last minutes, as many as the settings say. Remembers nothing."""
+    reached(Moment.LOOK_AT_FRESH)
     since = server_time(database) - timedelta(minutes=settings.fresh_minutes)
     store = EventStore(database[settings.events_collection])
     warnings = []

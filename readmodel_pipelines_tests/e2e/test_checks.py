@@ -18,11 +18,13 @@ from dagster import DagsterEventType
 from readmodel_pipelines.definitions import defs
 from readmodel_pipelines.demo.damage import damage_everything
 from readmodel_pipelines.demo.sample_data import chat_events
+from readmodel_pipelines.moments import Moment, listening
 from readmodel_pipelines.projections.registry import built_in
 from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.settings import Settings, load_settings
 from readmodel_pipelines.verification import Bucket
 from readmodel_pipelines_tests.conftest import read_documents
+from readmodel_pipelines_tests.support.at_a_moment import each, raises
 from readmodel_pipelines_tests.support.verbs.dagster_runs import (
     CHATS,
     SAMPLE,
@@ -243,13 +245,10 @@ def test_the_job_evaluates_the_checks_of_its_read_model(healthy: Mongo, instance
 
 
 def test_the_job_tells_what_it_found_before_it_looks_at_what_is_fresh(
-    healthy: Mongo, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+    healthy: Mongo, instance: dg.DagsterInstance
 ) -> None:
-    def fail(*_: Any) -> Any:
-        raise RuntimeError("the server went away")
-
-    monkeypatch.setattr("readmodel_pipelines.orchestration.resources.verify_fresh", fail)
-    result = run(instance, "verify_read_models", "chat")
+    with listening(Moment.LOOK_AT_FRESH, each(raises(RuntimeError("the server went away")))):
+        result = run(instance, "verify_read_models", "chat")
     assert not result.success
     assert {item.check_name for item in said_by(instance, result)} == {MATCHES, INTACT}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import pytest
@@ -11,16 +11,17 @@ from pydantic import SecretStr
 from pymongo.database import Database
 from pymongo.errors import DuplicateKeyError
 
+from readmodel_pipelines.moments import Moment, listening
 from readmodel_pipelines.mongo.connection import open_database
-from readmodel_pipelines.rebuild.batches import Batches
 from readmodel_pipelines.reconcile.finding import Finding
 from readmodel_pipelines.reconcile.pacing import BatchSize
 from readmodel_pipelines.reconcile.summary import Summary
 from readmodel_pipelines.settings import Settings
+from readmodel_pipelines_tests.support.at_a_moment import At, Killed, nth, raises
 from readmodel_pipelines_tests.support.other_writer import OtherWriter
 from readmodel_pipelines_tests.support.scene import BOTH, Document, Scene, found_in, typed
 from readmodel_pipelines_tests.support.verbs.command_line import cli, damaged, env, known  # noqa: F401
-from readmodel_pipelines_tests.support.verbs.rebuilding import Killed, KilledAfter
+from readmodel_pipelines_tests.support.verbs.rebuilding import KilledAfter
 
 
 @pytest.fixture(scope="session")
@@ -54,8 +55,14 @@ def _named(opened: Database[Document], name: str) -> Database[Document]:
 
 
 @pytest.fixture
-def other_writer(monkeypatch: pytest.MonkeyPatch) -> OtherWriter:
-    return OtherWriter(monkeypatch)
+def at() -> Iterator[At]:
+    with ExitStack() as listeners:
+        yield lambda moment, act: listeners.enter_context(listening(moment, act))
+
+
+@pytest.fixture
+def other_writer(at: At) -> OtherWriter:
+    return OtherWriter(at)
 
 
 @pytest.fixture
@@ -146,22 +153,9 @@ def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def killed_after(monkeypatch: pytest.MonkeyPatch, small_batches: None) -> KilledAfter:
+def killed_after(at: At, small_batches: None) -> KilledAfter:
     """Lets a rebuild die after so many batches, at most once."""
-
-    def after(batches: int) -> None:
-        reached = Batches.reached
-        left = [batches]
-
-        def counting(self: Batches, aggregate_id: str) -> None:
-            reached(self, aggregate_id)
-            left[0] -= 1
-            if left[0] == 0:
-                raise Killed
-
-        monkeypatch.setattr(Batches, "reached", counting)
-
-    return after
+    return lambda batches: at(Moment.BATCH_SAVED, nth(batches, raises(Killed())))
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from pymongo.errors import OperationFailure
 from readmodel_pipelines.bookkeeping.deferred import DeferredInMongo
 from readmodel_pipelines.bookkeeping.scratch import Owner
 from readmodel_pipelines.bookkeeping.touched import EVENTS, Touched
-from readmodel_pipelines.mongo.read_model import ReadModelCollection
+from readmodel_pipelines.moments import Moment, listening
 from readmodel_pipelines.rebuild import Request, rebuild
 from readmodel_pipelines.reconcile.deletions import DELETE_FLOOR
 from readmodel_pipelines_tests.support.other_writer import OtherWriter
@@ -150,20 +150,16 @@ def test_who_puts_nothing_off_makes_no_collection_for_it(filled: Scene) -> None:
 
 
 @pytest.mark.parametrize("failing", ["delete", "replace"])
-def test_nor_does_a_run_that_dies_of_an_error(filled: Scene, failing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nor_does_a_run_that_dies_of_an_error(filled: Scene, failing: str) -> None:
     keys = orphans(filled, 3)
     filled.chats.update_one({"title": "chat 3"}, {"$set": {"title": "damaged"}})
-    original = ReadModelCollection.write
 
-    def dies(model: ReadModelCollection, changes: Any) -> Any:
+    def dies(changes: Any) -> None:
         if any((change.expected is None) == (failing == "delete") for change in changes):
             raise OperationFailure("the disk is full", code=14031)
-        return original(model, changes)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(ReadModelCollection, "write", dies)
-        with pytest.raises(OperationFailure):
-            filled.rebuild()
+    with listening(Moment.WRITE, dies), pytest.raises(OperationFailure):
+        filled.rebuild()
     assert keys_of(filled) == []
     assert filled.chats.count_documents({"chat_id": {"$in": keys}}) == 3
     assert filled.rebuild().ok

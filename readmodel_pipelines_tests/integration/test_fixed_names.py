@@ -12,12 +12,11 @@ from readmodel_pipelines.bookkeeping import leases
 from readmodel_pipelines.cutover import shadow
 from readmodel_pipelines.docs.examples import chat_activity
 from readmodel_pipelines.errors import LeaseLost, UsageError
+from readmodel_pipelines.moments import Moment
 from readmodel_pipelines.mongo.names import copy_name, shadow_name
 from readmodel_pipelines.rebuild import Request, rebuild, roll_back
-from readmodel_pipelines.rebuild import finish as finishing
-from readmodel_pipelines.rebuild.batches import Batches
-from readmodel_pipelines.reconcile.pacing import BatchSize
 from readmodel_pipelines.reconcile.summary import Summary
+from readmodel_pipelines_tests.support.at_a_moment import At, killed_at, once
 from readmodel_pipelines_tests.support.scene import Scene, found_in
 
 CHATS = "chats_read_model"
@@ -25,29 +24,14 @@ SHADOW = "readmodel_shadow_chats_read_model"
 PAST = datetime(2000, 1, 1, tzinfo=UTC)
 
 
-class Killed(Exception):
-    """Stands for SIGKILL where a process of its own would be too slow."""
-
-
 def in_shadow(scene: Scene, *names: str, **options: Any) -> Summary:
     return rebuild(scene.database, scene.settings, names, Request("shadow", **options))
 
 
 def killed_in_the_middle(scene: Scene, *names: str) -> None:
-    """A rebuild in a shadow that dies after its second batch of three streams."""
-    small, reached, left = BatchSize(first=3, least=3, most=3), Batches.reached, [2]
-
-    def counting(self: Batches, aggregate_id: str) -> None:
-        reached(self, aggregate_id)
-        left[0] -= 1
-        if not left[0]:
-            raise Killed
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("readmodel_pipelines.rebuild.worker.BatchSize", lambda: small)
-        patch.setattr(Batches, "reached", counting)
-        with pytest.raises(Killed):
-            in_shadow(scene, *names)
+    """A rebuild in a shadow that dies when all is written and nothing took a place."""
+    with killed_at(Moment.RANGE_DONE):
+        in_shadow(scene, *names)
 
 
 def test_a_shadow_that_somebody_dropped_is_built_anew_with_its_validator(scene: Scene) -> None:
@@ -63,20 +47,10 @@ def test_a_shadow_that_somebody_dropped_is_built_anew_with_its_validator(scene: 
     assert scene.verify().ok
 
 
-def test_what_a_run_writes_too_late_into_a_shadow_that_was_swapped_takes_no_place(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_a_run_writes_too_late_into_a_shadow_that_was_swapped_takes_no_place(scene: Scene) -> None:
     scene.fill(12)
-    swap = shadow.swap
-
-    def dying(database: Any, name: str, live: str) -> None:
-        swap(database, name, live)
-        raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr(finishing, "swap", dying)
-        with pytest.raises(Killed):
-            in_shadow(scene)
+    with killed_at(Moment.SWAPPED):
+        in_shadow(scene)
     before = scene.dump()[CHATS]
     # A worker of the killed run, which had asked for its lease just before.
     shadow.copy_by_id(scene.chats, scene.database[SHADOW], [found_in(scene.chats)["_id"]])
@@ -85,27 +59,20 @@ def test_what_a_run_writes_too_late_into_a_shadow_that_was_swapped_takes_no_plac
     assert scene.verify().ok
 
 
-@pytest.mark.parametrize("moment", ["_pass_gate", "_keep_copies"])
-def test_a_run_that_lost_its_lease_takes_no_copy_from_whoever_took_over(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch, moment: str
-) -> None:
+@pytest.mark.parametrize("moment", [Moment.GATE_PASSED, Moment.COPY_MADE])
+def test_a_run_that_lost_its_lease_takes_no_copy_from_whoever_took_over(scene: Scene, at: At, moment: Moment) -> None:
     scene.fill(8)
     scene.chats.update_many({}, {"$set": {"title": "as it was"}})
     others: list[str] = []
-    reached = getattr(finishing, moment)
 
-    def overtaken(*arguments: Any) -> Any:
-        result = reached(*arguments)
-        if not others:
-            others.append("")
-            scene.database.readmodel_leases.update_many({}, {"$set": {"nonce": "lost", "expires_at": PAST}})
-            others[0] = rebuild(scene.database, settings, ["chat"], Request("shadow")).about["rebuild"]
-            time.sleep(0.7)
-        return result
+    def overtaken() -> None:
+        scene.database.readmodel_leases.update_many({}, {"$set": {"nonce": "lost", "expires_at": PAST}})
+        others.append(rebuild(scene.database, settings, ["chat"], Request("shadow")).about["rebuild"])
+        time.sleep(0.7)
 
     settings = scene.settings
     scene.settings = settings.model_copy(update={"lease_seconds": 0.6})
-    monkeypatch.setattr(finishing, moment, overtaken)
+    at(moment, once(overtaken))
     with pytest.raises(LeaseLost):
         in_shadow(scene, "chat")
     roll_back(scene.database, settings, others[0])
@@ -142,17 +109,10 @@ def test_a_rollback_says_which_read_model_has_no_copy_any_more(scene: Scene) -> 
     assert any("chats_read_model" in warning and "no copy" in warning for warning in summary.warnings)
 
 
-def test_a_rollback_does_not_take_the_copy_of_a_rebuild_that_ended_while_it_began(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_rollback_does_not_take_the_copy_of_a_rebuild_that_ended_while_it_began(scene: Scene, at: At) -> None:
     scene.fill(6)
     first = in_shadow(scene, "chat").about["rebuild"]
-
-    def late(*arguments: Any) -> Any:
-        in_shadow(scene, "chat")
-        return leases.hold_leases(*arguments)
-
-    monkeypatch.setattr("readmodel_pipelines.rebuild.verbs.hold_leases", late)
+    at(Moment.LEASE_TAKEN, once(lambda: in_shadow(scene, "chat")))
     with pytest.raises(UsageError, match="has no copy"):
         roll_back(scene.database, scene.settings, first)
     assert shadow.is_there(scene.database, copy_name(CHATS))

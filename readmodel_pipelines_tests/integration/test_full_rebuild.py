@@ -10,7 +10,8 @@ import pytest
 from readmodel_pipelines import spread
 from readmodel_pipelines.bookkeeping.leases import hold_leases
 from readmodel_pipelines.errors import ReadModelBusy
-from readmodel_pipelines.rebuild.batches import Batches
+from readmodel_pipelines.moments import Moment
+from readmodel_pipelines_tests.support.at_a_moment import At, each
 from readmodel_pipelines_tests.support.scene import Scene
 from readmodel_pipelines_tests.support.verbs.rebuilding import BOTH, full, leftovers, records
 
@@ -68,17 +69,9 @@ def test_too_many_deletions_are_refused_before_any_and_allowed_by_resuming(scene
     assert leftovers(scene) == []
 
 
-def test_events_that_vanish_while_a_shadow_is_built_do_not_empty_the_read_model(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_events_that_vanish_while_a_shadow_is_built_do_not_empty_the_read_model(scene: Scene, at: At) -> None:
     scene.fill(150)
-    finish = Batches.finish
-
-    def vanishing(self: Batches) -> None:
-        finish(self)
-        scene.events.delete_many({})
-
-    monkeypatch.setattr(Batches, "finish", vanishing)
+    at(Moment.RANGE_DONE, each(lambda: scene.events.delete_many({})))
     summary = full(scene, "chat", strategy="shadow")
     assert (summary.ok, summary.about["state"]) == (False, "refused")
     assert scene.chats.count_documents({}) == 150

@@ -8,10 +8,11 @@ import pytest
 
 from readmodel_pipelines.bookkeeping.leases import hold_leases
 from readmodel_pipelines.errors import ReadModelBusy
-from readmodel_pipelines.mongo import changes
+from readmodel_pipelines.moments import Moment
 from readmodel_pipelines.rebuild import Slice
+from readmodel_pipelines_tests.support.at_a_moment import At, Killed, each, raises
 from readmodel_pipelines_tests.support.scene import Scene
-from readmodel_pipelines_tests.support.verbs.rebuilding import Killed, KilledAfter, full, leftovers, records
+from readmodel_pipelines_tests.support.verbs.rebuilding import STANDALONE, KilledAfter, full, leftovers, records
 
 
 @pytest.mark.parametrize("strategy", ["in_place", "shadow"])
@@ -64,13 +65,9 @@ def test_slices_without_aggregates_come_to_the_rebuild_that_is_done(scene: Scene
     assert len(records(scene)) == 2, "the next round is another rebuild"
 
 
-def test_the_slice_that_finishes_does_again_what_has_to_be(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_slice_that_finishes_does_again_what_has_to_be(scene: Scene, at: At) -> None:
     scene.fill(20)
-
-    def none(_: Any) -> Any:
-        raise changes.NoHistory("a standalone server keeps no history of changes")
-
-    monkeypatch.setattr("readmodel_pipelines.rebuild.begin.token_of_now", none)
+    at(Moment.HISTORY_ASKED_FOR, each(raises(STANDALONE)))
     states = [full(scene, "chat", resume=True, slice=Slice(number, 3)).about["state"] for number in (1, 2, 3)]
     assert states == ["building", "building", "done"]
     assert records(scene)[0]["passes"] == 2

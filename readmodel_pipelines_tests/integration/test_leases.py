@@ -12,7 +12,9 @@ from pymongo.errors import AutoReconnect
 
 from readmodel_pipelines.bookkeeping.leases import hold_leases
 from readmodel_pipelines.errors import LeaseLost, ReadModelBusy
+from readmodel_pipelines.moments import Moment
 from readmodel_pipelines.mongo.names import LEASES
+from readmodel_pipelines_tests.support.at_a_moment import At, each, raises
 from readmodel_pipelines_tests.support.other_writer import OtherWriter
 from readmodel_pipelines_tests.support.scene import Scene, found_in
 
@@ -152,19 +154,14 @@ def test_a_rebuild_whose_lease_was_taken_over_writes_nothing_more(
 
 
 def test_a_rebuild_that_could_not_renew_for_the_life_of_its_lease_writes_nothing_more(
-    scene: Scene, chat_id: str, other_writer: OtherWriter, monkeypatch: pytest.MonkeyPatch
+    scene: Scene, chat_id: str, other_writer: OtherWriter, at: At
 ) -> None:
-    from readmodel_pipelines.bookkeeping import leases
-
-    def no_way(_: Any) -> bool:
-        raise AutoReconnect("connection reset")
-
     def loses_the_race_and_the_lease(_: Any) -> None:
         scene.chats.update_one({"chat_id": chat_id}, {"$set": {"title": "another"}})
         time.sleep(0.6)
         taken_over(scene)
 
-    monkeypatch.setattr(leases.Leases, "_renew", no_way)
+    at(Moment.LEASE_RENEWED, each(raises(AutoReconnect("connection reset"))))
     other_writer.once_before("write", "replace", loses_the_race_and_the_lease)
     with pytest.raises((LeaseLost, AutoReconnect)):
         scene.projector("chat", lease_seconds=0.3).rebuild_all()

@@ -15,6 +15,7 @@ import pytest
 from readmodel_pipelines.demo.sample_data import chat_events
 from readmodel_pipelines.embedded import mongod_program
 from readmodel_pipelines.embedded import server as embedded
+from readmodel_pipelines.moments import Moment
 from readmodel_pipelines.mongo.connection import open_database
 from readmodel_pipelines.mongo.indexes import ensure_indexes
 from readmodel_pipelines.mongo.names import REBUILDS
@@ -22,6 +23,7 @@ from readmodel_pipelines.projections.registry import built_in
 from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.rebuild import Request, rebuild
 from readmodel_pipelines.settings import Settings
+from readmodel_pipelines_tests.support.at_a_moment import killed_at
 from readmodel_pipelines_tests.support.scene import found_in
 from readmodel_pipelines_tests.support.servers.embedded import own_server
 
@@ -81,10 +83,6 @@ def test_a_server_that_stops_and_starts_again_costs_a_rebuild_nothing_but_time(s
         assert ReadModelProjector(database, server).verify_all().ok
 
 
-class Killed(Exception):
-    """Stands for SIGKILL."""
-
-
 def test_an_oplog_that_rolled_over_has_everything_looked_at_again(
     server: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -99,14 +97,8 @@ def test_an_oplog_that_rolled_over_has_everything_looked_at_again(
     embedded.ensure_running(server, die_with_parent=True)
     filled(server, 300)
     with open_database(server) as database:
-
-        def dying(*_: Any, **__: Any) -> Any:
-            raise Killed
-
-        with monkeypatch.context() as patch:
-            patch.setattr("readmodel_pipelines.rebuild.run.work_off", dying)
-            with pytest.raises(Killed):
-                rebuild(database, server, [], Request())
+        with killed_at(Moment.RANGES):
+            rebuild(database, server, [], Request())
         chat_id = found_in(database.events, {})["aggregate_id"]
         last = found_in(database.events, {"aggregate_id": chat_id}, sort=[("version", -1)])
         new = {"version": last["version"] + 1, "event_type": "chat.renamed", "data": {"new_title": "Late"}}

@@ -22,8 +22,9 @@ from readmodel_pipelines.cli import main
 from readmodel_pipelines.cli.main import app
 from readmodel_pipelines.demo.sample_data import chat_events
 from readmodel_pipelines.errors import MongoUnavailable
+from readmodel_pipelines.moments import Moment
 from readmodel_pipelines.mongo.names import LEASES
-from readmodel_pipelines.repair import RepairWorker
+from readmodel_pipelines_tests.support.at_a_moment import At, nth, raises
 from readmodel_pipelines_tests.support.environment import name_database
 from readmodel_pipelines_tests.support.scene import Scene
 from readmodel_pipelines_tests.support.verbs.repairing import put, task
@@ -248,20 +249,10 @@ def test_a_worker_that_is_ended_gives_back_what_it_took_and_says_what_it_did(
     assert scene.database[LEASES].count_documents({"_id": {"$regex": "^repair:"}}) == 0
 
 
-def test_a_worker_outlives_an_outage(
-    broken: list[str], queue: RepairQueue, cli: Cli, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    down = MongoUnavailable("MongoDB does not answer.")
-    rounds: Iterator[BaseException | None] = iter([None, down, down, None, KeyboardInterrupt()])
-    works = RepairWorker.work
-
-    def work(worker: RepairWorker) -> Any:
-        failing = next(rounds)
-        if failing is not None:
-            raise failing
-        return works(worker)
-
-    monkeypatch.setattr(RepairWorker, "work", work)
+def test_a_worker_outlives_an_outage(broken: list[str], queue: RepairQueue, cli: Cli, at: At) -> None:
+    down = raises(MongoUnavailable("MongoDB does not answer."))
+    for number, failing in ((2, down), (3, down), (5, raises(KeyboardInterrupt()))):
+        at(Moment.REPAIRS, nth(number, failing))
     result = cli("work", "--every", "0.1")
 
     assert result.exit_code == 0

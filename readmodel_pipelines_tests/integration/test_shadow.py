@@ -11,19 +11,16 @@ import pytest
 from bson.raw_bson import RawBSONDocument
 from pymongo.errors import OperationFailure
 
-from readmodel_pipelines import spread
 from readmodel_pipelines.cutover import shadow
 from readmodel_pipelines.cutover.foreign import ForeignFollower
 from readmodel_pipelines.errors import ReadModelError, UsageError
-from readmodel_pipelines.lanes import Lanes
+from readmodel_pipelines.moments import Moment, listening
 from readmodel_pipelines.mongo.changes import token_of_now
 from readmodel_pipelines.projections import registry
 from readmodel_pipelines.projections.chat import CHATS
 from readmodel_pipelines.rebuild import Request, abort, rebuild, roll_back
-from readmodel_pipelines.rebuild import finish as finishing
-from readmodel_pipelines.rebuild.catch_up import CatchUp
-from readmodel_pipelines.reconcile.outcome import Outcome, Verdict
 from readmodel_pipelines.reconcile.summary import Summary
+from readmodel_pipelines_tests.support.at_a_moment import At, each, killed_at, once
 from readmodel_pipelines_tests.support.scene import Scene, found_in, taken_from
 
 OTHER_TITLE = ("chat.renamed", {"new_title": "Told meanwhile", "old_title": "", "renamed_by": "u"})
@@ -39,20 +36,6 @@ def copies(scene: Scene) -> list[str]:
         for name in scene.database.list_collection_names()
         if name.startswith(("readmodel_shadow_", "readmodel_before_"))
     )
-
-
-def before_the_swap(monkeypatch: pytest.MonkeyPatch, act: Any) -> None:
-    """`act` once, right before the first renaming: after the last look at what changed."""
-    swap = shadow.swap
-    done: list[int] = []
-
-    def swapping(database: Any, name: str, live: str) -> None:
-        if not done:
-            done.append(1)
-            act()
-        swap(database, name, live)
-
-    monkeypatch.setattr(finishing, "swap", swapping)
 
 
 def test_every_byte_of_a_healthy_read_model_is_the_same_after_it(scene: Scene) -> None:
@@ -139,33 +122,17 @@ def test_a_unique_key_held_by_a_malformed_document_leaves_the_live_collection_as
 # The gate
 
 
-def test_the_gate_refuses_a_shadow_that_a_bug_made_wrong(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_gate_refuses_a_shadow_that_a_bug_made_wrong(scene: Scene, at: At) -> None:
     scene.fill(20)
     before = scene.everything()
-    keep = shadow.ShadowSink.keep
-
-    def buggy(self: Any, expected: Any, actual: Any) -> None:
-        if expected.get("title"):
-            wrong = {**expected, "title": "wrong"}
-            self.accept(Verdict(expected["chat_id"], Outcome.DIFFERENT, wrong, actual))
-        else:
-            keep(self, expected, actual)
-
-    monkeypatch.setattr(shadow.ShadowSink, "__init__", _with_keep(shadow.ShadowSink.__init__, buggy))
+    built = scene.database["readmodel_shadow_chats_read_model"]
+    at(Moment.SHADOW_INDEXES, each(lambda: built.update_many({}, {"$set": {"title": "wrong"}})))
     summary = in_shadow(scene, "chat")
     assert (summary.ok, summary.about["state"]) == (False, "refused")
     assert any("not what the events say" in warning for warning in summary.warnings)
     assert any(item.failed and "title" in item.fields for item in summary.findings)
     assert scene.everything() == before
     assert copies(scene) == ["readmodel_shadow_chats_read_model"]
-
-
-def _with_keep(init: Any, keep: Any) -> Any:
-    def wrapped(self: Any, shadow_: Any, live: Any, lane: Any, *more: Any) -> None:
-        init(self, shadow_, live, lane, *more)
-        lane.keep = lambda expected, actual: keep(self, expected, actual)
-
-    return wrapped
 
 
 def test_a_changed_projection_is_swapped_in(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,45 +154,26 @@ def test_a_changed_projection_is_swapped_in(scene: Scene, monkeypatch: pytest.Mo
     assert record["schema_versions"] == {"chats_read_model": 2}
 
 
-def test_a_busy_stream_is_no_reason_to_refuse(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_busy_stream_is_no_reason_to_refuse(scene: Scene) -> None:
     chats = scene.fill(10)
-    again = Lanes.again
 
-    def growing(self: Any, lane: Any) -> Any:
-        look = again(self, lane)
-
-        def looking(ids: Any) -> Any:
-            scene.append(chats[0], OTHER_TITLE, ("chat.renamed", {"new_title": str(len(ids))}))
-            return look(ids)
-
-        return looking
-
-    read = spread._look_at
-
-    def suspicious(database: Any, look: Any, within: Any, send: Any) -> Any:
+    def grow() -> None:
         scene.append(chats[0], OTHER_TITLE)
-        return read(database, look, within, send)
 
-    monkeypatch.setattr(spread, "_look_at", suspicious)
-    monkeypatch.setattr(Lanes, "again", growing)
-    summary = in_shadow(scene, "chat")
-    monkeypatch.undo()
+    with listening(Moment.LOOK, each(grow)), listening(Moment.COMPARISON_AGAIN, each(grow)):
+        summary = in_shadow(scene, "chat")
     assert (summary.ok, summary.about["state"]) == (True, "done")
     assert scene.verify("chat").ok
 
 
-def test_what_an_application_does_to_the_document_of_a_malformed_stream_comes_along(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_an_application_does_to_the_document_of_a_malformed_stream_comes_along(scene: Scene, at: At) -> None:
     chats = scene.fill(10)
 
-    def write_first(finish: Any) -> None:
+    def write() -> None:
         scene.append(chats[0], ("chat.exploded", {}))
         scene.chats.update_one({"chat_id": chats[0]}, {"$set": {"title": "a guess of the application"}})
-        reached(finish)
 
-    reached = finishing._index
-    monkeypatch.setattr(finishing, "_index", write_first)
+    at(Moment.SHADOW_INDEXES, each(write))
     summary = in_shadow(scene, "chat")
     assert summary.about["state"] == "done"
     assert found_in(scene.chats, {"chat_id": chats[0]})["title"] == "a guess of the application"
@@ -235,7 +183,7 @@ def test_what_an_application_does_to_the_document_of_a_malformed_stream_comes_al
 # Around the swap
 
 
-def test_foreign_fields_written_right_before_the_swap_come_along(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_foreign_fields_written_right_before_the_swap_come_along(scene: Scene, at: At) -> None:
     chats = scene.fill(8)
     scene.chats.update_many({}, {"$set": {"list": [1, 2, 3, 4], "deep": {"a": 1, "b": 2}}})
 
@@ -247,7 +195,7 @@ def test_foreign_fields_written_right_before_the_swap_come_along(scene: Scene, m
         whole = found_in(scene.chats, {"chat_id": chats[4]}, {"_id": 0})
         scene.chats.replace_one({"chat_id": chats[4]}, {**whole, "replaced": True})
 
-    before_the_swap(monkeypatch, write)
+    at(Moment.SWAP, once(write))
     assert in_shadow(scene, "chat").ok
     now = {item["chat_id"]: item for item in scene.chats.find()}
     assert (now[chats[0]]["late"], "z_index" in now[chats[0]]) == (1, False)
@@ -258,9 +206,7 @@ def test_foreign_fields_written_right_before_the_swap_come_along(scene: Scene, m
     assert scene.verify().ok
 
 
-def test_an_event_and_its_projection_right_before_the_swap_are_not_lost(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_event_and_its_projection_right_before_the_swap_are_not_lost(scene: Scene, at: At) -> None:
     chats = scene.fill(8)
 
     def write() -> None:
@@ -269,7 +215,7 @@ def test_an_event_and_its_projection_right_before_the_swap_are_not_lost(
         scene.chat("brand new")
         scene.append(chats[1], OTHER_TITLE)
 
-    before_the_swap(monkeypatch, write)
+    at(Moment.SWAP, once(write))
     assert in_shadow(scene).ok
     assert found_in(scene.chats, {"chat_id": chats[0]})["title"] == "Told meanwhile"
     assert scene.verify().ok
@@ -347,21 +293,11 @@ def test_only_the_last_copy_is_kept_and_none_where_it_is_not_wanted(scene: Scene
         roll_back(scene.database, scene.settings, third)
 
 
-def test_a_copy_of_a_later_moment_is_never_put_back_for_an_older_rebuild(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_copy_of_a_later_moment_is_never_put_back_for_an_older_rebuild(scene: Scene) -> None:
     scene.fill(5)
     first = in_shadow(scene, "chat").about["rebuild"]
-
-    class Killed(Exception): ...
-
-    def dying(*_: Any) -> None:
-        raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr(CatchUp, "once", lambda self, _: dying() if copies_made(scene) > 1 else 0)
-        with pytest.raises(Killed):
-            in_shadow(scene, "chat")
+    with killed_at(Moment.COPY_MADE):
+        in_shadow(scene, "chat")
     with pytest.raises(UsageError, match="has no copy"):
         roll_back(scene.database, scene.settings, first)
     (unfinished,) = scene.database.readmodel_rebuilds.find({"state": "finishing"})
@@ -371,24 +307,11 @@ def test_a_copy_of_a_later_moment_is_never_put_back_for_an_older_rebuild(
         roll_back(scene.database, scene.settings, first)
 
 
-def copies_made(scene: Scene) -> int:
-    """How many rebuilds began to make a copy."""
-    return int(scene.database.readmodel_rebuilds.count_documents({"copy_token": {"$exists": True}}))
-
-
-def test_a_rebuild_drops_the_shadow_of_its_own_read_model_alone(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rebuild_drops_the_shadow_of_its_own_read_model_alone(scene: Scene) -> None:
     """The other one may be somebody else's by now, who holds its lease."""
     scene.fill(5)
-
-    class Killed(Exception): ...
-
-    def dying(*_: Any, **__: Any) -> None:
-        raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr("readmodel_pipelines.rebuild.run.finish_shadow", dying)
-        with pytest.raises(Killed):
-            in_shadow(scene)
+    with killed_at(Moment.FINISH):
+        in_shadow(scene)
     assert copies(scene) == ["readmodel_shadow_chats_read_model", "readmodel_shadow_tasks_read_model"]
     assert rebuild(scene.database, scene.settings, ["chat"], Request()).ok
     assert copies(scene) == ["readmodel_shadow_tasks_read_model"]
@@ -400,28 +323,12 @@ def test_a_rebuild_drops_the_shadow_of_its_own_read_model_alone(scene: Scene, mo
 # Killed around the swap
 
 
-@pytest.mark.parametrize("moment", ["before the first", "between both", "after both"])
-def test_a_rebuild_killed_around_the_swap_is_ended_by_who_resumes(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch, moment: str
-) -> None:
+@pytest.mark.parametrize(("moment", "number"), [(Moment.SWAP, 1), (Moment.SWAP, 2), (Moment.SWAPPED, 2)])
+def test_a_rebuild_killed_around_the_swap_is_ended_by_who_resumes(scene: Scene, moment: Moment, number: int) -> None:
     chats = scene.fill(12)
     scene.chats.update_many({}, {"$set": {"title": "damaged"}})
-    swap, calls = shadow.swap, [0]
-
-    class Killed(Exception): ...
-
-    def dying(database: Any, name: str, live: str) -> None:
-        calls[0] += 1
-        if (calls[0], moment) in ((1, "before the first"), (2, "between both")):
-            raise Killed
-        swap(database, name, live)
-        if (calls[0], moment) == (2, "after both"):
-            raise Killed
-
-    monkeypatch.setattr(finishing, "swap", dying)
-    with pytest.raises(Killed):
+    with killed_at(moment, number):
         in_shadow(scene)
-    monkeypatch.setattr(finishing, "swap", swap)
     scene.append(chats[0], OTHER_TITLE)
     scene.database.chats_read_model.update_one({"chat_id": chats[1]}, {"$set": {"late": 1}})
     summary = in_shadow(scene, resume=True)
@@ -431,20 +338,10 @@ def test_a_rebuild_killed_around_the_swap_is_ended_by_who_resumes(
     assert copies(scene) == ["readmodel_before_chats_read_model", "readmodel_before_tasks_read_model"]
 
 
-def test_what_was_killed_around_the_swap_is_ended_first_whatever_is_asked_for(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_was_killed_around_the_swap_is_ended_first_whatever_is_asked_for(scene: Scene) -> None:
     scene.fill(6)
-
-    class Killed(Exception): ...
-
-    def dying(*_: Any) -> None:
-        raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr(finishing, "swap", dying)
-        with pytest.raises(Killed):
-            in_shadow(scene)
+    with killed_at(Moment.SWAP):
+        in_shadow(scene)
     first = found_in(scene.database.readmodel_rebuilds, {"kind": "rebuild"})
     with pytest.raises(ReadModelError, match="must be ended first"):
         in_shadow(scene, "chat")

@@ -13,10 +13,12 @@ from pymongo.collection import Collection
 
 from readmodel_pipelines.cutover import shadow
 from readmodel_pipelines.cutover.foreign import ForeignFollower
+from readmodel_pipelines.moments import Moment
 from readmodel_pipelines.mongo.changes import token_of_now
 from readmodel_pipelines.projections.chat import CHATS
 from readmodel_pipelines.rebuild import Request, rebuild
 from readmodel_pipelines.reconcile.summary import Summary
+from readmodel_pipelines_tests.support.at_a_moment import At, Killed, each, killed_at
 from readmodel_pipelines_tests.support.scene import Scene, found_in
 
 ANY_TEXT: CodecOptions[RawBSONDocument] = CodecOptions(
@@ -34,10 +36,6 @@ FOREIGN_FIELDS = {
     "a name with a dot": b"\x10a.b\x00\x05\x00\x00\x00",
     "a name with a dollar": b"\x10$name\x00\x05\x00\x00\x00",
 }
-
-
-class Killed(Exception):
-    """Stands for SIGKILL where a process of its own would be too slow."""
 
 
 def in_shadow(scene: Scene, *names: str, **options: Any) -> Summary:
@@ -195,49 +193,22 @@ def test_what_the_validator_refuses_is_counted_as_failed_and_not_as_written(scen
     assert summary.about["state"] == "refused"
 
 
-def test_a_document_that_is_deleted_after_it_was_compared_is_in_the_shadow_all_the_same(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_document_that_is_deleted_after_it_was_compared_is_in_the_shadow_all_the_same(scene: Scene, at: At) -> None:
     right, different, *_ = scene.fill(6)
     scene.chats.update_one({"chat_id": different}, {"$set": {"title": "damaged"}})
-    copy = shadow.ShadowSink._copy
-
-    def deleting(self: Any, documents: Any) -> None:
-        scene.chats.delete_many({"chat_id": {"$in": [right, different]}})
-        copy(self, documents)
-
-    monkeypatch.setattr(shadow.ShadowSink, "_copy", deleting)
+    at(Moment.SHADOW_COPY, each(lambda: scene.chats.delete_many({"chat_id": {"$in": [right, different]}})))
     assert in_shadow(scene, "chat").about["state"] == "done"
     assert scene.verify("chat").ok
 
 
-def test_a_document_that_the_application_inserts_between_two_attempts_is_there_once(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_document_that_the_application_inserts_between_two_attempts_is_there_once(scene: Scene) -> None:
     scene.fill(6)
     chat_id = scene.chat("nobody projected it yet")
-
-    def killed(*_: Any) -> None:
-        raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr("readmodel_pipelines.rebuild.batches.Batches._end", _after(killed))
-        with pytest.raises(Killed):
-            in_shadow(scene, "chat")
+    with killed_at(Moment.BATCH_WRITTEN):
+        in_shadow(scene, "chat")
     scene.rebuild_one(chat_id)
     assert in_shadow(scene, "chat", resume=True).about["state"] == "done"
     assert scene.verify("chat").ok
-
-
-def _after(killed: Any) -> Any:
-    """A batch that is written and not saved."""
-
-    def end(self: Any, _: Any) -> None:
-        for sink in self._sinks:
-            sink.flush()
-        killed()
-
-    return end
 
 
 def test_a_copy_has_the_options_and_validators_of_the_collection(scene: Scene) -> None:

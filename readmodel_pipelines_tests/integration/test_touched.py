@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import time
-from typing import Any
-
 import pytest
 
 from readmodel_pipelines.bookkeeping.scratch import Owner
 from readmodel_pipelines.bookkeeping.touched import EVENTS, Touched
-from readmodel_pipelines.mongo import changes
+from readmodel_pipelines.moments import Moment, listening
 from readmodel_pipelines.mongo.changes import token_of_now
 from readmodel_pipelines.projections.chat import CHATS
 from readmodel_pipelines.rebuild.following import Following
+from readmodel_pipelines_tests.support.at_a_moment import once, raises
 from readmodel_pipelines_tests.support.scene import Scene
 
 OWNER = Owner("chats_read_model", "0a")
@@ -42,21 +40,12 @@ def test_a_batch_of_one_kind_reads_nothing_of_another(scene: Scene) -> None:
     assert look["docsExamined"] <= 1
 
 
-def test_what_goes_wrong_in_the_background_is_raised_by_the_next_look(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_goes_wrong_in_the_background_is_raised_by_the_next_look(scene: Scene) -> None:
     rebuild = {"_id": "a", "token": token_of_now(scene.events)}
     following = Following(scene.database, scene.settings, rebuild, [CHATS], Touched(scene.database, OWNER))
-
-    def bug(_: Any) -> Any:
-        raise ZeroDivisionError
-
-    with monkeypatch.context() as patch:
-        patch.setattr(changes.Follower, "drain", bug)
+    with listening(Moment.HISTORY_READ, once(raises(ZeroDivisionError()))):
         following.start()
-        deadline = time.monotonic() + 10
-        while following._thread.is_alive() and time.monotonic() < deadline:
-            time.sleep(0.05)
+        following._thread.join(120)
     with pytest.raises(ZeroDivisionError):
         following.drain(())
     following.close()

@@ -13,10 +13,11 @@ import pytest
 from bson import Decimal128
 
 from readmodel_pipelines.bookkeeping.findings import Findings
-from readmodel_pipelines.mongo.event_store import EventStore
+from readmodel_pipelines.moments import Moment
 from readmodel_pipelines.mongo.names import FINDINGS
 from readmodel_pipelines.reconcile.confirm import Confirm
 from readmodel_pipelines.verification import Coverage
+from readmodel_pipelines_tests.support.at_a_moment import At
 from readmodel_pipelines_tests.support.scene import Scene
 from readmodel_pipelines_tests.support.verbs.verifying import RENAMED, SINCE_LAST, found, just_now, look
 
@@ -67,22 +68,26 @@ class Busy:
 
 @pytest.mark.parametrize(("projected", "outcome"), [(True, "lagging"), (False, "different")])
 def test_a_document_that_is_always_a_moment_behind_lags_and_one_that_stands_still_is_wrong(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch, projected: bool, outcome: str
+    scene: Scene, at: At, projected: bool, outcome: str
 ) -> None:
     chats = scene.fill(6)
     scene.settings = scene.settings.model_copy(update={"grace_seconds": 0.3})
     busy = Busy(scene, chats[0], lambda: scene.rebuild_one(chats[0]) if projected else None)
     just_now(scene, chats[0], ("chat.renamed", {"new_title": "First", "old_title": "", "renamed_by": "u"}))
-    read = EventStore.read
+    going_on: list[bool] = []
 
-    def read_while_it_grows(store: EventStore, fold: Any, ids: Any = None, *within: Any) -> Any:
-        if ids is not None and chats[0] in ids and threading.current_thread() is threading.main_thread():
-            monkeypatch.setattr(EventStore, "read", read)
+    def grows(ids: Any) -> None:
+        if (
+            ids is not None
+            and chats[0] in ids
+            and not going_on
+            and threading.current_thread() is threading.main_thread()
+        ):
+            going_on.append(True)
             busy.go_on()
-            monkeypatch.setattr(EventStore, "read", read_while_it_grows)
-        return read(store, fold, ids, *within)
+            going_on.clear()
 
-    monkeypatch.setattr(EventStore, "read", read_while_it_grows)
+    at(Moment.EVENTS, grows)
     counts = look(scene, "chat").read_models["chats_read_model"]
     assert getattr(counts, outcome) == 1
     assert counts.checked == 6 == counts.same + 1

@@ -9,11 +9,12 @@ import pytest
 from bson.raw_bson import RawBSONDocument
 from pymongo.errors import OperationFailure
 
-from readmodel_pipelines.mongo import changes
+from readmodel_pipelines.moments import Moment
 from readmodel_pipelines.mongo.changes import changes_since
 from readmodel_pipelines.mongo.names import WATERMARKS
 from readmodel_pipelines.projections.chat import CHAT_FOLD
 from readmodel_pipelines.verification import Bucket, Coverage
+from readmodel_pipelines_tests.support.at_a_moment import At, each, raises
 from readmodel_pipelines_tests.support.scene import Scene, event
 from readmodel_pipelines_tests.support.verbs.verifying import NIGHTLY, RENAMED, SINCE_LAST, found, look
 
@@ -123,16 +124,10 @@ def test_streams_of_other_types_are_no_change(scene: Scene) -> None:
 
 
 @pytest.mark.parametrize("code", [13, 40573, 9])
-def test_a_server_that_tells_no_changes_any_more_has_everything_verified(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch, code: int
-) -> None:
+def test_a_server_that_tells_no_changes_any_more_has_everything_verified(scene: Scene, at: At, code: int) -> None:
     scene.fill(12)
     look(scene)
-
-    def refuse(*_: Any, **__: Any) -> Any:
-        raise OperationFailure("refused", code)
-
-    monkeypatch.setattr(changes, "_watch", refuse)
+    at(Moment.HISTORY_ASKED_FOR, each(raises(OperationFailure("refused", code))))
     for _ in range(2):
         summary = look(scene, coverage=SINCE_LAST)
         assert "Everything was verified" in summary.warnings[0]

@@ -5,29 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import pytest
-
-from readmodel_pipelines.mongo.read_model import ReadModelCollection
+from readmodel_pipelines.moments import Moment
+from readmodel_pipelines_tests.support.at_a_moment import At
 
 
 class OtherWriter:
     """Runs another writer's change just before one of our writes reaches the server."""
 
-    def __init__(self, patch: pytest.MonkeyPatch) -> None:
-        self._patch = patch
+    def __init__(self, at: At) -> None:
+        self._at = at
         self.times = 0
 
     def before(self, method: str, act: Callable[[list[Any]], object], *, when: Callable[[list[Any]], bool]) -> None:
         """`act` on the changes of every call of `method` (`write`, `swap`) for which `when` says so."""
-        original = getattr(ReadModelCollection, method)
 
-        def interrupted(model: ReadModelCollection, changes: Any) -> Any:
+        def interrupted(changes: list[Any]) -> None:
             if when(changes):
                 self.times += 1
                 act(changes)
-            return original(model, changes)
 
-        self._patch.setattr(ReadModelCollection, method, interrupted)
+        self._at({"write": Moment.WRITE, "swap": Moment.TRANSACTION}[method], interrupted)
 
     def once_before(self, method: str, kind: str, act: Callable[[list[Any]], object]) -> None:
         """`act` before the first batch that holds a change of that kind: `insert`, `replace` or `delete`."""

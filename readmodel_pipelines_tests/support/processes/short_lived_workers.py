@@ -1,7 +1,7 @@
 """Workers that live short: each is forked from this process, works off the repair queue, and is killed in the middle.
 
 A process of its own, because pytest's has threads and connections that no fork should inherit. Imports are paid once.
-Prints how many workers were killed and how many held leases then.
+Prints how many workers were killed, and how many of these in the middle of a repair.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import os
 import random
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from readmodel_pipelines.moments import Moment, listening
 from readmodel_pipelines.mongo.connection import open_database
 from readmodel_pipelines.mongo.names import LEASES
-from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.repair import RepairQueue, RepairWorker
 from readmodel_pipelines.settings import Settings
 
@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("database")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--kills", type=int, default=50)
-    parser.add_argument("--longest", type=float, default=0.15, help="seconds that a worker lives at most")
+    parser.add_argument("--longest", type=float, default=0.15, help="seconds of work until a worker dies, at most")
     parser.add_argument("--lease", type=float, default=0.3)
     parser.add_argument("--batch", type=int, default=10)
     parser.add_argument("--deadly", default="", help="the aggregate whose repair kills the worker")
@@ -39,55 +39,60 @@ def main() -> None:
 
 
 def die_at_random(settings: Settings, arguments: argparse.Namespace) -> dict[str, int]:
-    """Kill so many workers, each at a random moment of its life; then one lives until all is done."""
+    """Kill so many workers, each at a random moment; then one lives until all is done.
+
+    Every third dies while it begins. The others are let come to their first repair, however slow the machine is.
+    """
     moments = random.Random(arguments.seed)
-    held = 0
-    for _ in range(arguments.kills):
-        child = _worker(settings, arguments)
+    at_work = 0
+    for number in range(arguments.kills):
+        told, tells = os.pipe()
+        child = _worker(settings, arguments, Moment.REPAIR, lambda ids, to=tells: os.write(to, b"."))
+        os.close(tells)
+        at_work += bool(number % 3 and os.read(told, 1))
         time.sleep(moments.uniform(0.0, arguments.longest))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-        held += _in_a_child(settings, _holds_live_leases)
+        os.close(told)
     last = _worker(settings, arguments, until_done=True)
     os.waitpid(last, 0)
-    return {"killed": arguments.kills, "held_leases": held}
+    return {"killed": arguments.kills, "at_work": at_work}
 
 
 def die_of_one(settings: Settings, arguments: argparse.Namespace) -> dict[str, int]:
     """Workers one after the other, until one comes back; leases expire between them."""
+
+    def die(ids: Sequence[str]) -> None:
+        if arguments.deadly in ids:
+            os.kill(os.getpid(), signal.SIGKILL)
+
     lives = 0
     while True:
         lives += 1
-        _, status = os.waitpid(_worker(settings, arguments), 0)
+        _, status = os.waitpid(_worker(settings, arguments, Moment.REPAIR, die), 0)
         if os.WIFEXITED(status):
             return {"killed": lives - 1}
         _in_a_child(settings, _expire)
 
 
-def _worker(settings: Settings, arguments: argparse.Namespace, *, until_done: bool = False) -> int:
+def _worker(
+    settings: Settings,
+    arguments: argparse.Namespace,
+    moment: Moment = Moment.REPAIRS,
+    act: Callable[..., object] = lambda: None,
+    *,
+    until_done: bool = False,
+) -> int:
     child = os.fork()
     if child:
         return child
-    if arguments.deadly:
-        _make_deadly(arguments.deadly)
-    with open_database(settings) as database:
+    with listening(moment, act), open_database(settings) as database:
         worker = RepairWorker(database, settings, batch_size=arguments.batch, lease_seconds=arguments.lease)
         worker.work()
         while until_done and RepairQueue(database, settings).stats().open:
             time.sleep(0.05)
             worker.work()
     os._exit(0)
-
-
-def _make_deadly(aggregate_id: str) -> None:
-    rebuild = ReadModelProjector.rebuild_some
-
-    def deadly(projector: ReadModelProjector, ids: Sequence[str], still_ours: Any = None) -> Any:
-        if aggregate_id in ids:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return rebuild(projector, ids, still_ours)
-
-    ReadModelProjector.rebuild_some = deadly  # type: ignore[method-assign,assignment]
 
 
 def _in_a_child(settings: Settings, act: Any) -> int:
@@ -99,10 +104,6 @@ def _in_a_child(settings: Settings, act: Any) -> int:
     with open_database(settings) as database:
         code = int(act(database))
     os._exit(code)
-
-
-def _holds_live_leases(database: Any) -> bool:
-    return bool(database.repair_queue.find_one({"status": "processing"}))
 
 
 def _expire(database: Any) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import gzip
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
 from readmodel_pipelines.cli.main import app
 from readmodel_pipelines.demo.damage import swap_chat_ids
 from readmodel_pipelines.demo.sample_data import chat_events
+from readmodel_pipelines.moments import Moment, listening
 from readmodel_pipelines.mongo.connection import open_database
 from readmodel_pipelines.mongo.indexes import ensure_indexes
 from readmodel_pipelines.mongo.names import copy_name, shadow_name
@@ -32,10 +33,10 @@ from readmodel_pipelines.mongo.rights import privileges, role_named
 from readmodel_pipelines.mongo.wanted_indexes import wanted_indexes
 from readmodel_pipelines.projections.registry import projections_for
 from readmodel_pipelines.projector import ReadModelProjector
-from readmodel_pipelines.rebuild import finish, run
 from readmodel_pipelines.reconcile.ranges import EVERYTHING
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines_tests.conftest import EXTENDED_JSON
+from readmodel_pipelines_tests.support.at_a_moment import each
 from readmodel_pipelines_tests.support.servers.authorized import AuthorizedServer, Privilege
 
 Document = dict[str, Any]
@@ -72,7 +73,7 @@ class Stage:
     folder: Path
     settings: Settings = field(init=False)
     database: Database[Document] = field(init=False)
-    patch: pytest.MonkeyPatch = field(init=False)
+    listeners: ExitStack = field(init=False)
 
     def __post_init__(self) -> None:
         self.settings = self.server.settings(database=f"stage_{uuid.uuid4().hex[:8]}")
@@ -84,7 +85,7 @@ class Stage:
 
     def outcomes(self, trial: Trial, uri: str) -> Iterator[Outcome]:
         """Play a trial as that user, one command after the other."""
-        with open_database(self.settings) as self.database, pytest.MonkeyPatch.context() as self.patch:
+        with open_database(self.settings) as self.database, ExitStack() as self.listeners:
             self.database.client.drop_database(self.settings.database)
             for arguments, wanted in trial.play(self):
                 code, said = self.command(uri, arguments)
@@ -156,15 +157,9 @@ class Stage:
         made = ("readmodel_shadow_", "readmodel_before_")
         return [name for name in self.database.list_collection_names() if name.startswith(made)]
 
-    def before(self, module: Any, name: str, act: Callable[..., object]) -> None:
-        """`act`, with its arguments, before each call of that function of a rebuild's end."""
-        original = getattr(module, name)
-
-        def interrupted(*arguments: Any) -> Any:
-            act(*arguments)
-            return original(*arguments)
-
-        self.patch.setattr(module, name, interrupted)
+    def at(self, moment: Moment, act: Callable[..., object]) -> None:
+        """Meanwhile, in each command of the trial from here on."""
+        self.listeners.enter_context(listening(moment, act))
 
     def other_expiry(self) -> None:
         """Indexes that let documents expire, as another version of the settings made them."""
@@ -279,7 +274,7 @@ def _end_tasks(stage: Stage) -> Iterator[Command]:
 def _rebuild(stage: Stage) -> Iterator[Command]:
     ids = stage.damage()
     stage.unfinished()
-    stage.before(run, "finish_in_place", lambda _: stage.append(ids[2]))
+    stage.at(Moment.FINISH, each(lambda: stage.append(ids[2])))
     swap_chat_ids(stage.database.tasks_read_model, ids[2], ids[3])
     yield REBUILD, 0
     assert not stage.built(), "the shadow and the copy of the one that nobody goes on with"
@@ -294,21 +289,21 @@ def _rebuild(stage: Stage) -> Iterator[Command]:
 def _shadow(stage: Stage) -> Iterator[Command]:
     ids, lives = stage.damage(), (stage.database.chats_read_model, stage.database.tasks_read_model)
 
-    def meanwhile(_: Any) -> None:
+    def meanwhile() -> None:
         stage.append(ids[2])
         lives[0].update_many({}, {"$set": {"noted": 1}})
 
-    def late(_: Any, __: str, live: str) -> None:
+    def late(live: str) -> None:
         stage.database[live].update_one({"chat_id": ids[0]}, {"$set": {"late": 1}})
 
-    stage.before(run, "finish_shadow", meanwhile)
-    stage.before(finish, "swap", late)
+    stage.at(Moment.FINISH, each(meanwhile))
+    stage.at(Moment.SWAP, late)
     yield [*REBUILD, "--strategy", "shadow"], 0
     assert [live.count_documents({"late": 1}) for live in lives] == [1, 1]
     assert len(stage.built()) == 2, "the copies of what was before"
     # A malformed stream is carried over; what is lost right before the swap has everything looked at again.
     stage.database.events.update_one({"aggregate_id": ids[3]}, {"$set": {"data": "damaged"}})
-    stage.before(finish, "swap", lambda *_: stage.database.events.delete_many({"aggregate_id": ids[0]}))
+    stage.at(Moment.SWAP, each(lambda: stage.database.events.delete_many({"aggregate_id": ids[0]})))
     yield [*REBUILD, "--strategy", "shadow"], 1
     assert [live.count_documents({"chat_id": {"$in": [ids[0], ids[3]]}}) for live in lives] == [1, 1]
 

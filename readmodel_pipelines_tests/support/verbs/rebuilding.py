@@ -6,6 +6,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
+from pymongo.errors import OperationFailure
+
 from readmodel_pipelines.mongo.names import REBUILDS
 from readmodel_pipelines.rebuild import Request, rebuild
 from readmodel_pipelines.reconcile.summary import Summary
@@ -15,6 +17,7 @@ KilledAfter = Callable[[int], None]
 """Lets a rebuild die after so many batches, at most once."""
 
 BOTH = ("chats_read_model", "tasks_read_model")
+STANDALONE = OperationFailure("the $changeStream stage is only supported on replica sets", 40573)
 OTHER_TITLE = ("chat.renamed", {"new_title": "Told meanwhile", "old_title": "", "renamed_by": "u"})
 
 
@@ -32,7 +35,3 @@ def leftovers(scene: Scene) -> list[str]:
 
 def records(scene: Scene) -> list[dict[str, Any]]:
     return list(scene.database[REBUILDS].find({"kind": "rebuild"}).sort("started_at"))
-
-
-class Killed(Exception):
-    """Stands for SIGKILL where a process of its own would be too slow."""
