@@ -44,6 +44,10 @@ class WrongAggregateType(UsageError):
     code = "wrong_aggregate_type"
 
 
+class NoCopy(UsageError):
+    """A rebuild that is to be rolled back has no copy of what was before it."""
+
+
 class AggregateNotFound(ReadModelError):
     """Neither an event nor a document exists for the id: most often a typing error."""
 

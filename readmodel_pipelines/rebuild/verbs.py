@@ -11,7 +11,7 @@ from readmodel_pipelines.bookkeeping.leases import hold_leases
 from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds, owner_of
 from readmodel_pipelines.bookkeeping.touched import Touched
 from readmodel_pipelines.cutover.shadow import index_like, is_there, swap
-from readmodel_pipelines.errors import UsageError
+from readmodel_pipelines.errors import NoCopy, UsageError
 from readmodel_pipelines.mongo.changes import HistoryLost
 from readmodel_pipelines.mongo.names import collection_of
 from readmodel_pipelines.mongo.scan import Document
@@ -91,7 +91,7 @@ def _check_rollback(
     """Refuse a rollback that cannot be, or that would spoil another rebuild; gives what it leaves out, in words."""
     again = record["state"] == RebuildState.ROLLED_BACK
     if not copies and not again:
-        raise UsageError(
+        raise NoCopy(
             f"Rebuild {record['_id']} has no copy of what was before.",
             hint="Only a rebuild in a shadow keeps one, until the next (READMODEL_KEEP_COPY).",
         )

@@ -302,7 +302,7 @@ def test_the_same_seed_breaks_the_same_documents(database: Database[Document]) -
 def test_too_few_documents_are_refused_before_anything_is_written(database: Database[Document]) -> None:
     chats, tasks = filled(database, CHATS, 160), filled(database, TASKS, 20)
     before = stored(chats), stored(tasks)
-    with pytest.raises(DamageError, match="tasks_read_model"):
+    with pytest.raises(DamageError):
         damage_everything(chats, tasks, discussion_ids=[DISCUSSION])
     assert (stored(chats), stored(tasks)) == before
 

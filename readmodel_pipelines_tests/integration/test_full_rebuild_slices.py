@@ -51,7 +51,7 @@ def test_a_slice_does_not_begin_beside_a_rebuild_that_is_at_work(scene: Scene) -
     scene.fill(4)
     with (
         hold_leases(scene.database, ["chats_read_model"], 60, "somebody"),
-        pytest.raises(ReadModelBusy, match="somebody"),
+        pytest.raises(ReadModelBusy),
     ):
         full(scene, "chat", resume=True, slice=Slice(1, 2))
 

@@ -26,7 +26,7 @@ def chat_id(scene: Scene) -> str:
 @pytest.mark.parametrize("method", ["rebuild_one", "verify_consistency"])
 def test_an_id_that_is_no_uuid_is_refused(scene: Scene, chat_id: str, method: str, wrong: str) -> None:
     before = scene.dump()
-    with pytest.raises(UsageError, match="is no aggregate id"):
+    with pytest.raises(UsageError):
         getattr(scene.projector(), method)(wrong)
     assert scene.dump() == before
 
@@ -45,9 +45,9 @@ def test_an_id_may_be_padded_and_in_capitals(scene: Scene, chat_id: str) -> None
 
 @pytest.mark.parametrize("dry_run", [True, False])
 def test_an_id_with_neither_event_nor_document_is_not_found(scene: Scene, chat_id: str, dry_run: bool) -> None:
-    with pytest.raises(AggregateNotFound, match=NOBODY):
+    with pytest.raises(AggregateNotFound):
         scene.rebuild_one(NOBODY, dry_run=dry_run)
-    with pytest.raises(AggregateNotFound, match=NOBODY):
+    with pytest.raises(AggregateNotFound):
         scene.verify_one(NOBODY)
 
 
@@ -74,7 +74,7 @@ def test_the_events_of_another_read_model_are_no_events(legacy_scene: Scene) -> 
 
 
 def test_an_unknown_read_model_is_refused(scene: Scene) -> None:
-    with pytest.raises(UsageError, match=r"nobody"):
+    with pytest.raises(UsageError):
         scene.projector("chat", "nobody")
 
 

@@ -111,7 +111,7 @@ def test_a_stream_that_moved_on_is_a_conflict_and_nothing_is_saved(ready: Scene,
     repository(ready).save(chat_id, "chat", [CREATED, renamed("tea")], expected_version=0)
     before = ready.dump()
 
-    with pytest.raises(ConcurrencyConflict, match="it is at 2") as conflict:
+    with pytest.raises(ConcurrencyConflict) as conflict:
         repository(ready).save(chat_id, "chat", [renamed("a"), renamed("b")], expected_version=expected)
     assert "save again" in conflict.value.hint
     assert ready.dump() == before
@@ -192,7 +192,7 @@ def test_a_full_queue_is_told_to_the_producer_with_what_was_saved(ready: Scene) 
     first, second = str(uuid4()), str(uuid4())
     saver = EventRepository(ready.database, settings, project=failing)
     assert not saver.save(first, "chat", [CREATED], expected_version=0).projected
-    with pytest.raises(RepairNotQueued, match="are saved") as told:
+    with pytest.raises(RepairNotQueued) as told:
         saver.save(second, "chat", [CREATED], expected_version=0)
 
     assert isinstance(told.value.__cause__, AutoReconnect)

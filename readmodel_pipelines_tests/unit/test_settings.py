@@ -143,7 +143,7 @@ def test_a_database_name_that_mongodb_cannot_have_is_refused_in_words(name: str)
 
 
 def test_settings_do_not_change() -> None:
-    with pytest.raises(ValidationError, match="frozen"):
+    with pytest.raises(ValidationError):
         setattr(Settings(), "database", "other")  # noqa: B010 - as no type checker lets it be said
 
 
