@@ -9,11 +9,17 @@ from __future__ import annotations
 
 from bson.datetime_ms import DatetimeMS
 
-from readmodel_pipelines.events.stream import EventType, Fold
-from readmodel_pipelines.events.times import ZERO_TIME_MS
-from readmodel_pipelines.events.values import Event, occurred_at_ms, text
-from readmodel_pipelines.projections.chat import CHAT_FOLD
-from readmodel_pipelines.projections.projection import Document, Projection
+from readmodel_pipelines import (
+    CHAT_FOLD,
+    ZERO_TIME_MS,
+    Document,
+    Event,
+    EventType,
+    Fold,
+    Projection,
+    occurred_at_ms,
+    text,
+)
 
 
 class Activity:
