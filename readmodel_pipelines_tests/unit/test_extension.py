@@ -71,7 +71,7 @@ def test_the_example_is_one_short_file_that_imports_the_public_api_alone() -> No
     imported = {node.module for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ImportFrom)}
     ours = {name for name in imported if name and name.startswith("readmodel_pipelines")}
 
-    assert imported - ours == {"__future__", "bson.datetime_ms"}
+    assert imported - ours == {"bson.datetime_ms"}
     assert ours == {"readmodel_pipelines"}
     assert len(source.splitlines()) < A_FEW_LINES
 

@@ -5,8 +5,6 @@
 adds it wherever read models are listed; extending.md beside this folder goes through it line by line.
 """
 
-from __future__ import annotations
-
 from bson.datetime_ms import DatetimeMS
 
 from readmodel_pipelines import (
