@@ -14,12 +14,11 @@ from typing import Any
 from pymongo import ReturnDocument, UpdateOne
 from pymongo.database import Database
 
-from readmodel_pipelines.bookkeeping.scratch import Owner
+from readmodel_pipelines.bookkeeping.rebuild_record import RebuildRange, RebuildRecord, range_of, record_of
 from readmodel_pipelines.errors import UsageError
 from readmodel_pipelines.mongo.names import REBUILDS
 from readmodel_pipelines.mongo.scan import Document
 from readmodel_pipelines.rebuild_state import MAY_BECOME, UNFINISHED, RebuildState
-from readmodel_pipelines.reconcile.counts import Counts
 from readmodel_pipelines.reconcile.ranges import IdRange
 
 _SHOWN_AT_MOST = 50
@@ -30,16 +29,6 @@ class WrongState(UsageError):
     """The rebuild is in a state in which that cannot be done."""
 
     code = "wrong_state"
-
-
-@dataclass(frozen=True, slots=True)
-class RebuildRange:
-    """One range of a rebuild: what is still to be done of it, and to which slice it belongs."""
-
-    rebuild_id: str
-    number: int
-    slice: int
-    rest: IdRange
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +46,8 @@ class Rebuilds:
     def __init__(self, database: Database[Document]) -> None:
         self._rebuilds = database[REBUILDS]
 
-    def begin(self, rebuild_id: str, about: Mapping[str, Any], ranges: Sequence[tuple[int, IdRange]]) -> Document:
-        """A new rebuild with these (slice, range)s; gives its document."""
+    def begin(self, rebuild_id: str, about: Mapping[str, Any], ranges: Sequence[tuple[int, IdRange]]) -> RebuildRecord:
+        """A new rebuild with these (slice, range)s."""
         self._rebuilds.insert_many(
             [
                 {
@@ -89,8 +78,8 @@ class Rebuilds:
         )
         return self.get(rebuild_id)
 
-    def get(self, rebuild_id: str) -> Document:
-        """The rebuild's document.
+    def stored(self, rebuild_id: str) -> Document:
+        """The rebuild's document as it lies there, for showing.
 
         Raises:
             UsageError: there is none with this id.
@@ -100,27 +89,25 @@ class Rebuilds:
             raise UsageError(f"There is no rebuild {rebuild_id!r}.", hint="`readmodel rebuilds list` shows them.")
         return found
 
-    def unfinished(self, read_models: Sequence[str] | None) -> list[Document]:
+    def get(self, rebuild_id: str) -> RebuildRecord:
+        """The rebuild; raises as `stored` does."""
+        return record_of(self.stored(rebuild_id))
+
+    def listed(self, most: int = _SHOWN_AT_MOST, **where: Any) -> list[Document]:
+        """The documents of the newest rebuilds."""
+        return list(self._rebuilds.find({"kind": "rebuild", **where}, sort=[("started_at", -1)], limit=most))
+
+    def unfinished(self, read_models: Sequence[str] | None) -> list[RebuildRecord]:
         """The rebuilds of any of these read models (None: of all) that are not at their end, the newest first."""
-        where: Document = {"kind": "rebuild", "state": {"$in": list(UNFINISHED)}}
-        where |= {} if read_models is None else {"read_models": {"$in": list(read_models)}}
-        return list(self._rebuilds.find(where, sort=[("started_at", -1)]))
+        of_these = {} if read_models is None else {"read_models": {"$in": list(read_models)}}
+        return [record_of(item) for item in self.listed(0, state={"$in": list(UNFINISHED)}, **of_these)]
 
-    def last(self, read_models: Sequence[str], **about: Any) -> Document | None:
-        """The newest rebuild of just these read models."""
-        where = {"kind": "rebuild", "read_models": list(read_models), **about}
-        return self._rebuilds.find_one(where, sort=[("started_at", -1)])
+    def last_done(self, read_models: str | list[str]) -> RebuildRecord | None:
+        """The newest that is done: of one live collection, alone or together with others, or of just these."""
+        found = self.listed(1, read_models=read_models, state=RebuildState.DONE.value)
+        return record_of(found[0]) if found else None
 
-    def last_done(self, collection: str) -> Document | None:
-        """The newest rebuild of this live collection, alone or together with others, that is done."""
-        where = {"kind": "rebuild", "read_models": collection, "state": RebuildState.DONE.value}
-        return self._rebuilds.find_one(where, sort=[("started_at", -1)])
-
-    def listed(self, most: int = _SHOWN_AT_MOST) -> list[Document]:
-        """The newest rebuilds."""
-        return list(self._rebuilds.find({"kind": "rebuild"}, sort=[("started_at", -1)], limit=most))
-
-    def resumed(self, rebuild: Mapping[str, Any]) -> None:
+    def resumed(self, rebuild: RebuildRecord) -> None:
         """Somebody goes on with it; since it was last worked on it stood still."""
         worked_until = self.progress_of(rebuild).at
         idle = {"$max": [0, {"$divide": [{"$subtract": ["$$NOW", worked_until]}, 1000]}]}
@@ -129,20 +116,19 @@ class Rebuilds:
             "idle_seconds": {"$add": [{"$ifNull": ["$idle_seconds", 0.0]}, idle]},
             "updated_at": "$$NOW",
         }
-        self._rebuilds.update_one({"_id": rebuild["_id"]}, [{"$set": changed}])
+        self._rebuilds.update_one({"_id": rebuild.id}, [{"$set": changed}])
 
-    def progress_of(self, rebuild: Mapping[str, Any]) -> RangeProgress:
+    def progress_of(self, rebuild: RebuildRecord) -> RangeProgress:
         """How far its ranges are."""
         done = {"$sum": {"$cond": ["$done", 1, 0]}}
         of_all = {"_id": None, "events": {"$sum": "$events"}, "done": done, "at": {"$max": "$updated_at"}}
-        found = next(self._rebuilds.aggregate([{"$match": {"of": rebuild["_id"]}}, {"$group": of_all}]), None)
-        noted: datetime = rebuild["updated_at"]
+        found = next(self._rebuilds.aggregate([{"$match": {"of": rebuild.id}}, {"$group": of_all}]), None)
         if found is None:
-            return RangeProgress(0, 0, noted)
-        return RangeProgress(found["events"], found["done"], max(noted, found["at"] or noted))
+            return RangeProgress(0, 0, rebuild.updated_at)
+        return RangeProgress(found["events"], found["done"], max(rebuild.updated_at, found["at"] or rebuild.updated_at))
 
-    def to(self, rebuild: Mapping[str, Any], state: RebuildState, **changed: Any) -> Document:
-        """Bring it into a state, if it is in one from which that may follow; gives its document.
+    def to(self, rebuild: RebuildRecord, state: RebuildState, **changed: Any) -> RebuildRecord:
+        """Bring it into a state, if it is in one from which that may follow; gives it as it is then.
 
         Raises:
             WrongState: it is not.
@@ -151,45 +137,48 @@ class Rebuilds:
         new = {"state": state.value, **changed}
         stamps = {"updated_at": "$$NOW"} | ({} if state in UNFINISHED else {"ended_at": "$$NOW"})
         found = self._rebuilds.find_one_and_update(
-            {"_id": rebuild["_id"], "kind": "rebuild", "state": {"$in": before}},
+            {"_id": rebuild.id, "kind": "rebuild", "state": {"$in": before}},
             [{"$set": {**{name: {"$literal": value} for name, value in new.items()}, **stamps}}],
             return_document=ReturnDocument.AFTER,
         )
         if found is not None and "ended_at" in found:
             # They expire together.
-            self._rebuilds.update_many({"of": rebuild["_id"]}, {"$set": {"ended_at": found["ended_at"]}})
+            self._rebuilds.update_many({"of": rebuild.id}, {"$set": {"ended_at": found["ended_at"]}})
         if found is None:
-            now = self.get(rebuild["_id"])["state"]
             raise WrongState(
-                f"Rebuild {rebuild['_id']} is {now} and cannot become {state.value}.",
-                hint=f"Only {' or '.join(before)} may. `readmodel rebuilds show {rebuild['_id']}` tells more.",
+                f"Rebuild {rebuild.id} is {self.get(rebuild.id).state} and cannot become {state.value}.",
+                hint=f"Only {' or '.join(before)} may. `readmodel rebuilds show {rebuild.id}` tells more.",
             )
-        return found
+        return record_of(found)
 
-    def report(self, rebuild: Mapping[str, Any], part: int, campaign: str) -> None:
+    def report(self, rebuild: RebuildRecord, part: int, campaign: str) -> None:
         """A slice has come to it, launched by a campaign."""
-        self._rebuilds.update_one({"_id": rebuild["_id"]}, {"$addToSet": {"reported": part, "campaigns": campaign}})
+        self._rebuilds.update_one({"_id": rebuild.id}, {"$addToSet": {"reported": part, "campaigns": campaign}})
 
-    def note(self, rebuild: Mapping[str, Any], **changed: Any) -> None:
+    def note(self, rebuild: RebuildRecord, **changed: Any) -> None:
         """Write something on it."""
         new = {name: {"$literal": value} for name, value in changed.items()}
-        self._rebuilds.update_one({"_id": rebuild["_id"]}, [{"$set": {**new, "updated_at": "$$NOW"}}])
+        self._rebuilds.update_one({"_id": rebuild.id}, [{"$set": {**new, "updated_at": "$$NOW"}}])
 
-    def keep_copies(self, rebuild: Mapping[str, Any], copies: Mapping[str, str], token: Any) -> None:
+    def keep_copies(self, rebuild: RebuildRecord, copies: Mapping[str, str], token: Any) -> None:
         """The copies are this one's from now on, and no older one's any more: they are about to be made."""
         for read_model, copy in copies.items():
-            older = {"_id": {"$ne": rebuild["_id"]}, f"copies.{read_model}": copy}
+            older = {"_id": {"$ne": rebuild.id}, f"copies.{read_model}": copy}
             self._rebuilds.update_many(older, {"$unset": {f"copies.{read_model}": ""}})
         self.note(rebuild, copies=dict(copies), copy_token=token)
 
-    def ranges(
-        self, rebuild: Mapping[str, Any], part: int | None = None, *, done: bool | None = None
-    ) -> Iterator[Document]:
-        """Its ranges in order: of a slice or of all; only those that are done, or only those that are not."""
-        where: Document = {"of": rebuild["_id"]}
-        where |= {} if part is None else {"slice": part}
-        where |= {} if done is None else {"done": done}
-        return iter(self._rebuilds.find(where, sort=[("number", 1)]))
+    def stored_ranges(self, rebuild_id: str, **where: Any) -> Iterator[Document]:
+        """The documents of its ranges in order."""
+        return iter(self._rebuilds.find({"of": rebuild_id, **where}, sort=[("number", 1)]))
+
+    def ranges(self, rebuild: RebuildRecord, part: int | None = None) -> list[RebuildRange]:
+        """Its ranges in order: of a slice or of all."""
+        of_slice = {} if part is None else {"slice": part}
+        return [range_of(item) for item in self.stored_ranges(rebuild.id, **of_slice)]
+
+    def left(self, rebuild: RebuildRecord, part: int | None = None) -> list[RebuildRange]:
+        """As `ranges`, but only those that are not done."""
+        return [item for item in self.ranges(rebuild, part) if not item.done]
 
     def save(
         self, at: RebuildRange, cursor: str | None, counts: Mapping[str, Mapping[str, int]], events: int, seconds: float
@@ -203,7 +192,7 @@ class Rebuilds:
         }
         place = {"done": True} if cursor is None else {"cursor": cursor}
         self._rebuilds.update_one(
-            {"_id": f"{at.rebuild_id}/{at.number}"},
+            {"_id": at.id},
             {
                 "$set": place,
                 "$inc": {**more, "events": events, "seconds": seconds},
@@ -211,46 +200,16 @@ class Rebuilds:
             },
         )
 
-    def again(self, rebuild: Mapping[str, Any]) -> None:
+    def again(self, rebuild: RebuildRecord) -> None:
         """All ranges are to be done once more. In place outcomes are counted anew, and what was written stays."""
-        ranges = list(self.ranges(rebuild))
-        if rebuild["strategy"] == "in_place":
-            for item in ranges:
-                item["counts"] = {
+        changes = []
+        for item in self.ranges(rebuild):
+            counts = item.counts
+            if not rebuild.in_shadow:
+                counts = {
                     name: {kind: number for kind, number in numbers.items() if kind in _WRITES}
-                    for name, numbers in item["counts"].items()
+                    for name, numbers in counts.items()
                 }
-        self._rebuilds.bulk_write(
-            [
-                UpdateOne(
-                    {"_id": item["_id"]}, {"$set": {"cursor": item["lower"], "done": False, "counts": item["counts"]}}
-                )
-                for item in ranges
-            ]
-        )
-
-
-def owner_of(rebuild: Mapping[str, Any], live: str = "") -> Owner:
-    """Whose keys a rebuild's are: those that concern one live collection, or all of them."""
-    return Owner(live or rebuild["read_models"][0], rebuild["_id"])
-
-
-def range_of(document: Mapping[str, Any]) -> RebuildRange:
-    """What is still to be done of a range."""
-    rest = IdRange(document["cursor"], document["upper"])
-    return RebuildRange(document["of"], document["number"], document["slice"], rest)
-
-
-def counts_of(ranges: Sequence[Mapping[str, Any]], read_model: str) -> Counts:
-    """What was counted in these ranges."""
-    total = Counts()
-    for item in ranges:
-        for name, number in item["counts"].get(read_model, {}).items():
-            setattr(total, name, getattr(total, name) + number)
-    return total
-
-
-def age_seconds(rebuild: Mapping[str, Any], now: datetime) -> float:
-    """How long ago it began, by the server's clock."""
-    started_at: datetime = rebuild["started_at"]
-    return (now.replace(tzinfo=None) - started_at).total_seconds()
+            open_again = {"cursor": item.lower, "done": False, "counts": counts}
+            changes.append(UpdateOne({"_id": item.id}, {"$set": open_again}))
+        self._rebuilds.bulk_write(changes)

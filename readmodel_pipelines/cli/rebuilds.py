@@ -46,9 +46,8 @@ def show(rebuild_id: _RebuildId) -> None:
 
     with opened("read_only") as (database, _):
         rebuilds = Rebuilds(database)
-        record = rebuilds.get(rebuild_id)
-        shown = _shown(record, rebuilds)
-        ranges = list(rebuilds.ranges(record))
+        shown = _shown(rebuilds.stored(rebuild_id), rebuilds)
+        ranges = list(rebuilds.stored_ranges(rebuild_id))
     document = {"verb": "show", "rebuild": json_value({**shown, "of_ranges": ranges})}
     voice.result(document, _details(shown, ranges))
 
@@ -64,8 +63,8 @@ def abort(rebuild_id: _RebuildId) -> None:
 
     with opened("rebuild") as (database, settings):
         record = abort(database, settings, rebuild_id)
-    document = {"verb": "abort", "rebuild": record["_id"], "state": record["state"]}
-    voice.result(document, [f"Rebuild {record['_id']} is {record['state']}."])
+    document = {"verb": "abort", "rebuild": record.id, "state": record.state.value}
+    voice.result(document, [f"Rebuild {record.id} is {record.state}."])
 
 
 @command(app, "rollback", "Put back what was before a rebuild in a shadow.")
@@ -86,7 +85,7 @@ def rollback(rebuild_id: _RebuildId, yes: Yes = False) -> None:
 
 
 def _shown(record: Mapping[str, Any], rebuilds: Rebuilds) -> dict[str, Any]:
-    done = sum(1 for _ in rebuilds.ranges(record, done=True))
+    done = sum(1 for _ in rebuilds.stored_ranges(record["_id"], done=True))
     return {name: value for name, value in record.items() if name not in _TOKENS} | {"ranges_done": done}
 
 
@@ -103,7 +102,7 @@ def _table(found: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def _details(shown: Mapping[str, Any], ranges: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    from readmodel_pipelines.bookkeeping.rebuilds import range_of
+    from readmodel_pipelines.bookkeeping.rebuild_record import range_of
 
     for name, value in shown.items():
         if name not in ("kind", "counts"):

@@ -17,6 +17,7 @@ from pymongo.errors import OperationFailure
 
 from readmodel_pipelines.bookkeeping.findings import Findings
 from readmodel_pipelines.bookkeeping.held_leases import leases_held
+from readmodel_pipelines.bookkeeping.rebuild_record import RebuildRecord, record_of
 from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds
 from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
 from readmodel_pipelines.bookkeeping.verifications import Verifications
@@ -101,16 +102,14 @@ def needed_history(store: Store) -> Iterator[tuple[str, datetime]]:
     for read_model, moment in Verifications(store.database).verified_up_to().items():
         yield f"the last verification of {read_model}", moment.replace(tzinfo=None)
     for record in _unfinished(store):
-        if record.get("token"):
-            yield f"the rebuild {record['_id']}", time_of(record["token"]).as_datetime().replace(tzinfo=None)
+        if record.token:
+            yield f"the rebuild {record.id}", time_of(record.token).as_datetime().replace(tzinfo=None)
 
 
 def longest_rebuild_seconds(store: Store) -> float:
     """How long the longest of the last rebuilds took that are done."""
-    done = [
-        item for item in Rebuilds(store.database).listed() if item["state"] == RebuildState.DONE and "ended_at" in item
-    ]
-    return max(((item["ended_at"] - item["started_at"]).total_seconds() for item in done), default=0.0)
+    done = Rebuilds(store.database).listed(state=RebuildState.DONE.value)
+    return max((record_of(item).seconds for item in done), default=0.0)
 
 
 def lacking_by_role(store: Store) -> dict[str, Lacking] | None:
@@ -178,12 +177,12 @@ def rebuilds(store: Store) -> list[RebuildSeen]:
     at_work = leases_held(store.database).of_rebuilds
     return [
         RebuildSeen(
-            str(record["_id"]),
-            RebuildState(record["state"]),
-            tuple(record.get("names") or record["read_models"]),
-            record["strategy"] == "shadow",
-            (now - record["started_at"]).total_seconds(),
-            not at_work.isdisjoint(record["read_models"]),
+            record.id,
+            record.state,
+            record.names or record.read_models,
+            record.in_shadow,
+            record.age_seconds(now),
+            not at_work.isdisjoint(record.read_models),
         )
         for record in _unfinished(store)
     ]
@@ -193,8 +192,8 @@ def shadows_left(store: Store, there: set[str]) -> set[str]:
     """Shadows of read models that no rebuild goes on with."""
     busy: set[Any] = set(leases_held(store.database).of_rebuilds)
     for record in _unfinished(store):
-        if record["strategy"] == "shadow":
-            busy.update(record["read_models"])
+        if record.in_shadow:
+            busy.update(record.read_models)
     return {store.shadow(item).name for item in store.projections if store.live(item).name not in busy} & there
 
 
@@ -203,7 +202,7 @@ def naive_now(database: Database[Document]) -> datetime:
     return server_time(database).replace(tzinfo=None)
 
 
-def _unfinished(store: Store) -> list[Document]:
+def _unfinished(store: Store) -> list[RebuildRecord]:
     return Rebuilds(store.database).unfinished(live_names(store))
 
 

@@ -14,6 +14,7 @@ from pymongo.errors import PyMongoError
 
 from readmodel_pipelines.bookkeeping.findings import Findings
 from readmodel_pipelines.bookkeeping.held_leases import leases_held
+from readmodel_pipelines.bookkeeping.rebuild_record import RebuildRecord
 from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds
 from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
 from readmodel_pipelines.bookkeeping.verifications import Verifications
@@ -33,7 +34,6 @@ from readmodel_pipelines.metrics.samples import (
 from readmodel_pipelines.mongo.scan import ODD_RECORD, Document
 from readmodel_pipelines.mongo.server import server_time
 from readmodel_pipelines.mongo.store import Store
-from readmodel_pipelines.rebuild_state import RebuildState
 
 _LONGEST_WHY = 200
 _COVERAGES = {"any": False, "everything": True}
@@ -79,14 +79,15 @@ class Scrape:
         for name, live in self._live.items():
             record = records.last_done(live)
             # The counts come a moment after the end.
-            if record is not None and name in record.get("counts", {}):
-                yield from of_rebuild((name,), _done(record, name))
+            if record is not None and record.ended_at is not None and name in record.counts:
+                seconds = max(0.0, record.seconds - record.idle_seconds)
+                yield from of_rebuild((name,), Ended(record.ended_at, seconds, record.events, record.counts[name]))
         unfinished: dict[str, Unfinished] = {}
         # The newest first: an older one would be dropped by whoever goes on with it.
         for record in records.unfinished(list(self._live.values())):
             found = _unfinished(records, record)
             for name, live in self._live.items():
-                if live in record["read_models"]:
+                if live in record.read_models:
                     unfinished.setdefault(name, found)
         self._unfinished = unfinished
 
@@ -117,22 +118,15 @@ class Scrape:
         yield from of_queue(RepairQueue(self._store.database, self._store.settings).stats())
 
 
-def _done(record: Document, read_model: str) -> Ended:
-    took: float = (record["ended_at"] - record["started_at"]).total_seconds()
-    # Records of earlier versions do not tell for how long nobody worked on them.
-    seconds = max(0.0, took - record.get("idle_seconds", 0.0))
-    return Ended(record["ended_at"], seconds, record["events"], record["counts"][read_model])
-
-
-def _unfinished(records: Rebuilds, record: Document) -> Unfinished:
+def _unfinished(records: Rebuilds, record: RebuildRecord) -> Unfinished:
     progress = records.progress_of(record)
     return Unfinished(
-        RebuildState(record["state"]),
-        record["started_at"],
+        record.state,
+        record.started_at,
         progress.at,
         progress.events,
-        progress.ranges_done / record["ranges"] if record["ranges"] else 1.0,
-        record.get("passes", 1) == 1,
+        progress.ranges_done / record.ranges if record.ranges else 1.0,
+        record.first_pass,
     )
 
 

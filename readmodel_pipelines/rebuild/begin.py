@@ -12,7 +12,8 @@ from typing import Any
 from pymongo.database import Database
 
 from readmodel_pipelines.bookkeeping.leases import Held
-from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds, age_seconds
+from readmodel_pipelines.bookkeeping.rebuild_record import RebuildRecord
+from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds
 from readmodel_pipelines.bookkeeping.scratch import forget_killed
 from readmodel_pipelines.cutover.shadow import create_like, drop, identity
 from readmodel_pipelines.errors import ReadModelBusy, ReadModelError
@@ -60,17 +61,17 @@ class Begin:
         """The live collections."""
         return [collection_of(self.settings, item) for item in self.projections]
 
-    def alone(self, *, resume: bool) -> Document:
+    def alone(self, *, resume: bool) -> RebuildRecord:
         """For a run that holds the leases of the read models for itself."""
         record = self._swapping() or (self._resumable() if resume else None)
         for other in self.rebuilds.unfinished(self.collections):
-            if record is None or other["_id"] != record["_id"]:
+            if record is None or other.id != record.id:
                 drop_aborted(self.database, self.rebuilds.to(other, RebuildState.ABORTED), self.collections)
-                self.say(f"Rebuild {other['_id']}, which was {other['state']}, was dropped.")
+                self.say(f"Rebuild {other.id}, which was {other.state}, was dropped.")
         self._sweep(record)
         return record or self._new()
 
-    def with_others(self, part: Slice) -> Document | None:
+    def with_others(self, part: Slice) -> RebuildRecord | None:
         """For a slice: the record that all slices share; None when the rebuild that it belongs to is done already."""
         deadline = time.monotonic() + _PLAN_SECONDS
         while True:
@@ -85,11 +86,11 @@ class Begin:
                     raise
                 time.sleep(0.1)
 
-    def _shared(self, part: Slice) -> Document | None:
+    def _shared(self, part: Slice) -> RebuildRecord | None:
         record = self._resumable()
         if record is not None:
             return record
-        last = self.rebuilds.last(self.collections, state=RebuildState.DONE.value)
+        last = self.rebuilds.last_done(self.collections)
         if last is not None and self._belongs_to(last, part):
             self.rebuilds.report(last, part.number, self.campaign)
             return None
@@ -97,60 +98,60 @@ class Begin:
         with self.hold(self.collections):
             return self.alone(resume=False)
 
-    def _belongs_to(self, done: Document, part: Slice) -> bool:
+    def _belongs_to(self, done: RebuildRecord, part: Slice) -> bool:
         """Whether a slice comes late to a rebuild that is done: of its campaign, or one that it was no part of yet."""
-        if self.campaign or any(done.get("campaigns", ())):
-            return self.campaign in done.get("campaigns", ())
+        if self.campaign or any(done.campaigns):
+            return self.campaign in done.campaigns
         same = not self._why_anew(done)
-        return same and part.number not in done.get("reported", [])
+        return same and part.number not in done.reported
 
     def _identity(self) -> dict[str, Any]:
         return identity_of(self.settings, self.projections, self.strategy, self.slice.of if self.slice else 1)
 
-    def _why_anew(self, record: Document) -> str:
-        age = age_seconds(record, server_time(self.database))
-        return why_anew(record, self._identity(), age, self.settings.rebuild_valid_days)
+    def _why_anew(self, record: RebuildRecord) -> str:
+        age = record.age_seconds(server_time(self.database))
+        return why_anew(record.stored, self._identity(), age, self.settings.rebuild_valid_days)
 
-    def _why_no_shadow(self, record: Document) -> str:
-        if record["strategy"] != "shadow" or record["state"] == RebuildState.SWAPPING:
+    def _why_no_shadow(self, record: RebuildRecord) -> str:
+        if not record.in_shadow or record.state is RebuildState.SWAPPING:
             return ""
-        return "" if record.get("shadows") == self._shadows() else "its shadow is not there any more"
+        return "" if record.shadows == self._shadows() else "its shadow is not there any more"
 
     def _shadows(self) -> dict[str, str]:
         """What tells these shadows from others of the same name."""
         lives = {item.read_model: collection_of(self.settings, item) for item in self.projections}
         return {read_model: identity(self.database, shadow_name(live)) for read_model, live in lives.items()}
 
-    def _resumable(self) -> Document | None:
+    def _resumable(self) -> RebuildRecord | None:
         for record in self.rebuilds.unfinished(self.collections):
-            if record["read_models"] == self.collections:
+            if record.read_models == self.collections:
                 if not (why := self._why_anew(record) or self._why_no_shadow(record)):
                     self.rebuilds.resumed(record)
                     return record
-                self.say(f"Rebuild {record['_id']} is not resumed: {why}.")
+                self.say(f"Rebuild {record.id} is not resumed: {why}.")
         return None
 
-    def _swapping(self) -> Document | None:
+    def _swapping(self) -> RebuildRecord | None:
         """One that was killed while it took the place of the live collection can only go forward."""
         for record in self.rebuilds.unfinished(self.collections):
-            if record["state"] == RebuildState.SWAPPING:
-                if record["read_models"] != self.collections:
+            if record.state is RebuildState.SWAPPING:
+                if record.read_models != self.collections:
                     raise ReadModelError(
-                        f"Rebuild {record['_id']} of {' and '.join(record['read_models'])} was interrupted while it "
+                        f"Rebuild {record.id} of {' and '.join(record.read_models)} was interrupted while it "
                         "was swapped in, and must be ended first.",
                         hint="Resume it: `readmodel rebuild-readmodel --type all --all --strategy shadow --resume`.",
                     )
-                self.say(f"Rebuild {record['_id']}, which was interrupted while it was swapped in, was ended first.")
+                self.say(f"Rebuild {record.id}, which was interrupted while it was swapped in, was ended first.")
                 return record
         return None
 
-    def _sweep(self, resumed: Document | None) -> None:
+    def _sweep(self, resumed: RebuildRecord | None) -> None:
         """Delete what killed runs left of rebuilds that nobody goes on with."""
-        forget_killed(self.database, self.collections, resumed["_id"] if resumed else "")
-        if resumed is None or resumed["strategy"] != "shadow":
+        forget_killed(self.database, self.collections, resumed.id if resumed else "")
+        if resumed is None or not resumed.in_shadow:
             drop(self.database, map(shadow_name, self.collections))
 
-    def _new(self) -> Document:
+    def _new(self) -> RebuildRecord:
         for item in self.projections:
             for warning in ensure_for_empty(self.database[collection_of(self.settings, item)], item):
                 self.say(warning)

@@ -12,7 +12,8 @@ from pymongo.database import Database
 
 from readmodel_pipelines.bookkeeping.deferred import DeferredInMongo
 from readmodel_pipelines.bookkeeping.leases import Held
-from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds, owner_of
+from readmodel_pipelines.bookkeeping.rebuild_record import RebuildRecord
+from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds
 from readmodel_pipelines.bookkeeping.touched import Touched
 from readmodel_pipelines.cutover.shadow import copy_on_server, drop, identity, index_like, is_there, swap, sync_foreign
 from readmodel_pipelines.lanes import Contested, Lanes
@@ -29,7 +30,6 @@ from readmodel_pipelines.rebuild_state import RebuildState
 from readmodel_pipelines.reconcile.counts import Counts
 from readmodel_pipelines.reconcile.deletions import DeletionLimit
 from readmodel_pipelines.reconcile.finding import finding_of
-from readmodel_pipelines.reconcile.ranges import IdRange
 from readmodel_pipelines.reconcile.summary import Summary
 from readmodel_pipelines.settings import Settings
 
@@ -48,7 +48,7 @@ class Finish:
     database: Database[Document]
     settings: Settings
     projections: Sequence[Projection]
-    record: Document
+    record: RebuildRecord
     summary: Summary
     held: Held
     claims: Contested
@@ -79,15 +79,15 @@ class Finish:
         self.following.drain(self.shadows)
         if self.following.lost:
             raise HistoryLost(self.following.lost)
-        if self.record.get("no_history") and self.record.get("passes", 1) == 1:
-            raise HistoryLost(self.record["no_history"])
+        if self.record.no_history and self.record.first_pass:
+            raise HistoryLost(self.record.no_history)
 
-    def again(self, why: HistoryLost) -> Document:
+    def again(self, why: HistoryLost) -> RebuildRecord:
         """Have all ranges done once more, followed from now on; gives the record."""
         self.summary.warnings.append(f"What happened meanwhile is not known, so everything was looked at again: {why}.")
         rebuilds = Rebuilds(self.database)
         changed: dict[str, Any] = {}
-        if not self.record.get("no_history"):
+        if not self.record.no_history:
             changed["token"] = token_of_now(self.database[self.settings.events_collection])
         if self.shadows:
             changed["foreign_lost"] = True
@@ -98,7 +98,7 @@ class Finish:
         # The ranges first: a run that is killed in between finds them open, and comes here again.
         rebuilds.again(self.record)
         reached(Moment.SECOND_PASS_BEGUN)
-        return rebuilds.to(self.record, RebuildState.BUILDING, passes=self.record.get("passes", 1) + 1, **changed)
+        return rebuilds.to(self.record, RebuildState.BUILDING, passes=self.record.passes + 1, **changed)
 
     @contextmanager
     def followed(self) -> Iterator[None]:
@@ -131,7 +131,7 @@ def finish_in_place(finish: Finish) -> None:
     finish.check_history()
     finish.on_phase("Every range is done. What nobody wants is deleted, and what had to wait for that is written.")
     # What is done here, besides the ranges: a run that is killed has it counted by whoever goes on.
-    before = {name: Counts(**counts) for name, counts in finish.record.get("finished", {}).items()}
+    before = {name: Counts(**counts) for name, counts in finish.record.finished.items()}
     here = {item.read_model: Counts() for item in finish.projections}
     opened = Lanes(
         finish.database,
@@ -142,7 +142,7 @@ def finish_in_place(finish: Finish) -> None:
     )
     refused = False
     for lane in opened.lanes:
-        deferred = DeferredInMongo(finish.database, owner_of(finish.record, finish.live(lane.projection)))
+        deferred = DeferredInMongo(finish.database, finish.record.owner(finish.live(lane.projection)))
         sink = opened.in_place(lane, finish.summary, deferred, finish.held.check, finish.limit)
         sink.finish()
         refused |= sink.deletions_refused
@@ -153,7 +153,7 @@ def finish_in_place(finish: Finish) -> None:
         Rebuilds(finish.database).note(finish.record, **{f"finished.{name}": so_far.as_dict()})
     _catch_up_in_place(finish, finish.catch_up)
     if refused:
-        raise Refused(f"Rebuild {finish.record['_id']} is done but for its deletions; resume it to allow them.")
+        raise Refused(f"Rebuild {finish.record.id} is done but for its deletions; resume it to allow them.")
 
 
 def _catch_up_in_place(finish: Finish, catch_up: CatchUp) -> None:
@@ -175,7 +175,7 @@ def finish_shadow(finish: Finish) -> None:
         Refused: too many deletions, or the shadow is not right; the live collection is untouched.
     """
     catch_up = finish.catch_up
-    if finish.record["state"] != RebuildState.SWAPPING:
+    if finish.record.state is not RebuildState.SWAPPING:
         finish.check_window()
         finish.check_history()
         finish.on_phase("Every range is done. The shadow gets its indexes, and catches up with what writers did.")
@@ -212,7 +212,7 @@ def _index(finish: Finish) -> None:
 
 def _mend(finish: Finish) -> None:
     """After a second pass over shadows: what it put off, and foreign fields that nobody followed."""
-    if finish.record.get("passes", 1) == 1:
+    if finish.record.first_pass:
         return
     scratch = Summary("rebuild", "", 0)
     scratch.read_models = {name: type(counts)() for name, counts in finish.summary.read_models.items()}
@@ -226,10 +226,10 @@ def _mend(finish: Finish) -> None:
     )
     for lane in opened.lanes:
         name = lane.projection.read_model
-        deferred = DeferredInMongo(finish.database, owner_of(finish.record, finish.live(lane.projection)))
+        deferred = DeferredInMongo(finish.database, finish.record.owner(finish.live(lane.projection)))
         opened.in_place(lane, scratch, deferred, finish.held.check, DeletionLimit(1.0)).finish()
-        mended = finish.record.setdefault("mended", {})
-        mended[name] = mended.get(name, 0) + lane.counts.deleted
+        mended = {**finish.record.mended, name: finish.record.mended.get(name, 0) + lane.counts.deleted}
+        finish.record = replace(finish.record, mended=mended)
         Rebuilds(finish.database).note(finish.record, mended=mended)
         live, shadow = finish.database[finish.live(lane.projection)], finish.database[finish.shadows[name]]
         sync_foreign(live, shadow, lane.projection, {})
@@ -240,7 +240,7 @@ def _check_deletions(finish: Finish) -> None:
         counts = finish.summary.read_models[item.read_model]
         documents = finish.database[finish.live(item)].estimated_document_count()
         # What the ranges did not take over, and what a second look took out, should events have vanished meanwhile.
-        deletions = counts.deleted + finish.record.get("mended", {}).get(item.read_model, 0)
+        deletions = counts.deleted + finish.record.mended.get(item.read_model, 0)
         reached(Moment.DELETIONS_COUNTED)
         if not finish.limit.allows(deletions, documents):
             _take_back(finish)
@@ -255,7 +255,7 @@ def _take_back(finish: Finish) -> None:
 
 
 def _pass_gate(finish: Finish, catch_up: CatchUp) -> None:
-    ranges = [IdRange(item["lower"], item["upper"]) for item in Rebuilds(finish.database).ranges(finish.record)]
+    ranges = [item.whole for item in Rebuilds(finish.database).ranges(finish.record)]
     wrong = Gate(
         finish.database,
         finish.settings,
@@ -279,9 +279,9 @@ def _pass_gate(finish: Finish, catch_up: CatchUp) -> None:
         f"{read_model} {verdict.aggregate_id}: {verdict.outcome}" for read_model, verdict in wrong[:_SHOWN]
     )
     raise Refused(
-        f"The shadow of rebuild {finish.record['_id']} is not what the events say in {len(wrong):,} documents, and did "
+        f"The shadow of rebuild {finish.record.id} is not what the events say in {len(wrong):,} documents, and did "
         f"not take the place of the live one: {some}. Tell whoever wrote the projection; `readmodel rebuilds abort "
-        f"{finish.record['_id']}` drops it."
+        f"{finish.record.id}` drops it."
     )
 
 
@@ -309,7 +309,7 @@ def _swap(finish: Finish, catch_up: CatchUp) -> None:
     One of that name that is not the one that was built was made by a run that did not know yet that its lease is lost.
     """
     finish.on_phase("Swap: the shadow takes the live collection's place, with one rename.")
-    built = finish.record.get("shadows", {})
+    built = finish.record.shadows
     left = {name: item for name, item in finish.shadows.items() if built.get(name) == identity(finish.database, item)}
     catch_up.once(left)
     for item in finish.projections:

@@ -8,12 +8,12 @@ crash repeats and never skips.
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Sequence
 
 from pymongo.database import Database
 from pymongo.errors import PyMongoError
 
+from readmodel_pipelines.bookkeeping.rebuild_record import RebuildRecord
 from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds
 from readmodel_pipelines.bookkeeping.touched import EVENTS, Touched
 from readmodel_pipelines.cutover.foreign import ForeignFollower
@@ -36,7 +36,7 @@ class Following:
         self,
         database: Database[Document],
         settings: Settings,
-        rebuild: Mapping[str, Any],
+        rebuild: RebuildRecord,
         projections: Sequence[Projection],
         touched: Touched,
     ) -> None:
@@ -52,10 +52,10 @@ class Following:
         self.foreign: dict[str, ForeignFollower] = {}
         stored_as = [spelling for item in projections for spelling in item.fold.stored_as]
         try:
-            if rebuild.get("token"):
-                self._events = Follower(database[settings.events_collection], stored_as, rebuild["token"])
+            if rebuild.token:
+                self._events = Follower(database[settings.events_collection], stored_as, rebuild.token)
             for item in projections:
-                if token := rebuild.get("live_tokens", {}).get(item.read_model):
+                if token := rebuild.live_tokens.get(item.read_model):
                     live = database[collection_of(settings, item)]
                     self.foreign[item.read_model] = ForeignFollower(live, item, token)
         except HistoryLost as error:

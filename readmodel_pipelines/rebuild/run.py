@@ -16,7 +16,8 @@ from typing import Any
 from pymongo.database import Database
 
 from readmodel_pipelines.bookkeeping.leases import Held, hold_leases
-from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds, counts_of, owner_of, range_of
+from readmodel_pipelines.bookkeeping.rebuild_record import RebuildRecord, counts_of
+from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds
 from readmodel_pipelines.bookkeeping.touched import Touched
 from readmodel_pipelines.errors import ReadModelBusy, ReadModelError
 from readmodel_pipelines.lanes import Contested, contested
@@ -172,11 +173,11 @@ class _Rebuild:
                     self.summary.rebuild.already_done = True
                     return
                 record = found
-                held = leases.enter_context(self._hold(self.begin.collections, shared=record["_id"]))
+                held = leases.enter_context(self._hold(self.begin.collections, shared=record.id))
                 # The same slice is done by one run at a time.
                 own = leases.enter_context(self._hold([f"{self.begin.collections[0]}/slice {part.number}"]))
                 held.nonces.update(own.nonces)
-            self.summary.rebuild.rebuild, self.summary.rebuild.strategy = record["_id"], record["strategy"]
+            self.summary.rebuild.rebuild, self.summary.rebuild.strategy = record.id, record.strategy
             reached(Moment.REBUILD_BEGUN)
             try:
                 self._go(record, held)
@@ -189,8 +190,8 @@ class _Rebuild:
 
     # The work
 
-    def _go(self, record: Document, held: Held) -> None:
-        touched = Touched(self.database, owner_of(record))
+    def _go(self, record: RebuildRecord, held: Held) -> None:
+        touched = Touched(self.database, record.owner())
         claims = contested(EventStore(self.database[self.settings.events_collection]), self.projections)
         for _ in range(_PASSES):
             following = Following(self.database, self.settings, record, self.projections, touched)
@@ -210,13 +211,13 @@ class _Rebuild:
             finally:
                 following.close()
         raise ReadModelError(
-            f"The server's history of changes is too short to follow rebuild {record['_id']}, {_PASSES} times over.",
+            f"The server's history of changes is too short to follow rebuild {record.id}, {_PASSES} times over.",
             hint="Give the replica set a larger oplog, or rebuild while less is written; then resume.",
         )
 
-    def _do_ranges(self, record: Document, held: Held, claims: Contested, following: Following) -> bool:
+    def _do_ranges(self, record: RebuildRecord, held: Held, claims: Contested, following: Following) -> bool:
         """Whether all ranges are done, of all slices."""
-        if record["state"] == RebuildState.SWAPPING or next(self.rebuilds.ranges(record, done=False), None) is None:
+        if record.state is RebuildState.SWAPPING or not self.rebuilds.left(record):
             return True
         self.rebuilds.to(record, RebuildState.BUILDING)
         following.start()
@@ -225,44 +226,44 @@ class _Rebuild:
         finally:
             following.stop()
 
-    def _finishing(self, record: Document, leases: ExitStack) -> Document | None:
+    def _finishing(self, record: RebuildRecord, leases: ExitStack) -> RebuildRecord | None:
         """The record, once it is this run that finishes; None when another slice did.
 
         Of slices that end together one finishes. The others wait for it, for it may be killed.
         """
         if self.request.slice is not None:
-            lease = f"{self.begin.collections[0]}/finish {record['_id']}"
+            lease = f"{self.begin.collections[0]}/finish {record.id}"
             while True:
                 try:
                     leases.enter_context(self._hold([lease]))
                     break
                 except ReadModelBusy:
                     time.sleep(_SAY_SECONDS)
-        record = self.rebuilds.get(record["_id"])
-        if record["state"] in (RebuildState.DONE, RebuildState.ABORTED):
+        record = self.rebuilds.get(record.id)
+        if record.state in (RebuildState.DONE, RebuildState.ABORTED):
             self._count(record, None)
-            self.summary.rebuild.reached(RebuildState(record["state"]))
+            self.summary.rebuild.reached(record.state)
             return None
-        if record["state"] == RebuildState.SWAPPING:
+        if record.state is RebuildState.SWAPPING:
             return record
         return self.rebuilds.to(record, RebuildState.FINISHING)
 
-    def _build(self, record: Document, held: Held, claims: Contested) -> bool:
+    def _build(self, record: RebuildRecord, held: Held, claims: Contested) -> bool:
         """Do the ranges of this run; whether all of the rebuild's are done."""
         # What has to be done again is done by whoever finishes.
-        again = record.get("passes", 1) > 1
+        again = record.passes > 1
         part = self.request.slice.number if self.request.slice and not again else None
-        todo = [range_of(item) for item in self.rebuilds.ranges(record, part, done=False)]
+        todo = self.rebuilds.left(record, part)
         workers = max(1, min(self.workers, len(todo)))
         names = " and ".join(item.read_model for item in self.projections)
         by = "this process" if workers == 1 else f"{workers} worker processes"
         self.on_phase(
-            f"Rebuild {record['_id']} of {names}, {record['strategy']}: {len(todo):,} of {record['ranges']:,} ranges "
+            f"Rebuild {record.id} of {names}, {record.strategy}: {len(todo):,} of {record.ranges:,} ranges "
             f"to do{' once more' if again else ''}, by {by}."
         )
         job = Job(
             self.settings,
-            record["_id"],
+            record.id,
             tuple(item.name for item in self.projections),
             held.nonces,
             self._shadows(record),
@@ -285,45 +286,45 @@ class _Rebuild:
             raise
         if stopped:
             self._pause(record)
-        elif next(self.rebuilds.ranges(record, done=False), None) is not None:
+        elif self.rebuilds.left(record):
             self.summary.rebuild.reached(RebuildState.BUILDING)
         else:
             return True
         return False
 
-    def _pause(self, record: Document) -> None:
+    def _pause(self, record: RebuildRecord) -> None:
         self.summary.rebuild.reached(RebuildState.PAUSED)
         self.summary.warnings.append(
-            f"The off-peak window {self.settings.off_peak_window} is over. Rebuild {record['_id']} goes on where "
+            f"The off-peak window {self.settings.off_peak_window} is over. Rebuild {record.id} goes on where "
             "it is when it is launched again, or resumed."
         )
 
-    def _shadows(self, record: Document) -> dict[str, str]:
-        if record["strategy"] != "shadow":
+    def _shadows(self, record: RebuildRecord) -> dict[str, str]:
+        if not record.in_shadow:
             return {}
         return {item.read_model: shadow_name(collection_of(self.settings, item)) for item in self.projections}
 
-    def _count(self, record: Document, part: int | None) -> None:
+    def _count(self, record: RebuildRecord, part: int | None) -> None:
         """What is known of the ranges: of this slice's, or of all, those done by earlier runs included."""
         self.events, counts = self._counted(record, part)
         self.summary.read_models |= counts
 
-    def _counted(self, record: Document, part: int | None = None) -> tuple[int, dict[str, Counts]]:
-        ranges = list(self.rebuilds.ranges(record, part))
-        events = sum(item["events"] for item in ranges)
+    def _counted(self, record: RebuildRecord, part: int | None = None) -> tuple[int, dict[str, Counts]]:
+        ranges = self.rebuilds.ranges(record, part)
+        events = sum(item.events for item in ranges)
         return events, {item.read_model: counts_of(ranges, item.read_model) for item in self.projections}
 
-    def _say(self, record: Document, _: Any) -> None:
+    def _say(self, record: RebuildRecord, _: Any) -> None:
         if self.on_progress is not None and time.monotonic() - self.said_at >= _SAY_SECONDS:
             self.said_at = time.monotonic()
             events, counts = self._counted(record)
             self.on_progress(self.summary.events + events, self.total, {**self.summary.read_models, **counts})
 
     def _finish_with(
-        self, record: Document, held: Held, claims: Contested, following: Following, touched: Touched
+        self, record: RebuildRecord, held: Held, claims: Contested, following: Following, touched: Touched
     ) -> Finish:
         self._count(record, None)
-        for name, counts in record.get("finished", {}).items():
+        for name, counts in record.finished.items():
             self.summary.read_models[name].add(Counts(**counts))
         window = Window.parse(self.settings.off_peak_window, self.settings.timezone)
         return Finish(

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from pymongo.database import Database
 
 from readmodel_pipelines.bookkeeping.leases import hold_leases
-from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds, owner_of
+from readmodel_pipelines.bookkeeping.rebuild_record import RebuildRecord
+from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds
 from readmodel_pipelines.bookkeeping.touched import Touched
 from readmodel_pipelines.cutover.shadow import index_like, is_there, swap
 from readmodel_pipelines.errors import NoCopy, UsageError
@@ -27,7 +28,7 @@ from readmodel_pipelines.reconcile.summary import Summary
 from readmodel_pipelines.settings import Settings
 
 
-def abort(database: Database[Document], settings: Settings, rebuild_id: str) -> Document:
+def abort(database: Database[Document], settings: Settings, rebuild_id: str) -> RebuildRecord:
     """Give up an unfinished rebuild; what it wrote in place stays, for it is right, and a shadow is dropped.
 
     Raises:
@@ -36,9 +37,9 @@ def abort(database: Database[Document], settings: Settings, rebuild_id: str) -> 
     """
     rebuilds = Rebuilds(database)
     record = rebuilds.get(rebuild_id)
-    with hold_leases(database, record["read_models"], settings.lease_seconds):
+    with hold_leases(database, record.read_models, settings.lease_seconds):
         record = rebuilds.to(record, RebuildState.ABORTED)
-        drop_aborted(database, record, record["read_models"])
+        drop_aborted(database, record, record.read_models)
     return record
 
 
@@ -53,23 +54,23 @@ def roll_back(database: Database[Document], settings: Settings, rebuild_id: str)
     """
     rebuilds = Rebuilds(database)
     record = rebuilds.get(rebuild_id)
-    projections = [item for item in projections_for(settings) if item.name in record["names"]]
+    projections = [item for item in projections_for(settings) if item.name in record.names]
     summary = Summary("rebuild", "all")
     summary.read_models = {item.read_model: Counts() for item in projections}
     started = time.perf_counter()
-    with hold_leases(database, record["read_models"], settings.lease_seconds) as held:
+    with hold_leases(database, record.read_models, settings.lease_seconds) as held:
         # Again: meanwhile another rebuild would have made copies of the same names.
         record = rebuilds.get(rebuild_id)
-        copies = {name: copy for name, copy in record.get("copies", {}).items() if is_there(database, copy)}
+        copies = {name: copy for name, copy in record.copies.items() if is_there(database, copy)}
         summary.warnings += _check_rollback(rebuilds, record, projections, copies)
-        record = rebuilds.to(record, RebuildState.ROLLED_BACK, token=record["copy_token"], live_tokens={})
+        record = rebuilds.to(record, RebuildState.ROLLED_BACK, token=record.copy_token, live_tokens={})
         for item in projections:
             if item.read_model in copies:
                 live = collection_of(settings, item)
                 index_like(database, live, copies[item.read_model], item)
                 held.check()
                 swap(database, copies[item.read_model], live)
-        touched = Touched(database, owner_of(record))
+        touched = Touched(database, record.owner())
         following = Following(database, settings, record, projections, touched)
         try:
             catch_up = CatchUp(database, settings, projections, following, touched, held.check)
@@ -86,26 +87,26 @@ def roll_back(database: Database[Document], settings: Settings, rebuild_id: str)
 
 
 def _check_rollback(
-    rebuilds: Rebuilds, record: Document, projections: Sequence[Projection], copies: Mapping[str, str]
+    rebuilds: Rebuilds, record: RebuildRecord, projections: Sequence[Projection], copies: Mapping[str, str]
 ) -> list[str]:
     """Refuse a rollback that cannot be, or that would spoil another rebuild; gives what it leaves out, in words."""
-    again = record["state"] == RebuildState.ROLLED_BACK
+    again = record.state is RebuildState.ROLLED_BACK
     if not copies and not again:
         raise NoCopy(
-            f"Rebuild {record['_id']} has no copy of what was before.",
+            f"Rebuild {record.id} has no copy of what was before.",
             hint="Only a rebuild in a shadow keeps one, until the next (READMODEL_KEEP_COPY).",
         )
-    others = [other for other in rebuilds.unfinished(record["read_models"]) if other["_id"] != record["_id"]]
+    others = [other for other in rebuilds.unfinished(record.read_models) if other.id != record.id]
     for other in others:
         raise UsageError(
-            f"Rebuild {other['_id']} of {' and '.join(other['read_models'])} is unfinished, and would go on with what "
+            f"Rebuild {other.id} of {' and '.join(other.read_models)} is unfinished, and would go on with what "
             "the rollback replaces.",
-            hint=f"Resume it, or abort it first: `readmodel rebuilds abort {other['_id']}`.",
+            hint=f"Resume it, or abort it first: `readmodel rebuilds abort {other.id}`.",
         )
-    unknown = set(record["names"]) - {item.name for item in projections}
+    unknown = set(record.names) - {item.name for item in projections}
     if unknown:
         raise UsageError(
-            f"Rebuild {record['_id']} made {', '.join(sorted(unknown))}, which there is no projection of any more.",
+            f"Rebuild {record.id} made {', '.join(sorted(unknown))}, which there is no projection of any more.",
             hint="Name it in READMODEL_PROJECTIONS until the rollback is done.",
         )
     without = [] if again else [item.read_model for item in projections if item.read_model not in copies]

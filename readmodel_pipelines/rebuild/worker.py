@@ -11,7 +11,8 @@ from pymongo.database import Database
 
 from readmodel_pipelines.bookkeeping.deferred import DeferredInMongo
 from readmodel_pipelines.bookkeeping.leases import check_held
-from readmodel_pipelines.bookkeeping.rebuilds import RebuildRange, Rebuilds
+from readmodel_pipelines.bookkeeping.rebuild_record import RebuildRange
+from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds
 from readmodel_pipelines.bookkeeping.scratch import Owner
 from readmodel_pipelines.cutover.shadow import ShadowSink
 from readmodel_pipelines.lanes import Contested, Lanes, noting

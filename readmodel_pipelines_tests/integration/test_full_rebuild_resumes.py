@@ -113,7 +113,7 @@ def test_a_rebuild_is_aborted_with_its_shadow_but_not_when_it_is_done(scene: Sce
     with pytest.raises(Killed):
         full(scene, strategy="shadow")
     (record,) = records(scene)
-    assert abort(scene.database, scene.settings, record["_id"])["state"] == "aborted"
+    assert abort(scene.database, scene.settings, record["_id"]).state is RebuildState.ABORTED
     assert leftovers(scene) == []
     assert scene.everything() == right
     with pytest.raises(WrongState):
@@ -137,7 +137,7 @@ def test_a_rebuild_at_work_is_not_aborted(scene: Scene, killed_after: KilledAfte
 
 def test_no_state_follows_an_end(scene: Scene) -> None:
     rebuilds = Rebuilds(scene.database)
-    record = rebuilds.begin("0123456789ab", {"read_models": ["x"]}, [(1, EVERYTHING)])
+    record = rebuilds.begin("0123456789ab", {"read_models": ["x"], "strategy": "in_place"}, [(1, EVERYTHING)])
     for state in (RebuildState.FINISHING, RebuildState.SWAPPING, RebuildState.DONE, RebuildState.ROLLED_BACK):
         record = rebuilds.to(record, state)
     for state in set(RebuildState) - {RebuildState.ROLLED_BACK}:

@@ -26,7 +26,8 @@ from pymongo.database import Database
 from typer.testing import CliRunner, Result
 
 from readmodel_pipelines.bookkeeping.leases import hold_leases
-from readmodel_pipelines.bookkeeping.rebuilds import RebuildRange, Rebuilds
+from readmodel_pipelines.bookkeeping.rebuild_record import RebuildRange, RebuildRecord
+from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds
 from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
 from readmodel_pipelines.cli.main import app
 from readmodel_pipelines.embedded import server as embedded
@@ -105,16 +106,16 @@ def busy(opened: Database[Any], mongodb_uri: str) -> Scene:
     return scene
 
 
-def begun(scene: Scene) -> dict[str, Any]:
+def begun(scene: Scene) -> RebuildRecord:
     """A rebuild of the chats with two ranges, one of which is done."""
     rebuilds = Rebuilds(scene.database)
     about = {"read_models": [CHATS], "names": ["chat"], "strategy": "in_place"}
     record = rebuilds.begin("a" * 12, about, [(1, IdRange(None, "8")), (1, IdRange("8", None))])
-    rebuilds.save(RebuildRange(record["_id"], 0, 1, IdRange(None, "8")), None, {CHATS: {"same": 2}}, 7, 0.5)
+    rebuilds.save(RebuildRange(record.id, 0, 1, IdRange(None, "8")), None, {CHATS: {"same": 2}}, 7, 0.5)
     return record
 
 
-def done(scene: Scene, record: dict[str, Any]) -> None:
+def done(scene: Scene, record: RebuildRecord) -> None:
     rebuilds = Rebuilds(scene.database)
     rebuilds.to(record, RebuildState.FINISHING)
     rebuilds.to(record, RebuildState.DONE)
@@ -200,14 +201,14 @@ def test_an_added_read_model_has_its_metrics_too(scene: Scene) -> None:
 
 def test_the_time_in_which_nobody_worked_on_a_rebuild_is_not_its_duration(scene: Scene) -> None:
     record = begun(scene)
-    for_two_hours = {"$set": {name: record[name] - timedelta(hours=2) for name in ("started_at", "updated_at")}}
-    scene.database[REBUILDS].update_one({"_id": record["_id"]}, for_two_hours)
-    scene.database[REBUILDS].update_many({"of": record["_id"]}, {"$unset": {"updated_at": ""}})
+    for_two_hours = {"$set": {name: record.stored[name] - timedelta(hours=2) for name in ("started_at", "updated_at")}}
+    scene.database[REBUILDS].update_one({"_id": record.id}, for_two_hours)
+    scene.database[REBUILDS].update_many({"of": record.id}, {"$unset": {"updated_at": ""}})
     rebuilds = Rebuilds(scene.database)
-    rebuilds.resumed(rebuilds.get(record["_id"]))
+    rebuilds.resumed(rebuilds.get(record.id))
     done(scene, record)
 
-    assert rebuilds.get(record["_id"])["runs"] == 2
+    assert rebuilds.stored(record.id)["runs"] == 2
     value = parsed(scrape(scene.settings))
     assert 0 < value("last_rebuild_duration_seconds", read_model=CHATS) < SECONDS
 
@@ -220,7 +221,7 @@ def test_records_of_earlier_versions_are_told_as_far_as_they_tell(scene: Scene) 
     )
     record = begun(scene)
     done(scene, record)
-    scene.database[REBUILDS].update_one({"_id": record["_id"]}, {"$set": {"started_at": began}})
+    scene.database[REBUILDS].update_one({"_id": record.id}, {"$set": {"started_at": began}})
 
     value = parsed(scrape(scene.settings))
     everything = {"read_model": CHATS, "coverage": "everything"}

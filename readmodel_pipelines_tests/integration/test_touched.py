@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import pytest
 
+from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds
 from readmodel_pipelines.bookkeeping.scratch import Owner
 from readmodel_pipelines.bookkeeping.touched import EVENTS, Touched
 from readmodel_pipelines.moments import Moment, listening
 from readmodel_pipelines.mongo.changes import token_of_now
 from readmodel_pipelines.projections.chat import CHATS
 from readmodel_pipelines.rebuild.following import Following
+from readmodel_pipelines.reconcile.ranges import EVERYTHING
 from readmodel_pipelines_tests.support.at_a_moment import once, raises
 from readmodel_pipelines_tests.support.scene import Scene
 
@@ -41,7 +43,8 @@ def test_a_batch_of_one_kind_reads_nothing_of_another(scene: Scene) -> None:
 
 
 def test_what_goes_wrong_in_the_background_is_raised_by_the_next_look(scene: Scene) -> None:
-    rebuild = {"_id": "a", "token": token_of_now(scene.events)}
+    new = {"strategy": "in_place", "read_models": [CHATS.read_model], "token": token_of_now(scene.events)}
+    rebuild = Rebuilds(scene.database).begin("a", new, [(1, EVERYTHING)])
     following = Following(scene.database, scene.settings, rebuild, [CHATS], Touched(scene.database, OWNER))
     with listening(Moment.HISTORY_READ, once(raises(ZeroDivisionError()))):
         following.start()

@@ -150,7 +150,7 @@ class Stage:
         for name in names:
             for made in (shadow_name(name), copy_name(name)):
                 self.database.create_collection(made)
-        return str(record["_id"])
+        return record.id
 
     def built(self) -> list[str]:
         """Shadows and copies."""

@@ -1,0 +1,119 @@
+"""The record of a rebuild and of its ranges as values, built from what is stored (DATA_CONTRACT.md, «Rebuilds»).
+
+Here alone. What records of earlier versions lack has a default; of one of another form `ODD_RECORD` is raised.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from datetime import datetime
+from typing import Any
+
+from readmodel_pipelines.bookkeeping.scratch import Owner
+from readmodel_pipelines.mongo.changes import Token
+from readmodel_pipelines.rebuild_state import RebuildState, Strategy
+from readmodel_pipelines.reconcile.counts import Counts
+from readmodel_pipelines.reconcile.ranges import IdRange
+
+
+@dataclass(frozen=True, slots=True)
+class RebuildRecord:
+    """A rebuild as it was when it was read; `stored` is its document, and `read_models` are live collections."""
+
+    id: str
+    state: RebuildState
+    strategy: Strategy
+    read_models: list[str]
+    started_at: datetime
+    updated_at: datetime
+    stored: Mapping[str, Any]
+    ended_at: datetime | None = None
+    names: Sequence[str] = ()
+    ranges: int = 0
+    passes: int = 1
+    token: Token | None = None
+    live_tokens: Mapping[str, Token] = field(default_factory=dict)
+    no_history: str = ""
+    idle_seconds: float = 0.0
+    shadows: Mapping[str, str] = field(default_factory=dict)
+    copies: Mapping[str, str] = field(default_factory=dict)
+    copy_token: Token | None = None
+    counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    events: int = 0
+    finished: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    mended: Mapping[str, int] = field(default_factory=dict)
+    reported: Sequence[int] = ()
+    campaigns: Sequence[str] = ()
+
+    @property
+    def in_shadow(self) -> bool:
+        """Whether it builds collections beside the live ones."""
+        return self.strategy == "shadow"
+
+    @property
+    def first_pass(self) -> bool:
+        """Whether nothing had to be looked at twice."""
+        return self.passes == 1
+
+    @property
+    def seconds(self) -> float:
+        """How long it took from its beginning to its end; 0 before that."""
+        return 0.0 if self.ended_at is None else (self.ended_at - self.started_at).total_seconds()
+
+    def age_seconds(self, now: datetime) -> float:
+        """How long ago it began, by the server's clock."""
+        return (now.replace(tzinfo=None) - self.started_at).total_seconds()
+
+    def owner(self, live: str = "") -> Owner:
+        """Whose its keys are: those that concern one live collection, or all of them."""
+        return Owner(live or self.read_models[0], self.id)
+
+
+@dataclass(frozen=True, slots=True)
+class RebuildRange:
+    """One range of a rebuild, from `lower` on: whose slice it is, what is still to be done, what was counted."""
+
+    rebuild_id: str
+    number: int
+    slice: int
+    rest: IdRange
+    lower: str | None = None
+    done: bool = False
+    events: int = 0
+    counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+
+    @property
+    def id(self) -> str:
+        """The `_id` of its document."""
+        return f"{self.rebuild_id}/{self.number}"
+
+    @property
+    def whole(self) -> IdRange:
+        """All of it, done or not."""
+        return IdRange(self.lower, self.rest.upper)
+
+
+_KNOWN = {item.name for item in fields(RebuildRecord)}
+
+
+def record_of(document: Mapping[str, Any]) -> RebuildRecord:
+    """The rebuild that a document of it tells of."""
+    known = {name: value for name, value in document.items() if name in _KNOWN}
+    state = RebuildState(document["state"])
+    return RebuildRecord(**{**known, "id": document["_id"], "state": state, "stored": document})
+
+
+def range_of(document: Mapping[str, Any]) -> RebuildRange:
+    """The range that a document of it tells of."""
+    rest = IdRange(document["cursor"], document["upper"])
+    told = (document[name] for name in ("lower", "done", "events", "counts"))
+    return RebuildRange(document["of"], document["number"], document["slice"], rest, *told)
+
+
+def counts_of(ranges: Iterable[RebuildRange], read_model: str) -> Counts:
+    """What was counted in these ranges."""
+    total = Counts()
+    for item in ranges:
+        total.add(Counts(**item.counts.get(read_model, {})))
+    return total
