@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import gzip
 import zlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import bson
 from bson import json_util
@@ -50,12 +51,17 @@ class LoadableFiles:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What became of one file's documents."""
+    """What became of one file's documents so far, or of all of them."""
 
     file: str
     collection: str
     inserted: int
     present: int
+    whole: bool = False
+
+    def as_json(self) -> dict[str, Any]:
+        """As plain JSON types."""
+        return {name: value for name, value in asdict(self).items() if name != "whole"}
 
 
 def loadable_files(folder: Path, settings: Settings) -> LoadableFiles:
@@ -77,13 +83,8 @@ def loadable_files(folder: Path, settings: Settings) -> LoadableFiles:
     return LoadableFiles(paths, tuple(sorted({path.name for path in folder.glob(f"*{SUFFIX}")} - targets.keys())))
 
 
-def load_folder(
-    database: Database[Document],
-    settings: Settings,
-    files: LoadableFiles,
-    on_batch: Callable[[Loaded], object] = lambda _: None,
-) -> Iterator[Loaded]:
-    """Make the indexes, then load one file after the other; yields after each, and tells how far one is meanwhile.
+def load_folder(database: Database[Document], settings: Settings, files: LoadableFiles) -> Iterator[Loaded]:
+    """Make the indexes, then load one file after the other; tells after each batch how far one is, then that it ended.
 
     Raises:
         UsageError: a file cannot be read or a line holds no document. The lines before it may be loaded.
@@ -96,8 +97,8 @@ def load_folder(
             there = _insert(database[collection], batch, path)
             inserted += len(batch) - there
             present += there
-            on_batch(Loaded(path.name, collection, inserted, present))
-        yield Loaded(path.name, collection, inserted, present)
+            yield Loaded(path.name, collection, inserted, present)
+        yield Loaded(path.name, collection, inserted, present, whole=True)
 
 
 def _insert(collection: Collection[Document], batch: list[RawBSONDocument], path: Path) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -40,25 +39,22 @@ def load(
         voice.line(f"{name}: skipped, no collection is loaded from it")
     done: dict[str, Loaded] = {}
     due = NowAndThen(SECONDS_BETWEEN_LINES)
-
-    def so_far(loaded: Loaded) -> None:
-        done[loaded.file] = loaded
-        if due():
-            voice.note(f"{_in_words(loaded, settings)} so far")
-
     with open_database(settings, "load") as database:
         try:
-            for loaded in load_folder(database, settings, files, so_far):
+            for loaded in load_folder(database, settings, files):
                 done[loaded.file] = loaded
-                voice.line(_in_words(loaded, settings))
+                if loaded.whole:
+                    voice.line(_in_words(loaded, settings))
+                elif due():
+                    voice.note(f"{_in_words(loaded, settings)} so far")
         except KeyboardInterrupt:
             told = "; ".join(_in_words(loaded, settings) for loaded in done.values()) or "at most a batch was loaded"
             raise Interrupted(
                 f"Interrupted: {told}.",
                 hint=f"What is there already is left as it is; go on with: {again()}",
-                done={"files": [asdict(loaded) for loaded in done.values()]},
+                done={"files": [loaded.as_json() for loaded in done.values()]},
             ) from None
-    document = {"verb": "load", "files": [asdict(loaded) for loaded in done.values()], "skipped": files.skipped}
+    document = {"verb": "load", "files": [loaded.as_json() for loaded in done.values()], "skipped": files.skipped}
     voice.result(document, ["Loaded, with every index. Next: `readmodel verify-consistency --type all --all`."])
 
 

@@ -89,7 +89,20 @@ def rebuild_readmodel(
                 "--strategy, --resume, --off-peak and --slice are for full rebuilds.",
                 hint="Leave them away, or give --all without --dry-run.",
             )
-        full = _request(strategy, resume, allow_deletions, off_peak, part, max_findings) if everything else None
+        full = None
+        if everything:
+            # A rebuild of one aggregate, thousands of them in a shell's loop, does not wait for what it never uses.
+            from readmodel_pipelines.rebuild import Request, Slice
+
+            full = Request(
+                strategy,
+                # Slices are one rebuild only if each goes on with what the others began.
+                resume=resume or part is not None,
+                allow_deletions=allow_deletions,
+                off_peak=off_peak,
+                slice=None if part is None else Slice.parse(part),
+                max_findings=max_findings,
+            )
         if launch:
             from readmodel_pipelines.cli.dagster.launch import launch as launch_runs
             from readmodel_pipelines.cli.dagster.launch import refuse
@@ -102,28 +115,6 @@ def rebuild_readmodel(
             role, work = _here(target, dry_run, full, max_findings)
             ok = carry_out(verb, target, role, work, max_findings=max_findings)
     raise typer.Exit(0 if ok else 1)
-
-
-def _request(
-    strategy: Literal["in_place", "shadow"],
-    resume: bool,
-    allow_deletions: bool,
-    off_peak: bool,
-    part: str | None,
-    max_findings: int,
-) -> Request:
-    # A rebuild of one aggregate, thousands of them in a shell's loop, does not wait for what it never uses.
-    from readmodel_pipelines.rebuild import Request, Slice
-
-    return Request(
-        strategy,
-        # Slices are one rebuild only if each goes on with what the others began.
-        resume=resume or part is not None,
-        allow_deletions=allow_deletions,
-        off_peak=off_peak,
-        slice=None if part is None else Slice.parse(part),
-        max_findings=max_findings,
-    )
 
 
 def _run_of(name: str, aggregate_id: str | None, dry_run: bool, full: Request | None) -> Wanted:

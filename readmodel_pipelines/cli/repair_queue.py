@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -165,20 +166,15 @@ def _work_once(limit: int | None, batch_size: int | None, task_ids: list[str]) -
 
     with opened("repair") as (database, settings):
         named = [item for text in task_ids for item in ids_of(text)]
-        so_far = RepairSummary()
-
-        def remember(summary: RepairSummary) -> None:
-            nonlocal so_far
-            so_far = summary
-
-        worker = RepairWorker(database, settings, batch_size=batch_size, on_batch=remember)
+        last = deque([RepairSummary()], maxlen=1)
+        worker = RepairWorker(database, settings, batch_size=batch_size, on_batch=last.append)
         try:
             summary = worker.work(limit=limit, task_ids=named or None)
         except KeyboardInterrupt:
             raise Interrupted(
-                f"Interrupted: {so_far.in_words()} The others are in the queue, due again.",
+                f"Interrupted: {last[0].in_words()} The others are in the queue, due again.",
                 hint=f"Go on with: {again()}",
-                done=so_far.as_json(),
+                done=last[0].as_json(),
             ) from None
     voice.result(summary.as_json(), _summary_lines(summary))
     open_tasks = not task_ids or summary.claimed >= len(set(task_ids))
@@ -198,23 +194,20 @@ def _work_on(every: float, batch_size: int | None) -> None:
     from readmodel_pipelines.settings import load_settings
 
     settings = load_settings()
-    total, current = RepairSummary(), RepairSummary()
+    total, last = RepairSummary(), deque([RepairSummary()], maxlen=1)
     started = time.perf_counter()
     looked, down = False, False
-
-    def remember(summary: RepairSummary) -> None:
-        nonlocal current
-        current = summary
 
     voice.note(f"Looking every {every:g} s for what is due; Ctrl-C ends it.")
     try:
         while True:
             try:
                 with open_database(settings, "repair") as database:
-                    worker = RepairWorker(database, settings, batch_size=batch_size, on_batch=remember)
+                    worker = RepairWorker(database, settings, batch_size=batch_size, on_batch=last.append)
                     while True:
                         summary = worker.work()
-                        current, looked = RepairSummary(), True
+                        last.append(RepairSummary())
+                        looked = True
                         if down:
                             voice.note("MongoDB answers again.")
                             down = False
@@ -230,7 +223,7 @@ def _work_on(every: float, batch_size: int | None) -> None:
                     down = True
                 time.sleep(every)
     except KeyboardInterrupt:
-        total.add(current)
+        total.add(last[0])
         total.seconds = time.perf_counter() - started
         voice.result(total.as_json(), _summary_lines(total))
 

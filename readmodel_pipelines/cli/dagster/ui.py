@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from readmodel_pipelines.errors import ReadModelError, UsageError
@@ -50,7 +50,9 @@ def serve(settings: Settings, port: int, say: Callable[[str], None]) -> None:
     Raises:
         ReadModelError: it did not start, or ended by itself.
     """
-    with tempfile.TemporaryDirectory(prefix="readmodel-ui-") as folder, _ending_signals():
+    # A shell script starts background jobs deaf to Ctrl-C, and the child would be too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    with tempfile.TemporaryDirectory(prefix="readmodel-ui-") as folder:
         # Every step of every run would be told here; the UI shows them better.
         log = Path(folder) / "dagster.log"
         with log.open("wb") as out:
@@ -98,34 +100,15 @@ def _workspace(folder: Path) -> str:
 def _wait_until_it_answers(child: subprocess.Popen[bytes], port: int) -> bool:
     deadline = time.monotonic() + _START_SECONDS
     while child.poll() is None and time.monotonic() < deadline:
-        connection = http.client.HTTPConnection(HOST, port, timeout=5)
-        try:
+        with (
+            contextlib.suppress(OSError, http.client.HTTPException),
+            contextlib.closing(http.client.HTTPConnection(HOST, port, timeout=5)) as connection,
+        ):
             connection.request("GET", "/server_info")
             if connection.getresponse().status == http.client.OK:
                 return True
-        except (OSError, http.client.HTTPException):
-            time.sleep(_PAUSE)
-        finally:
-            connection.close()
+        time.sleep(_PAUSE)
     return False
-
-
-@contextlib.contextmanager
-def _ending_signals() -> Iterator[None]:
-    """Take a closed terminal or a polite kill for Ctrl-C, so that the child is ended then too.
-
-    Ctrl-C itself is in the list because a shell script starts background jobs deaf to it, and the child would be too.
-    """
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:

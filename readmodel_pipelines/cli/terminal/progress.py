@@ -9,7 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from readmodel_pipelines.cli.terminal.voice import SECONDS_BETWEEN_LINES, voice
@@ -30,55 +30,43 @@ def event_progress(label: str) -> Iterator[Progress]:
     if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
         yield ProgressLines(lambda line: voice.note(f"{label}: {line}"), every=SECONDS_BETWEEN_LINES)
         return
-    bar = Bar(label)
-    try:
-        yield bar
-    finally:
-        bar.close()
+    with ExitStack() as until_the_end:
+        started = time.monotonic()
+        shown: list[tuple[RichProgress, TaskID]] = []
+
+        def move(done: int, total: int, counts: Mapping[str, Counts]) -> None:
+            if not shown:
+                shown.append(_bar(label, until_the_end))
+            bar, task = shown[0]
+            found = sum(each.checked - each.same for each in counts.values())
+            rate = done / max(time.monotonic() - started, 1e-9)
+            bar.update(
+                task,
+                completed=done,
+                total=max(total, done),
+                rate=f"{rate:,.0f} events/s",
+                found=f"{found:,} not same" if found else "",
+            )
+
+        yield move
 
 
-class Bar:
-    """A bar of rich's, which vanishes when it is closed."""
+def _bar(label: str, until_the_end: ExitStack) -> tuple[RichProgress, TaskID]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    def __init__(self, label: str) -> None:
-        self._label = label
-        self._started = time.monotonic()
-        self._shown: tuple[RichProgress, TaskID] | None = None
-
-    def __call__(self, done: int, total: int, counts: Mapping[str, Counts]) -> None:
-        """Move the bar."""
-        progress, task = self._shown = self._shown or self._show()
-        rate = done / max(time.monotonic() - self._started, 1e-9)
-        found = sum(each.checked - each.same for each in counts.values())
-        progress.update(
-            task,
-            completed=done,
-            total=max(total, done),
-            rate=f"{rate:,.0f} events/s",
-            found=f"{found:,} not same" if found else "",
-        )
-
-    def close(self) -> None:
-        """Take the bar away."""
-        if self._shown is not None:
-            self._shown[0].stop()
-
-    def _show(self) -> tuple[RichProgress, TaskID]:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]}"),
-            TextColumn("{task.fields[found]}"),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
-            transient=True,
-            # Redirecting would move what goes to stdout to stderr, the JSON document for one.
-            redirect_stdout=False,
-            redirect_stderr=False,
-        )
-        progress.start()
-        return progress, progress.add_task(self._label, total=None, rate="", found="")
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TextColumn("{task.fields[found]}"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+        # Redirecting would move what goes to stdout to stderr, the JSON document for one.
+        redirect_stdout=False,
+        redirect_stderr=False,
+    )
+    until_the_end.enter_context(bar)
+    return bar, bar.add_task(label, total=None, rate="", found="")

@@ -8,6 +8,7 @@ from typing import Any
 
 from readmodel_pipelines.cli.terminal.voice import plain
 from readmodel_pipelines.rebuild_state import RebuildState
+from readmodel_pipelines.reconcile.counts import Counts
 from readmodel_pipelines.reconcile.finding import Finding
 from readmodel_pipelines.reconcile.summary import Summary
 from readmodel_pipelines.wording import count, cut, cut_where_they_part, span
@@ -15,6 +16,13 @@ from readmodel_pipelines.wording import count, cut, cut_where_they_part, span
 SHOWN_FINDINGS = 20
 _LONGEST_VALUE = 60
 _ALWAYS_SHOWN = ("checked", "same")
+_TITLES = {"verify": "Verification", "dry_run": "Dry run, nothing was written", "rebuild": "Rebuild"}
+_PREDICTIONS = {"inserted": "to insert", "replaced": "to replace", "deleted": "to delete"}
+_NOT_DONE = {
+    RebuildState.PAUSED: "Not done yet: --resume goes on.",
+    RebuildState.BUILDING: "This slice is done; others are not yet.",
+    RebuildState.REFUSED: "Not done: the warning says why, and what allows it.",
+}
 
 
 def human_lines(
@@ -32,17 +40,6 @@ def human_lines(
     yield from _what_became(summary)
     yield ""
     yield _closing(summary, aggregate_id)
-
-
-_TITLES = {"verify": "Verification", "dry_run": "Dry run, nothing was written", "rebuild": "Rebuild"}
-_PREDICTIONS = {"inserted": "to insert", "replaced": "to replace", "deleted": "to delete"}
-
-
-_NOT_DONE = {
-    RebuildState.PAUSED: "Not done yet: --resume goes on.",
-    RebuildState.BUILDING: "This slice is done; others are not yet.",
-    RebuildState.REFUSED: "Not done: the warning says why, and what allows it.",
-}
 
 
 def _what_became(summary: Summary) -> Iterator[str]:
@@ -99,21 +96,15 @@ def _findings(summary: Summary, most: int) -> Iterator[str]:
 def _finding_lines(finding: Finding) -> Iterator[str]:
     shown = finding.as_json()
     aggregate_id = shown["aggregate_id"]
-    name = plain(aggregate_id) if isinstance(aggregate_id, str) else _value(aggregate_id)
+    name = plain(aggregate_id) if isinstance(aggregate_id, str) else cut(_text(aggregate_id), _LONGEST_VALUE)
     reason = f" ({shown['reason']})" if shown["reason"] else ""
     detail = f": {plain(shown['detail'])}" if shown.get("detail") else ""
-    age = "" if finding.age_seconds is None else f", first seen {_ago(finding.age_seconds)}"
+    ago = finding.age_seconds
+    age = "" if ago is None else f", first seen {f'{span(ago)} ago' if ago >= 60 else 'just now'}"
     yield f"{finding.read_model}  {name}  {shown['outcome']}{reason}{detail}{age}"
     for field, pair in shown["fields"].items():
-        yield f"    {plain(field)}: {_pair(pair['expected'], pair['actual'])}"
-
-
-def _pair(expected: Any, actual: Any) -> str:
-    return " → ".join(cut_where_they_part(_text(expected), _text(actual), _LONGEST_VALUE))
-
-
-def _value(value: Any) -> str:
-    return cut(_text(value), _LONGEST_VALUE)
+        values = cut_where_they_part(_text(pair["expected"]), _text(pair["actual"]), _LONGEST_VALUE)
+        yield f"    {plain(field)}: {' → '.join(values)}"
 
 
 def _text(value: Any) -> str:
@@ -122,58 +113,45 @@ def _text(value: Any) -> str:
 
 def _closing(summary: Summary, aggregate_id: str | None) -> str:
     what = f"--type {summary.aggregate_type} " + (f"--id {aggregate_id}" if aggregate_id else "--all")
-    counts = list(summary.read_models.values())
-    malformed = sum(item.malformed for item in counts)
-    failed = sum(item.failed for item in counts)
-    written = sum(item.inserted + item.replaced + item.deleted for item in counts)
+    total = Counts()
+    for counts in summary.read_models.values():
+        total.add(counts)
+    written = total.inserted + total.replaced + total.deleted
     match summary.verb:
         case "verify":
-            return _closing_of_verify(summary, sum(item.discrepancies for item in counts), malformed, what)
+            return _closing_of_verify(summary, total, what)
         case "dry_run":
             if summary.ok and not written:
                 return "All is well: a rebuild would write nothing."
             would = f"A rebuild would write {count(written, 'document')}: `readmodel rebuild-readmodel {what}`."
-            return would if summary.ok else f"{would} {_not_done(malformed, failed)}"
+            return would if summary.ok else f"{would} {_not_done(total)}"
         case "rebuild":
             if summary.rebuild.state in _NOT_DONE:
                 return _NOT_DONE[summary.rebuild.state]
+            done = f"{count(written, 'document')} written."
             if not summary.ok:
-                return f"{count(written, 'document')} written. {_not_done(malformed, failed)}"
+                return f"{done} {_not_done(total)}"
             if not written:
                 return "All is well: nothing needed a write."
-            return (
-                f"All is well: {count(written, 'document')} written. `readmodel verify-consistency {what}` checks it."
-            )
+            return f"All is well: {done} `readmodel verify-consistency {what}` checks it."
 
 
-def _closing_of_verify(summary: Summary, found: int, malformed: int, what: str) -> str:
-    if not found:
+def _closing_of_verify(summary: Summary, total: Counts, what: str) -> str:
+    if not total.discrepancies:
         said = "All is well" if summary.looked_at_all else "Nothing was found"
         return f"{said}: {summary.agreement}."
-    mends = found - malformed
-    sentences = [f"{count(found, 'discrepancy', 'discrepancies')} found."]
-    if mends:
-        sentences.append(f"`readmodel rebuild-readmodel {what}` mends {mends:,} (--dry-run says how).")
-    if malformed:
-        sentences.append(_trust(malformed))
-    return " ".join(sentences)
+    found = f"{count(total.discrepancies, 'discrepancy', 'discrepancies')} found."
+    mends = total.discrepancies - total.malformed
+    mending = f"`readmodel rebuild-readmodel {what}` mends {mends:,} (--dry-run says how)." if mends else ""
+    return " ".join(filter(None, (found, mending, _mistrusted(total))))
 
 
-def _not_done(malformed: int, failed: int) -> str:
-    sentences = []
-    if malformed:
-        sentences.append(_trust(malformed))
-    if failed:
-        sentences.append(f"{count(failed, 'aggregate')} cannot be done; the findings and warnings say why.")
-    return " ".join(sentences)
+def _not_done(total: Counts) -> str:
+    failed = f"{count(total.failed, 'aggregate')} cannot be done; the findings and warnings say why."
+    return " ".join(filter(None, (_mistrusted(total), failed if total.failed else "")))
 
 
-def _trust(malformed: int) -> str:
-    return (
-        f"{count(malformed, 'malformed stream')} cannot be trusted, and no document of theirs is touched: "
-        "mend their events first."
-    )
-
-
-def _ago(seconds: float) -> str:
-    return f"{span(seconds)} ago" if seconds >= 60 else "just now"
+def _mistrusted(total: Counts) -> str:
+    streams = count(total.malformed, "malformed stream")
+    said = f"{streams} cannot be trusted, and no document of theirs is touched: mend their events first."
+    return said if total.malformed else ""
