@@ -12,66 +12,76 @@ from pymongo import MongoClient
 from pymongo.errors import OperationFailure
 
 from readmodel_pipelines_tests.support.servers.authorized import AuthorizedServer
-from readmodel_pipelines_tests.support.trials.rights import NOBODY, REBUILD, TRIALS, VERIFY, Stage, Trial, needless
+from readmodel_pipelines_tests.support.trials.rights import (
+    NOBODY,
+    REBUILD,
+    TRIALS,
+    VERIFY,
+    RightsScene,
+    Trial,
+    needless,
+    rights_scene,
+)
 
 MODELS = ("chats_read_model", "tasks_read_model")
 DENIED = 13
 
 
 @pytest.fixture
-def stage(authorized: AuthorizedServer, tmp_path: Path) -> Stage:
-    return Stage(authorized, tmp_path)
+def scene(authorized: AuthorizedServer, tmp_path: Path) -> Iterator[RightsScene]:
+    with rights_scene(authorized, tmp_path) as scene:
+        yield scene
 
 
-def printed(stage: Stage, role: str) -> dict[str, str]:
+def printed(scene: RightsScene, role: str) -> dict[str, str]:
     """The role that `readmodel rights` prints, made on the server."""
-    code, said = stage.command("mongodb://nobody.invalid", ["rights", role, "--json"])
+    code, said = scene.command("mongodb://nobody.invalid", ["rights", role, "--json"])
     assert code == 0
     told = json.loads(said)
-    made = stage.server.client[told["database"]]
+    made = scene.server.client[told["database"]]
     if not made.command("rolesInfo", told["mongodb_role"])["roles"]:
         made.command("createRole", told["mongodb_role"], privileges=told["privileges"], roles=[])
     return {"role": told["mongodb_role"], "db": told["database"]}
 
 
 @pytest.mark.parametrize("trial", TRIALS, ids=lambda trial: trial.documented)
-def test_a_command_does_its_work_with_its_role(stage: Stage, trial: Trial) -> None:
+def test_a_command_does_its_work_with_its_role(scene: RightsScene, trial: Trial) -> None:
     roles = [trial.role, "pacing"] if trial.role in ("rebuild", "shadow") else [trial.role]
-    user = stage.server.user_with([printed(stage, role) for role in roles])
-    for outcome in stage.outcomes(trial, user):
+    user = scene.server.user_with([printed(scene, role) for role in roles])
+    for outcome in scene.outcomes(trial, user):
         assert outcome.well, outcome
 
 
 @pytest.mark.parametrize(
     "trial", [item for item in TRIALS if item.role == "read_only"], ids=lambda item: item.documented
 )
-def test_who_only_looks_writes_nothing_even_as_an_administrator(stage: Stage, trial: Trial) -> None:
+def test_who_only_looks_writes_nothing_even_as_an_administrator(scene: RightsScene, trial: Trial) -> None:
     def content() -> Any:
-        return stage.database.command("dbHash")["collections"]
+        return scene.database.command("dbHash")["collections"]
 
     before: Any = None
-    original = stage.command
+    original = scene.command
 
     def hashed(uri: str, arguments: list[str]) -> tuple[int, str]:
         nonlocal before
         before = content()
         return original(uri, arguments)
 
-    stage.command = hashed  # type: ignore[method-assign]
-    for outcome in stage.outcomes(trial, stage.server.uri):
+    scene.command = hashed  # type: ignore[method-assign]
+    for outcome in scene.outcomes(trial, scene.server.uri):
         assert content() == before, outcome.arguments
         assert before, "there was something to write to"
 
 
-def test_every_write_of_a_verification_is_needed(stage: Stage) -> None:
-    held = stage.privileges_of("verify")
+def test_every_write_of_a_verification_is_needed(scene: RightsScene) -> None:
+    held = scene.privileges_of("verify")
     writes = [
         {**item, "actions": sorted({"insert", "update", "remove"} & set(item["actions"]))}
         for item in held
         if item["resource"]["collection"].startswith("readmodel_")
     ]
     assert len(writes) == 3
-    assert needless(stage, writes, held_without(held, writes), "verify") == []
+    assert needless(scene, writes, held_without(held, writes), "verify") == []
 
 
 def held_without(held: list[Any], taken: list[Any]) -> list[Any]:
@@ -94,19 +104,21 @@ def refused(act: Any, *arguments: Any, **options: Any) -> bool:
     ("role", "left_alone"),
     [("verify", ("events", *MODELS, "repair_queue")), ("repair", ("events",)), ("dagster", ("events",))],
 )
-def test_a_role_cannot_write_what_is_none_of_its_business(stage: Stage, role: str, left_alone: tuple[str, ...]) -> None:
-    space = stage.settings.database
+def test_a_role_cannot_write_what_is_none_of_its_business(
+    scene: RightsScene, role: str, left_alone: tuple[str, ...]
+) -> None:
+    space = scene.settings.database
     for name in (*left_alone, "readmodel_shadow_chats_read_model"):
-        stage.server.client[space][name].insert_one({"chat_id": NOBODY})
-    with MongoClient[dict[str, Any]](stage.server.user(stage.privileges_of(role))) as client:
+        scene.server.client[space][name].insert_one({"chat_id": NOBODY})
+    with MongoClient[dict[str, Any]](scene.server.user(scene.privileges_of(role))) as client:
         for collection in (client[space][name] for name in left_alone):
             assert refused(collection.insert_one, {})
             assert refused(collection.update_many, {}, {"$set": {"a": 1}})
             assert refused(collection.delete_many, {})
             assert refused(collection.drop)
             assert refused(collection.create_index, "a")
-            for stage_of_pipeline in ("$out", "$merge"):
-                assert refused(client[space].chats_read_model.aggregate, [{stage_of_pipeline: collection.name}])
+            for stage in ("$out", "$merge"):
+                assert refused(client[space].chats_read_model.aggregate, [{stage: collection.name}])
             moved = f"{space}.readmodel_shadow_chats_read_model", f"{space}.{collection.name}"
             for source, target in (moved, moved[::-1]):
                 assert refused(client.admin.command, "renameCollection", source, to=target, dropTarget=True)
@@ -115,22 +127,22 @@ def test_a_role_cannot_write_what_is_none_of_its_business(stage: Stage, role: st
 
 
 @pytest.mark.parametrize("as_json", [False, True], ids=["in words", "as JSON"])
-def test_what_is_lacking_is_told_with_the_role_that_has_it(stage: Stage, as_json: bool) -> None:
-    trial = Trial("verify-consistency --all", "read_only", lambda stage: iter([(VERIFY + ["--json"] * as_json, 3)]))
-    uri = stage.server.user(stage.privileges_of("read_only"))
-    (outcome,) = stage.outcomes(trial, uri)
+def test_what_is_lacking_is_told_with_the_role_that_has_it(scene: RightsScene, as_json: bool) -> None:
+    trial = Trial("verify-consistency --all", "read_only", lambda scene: iter([(VERIFY + ["--json"] * as_json, 3)]))
+    uri = scene.server.user(scene.privileges_of("read_only"))
+    (outcome,) = scene.outcomes(trial, uri)
     assert outcome.code == 3
-    assert f"insert, remove, update on {stage.settings.database}.readmodel_findings" in outcome.said
+    assert f"insert, remove, update on {scene.settings.database}.readmodel_findings" in outcome.said
     assert "`readmodel rights verify`" in outcome.said
     assert uri.partition("://")[2].partition("@")[0].partition(":")[2] not in outcome.said
 
 
-def test_an_unknown_right_is_told_by_the_command_that_wanted_it(stage: Stage) -> None:
+def test_an_unknown_right_is_told_by_the_command_that_wanted_it(scene: RightsScene) -> None:
     from readmodel_pipelines.errors import MongoUnavailable
     from readmodel_pipelines.mongo.connection import open_database
 
-    uri = stage.server.user(stage.privileges_of("read_only"))
-    settings = stage.settings.model_copy(update={"mongodb_uri": stage.server.settings(uri).mongodb_uri})
+    uri = scene.server.user(scene.privileges_of("read_only"))
+    settings = scene.settings.model_copy(update={"mongodb_uri": scene.server.settings(uri).mongodb_uri})
     with (
         pytest.raises(MongoUnavailable, match=r"may not `insert` on .*\.other\.") as denied,
         open_database(settings) as mine,
@@ -139,9 +151,9 @@ def test_an_unknown_right_is_told_by_the_command_that_wanted_it(stage: Stage) ->
     assert "readmodel rights" in denied.value.hint
 
 
-def test_a_rebuild_that_may_not_watch_the_load_warns_and_goes_on(stage: Stage) -> None:
-    trial = Trial("rebuild-readmodel --all", "rebuild", lambda stage: iter([(stage.damage() and REBUILD, 0)]))
-    (outcome,) = stage.outcomes(trial, stage.server.user(stage.privileges_of("rebuild")))
+def test_a_rebuild_that_may_not_watch_the_load_warns_and_goes_on(scene: RightsScene) -> None:
+    trial = Trial("rebuild-readmodel --all", "rebuild", lambda scene: iter([(scene.damage() and REBUILD, 0)]))
+    (outcome,) = scene.outcomes(trial, scene.server.user(scene.privileges_of("rebuild")))
     assert (outcome.code, "serverStatus" in outcome.said, "`readmodel rights pacing`" in outcome.said) == (
         0,
         True,
@@ -149,13 +161,13 @@ def test_a_rebuild_that_may_not_watch_the_load_warns_and_goes_on(stage: Stage) -
     )
 
 
-def test_a_repair_into_an_empty_read_model_makes_no_index_and_says_so(stage: Stage) -> None:
-    def into_nothing(stage: Stage) -> Iterator[tuple[list[str], int]]:
-        wrong, *_ = stage.damage()
-        stage.database.drop_collection("chats_read_model")
+def test_a_repair_into_an_empty_read_model_makes_no_index_and_says_so(scene: RightsScene) -> None:
+    def into_nothing(scene: RightsScene) -> Iterator[tuple[list[str], int]]:
+        wrong, *_ = scene.damage()
+        scene.database.drop_collection("chats_read_model")
         yield ["rebuild-readmodel", "--type", "chat", "--id", wrong], 0
-        assert stage.database.chats_read_model.count_documents({"chat_id": wrong}) == 1
+        assert scene.database.chats_read_model.count_documents({"chat_id": wrong}) == 1
 
     trial = Trial("rebuild-readmodel --id", "rebuild_one", into_nothing)
-    (outcome,) = stage.outcomes(trial, stage.server.user(stage.privileges_of("rebuild_one")))
+    (outcome,) = scene.outcomes(trial, scene.server.user(scene.privileges_of("rebuild_one")))
     assert (outcome.code, "no unique index on chat_id" in outcome.said) == (0, True)

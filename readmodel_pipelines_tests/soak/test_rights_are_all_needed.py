@@ -14,7 +14,7 @@ import pytest
 from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
 from readmodel_pipelines.mongo.rights import ROLES
 from readmodel_pipelines_tests.support.servers.authorized import AuthorizedServer, authorized_server
-from readmodel_pipelines_tests.support.trials.rights import Stage, needless
+from readmodel_pipelines_tests.support.trials.rights import RightsScene, needless, rights_scene
 from readmodel_pipelines_tests.support.verbs.dagster_runs import SAMPLE, materialize, run, with_events
 
 COMMANDS_OF = {"enqueue": ["enqueue", "verify"], "pacing": ["rebuild"]}
@@ -29,21 +29,22 @@ def server() -> Iterator[AuthorizedServer]:
 
 
 @pytest.fixture
-def stage(server: AuthorizedServer, tmp_path: Path) -> Stage:
-    return Stage(server, tmp_path)
+def scene(server: AuthorizedServer, tmp_path: Path) -> Iterator[RightsScene]:
+    with rights_scene(server, tmp_path) as scene:
+        yield scene
 
 
 # That of Dagster is the union of others.
 @pytest.mark.parametrize("role", [role.name for role in ROLES if role.name != "dagster"])
-def test_every_right_of_a_role_is_needed(stage: Stage, role: str) -> None:
-    beside = stage.privileges_of(BESIDE[role]) if role in BESIDE else []
-    assert needless(stage, stage.privileges_of(role), beside, *COMMANDS_OF.get(role, [role])) == []
+def test_every_right_of_a_role_is_needed(scene: RightsScene, role: str) -> None:
+    beside = scene.privileges_of(BESIDE[role]) if role in BESIDE else []
+    assert needless(scene, scene.privileges_of(role), beside, *COMMANDS_OF.get(role, [role])) == []
 
 
-def test_all_that_dagster_does_it_does_with_its_role(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("READMODEL_MONGODB_URI", stage.server.user(stage.privileges_of("dagster", "pacing")))
-    monkeypatch.setenv("READMODEL_DATABASE", stage.settings.database)
-    database = with_events(stage.server.client[stage.settings.database], stage.settings, SAMPLE)
+def test_all_that_dagster_does_it_does_with_its_role(scene: RightsScene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("READMODEL_MONGODB_URI", scene.server.user(scene.privileges_of("dagster", "pacing")))
+    monkeypatch.setenv("READMODEL_DATABASE", scene.settings.database)
+    database = with_events(scene.server.client[scene.settings.database], scene.settings, SAMPLE)
     (known, other) = (item["aggregate_id"] for item in database.events.find({"event_type": "chat.created"}).limit(2))
     with dg.DagsterInstance.ephemeral() as instance:
         for strategy in ("in_place", "shadow"):
@@ -52,7 +53,7 @@ def test_all_that_dagster_does_it_does_with_its_role(stage: Stage, monkeypatch: 
         for chat_id in (known, other):
             database.chats_read_model.update_one({"chat_id": chat_id}, {"$set": {"title": "wrong"}})
         assert run(instance, "rebuild_aggregate", aggregate_type="chat", aggregate_id=known).success
-        assert RepairQueue(database, stage.settings).add(other, "chat")
+        assert RepairQueue(database, scene.settings).add(other, "chat")
         assert run(instance, "repair_read_models").success
         assert run(instance, "verify_read_models", "chat").success
         assert run(instance, "verify_read_models", "task", enqueue_repairs=True).success

@@ -9,13 +9,12 @@ from __future__ import annotations
 import gzip
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
-from bson import ObjectId, json_util
+from bson import json_util
 from pymongo.database import Database
 from pymongo.errors import OperationFailure
 from typer.testing import CliRunner
@@ -27,19 +26,18 @@ from readmodel_pipelines.demo.damage import swap_chat_ids
 from readmodel_pipelines.demo.sample_data import chat_events
 from readmodel_pipelines.moments import Moment, listening
 from readmodel_pipelines.mongo.connection import open_database
-from readmodel_pipelines.mongo.indexes import ensure_indexes
 from readmodel_pipelines.mongo.names import copy_name, shadow_name
 from readmodel_pipelines.mongo.rights import privileges, role_named
 from readmodel_pipelines.mongo.wanted_indexes import wanted_indexes
 from readmodel_pipelines.projections.registry import projections_for
-from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.reconcile.ranges import EVERYTHING
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines_tests.conftest import EXTENDED_JSON
 from readmodel_pipelines_tests.support.at_a_moment import each
+from readmodel_pipelines_tests.support.scene import Document, Scene
 from readmodel_pipelines_tests.support.servers.authorized import AuthorizedServer, Privilege
+from readmodel_pipelines_tests.support.verbs.verifying import RENAMED
 
-Document = dict[str, Any]
 Command = tuple[list[str], int]
 
 NOBODY = "00000000-0000-4000-8000-00000000dead"
@@ -65,18 +63,14 @@ class Outcome:
         return self.code == self.wanted and not any(word in self.said for word in LACKING)
 
 
-@dataclass
-class Stage:
-    """A database of its own on the server, right but for what a trial damages."""
+class RightsScene(Scene):
+    """On a server that knows its users; opened by the administrator, and right but for what a trial damages."""
 
-    server: AuthorizedServer
-    folder: Path
-    settings: Settings = field(init=False)
-    database: Database[Document] = field(init=False)
-    listeners: ExitStack = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.settings = self.server.settings(database=f"stage_{uuid.uuid4().hex[:8]}")
+    def __init__(
+        self, database: Database[Document], settings: Settings, server: AuthorizedServer, folder: Path
+    ) -> None:
+        super().__init__(database, settings)
+        self.server, self.folder, self.listeners = server, folder, ExitStack()
 
     def privileges_of(self, *roles: str) -> list[Privilege]:
         """Those of roles, for this database."""
@@ -85,12 +79,12 @@ class Stage:
 
     def outcomes(self, trial: Trial, uri: str) -> Iterator[Outcome]:
         """Play a trial as that user, one command after the other."""
-        with open_database(self.settings) as self.database, ExitStack() as self.listeners:
-            self.database.client.drop_database(self.settings.database)
+        self.database.client.drop_database(self.settings.database)
+        with self.listeners:
             for arguments, wanted in trial.play(self):
                 code, said = self.command(uri, arguments)
                 yield Outcome(arguments, code, wanted, said)
-            self.database.client.drop_database(self.settings.database)
+        self.database.client.drop_database(self.settings.database)
 
     def command(self, uri: str, arguments: list[str]) -> tuple[int, str]:
         """The exit code and all that was said; a bug is raised."""
@@ -104,36 +98,19 @@ class Stage:
             raise result.exception
         return result.exit_code, result.stdout + result.stderr
 
-    # The scene
-
-    def fill(self) -> list[str]:
-        """Events, both read models right, indexed; the ids of chats that are tasks."""
-        for name in (self.settings.chats_collection, self.settings.tasks_collection):
-            self.database[name].create_index("chat_id", unique=True)
-        self.database.tasks_read_model.create_index("task_id", unique=True)
-        self.database.events.create_index([("aggregate_id", 1), ("version", 1)], unique=True)
-        self.database.events.insert_many([{"_id": ObjectId(), **event} for event in EVENTS])
-        assert self.projector.rebuild_all().ok
-        return sorted(item["task_id"] for item in self.database.tasks_read_model.find())
-
-    @property
-    def projector(self) -> ReadModelProjector:
-        return ReadModelProjector(self.database, self.settings)
+    def fill(self, streams: int = 12, seed: int = 5) -> list[str]:
+        """Gives the ids of the chats that are tasks."""
+        super().fill(streams, seed)
+        return sorted(item["task_id"] for item in self.tasks.find())
 
     def damage(self) -> list[str]:
         """One document wrong, one missing, one that nobody wants."""
         ids = self.fill()
-        for collection in (self.database.chats_read_model, self.database.tasks_read_model):
+        for collection in (self.chats, self.tasks):
             collection.update_one({"chat_id": ids[0]}, {"$set": {"title": "damaged"}})
             collection.delete_one({"chat_id": ids[1]})
             collection.insert_one({"chat_id": NOBODY, "task_id": NOBODY})
         return ids
-
-    def append(self, chat_id: str) -> None:
-        """The application goes on."""
-        last = self.database.events.find_one({"aggregate_id": chat_id}, sort=[("version", -1)]) or {}
-        renamed = {"event_type": "chat.renamed", "data": {"new_title": "Meanwhile"}, "_id": ObjectId()}
-        self.database.events.insert_one({**last, **renamed, "version": last["version"] + 1})
 
     def queue(self, *ids: str) -> None:
         """A task for each; one for an aggregate that nobody knows when none is named."""
@@ -168,12 +145,19 @@ class Stage:
                 if index.expire_seconds is not None:
                     with suppress(OperationFailure):
                         self.database[name].drop_index(index.name or "")
-                    self.database[name].create_index(list(index.key), expireAfterSeconds=77, **index.options)
+                    self.database[name].create_index(list(index.key), **{**index.options, "expireAfterSeconds": 77})
 
     def write(self, name: str, documents: list[Document]) -> None:
         """A file to load."""
         with gzip.open(self.folder / f"{name}.jsonl.gz", "wt") as lines:
             lines.writelines(f"{json_util.dumps(item, json_options=EXTENDED_JSON)}\n" for item in documents)
+
+
+@contextmanager
+def rights_scene(server: AuthorizedServer, folder: Path) -> Iterator[RightsScene]:
+    settings = server.settings(database=f"test_{uuid.uuid4().hex[:8]}")
+    with open_database(settings) as database:
+        yield RightsScene(database, settings, server, folder)
 
 
 @dataclass(frozen=True)
@@ -182,48 +166,48 @@ class Trial:
 
     documented: str
     role: str
-    play: Callable[[Stage], Iterator[Command]]
+    play: Callable[[RightsScene], Iterator[Command]]
 
 
 # What only looks
 
 
-def _verify_one(stage: Stage) -> Iterator[Command]:
-    (wrong, *_) = stage.damage()
+def _verify_one(scene: RightsScene) -> Iterator[Command]:
+    (wrong, *_) = scene.damage()
     yield ["verify-consistency", "--type", "all", "--id", wrong], 1
 
 
-def _verify_read_only(stage: Stage) -> Iterator[Command]:
-    stage.damage()
-    assert stage.command(stage.server.uri, VERIFY)[0] == 1
-    report = ["--report", str(stage.folder / "report.json")]
+def _verify_read_only(scene: RightsScene) -> Iterator[Command]:
+    scene.damage()
+    assert scene.command(scene.server.uri, VERIFY)[0] == 1
+    report = ["--report", str(scene.folder / "report.json")]
     for more in ([], ["--tier", "versions"], ["--sample", "1000"], ["--bucket", "1/2"], ["--since", "last"], report):
         yield [*VERIFY, "--read-only", *more], 1
 
 
-def _dry_run(stage: Stage) -> Iterator[Command]:
-    (wrong, *_) = stage.damage()
+def _dry_run(scene: RightsScene) -> Iterator[Command]:
+    (wrong, *_) = scene.damage()
     yield [*REBUILD, "--dry-run"], 0
     yield ["rebuild-readmodel", "--type", "all", "--id", wrong, "--dry-run"], 0
 
 
-def _look_at_rebuilds(stage: Stage) -> Iterator[Command]:
-    stage.fill()
-    record = stage.unfinished()
+def _look_at_rebuilds(scene: RightsScene) -> Iterator[Command]:
+    scene.fill()
+    record = scene.unfinished()
     yield ["rebuilds", "list"], 0
     yield ["rebuilds", "show", record], 0
 
 
-def _look_at_queue(stage: Stage) -> Iterator[Command]:
-    stage.queue()
+def _look_at_queue(scene: RightsScene) -> Iterator[Command]:
+    scene.queue()
     yield ["repair-queue", "stats"], 0
     yield ["repair-queue", "list"], 0
 
 
-def _look_at_everything(stage: Stage) -> Iterator[Command]:
-    stage.fill()
-    ensure_indexes(stage.database, stage.settings, projections_for(stage.settings))
-    assert stage.command(stage.server.uri, VERIFY)[0] == 0
+def _look_at_everything(scene: RightsScene) -> Iterator[Command]:
+    scene.fill()
+    scene.ensure_indexes()
+    assert scene.command(scene.server.uri, VERIFY)[0] == 0
     yield ["metrics", "--once"], 0
     yield ["doctor", "--for", "read_only"], 0
 
@@ -231,115 +215,115 @@ def _look_at_everything(stage: Stage) -> Iterator[Command]:
 # Verifications that remember
 
 
-def _verify(stage: Stage) -> Iterator[Command]:
-    (wrong, *_) = stage.damage()
-    report = ["--report", str(stage.folder / "report.json")]
+def _verify(scene: RightsScene) -> Iterator[Command]:
+    (wrong, *_) = scene.damage()
+    report = ["--report", str(scene.folder / "report.json")]
     yield VERIFY, 1
-    stage.append(wrong)
+    scene.append(wrong, RENAMED)
     # Findings are seen anew, are as before, and are gone.
     yield [*VERIFY, "--since", "last", *report], 1
-    assert stage.projector.rebuild_all().ok
+    assert scene.rebuild().ok
     yield [*VERIFY, "--bucket", "1/1"], 0
     yield VERIFY, 0
 
 
-def _enqueue(stage: Stage) -> Iterator[Command]:
-    stage.damage()
+def _enqueue(scene: RightsScene) -> Iterator[Command]:
+    scene.damage()
     yield [*VERIFY, "--enqueue-repairs"], 1
 
 
 # What writes read models
 
 
-def _rebuild_one(stage: Stage) -> Iterator[Command]:
-    wrong, missing, *_ = stage.damage()
+def _rebuild_one(scene: RightsScene) -> Iterator[Command]:
+    wrong, missing, *_ = scene.damage()
     for aggregate_id in (wrong, missing, NOBODY):
         yield ["rebuild-readmodel", "--type", "all", "--id", aggregate_id], 0
 
 
-def _repair(stage: Stage) -> Iterator[Command]:
-    wrong, missing, *_ = stage.damage()
-    stage.queue(wrong, missing, NOBODY, str(uuid.uuid4()))
+def _repair(scene: RightsScene) -> Iterator[Command]:
+    wrong, missing, *_ = scene.damage()
+    scene.queue(wrong, missing, NOBODY, str(uuid.uuid4()))
     yield ["repair-queue", "work", "--once"], 1
 
 
-def _end_tasks(stage: Stage) -> Iterator[Command]:
-    stage.queue(NOBODY)
-    stage.database.repair_queue.update_many({}, {"$set": {"status": "failed"}})
+def _end_tasks(scene: RightsScene) -> Iterator[Command]:
+    scene.queue(NOBODY)
+    scene.database.repair_queue.update_many({}, {"$set": {"status": "failed"}})
     yield ["repair-queue", "requeue", "--all-failed"], 0
     yield ["repair-queue", "requeue", "--id", "nothing"], 2
     yield ["repair-queue", "purge", "--status", "failed", "--yes"], 0
 
 
-def _rebuild(stage: Stage) -> Iterator[Command]:
-    ids = stage.damage()
-    stage.unfinished()
-    stage.at(Moment.FINISH, each(lambda: stage.append(ids[2])))
-    swap_chat_ids(stage.database.tasks_read_model, ids[2], ids[3])
+def _rebuild(scene: RightsScene) -> Iterator[Command]:
+    ids = scene.damage()
+    scene.unfinished()
+    scene.at(Moment.FINISH, each(lambda: scene.append(ids[2], RENAMED)))
+    swap_chat_ids(scene.database.tasks_read_model, ids[2], ids[3])
     yield REBUILD, 0
-    assert not stage.built(), "the shadow and the copy of the one that nobody goes on with"
+    assert not scene.built(), "the shadow and the copy of the one that nobody goes on with"
     for name, indexes in (("chats_read_model", 2), ("tasks_read_model", 3)):
-        stage.database.drop_collection(name)
+        scene.database.drop_collection(name)
         yield REBUILD, 0
-        assert len(stage.database[name].index_information()) == indexes
+        assert len(scene.database[name].index_information()) == indexes
     for part in ("1/2", "2/2"):
         yield ["rebuild-readmodel", "--type", "task", "--all", "--slice", part], 0
 
 
-def _shadow(stage: Stage) -> Iterator[Command]:
-    ids, lives = stage.damage(), (stage.database.chats_read_model, stage.database.tasks_read_model)
+def _shadow(scene: RightsScene) -> Iterator[Command]:
+    ids, lives = scene.damage(), (scene.chats, scene.tasks)
 
     def meanwhile() -> None:
-        stage.append(ids[2])
+        scene.append(ids[2], RENAMED)
         lives[0].update_many({}, {"$set": {"noted": 1}})
 
     def late(live: str) -> None:
-        stage.database[live].update_one({"chat_id": ids[0]}, {"$set": {"late": 1}})
+        scene.database[live].update_one({"chat_id": ids[0]}, {"$set": {"late": 1}})
 
-    stage.at(Moment.FINISH, each(meanwhile))
-    stage.at(Moment.SWAP, late)
+    scene.at(Moment.FINISH, each(meanwhile))
+    scene.at(Moment.SWAP, late)
     yield [*REBUILD, "--strategy", "shadow"], 0
     assert [live.count_documents({"late": 1}) for live in lives] == [1, 1]
-    assert len(stage.built()) == 2, "the copies of what was before"
+    assert len(scene.built()) == 2, "the copies of what was before"
     # A malformed stream is carried over; what is lost right before the swap has everything looked at again.
-    stage.database.events.update_one({"aggregate_id": ids[3]}, {"$set": {"data": "damaged"}})
-    stage.at(Moment.SWAP, each(lambda: stage.database.events.delete_many({"aggregate_id": ids[0]})))
+    scene.database.events.update_one({"aggregate_id": ids[3]}, {"$set": {"data": "damaged"}})
+    scene.at(Moment.SWAP, each(lambda: scene.database.events.delete_many({"aggregate_id": ids[0]})))
     yield [*REBUILD, "--strategy", "shadow"], 1
     assert [live.count_documents({"chat_id": {"$in": [ids[0], ids[3]]}}) for live in lives] == [1, 1]
 
 
-def _abort(stage: Stage) -> Iterator[Command]:
-    stage.fill()
-    yield ["rebuilds", "abort", stage.unfinished()], 0
-    assert not stage.built()
+def _abort(scene: RightsScene) -> Iterator[Command]:
+    scene.fill()
+    yield ["rebuilds", "abort", scene.unfinished()], 0
+    assert not scene.built()
 
 
-def _roll_back(stage: Stage) -> Iterator[Command]:
-    ids = stage.damage()
-    assert stage.command(stage.server.uri, [*REBUILD, "--strategy", "shadow"])[0] == 0
-    stage.append(ids[0])
-    record = stage.database.readmodel_rebuilds.find_one({"state": "done"}) or {}
+def _roll_back(scene: RightsScene) -> Iterator[Command]:
+    ids = scene.damage()
+    assert scene.command(scene.server.uri, [*REBUILD, "--strategy", "shadow"])[0] == 0
+    scene.append(ids[0], RENAMED)
+    record = scene.database.readmodel_rebuilds.find_one({"state": "done"}) or {}
     yield ["rebuilds", "rollback", record["_id"], "--yes"], 0
-    assert not stage.built()
+    assert not scene.built()
 
 
 # What prepares a database
 
 
-def _make_indexes(stage: Stage) -> Iterator[Command]:
+def _make_indexes(scene: RightsScene) -> Iterator[Command]:
     yield ["ensure-indexes"], 0
-    stage.other_expiry()
+    scene.other_expiry()
     yield ["ensure-indexes"], 0
 
 
-def _load(stage: Stage) -> Iterator[Command]:
-    stage.write("events", EVENTS)
+def _load(scene: RightsScene) -> Iterator[Command]:
+    scene.write("events", EVENTS)
     for name in ("chats_read_model", "tasks_read_model"):
-        stage.write(name, [{"chat_id": NOBODY, "task_id": NOBODY}])
-    stage.write("repair_queue", [{"status": "pending"}])
-    yield ["load", str(stage.folder)], 0
-    stage.other_expiry()
-    yield ["load", str(stage.folder)], 0
+        scene.write(name, [{"chat_id": NOBODY, "task_id": NOBODY}])
+    scene.write("repair_queue", [{"status": "pending"}])
+    yield ["load", str(scene.folder)], 0
+    scene.other_expiry()
+    yield ["load", str(scene.folder)], 0
 
 
 TRIALS = (
@@ -363,18 +347,18 @@ TRIALS = (
 )
 
 
-def needless(stage: Stage, held: Sequence[Privilege], beside: Sequence[Privilege], *roles: str) -> list[str]:
+def needless(scene: RightsScene, held: Sequence[Privilege], beside: Sequence[Privilege], *roles: str) -> list[str]:
     """Rights without which every command of these roles does all that it did; `beside` is never taken away."""
-    reduced = stage.server.role([])
-    uri = stage.server.user_with([reduced])
+    reduced = scene.server.role([])
+    uri = scene.server.user_with([reduced])
     trials = [trial for trial in TRIALS if trial.role in roles]
     found = []
     for privilege in held:
         for action in privilege["actions"]:
             left = [item for item in privilege["actions"] if item != action]
             others = [item for item in (*held, *beside) if item is not privilege]
-            stage.server.change(reduced, [*others, {**privilege, "actions": left}] if left else others)
-            if all(_as_before(outcome) for trial in trials for outcome in stage.outcomes(trial, uri)):
+            scene.server.change(reduced, [*others, {**privilege, "actions": left}] if left else others)
+            if all(_as_before(outcome) for trial in trials for outcome in scene.outcomes(trial, uri)):
                 found.append(f"{action} on {privilege['resource'].get('collection', 'the server')}")
     return found
 
