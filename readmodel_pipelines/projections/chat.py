@@ -7,6 +7,7 @@ asked for, so that a stream is malformed for all of them or for none. The rules 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from bson.datetime_ms import DatetimeMS
@@ -20,44 +21,29 @@ from readmodel_pipelines.projections.projection import Document, Projection
 FIRST_STATUS = {"task": "To Do", "bug": "New", "epic": "Planned"}
 
 
+@dataclass(slots=True, eq=False)
 class Chat:
     """What a chat stream folds to. Mutable and slotted: one is changed by every event of the hot path."""
 
-    __slots__ = (
-        "_entries_of",
-        "_joined",
-        "_next_entry",
-        "assignee",
-        "attachments",
-        "created",
-        "created_at",
-        "created_by",
-        "deleted",
-        "due_date",
-        "is_public",
-        "priority",
-        "severity",
-        "status",
-        "title",
-        "type",
-        "version",
-        "workspace_id",
-    )
-
-    def __init__(self) -> None:
-        self.created = False
-        self.deleted = False
-        self.version = 0
-        self.workspace_id = self.type = self.title = self.status = self.priority = self.severity = self.created_by = ""
-        self.is_public = False
-        self.created_at = ZERO_TIME_MS
-        self.assignee: str | None = None
-        self.due_date: int | None = None
-        self.attachments: dict[str, Document] = {}
-        # Entries by number, so that joining and leaving cost the same however many take part.
-        self._joined: dict[int, str] = {}
-        self._entries_of: dict[str, list[int]] = {}
-        self._next_entry = 0
+    created: bool = False
+    deleted: bool = False
+    version: int = 0
+    workspace_id: str = ""
+    type: str = ""
+    title: str = ""
+    status: str = ""
+    priority: str = ""
+    severity: str = ""
+    created_by: str = ""
+    is_public: bool = False
+    created_at: int = ZERO_TIME_MS
+    assignee: str | None = None
+    due_date: int | None = None
+    attachments: dict[str, Document] = field(default_factory=dict)
+    # Entries by number, so that joining and leaving cost the same however many take part.
+    _joined: dict[int, str] = field(default_factory=dict)
+    _entries_of: dict[str, list[int]] = field(default_factory=dict)
+    _next_entry: int = 0
 
     @property
     def participants(self) -> list[str]:

@@ -7,6 +7,7 @@ at the end of this file. The rules are DATA_CONTRACT.md, «Tasks».
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from bson.datetime_ms import DatetimeMS
 
@@ -79,30 +80,21 @@ def task_document_of_chat(aggregate_id: str, chat: Chat) -> Document | None:
     }
 
 
+@dataclass(slots=True, eq=False)
 class Task:
     """What a legacy task stream folds to."""
 
-    __slots__ = (
-        "assignee",
-        "chat_id",
-        "created",
-        "created_at",
-        "created_by",
-        "due_date",
-        "entity_type",
-        "priority",
-        "status",
-        "title",
-        "version",
-    )
-
-    def __init__(self) -> None:
-        self.created = False
-        self.version = 0
-        self.chat_id = self.title = self.entity_type = self.status = self.priority = self.created_by = ""
-        self.created_at = ZERO_TIME_MS
-        self.assignee: str | None = None
-        self.due_date: int | None = None
+    created: bool = False
+    version: int = 0
+    chat_id: str = ""
+    title: str = ""
+    entity_type: str = ""
+    status: str = ""
+    priority: str = ""
+    created_by: str = ""
+    created_at: int = ZERO_TIME_MS
+    assignee: str | None = None
+    due_date: int | None = None
 
 
 def _created(task: Task, event: Event) -> None:

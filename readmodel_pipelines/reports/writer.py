@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from readmodel_pipelines.errors import UsageError
 from readmodel_pipelines.reports.page import page
@@ -74,11 +74,10 @@ class ReportWriter:
 
     def add(self, finding: Mapping[str, Any]) -> None:
         """One more finding: `Finding.as_json` and, as `mend`, what to run."""
-        if not self._files:
-            return
         for _, _, form in self._files:
             form.add(finding)
-        self._rows += _rows_of(finding)
+        if self._files:
+            self._rows += _rows_of(finding)
         if len(self._rows) >= _ROWS:
             self._append()
 
@@ -91,6 +90,7 @@ class ReportWriter:
         self._append()
         for _, _, form in self._files:
             form.finish(summary, history)
+            form.close()
         for file, unfinished, _ in self._files:
             unfinished.replace(file)
         return [file for file, _, _ in self._files]
@@ -109,41 +109,40 @@ class ReportWriter:
                 form.append(frame)
 
 
-class _Format(Protocol):
-    """One file that is being written."""
+class _Format:
+    """One file that is being written, as text unless a format opens it otherwise."""
 
-    def __init__(self, file: Path) -> None: ...
+    def __init__(self, file: Path) -> None:
+        # A text that was no UTF-8 in the database comes as surrogates, which no file takes.
+        self._out: Any = file.open("w", encoding="utf-8", errors="backslashreplace", newline="")
 
-    def add(self, finding: Mapping[str, Any]) -> None: ...
+    def add(self, finding: Mapping[str, Any]) -> None:
+        """One more finding."""
 
-    def append(self, rows: pandas.DataFrame) -> None: ...
+    def append(self, rows: pandas.DataFrame) -> None:
+        """Some rows of findings that were added."""
 
-    def finish(self, summary: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -> None: ...
+    def finish(self, summary: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -> None:
+        """What comes behind all findings."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """No more is written; a second time it does nothing."""
+        self._out.close()
 
 
-class _Csv:
+class _Csv(_Format):
     """A row for each field; values as JSON, so that the text "1", the number 1 and an absent field look different."""
 
     def __init__(self, file: Path) -> None:
-        self._out = _text_file(file)
+        super().__init__(file)
         self._out.write(",".join(COLUMNS) + "\n")
-
-    def add(self, finding: Mapping[str, Any]) -> None: ...
 
     def append(self, rows: pandas.DataFrame) -> None:
         # Everything is quoted: a lone carriage return in a text would end the row for readers, and is not by itself.
         rows.to_csv(self._out, header=False, index=False, lineterminator="\n", quoting=csv.QUOTE_ALL)
 
-    def finish(self, summary: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -> None:
-        self.close()
 
-    def close(self) -> None:
-        self._out.close()
-
-
-class _Parquet:
+class _Parquet(_Format):
     """The rows of the CSV file, for analysis; ages are numbers, everything else is text."""
 
     def __init__(self, file: Path) -> None:
@@ -155,23 +154,15 @@ class _Parquet:
         self._table = pyarrow.Table.from_pandas
         self._out = pyarrow.parquet.ParquetWriter(file, self._schema)
 
-    def add(self, finding: Mapping[str, Any]) -> None: ...
-
     def append(self, rows: pandas.DataFrame) -> None:
         self._out.write_table(self._table(rows, schema=self._schema, preserve_index=False))
 
-    def finish(self, summary: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -> None:
-        self.close()
 
-    def close(self) -> None:
-        self._out.close()
-
-
-class _Json:
+class _Json(_Format):
     """The `--json` document with every finding; a line for each, for tools that read lines."""
 
     def __init__(self, file: Path) -> None:
-        self._out = _text_file(file)
+        super().__init__(file)
         self._out.write('{"findings": [')
         self._separator = "\n"
 
@@ -179,52 +170,32 @@ class _Json:
         self._out.write(self._separator + json.dumps(finding))
         self._separator = ",\n"
 
-    def append(self, rows: pandas.DataFrame) -> None: ...
-
     def finish(self, summary: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -> None:
         rest = json.dumps({name: value for name, value in summary.items() if name != "findings"})
         self._out.write("\n], " + rest.removeprefix("{") + "\n")
-        self.close()
-
-    def close(self) -> None:
-        self._out.close()
 
 
-class _Html:
+class _Html(_Format):
     """One page that needs nothing else: numbers of all findings, and the first some thousand of them."""
 
     def __init__(self, file: Path) -> None:
-        self._out = _text_file(file)
+        super().__init__(file)
         self._findings: list[Mapping[str, Any]] = []
         self._total = 0
         self._fields: Counter[tuple[str, str]] = Counter()
 
     def add(self, finding: Mapping[str, Any]) -> None:
         self._total += 1
+        self._fields.update((finding["read_model"], field) for field in finding["fields"])
         if len(self._findings) < FINDINGS_ON_PAGE:
             self._findings.append(finding)
 
-    def append(self, rows: pandas.DataFrame) -> None:
-        differing = rows[rows["field"] != ""]
-        counted = differing.groupby(["read_model", "field"], as_index=False).size()
-        for model, field, number in counted.itertuples(index=False):
-            self._fields[str(model), str(field)] += int(number)
-
     def finish(self, summary: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -> None:
         self._out.write(page(summary, self._findings, self._total, self._fields, history))
-        self.close()
-
-    def close(self) -> None:
-        self._out.close()
 
 
 _FORMATS: Mapping[str, type[_Format]] = {".json": _Json, ".csv": _Csv, ".parquet": _Parquet, ".html": _Html}
 SUFFIXES = tuple(_FORMATS)
-
-
-def _text_file(file: Path) -> IO[str]:
-    # A text that was no UTF-8 in the database comes as surrogates, which no file takes.
-    return file.open("w", encoding="utf-8", errors="backslashreplace", newline="")
 
 
 def _rows_of(finding: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
 from multiprocessing.connection import Connection, Pipe, wait
+from queue import SimpleQueue
 from typing import Any
 
 from readmodel_pipelines.errors import ReadModelError
@@ -54,102 +55,98 @@ def work_off(
             for task in tasks:
                 yield task, do(task, told)
     else:
-        with _Pool(work, setup, min(workers, len(tasks))) as pool:
-            yield from pool.run(deque(tasks), told)
+        yield from _in_processes(work, setup, deque(tasks), min(workers, len(tasks)), told)
 
 
-class _Pool:
-    def __init__(self, work: Work, setup: Any, workers: int) -> None:
-        self._setup = (work, setup)
-        self._workers = workers
-        self._processes: dict[Connection, subprocess.Popen[bytes]] = {}
+def _in_processes(
+    work: Work, setup: Any, tasks: deque[Any], workers: int, told: Callable[[Any], None]
+) -> Iterator[tuple[Any, Any]]:
+    processes: dict[Connection, subprocess.Popen[bytes]] = {}
+    at_work: dict[Connection, Any] = {}
 
-    def __enter__(self) -> _Pool:
-        for _ in range(self._workers):
-            ours, theirs = Pipe()
-            process = subprocess.Popen(
-                [sys.executable, "-m", "readmodel_pipelines.workers.process", str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                # Ctrl-C reaches the parent alone, which ends them.
-                start_new_session=True,
-            )
-            theirs.close()
-            self._processes[ours] = process
-            with suppress(OSError):
-                ours.send(self._setup)
-        return self
+    def give_next(connection: Connection) -> None:
+        if tasks:
+            at_work[connection] = tasks.popleft()
+            _send(connection, at_work[connection])
 
-    def __exit__(self, *_: object) -> None:
-        for connection, process in self._processes.items():
-            connection.close()
-            process.kill()
-            process.wait()
-
-    def run(self, tasks: deque[Any], told: Callable[[Any], None]) -> Iterator[tuple[Any, Any]]:
-        at_work: dict[Connection, Any] = {}
-        for connection in self._processes:
-            self._next(connection, tasks, at_work)
+    try:
+        for _ in range(workers):
+            connection, process = _start()
+            processes[connection] = process
+            _send(connection, (work, setup))
+            give_next(connection)
         while at_work:
             heard = [connection for connection in wait(list(at_work), _SILENCE) if isinstance(connection, Connection)]
             if not heard:
                 told(None)
             for connection in heard:
-                kind, message = self._receive(connection)
+                kind, message = _receive(connection, processes[connection])
                 if kind == "raised":
                     raise message
                 if kind == "sent":
                     told(message)
                     continue
                 task = at_work.pop(connection)
-                self._next(connection, tasks, at_work)
+                give_next(connection)
                 yield task, message
+    finally:
+        for connection, process in processes.items():
+            connection.close()
+            process.kill()
+            process.wait()
 
-    def _next(self, connection: Connection, tasks: deque[Any], at_work: dict[Connection, Any]) -> None:
-        if tasks:
-            at_work[connection] = tasks.popleft()
-            with suppress(OSError):
-                # Whether it is still there is seen when it is listened to.
-                connection.send(at_work[connection])
 
-    def _receive(self, connection: Connection) -> tuple[str, Any]:
-        try:
-            kind, message = connection.recv()
-        except (EOFError, OSError):
-            code = self._processes[connection].wait()
-            how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
-            raise WorkerDied(
-                f"A worker process was {how}.",
-                hint="What was finished is kept: start it again to go on. If memory ran out, take fewer workers.",
-            ) from None
-        return kind, message
+def _start() -> tuple[Connection, subprocess.Popen[bytes]]:
+    ours, theirs = Pipe()
+    with theirs:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "readmodel_pipelines.workers.process", str(theirs.fileno())],
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            # Ctrl-C reaches the parent alone, which ends them.
+            start_new_session=True,
+        )
+    return ours, process
+
+
+def _send(connection: Connection, message: Any) -> None:
+    with suppress(OSError):
+        # Whether it is still there is seen when it is listened to.
+        connection.send(message)
+
+
+def _receive(connection: Connection, process: subprocess.Popen[bytes]) -> tuple[str, Any]:
+    try:
+        kind, message = connection.recv()
+    except (EOFError, OSError):
+        code = process.wait()
+        how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+        raise WorkerDied(
+            f"A worker process was {how}.",
+            hint="What was finished is kept: start it again to go on. If memory ran out, take fewer workers.",
+        ) from None
+    return kind, message
 
 
 def serve(connection: Connection) -> None:
     """In a worker: do what the parent asks until it is gone."""
-    inbox: deque[Any] = deque()
-    arrived = threading.Semaphore(0)
+    inbox: SimpleQueue[Any] = SimpleQueue()
 
     def listen() -> None:
         try:
             while True:
-                inbox.append(connection.recv())
-                arrived.release()
+                inbox.put(connection.recv())
         except (EOFError, OSError):
             # Not at the next task: nobody is left for whom this one is done.
             os._exit(1)
 
-    def receive() -> Any:
-        arrived.acquire()
-        return inbox.popleft()
-
     threading.Thread(target=listen, daemon=True).start()
-    work, setup = receive()
+    work, setup = inbox.get()
     try:
         with work(setup) as do:
             while True:
-                task = receive()
+                task = inbox.get()
                 connection.send(("done", do(task, lambda told: connection.send(("sent", told)))))
     except Exception as error:  # noqa: BLE001 - whatever it is, the parent raises it
         connection.send(("raised", _portable(error)))
