@@ -111,6 +111,15 @@ def contested(
     }
 
 
+def no_event(settings: Settings, projections: Iterable[Projection]) -> str:
+    """The warning of a run over everything that met no event: a mistyped name must never read as health."""
+    stored_as = " or ".join(sorted({item.fold.stored_as[0] for item in projections}))
+    return (
+        f"{settings.database}.{settings.events_collection} holds no event of aggregate type {stored_as}; "
+        "check READMODEL_DATABASE, READMODEL_EVENTS_COLLECTION and READMODEL_TASK_SOURCE."
+    )
+
+
 def noting(lane: Lane, summary: Summary, accept: Callable[[Verdict], None]) -> Callable[[Verdict], None]:
     """What puts each verdict into the summary before a sink takes it."""
 

@@ -15,28 +15,27 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
-from functools import partial
 from typing import Any
 
 from pymongo.database import Database
 
-from readmodel_pipelines.bookkeeping.deferred import DeferredForThisRun, DeferredInMemory
-from readmodel_pipelines.bookkeeping.leases import hold_leases
+from readmodel_pipelines.bookkeeping.deferred import DeferredInMemory
 from readmodel_pipelines.errors import AggregateNotFound, UsageError, WrongAggregateType
 from readmodel_pipelines.events.ids import UUID
 from readmodel_pipelines.events.stream import check_id
-from readmodel_pipelines.lanes import Lanes, contested, noting
+from readmodel_pipelines.lanes import Lanes, contested, no_event, noting
 from readmodel_pipelines.mongo.event_store import EventStore
 from readmodel_pipelines.mongo.indexes import ensure_for_empty
 from readmodel_pipelines.mongo.names import collection_of
 from readmodel_pipelines.mongo.read_model import ReadModelCollection
 from readmodel_pipelines.mongo.scan import Document
 from readmodel_pipelines.projections.projection import Projection
-from readmodel_pipelines.projections.registry import by_fold, names, projections_for
+from readmodel_pipelines.projections.registry import by_fold, choose_projections
+from readmodel_pipelines.rebuild_state import Strategy
 from readmodel_pipelines.reconcile.collector import calm_collector
 from readmodel_pipelines.reconcile.confirm import Confirm
 from readmodel_pipelines.reconcile.counts import Counts
-from readmodel_pipelines.reconcile.deletions import DeletionLimit, Deletions
+from readmodel_pipelines.reconcile.deletions import DeletionLimit
 from readmodel_pipelines.reconcile.finding import Finding
 from readmodel_pipelines.reconcile.odd_ids import reconcile_odd_ids
 from readmodel_pipelines.reconcile.prefix import is_of_a_prefix
@@ -76,32 +75,38 @@ class ReadModelProjector:
         self._database = database
         self._settings = settings
         self._projections = choose_projections(settings, read_models)
-        self._aggregate_type = read_models[0] if len(read_models) == 1 else "all"
+        self._read_models = read_models
         self._max_findings = max_findings
         self._on_progress = on_progress
         self._holder = holder
         self._owner = owner
 
-    def rebuild_all(self, *, dry_run: bool = False, allow_deletions: bool = False) -> Summary:
-        """Bring every document in line; writes only what differs. A dry run counts what that would be.
+    def rebuild_all(
+        self, *, dry_run: bool = False, allow_deletions: bool = False, strategy: Strategy = "in_place"
+    ) -> Summary:
+        """Bring every document in line; in place that writes only what differs.
+
+        A dry run counts what that would be. Otherwise it is `readmodel_pipelines.rebuild.rebuild`, begun anew.
 
         Raises:
             ReadModelBusy: somebody else rebuilds one of the read models.
             LeaseLost: this run was taken for dead and somebody else took over.
         """
         if dry_run:
-            return self._run("dry_run", None, _dry_run(self._limit(allow_deletions)))
-        collections = [collection_of(self._settings, item) for item in self._projections]
-        with hold_leases(self._database, collections, self._settings.lease_seconds, self._holder, self._owner) as held:
-            return self.rebuild_under_lease(held.check, allow_deletions=allow_deletions)
+            limit = DeletionLimit(1.0 if allow_deletions else self._settings.max_delete_share)
+            return self._run("dry_run", None, lambda lanes, lane, summary: lanes.dry_run(lane, summary, limit))
+        # Only a full rebuild pays for loading its engine.
+        from readmodel_pipelines.rebuild import RebuildRequest, rebuild
 
-    def rebuild_under_lease(self, still_ours: Callable[[], None], *, allow_deletions: bool = False) -> Summary:
-        """As `rebuild_all`, for whoever holds the leases already; `still_ours` raises when they are lost."""
-        limit = self._limit(allow_deletions)
-        return self._run("rebuild", None, partial(self._in_place, still_ours=still_ours, limit=limit))
-
-    def _limit(self, allow_deletions: bool) -> DeletionLimit:
-        return DeletionLimit(1.0 if allow_deletions else self._settings.max_delete_share)
+        return rebuild(
+            self._database,
+            self._settings,
+            self._read_models,
+            RebuildRequest(strategy, allow_deletions=allow_deletions, max_findings=self._max_findings),
+            on_progress=self._on_progress,
+            holder=self._holder,
+            owner=self._owner,
+        )
 
     def rebuild_one(self, aggregate_id: str, *, dry_run: bool = False) -> Summary:
         """Bring one aggregate's documents in line, deleting included.
@@ -115,7 +120,7 @@ class ReadModelProjector:
             return self._run_one(
                 "dry_run", aggregate_id, lambda lanes, lane, summary: lanes.dry_run(lane, summary, None)
             )
-        return self._run_one("rebuild", aggregate_id, partial(self._in_place, still_ours=_always_ours))
+        return self._run_one("rebuild", aggregate_id, self._in_place(_always_ours))
 
     def rebuild_some(
         self, ids: Iterable[str], still_ours: Callable[[], None] | None = None
@@ -127,8 +132,7 @@ class ReadModelProjector:
         """
         wanted = sorted(set(ids))
         met: set[str] = set()
-        in_place = partial(self._in_place, still_ours=still_ours or _always_ours)
-        summary = self._run("rebuild", lambda _: [wanted], in_place, met)
+        summary = self._run("rebuild", lambda _: [wanted], self._in_place(still_ours or _always_ours), met)
         known = met | {finding.aggregate_id for finding in summary.findings}
         return summary, [aggregate_id for aggregate_id in wanted if aggregate_id not in known]
 
@@ -235,7 +239,8 @@ class ReadModelProjector:
         by_versions: bool = False,
         odd_ids: bool = False,
     ) -> Summary:
-        summary = Summary(verb, self._aggregate_type, self._max_findings)
+        name = self._read_models[0] if len(self._read_models) == 1 else "all"
+        summary = Summary(verb, name, self._max_findings)
         summary.read_models = {projection.read_model: Counts() for projection in self._projections}
         started = time.perf_counter()
         if verb == "rebuild":
@@ -250,12 +255,7 @@ class ReadModelProjector:
         if by_versions:
             summary.warnings += self._how_versions_are_read(store)
         if batches_for is None and not store.events_read:
-            stored_as = sorted({item.fold.stored_as[0] for item in self._projections})
-            where = f"{self._settings.database}.{self._settings.events_collection}"
-            summary.warnings.append(
-                f"{where} holds no event of aggregate type {' or '.join(stored_as)}; "
-                "check READMODEL_DATABASE, READMODEL_EVENTS_COLLECTION and READMODEL_TASK_SOURCE."
-            )
+            summary.warnings.append(no_event(self._settings, self._projections))
         summary.seconds = time.perf_counter() - started
         return summary
 
@@ -351,39 +351,12 @@ class ReadModelProjector:
         total = passes * self._database[self._settings.events_collection].estimated_document_count()
         return lambda done: self._on_progress(done, total, summary.read_models) if self._on_progress else None
 
-    def _in_place(
-        self,
-        lanes: Lanes,
-        lane: Lane,
-        summary: Summary,
-        still_ours: Callable[[], None],
-        limit: DeletionLimit | None = None,
-    ) -> Sink:
-        name = collection_of(self._settings, lane.projection)
-        deferred = DeferredForThisRun(self._database, name) if limit else DeferredInMemory()
-        return lanes.in_place(lane, summary, deferred, still_ours, limit or Deletions.AT_ONCE)
-
-
-def choose_projections(settings: Settings, read_models: Sequence[str]) -> tuple[Projection, ...]:
-    """The projections with these names, in the registry's order; all of them when none is named.
-
-    Raises:
-        UsageError: there is no such read model.
-    """
-    known = projections_for(settings)
-    unknown = set(read_models) - set(names(known))
-    if unknown:
-        raise UsageError(
-            f"There is no read model {', '.join(sorted(unknown))!r}.", hint=f"Take one of: {', '.join(names(known))}."
-        )
-    return tuple(item for item in known if not read_models or item.name in read_models)
+    @staticmethod
+    def _in_place(still_ours: Callable[[], None]) -> _SinkFor:
+        return lambda lanes, lane, summary: lanes.in_place(lane, summary, DeferredInMemory(), still_ours)
 
 
 _SinkFor = Callable[[Lanes, Lane, Summary], Sink]
-
-
-def _dry_run(limit: DeletionLimit | None) -> _SinkFor:
-    return lambda lanes, lane, summary: lanes.dry_run(lane, summary, limit)
 
 
 def _confirm(on_findings: OnFindings | None = None) -> _SinkFor:

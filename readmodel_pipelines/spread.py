@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 
@@ -81,9 +81,11 @@ class Looked:
 
 
 @contextmanager
-def looker(look: Look) -> Iterator[Callable[[IdRange, Send], Looked]]:
+def looker(look: Look, here: Database[Document] | None = None) -> Iterator[Callable[[IdRange, Send], Looked]]:
     """Looks at ranges and sends `Suspects`, and `Looked` now and then; a `readmodel_pipelines.workers.Work`."""
-    with open_database(look.settings, "shadow" if look.collections else "verify") as database, calm_collector():
+    role = "shadow" if look.collections else "verify"
+    opened = open_database(look.settings, role) if here is None else nullcontext(here)
+    with opened as database, calm_collector():
         yield partial(_look_at, database, look)
 
 

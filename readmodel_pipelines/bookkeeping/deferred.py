@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from typing import Any
 
 from pymongo.database import Database
-from pymongo.errors import PyMongoError
 
 from readmodel_pipelines.batched import batched
-from readmodel_pipelines.bookkeeping.scratch import Owner, forget_not_resumed, scratch
+from readmodel_pipelines.bookkeeping.scratch import Owner, scratch
 from readmodel_pipelines.mongo.names import DEFERRED
 from readmodel_pipelines.mongo.scan import Document
 from readmodel_pipelines.mongo.server import duplicates_allowed
@@ -59,31 +57,6 @@ class DeferredInMongo:
 
     def close(self) -> None:
         """Others may go on with it."""
-
-
-class DeferredForThisRun(DeferredInMongo):
-    """One that ends with the run, and forgets first what killed runs over the same live collection left behind.
-
-    The lease lets one run at a time work on a read model. A run that lost its lease forgets only what is its own.
-    """
-
-    def __init__(self, database: Database[Document], live: str) -> None:
-        forget_not_resumed(database, live)
-        super().__init__(database, Owner.not_resumed(live))
-        self._written = False
-
-    def write(self) -> None:
-        """As it says; most runs put nothing off and write nothing."""
-        self._written |= bool(self._unwritten)
-        super().write()
-
-    def close(self) -> None:
-        """Forget all."""
-        self._unwritten = []
-        if self._written:
-            # Without a server the next full run does, and what went wrong first must be told.
-            with suppress(PyMongoError):
-                self._collection.delete_many(self._owner.everything())
 
 
 class DeferredInMemory:

@@ -8,7 +8,6 @@ whoever holds the lease next: nobody else can be at work there.
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,9 +20,6 @@ from pymongo.database import Database
 from readmodel_pipelines.mongo.names import DEFERRED, TOUCHED
 from readmodel_pipelines.mongo.scan import CODEC, Document
 
-# Behind the ids of rebuilds, which are hexadecimal.
-_NOT_RESUMED = "run "
-
 
 @dataclass(frozen=True, slots=True)
 class Owner:
@@ -31,11 +27,6 @@ class Owner:
 
     of: str
     run: str
-
-    @classmethod
-    def not_resumed(cls, live: str) -> Owner:
-        """A run that nobody goes on with once it is killed."""
-        return cls(live, f"{_NOT_RESUMED}{uuid.uuid4().hex}")
 
     def keyed(self, kind: str, keys: Sequence[Any]) -> list[Document]:
         """The `_id`s of keys."""
@@ -73,9 +64,3 @@ def forget_killed(database: Database[Document], lives: Sequence[str], but: str) 
         gone.append({"_id": {"$gt": {**start, "kind": MaxKey()}, "$lt": {"of": live, "run": MaxKey()}}})
     for name in (DEFERRED, TOUCHED):
         scratch(database, name).delete_many({"$or": gone})
-
-
-def forget_not_resumed(database: Database[Document], live: str) -> None:
-    """For whoever holds the lease of this live collection: delete what killed runs put off that nobody resumes."""
-    gone = {"$gte": {"of": live, "run": _NOT_RESUMED}, "$lt": {"of": live, "run": MaxKey()}}
-    scratch(database, DEFERRED).delete_many({"_id": gone})

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from readmodel_pipelines.cli.dagster.launch import Wanted
     from readmodel_pipelines.cli.reconcile import Target, Work
-    from readmodel_pipelines.rebuild import Request
+    from readmodel_pipelines.rebuild import RebuildRequest
     from readmodel_pipelines.reconcile.progress import Progress
     from readmodel_pipelines.reconcile.summary import Summary, Verb
 
@@ -92,9 +92,9 @@ def rebuild_readmodel(
         full = None
         if everything:
             # A rebuild of one aggregate, thousands of them in a shell's loop, does not wait for what it never uses.
-            from readmodel_pipelines.rebuild import Request, Slice
+            from readmodel_pipelines.rebuild import RebuildRequest, Slice
 
-            full = Request(
+            full = RebuildRequest(
                 strategy,
                 # Slices are one rebuild only if each goes on with what the others began.
                 resume=resume or part is not None,
@@ -117,7 +117,7 @@ def rebuild_readmodel(
     raise typer.Exit(0 if ok else 1)
 
 
-def _run_of(name: str, aggregate_id: str | None, dry_run: bool, full: Request | None) -> Wanted:
+def _run_of(name: str, aggregate_id: str | None, dry_run: bool, full: RebuildRequest | None) -> Wanted:
     """The run of Dagster's that does it for one read model."""
     from readmodel_pipelines.cli.dagster.launch import Wanted, shown_findings
 
@@ -135,7 +135,7 @@ def _run_of(name: str, aggregate_id: str | None, dry_run: bool, full: Request | 
     return Wanted("rebuild_read_models", "rebuild_read_model", config, name)
 
 
-def _here(target: Target, dry_run: bool, full: Request | None, max_findings: int) -> tuple[str, Work]:
+def _here(target: Target, dry_run: bool, full: RebuildRequest | None, max_findings: int) -> tuple[str, Work]:
     """The role that it takes in this process, and what does it."""
     from readmodel_pipelines.projector import ReadModelProjector
 

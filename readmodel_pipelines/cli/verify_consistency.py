@@ -90,7 +90,7 @@ def verify_consistency(
     """
     from readmodel_pipelines.cli.reconcile import carry_out, target_of
     from readmodel_pipelines.reports import check_report_file
-    from readmodel_pipelines.verification import Bucket, Coverage, Request, verify, verify_one
+    from readmodel_pipelines.verification import Bucket, Coverage, VerificationRequest, verify, verify_one
 
     target = target_of(read_model, aggregate_id, everything)
     many = (
@@ -104,7 +104,7 @@ def verify_consistency(
     reports = tuple(report or ())
     for file in reports:
         check_report_file(file)
-    request = Request(
+    request = VerificationRequest(
         coverage,
         tier,
         remember=not read_only,

@@ -26,7 +26,7 @@ from readmodel_pipelines.metrics.scrape import Scrape
 from readmodel_pipelines.mongo.connection import errors_in_words, open_database
 from readmodel_pipelines.mongo.scan import Document
 from readmodel_pipelines.mongo.store import Store
-from readmodel_pipelines.projector import choose_projections
+from readmodel_pipelines.projections.registry import choose_projections
 from readmodel_pipelines.settings import Settings
 
 Note = Callable[[str], object]

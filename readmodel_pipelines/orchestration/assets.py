@@ -16,7 +16,7 @@ from readmodel_pipelines.orchestration.metadata import FINDINGS_SHOWN, in_words,
 from readmodel_pipelines.orchestration.partitions import AGGREGATE_TYPE_TAG, READ_MODELS
 from readmodel_pipelines.orchestration.resources import MongoResource
 from readmodel_pipelines.projections.registry import built_in
-from readmodel_pipelines.rebuild import Request
+from readmodel_pipelines.rebuild import RebuildRequest
 from readmodel_pipelines.reconcile.summary import DEFAULT_MAX_FINDINGS
 
 
@@ -54,9 +54,9 @@ class FullRebuildConfig(ReportConfig):
         description="Stop cleanly when READMODEL_OFF_PEAK_WINDOW ends; the next run goes on where this one was.",
     )
 
-    def request(self) -> Request:
+    def request(self) -> RebuildRequest:
         """The rebuild that it stands for."""
-        return Request(
+        return RebuildRequest(
             self.strategy,
             resume=self.resume,
             allow_deletions=self.allow_deletions,

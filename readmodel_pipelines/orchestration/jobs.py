@@ -33,7 +33,7 @@ from readmodel_pipelines.orchestration.partitions import (
 from readmodel_pipelines.orchestration.resources import MongoResource
 from readmodel_pipelines.orchestration.tags import tag_run
 from readmodel_pipelines.orchestration.verification import VerifyConfig, request_of
-from readmodel_pipelines.rebuild import Request
+from readmodel_pipelines.rebuild import RebuildRequest
 from readmodel_pipelines.rebuild_state import RebuildState
 from readmodel_pipelines.reconcile.summary import Summary
 
@@ -136,7 +136,7 @@ def rebuild_slice(context: dg.OpExecutionContext, config: SliceConfig, mongo: Mo
     catches up, and swaps a shadow in.
     """
     read_model, part = slice_named_by(context)
-    request = Request(
+    request = RebuildRequest(
         strategy_of(context, config.strategy),
         resume=True,
         allow_deletions=config.allow_deletions,

@@ -14,13 +14,13 @@ from readmodel_pipelines.mongo.connection import open_database
 from readmodel_pipelines.mongo.names import collection_of
 from readmodel_pipelines.mongo.scan import Document
 from readmodel_pipelines.orchestration.tags import Context, tag_run
-from readmodel_pipelines.projector import ReadModelProjector, choose_projections
-from readmodel_pipelines.rebuild import Request as Rebuild
-from readmodel_pipelines.rebuild import rebuild
+from readmodel_pipelines.projections.registry import choose_projections
+from readmodel_pipelines.projector import ReadModelProjector
+from readmodel_pipelines.rebuild import RebuildRequest, rebuild
 from readmodel_pipelines.reconcile.progress import ProgressLines
 from readmodel_pipelines.reconcile.summary import Summary
 from readmodel_pipelines.settings import Settings, load_settings
-from readmodel_pipelines.verification import Request, verify, verify_fresh
+from readmodel_pipelines.verification import VerificationRequest, verify, verify_fresh
 
 
 def owner_of(run_id: str) -> str:
@@ -76,7 +76,7 @@ class MongoResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # at ru
         self,
         context: Context,
         read_models: list[str],
-        request_for: Callable[[Settings], Request],
+        request_for: Callable[[Settings], VerificationRequest],
     ) -> tuple[Summary, Settings]:
         """Verify the read models with these names; progress and warnings go to the run's log.
 
@@ -105,7 +105,7 @@ class MongoResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # at ru
         _log_warnings(context, summary)
         return summary
 
-    def rebuild(self, context: Context, read_models: list[str], request: Rebuild) -> Result:
+    def rebuild(self, context: Context, read_models: list[str], request: RebuildRequest) -> Result:
         """Rebuild the read models with these names in full; progress and warnings go to the run's log.
 
         Raises:

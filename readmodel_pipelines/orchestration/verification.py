@@ -7,7 +7,7 @@ from pydantic import Field
 
 from readmodel_pipelines.orchestration.assets import ReportConfig
 from readmodel_pipelines.settings import Settings
-from readmodel_pipelines.verification import Bucket, Coverage, Request, new_report_files
+from readmodel_pipelines.verification import Bucket, Coverage, VerificationRequest, new_report_files
 
 
 class VerifyConfig(ReportConfig):
@@ -42,7 +42,7 @@ class VerifyConfig(ReportConfig):
     )
 
 
-def request_of(config: VerifyConfig, settings: Settings, *, run_id: str, read_models: list[str]) -> Request:
+def request_of(config: VerifyConfig, settings: Settings, *, run_id: str, read_models: list[str]) -> VerificationRequest:
     """The request that a config stands for.
 
     Raises:
@@ -50,7 +50,7 @@ def request_of(config: VerifyConfig, settings: Settings, *, run_id: str, read_mo
     """
     bucket = Bucket.parse(config.bucket) if config.bucket is not None else None
     about = f"{'-'.join(read_models)}-{run_id[:8]}"
-    return Request(
+    return VerificationRequest(
         Coverage(config.sample, bucket, config.since_last),
         config.tier,
         remember=not config.read_only,

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Literal, Protocol
 
+from readmodel_pipelines.errors import UsageError
 from readmodel_pipelines.projections.chat import CHATS
 from readmodel_pipelines.projections.extension import check_extension, load_extension
 from readmodel_pipelines.projections.projection import Projection
@@ -49,6 +50,21 @@ def projections_for(settings: Sources) -> tuple[Projection, ...]:
     if not settings.projections:
         return built
     return (*built, *_extensions(settings.projections, settings.task_source, settings.named_collections))
+
+
+def choose_projections(settings: Sources, read_models: Sequence[str]) -> tuple[Projection, ...]:
+    """The projections with these names, in the registry's order; all of them when none is named.
+
+    Raises:
+        UsageError: there is no such read model.
+    """
+    known = projections_for(settings)
+    unknown = set(read_models) - set(names(known))
+    if unknown:
+        raise UsageError(
+            f"There is no read model {', '.join(sorted(unknown))!r}.", hint=f"Take one of: {', '.join(names(known))}."
+        )
+    return tuple(item for item in known if not read_models or item.name in read_models)
 
 
 # The same settings give the same projections: they are compared by identity.

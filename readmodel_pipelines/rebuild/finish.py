@@ -16,20 +16,22 @@ from readmodel_pipelines.bookkeeping.rebuild_record import RebuildRecord
 from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds
 from readmodel_pipelines.bookkeeping.touched import Touched
 from readmodel_pipelines.cutover.shadow import copy_on_server, drop, identity, index_like, is_there, swap, sync_foreign
-from readmodel_pipelines.lanes import Contested, Lanes
+from readmodel_pipelines.lanes import Contested, Lanes, noting
 from readmodel_pipelines.moments import Moment, reached
 from readmodel_pipelines.mongo.changes import HistoryLost, token_of_now
 from readmodel_pipelines.mongo.names import collection_of, copy_name
 from readmodel_pipelines.mongo.scan import Document
 from readmodel_pipelines.projections.projection import Projection
-from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.rebuild.catch_up import CatchUp
 from readmodel_pipelines.rebuild.following import Following
 from readmodel_pipelines.rebuild.gate import Gate
+from readmodel_pipelines.rebuild.leftovers import forget_keys
 from readmodel_pipelines.rebuild_state import RebuildState
 from readmodel_pipelines.reconcile.counts import Counts
 from readmodel_pipelines.reconcile.deletions import DeletionLimit
 from readmodel_pipelines.reconcile.finding import finding_of
+from readmodel_pipelines.reconcile.odd_ids import reconcile_odd_ids
+from readmodel_pipelines.reconcile.run import reconcile
 from readmodel_pipelines.reconcile.summary import Summary
 from readmodel_pipelines.settings import Settings
 
@@ -353,10 +355,29 @@ def _apply_foreign(finish: Finish, projection: Projection) -> None:
 def _look_at_everything(finish: Finish, why: HistoryLost) -> None:
     """After a swap there is no way back to the ranges: one pass in place instead."""
     finish.following.lost = ""
-    names = [item.name for item in finish.projections]
-    summary = ReadModelProjector(finish.database, finish.settings, *names).rebuild_under_lease(
-        finish.held.check, allow_deletions=finish.allow_deletions
+    # All that was put off is done, and all that was touched is looked at now.
+    forget_keys(finish.database, finish.record)
+    summary = Summary("rebuild", "", 0)
+    summary.read_models = {item.read_model: Counts() for item in finish.projections}
+    opened = Lanes(
+        finish.database, finish.settings, finish.projections, counts=summary.read_models, contested=finish.claims
     )
+    sinks = [
+        opened.in_place(
+            lane,
+            summary,
+            DeferredInMongo(finish.database, finish.record.owner(finish.live(lane.projection))),
+            finish.held.check,
+            finish.limit,
+        )
+        for lane in opened.lanes
+    ]
+    for lane, sink in zip(opened.lanes, sinks, strict=True):
+        lane.emit = noting(lane, summary, sink.accept)
+    reconcile_odd_ids(opened.store, opened.lanes)
+    reconcile(opened.store, opened.lanes, finish.settings.allow_malformed)
+    for sink in sinks:
+        sink.finish()
     finish.summary.warnings += [
         f"What happened around the swap is not known, so everything was looked at again: {why}. "
         "Foreign fields that others wrote within that moment may be missing.",

@@ -68,7 +68,7 @@ class Gate:
 
         look = Look(self.settings, tuple(item.name for item in self.projections), self.shadows, self.contested)
         with self.meanwhile():
-            for _ in work_off(looker, look, self.ranges, self.workers, told):
+            for _ in work_off(looker, look, self.ranges, self.workers, told, self.database):
                 pass
         for item in self.projections:
             for ids in batched(filter(is_plain, malformed[item.read_model]), _BATCH):

@@ -7,7 +7,7 @@ the ranges; then finish as the strategy has it. Progress is saved with every bat
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,15 +20,14 @@ from readmodel_pipelines.bookkeeping.rebuild_record import RebuildRecord, counts
 from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds
 from readmodel_pipelines.bookkeeping.touched import Touched
 from readmodel_pipelines.errors import ReadModelBusy, ReadModelError
-from readmodel_pipelines.lanes import Contested, contested
+from readmodel_pipelines.lanes import Contested, contested, no_event
 from readmodel_pipelines.moments import Moment, reached
 from readmodel_pipelines.mongo.changes import HistoryLost
 from readmodel_pipelines.mongo.event_store import EventStore
 from readmodel_pipelines.mongo.names import collection_of, shadow_name
 from readmodel_pipelines.mongo.scan import Document
 from readmodel_pipelines.projections.projection import Projection
-from readmodel_pipelines.projections.registry import by_fold
-from readmodel_pipelines.projector import choose_projections
+from readmodel_pipelines.projections.registry import by_fold, choose_projections
 from readmodel_pipelines.rebuild.batches import Pace, WindowClosed
 from readmodel_pipelines.rebuild.begin import Begin
 from readmodel_pipelines.rebuild.finish import Finish, Refused, finish_in_place, finish_shadow
@@ -48,11 +47,11 @@ from readmodel_pipelines.workers import work_off
 _PASSES = 4
 _SAY_SECONDS = 1.0
 
-__all__ = ["Request", "Slice", "rebuild"]
+__all__ = ["RebuildRequest", "Slice", "rebuild"]
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class RebuildRequest:
     """What to rebuild and how.
 
     With `resume` an unfinished rebuild goes on where it was, if it still is the same one; otherwise it is dropped, and
@@ -82,7 +81,7 @@ def rebuild(
     database: Database[Document],
     settings: Settings,
     read_models: Sequence[str],
-    request: Request,
+    request: RebuildRequest,
     *,
     on_progress: Progress | None = None,
     on_phase: Callable[[str], object] = lambda _: None,
@@ -113,11 +112,7 @@ def rebuild(
         summary.seconds = time.perf_counter() - started
         raise RebuildInterrupted(summary) from None
     if not summary.events and request.slice is None:
-        stored_as = " or ".join(sorted({item.fold.stored_as[0] for item in projections}))
-        summary.warnings.append(
-            f"{settings.database}.{settings.events_collection} holds no event of aggregate type {stored_as}; "
-            "check READMODEL_DATABASE, READMODEL_EVENTS_COLLECTION and READMODEL_TASK_SOURCE."
-        )
+        summary.warnings.append(no_event(settings, projections))
     summary.seconds = time.perf_counter() - started
     return summary
 
@@ -129,7 +124,7 @@ class _Rebuild:
     database: Database[Document]
     settings: Settings
     projections: Sequence[Projection]
-    request: Request
+    request: RebuildRequest
     summary: Summary
     on_progress: Progress | None
     on_phase: Callable[[str], object]
@@ -276,11 +271,12 @@ class _Rebuild:
         reached(Moment.RANGES)
         stopped = False
         try:
-            for _, done in work_off(range_worker, job, todo, workers, partial(self._say, record)):
+            for _, done in work_off(range_worker, job, todo, workers, partial(self._say, record), self.database):
                 self.summary.take_over(done.summary.findings)
                 self.summary.warnings += [item for item in done.summary.warnings if item not in self.summary.warnings]
                 stopped |= done.stopped
             self._count(record, part)
+            self._tell(self.events, {})
         except KeyboardInterrupt:
             self._count(record, part)
             raise
@@ -317,7 +313,10 @@ class _Rebuild:
     def _say(self, record: RebuildRecord, _: Any) -> None:
         if self.on_progress is not None and time.monotonic() - self.said_at >= _SAY_SECONDS:
             self.said_at = time.monotonic()
-            events, counts = self._counted(record)
+            self._tell(*self._counted(record))
+
+    def _tell(self, events: int, counts: Mapping[str, Counts]) -> None:
+        if self.on_progress is not None:
             self.on_progress(self.summary.events + events, self.total, {**self.summary.read_models, **counts})
 
     def _finish_with(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -63,9 +63,13 @@ class RangeDone:
 
 
 @contextmanager
-def range_worker(job: Job) -> Iterator[Callable[[RebuildRange, Any], RangeDone]]:
+def range_worker(
+    job: Job, here: Database[Document] | None = None
+) -> Iterator[Callable[[RebuildRange, Any], RangeDone]]:
     """Opens what a worker needs; a `readmodel_pipelines.workers.Work`."""
-    with open_database(job.settings, "shadow" if job.shadows else "rebuild") as database, calm_collector():
+    role = "shadow" if job.shadows else "rebuild"
+    opened = open_database(job.settings, role) if here is None else nullcontext(here)
+    with opened as database, calm_collector():
         still_ours = check_held(database, job.nonces, job.settings.lease_seconds)
         pace = pace_of(job, database)
         size = BatchSize()

@@ -26,8 +26,8 @@ from readmodel_pipelines.mongo.read_model import ReadModelCollection
 from readmodel_pipelines.mongo.scan import Document
 from readmodel_pipelines.mongo.server import server_time
 from readmodel_pipelines.projections.projection import Projection
-from readmodel_pipelines.projections.registry import projections_for
-from readmodel_pipelines.projector import ReadModelProjector, choose_projections
+from readmodel_pipelines.projections.registry import choose_projections, projections_for
+from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.reconcile.about import Tier, VerificationScope
 from readmodel_pipelines.reconcile.deletions import DeletionLimit
 from readmodel_pipelines.reconcile.finding import Finding
@@ -45,7 +45,7 @@ _MOST_RECENT = 10_000
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class VerificationRequest:
     """What to verify and how.
 
     Tier `documents` compares every owned field; `versions` only looks whether documents are there at the version of
@@ -81,7 +81,7 @@ def verify(
     database: Database[Document],
     settings: Settings,
     read_models: Sequence[str],
-    request: Request,
+    request: VerificationRequest,
     *,
     on_progress: Progress | None = None,
 ) -> Summary:
@@ -148,7 +148,7 @@ class _Verification:
         database: Database[Document],
         settings: Settings,
         read_models: Sequence[str],
-        request: Request,
+        request: VerificationRequest,
         on_progress: Progress | None,
         reporting: Reporting,
     ) -> None:

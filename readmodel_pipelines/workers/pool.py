@@ -25,8 +25,11 @@ from readmodel_pipelines.errors import ReadModelError
 Send = Callable[[Any], None]
 """Tells the parent something meanwhile."""
 
-Work = Callable[[Any], AbstractContextManager[Callable[[Any, Send], Any]]]
-"""A function of a module, given the set-up: opens what tasks need, and gives what does one and returns its result."""
+Work = Callable[..., AbstractContextManager[Callable[[Any, Send], Any]]]
+"""A function of a module, given the set-up: opens what tasks need, and gives what does one and returns its result.
+
+In the process that has it done it is given besides what that has opened already.
+"""
 
 
 _SILENCE = 1.0
@@ -39,9 +42,9 @@ class WorkerDied(ReadModelError):
 
 
 def work_off(
-    work: Work, setup: Any, tasks: Sequence[Any], workers: int, told: Callable[[Any], None] = lambda _: None
+    work: Work, setup: Any, tasks: Sequence[Any], workers: int, told: Callable[[Any], None] = lambda _: None, *here: Any
 ) -> Iterator[tuple[Any, Any]]:
-    """Do the tasks in so many processes; with one, in this process. Gives (task, result) as they come.
+    """Do the tasks in so many processes; with one, in this one, with what is open `here`. Gives (task, result).
 
     `told` is given what workers send meanwhile, and None once in a second when nobody sends anything. `setup`, tasks,
     results and what is sent are pickled.
@@ -51,7 +54,7 @@ def work_off(
         ReadModelError: what a worker raised.
     """
     if workers <= 1 or len(tasks) <= 1:
-        with work(setup) as do:
+        with work(setup, *here) as do:
             for task in tasks:
                 yield task, do(task, told)
     else:

@@ -29,7 +29,7 @@ from readmodel_pipelines.mongo.connection import open_database
 from readmodel_pipelines.mongo.scan import CODEC
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.projector import ReadModelProjector
-from readmodel_pipelines.rebuild import Request, finish, rebuild
+from readmodel_pipelines.rebuild import RebuildRequest, finish, rebuild
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines_tests.benchmarks.reconcile import (
     ORDER,
@@ -86,7 +86,7 @@ def speed(settings: Settings, chats: int, rounds: int) -> None:
 
         def rebuilt(strategy: Any, workers: int, *, copy: bool = True) -> None:
             changed = settings.model_copy(update={"workers": workers, "keep_copy": copy})
-            if not rebuild(database, changed, [], Request(strategy)).ok:
+            if not rebuild(database, changed, [], RebuildRequest(strategy)).ok:
                 raise SystemExit("the rebuild did not succeed")
 
         def with_workers(workers: int) -> None:
@@ -147,7 +147,7 @@ def _rebuild_for_memory(argument: str) -> None:
     uri, name = argument.rsplit("|", 1)
     settings = Settings(mongodb_uri=uri, database=name)
     with open_database(settings) as database:
-        summary = rebuild(database, settings, [], Request())
+        summary = rebuild(database, settings, [], RebuildRequest())
     if not summary.ok:
         raise SystemExit("the rebuild did not succeed")
     # Not getrusage, whose peak begins with that of the process that started this one.

@@ -23,11 +23,11 @@ from readmodel_pipelines.mongo.connection import open_database
 from readmodel_pipelines.mongo.names import FINDINGS
 from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.settings import Settings
-from readmodel_pipelines.verification import Coverage, Request, verify
+from readmodel_pipelines.verification import Coverage, VerificationRequest, verify
 from readmodel_pipelines_tests.benchmarks.reconcile import fill
 from readmodel_pipelines_tests.support.environment import uri_of
 
-SINCE_LAST = Request(Coverage(since_last=True))
+SINCE_LAST = VerificationRequest(Coverage(since_last=True))
 
 
 def main() -> None:
@@ -61,8 +61,8 @@ def main() -> None:
 
 def tiers(database: Database[Any], settings: Settings, rounds: int) -> None:
     """The tier of versions beside that of documents, on healthy read models."""
-    documents = best(rounds, lambda: verify(database, settings, [], Request()))
-    versions = best(rounds, lambda: verify(database, settings, [], Request(tier="versions")))
+    documents = best(rounds, lambda: verify(database, settings, [], VerificationRequest()))
+    versions = best(rounds, lambda: verify(database, settings, [], VerificationRequest(tier="versions")))
     print(
         f"tier of documents {documents:.3f} s, of versions {versions:.3f} s: {versions / documents:.2f} (less than 0.5)"
     )
@@ -70,7 +70,7 @@ def tiers(database: Database[Any], settings: Settings, rounds: int) -> None:
 
 def incremental(database: Database[Any], settings: Settings, rounds: int) -> None:
     """What changed since the last time: nothing, 100 aggregates, 1,000 aggregates; beside a look at everything."""
-    whole = best(rounds, lambda: verify(database, settings, [], Request()))
+    whole = best(rounds, lambda: verify(database, settings, [], VerificationRequest()))
     ids = [document["chat_id"] for document in database.chats_read_model.find({}, {"chat_id": 1}, limit=1_000)]
     said = [f"everything {whole:.3f} s"]
     for changed in (0, 100, 1_000):
@@ -88,13 +88,13 @@ def incremental(database: Database[Any], settings: Settings, rounds: int) -> Non
 
 def damaged(database: Database[Any], settings: Settings, rounds: int) -> None:
     """A tenth of the documents damaged, beside healthy: remembered with their ages, every field compared."""
-    healthy = best(rounds, lambda: verify(database, settings, [], Request()))
+    healthy = best(rounds, lambda: verify(database, settings, [], VerificationRequest()))
     ids = [document["chat_id"] for document in database.chats_read_model.find({}, {"chat_id": 1})][::10]
     database.chats_read_model.update_many({"chat_id": {"$in": ids}}, {"$set": {"title": "broken", "type": 7}})
     database.tasks_read_model.update_many({"chat_id": {"$in": ids}}, {"$set": {"version": 0}})
-    first = best(1, lambda: verify(database, settings, [], Request()))
+    first = best(1, lambda: verify(database, settings, [], VerificationRequest()))
     found = database[FINDINGS].count_documents({})
-    again = best(rounds, lambda: verify(database, settings, [], Request()))
+    again = best(rounds, lambda: verify(database, settings, [], VerificationRequest()))
     print(
         f"healthy {healthy:.3f} s, {found:,} findings {first:.3f} s at first, {again:.3f} s again: "
         f"{first / healthy:.2f} and {again / healthy:.2f} times (less than 2)"
@@ -146,7 +146,7 @@ def _verify_for_memory(argument: str) -> None:
     settings = Settings(mongodb_uri=uri, database=name)
     reports = [Path(folder) / f"{name}{suffix}" for suffix in (".html", ".csv", ".json", ".parquet")]
     with open_database(settings) as database:
-        summary = verify(database, settings, [], Request(reports=reports))
+        summary = verify(database, settings, [], VerificationRequest(reports=reports))
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     findings = sum(counts.discrepancies for counts in summary.read_models.values())
     peak = int(status["VmHWM"].split()[0]) / 1024

@@ -16,11 +16,10 @@ from typer.testing import CliRunner
 from readmodel_pipelines import spread
 from readmodel_pipelines.cli import main
 from readmodel_pipelines.mongo.names import REBUILDS as REBUILDS
-from readmodel_pipelines.rebuild import Request, rebuild
+from readmodel_pipelines.rebuild import RebuildRequest, rebuild
 from readmodel_pipelines.repair import RepairQueue, RepairWorker
 from readmodel_pipelines.settings import Settings, load_settings
-from readmodel_pipelines.verification import Coverage, verify
-from readmodel_pipelines.verification import Request as Verification
+from readmodel_pipelines.verification import Coverage, VerificationRequest, verify
 from readmodel_pipelines_tests.support.verbs.dagster_runs import CHATS, SAMPLE, Document, Mongo
 
 EXAMPLE = Path(__file__).parents[2] / "readmodel_pipelines" / "docs" / "examples" / "chat_activity.py"
@@ -142,8 +141,8 @@ def test_worker_processes_load_it_by_themselves(
     monkeypatch.setattr(spread, "EVENTS_WORTH_A_PROCESS", 50)
     settings = extended.model_copy(update={"workers": 2})
 
-    assert rebuild(sample, settings, [NAME], Request("shadow")).ok
-    assert verify(sample, settings, [NAME], Verification(Coverage())).ok
+    assert rebuild(sample, settings, [NAME], RebuildRequest("shadow")).ok
+    assert verify(sample, settings, [NAME], VerificationRequest(Coverage())).ok
 
     record = sample[REBUILDS].find_one({"read_models": [ACTIVITY]})
     assert record is not None

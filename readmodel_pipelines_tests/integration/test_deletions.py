@@ -11,14 +11,13 @@ from readmodel_pipelines.bookkeeping.deferred import DeferredInMongo
 from readmodel_pipelines.bookkeeping.scratch import Owner
 from readmodel_pipelines.bookkeeping.touched import EVENTS, Touched
 from readmodel_pipelines.moments import Moment, listening
-from readmodel_pipelines.rebuild import Request, rebuild
 from readmodel_pipelines.reconcile.deletions import DELETE_FLOOR
 from readmodel_pipelines_tests.support.other_writer import OtherWriter
 from readmodel_pipelines_tests.support.scene import Scene, found_in
 
 CHATS = "chats_read_model"
 TASKS = "tasks_read_model"
-SETTLED = {"events", CHATS, TASKS, "readmodel_leases"}
+SETTLED = {"events", CHATS, TASKS, "readmodel_leases", "readmodel_rebuilds"}
 
 
 def keys_of(scene: Scene) -> list[dict[str, Any]]:
@@ -46,7 +45,7 @@ def filled(scene: Scene) -> Scene:
     scene.index()
     for number in range(10):
         scene.chat(f"chat {number}")
-    assert scene.rebuild().ok
+    scene.build()
     return scene
 
 
@@ -72,7 +71,8 @@ def test_more_than_allowed_are_refused_and_everything_else_is_done(filled: Scene
         assert (counts.inserted, counts.replaced, counts.deleted) == (1, 1, 0)
         assert counts.failed == counts.orphan == DELETE_FLOOR + 1
         assert not told.ok
-        (warning,) = told.warnings
+        # Of a rebuild that is refused a second one says how to go on.
+        warning, *_ = told.warnings
         assert "101" in warning
         assert "--allow-deletions" in warning
     refused = [item for item in summary.findings if item.outcome == "orphan"]
@@ -136,10 +136,17 @@ def test_a_key_held_by_a_refused_orphan_is_not_freed(filled: Scene) -> None:
     assert filled.verify("task").ok
 
 
-@pytest.mark.parametrize("count", [1, DELETE_FLOOR + 1], ids=["deleted", "refused"])
-def test_what_was_put_off_is_forgotten(filled: Scene, count: int) -> None:
-    orphans(filled, count)
+def test_what_was_put_off_is_forgotten(filled: Scene) -> None:
+    orphans(filled, 1)
     filled.rebuild()
+    assert keys_of(filled) == []
+
+
+def test_what_was_refused_is_kept_for_whoever_resumes_and_forgotten_by_whoever_begins_anew(filled: Scene) -> None:
+    refused = orphans(filled, DELETE_FLOOR + 1)
+    filled.rebuild()
+    assert [item["key"] for item in keys_of(filled)] == refused
+    filled.rebuild(allow_deletions=True)
     assert keys_of(filled) == []
 
 
@@ -150,7 +157,7 @@ def test_who_puts_nothing_off_makes_no_collection_for_it(filled: Scene) -> None:
 
 
 @pytest.mark.parametrize("failing", ["delete", "replace"])
-def test_nor_does_a_run_that_dies_of_an_error(filled: Scene, failing: str) -> None:
+def test_a_run_that_dies_deletes_nothing_and_the_next_one_takes_nothing_over(filled: Scene, failing: str) -> None:
     keys = orphans(filled, 3)
     filled.chats.update_one({"title": "chat 3"}, {"$set": {"title": "damaged"}})
 
@@ -160,31 +167,22 @@ def test_nor_does_a_run_that_dies_of_an_error(filled: Scene, failing: str) -> No
 
     with listening(Moment.WRITE, dies), pytest.raises(OperationFailure):
         filled.rebuild()
-    assert keys_of(filled) == []
     assert filled.chats.count_documents({"chat_id": {"$in": keys}}) == 3
     assert filled.rebuild().ok
+    assert keys_of(filled) == []
     assert filled.verify().ok
-
-
-def test_what_a_killed_run_left_behind_is_not_taken_for_ours(filled: Scene) -> None:
-    left = put_off(filled, Owner.not_resumed(CHATS), "delete", found_in(filled.chats)["chat_id"])
-    theirs = put_off(filled, Owner.not_resumed(TASKS), "delete", "of a run that is at work")
-    resumable = put_off(filled, Owner(CHATS, "0123456789ab"), "delete", "of a rebuild that may be resumed")
-    orphans(filled, 1)
-    assert filled.rebuild("chat").read_models[CHATS].deleted == 1
-    assert filled.verify().ok
-    assert left not in keys_of(filled)
-    assert keys_of(filled) == [resumable, theirs]
 
 
 def test_a_rebuild_forgets_what_every_other_run_over_its_read_models_left(filled: Scene) -> None:
-    for owner in (Owner.not_resumed(CHATS), Owner(CHATS, "0123456789ab"), Owner(CHATS, "ffffffffffff")):
+    for owner in (Owner(CHATS, "0123456789ab"), Owner(CHATS, "ffffffffffff")):
         put_off(filled, owner, "delete", found_in(filled.chats)["chat_id"])
         Touched(filled.database, owner).add(EVENTS, ["noticed"])
     theirs = put_off(filled, Owner(TASKS, "0123456789ab"), "delete", "of a rebuild that is at work")
     Touched(filled.database, Owner(TASKS, "0123456789ab")).add(EVENTS, ["noticed"])
-    summary = rebuild(filled.database, filled.settings, ["chat"], Request())
-    assert (summary.ok, summary.read_models[CHATS].deleted) == (True, 0)
+    orphans(filled, 1)
+    summary = filled.rebuild("chat")
+    assert (summary.ok, summary.read_models[CHATS].deleted) == (True, 1)
+    assert filled.verify().ok
     assert keys_of(filled) == [theirs]
     assert [item["_id"]["of"] for item in filled.database.readmodel_touched.find()] == [TASKS]
 

@@ -27,7 +27,7 @@ from readmodel_pipelines.projections.registry import projections_for
 from readmodel_pipelines.rebuild_state import RebuildState
 from readmodel_pipelines.reconcile.ranges import EVERYTHING
 from readmodel_pipelines.settings import Settings
-from readmodel_pipelines.verification import Request, verify
+from readmodel_pipelines.verification import VerificationRequest, verify
 from readmodel_pipelines_tests.support.environment import name_database
 from readmodel_pipelines_tests.support.scene import Scene
 from readmodel_pipelines_tests.support.servers.authorized import AuthorizedServer
@@ -59,7 +59,7 @@ def made(mongodb_uri: str) -> Iterator[Scene]:
 @pytest.fixture
 def healthy(made: Scene) -> Iterator[Scene]:
     """Read models that are right, with every index, verified a moment ago; healed behind each test."""
-    assert verify(made.database, made.settings, [], Request()).ok
+    assert verify(made.database, made.settings, [], VerificationRequest()).ok
     yield made
     for name in ("readmodel_leases", "readmodel_rebuilds", "readmodel_findings", "repair_queue"):
         made.database[name].delete_many({})
@@ -188,7 +188,7 @@ def test_a_rebuild_that_nobody_goes_on_with_and_its_shadow_are_found(healthy: Sc
 
 def test_findings_and_dead_letters_are_problems(healthy: Scene) -> None:
     healthy.chats.update_one({}, {"$set": {"title": "damaged"}})
-    assert not verify(healthy.database, healthy.settings, [], Request()).ok
+    assert not verify(healthy.database, healthy.settings, [], VerificationRequest()).ok
     healthy.database.repair_queue.insert_one({"status": "failed", "reason": "bad_field"})
     diagnosis = examine(healthy.settings)
     assert troubles(diagnosis) == {"findings": PROBLEM, "repair queue": PROBLEM}

@@ -14,7 +14,7 @@ from readmodel_pipelines.docs.examples import chat_activity
 from readmodel_pipelines.errors import LeaseLost, NoCopy, UsageError
 from readmodel_pipelines.moments import Moment
 from readmodel_pipelines.mongo.names import copy_name, shadow_name
-from readmodel_pipelines.rebuild import Request, rebuild, roll_back
+from readmodel_pipelines.rebuild import RebuildRequest, rebuild, roll_back
 from readmodel_pipelines.reconcile.summary import Summary
 from readmodel_pipelines_tests.support.at_a_moment import At, killed_at, once
 from readmodel_pipelines_tests.support.scene import Scene, found_in
@@ -25,7 +25,7 @@ PAST = datetime(2000, 1, 1, tzinfo=UTC)
 
 
 def in_shadow(scene: Scene, *names: str, **options: Any) -> Summary:
-    return rebuild(scene.database, scene.settings, names, Request("shadow", **options))
+    return rebuild(scene.database, scene.settings, names, RebuildRequest("shadow", **options))
 
 
 def killed_in_the_middle(scene: Scene, *names: str) -> None:
@@ -67,7 +67,7 @@ def test_a_run_that_lost_its_lease_takes_no_copy_from_whoever_took_over(scene: S
 
     def overtaken() -> None:
         scene.database.readmodel_leases.update_many({}, {"$set": {"nonce": "lost", "expires_at": PAST}})
-        others.append(rebuild(scene.database, settings, ["chat"], Request("shadow")).about["rebuild"])
+        others.append(rebuild(scene.database, settings, ["chat"], RebuildRequest("shadow")).about["rebuild"])
         time.sleep(0.7)
 
     settings = scene.settings

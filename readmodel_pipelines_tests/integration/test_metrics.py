@@ -36,14 +36,12 @@ from readmodel_pipelines.metrics.catalogue import METRICS
 from readmodel_pipelines.mongo.names import FINDINGS, VERIFICATIONS
 from readmodel_pipelines.mongo.names import REBUILDS as REBUILDS
 from readmodel_pipelines.mongo.server import server_time
-from readmodel_pipelines.rebuild import Request as Rebuild
-from readmodel_pipelines.rebuild import rebuild
+from readmodel_pipelines.rebuild import RebuildRequest, rebuild
 from readmodel_pipelines.rebuild_state import RebuildState
 from readmodel_pipelines.reconcile.ranges import IdRange
 from readmodel_pipelines.repair import RepairWorker
 from readmodel_pipelines.settings import Settings
-from readmodel_pipelines.verification import Coverage, verify
-from readmodel_pipelines.verification import Request as Verification
+from readmodel_pipelines.verification import Coverage, VerificationRequest, verify
 from readmodel_pipelines_tests.support.environment import name_database
 from readmodel_pipelines_tests.support.pages.blocks import ROOT
 from readmodel_pipelines_tests.support.scene import Scene
@@ -88,8 +86,8 @@ def busy(opened: Database[Any], mongodb_uri: str) -> Scene:
     scene = Scene(opened.client.get_database(settings.database), settings)
     scene.ensure_indexes()
     ids = [scene.chat(f"chat {number}") for number in range(8)]
-    assert rebuild(scene.database, scene.settings, [], Rebuild()).ok
-    verify(scene.database, scene.settings, [], Verification())
+    assert rebuild(scene.database, scene.settings, [], RebuildRequest()).ok
+    verify(scene.database, scene.settings, [], VerificationRequest())
     queue, worker = RepairQueue(scene.database, scene.settings), RepairWorker(scene.database, scene.settings)
     scene.chats.update_one({"chat_id": ids[0]}, {"$set": {"title": "wrong"}})
     assert queue.add(ids[0], "chat")
@@ -101,7 +99,7 @@ def busy(opened: Database[Any], mongodb_uri: str) -> Scene:
     before = server_time(scene.database) - timedelta(minutes=10)
     scene.database.repair_queue.update_one({"aggregate_id": ids[2]}, {"$set": {"created_at": before}})
     scene.tasks.delete_one({"task_id": ids[3]})
-    verify(scene.database, scene.settings, ["task"], Verification(Coverage(sample=100)))
+    verify(scene.database, scene.settings, ["task"], VerificationRequest(Coverage(sample=100)))
     begun(scene)
     return scene
 

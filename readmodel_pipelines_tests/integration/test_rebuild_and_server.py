@@ -21,7 +21,7 @@ from readmodel_pipelines.mongo.indexes import ensure_indexes
 from readmodel_pipelines.mongo.names import REBUILDS
 from readmodel_pipelines.projections.registry import built_in
 from readmodel_pipelines.projector import ReadModelProjector
-from readmodel_pipelines.rebuild import Request, rebuild
+from readmodel_pipelines.rebuild import RebuildRequest, rebuild
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines_tests.support.at_a_moment import killed_at
 from readmodel_pipelines_tests.support.scene import found_in
@@ -98,7 +98,7 @@ def test_an_oplog_that_rolled_over_has_everything_looked_at_again(
     filled(server, 300)
     with open_database(server) as database:
         with killed_at(Moment.RANGES):
-            rebuild(database, server, [], Request())
+            rebuild(database, server, [], RebuildRequest())
         chat_id = found_in(database.events, {})["aggregate_id"]
         last = found_in(database.events, {"aggregate_id": chat_id}, sort=[("version", -1)])
         new = {"version": last["version"] + 1, "event_type": "chat.renamed", "data": {"new_title": "Late"}}
@@ -108,7 +108,7 @@ def test_an_oplog_that_rolled_over_has_everything_looked_at_again(
         while found_in(database.client.local["oplog.rs"], sort=[("$natural", 1)])["ts"] <= appended:
             assert time.monotonic() < deadline, "the oplog did not roll over"
             database.noise.insert_many([{"noise": "x" * 100_000} for _ in range(50)])
-        summary = rebuild(database, server, [], Request(resume=True))
+        summary = rebuild(database, server, [], RebuildRequest(resume=True))
         assert any("does not reach back" in warning for warning in summary.warnings)
         assert (summary.ok, summary.about["state"]) == (True, "done")
         assert ReadModelProjector(database, server).verify_all().ok

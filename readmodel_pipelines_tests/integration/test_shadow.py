@@ -18,7 +18,7 @@ from readmodel_pipelines.moments import Moment, listening
 from readmodel_pipelines.mongo.changes import token_of_now
 from readmodel_pipelines.projections import registry
 from readmodel_pipelines.projections.chat import CHATS
-from readmodel_pipelines.rebuild import Request, abort, rebuild, roll_back
+from readmodel_pipelines.rebuild import RebuildRequest, abort, rebuild, roll_back
 from readmodel_pipelines.reconcile.summary import Summary
 from readmodel_pipelines_tests.support.at_a_moment import At, each, killed_at, once
 from readmodel_pipelines_tests.support.scene import Scene, found_in, taken_from
@@ -27,7 +27,7 @@ OTHER_TITLE = ("chat.renamed", {"new_title": "Told meanwhile", "old_title": "", 
 
 
 def in_shadow(scene: Scene, *names: str, **options: Any) -> Summary:
-    return rebuild(scene.database, scene.settings, names, Request("shadow", **options))
+    return rebuild(scene.database, scene.settings, names, RebuildRequest("shadow", **options))
 
 
 def copies(scene: Scene) -> list[str]:
@@ -313,7 +313,7 @@ def test_a_rebuild_drops_the_shadow_of_its_own_read_model_alone(scene: Scene) ->
     with killed_at(Moment.FINISH):
         in_shadow(scene)
     assert copies(scene) == ["readmodel_shadow_chats_read_model", "readmodel_shadow_tasks_read_model"]
-    assert rebuild(scene.database, scene.settings, ["chat"], Request()).ok
+    assert rebuild(scene.database, scene.settings, ["chat"], RebuildRequest()).ok
     assert copies(scene) == ["readmodel_shadow_tasks_read_model"]
     assert in_shadow(scene, "task").ok
     assert copies(scene) == ["readmodel_before_tasks_read_model"]
@@ -345,7 +345,7 @@ def test_what_was_killed_around_the_swap_is_ended_first_whatever_is_asked_for(sc
     first = found_in(scene.database.readmodel_rebuilds, {"kind": "rebuild"})
     with pytest.raises(ReadModelError, match="must be ended first"):
         in_shadow(scene, "chat")
-    summary = rebuild(scene.database, scene.settings, [], Request())
+    summary = rebuild(scene.database, scene.settings, [], RebuildRequest())
     assert (summary.about["rebuild"], summary.about["state"]) == (first["_id"], "done")
     assert any("was ended first" in warning for warning in summary.warnings)
     assert scene.verify().ok

@@ -16,7 +16,7 @@ from readmodel_pipelines.cutover.foreign import ForeignFollower
 from readmodel_pipelines.moments import Moment
 from readmodel_pipelines.mongo.changes import token_of_now
 from readmodel_pipelines.projections.chat import CHATS
-from readmodel_pipelines.rebuild import Request, rebuild
+from readmodel_pipelines.rebuild import RebuildRequest, rebuild
 from readmodel_pipelines.reconcile.summary import Summary
 from readmodel_pipelines_tests.support.at_a_moment import At, Killed, each, killed_at
 from readmodel_pipelines_tests.support.scene import Scene, found_in
@@ -39,7 +39,7 @@ FOREIGN_FIELDS = {
 
 
 def in_shadow(scene: Scene, *names: str, **options: Any) -> Summary:
-    return rebuild(scene.database, scene.settings, names, Request("shadow", **options))
+    return rebuild(scene.database, scene.settings, names, RebuildRequest("shadow", **options))
 
 
 def add_raw(collection: Collection[Any], chat_id: str, fields: bytes) -> None:

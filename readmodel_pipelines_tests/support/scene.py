@@ -20,6 +20,7 @@ from pymongo.errors import DuplicateKeyError
 
 from readmodel_pipelines.demo.sample_data import chat_events, task_events
 from readmodel_pipelines.mongo.indexes import ensure_indexes
+from readmodel_pipelines.mongo.names import DEFERRED, LEASES, REBUILDS, TOUCHED
 from readmodel_pipelines.mongo.scan import CODEC
 from readmodel_pipelines.projections.registry import projections_for
 from readmodel_pipelines.projector import ReadModelProjector
@@ -87,9 +88,14 @@ class Scene:
         self.add(chat_events(streams, seed=seed, mean_events=8))
         if self.settings.task_source == "task":
             self.add(task_events(streams, seed=seed, mean_events=6))
-        assert self.rebuild().ok
+        self.build()
         self.make_foreign()
         return sorted(document["chat_id"] for document in self.chats.find())
+
+    def build(self) -> None:
+        """Both read models right, as if they had always been: no rebuild is on record."""
+        assert self.projector().rebuild_all().ok
+        self.database[REBUILDS].delete_many({})
 
     def make_foreign(self) -> None:
         for collection in (self.chats, self.tasks):
@@ -100,10 +106,12 @@ class Scene:
         return typed(value)
 
     def dump(self) -> dict[str, dict[bytes, bytes]]:
-        """Every byte of every collection but the leases and the events, by `_id`; the events' number."""
-        names = set(self.database.list_collection_names()) - {"readmodel_leases", self.events.name}
-        # Stays, and is empty when nothing is put off.
-        names -= {"readmodel_deferred"} if self.database["readmodel_deferred"].find_one({}) is None else set()
+        """Every byte of every collection but the events and what rebuilds keep of themselves, by `_id`.
+
+        Of the events their number.
+        """
+        own = {LEASES, REBUILDS, DEFERRED, TOUCHED}
+        names = set(self.database.list_collection_names()) - {*own, self.events.name}
         counted = {b"": str(self.events.count_documents({})).encode()}
         return {self.events.name: counted, **{name: self._bytes_of(name) for name in sorted(names)}}
 

@@ -19,7 +19,7 @@ from readmodel_pipelines.mongo.names import LEASES as LEASES
 from readmodel_pipelines.mongo.server import server_time
 from readmodel_pipelines.projections.registry import projections_for
 from readmodel_pipelines.projector import ReadModelProjector
-from readmodel_pipelines.rebuild import Request, rebuild
+from readmodel_pipelines.rebuild import RebuildRequest, rebuild
 from readmodel_pipelines.repair import RepairQueue, RepairWorker
 from readmodel_pipelines.settings import Settings
 
@@ -79,7 +79,7 @@ def _killed(database: Mongo, settings: Settings) -> None:
     now = server_time(database)
     night = f"{now + timedelta(hours=2):%H:%M}-{now + timedelta(hours=3):%H:%M}"
     stopped = settings.model_copy(update={"off_peak_window": night})
-    assert rebuild(database, stopped, ["chat"], Request("shadow", off_peak=True)).about["state"] == "paused"
+    assert rebuild(database, stopped, ["chat"], RebuildRequest("shadow", off_peak=True)).about["state"] == "paused"
     times = {"acquired_at": now - timedelta(minutes=9), "expires_at": now - timedelta(seconds=1)}
     lease = {"holder": "worker-7 process 4711", "owner": "", "nonce": "gone", "token": 1, **times}
     database[LEASES].replace_one({"_id": "rebuild:chats_read_model"}, lease, upsert=True)

@@ -10,7 +10,7 @@ import json
 
 from readmodel_pipelines import spread
 from readmodel_pipelines.mongo.connection import open_database
-from readmodel_pipelines.rebuild import Request, rebuild
+from readmodel_pipelines.rebuild import RebuildRequest, rebuild
 from readmodel_pipelines.settings import Settings
 
 
@@ -34,7 +34,7 @@ def main() -> None:
         max_events_per_second=arguments.events_per_second,
     )
     with open_database(settings) as database:
-        summary = rebuild(database, settings, [], Request(arguments.strategy, resume=True))
+        summary = rebuild(database, settings, [], RebuildRequest(arguments.strategy, resume=True))
     print(json.dumps(summary.as_json() | {"ok": summary.ok}))
 
 

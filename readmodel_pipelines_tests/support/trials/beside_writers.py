@@ -17,11 +17,10 @@ from readmodel_pipelines.mongo.connection import open_database
 from readmodel_pipelines.mongo.indexes import ensure_indexes
 from readmodel_pipelines.projections.registry import built_in
 from readmodel_pipelines.projector import ReadModelProjector
-from readmodel_pipelines.rebuild import Request, rebuild
+from readmodel_pipelines.rebuild import RebuildRequest, rebuild
 from readmodel_pipelines.rebuild_state import Strategy
 from readmodel_pipelines.settings import Settings
-from readmodel_pipelines.verification import Bucket, Coverage, verify
-from readmodel_pipelines.verification import Request as Verification
+from readmodel_pipelines.verification import Bucket, Coverage, VerificationRequest, verify
 from readmodel_pipelines_tests.support.environment import uri_of
 from readmodel_pipelines_tests.support.processes import live_writer
 
@@ -56,7 +55,7 @@ def verify_beside_a_writer(settings: Settings, *, seconds: float, rate: int, gra
             while process.poll() is None:
                 coverage = _COVERAGES[seen.verifications % len(_COVERAGES)]
                 started = time.monotonic()
-                summary = verify(database, settings, [], Verification(coverage))
+                summary = verify(database, settings, [], VerificationRequest(coverage))
                 seen.seconds.append(time.monotonic() - started)
                 found = {(item.read_model, item.aggregate_id) for item in summary.findings}
                 assert found <= truth, f"a false alarm of {coverage}: {found - truth}"
@@ -70,7 +69,7 @@ def verify_beside_a_writer(settings: Settings, *, seconds: float, rate: int, gra
                 seen.lagging += sum(counts.lagging for counts in summary.read_models.values())
             output = json.loads(process.communicate(timeout=60)[0])
         seen.events, seen.latest = output["events"], output["latest"]
-        last = verify(database, settings, [], Verification())
+        last = verify(database, settings, [], VerificationRequest())
         assert {(item.read_model, item.aggregate_id) for item in last.findings} == truth
         assert truth
         database.client.drop_database(database.name)
@@ -107,7 +106,7 @@ def rebuild_beside_writers(
         while database.events.estimated_document_count() == quiet:
             time.sleep(0.05)
         time.sleep(chance.uniform(0.0, seconds / 2))
-        summary = rebuild(database, settings, [], Request(strategy))
+        summary = rebuild(database, settings, [], RebuildRequest(strategy))
         assert summary.ok, summary.as_json()
         assert summary.about["state"] == "done"
         ended = time.time() - _LAST_LOOK

@@ -9,7 +9,7 @@ from typing import Any
 from pymongo.errors import OperationFailure
 
 from readmodel_pipelines.mongo.names import REBUILDS
-from readmodel_pipelines.rebuild import Request, rebuild
+from readmodel_pipelines.rebuild import RebuildRequest, rebuild
 from readmodel_pipelines.reconcile.summary import Summary
 from readmodel_pipelines_tests.support.scene import Scene
 
@@ -22,7 +22,7 @@ OTHER_TITLE = ("chat.renamed", {"new_title": "Told meanwhile", "old_title": "", 
 
 
 def full(scene: Scene, *names: str, **options: Any) -> Summary:
-    return rebuild(scene.database, scene.settings, names, Request(**options))
+    return rebuild(scene.database, scene.settings, names, RebuildRequest(**options))
 
 
 def leftovers(scene: Scene) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 from bson import ObjectId
 
 from readmodel_pipelines.reconcile.summary import Summary
-from readmodel_pipelines.verification import Bucket, Coverage, Request, verify
+from readmodel_pipelines.verification import Bucket, Coverage, VerificationRequest, verify
 from readmodel_pipelines_tests.support.scene import Scene, found_in
 
 SINCE_LAST = Coverage(since_last=True)
@@ -17,7 +17,7 @@ RENAMED = ("chat.renamed", {"new_title": "Renamed", "old_title": "", "renamed_by
 
 
 def look(scene: Scene, *read_models: str, coverage: Coverage | None = None, **options: Any) -> Summary:
-    request = Request(coverage or Coverage(), max_findings=100_000, **options)
+    request = VerificationRequest(coverage or Coverage(), max_findings=100_000, **options)
     return verify(scene.database, scene.settings, read_models, request)
 
 
