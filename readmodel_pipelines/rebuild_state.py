@@ -1,6 +1,6 @@
 """The states of a full rebuild, and which may follow which; the strategies that there are.
 
-Every verb asks `MAY_BECOME` before it changes a record. A summary has a state too: that of what one run worked on.
+Every verb asks `MAY_FOLLOW` before it changes a record. A summary has a state too: that of what one run worked on.
 """
 
 from __future__ import annotations
@@ -33,24 +33,16 @@ class RebuildState(StrEnum):
     """Of a run alone: somebody ended it; the same holds."""
 
 
-MAY_BECOME: Mapping[RebuildState, frozenset[RebuildState]] = {
-    RebuildState.BUILDING: frozenset({RebuildState.BUILDING, RebuildState.FINISHING, RebuildState.ABORTED}),
-    RebuildState.FINISHING: frozenset(
-        {
-            RebuildState.FINISHING,
-            RebuildState.BUILDING,
-            RebuildState.SWAPPING,
-            RebuildState.DONE,
-            RebuildState.REFUSED,
-            RebuildState.ABORTED,
-        }
-    ),
-    RebuildState.SWAPPING: frozenset({RebuildState.SWAPPING, RebuildState.DONE}),
-    RebuildState.REFUSED: frozenset({RebuildState.FINISHING, RebuildState.BUILDING, RebuildState.ABORTED}),
-    RebuildState.DONE: frozenset({RebuildState.ROLLED_BACK}),
-    RebuildState.ABORTED: frozenset(),
-    RebuildState.ROLLED_BACK: frozenset({RebuildState.ROLLED_BACK}),
-    RebuildState.PAUSED: frozenset(),
-    RebuildState.INTERRUPTED: frozenset(),
+_AT_WORK_OR_REFUSED = (RebuildState.BUILDING, RebuildState.FINISHING, RebuildState.REFUSED)
+MAY_FOLLOW: Mapping[RebuildState, tuple[RebuildState, ...]] = {
+    RebuildState.BUILDING: _AT_WORK_OR_REFUSED,
+    RebuildState.FINISHING: _AT_WORK_OR_REFUSED,
+    RebuildState.ABORTED: _AT_WORK_OR_REFUSED,
+    RebuildState.REFUSED: (RebuildState.FINISHING,),
+    RebuildState.SWAPPING: (RebuildState.FINISHING, RebuildState.SWAPPING),
+    RebuildState.DONE: (RebuildState.FINISHING, RebuildState.SWAPPING),
+    RebuildState.ROLLED_BACK: (RebuildState.DONE, RebuildState.ROLLED_BACK),
+    RebuildState.PAUSED: (),
+    RebuildState.INTERRUPTED: (),
 }
 UNFINISHED = (RebuildState.BUILDING, RebuildState.FINISHING, RebuildState.SWAPPING, RebuildState.REFUSED)

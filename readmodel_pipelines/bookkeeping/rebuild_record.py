@@ -99,9 +99,10 @@ _KNOWN = {item.name for item in fields(RebuildRecord)}
 
 def record_of(document: Mapping[str, Any]) -> RebuildRecord:
     """The rebuild that a document of it tells of."""
-    known = {name: value for name, value in document.items() if name in _KNOWN}
+    known = {"names": document["read_models"], **document}
+    told = {name: value for name, value in known.items() if name in _KNOWN}
     state = RebuildState(document["state"])
-    return RebuildRecord(**{**known, "id": document["_id"], "state": state, "stored": document})
+    return RebuildRecord(**{**told, "id": document["_id"], "state": state, "stored": document})
 
 
 def range_of(document: Mapping[str, Any]) -> RebuildRange:

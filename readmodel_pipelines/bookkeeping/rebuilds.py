@@ -18,7 +18,7 @@ from readmodel_pipelines.bookkeeping.rebuild_record import RebuildRange, Rebuild
 from readmodel_pipelines.errors import UsageError
 from readmodel_pipelines.mongo.names import REBUILDS
 from readmodel_pipelines.mongo.scan import Document
-from readmodel_pipelines.rebuild_state import MAY_BECOME, UNFINISHED, RebuildState
+from readmodel_pipelines.rebuild_state import MAY_FOLLOW, UNFINISHED, RebuildState
 from readmodel_pipelines.reconcile.ranges import IdRange
 
 _SHOWN_AT_MOST = 50
@@ -133,11 +133,11 @@ class Rebuilds:
         Raises:
             WrongState: it is not.
         """
-        before = [item.value for item, following in MAY_BECOME.items() if state in following]
+        before = MAY_FOLLOW[state]
         new = {"state": state.value, **changed}
         stamps = {"updated_at": "$$NOW"} | ({} if state in UNFINISHED else {"ended_at": "$$NOW"})
         found = self._rebuilds.find_one_and_update(
-            {"_id": rebuild.id, "kind": "rebuild", "state": {"$in": before}},
+            {"_id": rebuild.id, "kind": "rebuild", "state": {"$in": list(before)}},
             [{"$set": {**{name: {"$literal": value} for name, value in new.items()}, **stamps}}],
             return_document=ReturnDocument.AFTER,
         )

@@ -176,14 +176,7 @@ def rebuilds(store: Store) -> list[RebuildSeen]:
     now = naive_now(store.database)
     at_work = leases_held(store.database).of_rebuilds
     return [
-        RebuildSeen(
-            record.id,
-            record.state,
-            record.names or record.read_models,
-            record.in_shadow,
-            record.age_seconds(now),
-            not at_work.isdisjoint(record.read_models),
-        )
+        RebuildSeen(record, record.age_seconds(now), not at_work.isdisjoint(record.read_models))
         for record in _unfinished(store)
     ]
 

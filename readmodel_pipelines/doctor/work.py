@@ -10,6 +10,7 @@ from functools import partial
 from readmodel_pipelines.bookkeeping.held_leases import NotGivenBack
 from readmodel_pipelines.bookkeeping.leases import is_gone
 from readmodel_pipelines.bookkeeping.queue_stats import QueueStats
+from readmodel_pipelines.bookkeeping.rebuild_record import RebuildRecord
 from readmodel_pipelines.doctor.check import Check, Health, worst
 from readmodel_pipelines.rebuild_state import RebuildState
 from readmodel_pipelines.wording import count, numbers, span
@@ -111,10 +112,7 @@ def _on(lease: NotGivenBack) -> str:
 class RebuildSeen:
     """An unfinished rebuild; `at_work` while somebody holds a lease on one of its read models."""
 
-    id: str
-    state: RebuildState
-    names: Sequence[str]
-    shadow: bool
+    record: RebuildRecord
     age_seconds: float
     at_work: bool
 
@@ -125,8 +123,8 @@ def judge_rebuilds(rebuilds: Sequence[RebuildSeen], leftovers: Collection[str], 
     for item in rebuilds:
         states.append(_state_of(item))
         stands = "" if item.at_work else ", and nobody is at work"
-        names = ", ".join(item.names)
-        told.append(f"{item.id} of {names}: {item.state.value}, begun {span(item.age_seconds)} ago{stands}")
+        names = ", ".join(item.record.names)
+        told.append(f"{item.record.id} of {names}: {item.record.state}, begun {span(item.age_seconds)} ago{stands}")
         if states[-1] is not Health.OK:
             hints.append(_next(item, valid_days))
     if leftovers:
@@ -144,16 +142,18 @@ def _state_of(item: RebuildSeen) -> Health:
     if item.at_work:
         return Health.OK
     # Read models that are swapped in and others that are not: nobody else may begin before it is ended.
-    return Health.PROBLEM if item.state is RebuildState.SWAPPING else Health.WARNING
+    return Health.PROBLEM if item.record.state is RebuildState.SWAPPING else Health.WARNING
 
 
 def _next(item: RebuildSeen, valid_days: float) -> str:
-    if item.state is not RebuildState.SWAPPING and item.age_seconds > valid_days * 86_400:
-        return f"It is too old to be resumed: `readmodel rebuilds abort {item.id}`."
-    strategy = " --strategy shadow" if item.shadow else ""
-    name = item.names[0] if len(item.names) == 1 else "all"
+    record = item.record
+    if record.state is not RebuildState.SWAPPING and item.age_seconds > valid_days * 86_400:
+        return f"It is too old to be resumed: `readmodel rebuilds abort {record.id}`."
+    strategy = " --strategy shadow" if record.in_shadow else ""
+    name = record.names[0] if len(record.names) == 1 else "all"
     resume = f"`readmodel rebuild-readmodel --type {name} --all{strategy} --resume` goes on"
-    if item.state is RebuildState.SWAPPING:
+    if record.state is RebuildState.SWAPPING:
         return f"{resume}; it must be ended before another one begins."
-    why = f"`readmodel rebuilds show {item.id}` says why it was refused; " if item.state is RebuildState.REFUSED else ""
-    return f"{why}{resume}, `readmodel rebuilds abort {item.id}` gives it up."
+    refused = record.state is RebuildState.REFUSED
+    why = f"`readmodel rebuilds show {record.id}` says why it was refused; " if refused else ""
+    return f"{why}{resume}, `readmodel rebuilds abort {record.id}` gives it up."

@@ -11,10 +11,12 @@ from prometheus_client.core import GaugeMetricFamily
 
 from readmodel_pipelines.bookkeeping.held_leases import LeasesHeld
 from readmodel_pipelines.bookkeeping.queue_stats import STATUSES, QueueStats
+from readmodel_pipelines.bookkeeping.rebuild_record import RebuildRecord
+from readmodel_pipelines.bookkeeping.rebuilds import RangeProgress
 from readmodel_pipelines.bookkeeping.repair_task import DEAD_LETTER_REASONS
 from readmodel_pipelines.metrics import catalogue as metric
 from readmodel_pipelines.metrics.catalogue import METRICS, Metric
-from readmodel_pipelines.rebuild_state import UNFINISHED, RebuildState
+from readmodel_pipelines.rebuild_state import UNFINISHED
 from readmodel_pipelines.reconcile.outcome import ALARMS, Outcome
 from readmodel_pipelines.settings import Settings
 
@@ -32,18 +34,6 @@ class Ended:
     seconds: float
     events: int
     counts: Mapping[str, int]
-
-
-@dataclass(frozen=True, slots=True)
-class Unfinished:
-    """A full rebuild that is not at its end; `share_of_ranges` are done. `first_pass`: nothing was read twice."""
-
-    state: RebuildState
-    started_at: datetime
-    progress_at: datetime
-    events: int
-    share_of_ranges: float
-    first_pass: bool
 
 
 def families(samples: Iterable[Sample]) -> Iterator[GaugeMetricFamily]:
@@ -127,21 +117,25 @@ def of_rebuild(labels: tuple[str], ended: Ended) -> Iterator[Sample]:
     yield metric.REBUILD_SUCCESS, labels, float(not failed and not ended.counts.get(Outcome.MALFORMED.value))
 
 
-def of_unfinished(labels: tuple[str], unfinished: Unfinished | None, expected: int | None) -> Iterator[Sample]:
+def of_unfinished(
+    labels: tuple[str], unfinished: tuple[RebuildRecord, RangeProgress] | None, expected: int | None
+) -> Iterator[Sample]:
     """The full rebuild of a read model that goes on or waits, if any; about so many events are expected."""
     for state in UNFINISHED:
-        yield metric.REBUILD_STATE, (*labels, state.value), float(unfinished is not None and unfinished.state is state)
+        is_in = unfinished is not None and unfinished[0].state is state
+        yield metric.REBUILD_STATE, (*labels, state.value), float(is_in)
     if unfinished is None:
         return
-    yield metric.REBUILD_START, labels, _seconds(unfinished.started_at)
-    yield metric.REBUILD_PROGRESS_AT, labels, _seconds(unfinished.progress_at)
-    yield metric.REBUILD_READ, labels, unfinished.events
-    share = unfinished.share_of_ranges
+    record, progress = unfinished
+    yield metric.REBUILD_START, labels, _seconds(record.started_at)
+    yield metric.REBUILD_PROGRESS_AT, labels, _seconds(progress.at)
+    yield metric.REBUILD_READ, labels, progress.events
+    share = progress.ranges_done / record.ranges if record.ranges else 1.0
     if expected is not None:
         yield metric.REBUILD_EXPECTED, labels, expected
         # Ranges are few, and events of other aggregate types are expected in vain: the larger share is nearer.
-        if expected and unfinished.first_pass:
-            share = max(share, min(1.0, unfinished.events / expected))
+        if expected and record.first_pass:
+            share = max(share, min(1.0, progress.events / expected))
     yield metric.REBUILD_PROGRESS, labels, share
 
 

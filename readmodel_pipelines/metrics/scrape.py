@@ -15,7 +15,7 @@ from pymongo.errors import PyMongoError
 from readmodel_pipelines.bookkeeping.findings import Findings
 from readmodel_pipelines.bookkeeping.held_leases import leases_held
 from readmodel_pipelines.bookkeeping.rebuild_record import RebuildRecord
-from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds
+from readmodel_pipelines.bookkeeping.rebuilds import RangeProgress, Rebuilds
 from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
 from readmodel_pipelines.bookkeeping.verifications import Verifications
 from readmodel_pipelines.errors import raised
@@ -23,7 +23,6 @@ from readmodel_pipelines.metrics import catalogue as metric
 from readmodel_pipelines.metrics.samples import (
     Ended,
     Sample,
-    Unfinished,
     of_findings,
     of_leases,
     of_queue,
@@ -52,7 +51,7 @@ class Scrape:
     def __init__(self, store: Store, seconds: float) -> None:
         self._store = store
         self._live = {item.read_model: store.live(item).name for item in store.projections}
-        self._unfinished: dict[str, Unfinished] | None = None
+        self._unfinished: dict[str, tuple[RebuildRecord, RangeProgress]] | None = None
         self._events: int | None = None
         self.samples: list[Sample] = []
         self.parts: dict[str, str] = {}
@@ -82,10 +81,10 @@ class Scrape:
             if record is not None and record.ended_at is not None and name in record.counts:
                 seconds = max(0.0, record.seconds - record.idle_seconds)
                 yield from of_rebuild((name,), Ended(record.ended_at, seconds, record.events, record.counts[name]))
-        unfinished: dict[str, Unfinished] = {}
+        unfinished: dict[str, tuple[RebuildRecord, RangeProgress]] = {}
         # The newest first: an older one would be dropped by whoever goes on with it.
         for record in records.unfinished(list(self._live.values())):
-            found = _unfinished(records, record)
+            found = record, records.progress_of(record)
             for name, live in self._live.items():
                 if live in record.read_models:
                     unfinished.setdefault(name, found)
@@ -116,18 +115,6 @@ class Scrape:
 
     def _queue(self) -> Iterator[Sample]:
         yield from of_queue(RepairQueue(self._store.database, self._store.settings).stats())
-
-
-def _unfinished(records: Rebuilds, record: RebuildRecord) -> Unfinished:
-    progress = records.progress_of(record)
-    return Unfinished(
-        record.state,
-        record.started_at,
-        progress.at,
-        progress.events,
-        progress.ranges_done / record.ranges if record.ranges else 1.0,
-        record.first_pass,
-    )
 
 
 def _verified(record: Document) -> Ended:

@@ -13,13 +13,7 @@ from readmodel_pipelines.rebuild_state import RebuildState, Strategy
 
 Tier = Literal["documents", "versions"]
 
-_FARTHEST_LAST = (
-    RebuildState.DONE,
-    RebuildState.ABORTED,
-    RebuildState.BUILDING,
-    RebuildState.PAUSED,
-    RebuildState.REFUSED,
-)
+_FARTHEST_LAST = tuple(map(RebuildState, ("done", "aborted", "building", "paused", "refused")))
 
 
 @dataclass(slots=True)

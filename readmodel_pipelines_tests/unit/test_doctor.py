@@ -13,6 +13,7 @@ from pydantic import SecretStr
 
 from readmodel_pipelines.bookkeeping.held_leases import NotGivenBack
 from readmodel_pipelines.bookkeeping.queue_stats import QueueStats
+from readmodel_pipelines.bookkeeping.rebuild_record import RebuildRecord
 from readmodel_pipelines.doctor.check import Check, Diagnosis, Health
 from readmodel_pipelines.doctor.configuration import judge_embedded, judge_settings, settings_in_force
 from readmodel_pipelines.doctor.data import Answered, judge_collections, judge_indexes, judge_queries
@@ -37,7 +38,7 @@ from readmodel_pipelines.doctor.work import (
 from readmodel_pipelines.embedded.server import ServerStatus
 from readmodel_pipelines.mongo.indexes import Flaw
 from readmodel_pipelines.mongo.wanted_indexes import EVENTS, LEASES, VERSIONS
-from readmodel_pipelines.rebuild_state import RebuildState
+from readmodel_pipelines.rebuild_state import RebuildState, Strategy
 from readmodel_pipelines.settings import Settings
 
 OK, WARNING, PROBLEM = Health.OK, Health.WARNING, Health.PROBLEM
@@ -360,7 +361,9 @@ def test_a_lease_is_stale_when_it_ran_out_or_its_process_is_gone() -> None:
 
 
 def seen(state: RebuildState, *, at_work: bool = False, days: float = 0.1, shadow: bool = False) -> RebuildSeen:
-    return RebuildSeen("0123456789ab", state, ("chat",), shadow, days * DAY, at_work)
+    strategy: Strategy = "shadow" if shadow else "in_place"
+    record = RebuildRecord("0123456789ab", state, strategy, ["chats_read_model"], NOW, NOW, {}, names=["chat"])
+    return RebuildSeen(record, days * DAY, at_work)
 
 
 @pytest.mark.parametrize(
@@ -381,7 +384,7 @@ def test_an_unfinished_rebuild_that_nobody_works_on_is_told_with_how_to_go_on(
     check = judge_rebuilds([rebuild], (), valid_days=7)
     assert check.state is state
     assert hint in check.hint
-    assert rebuild.id in check.details[0]
+    assert rebuild.record.id in check.details[0]
 
 
 def test_a_shadow_that_nobody_goes_on_with_is_told() -> None:

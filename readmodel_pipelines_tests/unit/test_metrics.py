@@ -18,11 +18,12 @@ from prometheus_client.core import GaugeMetricFamily
 
 from readmodel_pipelines.bookkeeping.held_leases import LeasesHeld
 from readmodel_pipelines.bookkeeping.queue_stats import QueueStats
+from readmodel_pipelines.bookkeeping.rebuild_record import RebuildRecord
+from readmodel_pipelines.bookkeeping.rebuilds import RangeProgress
 from readmodel_pipelines.metrics.catalogue import METRICS
 from readmodel_pipelines.metrics.samples import (
     Ended,
     Sample,
-    Unfinished,
     families,
     of_findings,
     of_leases,
@@ -156,23 +157,25 @@ def test_a_rebuild_succeeded_when_it_left_nothing_undone(wrong: dict[str, int], 
 
 
 @pytest.mark.parametrize(
-    ("events", "share_of_ranges", "first_pass", "expected", "progress"),
+    ("events", "ranges_done", "first_pass", "expected", "progress"),
     [
-        (300, 0.25, True, 1000, 0.3),
+        (300, 5, True, 1000, 0.3),
         # Half of the events are of another type.
-        (500, 0.9, True, 1000, 0.9),
+        (500, 18, True, 1000, 0.9),
         # More was appended meanwhile.
-        (1100, 0.9, True, 1000, 1.0),
+        (1100, 18, True, 1000, 1.0),
         # What is read a second time does not count.
-        (1500, 0.5, False, 1000, 0.5),
-        (300, 0.25, True, None, 0.25),
-        (0, 1.0, True, 0, 1.0),
+        (1500, 10, False, 1000, 0.5),
+        (300, 5, True, None, 0.25),
+        (0, 20, True, 0, 1.0),
     ],
 )
 def test_progress_is_the_share_of_the_reading_that_is_done(
-    events: int, share_of_ranges: float, first_pass: bool, expected: int | None, progress: float
+    events: int, ranges_done: int, first_pass: bool, expected: int | None, progress: float
 ) -> None:
-    unfinished = Unfinished(RebuildState.BUILDING, NOON, NOON, events, share_of_ranges, first_pass)
+    passes = 1 if first_pass else 2
+    record = RebuildRecord("a", RebuildState.BUILDING, "in_place", ["tasks"], NOON, NOON, {}, ranges=20, passes=passes)
+    unfinished = record, RangeProgress(events, ranges_done, NOON)
     found = samples(of_unfinished(("tasks_read_model",), unfinished, expected))
 
     assert found["readmodel_rebuild_progress_ratio", ("tasks_read_model",)] == progress
