@@ -14,7 +14,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from readmodel_pipelines.errors import UsageError
-from readmodel_pipelines.reconcile.pacing import Window
+from readmodel_pipelines.pacing import Window
 
 TaskSource = Literal["chat", "task"]
 AllowedKind = Literal["unknown_event_type", "version_gap"]

@@ -18,7 +18,7 @@ from readmodel_pipelines.orchestration.jobs import (
 from readmodel_pipelines.orchestration.load_time import OWNERS, SETTINGS_AT_LOAD
 from readmodel_pipelines.orchestration.partitions import READ_MODELS
 from readmodel_pipelines.orchestration.verification import VerifyConfig
-from readmodel_pipelines.reconcile.pacing import Window
+from readmodel_pipelines.pacing import Window
 from readmodel_pipelines.settings import Settings, load_settings
 from readmodel_pipelines.verification import Bucket
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING
 
 from readmodel_pipelines.errors import UsageError
 from readmodel_pipelines.projections.chat import CHATS
@@ -16,23 +16,8 @@ from readmodel_pipelines.projections.extension import check_extension, load_exte
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.projections.task import TASKS_OF_CHATS, TASKS_OF_LEGACY_STREAMS
 
-TaskSource = Literal["chat", "task"]
-
-
-class Sources(Protocol):
-    """What of the settings says which read models there are."""
-
-    @property
-    def task_source(self) -> TaskSource:
-        """Which of the two generations of tasks is in force."""
-
-    @property
-    def projections(self) -> tuple[str, ...]:
-        """Modules and files that define further read models."""
-
-    @property
-    def named_collections(self) -> tuple[str, ...]:
-        """Collections that are spoken for."""
+if TYPE_CHECKING:
+    from readmodel_pipelines.settings import Settings, TaskSource
 
 
 def built_in(task_source: TaskSource) -> tuple[Projection, ...]:
@@ -40,7 +25,7 @@ def built_in(task_source: TaskSource) -> tuple[Projection, ...]:
     return (CHATS, TASKS_OF_CHATS if task_source == "chat" else TASKS_OF_LEGACY_STREAMS)
 
 
-def projections_for(settings: Sources) -> tuple[Projection, ...]:
+def projections_for(settings: Settings) -> tuple[Projection, ...]:
     """The projections in force: the built-in ones, then those that the settings name, in their order.
 
     Raises:

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from readmodel_pipelines.moments import Moment, reached
 from readmodel_pipelines.mongo.pressure import Pressure
-from readmodel_pipelines.reconcile.pacing import BatchSize, RateLimit, Window
+from readmodel_pipelines.pacing import BatchSize, RateLimit, Window
 from readmodel_pipelines.reconcile.ports import EventStore
 from readmodel_pipelines.reconcile.run import Lane
 

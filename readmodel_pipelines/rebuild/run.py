@@ -26,6 +26,7 @@ from readmodel_pipelines.mongo.changes import HistoryLost
 from readmodel_pipelines.mongo.event_store import EventStore
 from readmodel_pipelines.mongo.names import collection_of, shadow_name
 from readmodel_pipelines.mongo.scan import Document
+from readmodel_pipelines.pacing import Window
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.projections.registry import by_fold, choose_projections
 from readmodel_pipelines.rebuild.batches import Pace, WindowClosed
@@ -37,7 +38,6 @@ from readmodel_pipelines.rebuild.leftovers import forget_keys
 from readmodel_pipelines.rebuild.worker import Job, range_worker
 from readmodel_pipelines.rebuild_state import RebuildState, Strategy
 from readmodel_pipelines.reconcile.counts import Counts
-from readmodel_pipelines.reconcile.pacing import Window
 from readmodel_pipelines.reconcile.progress import Progress
 from readmodel_pipelines.reconcile.summary import DEFAULT_MAX_FINDINGS, Summary
 from readmodel_pipelines.settings import Settings

@@ -20,13 +20,13 @@ from readmodel_pipelines.mongo.connection import open_database
 from readmodel_pipelines.mongo.names import collection_of
 from readmodel_pipelines.mongo.pressure import Pressure
 from readmodel_pipelines.mongo.scan import Document
+from readmodel_pipelines.pacing import BatchSize, RateLimit, Window
 from readmodel_pipelines.projections.registry import projections_for
 from readmodel_pipelines.rebuild.batches import Batches, Pace, WindowClosed
 from readmodel_pipelines.reconcile.collector import calm_collector
 from readmodel_pipelines.reconcile.counts import Counts
 from readmodel_pipelines.reconcile.deletions import Deletions
 from readmodel_pipelines.reconcile.odd_ids import odd_orphans, reconcile_odd_ids
-from readmodel_pipelines.reconcile.pacing import BatchSize, RateLimit, Window
 from readmodel_pipelines.reconcile.run import Lane, reconcile
 from readmodel_pipelines.reconcile.summary import Summary
 from readmodel_pipelines.settings import Settings

@@ -14,10 +14,10 @@ from collections.abc import Callable, Sequence
 from readmodel_pipelines.batched import batched
 from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
 from readmodel_pipelines.events.ids import is_aggregate_id
+from readmodel_pipelines.pacing import RateLimit
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.reconcile.finding import Finding
 from readmodel_pipelines.reconcile.outcome import Outcome
-from readmodel_pipelines.reconcile.pacing import RateLimit
 
 _BATCH = 500
 

@@ -13,8 +13,8 @@ from pymongo.errors import DuplicateKeyError
 
 from readmodel_pipelines.moments import Moment, listening
 from readmodel_pipelines.mongo.connection import open_database
+from readmodel_pipelines.pacing import BatchSize
 from readmodel_pipelines.reconcile.finding import Finding
-from readmodel_pipelines.reconcile.pacing import BatchSize
 from readmodel_pipelines.reconcile.summary import Summary
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines_tests.support.at_a_moment import At, Killed, nth, raises

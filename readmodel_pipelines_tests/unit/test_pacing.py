@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from readmodel_pipelines.errors import UsageError
-from readmodel_pipelines.reconcile.pacing import BatchSize, RateLimit, Window
+from readmodel_pipelines.pacing import BatchSize, RateLimit, Window
 
 
 class Clock:
