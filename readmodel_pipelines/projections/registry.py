@@ -37,7 +37,7 @@ def projections_for(settings: Settings) -> tuple[Projection, ...]:
     return (*built, *_extensions(settings.projections, settings.task_source, settings.named_collections))
 
 
-def choose_projections(settings: Sources, read_models: Sequence[str]) -> tuple[Projection, ...]:
+def choose_projections(settings: Settings, read_models: Sequence[str]) -> tuple[Projection, ...]:
     """The projections with these names, in the registry's order; all of them when none is named.
 
     Raises:
