@@ -19,7 +19,7 @@ from readmodel_pipelines.reconcile.summary import Summary
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines_tests.support.at_a_moment import At, Killed, nth, raises
 from readmodel_pipelines_tests.support.other_writer import OtherWriter
-from readmodel_pipelines_tests.support.scene import BOTH, Document, Scene, found_in, typed
+from readmodel_pipelines_tests.support.scene import BOTH, Document, FindingOf, Scene, found_in, typed
 from readmodel_pipelines_tests.support.verbs.command_line import cli, damaged, env, known  # noqa: F401
 from readmodel_pipelines_tests.support.verbs.rebuilding import KilledAfter
 
@@ -66,7 +66,7 @@ def other_writer(at: At) -> OtherWriter:
 
 
 @pytest.fixture
-def finding() -> Callable[[Summary, Any], Finding]:
+def finding() -> FindingOf:
     """The one finding about an aggregate; there must be exactly one."""
 
     def find(summary: Summary, aggregate_id: Any, read_model: str | None = None) -> Finding:

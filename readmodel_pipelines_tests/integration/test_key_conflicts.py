@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
-from bson import ObjectId
+from bson import DatetimeMS, ObjectId
 
-from readmodel_pipelines_tests.support.scene import Scene, found_in
+from readmodel_pipelines.reconcile.summary import Summary
+from readmodel_pipelines_tests.support.scene import FindingOf, Scene, found_in
 
 TASKS = "tasks_read_model"
+
+Either = Callable[[str], Callable[..., Summary]]
 
 
 @pytest.fixture
@@ -21,6 +25,14 @@ def three(scene: Scene) -> list[str]:
     assert scene.rebuild().ok
     scene.make_foreign()
     return ids
+
+
+@pytest.fixture(params=["full", "rebuild_one"])
+def either(request: pytest.FixtureRequest, scene: Scene) -> Either:
+    """Both ways to rebuild, the second one from that aggregate."""
+    if request.param == "full":
+        return lambda _: scene.rebuild
+    return lambda aggregate_id: partial(scene.rebuild_one, aggregate_id)
 
 
 def give(scene: Scene, chat_ids: dict[str, Any]) -> None:
@@ -64,46 +76,44 @@ def test_rebuilding_one_of_two_swapped_ones_writes_both(scene: Scene, three: lis
     assert scene.verify().ok
 
 
-@pytest.mark.parametrize("full", [True, False], ids=["full", "rebuild_one"])
-def test_a_cycle_of_three_is_turned_back(scene: Scene, three: list[str], full: bool) -> None:
+def test_a_cycle_of_three_is_turned_back(scene: Scene, three: list[str], either: Either) -> None:
     a, b, c = three
     give(scene, {a: b, b: c, c: a})
-    run = scene.rebuild if full else lambda *names, **options: scene.rebuild_one(b, *names, **options)
+    run = either(b)
 
     assert counts_of(run("task", dry_run=True)) == (0, 3, 0, 0)
     assert counts_of(run("task")) == (0, 3, 0, 0)
     assert scene.verify().ok
 
 
-@pytest.mark.parametrize("full", [True, False], ids=["full", "rebuild_one"])
-def test_a_long_cycle_is_turned_back(scene: Scene, full: bool) -> None:
+def test_a_long_cycle_is_turned_back(scene: Scene, either: Either) -> None:
     scene.index()
     ids = [scene.chat(f"link {number}") for number in range(60)]
     scene.rebuild()
     give(scene, dict(zip(ids, [*ids[1:], ids[0]], strict=True)))
-    run = scene.rebuild if full else lambda *names, **options: scene.rebuild_one(ids[0], *names, **options)
+    run = either(ids[0])
 
     assert counts_of(run("task", dry_run=True)) == (0, 60, 0, 0)
     assert counts_of(run("task")) == (0, 60, 0, 0)
     assert scene.verify().ok
 
 
-@pytest.mark.parametrize("full", [True, False], ids=["full", "rebuild_one"])
-def test_a_chain_whose_end_is_an_orphan_is_freed_by_its_deletion(scene: Scene, three: list[str], full: bool) -> None:
+def test_a_chain_whose_end_is_an_orphan_is_freed_by_its_deletion(
+    scene: Scene, three: list[str], either: Either
+) -> None:
     a, b, c = three
     # a waits for b, b for c, c for an orphan.
     orphan = "00000000-0000-4000-a000-000000000000"
     task = found_in(scene.tasks, {"task_id": c}, {"_id": 0})
     give(scene, {c: b, b: a, a: "nowhere"})
     scene.tasks.insert_one({**task, "task_id": orphan, "chat_id": c})
-    run = scene.rebuild if full else lambda *names, **options: scene.rebuild_one(a, *names, **options)
+    run = either(a)
 
     assert counts_of(run("task", dry_run=True)) == (0, 3, 1, 0)
     assert counts_of(run("task")) == (0, 3, 1, 0)
     assert scene.verify().ok
 
 
-@pytest.mark.parametrize("full", [True, False], ids=["full", "rebuild_one"])
 @pytest.mark.parametrize(
     "key",
     [
@@ -121,25 +131,24 @@ def test_a_chain_whose_end_is_an_orphan_is_freed_by_its_deletion(scene: Scene, t
     ids=["null", "document", "dollar", "object_id", "number", "array", "empty", "binary", "text", "upper_case"],
 )
 def test_a_document_whose_key_was_damaged_gives_way_to_the_right_one(
-    scene: Scene, three: list[str], full: bool, key: Any
+    scene: Scene, three: list[str], either: Either, key: Any
 ) -> None:
     stored_elsewhere(scene, three[1], key)
-    run = scene.rebuild if full else lambda *names, **options: scene.rebuild_one(three[1], *names, **options)
+    run = either(three[1])
 
     assert counts_of(run("task", dry_run=True)) == (1, 0, 1, 0)
     assert counts_of(run("task")) == (1, 0, 1, 0)
     assert scene.verify().ok
 
 
-@pytest.mark.parametrize("full", [True, False], ids=["full", "rebuild_one"])
 def test_a_key_held_by_the_document_of_a_malformed_stream_is_not_taken_from_it(
-    scene: Scene, three: list[str], finding: Callable[..., Any], full: bool
+    scene: Scene, three: list[str], finding: FindingOf, either: Either
 ) -> None:
     a, b, _ = three
     scene.append(b, ("chat.exploded", {}))
     give(scene, {a: "nowhere", b: a})
     kept = scene.tasks.find_one({"task_id": b})
-    run = scene.rebuild if full else lambda *names, **options: scene.rebuild_one(a, *names, **options)
+    run = either(a)
 
     before = scene.dump()
     predicted = run("task", dry_run=True)
@@ -171,7 +180,7 @@ def legacy(legacy_scene: Scene) -> Scene:
     return legacy_scene
 
 
-def test_two_legacy_streams_with_the_same_chat_are_both_malformed(legacy: Scene, finding: Callable[..., Any]) -> None:
+def test_two_legacy_streams_with_the_same_chat_are_both_malformed(legacy: Scene, finding: FindingOf) -> None:
     good = legacy.task("good", "chat 1")
     one, two = legacy.task("one", "chat 2"), legacy.task("two", "chat 2")
 
@@ -219,7 +228,7 @@ def test_a_lone_legacy_stream_without_a_chat_is_no_conflict(legacy: Scene) -> No
     assert found_in(legacy.tasks, {"task_id": key})["chat_id"] == ""
 
 
-def test_three_legacy_streams_with_the_same_chat_name_one_another(legacy: Scene, finding: Callable[..., Any]) -> None:
+def test_three_legacy_streams_with_the_same_chat_name_one_another(legacy: Scene, finding: FindingOf) -> None:
     keys = [legacy.task(name, "chat") for name in ("one", "two", "three")]
     summary = legacy.rebuild("task")
 
@@ -263,28 +272,18 @@ def test_two_streams_broken_in_the_same_way_say_what_is_broken(legacy: Scene, da
 
 
 @pytest.mark.parametrize("chat_id", ["far date", "invalid utf-8"])
-def test_chat_ids_that_python_cannot_decode_stop_nobody(legacy: Scene, chat_id: str, raw_event: Any) -> None:
+def test_chat_ids_that_python_cannot_decode_stop_nobody(legacy: Scene, chat_id: str) -> None:
     good = legacy.task("good", "chat")
     for name in ("one", "two"):
-        raw_event(legacy, legacy.task(name, "PLACEHOLDER"), chat_id)
+        event = {"aggregate_id": legacy.task(name, "PLACEHOLDER")}
+        if chat_id == "far date":
+            legacy.events.update_one(event, {"$set": {"data.ChatID": DatetimeMS(2**60)}})
+        else:
+            legacy.replace_bytes("events", event, b"PLACEHOLDER", b"PLACE\xff\xfeLDER")
     summary = legacy.rebuild("task")
 
     assert summary.read_models[TASKS].malformed == 2
     assert [task["task_id"] for task in legacy.tasks.find()] == [good]
-
-
-@pytest.fixture
-def raw_event() -> Callable[[Any, str, str], None]:
-    """Put a value into the ChatID of a stream's first event that Python's driver does not decode by default."""
-    from bson import DatetimeMS
-
-    def put(scene: Scene, key: str, what: str) -> None:
-        if what == "far date":
-            scene.events.update_one({"aggregate_id": key}, {"$set": {"data.ChatID": DatetimeMS(2**60)}})
-            return
-        scene.replace_bytes("events", {"aggregate_id": key}, b"PLACEHOLDER", b"PLACE\xff\xfeLDER")
-
-    return put
 
 
 def test_a_duplicate_that_holds_the_key_goes_and_the_right_one_stays(scene: Scene, three: list[str]) -> None:
@@ -317,10 +316,9 @@ def test_rebuilding_one_frees_a_key_from_two_documents_with_the_same_id(scene: S
     assert scene.verify().ok
 
 
-@pytest.mark.parametrize("full", [True, False], ids=["full", "rebuild_one"])
 @pytest.mark.parametrize("malformed", [True, False], ids=["malformed_holder", "orphan_holder"])
 def test_without_unique_indexes_a_held_key_keeps_nobody_out(
-    scene: Scene, three: list[str], full: bool, malformed: bool
+    scene: Scene, three: list[str], either: Either, malformed: bool
 ) -> None:
     a, b, _ = three
     scene.tasks.drop_indexes()
@@ -331,7 +329,7 @@ def test_without_unique_indexes_a_held_key_keeps_nobody_out(
     else:
         orphan = {**found_in(scene.tasks, {"task_id": b}, {"_id": 0}), "task_id": "orphan", "chat_id": a}
         scene.tasks.insert_one(orphan)
-    run = scene.rebuild if full else lambda *names, **options: scene.rebuild_one(a, *names, **options)
+    run = either(a)
 
     predicted, done = run("task", dry_run=True), run("task")
     assert counts_of(predicted) == counts_of(done)
@@ -339,7 +337,7 @@ def test_without_unique_indexes_a_held_key_keeps_nobody_out(
 
 
 def test_a_validator_that_refuses_one_of_two_swapped_documents_stops_nobody(
-    scene: Scene, three: list[str], finding: Callable[..., Any]
+    scene: Scene, three: list[str], finding: FindingOf
 ) -> None:
     a, b, c = three
     scene.database.command("collMod", TASKS, validator={"title": {"$ne": "a"}}, validationLevel="strict")

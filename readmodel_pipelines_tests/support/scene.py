@@ -6,7 +6,7 @@ It has helpers to write streams, to break documents and to compare whole dumps b
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 from uuid import NAMESPACE_URL, uuid5
 
@@ -24,10 +24,13 @@ from readmodel_pipelines.mongo.names import DEFERRED, LEASES, REBUILDS, TOUCHED
 from readmodel_pipelines.mongo.scan import CODEC
 from readmodel_pipelines.projections.registry import projections_for
 from readmodel_pipelines.projector import ReadModelProjector
+from readmodel_pipelines.reconcile.finding import Finding
 from readmodel_pipelines.reconcile.summary import Summary
 from readmodel_pipelines.settings import Settings
 
 Document = dict[str, Any]
+FindingOf = Callable[..., Finding]
+"""The one finding about an aggregate; there must be exactly one."""
 Found = TypeVar("Found", bound=Mapping[str, Any])
 
 RAW: CodecOptions[RawBSONDocument] = CodecOptions(document_class=RawBSONDocument)
