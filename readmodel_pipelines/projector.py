@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import nullcontext
 from typing import Any
 
 from pymongo.database import Database
@@ -293,30 +293,28 @@ class ReadModelProjector:
             counts=summary.read_models,
             contested={} if by_versions else contested(store, projections, only),
         )
-        with ExitStack() as open_sinks:
-            sinks: list[Sink] = []
-            for lane in opened.lanes:
-                sink = sink_for(opened, lane, summary)
-                open_sinks.callback(sink.close)
-                # A verification tells only what stands when it is looked at again.
-                lane.emit = sink.accept if summary.verb == "verify" else noting(lane, summary, sink.accept)
-                sinks.append(sink)
-            if batches is None or odd_ids:
-                reconcile_odd_ids(store, opened.lanes)
-            if batches is None:
-                workers = 1 if by_versions or summary.verb != "verify" else self._workers()
-                if workers > 1:
-                    self._look_in_processes(opened, workers, self._progress(summary))
-                else:
-                    (reconcile_versions if by_versions else reconcile)(store, opened.lanes, allowed)
-            for ids in batches or ():
-                reconcile(store, opened.lanes, allowed, ids)
-            for sink in sinks:
-                # One grace time for all of them, not one after the other.
-                if isinstance(sink, Confirm):
-                    sink.look_again()
-            for sink in sinks:
-                sink.finish()
+        sinks: list[Sink] = []
+        for lane in opened.lanes:
+            sink = sink_for(opened, lane, summary)
+            # A verification tells only what stands when it is looked at again.
+            lane.emit = sink.accept if summary.verb == "verify" else noting(lane, summary, sink.accept)
+            sinks.append(sink)
+        if batches is None or odd_ids:
+            reconcile_odd_ids(store, opened.lanes)
+        if batches is None:
+            workers = 1 if by_versions or summary.verb != "verify" else self._workers()
+            if workers > 1:
+                self._look_in_processes(opened, workers, self._progress(summary))
+            else:
+                (reconcile_versions if by_versions else reconcile)(store, opened.lanes, allowed)
+        for ids in batches or ():
+            reconcile(store, opened.lanes, allowed, ids)
+        for sink in sinks:
+            # One grace time for all of them, not one after the other.
+            if isinstance(sink, Confirm):
+                sink.look_again()
+        for sink in sinks:
+            sink.finish()
 
     def _workers(self) -> int:
         events = self._database[self._settings.events_collection].estimated_document_count()

@@ -55,9 +55,6 @@ class DeferredInMongo:
         with duplicates_allowed():
             self._collection.insert_many(documents, ordered=False)
 
-    def close(self) -> None:
-        """Others may go on with it."""
-
 
 class DeferredInMemory:
     """The same for a run over some ids."""
@@ -76,7 +73,3 @@ class DeferredInMemory:
     def batches(self, kind: str) -> Iterator[list[Any]]:
         """The keys, some hundred at a time."""
         return batched(self._keys[kind], _BATCH)
-
-    def close(self) -> None:
-        """Forget all."""
-        self._keys.clear()

@@ -61,9 +61,6 @@ class Confirm:
         while self._put_off:
             self._settle()
 
-    def close(self) -> None:
-        """Nothing is held but memory."""
-
     def look_again(self) -> None:
         """Look again at what was taken so far; the grace time of what may lag begins now."""
         ids, self._doubtful = self._doubtful, []

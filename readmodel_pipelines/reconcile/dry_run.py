@@ -50,9 +50,6 @@ class DryRun:
         self._counts.replaced -= waiting.replaced
         self._counts.failed += self._deletions + waiting.inserted + waiting.replaced
 
-    def close(self) -> None:
-        """Nothing was held but memory."""
-
     def _predict(self) -> None:
         """Everything wanted is written, unless a document that will stay holds its unique key."""
         wanted, self._wanted = self._wanted, []

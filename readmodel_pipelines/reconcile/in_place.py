@@ -80,10 +80,6 @@ class InPlace:
         for keys in self._deferred.batches(_CONFLICT):
             self._write(self._compare_again(keys), on_conflict=self._settle)
 
-    def close(self) -> None:
-        """Forget what was put off."""
-        self._deferred.close()
-
     def flush(self) -> None:
         """Write the batch as it is."""
         changes, self._changes, self._bytes = self._changes, [], 0

@@ -124,6 +124,3 @@ class Deferred(Protocol):
 
     def batches(self, kind: str) -> Iterator[list[Any]]:
         """The keys, some hundred at a time."""
-
-    def close(self) -> None:
-        """Forget all."""

@@ -29,9 +29,6 @@ class Sink(Protocol):
     def finish(self) -> None:
         """The pass is over: do what waited for its end."""
 
-    def close(self) -> None:
-        """Whether the pass came to its end or not: let go of what is held."""
-
 
 def _nowhere(verdict: Verdict) -> None:
     """Until a lane has a sink."""

@@ -93,9 +93,6 @@ class Waiting:
         if self.keys.get(kind):
             yield list(self.keys[kind])
 
-    def close(self) -> None:
-        self.keys.clear()
-
 
 def missing(key: str) -> Verdict:
     return Verdict(key, Outcome.MISSING, {"chat_id": key})
