@@ -69,6 +69,11 @@ class RebuildRecord:
         """Whose its keys are: those that concern one live collection, or all of them."""
         return Owner(live or self.read_models[0], self.id)
 
+    @property
+    def owners(self) -> list[Owner]:
+        """Whose all keys are that it put off or noticed."""
+        return [self.owner(live) for live in self.read_models]
+
 
 @dataclass(frozen=True, slots=True)
 class RebuildRange:

@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from importlib.metadata import PackageNotFoundError, version
 from itertools import chain
 from typing import Self
 
@@ -27,6 +26,7 @@ from readmodel_pipelines.mongo.connection import errors_in_words, open_database
 from readmodel_pipelines.mongo.scan import Document
 from readmodel_pipelines.mongo.store import Store
 from readmodel_pipelines.projections.registry import choose_projections
+from readmodel_pipelines.rebuild.request import code_version
 from readmodel_pipelines.settings import Settings
 
 Note = Callable[[str], object]
@@ -67,7 +67,7 @@ class Exporter:
         started = time.perf_counter()
         scrape = self.look()
         seconds = time.perf_counter() - started
-        samples = of_scrape(seconds, _version(), None if scrape is None else scrape.parts, self._settings)
+        samples = of_scrape(seconds, code_version(), None if scrape is None else scrape.parts, self._settings)
         return families(chain(samples, scrape.samples if scrape else ()))
 
     def look(self) -> Scrape | None:
@@ -129,13 +129,6 @@ def serving(exporter: Exporter, host: str, port: int) -> Iterator[int]:
         server.shutdown()
         server.server_close()
         thread.join()
-
-
-def _version() -> str:
-    try:
-        return version("readmodel-pipelines")
-    except PackageNotFoundError:
-        return "not installed"
 
 
 def _registry(exporter: Exporter) -> CollectorRegistry:

@@ -9,8 +9,6 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
-from pymongo.database import Database
-
 from readmodel_pipelines.bookkeeping.leases import Held
 from readmodel_pipelines.bookkeeping.rebuild_record import RebuildRecord
 from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds
@@ -20,14 +18,12 @@ from readmodel_pipelines.errors import ReadModelBusy, ReadModelError
 from readmodel_pipelines.mongo.changes import NoHistory, token_of_now
 from readmodel_pipelines.mongo.event_store import EventStore
 from readmodel_pipelines.mongo.indexes import ensure_for_empty
-from readmodel_pipelines.mongo.names import collection_of, shadow_name
-from readmodel_pipelines.mongo.scan import Document
+from readmodel_pipelines.mongo.names import shadow_name
 from readmodel_pipelines.mongo.server import server_time
-from readmodel_pipelines.projections.projection import Projection
-from readmodel_pipelines.rebuild.identity import Slice, code_version, identity_of, why_anew
-from readmodel_pipelines.rebuild.leftovers import drop_aborted
-from readmodel_pipelines.rebuild_state import RebuildState, Strategy
-from readmodel_pipelines.settings import Settings
+from readmodel_pipelines.mongo.store import Store
+from readmodel_pipelines.rebuild.request import RebuildRequest, Slice, code_version, identity_of, why_anew
+from readmodel_pipelines.rebuild.verbs import drop_aborted
+from readmodel_pipelines.rebuild_state import RebuildState
 from readmodel_pipelines.spread import plan_ranges
 
 _PLAN_SECONDS = 30.0
@@ -40,13 +36,9 @@ class Begin:
     `hold` takes leases by name; `say` takes warnings.
     """
 
-    database: Database[Document]
-    settings: Settings
-    projections: Sequence[Projection]
-    strategy: Strategy
+    store: Store
+    request: RebuildRequest
     workers: int
-    slice: Slice | None
-    campaign: str
     holder: str
     hold: Callable[[Sequence[str]], AbstractContextManager[Held]]
     say: Callable[[str], object]
@@ -54,19 +46,19 @@ class Begin:
     @property
     def rebuilds(self) -> Rebuilds:
         """The records."""
-        return Rebuilds(self.database)
+        return Rebuilds(self.store.database)
 
     @property
     def collections(self) -> list[str]:
         """The live collections."""
-        return [collection_of(self.settings, item) for item in self.projections]
+        return [self.store.live(item).name for item in self.store.projections]
 
     def alone(self, *, resume: bool) -> RebuildRecord:
         """For a run that holds the leases of the read models for itself."""
         record = self._swapping() or (self._resumable() if resume else None)
         for other in self.rebuilds.unfinished(self.collections):
             if record is None or other.id != record.id:
-                drop_aborted(self.database, self.rebuilds.to(other, RebuildState.ABORTED), self.collections)
+                drop_aborted(self.store.database, self.rebuilds.to(other, RebuildState.ABORTED), self.collections)
                 self.say(f"Rebuild {other.id}, which was {other.state}, was dropped.")
         self._sweep(record)
         return record or self._new()
@@ -79,7 +71,7 @@ class Begin:
                 with self.hold([f"{self.collections[0]}/plan"]):
                     record = self._shared(part)
                     if record is not None:
-                        self.rebuilds.report(record, part.number, self.campaign)
+                        self.rebuilds.report(record, part.number, self.request.campaign)
                     return record
             except ReadModelBusy as error:
                 if "/plan" not in error.message or time.monotonic() > deadline:
@@ -92,7 +84,7 @@ class Begin:
             return record
         last = self.rebuilds.last_done(self.collections)
         if last is not None and self._belongs_to(last, part):
-            self.rebuilds.report(last, part.number, self.campaign)
+            self.rebuilds.report(last, part.number, self.request.campaign)
             return None
         # Nobody else may be at work on these read models when another rebuild is begun.
         with self.hold(self.collections):
@@ -100,17 +92,15 @@ class Begin:
 
     def _belongs_to(self, done: RebuildRecord, part: Slice) -> bool:
         """Whether a slice comes late to a rebuild that is done: of its campaign, or one that it was no part of yet."""
-        if self.campaign or any(done.campaigns):
-            return self.campaign in done.campaigns
-        same = not self._why_anew(done)
-        return same and part.number not in done.reported
-
-    def _identity(self) -> dict[str, Any]:
-        return identity_of(self.settings, self.projections, self.strategy, self.slice.of if self.slice else 1)
+        if self.request.campaign or any(done.campaigns):
+            return self.request.campaign in done.campaigns
+        return not self._why_anew(done) and part.number not in done.reported
 
     def _why_anew(self, record: RebuildRecord) -> str:
-        age = record.age_seconds(server_time(self.database))
-        return why_anew(record.stored, self._identity(), age, self.settings.rebuild_valid_days)
+        age = record.age_seconds(server_time(self.store.database))
+        return why_anew(
+            record.stored, identity_of(self.store, self.request), age, self.store.settings.rebuild_valid_days
+        )
 
     def _why_no_shadow(self, record: RebuildRecord) -> str:
         if not record.in_shadow or record.state is RebuildState.SWAPPING:
@@ -119,8 +109,8 @@ class Begin:
 
     def _shadows(self) -> dict[str, str]:
         """What tells these shadows from others of the same name."""
-        lives = {item.read_model: collection_of(self.settings, item) for item in self.projections}
-        return {read_model: identity(self.database, shadow_name(live)) for read_model, live in lives.items()}
+        shadows = {item.read_model: self.store.shadow(item).name for item in self.store.projections}
+        return {read_model: identity(self.store.database, shadow) for read_model, shadow in shadows.items()}
 
     def _resumable(self) -> RebuildRecord | None:
         for record in self.rebuilds.unfinished(self.collections):
@@ -147,44 +137,42 @@ class Begin:
 
     def _sweep(self, resumed: RebuildRecord | None) -> None:
         """Delete what killed runs left of rebuilds that nobody goes on with."""
-        forget_killed(self.database, self.collections, resumed.id if resumed else "")
+        forget_killed(self.store.database, self.collections, resumed.id if resumed else "")
         if resumed is None or not resumed.in_shadow:
-            drop(self.database, map(shadow_name, self.collections))
+            drop(self.store.database, map(shadow_name, self.collections))
 
     def _new(self) -> RebuildRecord:
-        for item in self.projections:
-            for warning in ensure_for_empty(self.database[collection_of(self.settings, item)], item):
+        for item in self.store.projections:
+            for warning in ensure_for_empty(self.store.live(item), item):
                 self.say(warning)
-        rebuild_id = uuid.uuid4().hex[:12]
-        if self.strategy == "shadow":
+        in_shadow = self.request.strategy == "shadow"
+        if in_shadow:
             # Before there is a record: what cannot have a shadow is refused for good.
             for live in self.collections:
-                create_like(self.database, live, shadow_name(live))
+                create_like(self.store.database, live, shadow_name(live))
         about: dict[str, Any] = {
-            **self._identity(),
+            **identity_of(self.store, self.request),
             "read_models": self.collections,
-            "names": [item.name for item in self.projections],
+            "names": [item.name for item in self.store.projections],
             "code_version": code_version(),
             "holder": self.holder,
-            **({"shadows": self._shadows()} if self.strategy == "shadow" else {}),
-            **self._tokens(),
+            **({"shadows": self._shadows()} if in_shadow else {}),
+            **self._tokens(in_shadow),
         }
-        slices = self.slice.of if self.slice else 1
-        store = EventStore(self.database[self.settings.events_collection])
-        return self.rebuilds.begin(rebuild_id, about, plan_ranges(store, self.projections, self.workers, slices))
+        events = EventStore(self.store.events)
+        ranges = plan_ranges(events, self.store.projections, self.workers, self.request.slices)
+        return self.rebuilds.begin(uuid.uuid4().hex[:12], about, ranges)
 
-    def _tokens(self) -> dict[str, Any]:
+    def _tokens(self, in_shadow: bool) -> dict[str, Any]:
         """From where to follow, taken before the first read."""
         try:
-            tokens: dict[str, Any] = {"token": token_of_now(self.database[self.settings.events_collection])}
-            if self.strategy == "shadow":
-                tokens["live_tokens"] = {
-                    item.read_model: token_of_now(self.database[collection_of(self.settings, item)])
-                    for item in self.projections
-                }
+            tokens: dict[str, Any] = {"token": token_of_now(self.store.events)}
+            if in_shadow:
+                lives = {item.read_model: self.store.live(item) for item in self.store.projections}
+                tokens["live_tokens"] = {read_model: token_of_now(live) for read_model, live in lives.items()}
             return tokens
         except NoHistory as error:
-            if self.strategy == "shadow":
+            if in_shadow:
                 raise ReadModelError(
                     f"A shadow needs to follow what changes meanwhile, and {error}.",
                     hint="Rebuild with the strategy in_place.",

@@ -14,6 +14,7 @@ from readmodel_pipelines.bookkeeping.deferred import DeferredInMongo
 from readmodel_pipelines.bookkeeping.leases import Held
 from readmodel_pipelines.bookkeeping.rebuild_record import RebuildRecord
 from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds
+from readmodel_pipelines.bookkeeping.scratch import forget
 from readmodel_pipelines.bookkeeping.touched import Touched
 from readmodel_pipelines.cutover.shadow import copy_on_server, drop, identity, index_like, is_there, swap, sync_foreign
 from readmodel_pipelines.lanes import Contested, Lanes, noting
@@ -25,7 +26,6 @@ from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.rebuild.catch_up import CatchUp
 from readmodel_pipelines.rebuild.following import Following
 from readmodel_pipelines.rebuild.gate import Gate
-from readmodel_pipelines.rebuild.leftovers import forget_keys
 from readmodel_pipelines.rebuild_state import RebuildState
 from readmodel_pipelines.reconcile.counts import Counts
 from readmodel_pipelines.reconcile.deletions import DeletionLimit
@@ -356,7 +356,7 @@ def _look_at_everything(finish: Finish, why: HistoryLost) -> None:
     """After a swap there is no way back to the ranges: one pass in place instead."""
     finish.following.lost = ""
     # All that was put off is done, and all that was touched is looked at now.
-    forget_keys(finish.database, finish.record)
+    forget(finish.database, finish.record.owners)
     summary = Summary("rebuild", "", 0)
     summary.read_models = {item.read_model: Counts() for item in finish.projections}
     opened = Lanes(

@@ -18,6 +18,7 @@ from pymongo.database import Database
 from readmodel_pipelines.bookkeeping.leases import Held, hold_leases
 from readmodel_pipelines.bookkeeping.rebuild_record import RebuildRecord, counts_of
 from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds
+from readmodel_pipelines.bookkeeping.scratch import forget
 from readmodel_pipelines.bookkeeping.touched import Touched
 from readmodel_pipelines.errors import ReadModelBusy, ReadModelError
 from readmodel_pipelines.lanes import Contested, contested, no_event
@@ -26,6 +27,7 @@ from readmodel_pipelines.mongo.changes import HistoryLost
 from readmodel_pipelines.mongo.event_store import EventStore
 from readmodel_pipelines.mongo.names import collection_of, shadow_name
 from readmodel_pipelines.mongo.scan import Document
+from readmodel_pipelines.mongo.store import Store
 from readmodel_pipelines.pacing import Window
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.projections.registry import by_fold, choose_projections
@@ -33,40 +35,18 @@ from readmodel_pipelines.rebuild.batches import Pace, WindowClosed
 from readmodel_pipelines.rebuild.begin import Begin
 from readmodel_pipelines.rebuild.finish import Finish, Refused, finish_in_place, finish_shadow
 from readmodel_pipelines.rebuild.following import Following
-from readmodel_pipelines.rebuild.identity import Slice
-from readmodel_pipelines.rebuild.leftovers import forget_keys
+from readmodel_pipelines.rebuild.request import RebuildRequest
 from readmodel_pipelines.rebuild.worker import Job, range_worker
-from readmodel_pipelines.rebuild_state import RebuildState, Strategy
+from readmodel_pipelines.rebuild_state import RebuildState
 from readmodel_pipelines.reconcile.counts import Counts
 from readmodel_pipelines.reconcile.progress import Progress
-from readmodel_pipelines.reconcile.summary import DEFAULT_MAX_FINDINGS, Summary
+from readmodel_pipelines.reconcile.summary import Summary
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines.spread import workers_for
 from readmodel_pipelines.workers import work_off
 
 _PASSES = 4
 _SAY_SECONDS = 1.0
-
-__all__ = ["RebuildRequest", "Slice", "rebuild"]
-
-
-@dataclass(frozen=True, slots=True)
-class RebuildRequest:
-    """What to rebuild and how.
-
-    With `resume` an unfinished rebuild goes on where it was, if it still is the same one; otherwise it is dropped, and
-    a warning says so. A `slice` does its part and, when it is the last one, finishes the rebuild; `campaign` names what
-    launched the slices, so that one that comes late begins no other rebuild. With `off_peak` it stops at the end of the
-    window of the settings.
-    """
-
-    strategy: Strategy = "in_place"
-    resume: bool = False
-    allow_deletions: bool = False
-    off_peak: bool = False
-    slice: Slice | None = None
-    campaign: str = ""
-    max_findings: int = DEFAULT_MAX_FINDINGS
 
 
 class RebuildInterrupted(KeyboardInterrupt):
@@ -141,18 +121,9 @@ class _Rebuild:
         self.total = self.database[self.settings.events_collection].estimated_document_count()
         self.workers = workers_for(self.settings, self.total)
         self.rebuilds = Rebuilds(self.database)
-        self.begin = Begin(
-            self.database,
-            self.settings,
-            self.projections,
-            self.request.strategy,
-            self.workers,
-            self.request.slice,
-            self.request.campaign,
-            self.holder,
-            self._hold,
-            self.summary.warnings.append,
-        )
+        store = Store(self.database, self.settings, self.projections)
+        say = self.summary.warnings.append
+        self.begin = Begin(store, self.request, self.workers, self.holder, self._hold, say)
 
     def run(self) -> None:
         """All of it, or the part of it that is this run's."""
@@ -355,7 +326,7 @@ class _Rebuild:
             self._pause(finish.record)
             return
         else:
-            forget_keys(self.database, finish.record)
+            forget(self.database, finish.record.owners)
             self.rebuilds.to(finish.record, RebuildState.DONE)
             self.summary.rebuild.reached(RebuildState.DONE)
         counts = {item.read_model: self.summary.read_models[item.read_model].as_dict() for item in self.projections}

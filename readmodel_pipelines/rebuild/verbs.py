@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from pymongo.database import Database
 
 from readmodel_pipelines.bookkeeping.leases import hold_leases
 from readmodel_pipelines.bookkeeping.rebuild_record import RebuildRecord
 from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds
+from readmodel_pipelines.bookkeeping.scratch import forget
 from readmodel_pipelines.bookkeeping.touched import Touched
-from readmodel_pipelines.cutover.shadow import index_like, is_there, swap
+from readmodel_pipelines.cutover.shadow import drop, index_like, is_there, swap
 from readmodel_pipelines.errors import NoCopy, UsageError
 from readmodel_pipelines.mongo.changes import HistoryLost
-from readmodel_pipelines.mongo.names import collection_of
+from readmodel_pipelines.mongo.names import collection_of, copy_name, shadow_name
 from readmodel_pipelines.mongo.scan import Document
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.projections.registry import projections_for
 from readmodel_pipelines.rebuild.catch_up import CatchUp
 from readmodel_pipelines.rebuild.following import Following
-from readmodel_pipelines.rebuild.leftovers import drop_aborted, forget_keys
 from readmodel_pipelines.rebuild_state import RebuildState
 from readmodel_pipelines.reconcile.about import RebuildOutcome
 from readmodel_pipelines.reconcile.counts import Counts
@@ -41,6 +41,17 @@ def abort(database: Database[Document], settings: Settings, rebuild_id: str) -> 
         record = rebuilds.to(record, RebuildState.ABORTED)
         drop_aborted(database, record, record.read_models)
     return record
+
+
+def drop_aborted(database: Database[Document], record: RebuildRecord, held: Collection[str]) -> None:
+    """Forget its keys, and drop its shadows and copies of those live collections whose leases the caller holds.
+
+    Those of the others have the same names as what a rebuild that is at work may have; the next one drops them.
+    """
+    forget(database, record.owners)
+    lives = [live for live in record.read_models if live in held]
+    copies = {copy_name(live) for live in lives} & set(record.copies.values())
+    drop(database, [*map(shadow_name, lives), *copies])
 
 
 def roll_back(database: Database[Document], settings: Settings, rebuild_id: str) -> Summary:
@@ -79,7 +90,7 @@ def roll_back(database: Database[Document], settings: Settings, rebuild_id: str)
             warning = f"{error}: rebuild in place, for what happened since the copy was made is missing."
         finally:
             following.close()
-            forget_keys(database, record)
+            forget(database, record.owners)
     summary.warnings += [warning] if warning else []
     summary.rebuild = RebuildOutcome(rebuild_id, caught_up=catch_up.written, state=RebuildState.ROLLED_BACK)
     summary.seconds = time.perf_counter() - started

@@ -1,17 +1,16 @@
-"""What makes a rebuild the one that it is: its slices, and what must not change for it to be resumed."""
+"""What somebody asks of a rebuild, and what of that makes it the one that it is: when it may be resumed."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from readmodel_pipelines.errors import UsageError
-from readmodel_pipelines.mongo.names import collection_of
-from readmodel_pipelines.projections.projection import Projection
+from readmodel_pipelines.mongo.store import Store
 from readmodel_pipelines.rebuild_state import Strategy
-from readmodel_pipelines.settings import Settings
+from readmodel_pipelines.reconcile.summary import DEFAULT_MAX_FINDINGS
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,17 +38,39 @@ class Slice:
         return cls(int(number), int(of))
 
 
-def identity_of(
-    settings: Settings, projections: Sequence[Projection], strategy: Strategy, slices: int
-) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class RebuildRequest:
+    """What to rebuild and how.
+
+    With `resume` an unfinished rebuild goes on where it was, if it still is the same one; otherwise it is dropped, and
+    a warning says so. A `slice` does its part and, when it is the last one, finishes the rebuild; `campaign` names what
+    launched the slices, so that one that comes late begins no other rebuild. With `off_peak` it stops at the end of the
+    window of the settings.
+    """
+
+    strategy: Strategy = "in_place"
+    resume: bool = False
+    allow_deletions: bool = False
+    off_peak: bool = False
+    slice: Slice | None = None
+    campaign: str = ""
+    max_findings: int = DEFAULT_MAX_FINDINGS
+
+    @property
+    def slices(self) -> int:
+        """How many there are; one is all of it."""
+        return self.slice.of if self.slice else 1
+
+
+def identity_of(store: Store, request: RebuildRequest) -> dict[str, Any]:
     """What must be the same for a rebuild to be resumed."""
     return {
-        "strategy": strategy,
-        "schema_versions": {item.read_model: item.schema_version for item in projections},
-        "collections": [settings.events_collection, *(collection_of(settings, item) for item in projections)],
-        "task_source": settings.task_source,
-        "allow_malformed": sorted(settings.allow_malformed),
-        "slices": slices,
+        "strategy": request.strategy,
+        "schema_versions": {item.read_model: item.schema_version for item in store.projections},
+        "collections": [store.events.name, *(store.live(item).name for item in store.projections)],
+        "task_source": store.settings.task_source,
+        "allow_malformed": sorted(store.settings.allow_malformed),
+        "slices": request.slices,
     }
 
 
