@@ -90,7 +90,7 @@ def load_folder(database: Database[Document], settings: Settings, files: Loadabl
         UsageError: a file cannot be read or a line holds no document. The lines before it may be loaded.
         ReadModelError: MongoDB refuses a document, or an index cannot be made.
     """
-    ensure_indexes(database, settings, projections_for(settings))
+    ensure_indexes(database, settings)
     for path, collection in files.paths.items():
         inserted = present = 0
         for batch in _batches(path):

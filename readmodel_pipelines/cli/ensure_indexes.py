@@ -28,11 +28,9 @@ def ensure_indexes(
     On events, read models, repair queue and what verifications remember. Changes no document and drops no index.
     """
     from readmodel_pipelines.mongo import indexes
-    from readmodel_pipelines.projections.registry import projections_for
 
     with opened("indexes") as (database, settings):
-        projections = projections_for(settings)
-        made = indexes.ensure_indexes(database, settings, projections, for_versions=not no_version_index)
+        made = indexes.ensure_indexes(database, settings, for_versions=not no_version_index)
     width = max(map(len, made))
     lines = [f"{name:<{width}}  {'made ' + ', '.join(new) if new else 'all there'}" for name, new in made.items()]
     voice.result({"verb": "ensure_indexes", "made": made}, [*lines, "Every index is there."])

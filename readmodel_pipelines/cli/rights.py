@@ -24,7 +24,6 @@ def rights(
     For the database and collections that the settings name. Opens no database and changes nothing.
     """
     from readmodel_pipelines.mongo.rights import ROLES, privileges, role_named, script
-    from readmodel_pipelines.projections.registry import projections_for
     from readmodel_pipelines.settings import load_settings
 
     if role is None:
@@ -35,12 +34,11 @@ def rights(
         voice.result({"verb": "rights", "roles": roles}, [*lines, "", hint])
         return
     chosen, settings = role_named(role), load_settings()
-    projections = projections_for(settings)
     document = {
         "verb": "rights",
         "role": chosen.name,
         "mongodb_role": chosen.mongodb_name,
         "database": "admin" if chosen.on_server else settings.database,
-        "privileges": privileges(chosen, settings, projections),
+        "privileges": privileges(chosen, settings),
     }
-    voice.result(document, [script(chosen, settings, projections).rstrip("\n")])
+    voice.result(document, [script(chosen, settings).rstrip("\n")])

@@ -74,7 +74,7 @@ def run_demo(settings: Settings, *, chats: int = DEFAULT_CHATS, say: Say, show: 
         projector = ReadModelProjector(database, settings)
 
         say(f"2. Fill database {settings.database!r} with the events of {chats:,} chats, and make the indexes")
-        ensure_indexes(database, settings, projections_for(settings))
+        ensure_indexes(database, settings)
         say(f"   {_fill(database, settings, chats):,} events")
 
         say("3. Build both read models from nothing")

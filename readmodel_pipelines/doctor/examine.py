@@ -142,7 +142,7 @@ def _of_data_and_work(store: Store, there: set[str]) -> dict[str, Callable[[], C
         "collections": lambda: judge_collections(
             settings.database, store.events.name, gather.live_names(store), gather.sizes(store, there), there
         ),
-        "indexes": lambda: judge_indexes(flaws(database, settings, store.projections), there),
+        "indexes": lambda: judge_indexes(flaws(database, settings), there),
         "queries": lambda: judge_queries(list(gather.queries(store))),
         "history": lambda: judge_history(
             gather.history(database), list(gather.needed_history(store)), gather.longest_rebuild_seconds(store)

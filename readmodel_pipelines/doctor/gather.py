@@ -117,7 +117,7 @@ def lacking_by_role(store: Store) -> dict[str, Lacking] | None:
     holds = held(store.database)
     if holds is None:
         return None
-    return {role.name: lacking(privileges(role, store.settings, store.projections), holds) for role in ROLES}
+    return {role.name: lacking(privileges(role, store.settings), holds) for role in ROLES}
 
 
 def collection_names(database: Database[Document]) -> set[str]:

@@ -19,14 +19,14 @@ from readmodel_pipelines.settings import Settings
 
 
 def ensure_indexes(
-    database: Database[Document], settings: Settings, projections: Iterable[Projection], *, for_versions: bool = True
+    database: Database[Document], settings: Settings, *, for_versions: bool = True
 ) -> dict[str, list[str]]:
     """Make the indexes that are missing; gives their names by collection. Those that are there are left alone.
 
     Raises:
         ReadModelError: an index cannot be made, because documents stand against it or another index is in its place.
     """
-    wanted = wanted_indexes(settings, projections, for_versions=for_versions)
+    wanted = wanted_indexes(settings, for_versions=for_versions)
     return {
         name: [_mend(database[name], flaw) for flaw in _flaws(database[name], indexes)]
         for name, indexes in wanted.items()
@@ -51,9 +51,9 @@ class Flaw:
         return self.kind == "other"
 
 
-def flaws(database: Database[Document], settings: Settings, projections: Iterable[Projection]) -> list[Flaw]:
+def flaws(database: Database[Document], settings: Settings) -> list[Flaw]:
     """What `ensure_indexes` would make, change or fail at. Makes nothing."""
-    wanted = wanted_indexes(settings, projections)
+    wanted = wanted_indexes(settings)
     return [flaw for name, indexes in wanted.items() for flaw in _flaws(database[name], indexes)]
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -18,38 +18,40 @@ from pymongo.database import Database
 from pymongo.errors import OperationFailure, PyMongoError
 
 from readmodel_pipelines.errors import UsageError
-from readmodel_pipelines.mongo import names
-from readmodel_pipelines.mongo.names import DEFERRED, TOUCHED, collection_of, copy_name, shadow_name
+from readmodel_pipelines.mongo.names import (
+    DEFERRED,
+    FINDINGS,
+    LEASES,
+    REBUILDS,
+    TOUCHED,
+    VERIFICATIONS,
+    WATERMARKS,
+    collection_of,
+    copy_name,
+    shadow_name,
+)
 from readmodel_pipelines.mongo.scan import Document
 from readmodel_pipelines.mongo.wanted_indexes import wanted_indexes
-from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.projections.registry import projections_for
 from readmodel_pipelines.settings import Settings
 
 Privilege = dict[str, Any]
 """As MongoDB has it: `{"resource": {"db", "collection"}, "actions": […]}`; a resource of the server's is `cluster`."""
 
-WHOLE_DATABASE = ""
-_SERVER = "$server"
-"""Stands for the server itself; no collection has a `$` in its name."""
+_WHOLE_DATABASE = ""
+# Stand for collections that the settings name, and for the server itself; no collection has a `$` in its name.
+_EVENTS, _MODELS, _SHADOWS, _COPIES, _QUEUE = "$events", "$models", "$shadows", "$copies", "$queue"
+_INDEXED, _EXPIRING, _SERVER = "$indexed", "$expiring", "$server"
 
 _SHOWN = 5
 # What the server says when it denies: the command with its collection, and half a page behind.
 _COMMAND = re.compile(r'execute command \{ (\w+): "([^"]+)"')
 
 _WRITE = "insert update remove"
-_Grants = Iterator[tuple[str, str]]
 
 
-@dataclass(frozen=True, slots=True)
-class _Names:
-    """The names of the collections, as the settings have them."""
-
-    events: str
-    models: Sequence[str]
-    queue: str
-    indexed: Sequence[str]
-    expiring: Sequence[str]
+_Grants = tuple[tuple[str, str], ...]
+"""(collection or what stands for some, actions)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,7 @@ class Role:
 
     name: str
     purpose: str
-    grants: Callable[[_Names], _Grants]
+    grants: _Grants
     on_server: bool = False
 
     @property
@@ -79,21 +81,26 @@ def role_named(name: str) -> Role:
     raise UsageError(f"There is no role {name!r}.", hint=f"Take one of: {', '.join(role.name for role in ROLES)}.")
 
 
-def privileges(role: Role, settings: Settings, projections: Iterable[Projection]) -> list[Privilege]:
+def privileges(role: Role, settings: Settings) -> list[Privilege]:
     """The role's privileges on the collections that the settings name, in order of their names."""
+    at = _collections(settings)
     actions: dict[str, set[str]] = {}
-    for collection, granted in role.grants(_names(settings, projections)):
-        actions.setdefault(collection, set()).update(granted.split())
+    for place, granted in role.grants:
+        for collection in at.get(place, [place]):
+            actions.setdefault(collection, set()).update(granted.split())
     return [
-        {"resource": _resource(settings, collection), "actions": sorted(granted)}
-        for collection, granted in sorted(actions.items())
+        {
+            "resource": {"cluster": True} if name == _SERVER else {"db": settings.database, "collection": name},
+            "actions": sorted(granted),
+        }
+        for name, granted in sorted(actions.items())
     ]
 
 
-def script(role: Role, settings: Settings, projections: Iterable[Projection]) -> str:
+def script(role: Role, settings: Settings) -> str:
     """What makes the role, or brings it up to date, in mongosh."""
     database = json.dumps("admin" if role.on_server else settings.database)
-    lines = ",\n".join(f"      {json.dumps(item)}" for item in privileges(role, settings, projections))
+    lines = ",\n".join(f"      {json.dumps(item)}" for item in privileges(role, settings))
     return f"""\
 // {role.mongodb_name}: {role.purpose}
 {{
@@ -126,7 +133,7 @@ def what_is_lacking(
     """In words, when the server denied something: what the user may not do of what the role holds; and what to do."""
     lacks: list[tuple[str, str]] = []
     if role:
-        wanted = privileges(role_named(role), settings, projections_for(settings))
+        wanted = privileges(role_named(role), settings)
         with suppress(PyMongoError):
             lacks = lacking(wanted, held(database) or [])
     if not lacks:
@@ -172,139 +179,102 @@ def _in_words(resource: Mapping[str, Any]) -> str:
     return ".".join(part for part in (resource["db"], resource["collection"]) if part)
 
 
-def _resource(settings: Settings, collection: str) -> dict[str, Any]:
-    return {"cluster": True} if collection == _SERVER else {"db": settings.database, "collection": collection}
-
-
-def _names(settings: Settings, projections: Iterable[Projection]) -> _Names:
-    projections = tuple(projections)
-    indexed = wanted_indexes(settings, projections)
-    return _Names(
-        settings.events_collection,
-        [collection_of(settings, item) for item in projections],
-        settings.repair_queue_collection,
-        list(indexed),
-        [name for name, indexes in indexed.items() if any(index.expire_seconds is not None for index in indexes)],
-    )
+def _collections(settings: Settings) -> Mapping[str, Sequence[str]]:
+    models = [collection_of(settings, item) for item in projections_for(settings)]
+    indexed = wanted_indexes(settings)
+    return {
+        _EVENTS: [settings.events_collection],
+        _MODELS: models,
+        _SHADOWS: [shadow_name(name) for name in models],
+        _COPIES: [copy_name(name) for name in models],
+        _QUEUE: [settings.repair_queue_collection],
+        _INDEXED: list(indexed),
+        _EXPIRING: [
+            name for name, wanted in indexed.items() if any(index.expire_seconds is not None for index in wanted)
+        ],
+    }
 
 
 # What is read of events and read models, and what a verification remembers
 
-
-def _reads(at: _Names) -> _Grants:
-    for name in (at.events, *at.models):
-        yield name, "find listIndexes"
-
-
-def _verifies(at: _Names) -> _Grants:
-    yield from _reads(at)
-    yield at.events, "changeStream"
-    for name in (names.FINDINGS, names.VERIFICATIONS, names.WATERMARKS):
-        yield name, "find"
-
-
-def _read_only(at: _Names) -> _Grants:
-    yield from _verifies(at)
-    for name in at.indexed:
-        yield name, "find listIndexes"
-
-
-def _verify(at: _Names) -> _Grants:
-    yield from _verifies(at)
-    yield names.FINDINGS, _WRITE
-    yield names.VERIFICATIONS, "insert"
-    yield names.WATERMARKS, "insert update"
-
-
-def _enqueue(at: _Names) -> _Grants:
-    yield from _verify(at)
-    yield at.queue, "find insert update"
-
+_READS: _Grants = ((_EVENTS, "find listIndexes"), (_MODELS, "find listIndexes"))
+_FOLLOWS: _Grants = ((_EVENTS, "changeStream"),)
+_VERIFIES: _Grants = (
+    *_READS,
+    *_FOLLOWS,
+    (FINDINGS, "find"),
+    (VERIFICATIONS, "find"),
+    (WATERMARKS, "find"),
+)
+_READ_ONLY: _Grants = (*_VERIFIES, (_INDEXED, "find listIndexes"))
+_VERIFY: _Grants = (
+    *_VERIFIES,
+    (FINDINGS, _WRITE),
+    (VERIFICATIONS, "insert"),
+    (WATERMARKS, "insert update"),
+)
+_ENQUEUE: _Grants = (*_VERIFY, (_QUEUE, "find insert update"))
 
 # What writes read models
 
-
-def _rebuild_one(at: _Names) -> _Grants:
-    yield from _reads(at)
-    for name in at.models:
-        yield name, _WRITE
-
-
-def _repair(at: _Names) -> _Grants:
-    yield from _rebuild_one(at)
-    yield at.queue, "find update"
-    yield names.LEASES, f"find {_WRITE}"
-
-
-def _queue(at: _Names) -> _Grants:
-    yield at.queue, "find update remove"
-
-
-def _rebuild(at: _Names) -> _Grants:
-    yield from _rebuild_one(at)
-    yield at.events, "changeStream"
-    for name in at.models:
-        # Of one that is empty.
-        yield name, "createIndex"
-        # What a rebuild in a shadow that nobody goes on with left behind.
-        yield shadow_name(name), "dropCollection"
-        yield copy_name(name), "dropCollection"
-    for name in (names.LEASES, names.REBUILDS):
-        yield name, "find insert update"
-    yield DEFERRED, "find insert remove"
-    yield TOUCHED, f"find {_WRITE}"
-
-
-def _shadow(at: _Names) -> _Grants:
-    yield from _rebuild(at)
+_REBUILD_ONE: _Grants = (*_READS, (_MODELS, _WRITE))
+_REPAIR: _Grants = (*_REBUILD_ONE, (_QUEUE, "find update"), (LEASES, f"find {_WRITE}"))
+_REBUILD: _Grants = (
+    *_REBUILD_ONE,
+    *_FOLLOWS,
+    # Of one that is empty.
+    (_MODELS, "createIndex"),
+    # What a rebuild in a shadow that nobody goes on with left behind.
+    (_SHADOWS, "dropCollection"),
+    (_COPIES, "dropCollection"),
+    (LEASES, "find insert update"),
+    (REBUILDS, "find insert update"),
+    (DEFERRED, "find insert remove"),
+    (TOUCHED, f"find {_WRITE}"),
+)
+_SHADOW: _Grants = (
+    *_REBUILD,
     # The options of a collection are told with the list of all.
-    yield WHOLE_DATABASE, "listCollections"
-    for name in at.models:
-        yield name, "changeStream collStats bypassDocumentValidation dropCollection"
-        yield shadow_name(name), f"find {_WRITE} createIndex listIndexes bypassDocumentValidation"
-        yield copy_name(name), "find insert remove createIndex bypassDocumentValidation"
-
-
-def _pacing(_: _Names) -> _Grants:
-    yield _SERVER, "replSetGetConfig replSetGetStatus serverStatus"
-
+    (_WHOLE_DATABASE, "listCollections"),
+    (_MODELS, "changeStream collStats bypassDocumentValidation dropCollection"),
+    (_SHADOWS, f"find {_WRITE} createIndex listIndexes bypassDocumentValidation"),
+    (_COPIES, "find insert remove createIndex bypassDocumentValidation"),
+)
 
 # What prepares a database
 
-
-def _indexes(at: _Names) -> _Grants:
-    for name in at.indexed:
-        yield name, "createIndex listIndexes"
-    for name in at.expiring:
-        yield name, "collMod"
-
-
-def _load(at: _Names) -> _Grants:
-    yield from _indexes(at)
-    for name in (at.events, *at.models, at.queue):
-        yield name, "insert"
-
-
-def _dagster(at: _Names) -> _Grants:
-    for grants in (_read_only, _enqueue, _repair, _rebuild, _shadow):
-        yield from grants(at)
+_INDEXES: _Grants = ((_INDEXED, "createIndex listIndexes"), (_EXPIRING, "collMod"))
+_LOAD: _Grants = (*_INDEXES, (_EVENTS, "insert"), (_MODELS, "insert"), (_QUEUE, "insert"))
 
 
 ROLES: tuple[Role, ...] = (
     Role(
         "read_only",
         "looks at everything and writes nothing: verifications that remember nothing, dry runs.",
-        _read_only,
+        _READ_ONLY,
     ),
-    Role("verify", "verifies, and writes nothing but findings, verifications and watermarks.", _verify),
-    Role("enqueue", "verifies, and queues repairs of what it finds.", _enqueue),
-    Role("rebuild_one", "rebuilds single aggregates.", _rebuild_one),
-    Role("repair", "works off the repair queue.", _repair),
-    Role("queue", "brings tasks of the repair queue back, and deletes those that ended.", _queue),
-    Role("rebuild", "rebuilds read models in place, in full.", _rebuild),
-    Role("shadow", "rebuilds read models in a shadow, and puts back what was before.", _shadow),
-    Role("pacing", "besides another role: lets full rebuilds watch the server's load.", _pacing, on_server=True),
-    Role("indexes", "makes the indexes that are missing.", _indexes),
-    Role("load", "loads documents from files: the only one that writes events.", _load),
-    Role("dagster", "all that the jobs, checks, sensors and schedules of Dagster do.", _dagster),
+    Role("verify", "verifies, and writes nothing but findings, verifications and watermarks.", _VERIFY),
+    Role("enqueue", "verifies, and queues repairs of what it finds.", _ENQUEUE),
+    Role("rebuild_one", "rebuilds single aggregates.", _REBUILD_ONE),
+    Role("repair", "works off the repair queue.", _REPAIR),
+    Role(
+        "queue",
+        "brings tasks of the repair queue back, and deletes those that ended.",
+        ((_QUEUE, "find update remove"),),
+    ),
+    Role("rebuild", "rebuilds read models in place, in full.", _REBUILD),
+    Role("shadow", "rebuilds read models in a shadow, and puts back what was before.", _SHADOW),
+    Role(
+        "pacing",
+        "besides another role: lets full rebuilds watch the server's load.",
+        ((_SERVER, "replSetGetConfig replSetGetStatus serverStatus"),),
+        on_server=True,
+    ),
+    Role("indexes", "makes the indexes that are missing.", _INDEXES),
+    Role("load", "loads documents from files: the only one that writes events.", _LOAD),
+    Role(
+        "dagster",
+        "all that the jobs, checks, sensors and schedules of Dagster do.",
+        (*_READ_ONLY, *_ENQUEUE, *_REPAIR, *_SHADOW),
+    ),
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ from readmodel_pipelines.mongo import names
 from readmodel_pipelines.mongo.event_store import VERSION_ORDER
 from readmodel_pipelines.mongo.names import collection_of
 from readmodel_pipelines.projections.projection import Projection
+from readmodel_pipelines.projections.registry import projections_for
 from readmodel_pipelines.settings import Settings
 
 _DAY = 24 * 60 * 60
@@ -91,9 +92,7 @@ def of_read_model(projection: Projection) -> tuple[Index, ...]:
     return tuple(Index(((name, 1),), unique=True) for name in (projection.key, *projection.unique))
 
 
-def wanted_indexes(
-    settings: Settings, projections: Iterable[Projection], *, for_versions: bool = True
-) -> Mapping[str, tuple[Index, ...]]:
+def wanted_indexes(settings: Settings, *, for_versions: bool = True) -> Mapping[str, tuple[Index, ...]]:
     """Every index that ought to be there, by collection; that for the tier of versions can be left out."""
     return {
         settings.events_collection: (*EVENTS, VERSIONS) if for_versions else EVENTS,
@@ -102,5 +101,5 @@ def wanted_indexes(
         names.FINDINGS: FINDINGS,
         names.VERIFICATIONS: VERIFICATIONS,
         names.REBUILDS: REBUILDS,
-        **{collection_of(settings, item): of_read_model(item) for item in projections},
+        **{collection_of(settings, item): of_read_model(item) for item in projections_for(settings)},
     }

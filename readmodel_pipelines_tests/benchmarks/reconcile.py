@@ -128,7 +128,7 @@ def one_long_stream(settings: Settings) -> None:
 
 def fill(database: Database[Any], settings: Settings, events: Iterable[dict[str, Any]]) -> None:
     """Load events with the indexes of the application."""
-    ensure_indexes(database, settings, PROJECTIONS)
+    ensure_indexes(database, settings)
     stream = iter(events)
     while batch := list(islice(stream, 5_000)):
         database.events.insert_many(batch, ordered=False)
@@ -144,7 +144,7 @@ def empty(database: Database[Any], settings: Settings) -> None:
     """Read models without documents, with their indexes."""
     for projection in PROJECTIONS:
         database[projection.read_model].drop()
-    ensure_indexes(database, settings, PROJECTIONS)
+    ensure_indexes(database, settings)
 
 
 def write_raw(database: Database[Any], documents: dict[Any, list[dict[str, Any]]]) -> None:

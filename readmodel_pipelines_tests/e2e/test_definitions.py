@@ -236,7 +236,7 @@ def test_a_process_of_its_own_rebuilds_an_aggregate_with_the_instance_of_the_che
     database: Database[dict[str, Any]], settings: Settings, tmp_path: Path
 ) -> None:
     events = list(chat_events(3))
-    ensure_indexes(database, settings, built_in("chat"))
+    ensure_indexes(database, settings)
     database.events.insert_many(events)
     chat_id = events[0]["aggregate_id"]
     shutil.copy(PROJECT / "dagster.yaml", tmp_path)

@@ -14,7 +14,6 @@ from readmodel_pipelines.demo.sample_data import chat_events
 from readmodel_pipelines.errors import MongoUnavailable, UsageError
 from readmodel_pipelines.mongo.connection import open_database
 from readmodel_pipelines.mongo.indexes import ensure_indexes
-from readmodel_pipelines.projections.registry import built_in
 from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.settings import Settings, load_settings
 
@@ -130,7 +129,7 @@ def test_a_uri_cannot_weaken_or_stop_a_transaction(mongodb_uri: str, settings: S
     weak = settings.model_copy(update={"mongodb_uri": SecretStr(f"{mongodb_uri}&{option}")})
     with open_database(weak) as database:
         try:
-            ensure_indexes(database, weak, built_in("chat"))
+            ensure_indexes(database, weak)
             database["events"].insert_many(chat_events(20))
             projector = ReadModelProjector(database, weak, "task")
             projector.rebuild_all()

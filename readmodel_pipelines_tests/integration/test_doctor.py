@@ -23,7 +23,6 @@ from readmodel_pipelines.mongo.connection import open_database
 from readmodel_pipelines.mongo.names import shadow_name
 from readmodel_pipelines.mongo.rights import privileges, role_named
 from readmodel_pipelines.mongo.scan import index_on
-from readmodel_pipelines.projections.registry import projections_for
 from readmodel_pipelines.rebuild_state import RebuildState
 from readmodel_pipelines.reconcile.ranges import EVERYTHING
 from readmodel_pipelines.settings import Settings
@@ -208,8 +207,7 @@ def test_a_server_that_does_not_tell_in_time_costs_the_checks_concerned_and_no_o
 
 def user_with(server: AuthorizedServer, *roles: str) -> Settings:
     settings = server.settings(database="shop")
-    projections = projections_for(settings)
-    granted = [item for role in roles for item in privileges(role_named(role), settings, projections)]
+    granted = [item for role in roles for item in privileges(role_named(role), settings)]
     return server.settings(server.user(granted), database="shop")
 
 

@@ -19,7 +19,6 @@ from readmodel_pipelines.moments import Moment
 from readmodel_pipelines.mongo.connection import open_database
 from readmodel_pipelines.mongo.indexes import ensure_indexes
 from readmodel_pipelines.mongo.names import REBUILDS
-from readmodel_pipelines.projections.registry import built_in
 from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.rebuild import RebuildRequest, rebuild
 from readmodel_pipelines.settings import Settings
@@ -39,7 +38,7 @@ def server() -> Iterator[Settings]:
 
 def filled(settings: Settings, chats: int) -> int:
     with open_database(settings) as database:
-        ensure_indexes(database, settings, built_in("chat"))
+        ensure_indexes(database, settings)
         database.events.insert_many(list(chat_events(chats, seed=3, mean_events=8)))
         return int(database.events.count_documents({}))
 

@@ -21,7 +21,6 @@ from pymongo.database import Database
 
 from readmodel_pipelines.demo.sample_data import chat_events
 from readmodel_pipelines.mongo.indexes import ensure_indexes
-from readmodel_pipelines.projections.registry import built_in
 from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines_tests.support.environment import name_database
@@ -56,7 +55,7 @@ def cluster(settings: Settings, database: Mongo, monkeypatch: pytest.MonkeyPatch
 
 def prepare(database: Mongo, settings: Settings) -> None:
     """A read model with fields of others, then damaged in every way."""
-    ensure_indexes(database, settings, built_in("chat"))
+    ensure_indexes(database, settings)
     database.events.insert_many(chat_events(CHATS, seed=11, mean_events=MEAN_EVENTS))
     ReadModelProjector(database, settings, "chat").rebuild_all()
     live = database.chats_read_model

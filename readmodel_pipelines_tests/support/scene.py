@@ -22,7 +22,6 @@ from readmodel_pipelines.demo.sample_data import chat_events, task_events
 from readmodel_pipelines.mongo.indexes import ensure_indexes
 from readmodel_pipelines.mongo.names import DEFERRED, LEASES, REBUILDS, TOUCHED
 from readmodel_pipelines.mongo.scan import CODEC
-from readmodel_pipelines.projections.registry import projections_for
 from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.reconcile.finding import Finding
 from readmodel_pipelines.reconcile.summary import Summary
@@ -80,7 +79,7 @@ class Scene:
             self.tasks.create_index(field, unique=True)
 
     def ensure_indexes(self) -> None:
-        ensure_indexes(self.database, self.settings, projections_for(self.settings))
+        ensure_indexes(self.database, self.settings)
 
     def add(self, events: Iterable[Document]) -> None:
         self.events.insert_many([{"_id": ObjectId(), **event} for event in events])

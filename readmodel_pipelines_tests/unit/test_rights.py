@@ -13,7 +13,6 @@ from typer.testing import CliRunner
 
 from readmodel_pipelines.cli.main import app
 from readmodel_pipelines.mongo.rights import ROLES, Role, lacking, privileges, role_named, script
-from readmodel_pipelines.projections.registry import projections_for
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines_tests.support.pages.blocks import ROOT
 from readmodel_pipelines_tests.support.trials.rights import TRIALS
@@ -27,7 +26,7 @@ WITHOUT_A_DATABASE = ("rights", "demo", "server")
 def of(role: Role | str, settings: Settings = SETTINGS) -> dict[str, set[str]]:
     """The actions of a role by collection."""
     named = role_named(role) if isinstance(role, str) else role
-    found = privileges(named, settings, projections_for(settings))
+    found = privileges(named, settings)
     return {item["resource"].get("collection", "the server"): set(item["actions"]) for item in found}
 
 
@@ -72,8 +71,8 @@ def test_dagster_has_what_its_jobs_have_and_no_more() -> None:
 
 @pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
 def test_what_is_printed_makes_the_role(role: Role) -> None:
-    held = privileges(role, SETTINGS, projections_for(SETTINGS))
-    text = script(role, SETTINGS, projections_for(SETTINGS))
+    held = privileges(role, SETTINGS)
+    text = script(role, SETTINGS)
     (listed,) = re.findall(r"privileges: (\[\n.*?\n    \])", text, re.DOTALL)
     assert json.loads(listed) == held
     assert f'getSiblingDB("{"admin" if role.on_server else "shop"}")' in text

@@ -17,7 +17,6 @@ from readmodel_pipelines.demo.sample_data import chat_events
 from readmodel_pipelines.mongo.indexes import ensure_indexes
 from readmodel_pipelines.mongo.names import LEASES as LEASES
 from readmodel_pipelines.mongo.server import server_time
-from readmodel_pipelines.projections.registry import projections_for
 from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.rebuild import RebuildRequest, rebuild
 from readmodel_pipelines.repair import RepairQueue, RepairWorker
@@ -34,7 +33,7 @@ _EVENTS = list(chat_events(DEFAULT_CHATS))
 
 def healthy(database: Mongo, settings: Settings) -> None:
     database.client.drop_database(database.name)
-    ensure_indexes(database, settings, projections_for(settings))
+    ensure_indexes(database, settings)
     database.events.insert_many(_EVENTS)
     assert ReadModelProjector(database, settings).rebuild_all().ok
 

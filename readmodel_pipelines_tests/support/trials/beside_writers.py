@@ -15,7 +15,6 @@ from typing import Any
 from readmodel_pipelines.demo.sample_data import chat_events
 from readmodel_pipelines.mongo.connection import open_database
 from readmodel_pipelines.mongo.indexes import ensure_indexes
-from readmodel_pipelines.projections.registry import built_in
 from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.rebuild import RebuildRequest, rebuild
 from readmodel_pipelines.rebuild_state import Strategy
@@ -45,7 +44,7 @@ def verify_beside_a_writer(settings: Settings, *, seconds: float, rate: int, gra
     settings = settings.model_copy(update={"grace_seconds": grace})
     seen = Seen()
     with open_database(settings) as database:
-        ensure_indexes(database, settings, built_in("chat"))
+        ensure_indexes(database, settings)
         quiet = list(chat_events(_QUIET_CHATS, seed=5))
         database.events.insert_many(quiet)
         ReadModelProjector(database, settings).rebuild_all()
@@ -86,7 +85,7 @@ def rebuild_beside_writers(
     chance = random.Random(seed)
     settings = settings.model_copy(update={"lease_seconds": 20.0})
     with open_database(settings) as database, ExitStack() as running:
-        ensure_indexes(database, settings, built_in("chat"))
+        ensure_indexes(database, settings)
         database.events.insert_many(list(chat_events(quiet_chats, seed=5, mean_events=8)))
         ReadModelProjector(database, settings).rebuild_all()
         database.chats_read_model.update_many({}, {"$set": {"title": "damaged", "not_ours": 1}})

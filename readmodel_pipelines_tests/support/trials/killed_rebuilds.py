@@ -16,7 +16,6 @@ from pymongo.database import Database
 from readmodel_pipelines.demo.sample_data import chat_events
 from readmodel_pipelines.mongo.indexes import ensure_indexes
 from readmodel_pipelines.mongo.names import REBUILDS
-from readmodel_pipelines.projections.registry import built_in
 from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines_tests.support.environment import uri_of
@@ -31,7 +30,7 @@ def kill_and_resume(
 ) -> int:
     """Fill, break, kill so often, let one live; gives how many of the killed were at work on ranges."""
     chance = random.Random(seed)
-    ensure_indexes(database, settings, built_in("chat"))
+    ensure_indexes(database, settings)
     database.events.insert_many(list(chat_events(chats, seed=seed, mean_events=8)))
     total = database.events.count_documents({})
     assert ReadModelProjector(database, settings).rebuild_all().ok

@@ -29,7 +29,6 @@ from readmodel_pipelines.mongo.connection import open_database
 from readmodel_pipelines.mongo.names import copy_name, shadow_name
 from readmodel_pipelines.mongo.rights import privileges, role_named
 from readmodel_pipelines.mongo.wanted_indexes import wanted_indexes
-from readmodel_pipelines.projections.registry import projections_for
 from readmodel_pipelines.reconcile.ranges import EVERYTHING
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines_tests.conftest import EXTENDED_JSON
@@ -74,8 +73,7 @@ class RightsScene(Scene):
 
     def privileges_of(self, *roles: str) -> list[Privilege]:
         """Those of roles, for this database."""
-        projections = projections_for(self.settings)
-        return [item for role in roles for item in privileges(role_named(role), self.settings, projections)]
+        return [item for role in roles for item in privileges(role_named(role), self.settings)]
 
     def outcomes(self, trial: Trial, uri: str) -> Iterator[Outcome]:
         """Play a trial as that user, one command after the other."""
@@ -140,7 +138,7 @@ class RightsScene(Scene):
 
     def other_expiry(self) -> None:
         """Indexes that let documents expire, as another version of the settings made them."""
-        for name, indexes in wanted_indexes(self.settings, projections_for(self.settings)).items():
+        for name, indexes in wanted_indexes(self.settings).items():
             for index in indexes:
                 if index.expire_seconds is not None:
                     with suppress(OperationFailure):

@@ -14,7 +14,6 @@ from pymongo.database import Database
 from readmodel_pipelines.definitions import defs
 from readmodel_pipelines.demo.sample_data import chat_events
 from readmodel_pipelines.mongo.indexes import ensure_indexes
-from readmodel_pipelines.projections.registry import projections_for
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines_tests.conftest import EXTENDED_JSON, read_documents
 
@@ -29,7 +28,7 @@ NEVER_COUNTED = ("task.updated", "task.custom_field_set", "task.deleted")
 
 
 def with_events(database: Mongo, settings: Settings, events: list[Document]) -> Mongo:
-    ensure_indexes(database, settings, projections_for(settings))
+    ensure_indexes(database, settings)
     database.events.insert_many(events)
     return database
 
