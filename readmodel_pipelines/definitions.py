@@ -2,16 +2,15 @@
 
 import dagster as dg
 
-from readmodel_pipelines.orchestration.assets import events, read_models
-from readmodel_pipelines.orchestration.checks import read_model_checks
+from readmodel_pipelines.orchestration.assets import events, read_models, repair_queue
+from readmodel_pipelines.orchestration.checks import drains, read_model_checks
 from readmodel_pipelines.orchestration.jobs import (
     rebuild_aggregate,
     rebuild_read_models,
     rebuild_slices,
+    repair_read_models,
     verify_read_models,
 )
-from readmodel_pipelines.orchestration.repair import repair_read_models
-from readmodel_pipelines.orchestration.repair_queue import drains, repair_queue
 from readmodel_pipelines.orchestration.resources import MongoResource
 from readmodel_pipelines.orchestration.schedules import nightly_verification, off_peak_rebuild, weekly_verification
 from readmodel_pipelines.orchestration.sensors import (

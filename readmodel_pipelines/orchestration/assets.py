@@ -1,67 +1,23 @@
-"""Assets: the events, which the application writes, and every read model of the registry, made from them.
+"""Assets: the events, which the application writes, every read model of the registry, and the repair queue.
 
 Materializing a read model from its page is a full rebuild; materializing several is one pass over each source stream.
 """
 
 # Without `from __future__ import annotations`: Dagster takes the class of `context`, not its name.
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any
 
 import dagster as dg
-from pydantic import Field
 
-from readmodel_pipelines.orchestration.config import Config
-from readmodel_pipelines.orchestration.load_time import OWNERS
-from readmodel_pipelines.orchestration.metadata import FINDINGS_SHOWN, in_words, metadata_of, raise_unless_ok
-from readmodel_pipelines.orchestration.partitions import AGGREGATE_TYPE_TAG, READ_MODELS
+from readmodel_pipelines.orchestration.config import FullRebuildConfig
+from readmodel_pipelines.orchestration.metadata import in_words, metadata_of, raise_unless_ok
+from readmodel_pipelines.orchestration.partitions import READ_MODELS
 from readmodel_pipelines.orchestration.resources import MongoResource
+from readmodel_pipelines.orchestration.settings_at_load import OWNERS
+from readmodel_pipelines.orchestration.tags import AGGREGATE_TYPE_TAG
 from readmodel_pipelines.projections.registry import built_in
-from readmodel_pipelines.rebuild import RebuildRequest
-from readmodel_pipelines.reconcile.summary import DEFAULT_MAX_FINDINGS
 
-
-class ReportConfig(Config):
-    """How much a run tells."""
-
-    max_findings: int = Field(
-        default=FINDINGS_SHOWN,
-        ge=0,
-        le=DEFAULT_MAX_FINDINGS,
-        description="At most so many findings of a read model are shown in the table, "
-        f"from 0 to {DEFAULT_MAX_FINDINGS}; the counts are always whole.",
-    )
-
-
-class FullRebuildConfig(ReportConfig):
-    """A rebuild of every aggregate."""
-
-    allow_deletions: bool = Field(
-        default=False,
-        description="Delete unwanted documents however many they are. Off: more than READMODEL_MAX_DELETE_SHARE of the "
-        "read model (never below 100 documents) are not deleted and the run fails, because lost events look the same.",
-    )
-    strategy: Literal["in_place", "shadow"] = Field(
-        default="in_place",
-        description="in_place: write what differs into the live collection. shadow: build a new collection beside it, "
-        "verify it, and swap it in with one rename; for a changed projection.",
-    )
-    resume: bool = Field(
-        default=True,
-        description="Go on with a rebuild that was interrupted, for READMODEL_REBUILD_VALID_DAYS. Off: drop that one.",
-    )
-    off_peak: bool = Field(
-        default=False,
-        description="Stop cleanly when READMODEL_OFF_PEAK_WINDOW ends; the next run goes on where this one was.",
-    )
-
-    def request(self) -> RebuildRequest:
-        """The rebuild that it stands for."""
-        return RebuildRequest(
-            self.strategy,
-            resume=self.resume,
-            allow_deletions=self.allow_deletions,
-            off_peak=self.off_peak,
-        )
+REPAIR_QUEUE = "repair_queue"
 
 
 def _description(name: str) -> str:
@@ -115,14 +71,29 @@ def read_models(
 ) -> Iterator[dg.MaterializeResult[Any]]:
     """Every read model, each selectable by itself."""
     chosen = [name for name, item in READ_MODELS.items() if dg.AssetKey(item.read_model) in context.selected_asset_keys]
-    result = mongo.rebuild(context, chosen, config.request())
-    context.log.info(in_words(result.summary))
+    summary, documents = mongo.rebuild(context, chosen, config.request())
+    context.log.info(in_words(summary))
     metadata = {
-        read_model: metadata_of(
-            result.summary, read_model, documents=result.documents[read_model], max_findings=config.max_findings
-        )
-        for read_model in result.summary.read_models
+        read_model: metadata_of(summary, read_model, documents=documents[read_model], max_findings=config.max_findings)
+        for read_model in summary.read_models
     }
     for read_model, said in metadata.items():
         yield dg.MaterializeResult(asset_key=read_model, metadata=said)
-    raise_unless_ok(result.summary, metadata)
+    raise_unless_ok(summary, metadata)
+
+
+repair_queue = dg.AssetSpec(
+    REPAIR_QUEUE,
+    group_name="repair",
+    # Each task names an aggregate whose events were saved and whose read models were not updated with them.
+    deps=[events],
+    kinds={"mongodb"},
+    owners=OWNERS,
+    tags={"readmodel/written_by": "application-and-repairs"},
+    description="""Updates of read models that failed in the application (READMODEL_REPAIR_QUEUE_COLLECTION).
+
+The application adds tasks, `repair_queue_sensor` sees those that are due and launches `repair_read_models`, which
+repairs them and marks them completed. What is plotted comes with the sensor's ticks. When the queue grows: see that the
+sensor is on and that the runs of `repair_read_models` succeed. When it holds dead letters: its check lists them with
+their reasons; mend the cause, then `readmodel repair-queue requeue`.""",
+)

@@ -1,4 +1,4 @@
-"""Asset checks on the read models: what a verification found, as Dagster keeps and plots it.
+"""Asset checks: what a verification found in a read model, and whether the repair queue drains.
 
 Unpartitioned: Dagster shows a partitioned check as skipped after runs over ranges.
 """
@@ -6,20 +6,28 @@ Unpartitioned: Dagster shows a partitioned check as skipped after runs over rang
 # Without `from __future__ import annotations`: Dagster takes the class of `context`, not its name.
 from collections import Counter
 from collections.abc import Iterator
-from functools import partial
+from itertools import islice
 from typing import Any
 
 import dagster as dg
 
-from readmodel_pipelines.orchestration.metadata import FINDINGS_SHOWN, in_time, metadata_of, table_of
+from readmodel_pipelines.bookkeeping.queue_stats import QueueStats
+from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
+from readmodel_pipelines.orchestration.assets import REPAIR_QUEUE
+from readmodel_pipelines.orchestration.config import FINDINGS_SHOWN, VerifyConfig
+from readmodel_pipelines.orchestration.metadata import metadata_of, table_of
 from readmodel_pipelines.orchestration.partitions import READ_MODELS
+from readmodel_pipelines.orchestration.queue_metadata import SHOWN, numbers_of, table_of_dead_letters
 from readmodel_pipelines.orchestration.resources import MongoResource
-from readmodel_pipelines.orchestration.verification import VerifyConfig, request_of
 from readmodel_pipelines.reconcile.outcome import Outcome
 from readmodel_pipelines.reconcile.summary import Summary
 from readmodel_pipelines.settings import Settings
+from readmodel_pipelines.wording import numbers, span
 
-MATCHES, INTACT, FRESH = "matches_events", "streams_intact", "is_fresh"
+MATCHES, INTACT, FRESH, DRAINS = "matches_events", "streams_intact", "is_fresh", "drains"
+
+Evaluated = dict[str, Any]
+"""What an `AssetCheckResult` holds, which a check gives, and an `AssetCheckEvaluation`, which a run or sensor logs."""
 
 _DESCRIPTIONS = {
     MATCHES: "Whether every document is what its events say, in every field and its type: execute it when somebody "
@@ -36,25 +44,18 @@ _DESCRIPTIONS = {
 
 def evaluations(
     summary: Summary, name: str, settings: Settings, max_findings: int = FINDINGS_SHOWN
-) -> dict[str, dict[str, Any]]:
-    """What `matches_events` and `streams_intact` of a read model say after a verification, by their names."""
-    return {
-        MATCHES: _matches(summary, name, settings, max_findings),
-        INTACT: _intact(summary, name, max_findings),
-    }
+) -> tuple[Evaluated, Evaluated]:
+    """What `matches_events` and `streams_intact` of a read model say after a verification."""
+    return _matches(summary, name, settings, max_findings), _intact(summary, name, max_findings)
 
 
-def fresh(summary: Summary, name: str, max_findings: int = FINDINGS_SHOWN) -> dict[str, Any]:
+def fresh(summary: Summary, name: str, max_findings: int = FINDINGS_SHOWN) -> Evaluated:
     """What `is_fresh` says after a look at young events."""
     counts = summary.read_models[name]
     found = counts.discrepancies - counts.malformed
     what = f"{counts.checked:,} aggregates with {(summary.scope.coverage or '').removeprefix('what got ')}"
-    return {
-        "passed": not found,
-        "severity": dg.AssetCheckSeverity.WARN,
-        "description": f"{found:,} of {what} are not projected." if found else f"{what} are projected.",
-        "metadata": _about(summary, name, max_findings, malformed=False),
-    }
+    said = f"{found:,} of {what} are not projected." if found else f"{what} are projected."
+    return _evaluated(name, FRESH, said, _about(summary, name, max_findings), passed=not found, error=False)
 
 
 @dg.multi_asset_check(
@@ -73,70 +74,101 @@ def read_model_checks(
 
     Changes no document; unless read_only it remembers findings in `readmodel_findings`.
     """
-    chosen = {(key.asset_key.to_user_string(), key.name) for key in context.selected_asset_check_keys}
-    results: dict[tuple[str, str], dict[str, Any]] = {}
-    models = {name: item.read_model for name, item in READ_MODELS.items()}
-    whole = [name for name, item in models.items() if {(item, MATCHES), (item, INTACT)} & chosen]
-    young = [name for name, item in models.items() if (item, FRESH) in chosen]
+    chosen = context.selected_asset_check_keys
+    models = {name: dg.AssetKey(item.read_model) for name, item in READ_MODELS.items()}
+    whole = [
+        name for name, key in models.items() if {dg.AssetCheckKey(key, MATCHES), dg.AssetCheckKey(key, INTACT)} & chosen
+    ]
+    young = [name for name, key in models.items() if dg.AssetCheckKey(key, FRESH) in chosen]
+    results: list[Evaluated] = []
     if whole:
-        request = partial(request_of, config, read_models=whole, run_id=context.run.run_id)
-        summary, settings = mongo.verify(context, whole, request)
+        summary, settings = mongo.verify(context, whole, config)
         for name in whole:
-            said = evaluations(summary, models[name], settings, config.max_findings)
-            results |= {(models[name], check): result for check, result in said.items()}
+            results += evaluations(summary, READ_MODELS[name].read_model, settings, config.max_findings)
     if young:
         summary = mongo.verify_fresh(context, young)
-        for name in young:
-            results[models[name], FRESH] = fresh(summary, models[name], config.max_findings)
-    for (asset, check), result in results.items():
-        if (asset, check) in chosen:
-            yield dg.AssetCheckResult(asset_key=asset, check_name=check, **result)
+        results += [fresh(summary, READ_MODELS[name].read_model, config.max_findings) for name in young]
+    for result in results:
+        if dg.AssetCheckKey(result["asset_key"], result["check_name"]) in chosen:
+            yield dg.AssetCheckResult(**result)
 
 
-def _matches(summary: Summary, name: str, settings: Settings, max_findings: int) -> dict[str, Any]:
+@dg.asset_check(asset=REPAIR_QUEUE, name=DRAINS)
+def drains(mongo: MongoResource) -> dg.AssetCheckResult:
+    """Whether the repair queue is worked off: an error with dead letters, which are listed; a warning when it is long.
+
+    Only reads. `repair_queue_sensor` evaluates it too, whenever the answer changes.
+    """
+    with mongo.opened() as (settings, database):
+        queue = RepairQueue(database, settings)
+        return dg.AssetCheckResult(**whether_it_drains(queue, queue.stats(), settings))
+
+
+def whether_it_drains(queue: RepairQueue, stats: QueueStats, settings: Settings) -> Evaluated:
+    """What `drains` says: an error with dead letters, which it lists, a warning when the queue is long."""
+    metadata: dict[str, Any] = dict(numbers_of(stats))
+    if stats.failed:
+        metadata["table_of_dead_letters"] = table_of_dead_letters(islice(queue.tasks("failed", limit=SHOWN), SHOWN))
+        said = (
+            f"{stats.failed:,} dead letters: {stats.reasons_in_words()}. Mend the cause, then `readmodel repair-queue "
+            "requeue` brings them back."
+        )
+    elif stats.open > settings.repair_queue_warning:
+        said = (
+            f"{stats.open:,} repairs are open, more than READMODEL_REPAIR_QUEUE_WARNING = "
+            f"{settings.repair_queue_warning:,}. See that repair_queue_sensor is on and its runs succeed."
+        )
+    else:
+        return _evaluated(REPAIR_QUEUE, DRAINS, f"No dead letters; {stats.open:,} repairs are open.", metadata)
+    return _evaluated(REPAIR_QUEUE, DRAINS, said, metadata, passed=False, error=bool(stats.failed))
+
+
+def _matches(summary: Summary, name: str, settings: Settings, max_findings: int) -> Evaluated:
     counts = summary.read_models[name]
-    found = counts.discrepancies - counts.malformed
     oldest = summary.oldest_seconds.get(name, 0.0)
     what = f"Looked at {summary.scope.coverage}: {counts.checked:,} aggregates."
     elsewhere = summary.elsewhere.get(name, Counter())
     unseen = elsewhere.total() - elsewhere[Outcome.MALFORMED]
-    known_too = _known_from_earlier(unseen)
-    if not found:
+    metadata = _about(summary, name, max_findings)
+    if counts.discrepancies == counts.malformed:
         agreement = summary.agreement
-        return {
-            "passed": not unseen,
-            "severity": dg.AssetCheckSeverity.WARN,
-            "description": f"{agreement[0].upper()}{agreement[1:]}. {what}{known_too}",
-            "metadata": _about(summary, name, max_findings, malformed=False),
-        }
-    kinds = ", ".join(
-        f"{number:,} {outcome.value}"
-        for outcome in (Outcome.DIFFERENT, Outcome.MISSING, Outcome.UNEXPECTED, Outcome.ORPHAN)
-        if (number := getattr(counts, outcome.value))
-    )
-    known = name in summary.oldest_seconds
-    young = known and oldest < settings.alarm_after_seconds
-    since = f" The oldest is known for {in_time(oldest)}." if oldest >= 1 else ""
-    return {
-        "passed": False,
-        "severity": dg.AssetCheckSeverity.WARN if young else dg.AssetCheckSeverity.ERROR,
-        "description": f"{kinds}. {what}{since}{known_too} Materialize the asset to mend them.",
-        "metadata": _about(summary, name, max_findings, malformed=False),
-    }
+        said = f"{agreement[0].upper()}{agreement[1:]}. {what}{_known_from_earlier(unseen)}"
+        return _evaluated(name, MATCHES, said, metadata, passed=not unseen, error=False)
+    outcomes = (Outcome.DIFFERENT, Outcome.MISSING, Outcome.UNEXPECTED, Outcome.ORPHAN)
+    kinds = numbers({outcome.value: getattr(counts, outcome.value) for outcome in outcomes})
+    young = name in summary.oldest_seconds and oldest < settings.alarm_after_seconds
+    since = f" The oldest is known for {span(oldest)}." if oldest >= 1 else ""
+    said = f"{kinds}. {what}{since}{_known_from_earlier(unseen)} Materialize the asset to mend them."
+    return _evaluated(name, MATCHES, said, metadata, passed=False, error=not young)
 
 
-def _intact(summary: Summary, name: str, max_findings: int) -> dict[str, Any]:
-    counts = summary.read_models[name]
+def _intact(summary: Summary, name: str, max_findings: int) -> Evaluated:
+    malformed = summary.read_models[name].malformed
     unseen = summary.elsewhere.get(name, Counter())[Outcome.MALFORMED]
-    if counts.malformed:
-        said = f"{counts.malformed:,} streams are malformed: mend their events first."
+    if malformed:
+        said = f"{malformed:,} streams are malformed: mend their events first."
     else:
         said = "Every stream can be trusted." if summary.looked_at_all else "No malformed stream was met."
+    return _evaluated(
+        name,
+        INTACT,
+        f"{said} Looked at {summary.scope.coverage}.{_known_from_earlier(unseen)}",
+        _about(summary, name, max_findings, malformed=True),
+        passed=not malformed and not unseen,
+        error=bool(malformed),
+    )
+
+
+def _evaluated(
+    asset: str, check: str, description: str, metadata: dict[str, Any], *, passed: bool = True, error: bool = True
+) -> Evaluated:
     return {
-        "passed": not counts.malformed and not unseen,
-        "severity": dg.AssetCheckSeverity.ERROR if counts.malformed else dg.AssetCheckSeverity.WARN,
-        "description": f"{said} Looked at {summary.scope.coverage}.{_known_from_earlier(unseen)}",
-        "metadata": _about(summary, name, max_findings, malformed=True),
+        "asset_key": dg.AssetKey(asset),
+        "check_name": check,
+        "passed": passed,
+        "severity": dg.AssetCheckSeverity.ERROR if error else dg.AssetCheckSeverity.WARN,
+        "description": description,
+        "metadata": metadata,
     }
 
 
@@ -144,7 +176,7 @@ def _known_from_earlier(number: int) -> str:
     return f" {number:,} known from earlier verifications lie outside and may still be there." if number else ""
 
 
-def _about(summary: Summary, name: str, max_findings: int, *, malformed: bool) -> dict[str, Any]:
+def _about(summary: Summary, name: str, max_findings: int, *, malformed: bool = False) -> dict[str, Any]:
     """Counts, by field and by reason too, and the first findings of the kind."""
     said = metadata_of(summary, name, max_findings=0)
     # Its page is narrow, and says the same in numbers that are plotted.

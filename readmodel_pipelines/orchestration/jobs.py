@@ -1,196 +1,28 @@
-"""Jobs: rebuild one aggregate, rebuild a read model, verify a read model. Thin: the projector does the work.
-
-They record on the assets of the read models, so that an asset's page has its history whoever touched it.
-"""
-
-# Without `from __future__ import annotations`: Dagster takes the class of `context`, not its name.
-from collections.abc import Mapping
-from functools import partial
-from typing import Any, Literal
+"""Jobs: rebuild one aggregate, a read model, or its slices; verify a read model; repair what is due."""
 
 import dagster as dg
-from pydantic import Field
 
-from readmodel_pipelines.events.ids import UUID
-from readmodel_pipelines.orchestration.assets import FullRebuildConfig, ReportConfig
-from readmodel_pipelines.orchestration.checks import FRESH, evaluations, fresh
-from readmodel_pipelines.orchestration.config import Config
-from readmodel_pipelines.orchestration.load_time import OWNERS
-from readmodel_pipelines.orchestration.metadata import in_words, metadata_of, metadata_of_one, raise_unless_ok
-from readmodel_pipelines.orchestration.partitions import (
-    AGGREGATE_TYPE_TAG,
-    READ_MODELS,
-    REBUILD_TAG,
-    STRATEGY_TAG,
-    ReadModelName,
-    campaign_of,
-    config_for_each_read_model,
-    config_for_each_slice,
-    read_model_named_by,
-    slice_named_by,
-    strategy_of,
+from readmodel_pipelines.orchestration.config import AggregateConfig, RebuildConfig, SliceConfig, VerifyConfig
+from readmodel_pipelines.orchestration.ops import (
+    rebuild_one_aggregate,
+    rebuild_read_model,
+    rebuild_slice,
+    repair_due_tasks,
+    verify_read_model,
 )
-from readmodel_pipelines.orchestration.resources import MongoResource
-from readmodel_pipelines.orchestration.tags import tag_run
-from readmodel_pipelines.orchestration.verification import VerifyConfig, request_of
-from readmodel_pipelines.rebuild import RebuildRequest
-from readmodel_pipelines.rebuild_state import RebuildState
-from readmodel_pipelines.reconcile.summary import Summary
+from readmodel_pipelines.orchestration.partitions import READ_MODELS, each_read_model, each_slice, run_config
+from readmodel_pipelines.orchestration.settings_at_load import OWNERS
+from readmodel_pipelines.orchestration.tags import AGGREGATE_TYPE_TAG, REBUILD_TAG
 
 _PARTITIONS = ", ".join(f"`{name}` is {item.read_model}" for name, item in READ_MODELS.items())
-
-
-class AggregateConfig(Config):
-    """Which aggregate to rebuild."""
-
-    aggregate_type: ReadModelName = Field(
-        description="Read model to mend: "
-        + ", ".join(f"{name} means {item.read_model}" for name, item in READ_MODELS.items())
-    )
-    aggregate_id: str = Field(
-        description="Id of the aggregate, a UUID, for example 6f1c2f6e-8d0b-4c5e-9a53-0d4d2a7b9c11: `aggregate_id` of "
-        "its events, `chat_id` or `task_id` of its document, and in the table of findings of a check. For a task made "
-        "from a chat it is the chat's id."
-    )
-    dry_run: bool = Field(default=False, description="Write nothing; say what would be written.")
-
-
-class RebuildConfig(FullRebuildConfig):
-    """A rebuild of every aggregate, or a dry run of it."""
-
-    dry_run: bool = Field(
-        default=False, description="Write nothing; count what would be inserted, replaced and deleted."
-    )
-
-
-@dg.op
-def rebuild_one_aggregate(context: dg.OpExecutionContext, config: AggregateConfig, mongo: MongoResource) -> None:
-    """Bring the document of one aggregate in line with its events: insert, replace or delete it, or leave it as it is.
-
-    Reads the events of that aggregate, and writes at most its document. A dry run writes nothing.
-    """
-    aggregate_id = config.aggregate_id.strip().lower()
-    tag_run(context, [config.aggregate_type], [aggregate_id] if UUID.fullmatch(aggregate_id) else [])
-    summary = mongo.work(
-        context,
-        [config.aggregate_type],
-        lambda projector: projector.rebuild_one(config.aggregate_id, dry_run=config.dry_run),
-    )
-    read_model = READ_MODELS[config.aggregate_type].read_model
-    metadata = metadata_of_one(summary, read_model, aggregate_id)
-    context.log.info(in_words(summary))
-    context.add_output_metadata(metadata)
-    if not config.dry_run:
-        # Not a materialization: the read model as a whole is not newer for it.
-        context.log_event(dg.AssetObservation(read_model, metadata=metadata))
-    raise_unless_ok(summary, {read_model: metadata})
-
-
-@dg.op
-def rebuild_read_model(context: dg.OpExecutionContext, config: RebuildConfig, mongo: MongoResource) -> None:
-    """Bring every document of a read model in line with its events.
-
-    Reads every event of its streams and every document; inserts, replaces and deletes only what differs. In a shadow it
-    writes a new collection and swaps it in. A dry run writes nothing.
-    """
-    read_model = read_model_named_by(context)
-    if config.dry_run:
-        summary, documents = _dry_run(context, config, mongo, read_model.name), None
-    else:
-        result = mongo.rebuild(context, [read_model.name], config.request())
-        summary, documents = result.summary, result.documents[read_model.read_model]
-    metadata = metadata_of(summary, read_model.read_model, documents=documents, max_findings=config.max_findings)
-    context.log.info(in_words(summary))
-    context.add_output_metadata(metadata)
-    if not config.dry_run:
-        context.log_event(dg.AssetMaterialization(read_model.read_model, metadata=metadata))
-    raise_unless_ok(summary, {read_model.read_model: metadata})
-
-
-def _dry_run(context: dg.OpExecutionContext, config: RebuildConfig, mongo: MongoResource, name: str) -> Summary:
-    return mongo.work(
-        context,
-        [name],
-        lambda projector: projector.rebuild_all(dry_run=True, allow_deletions=config.allow_deletions),
-    )
-
-
-class SliceConfig(ReportConfig):
-    """A slice of a full rebuild."""
-
-    strategy: Literal["in_place", "shadow"] = Field(
-        default="in_place",
-        description="in_place or shadow, the same for all slices. A shadow is swapped in once, with the last one. "
-        f"A backfill says it by the tag {STRATEGY_TAG}, which goes before this.",
-    )
-    allow_deletions: bool = Field(
-        default=False, description="Delete unwanted documents however many they are; the last slice deletes."
-    )
-
-
-@dg.op
-def rebuild_slice(context: dg.OpExecutionContext, config: SliceConfig, mongo: MongoResource) -> None:
-    """Bring the documents of one slice of a read model in line with their events.
-
-    Reads the events and documents of the slice and writes only what differs; the last slice deletes what nobody wants,
-    catches up, and swaps a shadow in.
-    """
-    read_model, part = slice_named_by(context)
-    request = RebuildRequest(
-        strategy_of(context, config.strategy),
-        resume=True,
-        allow_deletions=config.allow_deletions,
-        slice=part,
-        campaign=campaign_of(context),
-    )
-    result = mongo.rebuild(context, [read_model.name], request)
-    metadata = metadata_of(result.summary, read_model.read_model, max_findings=config.max_findings)
-    context.log.info(in_words(result.summary))
-    context.add_output_metadata(metadata)
-    if result.summary.rebuild.state is RebuildState.DONE and not result.summary.rebuild.already_done:
-        context.log_event(dg.AssetMaterialization(read_model.read_model, metadata=metadata))
-    raise_unless_ok(result.summary, {read_model.read_model: metadata})
-
-
-@dg.op
-def verify_read_model(context: dg.OpExecutionContext, config: VerifyConfig, mongo: MongoResource) -> None:
-    """Compare documents of a read model with their events, and evaluate its checks.
-
-    Changes no document. Unless read_only it remembers findings in `readmodel_findings`, and with enqueue_repairs it
-    adds tasks to the repair queue.
-    """
-    read_model = read_model_named_by(context)
-    request = partial(request_of, config, run_id=context.run.run_id, read_models=[read_model.name])
-    summary, settings = mongo.verify(context, [read_model.name], request)
-    asset = read_model.read_model
-    metadata = metadata_of(summary, asset, max_findings=config.max_findings)
-    context.log.info(in_words(summary))
-    context.add_output_metadata(metadata)
-    context.log_event(dg.AssetObservation(asset, metadata=metadata))
-    _log_checks(context, asset, evaluations(summary, asset, settings, config.max_findings))
-    # Only then: what goes wrong in a second look must not take the result of the first with it.
-    young = mongo.verify_fresh(context, [read_model.name])
-    _log_checks(context, asset, {FRESH: fresh(young, asset, config.max_findings)})
-    raise_unless_ok(summary, {asset: metadata})
-
-
-def _log_checks(context: dg.OpExecutionContext, asset: str, said: Mapping[str, Mapping[str, Any]]) -> None:
-    for check, result in said.items():
-        evaluation = dg.AssetCheckEvaluation(asset_key=dg.AssetKey(asset), check_name=check, **result)
-        # Dagster logs it, and only its annotation forgets to say so.
-        context.log_event(evaluation)  # type: ignore[arg-type]
 
 
 @dg.job(
     owners=OWNERS,
     # What the Launchpad is filled with: only the id is left to be typed.
-    config={
-        "ops": {
-            rebuild_one_aggregate.name: {
-                "config": {"aggregate_type": next(iter(READ_MODELS)), "aggregate_id": "", "dry_run": False}
-            }
-        }
-    },
+    config=run_config(
+        rebuild_one_aggregate.name, AggregateConfig(aggregate_type=next(iter(READ_MODELS)), aggregate_id="")
+    ),
 )
 def rebuild_aggregate() -> None:
     """Mend one aggregate: when somebody reports a chat or a task that looks wrong.
@@ -208,7 +40,7 @@ def rebuild_aggregate() -> None:
 
 @dg.job(
     owners=OWNERS,
-    config=config_for_each_read_model("rebuild_read_model", RebuildConfig(), AGGREGATE_TYPE_TAG, REBUILD_TAG),
+    config=each_read_model(rebuild_read_model.name, RebuildConfig(), AGGREGATE_TYPE_TAG, REBUILD_TAG),
     description=f"""Rebuild a whole read model: after a change of its projection, an import of events, or a failed
 verification.
 
@@ -222,7 +54,7 @@ def rebuild_read_models() -> None:
     rebuild_read_model()
 
 
-@dg.job(owners=OWNERS, config=config_for_each_slice("rebuild_slice", SliceConfig()))
+@dg.job(owners=OWNERS, config=each_slice(rebuild_slice.name, SliceConfig()))
 def rebuild_slices() -> None:
     """Rebuild a read model on several machines: launch a backfill of all slices of it.
 
@@ -237,7 +69,7 @@ def rebuild_slices() -> None:
 
 @dg.job(
     owners=OWNERS,
-    config=config_for_each_read_model("verify_read_model", VerifyConfig(), AGGREGATE_TYPE_TAG),
+    config=each_read_model(verify_read_model.name, VerifyConfig(), AGGREGATE_TYPE_TAG),
     description=f"""Verify a whole read model: after an incident or a release, or to know whether a rebuild is needed.
 
 Choose the partition in the Launchpad: {_PARTITIONS}. Compares documents with their events, at any time and beside a
@@ -248,3 +80,25 @@ where the whole report lies. `nightly_verification` launches it.""",
 def verify_read_models() -> None:
     """Verify the read model of the partition."""
     verify_read_model()
+
+
+@dg.job(
+    owners=OWNERS,
+    tags={
+        # Leases and the sensor try again already.
+        "dagster/max_retries": "0",
+        # The sensor waits for the run that is going: one that hangs must not stop repairs for a day.
+        "dagster/max_runtime": "3600",
+    },
+)
+def repair_read_models() -> None:
+    """Repair what the application could not update: the tasks in `repair_queue` that are due, or those you name.
+
+    `repair_queue_sensor` launches it; launch it yourself to repair now what waits for its next attempt. Leases the
+    aggregates of a batch of tasks, reads their events, writes only what differs in the read models, and completes the
+    tasks. What fails is tried again later; what no retry can mend becomes a dead letter and does not fail the run.
+
+    A run that repaired one aggregate has it in the tag `readmodel/aggregate_id`; one that repaired more stands in
+    `claimed_by` of their tasks, and its log has a table of the first.
+    """
+    repair_due_tasks()

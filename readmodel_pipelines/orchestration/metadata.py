@@ -7,17 +7,17 @@ from typing import Any
 
 import dagster as dg
 
+from readmodel_pipelines.orchestration.config import FINDINGS_SHOWN
+from readmodel_pipelines.orchestration.failure import failure
 from readmodel_pipelines.rebuild_state import RebuildState
 from readmodel_pipelines.reconcile.counts import Counts
 from readmodel_pipelines.reconcile.finding import Finding
 from readmodel_pipelines.reconcile.outcome import ALARMS, Outcome, Why
 from readmodel_pipelines.reconcile.summary import Summary
-
-FINDINGS_SHOWN = 50
+from readmodel_pipelines.wording import cut, cut_where_they_part, numbers, span
 
 _ALWAYS = ("aggregate_id", "outcome")
 _LONGEST_VALUE = 200
-_SHOWN_BEFORE = 40
 _WRITES = ("inserted", "replaced", "deleted", "superseded", "failed")
 _OUTCOME = "outcome or write"
 _MEANINGS = {
@@ -129,14 +129,13 @@ def raise_unless_ok(summary: Summary, metadata: Mapping[str, Mapping[str, Any]])
     if summary.ok:
         return
     several = len(metadata) > 1
-    raise dg.Failure(
+    raise failure(
         f"{' '.join(_wrong(summary))} {' '.join(_what_to_do(summary))}",
-        metadata={
+        {
             f"{read_model}/{name}" if several else name: value
             for read_model, said in metadata.items()
             for name, value in said.items()
         },
-        allow_retries=False,
     )
 
 
@@ -189,7 +188,7 @@ def _names(counts: Counts, names: Iterable[str]) -> str:
 
 
 def _numbers(counts: Counts, names: Iterable[str]) -> str:
-    return ", ".join(f"{number:,} {name}" for name in names if (number := getattr(counts, name)))
+    return numbers({name: getattr(counts, name) for name in names})
 
 
 def table_of(findings: Iterable[Finding]) -> dg.TableMetadataValue:
@@ -206,38 +205,17 @@ def _rows(finding: Finding) -> Iterator[dict[str, str]]:
     shown = finding.as_json()
     aggregate_id = shown["aggregate_id"]
     about = {
-        "aggregate_id": aggregate_id if isinstance(aggregate_id, str) else _value(aggregate_id),
+        "aggregate_id": aggregate_id if isinstance(aggregate_id, str) else cut(_text(aggregate_id), _LONGEST_VALUE),
         "outcome": finding.outcome.value,
         "reason": ": ".join(part for part in (shown["reason"], finding.detail) if part),
     }
-    about["age"] = "" if finding.age_seconds is None else in_time(finding.age_seconds)
+    about["age"] = "" if finding.age_seconds is None else span(finding.age_seconds)
     # An aggregate that differs in no field, because it has no document for example, has a line all the same.
     for field, pair in shown["fields"].items() or [("", None)]:
-        expected, actual = ("", "") if pair is None else _pair(pair["expected"], pair["actual"])
+        texts = ("", "") if pair is None else (_text(pair["expected"]), _text(pair["actual"]))
+        expected, actual = cut_where_they_part(*texts, _LONGEST_VALUE)
         yield {**about, "field": field, "expected": expected, "actual": actual}
 
 
-def in_time(seconds: float) -> str:
-    """An age for people."""
-    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
-        if seconds >= size:
-            return f"{seconds // size:,.0f} {unit}"
-    return f"{seconds:,.0f} s"
-
-
-def _pair(expected: Any, actual: Any) -> tuple[str, str]:
-    """Both as texts; of long ones the part where they begin to differ."""
-    texts = json.dumps(expected, ensure_ascii=False), json.dumps(actual, ensure_ascii=False)
-    both = enumerate(zip(*texts, strict=False))
-    alike = next((place for place, (one, other) in both if one != other), min(map(len, texts)))
-    start = max(0, alike - _SHOWN_BEFORE) if alike >= _LONGEST_VALUE - 1 else 0
-    return _cut(texts[0], start), _cut(texts[1], start)
-
-
-def _value(value: Any) -> str:
-    return _cut(json.dumps(value, ensure_ascii=False))
-
-
-def _cut(text: str, start: int = 0) -> str:
-    shown = f"…{text[start:]}" if start else text
-    return shown if len(shown) <= _LONGEST_VALUE else f"{shown[: _LONGEST_VALUE - 1]}…"
+def _text(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)

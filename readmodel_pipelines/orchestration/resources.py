@@ -1,18 +1,18 @@
-"""The MongoDB resource: from the environment to a projector that reports to a run."""
+"""The MongoDB resource: from the environment to verifications and rebuilds that report to a run."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import dagster as dg
 from pydantic import Field
 from pymongo.database import Database
 
 from readmodel_pipelines.embedded import server as embedded
-from readmodel_pipelines.errors import ReadModelError
 from readmodel_pipelines.mongo.connection import open_database
-from readmodel_pipelines.mongo.names import collection_of
 from readmodel_pipelines.mongo.scan import Document
+from readmodel_pipelines.mongo.store import Store
+from readmodel_pipelines.orchestration.config import VerifyConfig
+from readmodel_pipelines.orchestration.failure import failing_in_words
 from readmodel_pipelines.orchestration.tags import Context, tag_run
 from readmodel_pipelines.projections.registry import choose_projections
 from readmodel_pipelines.projector import ReadModelProjector
@@ -20,7 +20,7 @@ from readmodel_pipelines.rebuild import RebuildRequest, rebuild
 from readmodel_pipelines.reconcile.progress import ProgressLines
 from readmodel_pipelines.reconcile.summary import Summary
 from readmodel_pipelines.settings import Settings, load_settings
-from readmodel_pipelines.verification import VerificationRequest, verify, verify_fresh
+from readmodel_pipelines.verification import verify, verify_fresh
 
 
 def owner_of(run_id: str) -> str:
@@ -28,12 +28,9 @@ def owner_of(run_id: str) -> str:
     return f"Dagster run {run_id}"
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What a rebuild did, and about how many documents each read model holds after it."""
-
-    summary: Summary
-    documents: Mapping[str, int]
+def where(settings: Settings) -> str:
+    """Which database is worked on, for a run's log."""
+    return f"database {settings.database} of MongoDB at {settings.shown_uri()}"
 
 
 class MongoResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # at runtime it takes no argument here
@@ -45,77 +42,52 @@ class MongoResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # at ru
     a READMODEL_MONGODB_URI the embedded server is used, and started when it does not run.
     """
 
+    # Every method raises `dg.Failure`, in words, for what a person can cause or must act on; warnings and progress go
+    # to the run's log.
+
     progress_seconds: float = Field(
         default=5.0, ge=0, description="A run's log tells how far it is at most once in so many seconds."
     )
 
     def is_there(self) -> bool:
         """Whether `opened` would meet a MongoDB without starting the embedded server: nobody asked for that."""
-        try:
+        with failing_in_words():
             settings = load_settings()
             return settings.mongodb_uri is not None or embedded.status(settings).running
-        except ReadModelError as error:
-            raise dg.Failure(str(error), allow_retries=False) from None
 
     @contextmanager
     def opened(self) -> Iterator[tuple[Settings, Database[Document]]]:
-        """The settings and their database.
-
-        Raises:
-            Failure: what a person can cause or must act on, in words; from the body of the `with` too.
-        """
-        try:
+        """The settings and their database; errors of the body of the `with` are told in words, too."""
+        with failing_in_words():
             settings = load_settings()
             with open_database(settings, "dagster") as database:
                 yield settings, database
-        except ReadModelError as error:
-            # The sentence says it all; the driver's traceback behind it would bury it.
-            raise dg.Failure(str(error), allow_retries=False) from None
 
-    def verify(
-        self,
-        context: Context,
-        read_models: list[str],
-        request_for: Callable[[Settings], VerificationRequest],
-    ) -> tuple[Summary, Settings]:
-        """Verify the read models with these names; progress and warnings go to the run's log.
-
-        Raises:
-            Failure: what a person can cause or must act on, in words.
-        """
+    def verify(self, context: Context, read_models: list[str], config: VerifyConfig) -> tuple[Summary, Settings]:
+        """Verify the read models with these names."""
         tag_run(context, read_models)
         with self.opened() as (settings, database):
-            request = request_for(settings)
-            context.log.info(
-                f"Verifying {request.coverage} of {' and '.join(read_models)}, tier {request.tier}, in database "
-                f"{settings.database} of MongoDB at {settings.shown_uri()}."
-            )
+            request = config.request(settings, read_models, context.run.run_id)
+            what = f"{request.coverage} of {' and '.join(read_models)}, tier {request.tier}"
+            context.log.info(f"Verifying {what}, in {where(settings)}.")
             summary = verify(database, settings, read_models, request, on_progress=self._progress(context))
-        _log_warnings(context, summary)
-        return summary, settings
+        return _warned(context, summary), settings
 
     def verify_fresh(self, context: Context, read_models: list[str]) -> Summary:
-        """Verify what got events in the last minutes; warnings go to the run's log.
-
-        Raises:
-            Failure: what a person can cause or must act on, in words.
-        """
+        """Verify what got events in the last minutes."""
         with self.opened() as (settings, database):
             summary = verify_fresh(database, settings, read_models)
-        _log_warnings(context, summary)
-        return summary
+        return _warned(context, summary)
 
-    def rebuild(self, context: Context, read_models: list[str], request: RebuildRequest) -> Result:
-        """Rebuild the read models with these names in full; progress and warnings go to the run's log.
-
-        Raises:
-            Failure: what a person can cause or must act on, in words.
-        """
+    def rebuild(
+        self, context: Context, read_models: list[str], request: RebuildRequest
+    ) -> tuple[Summary, Mapping[str, int]]:
+        """Rebuild the read models with these names in full; gives also about how many documents each holds then."""
         tag_run(context, read_models)
         with self.opened() as (settings, database):
             chosen = choose_projections(settings, read_models)
             names = ", ".join(item.read_model for item in chosen)
-            context.log.info(f"Rebuilding {names} ({request.strategy}) in {_where(settings)}.")
+            context.log.info(f"Rebuilding {names} ({request.strategy}) in {where(settings)}.")
             summary = rebuild(
                 database,
                 settings,
@@ -127,39 +99,22 @@ class MongoResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # at ru
                 # A crashed run is retried at once, under the lease that it left.
                 owner=owner_of(context.run.root_run_id or context.run.run_id),
             )
-            documents = {
-                item.read_model: database[collection_of(settings, item)].estimated_document_count() for item in chosen
-            }
-        _log_warnings(context, summary)
-        return Result(summary, documents)
+            documents = Store(database, settings, chosen).sizes()
+        return _warned(context, summary), documents
 
-    def work(
-        self,
-        context: dg.OpExecutionContext,
-        read_models: list[str],
-        job: Callable[[ReadModelProjector], Summary],
-    ) -> Summary:
-        """Do `job` with a projector of the read models with these names; progress and warnings go to the run's log.
-
-        Raises:
-            Failure: what a person can cause or must act on, in words.
-        """
+    def work(self, context: Context, read_models: list[str], job: Callable[[ReadModelProjector], Summary]) -> Summary:
+        """Do `job` with a projector of the read models with these names."""
         with self.opened() as (settings, database):
             names = ", ".join(item.read_model for item in choose_projections(settings, read_models))
-            context.log.info(f"Working on {names} in {_where(settings)}.")
-            projector = ReadModelProjector(database, settings, *read_models, on_progress=self._progress(context))
-            summary = job(projector)
-        _log_warnings(context, summary)
-        return summary
+            context.log.info(f"Working on {names} in {where(settings)}.")
+            summary = job(ReadModelProjector(database, settings, *read_models, on_progress=self._progress(context)))
+        return _warned(context, summary)
 
     def _progress(self, context: Context) -> ProgressLines:
         return ProgressLines(context.log.info, every=self.progress_seconds)
 
 
-def _where(settings: Settings) -> str:
-    return f"database {settings.database} of MongoDB at {settings.shown_uri()}"
-
-
-def _log_warnings(context: Context, summary: Summary) -> None:
+def _warned(context: Context, summary: Summary) -> Summary:
     for warning in summary.warnings:
         context.log.warning(warning)
+    return summary

@@ -7,19 +7,14 @@ from zoneinfo import ZoneInfo
 
 import dagster as dg
 
-from readmodel_pipelines.errors import ReadModelError
-from readmodel_pipelines.orchestration.jobs import (
-    RebuildConfig,
-    rebuild_read_model,
-    rebuild_read_models,
-    verify_read_model,
-    verify_read_models,
-)
-from readmodel_pipelines.orchestration.load_time import OWNERS, SETTINGS_AT_LOAD
-from readmodel_pipelines.orchestration.partitions import READ_MODELS
-from readmodel_pipelines.orchestration.verification import VerifyConfig
+from readmodel_pipelines.orchestration.config import RebuildConfig, VerifyConfig
+from readmodel_pipelines.orchestration.failure import failing_in_words
+from readmodel_pipelines.orchestration.jobs import rebuild_read_models, verify_read_models
+from readmodel_pipelines.orchestration.ops import rebuild_read_model, verify_read_model
+from readmodel_pipelines.orchestration.partitions import READ_MODELS, run_config
+from readmodel_pipelines.orchestration.settings_at_load import OWNERS, SETTINGS_AT_LOAD
 from readmodel_pipelines.pacing import Window
-from readmodel_pipelines.settings import Settings, load_settings
+from readmodel_pipelines.settings import load_settings
 from readmodel_pipelines.verification import Bucket
 
 TIMEZONE = SETTINGS_AT_LOAD.timezone
@@ -39,10 +34,10 @@ READMODEL_VERIFICATION_BUCKETS nights cover everything. Changes no document; eva
 )
 def nightly_verification(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest]:
     """A run for each read model: what changed, and the bucket of the night."""
-    settings = _settings()
-    night = _night(context)
-    bucket = Bucket.of_day(night.toordinal(), settings.verification_buckets)
-    yield from _runs(f"nightly:{night:%Y-%m-%d}", VerifyConfig(since_last=True, bucket=str(bucket)))
+    with failing_in_words():
+        buckets = load_settings().verification_buckets
+    bucket = Bucket.of_day(_night(context).toordinal(), buckets)
+    yield from _runs("nightly", context, verify_read_model.name, VerifyConfig(since_last=True, bucket=str(bucket)))
 
 
 @dg.schedule(
@@ -57,7 +52,7 @@ with nightly_verification.""",
 )
 def weekly_verification(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest]:
     """A run for each read model, over everything."""
-    yield from _runs(f"weekly:{_night(context):%Y-%m-%d}", VerifyConfig())
+    yield from _runs("weekly", context, verify_read_model.name, VerifyConfig())
 
 
 @dg.schedule(
@@ -72,24 +67,14 @@ longer than a night: turn it on, and off again when a run says that it is done."
 )
 def off_peak_rebuild(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest]:
     """A run for each read model, which goes on with what the last night left."""
-    run_config = {"ops": {rebuild_read_model.name: {"config": RebuildConfig(off_peak=True).model_dump()}}}
-    for name in READ_MODELS:
-        key = f"off_peak:{_night(context):%Y-%m-%d}:{name}"
-        yield dg.RunRequest(run_key=key, partition_key=name, run_config=run_config)
+    yield from _runs("off_peak", context, rebuild_read_model.name, RebuildConfig(off_peak=True))
 
 
-def _runs(key: str, config: VerifyConfig) -> Iterator[dg.RunRequest]:
+def _runs(schedule: str, context: dg.ScheduleEvaluationContext, op: str, config: dg.Config) -> Iterator[dg.RunRequest]:
     for name in READ_MODELS:
-        run_config = {"ops": {verify_read_model.name: {"config": config.model_dump()}}}
-        yield dg.RunRequest(run_key=f"{key}:{name}", partition_key=name, run_config=run_config)
+        key = f"{schedule}:{_night(context):%Y-%m-%d}:{name}"
+        yield dg.RunRequest(run_key=key, partition_key=name, run_config=run_config(op, config))
 
 
 def _night(context: dg.ScheduleEvaluationContext) -> datetime:
     return context.scheduled_execution_time.astimezone(ZoneInfo(TIMEZONE))
-
-
-def _settings() -> Settings:
-    try:
-        return load_settings()
-    except ReadModelError as error:
-        raise dg.Failure(str(error), allow_retries=False) from None

@@ -14,11 +14,15 @@ import dagster as dg
 from readmodel_pipelines.bookkeeping.leases import free_leases
 from readmodel_pipelines.bookkeeping.queue_stats import QueueStats
 from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
-from readmodel_pipelines.orchestration.load_time import OWNERS
-from readmodel_pipelines.orchestration.repair import repair_read_models
-from readmodel_pipelines.orchestration.repair_queue import ASSET, CHECK, check_of, in_words, numbers_of
+from readmodel_pipelines.orchestration.assets import REPAIR_QUEUE
+from readmodel_pipelines.orchestration.checks import whether_it_drains
+from readmodel_pipelines.orchestration.jobs import repair_read_models
+from readmodel_pipelines.orchestration.queue_metadata import in_words, numbers_of
 from readmodel_pipelines.orchestration.resources import MongoResource, owner_of
+from readmodel_pipelines.orchestration.settings_at_load import OWNERS
 from readmodel_pipelines.settings import Settings
+
+_Event = dg.AssetObservation | dg.AssetMaterialization | dg.AssetCheckEvaluation
 
 _UNCHANGED_SECONDS = 300.0
 # Created and never launched, because somebody died in between: not waited for.
@@ -98,30 +102,18 @@ def _run_that_is_going(instance: dg.DagsterInstance) -> str | None:
     return None
 
 
-def _news(
-    cursor: str | None, queue: RepairQueue, stats: QueueStats, settings: Settings
-) -> tuple[list[dg.AssetObservation | dg.AssetMaterialization | dg.AssetCheckEvaluation], str]:
+def _news(cursor: str | None, queue: RepairQueue, stats: QueueStats, settings: Settings) -> tuple[list[_Event], str]:
     """What is worth recording since the last tick, and the cursor that remembers it."""
     before: dict[str, Any] = json.loads(cursor) if cursor else {}
     numbers = numbers_of(stats)
     depth = [numbers[name] for name in ("pending", "in_work", "completed", "dead_letters")]
     trouble = [dict(stats.dead_letters), stats.open > settings.repair_queue_warning]
     now = time.time()
-    events: list[dg.AssetObservation | dg.AssetMaterialization | dg.AssetCheckEvaluation] = []
+    events: list[_Event] = []
     recorded_at = before.get("recorded_at", 0.0)
     if depth != before.get("depth") or now - recorded_at >= _UNCHANGED_SECONDS:
-        events.append(dg.AssetObservation(ASSET, metadata=numbers))
+        events.append(dg.AssetObservation(REPAIR_QUEUE, metadata=numbers))
         recorded_at = now
     if trouble != before.get("trouble"):
-        result = check_of(queue, stats, settings)
-        events.append(
-            dg.AssetCheckEvaluation(
-                asset_key=dg.AssetKey(ASSET),
-                check_name=CHECK,
-                passed=result.passed,
-                severity=result.severity,
-                description=result.description,
-                metadata=result.metadata,
-            )
-        )
+        events.append(dg.AssetCheckEvaluation(**whether_it_drains(queue, stats, settings)))
     return events, json.dumps({"depth": depth, "trouble": trouble, "recorded_at": recorded_at})

@@ -20,7 +20,7 @@ from pymongo.database import Database
 from readmodel_pipelines.definitions import defs
 from readmodel_pipelines.demo.sample_data import chat_events
 from readmodel_pipelines.mongo.indexes import ensure_indexes
-from readmodel_pipelines.orchestration.jobs import AggregateConfig
+from readmodel_pipelines.orchestration.config import AggregateConfig
 from readmodel_pipelines.projections.registry import built_in, names
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines_tests.support.environment import environment_of

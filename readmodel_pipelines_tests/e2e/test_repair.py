@@ -18,7 +18,7 @@ from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
 from readmodel_pipelines.definitions import defs
 from readmodel_pipelines.mongo.names import LEASES
 from readmodel_pipelines.orchestration import sensors
-from readmodel_pipelines.orchestration.repair_queue import ASSET
+from readmodel_pipelines.orchestration.assets import REPAIR_QUEUE as ASSET
 from readmodel_pipelines.orchestration.resources import MongoResource
 from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.repair.claim import Holder, claim

@@ -13,7 +13,7 @@ from typing import Any
 import dagster as dg
 
 from readmodel_pipelines.definitions import defs
-from readmodel_pipelines.orchestration.jobs import AggregateConfig
+from readmodel_pipelines.orchestration.config import AggregateConfig
 from readmodel_pipelines_tests.support.verbs.dagster_runs import materialize, materialized, run
 
 

@@ -1,0 +1,115 @@
+"""The repair queue as Dagster tells it: in numbers to plot, in words, and dead letters as a table."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import dagster as dg
+
+from readmodel_pipelines.bookkeeping.queue_stats import QueueStats
+from readmodel_pipelines.mongo.scan import Document
+from readmodel_pipelines.reconcile.extended_json import json_text
+from readmodel_pipelines.repair import RepairSummary
+
+SHOWN = 50
+
+_LONGEST_TEXT = 500
+_COLUMNS = {
+    "task": "`_id` of the task, for `readmodel repair-queue requeue --id`",
+    "aggregate_type": "Aggregate type as its producer wrote it",
+    "aggregate_id": "Aggregate whose read models are not repaired",
+    "reason": "Why it was parked, for `readmodel repair-queue requeue --reason`",
+    "detail": "What the last attempt said",
+    "attempts": "Failed attempts",
+    "since": "When it was added",
+}
+
+
+def numbers_of(stats: QueueStats) -> dict[str, int | float]:
+    """The queue in numbers, for Dagster to plot."""
+    return {
+        "pending": stats.pending,
+        "in_work": stats.processing,
+        "completed": stats.completed,
+        "dead_letters": stats.failed,
+        "due": stats.due,
+        "oldest_pending_seconds": round(stats.oldest_pending_seconds, 1),
+        "repairs_per_minute": stats.repairs_per_minute,
+    }
+
+
+def in_words(stats: QueueStats) -> str:
+    """The depth of the queue."""
+    return (
+        f"{stats.pending:,} pending, {stats.processing:,} in work, {stats.completed:,} completed, "
+        f"{stats.failed:,} dead letters"
+    )
+
+
+def numbers_of_repair(summary: RepairSummary) -> dict[str, Any]:
+    """What a run repaired, under names that are plotted behind those of the queue."""
+    names = ("aggregates", "claimed", "retried", "parked", "lost")
+    writes = {
+        f"{read_model}/{write}": getattr(counts, write)
+        for read_model, counts in summary.read_models.items()
+        for write in ("inserted", "replaced", "deleted")
+    }
+    numbers = {
+        **{name: getattr(summary, name) for name in names},
+        "repaired": summary.completed,
+        "seconds": round(summary.seconds, 3),
+        "repaired_per_second": round(summary.completed / max(summary.seconds, 1e-9), 1),
+        **writes,
+    }
+    return {f"repair/{name}": number for name, number in numbers.items()}
+
+
+def table_of_taken(summary: RepairSummary) -> dg.TableMetadataValue:
+    """The aggregates that were taken first, so that somebody sees whether theirs was among them."""
+    return dg.MetadataValue.table(
+        records=[
+            dg.TableRecord({"aggregate_type": stream, "aggregate_id": aggregate_id})
+            for stream, aggregate_id in summary.first_taken
+        ]
+    )
+
+
+def table_of_parked(summary: RepairSummary) -> dg.TableMetadataValue:
+    """What a run parked; its tasks are not known, for it names aggregates."""
+    return table_of_dead_letters(
+        {
+            "aggregate_type": letter.aggregate_type,
+            "aggregate_id": letter.aggregate_id,
+            "reason": letter.reason,
+            "attempts": [{"detail": letter.detail}],
+        }
+        for letter in summary.dead_letters[:SHOWN]
+    )
+
+
+def table_of_dead_letters(tasks: Iterable[Document]) -> dg.TableMetadataValue:
+    """Tasks as a table, whatever their producers put there."""
+    kinds = {"attempts": "int"}
+    columns = [dg.TableColumn(name, kinds.get(name, "string"), description=said) for name, said in _COLUMNS.items()]
+    return dg.MetadataValue.table(
+        records=[dg.TableRecord(_row(task)) for task in tasks], schema=dg.TableSchema(columns=columns)
+    )
+
+
+def _row(task: Document) -> dict[str, Any]:
+    attempts, retries = task.get("attempts"), task.get("retry_count")
+    last = attempts[-1] if isinstance(attempts, list) and attempts and isinstance(attempts[-1], dict) else {}
+    return {
+        "task": _text(task.get("_id")),
+        "aggregate_type": _text(task.get("aggregate_type")),
+        "aggregate_id": _text(task.get("aggregate_id")),
+        "reason": _text(task.get("reason")),
+        "detail": _text(last.get("detail")),
+        "attempts": retries if isinstance(retries, int) else 0,
+        "since": _text(task.get("created_at")),
+    }
+
+
+def _text(value: Any) -> str:
+    """A stored value as text that Dagster's storage takes."""
+    shown = "" if value is None else json_text(value)
+    return shown.encode("utf-8", "backslashreplace").decode()[:_LONGEST_TEXT]
