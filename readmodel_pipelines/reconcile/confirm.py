@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 from readmodel_pipelines.events.ids import is_plain
 from readmodel_pipelines.reconcile.counts import Counts
@@ -23,32 +24,23 @@ PUT_OFF = 50_000
 _MAY_LAG = (Outcome.MISSING, Outcome.DIFFERENT, Outcome.UNEXPECTED)
 
 
+@dataclass
 class Confirm:
     """Gives the verdicts that stand to `note`, some at a time; those that do not are counted as `same`."""
 
-    def __init__(
-        self,
-        counts: Counts,
-        again: SecondLook,
-        note: Callable[[Sequence[Verdict]], None],
-        *,
-        grace_seconds: float,
-        clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], object] = time.sleep,
-    ) -> None:
-        self._counts = counts
-        self._again = again
-        self._note = note
-        self._grace = grace_seconds
-        self._clock = clock
-        self._sleep = sleep
-        self._doubtful: list[str] = []
-        self._put_off: deque[tuple[float, str]] = deque()
+    counts: Counts
+    again: SecondLook
+    note: Callable[[Sequence[Verdict]], None]
+    grace_seconds: float
+    clock: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], object] = time.sleep
+    _doubtful: list[str] = field(default_factory=list)
+    _put_off: deque[tuple[float, str]] = field(default_factory=deque)
 
     def accept(self, verdict: Verdict) -> None:
         """Look at it again with the next batch; what no id can ask for stands as it is."""
         if not is_plain(verdict.aggregate_id):
-            self._note([verdict])
+            self.note([verdict])
             return
         # All verdicts on one id, those on duplicates of its document too, go into one batch.
         if len(self._doubtful) >= BATCH and self._doubtful[-1] != verdict.aggregate_id:
@@ -67,10 +59,10 @@ class Confirm:
         if not ids:
             return
         verdicts = self._compare(ids)
-        young = self._again.young(ids, self._grace) if self._grace else {}
-        due = self._clock() + self._grace
+        young = self.again.young(ids, self.grace_seconds) if self.grace_seconds else {}
+        due = self.clock() + self.grace_seconds
         self._put_off += [(due, verdict.aggregate_id) for verdict in verdicts if verdict.aggregate_id in young]
-        self._note([verdict for verdict in verdicts if verdict.aggregate_id not in young])
+        self.note([verdict for verdict in verdicts if verdict.aggregate_id not in young])
         while len(self._put_off) > PUT_OFF:
             self._settle()
 
@@ -81,22 +73,22 @@ class Confirm:
         while self._put_off and (len(ids) < BATCH or self._put_off[0][1] == ids[-1]):
             due, aggregate_id = self._put_off.popleft()
             ids.append(aggregate_id)
-        self._sleep(max(0.0, due - self._clock()))
+        self.sleep(max(0.0, due - self.clock()))
         verdicts = self._compare(ids)
-        young = self._again.young(sorted({item.aggregate_id for item in verdicts if _may_lag(item)}), self._grace)
+        young = self.again.young(sorted({item.aggregate_id for item in verdicts if _may_lag(item)}), self.grace_seconds)
         # Without its young events the stream ends one version before the first of them.
-        behind = self._again.behind({aggregate_id: first - 1 for aggregate_id, first in young.items()})
+        behind = self.again.behind({aggregate_id: first - 1 for aggregate_id, first in young.items()})
         for verdict in verdicts:
             if verdict.aggregate_id in behind and _may_lag(verdict):
                 verdict.outcome = Outcome.LAGGING
-        self._note(verdicts)
+        self.note(verdicts)
 
     def _compare(self, ids: Sequence[str]) -> list[Verdict]:
         """What is found now. Each of `ids` was counted as checked: one that is right now is `same`."""
-        verdicts = self._again.verdicts(ids)
+        verdicts = self.again.verdicts(ids)
         right = len(ids) - len(verdicts)
-        self._counts.same += max(right, 0)
-        self._counts.checked += max(-right, 0)
+        self.counts.same += max(right, 0)
+        self.counts.checked += max(-right, 0)
         return verdicts
 
 

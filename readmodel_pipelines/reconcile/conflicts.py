@@ -6,7 +6,7 @@ it. What can be freed is written in one transaction; what cannot is blocked, and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +14,7 @@ from readmodel_pipelines.events.ids import is_plain
 from readmodel_pipelines.events.stream import Reason
 from readmodel_pipelines.projections.projection import Document
 from readmodel_pipelines.reconcile.outcome import Outcome, Why
-from readmodel_pipelines.reconcile.ports import Change, ReadModel
+from readmodel_pipelines.reconcile.ports import Change
 from readmodel_pipelines.reconcile.second_look import SecondLook
 
 
@@ -48,13 +48,10 @@ def blocked_by(holders: Mapping[Any, Sequence[Any]], movable: Iterable[Any]) -> 
     return blocked
 
 
-def untangle(
-    model: ReadModel, key_field: str, stuck: Sequence[Change], free_up: Callable[[Sequence[Document]], list[Change]]
-) -> Tangle:
+def untangle(again: SecondLook, stuck: Sequence[Change], *, deleting: bool = True) -> Tangle:
     """Follow who holds what the `stuck` changes want, until nobody new is met.
 
-    `free_up` gives, for documents that hold such a key, the changes that would make them give it up; none for those
-    that stay.
+    Without `deleting` a document that ought to go stays, and keeps the key that it holds.
     """
     changes = {node_of(change): change for change in stuck}
     asked_for = set(changes)
@@ -64,14 +61,15 @@ def untangle(
     frontier = list(stuck)
     while frontier:
         unknown: list[Document] = []
-        for change, document in model.holders(frontier):
+        for change, document in again.lane.model.holders(frontier):
             holder = repr(document["_id"])
             holders.setdefault(node_of(change), []).append(holder)
-            key_of[holder] = document.get(key_field)
+            key_of[holder] = document.get(again.lane.projection.key)
             if holder not in looked_at:
                 looked_at.add(holder)
                 unknown.append(document)
-        frontier = [change for change in free_up(unknown) if node_of(change) not in changes] if unknown else []
+        freeing = _free_up(again, unknown) if unknown else []
+        frontier = [item for item in freeing if (deleting or item.expected) and node_of(item) not in changes]
         changes |= {node_of(change): change for change in frontier}
         looked_at |= changes.keys()
     blocked = blocked_by(holders, changes)
@@ -86,26 +84,17 @@ def node_of(change: Change) -> str:
     return f"new {change.key}" if change.actual is None else repr(change.actual["_id"])
 
 
-class Neighbours:
-    """The documents that hold a unique key which another one wants: what becomes of them, and why one stays."""
+def _free_up(again: SecondLook, documents: Sequence[Document]) -> list[Change]:
+    """The changes that make these documents right, deletions among them; none for those that stay."""
+    key = again.lane.projection.key
+    plain = [document[key] for document in documents if is_plain(document.get(key))]
+    odd = [document for document in documents if not is_plain(document.get(key))]
+    verdicts = [*again.verdicts(plain), *again.odd_orphans(odd)]
+    return [Change.of(verdict) for verdict in verdicts if verdict.outcome is not Outcome.MALFORMED]
 
-    def __init__(self, again: SecondLook) -> None:
-        self._key = again.lane.projection.key
-        self._again = again
 
-    def free_up(self, documents: Sequence[Document]) -> list[Change]:
-        """The changes that make these documents right, deletions among them; none for those that stay."""
-        keys = [document[self._key] for document in documents if is_plain(document.get(self._key))]
-        odd = [document for document in documents if not is_plain(document.get(self._key))]
-        verdicts = [*self._again.verdicts(keys), *self._again.odd_orphans(odd)]
-        return [Change.of(verdict) for verdict in verdicts if verdict.outcome is not Outcome.MALFORMED]
-
-    def free_up_without_deleting(self, documents: Sequence[Document]) -> list[Change]:
-        """As `free_up`, but those that ought to be deleted stay."""
-        return [change for change in self.free_up(documents) if change.expected is not None]
-
-    def why_blocked(self, key: Any, holder: Any) -> tuple[str, str]:
-        """Reason and detail. A holder that is right as it is claims the key by its own events: neither is trusted."""
-        if is_plain(holder) and not self._again.verdicts([holder]):
-            return Reason.KEY_CONFLICT, f"{key} and {holder} claim the same unique key"
-        return Why.KEY_HELD, f"its unique key is held by the document of {holder}, which this run may not change"
+def why_blocked(again: SecondLook, key: Any, holder: Any) -> tuple[str, str]:
+    """Reason and detail. A holder that is right as it is claims the key by its own events: neither is trusted."""
+    if is_plain(holder) and not again.verdicts([holder]):
+        return Reason.KEY_CONFLICT, f"{key} and {holder} claim the same unique key"
+    return Why.KEY_HELD, f"its unique key is held by the document of {holder}, which this run may not change"

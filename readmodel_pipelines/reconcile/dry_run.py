@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from readmodel_pipelines.reconcile.conflicts import Neighbours, node_of, untangle
+from readmodel_pipelines.reconcile.conflicts import node_of, untangle, why_blocked
 from readmodel_pipelines.reconcile.counts import Counts
 from readmodel_pipelines.reconcile.deletions import DeletionLimit
 from readmodel_pipelines.reconcile.outcome import Outcome, Verdict
@@ -14,19 +15,19 @@ from readmodel_pipelines.reconcile.second_look import SecondLook
 from readmodel_pipelines.reconcile.summary import Summary
 
 
+@dataclass
 class DryRun:
-    """Writes nothing; counts what `InPlace` would write."""
+    """Writes nothing; counts what `InPlace` would write. Without a limit nothing is too much to delete."""
 
-    def __init__(self, again: SecondLook, summary: Summary, limit: DeletionLimit | None) -> None:
-        self._model = again.lane.model
-        self._projection = again.lane.projection
-        self._counts = again.lane.counts
-        self._summary = summary
-        self._neighbours = Neighbours(again)
-        self._limit = limit
-        self._wanted: list[Change] = []
-        self._deletions = 0
-        self._wait_for_deletions = Counts()
+    again: SecondLook
+    summary: Summary
+    limit: DeletionLimit | None
+    _wanted: list[Change] = field(default_factory=list)
+    _deletions: int = 0
+    _wait_for_deletions: Counts = field(default_factory=Counts)
+
+    def __post_init__(self) -> None:
+        self._lane = self.again.lane
 
     def accept(self, verdict: Verdict) -> None:
         """Predict the write that mends it."""
@@ -40,41 +41,41 @@ class DryRun:
     def finish(self) -> None:
         """Predict the last batch and the deletions."""
         self._predict()
-        documents = self._model.count() if self._limit else 0
-        if self._limit is None or self._limit.allows(self._deletions, documents):
-            self._counts.deleted += self._deletions
+        documents = self._lane.model.count() if self.limit else 0
+        if self.limit is None or self.limit.allows(self._deletions, documents):
+            self._lane.counts.deleted += self._deletions
             return
-        self._summary.warnings.append(self._limit.refusal(self._projection.read_model, self._deletions, documents))
+        self.summary.warnings.append(self.limit.refusal(self._lane.projection.read_model, self._deletions, documents))
         waiting = self._wait_for_deletions
-        self._counts.inserted -= waiting.inserted
-        self._counts.replaced -= waiting.replaced
-        self._counts.failed += self._deletions + waiting.inserted + waiting.replaced
+        self._lane.counts.inserted -= waiting.inserted
+        self._lane.counts.replaced -= waiting.replaced
+        self._lane.counts.failed += self._deletions + waiting.inserted + waiting.replaced
 
     def _predict(self) -> None:
         """Everything wanted is written, unless a document that will stay holds its unique key."""
         wanted, self._wanted = self._wanted, []
-        held = {change.key for change, _ in self._model.holders(wanted)}
+        held = {change.key for change, _ in self._lane.model.holders(wanted)}
         stuck = [change for change in wanted if change.key in held]
         blocked: dict[Any, Any] = {}
         if stuck:
             blocked = self._predict_stuck(stuck)
         for change in wanted:
             if change.key in blocked:
-                why = self._neighbours.why_blocked(change.key, blocked[change.key])
-                self._summary.fail(self._projection.read_model, change.key, *why)
+                why = why_blocked(self.again, change.key, blocked[change.key])
+                self.summary.fail(self._lane.projection.read_model, change.key, *why)
             else:
-                _count(change, self._counts)
+                _count(change, self._lane.counts)
 
     def _predict_stuck(self, stuck: Sequence[Change]) -> dict[Any, Any]:
-        tangle = untangle(self._model, self._projection.key, stuck, self._neighbours.free_up)
-        if self._limit is None:
+        tangle = untangle(self.again, stuck)
+        if self.limit is None:
             # Only those asked for are predicted by their verdicts; a rebuild writes who is in their way as well.
             asked_for = {node_of(change) for change in stuck}
             for change in tangle.movable:
                 if node_of(change) not in asked_for:
-                    _count(change, self._counts)
+                    _count(change, self._lane.counts)
         else:
-            without = untangle(self._model, self._projection.key, stuck, self._neighbours.free_up_without_deleting)
+            without = untangle(self.again, stuck, deleting=False)
             for change in stuck:
                 if change.key in without.blocked and change.key not in tangle.blocked:
                     _count(change, self._wait_for_deletions)

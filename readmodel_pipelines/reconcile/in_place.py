@@ -6,11 +6,12 @@ A write that another writer was faster than is compared again from the events on
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from readmodel_pipelines.events.ids import is_plain
 from readmodel_pipelines.moments import Moment, reached
-from readmodel_pipelines.reconcile.conflicts import Neighbours, untangle
+from readmodel_pipelines.reconcile.conflicts import untangle, why_blocked
 from readmodel_pipelines.reconcile.deletions import DeletionLimit, Deletions
 from readmodel_pipelines.reconcile.outcome import Outcome, Verdict, Why
 from readmodel_pipelines.reconcile.ports import BATCH, BATCH_BYTES, Change, Deferred, Written
@@ -24,6 +25,7 @@ _DELETE_ODD = "delete_odd"
 _CONFLICT = "conflict"
 
 
+@dataclass
 class InPlace:
     """Mends the live collection.
 
@@ -31,30 +33,20 @@ class InPlace:
     raises when the run lost its lease.
     """
 
-    def __init__(
-        self,
-        again: SecondLook,
-        summary: Summary,
-        deferred: Deferred,
-        still_ours: Callable[[], None],
-        deletions: Deletions | DeletionLimit,
-        pause: Callable[[int], None],
-    ) -> None:
-        self._again = again
-        self._model = again.lane.model
-        self._projection = again.lane.projection
-        self._counts = again.lane.counts
-        self._summary = summary
-        self._deferred = deferred
-        self._neighbours = Neighbours(again)
-        self._still_ours = still_ours
-        self._deletions = deletions
-        self._pause = pause
-        self._documents = self._model.count() if isinstance(deletions, DeletionLimit) else 0
-        self._may_delete = deletions is Deletions.AT_ONCE
-        self.deletions_refused = False
-        self._changes: list[Change] = []
-        self._bytes = 0
+    again: SecondLook
+    summary: Summary
+    deferred: Deferred
+    still_ours: Callable[[], None]
+    deletions: Deletions | DeletionLimit
+    pause: Callable[[int], None]
+    deletions_refused: bool = False
+    _changes: list[Change] = field(default_factory=list)
+    _bytes: int = 0
+
+    def __post_init__(self) -> None:
+        self._lane = self.again.lane
+        self._documents = self._lane.model.count() if isinstance(self.deletions, DeletionLimit) else 0
+        self._may_delete = self.deletions is Deletions.AT_ONCE
 
     def accept(self, verdict: Verdict) -> None:
         """Put the write that mends it into the batch."""
@@ -64,28 +56,28 @@ class InPlace:
             self._changes.append(Change.of(verdict))
             self._bytes += verdict.size
         elif verdict.actual is not None and not is_plain(verdict.aggregate_id):
-            self._deferred.add(_DELETE_ODD, [verdict.actual["_id"]])
+            self.deferred.add(_DELETE_ODD, [verdict.actual["_id"]])
         else:
-            self._deferred.add(_DELETE, [verdict.aggregate_id])
+            self.deferred.add(_DELETE, [verdict.aggregate_id])
         if len(self._changes) >= BATCH or self._bytes >= BATCH_BYTES:
             self.flush()
 
     def finish(self) -> None:
         """Write the last batch, then the deletions, then what had to wait for them; or leave these to somebody else."""
         self.flush()
-        if self._deletions is Deletions.PUT_OFF:
+        if self.deletions is Deletions.PUT_OFF:
             return
-        if isinstance(self._deletions, DeletionLimit):
-            self._delete(self._deletions)
-        for keys in self._deferred.batches(_CONFLICT):
+        if isinstance(self.deletions, DeletionLimit):
+            self._delete(self.deletions)
+        for keys in self.deferred.batches(_CONFLICT):
             self._write(self._compare_again(keys), on_conflict=self._settle)
 
     def flush(self) -> None:
         """Write the batch as it is."""
         changes, self._changes, self._bytes = self._changes, [], 0
-        if self._deletions is not Deletions.AT_ONCE:
+        if self.deletions is not Deletions.AT_ONCE:
             changes = self._not_newer_than_events(changes)
-        self._write(changes, on_conflict=lambda stuck: self._deferred.add(_CONFLICT, [item.key for item in stuck]))
+        self._write(changes, on_conflict=lambda stuck: self.deferred.add(_CONFLICT, [item.key for item in stuck]))
 
     def _not_newer_than_events(self, changes: Sequence[Change]) -> list[Change]:
         """Compare again what would be replaced.
@@ -97,15 +89,15 @@ class InPlace:
         replaced = [change.key for change in changes if change.actual is not None]
         reached(Moment.SECOND_COMPARISON, keys=replaced)
         again = self._compare_again(replaced)
-        self._counts.superseded += len(set(replaced) - {change.key for change in again})
+        self._lane.counts.superseded += len(set(replaced) - {change.key for change in again})
         return inserts + again
 
     def _write(self, changes: Sequence[Change], on_conflict: Callable[[list[Change]], None]) -> None:
         for attempt in range(ATTEMPTS):
             if not changes:
                 return
-            self._still_ours()
-            written = self._model.write(changes)
+            self.still_ours()
+            written = self._lane.model.write(changes)
             self._count(written)
             if written.conflicts:
                 conflicting = set(written.conflicts)
@@ -113,7 +105,7 @@ class InPlace:
             lost = written.again + self._overtaken(changes, written)
             if not lost:
                 return
-            self._pause(attempt)
+            self.pause(attempt)
             changes = self._look_again(lost)
         self._give_up_busy(changes)
 
@@ -126,15 +118,15 @@ class InPlace:
         kept_out = {change.key for change in written.again if is_plain(change.key)}
         kept_out |= {*written.conflicts, *(key for key, _, _ in written.refused if is_plain(key))}
         inserts = [change for change in changes if change.actual is None and change.key not in kept_out]
-        last = self._again.last_versions([change.key for change in inserts]) if inserts else {}
+        last = self.again.last_versions([change.key for change in inserts]) if inserts else {}
         overtaken = [change for change in inserts if last.get(change.key) != change.version]
-        self._counts.superseded += len(overtaken)
+        self._lane.counts.superseded += len(overtaken)
         return overtaken
 
     def _compare_again(self, keys: Sequence[Any]) -> list[Change]:
         """The changes that these keys want now; those of a stream that became malformed are given up."""
         changes = []
-        for verdict in self._again.verdicts(keys):
+        for verdict in self.again.verdicts(keys):
             if verdict.outcome is Outcome.MALFORMED:
                 detail = verdict.malformed.detail if verdict.malformed else ""
                 self._give_up(verdict.aggregate_id, str(verdict.reason), detail)
@@ -143,25 +135,25 @@ class InPlace:
             elif self.deletions_refused:
                 self._give_up(verdict.aggregate_id, Why.DELETIONS_REFUSED)
             else:
-                self._deferred.add(_DELETE, [verdict.aggregate_id])
+                self.deferred.add(_DELETE, [verdict.aggregate_id])
         return changes
 
     def _look_again(self, changes: Sequence[Change]) -> list[Change]:
         keys = [change.key for change in changes if is_plain(change.key)]
         odd = [change.actual["_id"] for change in changes if change.actual and not is_plain(change.key)]
-        orphans = self._again.odd_orphans(self._model.odd_documents_with(odd)) if odd else ()
+        orphans = self.again.odd_orphans(self._lane.model.odd_documents_with(odd)) if odd else ()
         return self._compare_again(keys) + [Change.of(verdict) for verdict in orphans]
 
     def _count(self, written: Written) -> None:
-        self._counts.inserted += written.inserted
-        self._counts.replaced += written.replaced
-        self._counts.deleted += written.deleted
-        self._counts.superseded += written.superseded
+        self._lane.counts.inserted += written.inserted
+        self._lane.counts.replaced += written.replaced
+        self._lane.counts.deleted += written.deleted
+        self._lane.counts.superseded += written.superseded
         for key, reason, detail in written.refused:
             self._give_up(key, reason, detail)
 
     def _give_up(self, key: Any, reason: str, detail: str = "") -> None:
-        self._summary.fail(self._projection.read_model, key, reason, detail)
+        self.summary.fail(self._lane.projection.read_model, key, reason, detail)
 
     def _give_up_busy(self, changes: Sequence[Change]) -> None:
         for change in changes:
@@ -169,29 +161,29 @@ class InPlace:
 
     def _delete(self, limit: DeletionLimit) -> None:
         """Delete what was put off, each proven again to be unwanted, or nothing when it is too much."""
-        deletions = self._deferred.count(_DELETE) + self._deferred.count(_DELETE_ODD)
+        deletions = self.deferred.count(_DELETE) + self.deferred.count(_DELETE_ODD)
         if not deletions:
             self._may_delete = True
             return
         if not limit.allows(deletions, self._documents):
             self.deletions_refused = True
-            self._summary.warnings.append(limit.refusal(self._projection.read_model, deletions, self._documents))
-            for keys in self._deferred.batches(_DELETE):
+            self.summary.warnings.append(limit.refusal(self._lane.projection.read_model, deletions, self._documents))
+            for keys in self.deferred.batches(_DELETE):
                 for key in keys:
                     self._give_up(key, Why.DELETIONS_REFUSED)
-            for ids in self._deferred.batches(_DELETE_ODD):
-                for document in self._model.odd_documents_with(ids):
-                    self._give_up(document.get(self._projection.key), Why.DELETIONS_REFUSED)
+            for ids in self.deferred.batches(_DELETE_ODD):
+                for document in self._lane.model.odd_documents_with(ids):
+                    self._give_up(document.get(self._lane.projection.key), Why.DELETIONS_REFUSED)
             return
         self._may_delete = True
-        for keys in self._deferred.batches(_DELETE):
+        for keys in self.deferred.batches(_DELETE):
             changes = self._compare_again(keys)
             deleted = {change.key for change in changes if change.expected is None}
             # A duplicate goes here; the document that it duplicates went, or waits, as what it is.
             changes = [change for change in changes if change.expected is None or change.key not in deleted]
             self._write(changes, on_conflict=self._settle)
-        for ids in self._deferred.batches(_DELETE_ODD):
-            orphans = self._again.odd_orphans(self._model.odd_documents_with(ids))
+        for ids in self.deferred.batches(_DELETE_ODD):
+            orphans = self.again.odd_orphans(self._lane.model.odd_documents_with(ids))
             self._write([Change.of(verdict) for verdict in orphans], on_conflict=self._settle)
 
     def _settle(self, stuck: list[Change]) -> None:
@@ -200,21 +192,20 @@ class InPlace:
         Those that are only in the way have a verdict of their own, and are written or given up by it.
         """
         asked_for = {change.key for change in stuck}
-        free_up = self._neighbours.free_up if self._may_delete else self._neighbours.free_up_without_deleting
         for attempt in range(ATTEMPTS):
-            tangle = untangle(self._model, self._projection.key, stuck, free_up)
+            tangle = untangle(self.again, stuck, deleting=self._may_delete)
             for key, holder in tangle.blocked.items():
                 if key in asked_for:
-                    self._give_up(key, *self._neighbours.why_blocked(key, holder))
+                    self._give_up(key, *why_blocked(self.again, key, holder))
             if not tangle.movable:
                 return
-            self._still_ours()
-            written = self._model.swap(tangle.movable)
+            self.still_ours()
+            written = self._lane.model.swap(tangle.movable)
             written.refused = [item for item in written.refused if is_plain(item[0]) and item[0] in asked_for]
             self._count(written)
             if not (written.again or written.conflicts):
                 return
-            self._pause(attempt)
+            self.pause(attempt)
             stuck = [change for change in self._look_again(tangle.movable) if change.expected]
             if not stuck:
                 return

@@ -11,8 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from readmodel_pipelines.projections.projection import Document
+from readmodel_pipelines.projections.task import TASKS_OF_CHATS
 from readmodel_pipelines.reconcile.conflicts import Tangle, blocked_by, untangle
+from readmodel_pipelines.reconcile.counts import Counts
+from readmodel_pipelines.reconcile.outcome import Outcome, Verdict
 from readmodel_pipelines.reconcile.ports import Change, ReadModel
+from readmodel_pipelines.reconcile.run import Lane
+from readmodel_pipelines.reconcile.second_look import SecondLook
 
 
 def free_ones(holders: Mapping[str, Sequence[str]], movable: Iterable[str]) -> set[str]:
@@ -74,11 +79,25 @@ def change(key: Any, chat: str | None) -> Change:
     return Change(key, expected, {"_id": key, "task_id": key})
 
 
-def untangled(held: Mapping[Any, str], stuck: Sequence[Change], others: Mapping[Any, Change]) -> Tangle:
-    def free_up(documents: Sequence[Document]) -> list[Change]:
-        return [others[document["task_id"]] for document in documents if document["task_id"] in others]
+class Again:
+    """A second look at documents, which gives the changes that they need."""
 
-    return untangle(cast(ReadModel, Documents(held)), "task_id", stuck, free_up)
+    def __init__(self, held: Mapping[Any, str], others: Mapping[Any, Change]) -> None:
+        self.lane = Lane(TASKS_OF_CHATS, cast(ReadModel, Documents(held)), Counts())
+        self._others = others
+
+    def verdicts(self, ids: Sequence[str]) -> list[Verdict]:
+        changes = [self._others[key] for key in ids if key in self._others]
+        return [Verdict(item.key, Outcome.DIFFERENT, item.expected, item.actual) for item in changes]
+
+    def odd_orphans(self, documents: Sequence[Document]) -> list[Verdict]:
+        return []
+
+
+def untangled(
+    held: Mapping[Any, str], stuck: Sequence[Change], others: Mapping[Any, Change], *, deleting: bool = True
+) -> Tangle:
+    return untangle(cast(SecondLook, Again(held, others)), stuck, deleting=deleting)
 
 
 def test_two_that_exchange_their_keys_move_together() -> None:
@@ -98,6 +117,11 @@ def test_a_holder_that_is_deleted_gives_its_key_up() -> None:
     other = change("b", None)
     tangle = untangled({"b": "2"}, [change("a", "2")], {"b": other})
     assert tangle.movable == [change("a", "2"), other]
+
+
+def test_a_holder_that_may_not_be_deleted_yet_keeps_its_key() -> None:
+    tangle = untangled({"b": "2"}, [change("a", "2")], {"b": change("b", None)}, deleting=False)
+    assert (tangle.movable, tangle.blocked) == ([], {"a": "b"})
 
 
 def test_a_holder_that_stays_blocks_whoever_waits_and_is_named() -> None:
