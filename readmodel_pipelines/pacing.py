@@ -19,30 +19,26 @@ _CLOCK_TIME = r"([01]?[0-9]|2[0-3]):([0-5][0-9])"
 _WINDOW = re.compile(rf"\s*{_CLOCK_TIME}\s*-\s*{_CLOCK_TIME}\s*")
 
 
+@dataclass
 class RateLimit:
     """At most `per_second` (above 0) of something over time; None is no limit, and never waits."""
 
-    def __init__(
-        self,
-        per_second: float | None,
-        *,
-        clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], object] = time.sleep,
-    ) -> None:
-        self._per_second = per_second
-        self._clock = clock
-        self._sleep = sleep
-        self._free_at = clock()
+    per_second: float | None
+    clock: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], object] = time.sleep
+
+    def __post_init__(self) -> None:
+        self._free_at = self.clock()
 
     def spend(self, number: int) -> None:
         """Wait until what was spent before is paid for; these are paid for by whoever comes next."""
-        if self._per_second is None:
+        if self.per_second is None:
             return
-        now = self._clock()
+        now = self.clock()
         if self._free_at > now:
-            self._sleep(self._free_at - now)
+            self.sleep(self._free_at - now)
         # Not the time when sleep came back, which is always a bit late and would add up.
-        self._free_at = max(self._free_at, now) + number / self._per_second
+        self._free_at = max(self._free_at, now) + number / self.per_second
 
 
 class BatchSize:

@@ -45,7 +45,7 @@ from readmodel_pipelines.reconcile.summary import DEFAULT_MAX_FINDINGS, Summary,
 from readmodel_pipelines.reconcile.versions import reconcile_versions
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines.spread import Look, Looked, Suspects, looker, plan_ranges, workers_for
-from readmodel_pipelines.workers import work_off
+from readmodel_pipelines.workers.pool import work_off
 
 OnFindings = Callable[[Projection, Sequence[Finding]], None]
 """Told what a verification found in a read model, what lags too, some findings at a time."""

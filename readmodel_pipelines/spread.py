@@ -27,7 +27,7 @@ from readmodel_pipelines.reconcile.outcome import Verdict
 from readmodel_pipelines.reconcile.ranges import EVERYTHING, IdRange, split
 from readmodel_pipelines.reconcile.run import reconcile
 from readmodel_pipelines.settings import Settings
-from readmodel_pipelines.workers import Send
+from readmodel_pipelines.workers.pool import Send
 
 EVENTS_WORTH_A_PROCESS = 200_000
 """A process takes as long to start as it takes to read so many."""
@@ -82,7 +82,7 @@ class Looked:
 
 @contextmanager
 def looker(look: Look, here: Database[Document] | None = None) -> Iterator[Callable[[IdRange, Send], Looked]]:
-    """Looks at ranges and sends `Suspects`, and `Looked` now and then; a `readmodel_pipelines.workers.Work`."""
+    """Looks at ranges and sends `Suspects`, and `Looked` now and then; a `readmodel_pipelines.workers.pool.Work`."""
     role = "shadow" if look.collections else "verify"
     opened = open_database(look.settings, role) if here is None else nullcontext(here)
     with opened as database, calm_collector():

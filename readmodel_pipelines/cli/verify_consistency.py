@@ -89,7 +89,7 @@ def verify_consistency(
     which writes its reports to READMODEL_REPORTS_DIR.
     """
     from readmodel_pipelines.cli.reconcile import carry_out, target_of
-    from readmodel_pipelines.reports import check_report_file
+    from readmodel_pipelines.reports.writer import check_report_file
     from readmodel_pipelines.verification import Bucket, Coverage, VerificationRequest, verify, verify_one
 
     target = target_of(read_model, aggregate_id, everything)

@@ -19,7 +19,7 @@ from readmodel_pipelines.reconcile.outcome import Outcome, Verdict
 from readmodel_pipelines.reconcile.ranges import IdRange
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines.spread import Look, Suspects, looker
-from readmodel_pipelines.workers import work_off
+from readmodel_pipelines.workers.pool import work_off
 
 _LOOKS = 5
 _MOST = 20_000

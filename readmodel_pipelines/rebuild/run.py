@@ -43,7 +43,7 @@ from readmodel_pipelines.reconcile.progress import Progress
 from readmodel_pipelines.reconcile.summary import Summary
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines.spread import workers_for
-from readmodel_pipelines.workers import work_off
+from readmodel_pipelines.workers.pool import work_off
 
 _PASSES = 4
 _SAY_SECONDS = 1.0

@@ -30,7 +30,7 @@ from readmodel_pipelines.reconcile.odd_ids import odd_orphans, reconcile_odd_ids
 from readmodel_pipelines.reconcile.run import Lane, reconcile
 from readmodel_pipelines.reconcile.summary import Summary
 from readmodel_pipelines.settings import Settings
-from readmodel_pipelines.workers import Send
+from readmodel_pipelines.workers.pool import Send
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class RangeDone:
 def range_worker(
     job: Job, here: Database[Document] | None = None
 ) -> Iterator[Callable[[RebuildRange, Any], RangeDone]]:
-    """Opens what a worker needs; a `readmodel_pipelines.workers.Work`."""
+    """Opens what a worker needs; a `readmodel_pipelines.workers.pool.Work`."""
     role = "shadow" if job.shadows else "rebuild"
     opened = open_database(job.settings, role) if here is None else nullcontext(here)
     with opened as database, calm_collector():

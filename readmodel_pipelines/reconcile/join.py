@@ -7,6 +7,7 @@ does.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import bson
@@ -25,6 +26,7 @@ _ROOM_FOR_ID = 64
 _AS_READ: CodecOptions[Document] = CodecOptions(datetime_conversion=DatetimeConversion.DATETIME_MS)
 
 
+@dataclass
 class MergeJoin:
     """Joins the streams of one pass with one read model; what is not `same` goes to `emit`.
 
@@ -32,36 +34,30 @@ class MergeJoin:
     claims too. `keep` is given what is `same`, expected and actual, by whom every document is wanted.
     """
 
-    def __init__(
-        self,
-        projection: Projection,
-        documents: Iterable[Document],
-        counts: Counts,
-        emit: Callable[[Verdict], None],
-        contested: Mapping[str, Malformed],
-        keep: Callable[[Document, Document], None] | None = None,
-    ) -> None:
-        self._owned = frozenset(projection.owned)
-        self._make = projection.document
-        self._key_field = projection.key
-        self._documents = iter(documents)
-        self._counts = counts
-        self._emit = emit
-        self._contested = contested
-        self._keep = keep
-        self._met: str | None = None
-        self._met_malformed = False
+    projection: Projection
+    documents: Iterable[Document]
+    counts: Counts
+    emit: Callable[[Verdict], None]
+    contested: Mapping[str, Malformed]
+    keep: Callable[[Document, Document], None] | None = None
+    _met: str | None = None
+    _met_malformed: bool = False
+
+    def __post_init__(self) -> None:
+        self._make = self.projection.document
+        self._key_field = self.projection.key
+        self._rest = iter(self.documents)
         self._move_on()
 
     def meet(self, stream: Stream[Any]) -> None:
         """Compare one stream, whose id lies behind every earlier one's, with its document."""
         aggregate_id = stream.aggregate_id
         self.move_to(aggregate_id)
-        self._counts.checked += 1
+        self.counts.checked += 1
         self._met = aggregate_id
         result = stream.result
-        if self._contested and not isinstance(result, Malformed):
-            result = self._contested.get(aggregate_id, result)
+        if self.contested and not isinstance(result, Malformed):
+            result = self.contested.get(aggregate_id, result)
         actual = None
         if self._key == aggregate_id:
             actual = self._actual
@@ -78,13 +74,13 @@ class MergeJoin:
             return
         if expected is None:
             if actual is None:
-                self._counts.same += 1
+                self.counts.same += 1
             else:
-                self._emit(Verdict(aggregate_id, Outcome.UNEXPECTED, None, actual))
+                self.emit(Verdict(aggregate_id, Outcome.UNEXPECTED, None, actual))
         elif same:
-            self._counts.same += 1
-            if self._keep is not None and actual is not None:
-                self._keep(expected, actual)
+            self.counts.same += 1
+            if self.keep is not None and actual is not None:
+                self.keep(expected, actual)
         else:
             self._differ(aggregate_id, expected, actual, result.version)
 
@@ -112,11 +108,11 @@ class MergeJoin:
             self._refuse(aggregate_id, actual, Malformed(Reason.PROJECTION_FAILED, misfit))
         else:
             outcome = Outcome.MISSING if actual is None else Outcome.DIFFERENT
-            self._emit(Verdict(aggregate_id, outcome, expected, actual, version=version, size=size))
+            self.emit(Verdict(aggregate_id, outcome, expected, actual, version=version, size=size))
 
     def _misfit(self, aggregate_id: str, expected: Document, actual: Document | None) -> str:
         """What keeps a document from ever being found as its projection made it; empty where nothing does."""
-        strangers = expected.keys() - self._owned
+        strangers = expected.keys() - set(self.projection.owned)
         if strangers:
             return f"the projection makes fields that its `owned` does not name: {', '.join(sorted(strangers))}"
         if expected.get(self._key_field) != aggregate_id:
@@ -136,20 +132,20 @@ class MergeJoin:
 
     def _refuse(self, aggregate_id: str, actual: Document | None, why: Malformed) -> None:
         self._met_malformed = True
-        self._emit(Verdict(aggregate_id, Outcome.MALFORMED, None, actual, why.reason, why))
+        self.emit(Verdict(aggregate_id, Outcome.MALFORMED, None, actual, why.reason, why))
 
     def _leave_behind(self) -> None:
         key, actual = self._key, self._actual
         self._move_on()
         if key != self._met:
-            self._counts.checked += 1
-            self._emit(Verdict(key, Outcome.ORPHAN, None, actual))
+            self.counts.checked += 1
+            self.emit(Verdict(key, Outcome.ORPHAN, None, actual))
         elif not self._met_malformed:
-            self._counts.checked += 1
-            self._emit(Verdict(key, Outcome.UNEXPECTED, None, actual, Why.DUPLICATE_KEY))
+            self.counts.checked += 1
+            self.emit(Verdict(key, Outcome.UNEXPECTED, None, actual, Why.DUPLICATE_KEY))
 
     def _move_on(self) -> None:
-        self._actual: Document | None = next(self._documents, None)
+        self._actual: Document | None = next(self._rest, None)
         self._key: str | None = None if self._actual is None else self._actual[self._key_field]
         self._key_place = None if self._key is None else byte_order(self._key)
 

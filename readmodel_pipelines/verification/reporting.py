@@ -12,7 +12,7 @@ from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.reconcile.finding import Finding
 from readmodel_pipelines.reconcile.outcome import Outcome
 from readmodel_pipelines.reconcile.summary import Summary
-from readmodel_pipelines.reports import ReportWriter
+from readmodel_pipelines.reports.writer import ReportWriter
 
 _NOT_BY_US = "mend its events first"
 

@@ -34,7 +34,7 @@ from readmodel_pipelines.reconcile.finding import Finding
 from readmodel_pipelines.reconcile.outcome import ALARMS
 from readmodel_pipelines.reconcile.progress import Progress
 from readmodel_pipelines.reconcile.summary import DEFAULT_MAX_FINDINGS, Summary
-from readmodel_pipelines.reports import check_report_file
+from readmodel_pipelines.reports.writer import check_report_file
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines.verification.coverage import Coverage
 from readmodel_pipelines.verification.enqueue import Enqueue

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from readmodel_pipelines.reports import ReportWriter
+from readmodel_pipelines.reports.writer import ReportWriter
 from readmodel_pipelines_tests.support.pages.browser import browser_page
 
 HOSTILE = "</script><img src=x onerror=alert(1)>"

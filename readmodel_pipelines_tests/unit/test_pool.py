@@ -11,7 +11,7 @@ from pymongo.errors import BulkWriteError
 
 from readmodel_pipelines.errors import ReadModelError
 from readmodel_pipelines.events.values import BadField
-from readmodel_pipelines.workers import work_off
+from readmodel_pipelines.workers.pool import work_off
 
 
 class NotToBePickled(Exception):

@@ -21,8 +21,8 @@ from readmodel_pipelines.reconcile.counts import Counts
 from readmodel_pipelines.reconcile.finding import Finding
 from readmodel_pipelines.reconcile.outcome import Outcome
 from readmodel_pipelines.reconcile.summary import Summary
-from readmodel_pipelines.reports import SUFFIXES, ReportWriter, check_report_file, writer
-from readmodel_pipelines.reports.writer import COLUMNS
+from readmodel_pipelines.reports import writer
+from readmodel_pipelines.reports.writer import COLUMNS, SUFFIXES, ReportWriter, check_report_file
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines.verification import new_report_files
 from readmodel_pipelines.verification.reporting import Reporting
