@@ -18,8 +18,8 @@ from pymongo.collection import Collection
 
 from readmodel_pipelines.demo.damage_ways import CHATS, TASKS, UNSET, OwnedFields, Way
 from readmodel_pipelines.errors import UsageError
+from readmodel_pipelines.mongo.scan import Document
 
-Document = dict[str, Any]
 Outcome = Literal["missing", "different", "unexpected", "orphan"]
 
 _AS_STORED: CodecOptions[Document] = CodecOptions(datetime_conversion=DatetimeConversion.DATETIME_MS)
@@ -35,16 +35,11 @@ class DamageError(UsageError):
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """One thing that was done to a read model.
+    """One thing that was done to the read model `chats` or `tasks`, and the `outcome` that a verification must find.
 
-    Attributes:
-        model: `chats` or `tasks`.
-        kind: the way of `damage_ways`, or `document_removed`, `orphan_added`, `unwanted_added`, `chat_ids_swapped`.
-        key: the chat_id or task_id that a verification reports; not a string when the key itself was broken.
-        field: the field that is wrong; None when it is the whole document.
-        outcome: what a verification must say. `missing`: events, but no document. `different`: a field is wrong.
-            `unexpected`: a document for a stream that should have none. `orphan`: a document without events.
-        description: a sentence for people.
+    `kind` is the way of `damage_ways`, or `document_removed`, `orphan_added`, `unwanted_added`, `chat_ids_swapped`.
+    `key` is the chat_id or task_id that a verification reports, no string when the key itself was broken; `field` is
+    None when the whole document is wrong.
     """
 
     model: str
@@ -53,27 +48,6 @@ class Damage:
     field: str | None
     outcome: Outcome
     description: str
-
-
-def change_field(collection: Collection[Document], model: OwnedFields, key: str, field: str) -> list[Damage]:
-    """Give the field another value of its own type."""
-    return break_field(collection, model, key, field, model.way(field, "changed"))
-
-
-def remove_field(collection: Collection[Document], model: OwnedFields, key: str, field: str) -> list[Damage]:
-    """Take the field out of the document."""
-    return break_field(collection, model, key, field, model.way(field, "removed"))
-
-
-def null_field(collection: Collection[Document], model: OwnedFields, key: str, field: str) -> list[Damage]:
-    """Set the field to null."""
-    return break_field(collection, model, key, field, model.way(field, "nulled"))
-
-
-def mistype_field(collection: Collection[Document], model: OwnedFields, key: str, field: str) -> list[Damage]:
-    """Give the field a value of a BSON type that it never has; the nearest in value where there is one."""
-    way = next(way for way in model.fields[field] if way.name.startswith("as_"))
-    return break_field(collection, model, key, field, way)
 
 
 def break_field(collection: Collection[Document], model: OwnedFields, key: str, field: str, way: Way) -> list[Damage]:
@@ -91,8 +65,7 @@ def break_field(collection: Collection[Document], model: OwnedFields, key: str, 
     right = document.get(field, UNSET)
     if not applies(way, right):
         raise DamageError(
-            f"{field} of {key!r} in {collection.full_name} is {right!r}, which {way.name!r} leaves as it is.",
-            hint="Choose another way or another document.",
+            f"{field} of {key!r} in {collection.full_name} is {right!r}: {way.name!r} leaves it as it is."
         )
     wrong = way.wrong(right)
     change = {"$unset": {field: ""}} if wrong is UNSET else {"$set": {field: wrong}}
@@ -136,10 +109,7 @@ def swap_chat_ids(tasks: Collection[Document], one: str, other: str) -> list[Dam
     """Exchange the chat_ids of two tasks documents, which the unique index on chat_id allows only step by step."""
     found = {document["task_id"]: document for document in tasks.find({"task_id": {"$in": [one, other]}})}
     if len(found) != 2:
-        raise DamageError(
-            f"{tasks.full_name} does not hold both {one!r} and {other!r}, so their chat_ids cannot be swapped.",
-            hint="Give the task_ids of two documents that it holds.",
-        )
+        raise DamageError(f"{tasks.full_name} does not hold both {one!r} and {other!r} to swap their chat_ids.")
     first, second = found[one], found[other]
     for document_id, chat_id in (
         (first["_id"], f"parked {first['chat_id']}"),
@@ -163,43 +133,37 @@ def damage_everything(
 ) -> list[Damage]:
     """Break one document for every field and way of both models, and remove, add and swap some; none is broken twice.
 
-    Args:
-        chats: the chats read model, right so far.
-        tasks: the tasks read model, right so far.
-        discussion_ids: chats that should have no tasks document and have none; each gets one. Every legacy task has a
-            document, so there are none for these.
-        tasks_model: what `tasks` is made from: `TASKS` for chat streams, `LEGACY_TASKS` for legacy task streams.
-        seed: another seed breaks other documents.
-
-    Returns:
-        What was done, in the order in which it was done.
+    Both read models are right so far. `discussion_ids` are chats that should have no tasks document and have none; each
+    gets one (with `LEGACY_TASKS`, made from legacy task streams, there are none). Another seed breaks other documents.
 
     Raises:
         DamageError: too few documents, or none to which some way applies; nothing was written then.
     """
-    if tasks_model is TASKS:
-        _check_unwanted(tasks, discussion_ids)
+    if tasks_model is TASKS and not discussion_ids:
+        raise DamageError("No chat was given that should have no tasks document.")
+    if tasks.find_one({"task_id": {"$in": list(discussion_ids)}}) is not None:
+        raise DamageError(f"{tasks.full_name} has documents already for chats that should have none.")
     rng = Random(seed)
-    chats_plan, tasks_plan = _plan(chats, CHATS, rng), _plan(tasks, tasks_model, rng)
+    plans = [
+        (model, collection, _plan(collection, model, rng))
+        for model, collection in ((CHATS, chats), (tasks_model, tasks))
+    ]
     done: list[Damage] = []
-    for model, collection, plan in ((CHATS, chats, chats_plan), (tasks_model, tasks, tasks_plan)):
-        for key, field, way in plan.breaks:
+    for model, collection, (breaks, (removed, _, _)) in plans:
+        for key, field, way in breaks:
             done += break_field(collection, model, key, field, way)
-        done.append(remove_document(collection, model, plan.removed))
+        done.append(remove_document(collection, model, removed))
         done.append(add_orphan(collection, model, _uuid(rng)))
-    done += swap_chat_ids(tasks, *tasks_plan.swapped)
+    one, other = plans[1][1][1:]
+    done += swap_chat_ids(tasks, one, other)
     done += [add_unwanted_task(tasks, chat_id) for chat_id in discussion_ids]
     return done
 
 
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    breaks: list[tuple[str, str, Way]]
-    removed: str
-    swapped: tuple[str, str]
-
-
-def _plan(collection: Collection[Document], model: OwnedFields, rng: Random) -> _Plan:
+def _plan(
+    collection: Collection[Document], model: OwnedFields, rng: Random
+) -> tuple[list[tuple[str, str, Way]], list[str]]:
+    """What to break (key, field, way), and the keys of three documents that stay whole so far."""
     documents = _candidates(collection, model)
     keys = list(documents)
     rng.shuffle(keys)
@@ -207,7 +171,8 @@ def _plan(collection: Collection[Document], model: OwnedFields, rng: Random) -> 
         ([key for key in keys if applies(way, documents[key].get(field, UNSET))], field, way)
         for field, ways in model.fields.items()
         for way in ways
-        if not (_is_unique(field) and way.name == "nulled")
+        # A unique index takes an absent field for a null one: only one document can have either.
+        if not (field in ("chat_id", "task_id") and way.name == "nulled")
     ]
     breaks: list[tuple[str, str, Way]] = []
     free = dict.fromkeys(keys)
@@ -217,18 +182,13 @@ def _plan(collection: Collection[Document], model: OwnedFields, rng: Random) -> 
         if key is None:
             raise DamageError(
                 f"No document of {collection.full_name} is left whose {field} can be {way.name!r}: "
-                f"{len(keys)} documents for {len(wanted)} ways, {len(fitting)} of them fit this one.",
-                hint="Fill the read model from more sample streams.",
+                f"{len(keys)} documents for {len(wanted)} ways, {len(fitting)} of them fit this one."
             )
         del free[key]
         breaks.append((key, field, way))
     if len(free) < 3:
-        raise DamageError(
-            f"{collection.full_name} has only {len(keys)} documents, but {len(wanted) + 3} are needed.",
-            hint="Fill the read model from more sample streams.",
-        )
-    removed, one, other = list(free)[:3]
-    return _Plan(breaks, removed, (one, other))
+        raise DamageError(f"{collection.full_name} has only {len(keys)} documents, but {len(wanted) + 3} are needed.")
+    return breaks, list(free)[:3]
 
 
 def _candidates(collection: Collection[Document], model: OwnedFields) -> dict[str, Document]:
@@ -237,29 +197,9 @@ def _candidates(collection: Collection[Document], model: OwnedFields) -> dict[st
     return {document[model.key]: document for document in found}
 
 
-def _check_unwanted(tasks: Collection[Document], discussion_ids: Sequence[str]) -> None:
-    if not discussion_ids:
-        raise DamageError(
-            "No chat was given that should have no tasks document.",
-            hint="Give the id of a discussion or a deleted chat.",
-        )
-    present = tasks.find_one({"task_id": {"$in": list(discussion_ids)}})
-    if present is not None:
-        raise DamageError(
-            f"{tasks.full_name} has a document for {present['task_id']!r} already, so it cannot be added as unwanted.",
-            hint="Give the ids of discussions or deleted chats.",
-        )
-
-
-def _is_unique(field: str) -> bool:
-    # A unique index takes an absent field for a null one: only one document can have either.
-    return field in ("chat_id", "task_id")
-
-
 def _no_document(collection: Collection[Document], model: OwnedFields, key: str) -> DamageError:
     return DamageError(
-        f"{collection.full_name} has no document with {model.key} {key!r}, so there is nothing to break.",
-        hint="Give the key of a document that it holds.",
+        f"{collection.full_name} has no document with {model.key} {key!r}, so there is nothing to break."
     )
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any, Final, Literal
 from uuid import NAMESPACE_OID, UUID, uuid5
 
@@ -47,10 +46,7 @@ class OwnedFields:
 
     def way(self, field: str, name: str) -> Way:
         """The named way of that field; KeyError when the table has none."""
-        for way in self.fields[field]:
-            if way.name == name:
-                return way
-        raise KeyError(f"{self.name}.{field} has no way {name!r}, only {[way.name for way in self.fields[field]]}")
+        return {way.name: way for way in self.fields[field]}[name]
 
 
 def _on(kind: type | tuple[type, ...], name: str, wrong: Callable[[Any], Any]) -> Way:
@@ -176,23 +172,21 @@ _SOME_DAY = DatetimeMS(1_772_352_000_000)
 CHATS: Final = OwnedFields(
     "chats",
     "chat_id",
-    MappingProxyType(
-        {
-            "chat_id": (*_ALWAYS, *_ID),
-            "workspace_id": (*_ALWAYS, *_ID),
-            "type": (*_ALWAYS, *_TEXT),
-            "title": (*_ALWAYS, *_TEXT),
-            "is_public": (*_ALWAYS, *_BOOL),
-            "created_by": (*_ALWAYS, *_ID),
-            "created_at": (*_ALWAYS, *_DATE),
-            "participants": (*_ALWAYS, *_PARTICIPANTS),
-            "status": (*_optional("To Do"), *_TEXT),
-            "priority": (*_optional("Low"), *_TEXT),
-            "assigned_to": (*_optional(_SOMEBODY), *_ID),
-            "due_date": (*_optional(_SOME_DAY), *_DATE),
-            "severity": (*_optional("Minor"), *_TEXT),
-        }
-    ),
+    {
+        "chat_id": (*_ALWAYS, *_ID),
+        "workspace_id": (*_ALWAYS, *_ID),
+        "type": (*_ALWAYS, *_TEXT),
+        "title": (*_ALWAYS, *_TEXT),
+        "is_public": (*_ALWAYS, *_BOOL),
+        "created_by": (*_ALWAYS, *_ID),
+        "created_at": (*_ALWAYS, *_DATE),
+        "participants": (*_ALWAYS, *_PARTICIPANTS),
+        "status": (*_optional("To Do"), *_TEXT),
+        "priority": (*_optional("Low"), *_TEXT),
+        "assigned_to": (*_optional(_SOMEBODY), *_ID),
+        "due_date": (*_optional(_SOME_DAY), *_DATE),
+        "severity": (*_optional("Minor"), *_TEXT),
+    },
 )
 """The chats read model: status and the fields below it are absent from some documents."""
 
@@ -210,18 +204,10 @@ _LEGACY_TASK_FIELDS = {
     "version": (*_ALWAYS, *_VERSION),
 }
 
-LEGACY_TASKS: Final = OwnedFields("tasks", "task_id", MappingProxyType(_LEGACY_TASK_FIELDS))
+LEGACY_TASKS: Final = OwnedFields("tasks", "task_id", _LEGACY_TASK_FIELDS)
 """The tasks read model made from `Task` streams."""
 
-TASKS: Final = OwnedFields(
-    "tasks",
-    "task_id",
-    MappingProxyType(
-        {
-            **_LEGACY_TASK_FIELDS,
-            "severity": (*_nullable("Minor"), *_TEXT),
-            "attachments": (*_ALWAYS, *_ATTACHMENTS),
-        }
-    ),
-)
+_MORE_TASK_FIELDS = {"severity": (*_nullable("Minor"), *_TEXT), "attachments": (*_ALWAYS, *_ATTACHMENTS)}
+
+TASKS: Final = OwnedFields("tasks", "task_id", {**_LEGACY_TASK_FIELDS, **_MORE_TASK_FIELDS})
 """The tasks read model made from chat streams: every field always present, some of them null."""

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from itertools import chain
-from typing import Any
 
 from pymongo.database import Database
 
@@ -23,7 +22,8 @@ from readmodel_pipelines.demo.traffic import Traffic
 from readmodel_pipelines.errors import UsageError
 from readmodel_pipelines.mongo.connection import open_database
 from readmodel_pipelines.mongo.indexes import ensure_indexes
-from readmodel_pipelines.mongo.names import collection_of
+from readmodel_pipelines.mongo.scan import Document
+from readmodel_pipelines.mongo.store import Store
 from readmodel_pipelines.projections.registry import projections_for
 from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.reconcile.summary import Summary
@@ -42,7 +42,6 @@ _UNWANTED_TASKS = 3
 _SHOWN_FINDINGS = 20
 _ANOTHER_DATABASE = "Give the demo a database of its own: READMODEL_DATABASE=flowra_demo readmodel demo"
 
-Document = dict[str, Any]
 Say = Callable[[str], None]
 Show = Callable[[Summary, int], None]
 """Takes a summary and how many of its findings to show."""
@@ -70,12 +69,13 @@ def run_demo(settings: Settings, *, chats: int = DEFAULT_CHATS, say: Say, show: 
     refuse_other_servers(settings)
     say("1. Start the embedded MongoDB server")
     with open_database(settings) as database:
-        _make_room(database, settings)
+        store = Store(database, settings, projections_for(settings))
+        _make_room(store)
         projector = ReadModelProjector(database, settings)
 
         say(f"2. Fill database {settings.database!r} with the events of {chats:,} chats, and make the indexes")
         ensure_indexes(database, settings)
-        say(f"   {_fill(database, settings, chats):,} events")
+        say(f"   {_fill(store, chats):,} events")
 
         say("3. Build both read models from nothing")
         show(projector.rebuild_all(), 0)
@@ -124,46 +124,39 @@ def note_event(database: Database[Document], settings: Settings) -> None:
     database[MARKER].update_one({"_id": settings.events_collection}, {"$inc": {"events": 1}})
 
 
-def _make_room(database: Database[Document], settings: Settings) -> None:
+def _make_room(store: Store) -> None:
     """Drop what an earlier demo left; refuse when there is anything else."""
-    marker = database[MARKER]
+    marker = store.database[MARKER]
     made = {document["_id"]: document for document in marker.find()}
-    names = _collections(settings)
-    for name in names:
-        if name not in made and database[name].find_one({}, {"_id": 1}) is not None:
+    read_models = [store.live(item) for item in store.projections]
+    filled = [store.events, *read_models, store.database[store.settings.repair_queue_collection]]
+    for collection in filled:
+        if collection.name not in made and collection.find_one({}, {"_id": 1}) is not None:
             raise UsageError(
-                f"{settings.database}.{name} holds documents that no demo put there, and the demo would break them.",
+                f"{collection.full_name} holds documents that no demo put there, and the demo would break them.",
                 hint=_ANOTHER_DATABASE,
             )
-    events = made.get(settings.events_collection, {}).get("events")
-    stored = database[settings.events_collection].count_documents({})
+    events = made.get(store.events.name, {}).get("events")
+    stored = store.events.count_documents({})
     if events is not None and stored > events:
         raise UsageError(
-            f"{settings.database}.{settings.events_collection} holds {stored - events:,} events more than the demo "
-            "put there, and the demo would drop them.",
+            f"{store.events.full_name} holds {stored - events:,} events more than the demo put there, and the demo "
+            "would drop them.",
             hint=_ANOTHER_DATABASE,
         )
-    for name in names:
-        database[name].drop()
-        marker.replace_one({"_id": name}, {"events": None}, upsert=True)
+    for collection in filled:
+        collection.drop()
+        marker.replace_one({"_id": collection.name}, {"events": None}, upsert=True)
 
 
-def _collections(settings: Settings) -> tuple[str, ...]:
-    return (
-        settings.events_collection,
-        *(collection_of(settings, item) for item in projections_for(settings)),
-        settings.repair_queue_collection,
-    )
-
-
-def _fill(database: Database[Document], settings: Settings, chats: int) -> int:
+def _fill(store: Store, chats: int) -> int:
     """Insert the sample events and note how many they are: more in a later demo means somebody else's."""
-    legacy = task_events(chats) if settings.task_source == "task" else ()
+    legacy = task_events(chats) if store.settings.task_source == "task" else ()
     events = 0
     for batch in batched(chain(chat_events(chats), legacy), _BATCH):
-        database[settings.events_collection].insert_many(batch)
+        store.events.insert_many(batch)
         events += len(batch)
-    database[MARKER].update_one({"_id": settings.events_collection}, {"$set": {"events": events}})
+    store.database[MARKER].update_one({"_id": store.events.name}, {"$set": {"events": events}})
     return events
 
 

@@ -7,9 +7,9 @@ grows is capped, so that a chat of a million events keeps a small state.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
-from readmodel_pipelines.demo.sample_stream import Event, Stream
+from readmodel_pipelines.demo.sample_stream import Aggregate, Event, Stream, next_event
 from readmodel_pipelines.demo.sample_values import ODD_TIMES, Values
 
 STATUSES = {
@@ -29,21 +29,18 @@ _ODD_PRIORITIES = ("high", " LOW ", "Urgent", "")
 _ODD_SEVERITIES = (" Major ", "  ", "")
 _ODD_SIZES = (0.0, 1.0, 2147483647.0, 2147483648.0, 4294967297.0, 9007199254740991.0)
 _MOST_PARTICIPANTS = 24
-_MOST_ATTACHMENTS = 12
 
 
-class _Chat:
+class _Chat(Aggregate):
     """One chat and the stream it writes. Each method gives the next event, or None when it cannot happen now."""
 
     def __init__(self, values: Values, stream: Stream) -> None:
-        self.values = values
-        self.stream = stream
+        super().__init__(values, stream)
         self.type = "discussion"
         self.title = self.status = self.priority = self.severity = ""
         self.assignee: str | None = None
         self.due_date: str | None = None
         self.participants: list[str] = []
-        self.attachments: list[str] = []
 
     def created(self, chat_type: str) -> Event:
         values = self.values
@@ -90,9 +87,7 @@ class _Chat:
         return self.stream.traced("chat.type_changed", own, self.values.user())
 
     def status_changed(self) -> Event | None:
-        old = self.status
-        self.status = self.values.pick(_ODD_STATUSES if self.values.chance(0.03) else STATUSES[self.type])
-        return self._by_someone("chat.status_changed", {"old_status": old, "new_status": self.status}, "changed_by")
+        return self._changed("chat.status_changed", "status", _ODD_STATUSES, 0.03, STATUSES[self.type])
 
     def user_assigned(self) -> Event | None:
         self.assignee = self.values.user()
@@ -106,16 +101,12 @@ class _Chat:
         return self._by_someone("chat.assignee_removed", own, "removed_by")
 
     def priority_set(self) -> Event | None:
-        old = self.priority
-        self.priority = self.values.pick(_ODD_PRIORITIES if self.values.chance(0.03) else PRIORITIES)
-        return self._by_someone("chat.priority_set", {"old_priority": old, "new_priority": self.priority}, "changed_by")
+        return self._changed("chat.priority_set", "priority", _ODD_PRIORITIES, 0.03, PRIORITIES)
 
     def severity_set(self) -> Event | None:
         if self.type != "bug":
             return None
-        old = self.severity
-        self.severity = self.values.pick(_ODD_SEVERITIES if self.values.chance(0.06) else SEVERITIES)
-        return self._by_someone("chat.severity_set", {"old_severity": old, "new_severity": self.severity}, "changed_by")
+        return self._changed("chat.severity_set", "severity", _ODD_SEVERITIES, 0.06, SEVERITIES)
 
     def due_date_set(self) -> Event | None:
         own = {} if self.due_date is None else {"old_due_date": self.due_date}
@@ -130,18 +121,15 @@ class _Chat:
         return self._by_someone("chat.due_date_removed", own, "removed_by")
 
     def attachment_added(self) -> Event | None:
-        repeated = bool(self.attachments) and self.values.chance(0.15)
-        if not repeated and len(self.attachments) >= _MOST_ATTACHMENTS:
+        file_id = self.attached()
+        if file_id is None:
             return None
-        file_id = self.values.pick(self.attachments) if repeated else self.values.uuid()
-        if not repeated:
-            self.attachments.append(file_id)
         return self._by_someone("chat.attachment_added", {"file_id": file_id, **a_file(self.values)}, "added_by")
 
     def attachment_removed(self) -> Event | None:
-        if not self.attachments:
+        file_id = self.detached()
+        if file_id is None:
             return None
-        file_id = self.attachments.pop(int(self.values.random() * len(self.attachments)))
         return self._by_someone("chat.attachment_removed", {"file_id": file_id}, "removed_by")
 
     def renamed(self) -> Event | None:
@@ -162,6 +150,11 @@ class _Chat:
     def deleted(self) -> Event:
         own = {"deleted_by": self.values.user(), "deleted_at": self.stream.now()}
         return self.stream.bare("chat.deleted", own)
+
+    def _changed(self, event_type: str, name: str, odd: Sequence[str], share: float, usual: Sequence[str]) -> Event:
+        old, new = getattr(self, name), self.values.pick(odd if self.values.chance(share) else usual)
+        setattr(self, name, new)
+        return self._by_someone(event_type, {f"old_{name}": old, f"new_{name}": new}, "changed_by")
 
     def _by_someone(self, event_type: str, own: Event, actor_field: str) -> Event:
         actor = self.values.user()
@@ -209,7 +202,7 @@ def chat_life(values: Values, chat_id: str, events: int) -> Iterator[Event]:
         elif version == delete_at:
             yield chat.deleted()
         else:
-            yield _next(chat, _IN_A_DISCUSSION if chat.type == "discussion" else _IN_WORK)
+            yield next_event(chat, _IN_A_DISCUSSION if chat.type == "discussion" else _IN_WORK)
 
 
 def long_chat_life(values: Values, chat_id: str, events: int) -> Iterator[Event]:
@@ -217,11 +210,4 @@ def long_chat_life(values: Values, chat_id: str, events: int) -> Iterator[Event]
     chat = _Chat(values, Stream(values, chat_id, "Chat", stale_data_version=False))
     yield chat.created("task")
     for _ in range(events - 1):
-        yield _next(chat, _FLAT)
-
-
-def _next(chat: _Chat, actions: tuple[_Action, ...]) -> Event:
-    while True:
-        event = chat.values.pick(actions)(chat)
-        if event is not None:
-            return event
+        yield next_event(chat, _FLAT)

@@ -6,14 +6,17 @@ a double, every time a string.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 from bson import DatetimeMS
 
-from readmodel_pipelines.demo.sample_values import YEAR_ONE, YEAR_ONE_TEXT, Values
+from readmodel_pipelines.demo.sample_values import Values
+from readmodel_pipelines.repair.new_event import YEAR_ONE, YEAR_ONE_TEXT
 
 Event = dict[str, Any]
 
+_MOST_ATTACHMENTS = 12
 _WRITE_DELAYS_MS = (0, 0, 0, 1, 1, 2, 5, 40)
 
 
@@ -89,3 +92,39 @@ class Stream:
         # A step back now and then: the application's clocks do not agree, only `version` orders a stream.
         self._ns += int(values.random() * 62_000_000_000) - 2_000_000_000
         return event
+
+
+class Aggregate:
+    """What chats and tasks have in common: the stream that one writes, and its files, of which there are never many."""
+
+    def __init__(self, values: Values, stream: Stream) -> None:
+        self.values = values
+        self.stream = stream
+        self.attachments: list[str] = []
+
+    def attached(self) -> str | None:
+        """The id of the next file: a new one, sometimes one that is there already; None when there are enough."""
+        repeated = bool(self.attachments) and self.values.chance(0.15)
+        if repeated:
+            return self.values.pick(self.attachments)
+        if len(self.attachments) >= _MOST_ATTACHMENTS:
+            return None
+        self.attachments.append(self.values.uuid())
+        return self.attachments[-1]
+
+    def detached(self) -> str | None:
+        """The id of a file that is there no more; None without any."""
+        if not self.attachments:
+            return None
+        return self.attachments.pop(int(self.values.random() * len(self.attachments)))
+
+
+A = TypeVar("A", bound=Aggregate)
+
+
+def next_event(aggregate: A, actions: Sequence[Callable[[A], Event | None]]) -> Event:
+    """What one of these actions gives, each as likely as the others; some cannot happen now."""
+    while True:
+        event = aggregate.values.pick(actions)(aggregate)
+        if event is not None:
+            return event

@@ -9,25 +9,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from readmodel_pipelines.demo.sample_chats import PRIORITIES, a_file
-from readmodel_pipelines.demo.sample_stream import Event, Stream
+from readmodel_pipelines.demo.sample_stream import Aggregate, Event, Stream, next_event
 from readmodel_pipelines.demo.sample_values import Values
 
 TASK_STATUSES = ("Backlog", "To Do", "In Progress", "In Review", "Done", "Cancelled")
 
-_MOST_ATTACHMENTS = 12
 
-
-class _Task:
+class _Task(Aggregate):
     """One task and the stream it writes. Each method gives the next event, or None when it cannot happen now."""
 
     def __init__(self, values: Values, stream: Stream) -> None:
-        self.values = values
-        self.stream = stream
+        super().__init__(values, stream)
         self.status = "To Do"
         self.priority = values.pick(PRIORITIES)
         self.assignee: str | None = None
         self.due_date: str | None = None
-        self.attachments: list[str] = []
 
     def created(self) -> Event:
         values = self.values
@@ -71,20 +67,17 @@ class _Task:
         return self.stream.requested("task.custom_field_set", own, self.values.user())
 
     def attachment_added(self) -> Event | None:
-        repeated = bool(self.attachments) and self.values.chance(0.15)
-        if not repeated and len(self.attachments) >= _MOST_ATTACHMENTS:
+        file_id = self.attached()
+        if file_id is None:
             return None
-        file_id = self.values.pick(self.attachments) if repeated else self.values.uuid()
-        if not repeated:
-            self.attachments.append(file_id)
         actor = self.values.user()
         own = {"file_id": file_id, **a_file(self.values), "added_by": actor}
         return self.stream.requested("task.attachment.added", own, actor)
 
     def attachment_removed(self) -> Event | None:
-        if not self.attachments:
+        file_id = self.detached()
+        if file_id is None:
             return None
-        file_id = self.attachments.pop(int(self.values.random() * len(self.attachments)))
         actor = self.values.user()
         return self.stream.requested("task.attachment.removed", {"file_id": file_id, "removed_by": actor}, actor)
 
@@ -114,10 +107,4 @@ def task_life(values: Values, task_id: str, events: int) -> Iterator[Event]:
     delete_last = values.chance(0.15)
     yield task.created()
     for version in range(2, events + 1):
-        if version == events and delete_last:
-            yield task.deleted()
-            continue
-        event = None
-        while event is None:
-            event = values.pick(_ACTIONS)(task)
-        yield event
+        yield task.deleted() if version == events and delete_last else next_event(task, _ACTIONS)

@@ -21,11 +21,6 @@ T = TypeVar("T")
 BASE_TIME = datetime(2026, 3, 1, 8, 0, tzinfo=UTC)
 """The moment around which the sample application was in use."""
 
-YEAR_ONE = DatetimeMS(-62_135_596_800_000)
-"""Go's zero time, which most events carry as the timestamp of their metadata."""
-
-YEAR_ONE_TEXT = "0001-01-01T00:00:00Z"
-
 ODD_TIMES = (
     "1969-12-31T23:59:59.9999Z",
     "1969-12-31T23:59:59.999999999Z",

@@ -10,7 +10,8 @@ import random
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from itertools import groupby, islice
+from operator import itemgetter
 
 from pymongo.database import Database
 from pymongo.errors import PyMongoError
@@ -18,6 +19,7 @@ from pymongo.errors import PyMongoError
 from readmodel_pipelines.demo.sample_data import chat_events
 from readmodel_pipelines.errors import ReadModelError
 from readmodel_pipelines.mongo.connection import open_database
+from readmodel_pipelines.mongo.scan import Document
 from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.repair import EventRepository, NewEvent, Saved
 from readmodel_pipelines.settings import Settings
@@ -41,7 +43,7 @@ class Traffic:
 
     def __init__(
         self,
-        database: Database[dict[str, Any]],
+        database: Database[Document],
         settings: Settings,
         *,
         faults: float,
@@ -110,26 +112,14 @@ def traffic_in_background(
         thread.join()
 
 
-def _interleaved(events: Iterator[dict[str, Any]], streams: int, choice: random.Random) -> Iterator[dict[str, Any]]:
+def _interleaved(events: Iterator[Document], streams: int, choice: random.Random) -> Iterator[Document]:
     """Events that come stream by stream, mixed so that several streams grow at once, each in its own order."""
-    growing: list[list[dict[str, Any]]] = []
-    rest = _streams(events)
+    rest = (list(stream)[::-1] for _, stream in groupby(events, key=itemgetter("aggregate_id")))
+    growing: list[list[Document]] = []
     while True:
-        while len(growing) < streams:
-            growing.append(next(rest))
+        growing += islice(rest, streams - len(growing))
         stream = choice.choice(growing)
+        # The last event is the first that is still to come.
         yield stream.pop()
         if not stream:
             growing.remove(stream)
-
-
-def _streams(events: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    """Whole streams, the last event first."""
-    stream: list[dict[str, Any]] = []
-    for event in events:
-        if stream and event["aggregate_id"] != stream[-1]["aggregate_id"]:
-            yield stream[::-1]
-            stream = []
-        stream.append(event)
-    if stream:
-        yield stream[::-1]

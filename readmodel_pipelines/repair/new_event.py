@@ -9,10 +9,13 @@ from typing import Any
 
 from bson import DatetimeMS, ObjectId
 
+from readmodel_pipelines.events.times import ZERO_TIME_MS
 from readmodel_pipelines.projections.projection import Document
 
-_YEAR_ONE = DatetimeMS(-62_135_596_800_000)
-_YEAR_ONE_TEXT = "0001-01-01T00:00:00Z"
+YEAR_ONE = DatetimeMS(ZERO_TIME_MS)
+"""Go's zero time, which most events carry as the timestamp of their metadata."""
+
+YEAR_ONE_TEXT = "0001-01-01T00:00:00Z"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +37,7 @@ class NewEvent:
             "aggregate_type": aggregate_type,
             "occurred_at": now,
             "version": version,
-            "metadata": {"timestamp": _YEAR_ONE_TEXT, **self.traces},
+            "metadata": {"timestamp": YEAR_ONE_TEXT, **self.traces},
         }
         return {
             "_id": ObjectId(),
@@ -43,7 +46,7 @@ class NewEvent:
             "event_type": self.event_type,
             "version": version,
             "data": _through_json({**self.data, **envelope}),
-            "metadata": {"timestamp": _YEAR_ONE, "correlation_id": "", **self.traces},
+            "metadata": {"timestamp": YEAR_ONE, "correlation_id": "", **self.traces},
             "occurred_at": now,
             "created_at": now,
         }
