@@ -144,12 +144,10 @@ def damage_everything(
     if tasks.find_one({"task_id": {"$in": list(discussion_ids)}}) is not None:
         raise DamageError(f"{tasks.full_name} has documents already for chats that should have none.")
     rng = Random(seed)
-    plans = [
-        (model, collection, _plan(collection, model, rng))
-        for model, collection in ((CHATS, chats), (tasks_model, tasks))
-    ]
+    places = (CHATS, chats), (tasks_model, tasks)
+    plans = [_plan(collection, model, rng) for model, collection in places]
     done: list[Damage] = []
-    for model, collection, (breaks, (removed, _, _)) in plans:
+    for (model, collection), (breaks, (removed, *_)) in zip(places, plans, strict=True):
         for key, field, way in breaks:
             done += break_field(collection, model, key, field, way)
         done.append(remove_document(collection, model, removed))
