@@ -17,6 +17,7 @@ from bson.codec_options import CodecOptions, DatetimeConversion
 from pymongo.collection import Collection
 
 from readmodel_pipelines.demo.damage_ways import CHATS, TASKS, UNSET, OwnedFields, Way
+from readmodel_pipelines.demo.sample_values import uuid_of
 from readmodel_pipelines.errors import UsageError
 from readmodel_pipelines.mongo.scan import Document
 
@@ -47,7 +48,6 @@ class Damage:
     key: Any
     field: str | None
     outcome: Outcome
-    description: str
 
 
 def break_field(collection: Collection[Document], model: OwnedFields, key: str, field: str, way: Way) -> list[Damage]:
@@ -70,13 +70,12 @@ def break_field(collection: Collection[Document], model: OwnedFields, key: str, 
     wrong = way.wrong(right)
     change = {"$unset": {field: ""}} if wrong is UNSET else {"$set": {field: wrong}}
     collection.update_one({"_id": document["_id"]}, change)
-    what = f"{field} {way.name.replace('_', ' ')}: {right!r} became {wrong!r}"
     if field != model.key:
-        return [Damage(model.name, way.name, key, field, "different", what)]
+        return [Damage(model.name, way.name, key, field, "different")]
     stored = None if wrong is UNSET else wrong
     return [
-        Damage(model.name, way.name, key, field, "missing", what),
-        Damage(model.name, way.name, stored, field, "orphan", what),
+        Damage(model.name, way.name, key, field, "missing"),
+        Damage(model.name, way.name, stored, field, "orphan"),
     ]
 
 
@@ -89,20 +88,19 @@ def remove_document(collection: Collection[Document], model: OwnedFields, key: s
     """Delete the document with that key."""
     if collection.delete_one({model.key: key}).deleted_count == 0:
         raise _no_document(collection, model, key)
-    return Damage(model.name, "document_removed", key, None, "missing", "document deleted")
+    return Damage(model.name, "document_removed", key, None, "missing")
 
 
 def add_orphan(collection: Collection[Document], model: OwnedFields, key: str) -> Damage:
     """Insert a plausible document under a key that no stream has."""
     collection.insert_one(_plausible_chat(key) if model.name == "chats" else _plausible_task(key))
-    return Damage(model.name, "orphan_added", key, None, "orphan", "document added for which there are no events")
+    return Damage(model.name, "orphan_added", key, None, "orphan")
 
 
 def add_unwanted_task(tasks: Collection[Document], chat_id: str) -> Damage:
     """Insert a plausible tasks document for a chat that should have none: a discussion, or a deleted chat."""
     tasks.insert_one(_plausible_task(chat_id))
-    what = "document added for a chat that is no task"
-    return Damage(TASKS.name, "unwanted_added", chat_id, None, "unexpected", what)
+    return Damage(TASKS.name, "unwanted_added", chat_id, None, "unexpected")
 
 
 def swap_chat_ids(tasks: Collection[Document], one: str, other: str) -> list[Damage]:
@@ -117,10 +115,7 @@ def swap_chat_ids(tasks: Collection[Document], one: str, other: str) -> list[Dam
         (first["_id"], second["chat_id"]),
     ):
         tasks.update_one({"_id": document_id}, {"$set": {"chat_id": chat_id}})
-    return [
-        Damage(TASKS.name, "chat_ids_swapped", key, "chat_id", "different", f"chat_id exchanged with that of {partner}")
-        for key, partner in ((one, other), (other, one))
-    ]
+    return [Damage(TASKS.name, "chat_ids_swapped", key, "chat_id", "different") for key in (one, other)]
 
 
 def damage_everything(
@@ -151,7 +146,7 @@ def damage_everything(
         for key, field, way in breaks:
             done += break_field(collection, model, key, field, way)
         done.append(remove_document(collection, model, removed))
-        done.append(add_orphan(collection, model, _uuid(rng)))
+        done.append(add_orphan(collection, model, uuid_of(rng.getrandbits(128))))
     one, other = plans[1][1][1:]
     done += swap_chat_ids(tasks, one, other)
     done += [add_unwanted_task(tasks, chat_id) for chat_id in discussion_ids]
@@ -203,11 +198,6 @@ def _no_document(collection: Collection[Document], model: OwnedFields, key: str)
 
 def _bytes(value: Any) -> bytes:
     return b"" if value is UNSET else bson.encode({"": value})
-
-
-def _uuid(rng: Random) -> str:
-    digits = f"{rng.getrandbits(128):032x}"
-    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-a{digits[17:20]}-{digits[20:]}"
 
 
 def _plausible_chat(chat_id: str) -> Document:

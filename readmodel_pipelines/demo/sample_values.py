@@ -77,6 +77,12 @@ def _orders() -> list[list[itemgetter[Any]]]:
 _ORDERS = [[], [], *_orders()]
 
 
+def uuid_of(bits: int) -> str:
+    """The version 4 UUID of 128 bits: lower case, with hyphens."""
+    digits = f"{bits:032x}"
+    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-a{digits[17:20]}-{digits[20:]}"
+
+
 class Values:
     """One seeded source of values. Two sources differ when their seed or their `purpose` differs."""
 
@@ -103,16 +109,13 @@ class Values:
         return self.random() < probability
 
     def uuid(self) -> str:
-        """A version 4 UUID: lower case, with hyphens."""
-        digits = f"{self._bits(128):032x}"
-        return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-a{digits[17:20]}-{digits[20:]}"
+        """A new one."""
+        return uuid_of(self._bits(128))
 
     def ascending_uuid(self, index: int, count: int) -> str:
         """The UUID of number `index` of `count`: unique, and greater than those before it."""
         width = (1 << 48) // count
-        prefix = f"{index * width + int(self.random() * width):012x}"
-        digits = f"{self._bits(80):020x}"
-        return f"{prefix[:8]}-{prefix[8:]}-4{digits[1:4]}-a{digits[5:8]}-{digits[8:]}"
+        return uuid_of((index * width + int(self.random() * width)) << 80 | self._bits(80))
 
     def object_id(self, ns: int) -> ObjectId:
         """A new ObjectId of that moment (nanoseconds since 1970)."""

@@ -38,11 +38,6 @@ class Plan:
         return "SORT" in self.stages
 
     @property
-    def reads_documents(self) -> bool:
-        """Whether documents are read besides the index."""
-        return "FETCH" in self.stages or self.reads_everything
-
-    @property
     def nothing_there(self) -> bool:
         """Whether the collection is not there."""
         return self.stages == {"EOF"}

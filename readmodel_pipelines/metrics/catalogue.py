@@ -94,6 +94,13 @@ VERIFICATION_AGGREGATES = Metric(
     "Aggregates that the last verification looked at, by outcome.",
     (*_VERIFICATION, "outcome"),
 )
+VERIFICATION_ENDED = (
+    VERIFICATION_END,
+    VERIFICATION_DURATION,
+    VERIFICATION_EVENTS,
+    VERIFICATION_RATE,
+    VERIFICATION_AGGREGATES,
+)
 VERIFICATION_SUCCESS = Metric(
     "readmodel_last_verification_success", "Whether the last verification found no discrepancy: 1, or 0.", _VERIFICATION
 )
@@ -117,6 +124,7 @@ REBUILD_AGGREGATES = Metric(
     "Aggregates that the last full rebuild looked at, by outcome.",
     ("read_model", "outcome"),
 )
+REBUILD_ENDED = (REBUILD_END, REBUILD_DURATION, REBUILD_EVENTS, REBUILD_RATE, REBUILD_AGGREGATES)
 REBUILD_WRITES = Metric(
     "readmodel_last_rebuild_writes",
     "Documents that the last full rebuild wrote, by what was done.",

@@ -83,33 +83,13 @@ def of_findings(read_model: str, numbers: Mapping[str, int], oldest: Mapping[str
 
 def of_verification(labels: tuple[str, str], ended: Ended) -> Iterator[Sample]:
     """The last verification of a read model, of some coverage."""
-    yield from _of_ended(
-        (
-            metric.VERIFICATION_END,
-            metric.VERIFICATION_DURATION,
-            metric.VERIFICATION_EVENTS,
-            metric.VERIFICATION_RATE,
-            metric.VERIFICATION_AGGREGATES,
-        ),
-        labels,
-        ended,
-    )
+    yield from _of_ended(metric.VERIFICATION_ENDED, labels, ended)
     yield metric.VERIFICATION_SUCCESS, labels, float(not any(ended.counts.get(item.value) for item in ALARMS))
 
 
 def of_rebuild(labels: tuple[str], ended: Ended) -> Iterator[Sample]:
     """The last full rebuild of a read model that is done."""
-    yield from _of_ended(
-        (
-            metric.REBUILD_END,
-            metric.REBUILD_DURATION,
-            metric.REBUILD_EVENTS,
-            metric.REBUILD_RATE,
-            metric.REBUILD_AGGREGATES,
-        ),
-        labels,
-        ended,
-    )
+    yield from _of_ended(metric.REBUILD_ENDED, labels, ended)
     for operation in OPERATIONS:
         yield metric.REBUILD_WRITES, (*labels, operation), ended.counts.get(operation, 0)
     failed = ended.counts.get("failed", 0)
