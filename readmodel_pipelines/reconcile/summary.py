@@ -124,6 +124,7 @@ class Summary:
         started_at = self.scope.started_at
         said = {
             **asdict(self.rebuild),
+            "state": self.rebuild.state and self.rebuild.state.value,
             **asdict(self.scope),
             "started_at": started_at and f"{started_at.isoformat()}Z",
             "closed": sum(self.closed.values()) if self.closed else None,
