@@ -14,12 +14,12 @@ import hypothesis
 import pytest
 from bson import json_util
 from bson.codec_options import DatetimeConversion
-from pymongo.database import Database
 
 from readmodel_pipelines.embedded import server as embedded
 from readmodel_pipelines.mongo.connection import open_database
 from readmodel_pipelines.mongo.scan import CODEC
 from readmodel_pipelines.settings import Settings
+from readmodel_pipelines_tests.support.scene import Mongo
 from readmodel_pipelines_tests.support.servers.authorized import AuthorizedServer, authorized_server
 from readmodel_pipelines_tests.support.servers.embedded import own_server
 
@@ -83,7 +83,7 @@ def legacy_settings(settings: Settings) -> Settings:
 
 
 @pytest.fixture
-def database(settings: Settings) -> Iterator[Database[dict[str, Any]]]:
+def database(settings: Settings) -> Iterator[Mongo]:
     """The empty database of this test, dropped behind it; dates come as `DatetimeMS`."""
     with open_database(settings) as opened:
         yield opened.with_options(codec_options=CODEC)

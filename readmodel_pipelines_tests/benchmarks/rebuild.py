@@ -20,8 +20,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pymongo.database import Database
-
 from readmodel_pipelines.cutover.shadow import index_like
 from readmodel_pipelines.demo.sample_data import chat_events
 from readmodel_pipelines.embedded import server as embedded
@@ -40,6 +38,7 @@ from readmodel_pipelines_tests.benchmarks.reconcile import (
     write_raw,
 )
 from readmodel_pipelines_tests.support.environment import uri_of
+from readmodel_pipelines_tests.support.scene import Mongo
 
 
 def main() -> None:
@@ -157,12 +156,12 @@ def _rebuild_for_memory(argument: str) -> None:
     print(json.dumps({"events": summary.events, "seconds": summary.seconds, "peak_mib": peak, "workers_mib": workers}))
 
 
-def _copy(database: Database[Any], name: str) -> None:
+def _copy(database: Mongo, name: str) -> None:
     database[f"copy_of_{name}"].drop()
     database[name].aggregate([{"$out": f"copy_of_{name}"}])
 
 
-def _index(database: Database[Any], projection: Projection) -> None:
+def _index(database: Mongo, projection: Projection) -> None:
     index_like(database, projection.read_model, f"copy_of_{projection.read_model}", projection)
 
 

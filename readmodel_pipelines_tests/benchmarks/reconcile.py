@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 from pymongo.cursor import CursorType
-from pymongo.database import Database
 
 from readmodel_pipelines.demo.sample_data import chat_events, long_stream
 from readmodel_pipelines.embedded import server as embedded
@@ -33,6 +32,7 @@ from readmodel_pipelines.projections.registry import built_in
 from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines_tests.support.environment import uri_of
+from readmodel_pipelines_tests.support.scene import Mongo
 
 PROJECTIONS = built_in("chat")
 ORDER = [("aggregate_id", 1), ("version", 1)]
@@ -126,7 +126,7 @@ def one_long_stream(settings: Settings) -> None:
     )
 
 
-def fill(database: Database[Any], settings: Settings, events: Iterable[dict[str, Any]]) -> None:
+def fill(database: Mongo, settings: Settings, events: Iterable[dict[str, Any]]) -> None:
     """Load events with the indexes of the application."""
     ensure_indexes(database, settings)
     stream = iter(events)
@@ -134,26 +134,26 @@ def fill(database: Database[Any], settings: Settings, events: Iterable[dict[str,
         database.events.insert_many(batch, ordered=False)
 
 
-def drain(database: Database[Any], name: str, order: list[tuple[str, int]]) -> int:
+def drain(database: Mongo, name: str, order: list[tuple[str, int]]) -> int:
     """Read everything in order, decode nothing; gives the number of bytes."""
     cursor = database[name].find_raw_batches({}, sort=order, batch_size=2_000, cursor_type=CursorType.EXHAUST)
     return sum(len(batch) for batch in cursor)
 
 
-def empty(database: Database[Any], settings: Settings) -> None:
+def empty(database: Mongo, settings: Settings) -> None:
     """Read models without documents, with their indexes."""
     for projection in PROJECTIONS:
         database[projection.read_model].drop()
     ensure_indexes(database, settings)
 
 
-def write_raw(database: Database[Any], documents: dict[Any, list[dict[str, Any]]]) -> None:
+def write_raw(database: Mongo, documents: dict[Any, list[dict[str, Any]]]) -> None:
     """Insert these documents by read model."""
     for projection, items in documents.items():
         database[projection.read_model].insert_many([dict(item) for item in items], ordered=False)
 
 
-def _one_at_a_time(database: Database[Any]) -> None:
+def _one_at_a_time(database: Mongo) -> None:
     for aggregate_id in database.events.distinct("aggregate_id"):
         events = database.get_collection("events", codec_options=CODEC).find({"aggregate_id": aggregate_id}, sort=ORDER)
         (stream,) = fold_streams(events, CHAT_FOLD)

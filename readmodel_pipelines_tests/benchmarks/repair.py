@@ -17,8 +17,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from pymongo.database import Database
-
 from readmodel_pipelines.demo.sample_data import chat_events
 from readmodel_pipelines.embedded import server as embedded
 from readmodel_pipelines.mongo.connection import open_database
@@ -27,6 +25,7 @@ from readmodel_pipelines.repair import RepairQueue, RepairWorker
 from readmodel_pipelines.repair.claim import Holder, claim
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines_tests.benchmarks.reconcile import fill
+from readmodel_pipelines_tests.support.scene import Mongo
 
 AGGREGATES = 1_000
 CLAIMED = 100
@@ -107,7 +106,7 @@ def claims(settings: Settings, completed: int, rounds: int) -> None:
     print(f"slower by                          {100 * (many / none - 1):6.1f} %, less than 20")
 
 
-def _claim(database: Database[Any], settings: Settings) -> float:
+def _claim(database: Mongo, settings: Settings) -> float:
     queue = RepairQueue(database, settings)
     started = time.perf_counter()
     due = queue.due(CLAIMED)
@@ -118,11 +117,11 @@ def _claim(database: Database[Any], settings: Settings) -> float:
     return seconds
 
 
-def _damage(database: Database[Any]) -> None:
+def _damage(database: Mongo) -> None:
     database.chats_read_model.update_many({}, {"$set": {"title": "damaged"}})
 
 
-def _queue(database: Database[Any], ids: Sequence[str]) -> None:
+def _queue(database: Mongo, ids: Sequence[str]) -> None:
     now = datetime.now(UTC)
     database.repair_queue.insert_many([_task(aggregate_id, now) for aggregate_id in ids])
 
@@ -139,7 +138,7 @@ def _task(aggregate_id: str, created_at: datetime) -> dict[str, Any]:
     }
 
 
-def _complete(database: Database[Any], ids: Sequence[str], completed: int) -> None:
+def _complete(database: Mongo, ids: Sequence[str], completed: int) -> None:
     """Tasks that were completed within the last ten days, of the same aggregates that are claimed next."""
     now = datetime.now(UTC)
     for start in range(0, completed, 10_000):

@@ -15,8 +15,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from pymongo.database import Database
-
 from readmodel_pipelines.demo.sample_data import chat_events
 from readmodel_pipelines.embedded import server as embedded
 from readmodel_pipelines.mongo.connection import open_database
@@ -26,6 +24,7 @@ from readmodel_pipelines.settings import Settings
 from readmodel_pipelines.verification import Coverage, VerificationRequest, verify
 from readmodel_pipelines_tests.benchmarks.reconcile import fill
 from readmodel_pipelines_tests.support.environment import uri_of
+from readmodel_pipelines_tests.support.scene import Mongo
 
 SINCE_LAST = VerificationRequest(Coverage(since_last=True))
 
@@ -59,7 +58,7 @@ def main() -> None:
             embedded.stop(server)
 
 
-def tiers(database: Database[Any], settings: Settings, rounds: int) -> None:
+def tiers(database: Mongo, settings: Settings, rounds: int) -> None:
     """The tier of versions beside that of documents, on healthy read models."""
     documents = best(rounds, lambda: verify(database, settings, [], VerificationRequest()))
     versions = best(rounds, lambda: verify(database, settings, [], VerificationRequest(tier="versions")))
@@ -68,7 +67,7 @@ def tiers(database: Database[Any], settings: Settings, rounds: int) -> None:
     )
 
 
-def incremental(database: Database[Any], settings: Settings, rounds: int) -> None:
+def incremental(database: Mongo, settings: Settings, rounds: int) -> None:
     """What changed since the last time: nothing, 100 aggregates, 1,000 aggregates; beside a look at everything."""
     whole = best(rounds, lambda: verify(database, settings, [], VerificationRequest()))
     ids = [document["chat_id"] for document in database.chats_read_model.find({}, {"chat_id": 1}, limit=1_000)]
@@ -86,7 +85,7 @@ def incremental(database: Database[Any], settings: Settings, rounds: int) -> Non
     print("; ".join(said))
 
 
-def damaged(database: Database[Any], settings: Settings, rounds: int) -> None:
+def damaged(database: Mongo, settings: Settings, rounds: int) -> None:
     """A tenth of the documents damaged, beside healthy: remembered with their ages, every field compared."""
     healthy = best(rounds, lambda: verify(database, settings, [], VerificationRequest()))
     ids = [document["chat_id"] for document in database.chats_read_model.find({}, {"chat_id": 1})][::10]
@@ -120,7 +119,7 @@ def best(rounds: int, work: Any) -> float:
     return min(seconds)
 
 
-def _append(database: Database[Any], settings: Settings, ids: list[str]) -> None:
+def _append(database: Mongo, settings: Settings, ids: list[str]) -> None:
     """An event for each of these, projected."""
     if not ids:
         return

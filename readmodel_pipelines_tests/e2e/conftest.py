@@ -9,11 +9,8 @@ import pytest
 
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines_tests.support.environment import name_database
-from readmodel_pipelines_tests.support.verbs.dagster_runs import (
-    SAMPLE,
-    Mongo,
-    with_events,
-)
+from readmodel_pipelines_tests.support.scene import Mongo
+from readmodel_pipelines_tests.support.verbs.dagster_runs import SAMPLE, with_events
 
 
 @pytest.fixture

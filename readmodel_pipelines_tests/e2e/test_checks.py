@@ -25,11 +25,11 @@ from readmodel_pipelines.settings import Settings, load_settings
 from readmodel_pipelines.verification import Bucket
 from readmodel_pipelines_tests.conftest import read_documents
 from readmodel_pipelines_tests.support.at_a_moment import each, raises
+from readmodel_pipelines_tests.support.scene import Mongo
 from readmodel_pipelines_tests.support.verbs.dagster_runs import (
     CHATS,
     SAMPLE,
     TASKS,
-    Mongo,
     log_of,
     observed,
     recorded_in,

@@ -9,12 +9,12 @@ import pytest
 
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines_tests.conftest import read_documents
+from readmodel_pipelines_tests.support.scene import Mongo
 from readmodel_pipelines_tests.support.verbs.dagster_runs import (
     BOTH,
     CHATS,
     NEVER_COUNTED,
     TASKS,
-    Mongo,
     materialize,
     materialized,
     observed,

@@ -9,11 +9,11 @@ import pytest
 
 from readmodel_pipelines.bookkeeping.leases import hold_leases
 from readmodel_pipelines.settings import Settings
+from readmodel_pipelines_tests.support.scene import Mongo
 from readmodel_pipelines_tests.support.verbs.dagster_runs import (
     CHATS,
     SAMPLE,
     TASKS,
-    Mongo,
     materialize,
     materialized,
     observed,

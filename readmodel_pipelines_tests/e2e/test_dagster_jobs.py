@@ -12,12 +12,12 @@ from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
 from readmodel_pipelines.definitions import defs
 from readmodel_pipelines.demo.sample_data import chat_events, task_events
 from readmodel_pipelines.settings import Settings
+from readmodel_pipelines_tests.support.scene import Mongo
 from readmodel_pipelines_tests.support.verbs.dagster_runs import (
     BOTH,
     CHATS,
     SAMPLE,
     TASKS,
-    Mongo,
     log_of,
     materialize,
     materialized,

@@ -15,7 +15,6 @@ from typing import Any, get_args
 import dagster as dg
 import pytest
 import yaml
-from pymongo.database import Database
 
 from readmodel_pipelines.definitions import defs
 from readmodel_pipelines.demo.sample_data import chat_events
@@ -24,6 +23,7 @@ from readmodel_pipelines.orchestration.config import AggregateConfig
 from readmodel_pipelines.projections.registry import built_in, names
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines_tests.support.environment import environment_of
+from readmodel_pipelines_tests.support.scene import Mongo
 
 PROJECT = Path(__file__).parents[2]
 PARTITIONED = ("rebuild_read_models", "verify_read_models")
@@ -233,7 +233,7 @@ def test_the_checkout_loads_without_a_warning_of_ours_and_without_reading_a_sett
 
 
 def test_a_process_of_its_own_rebuilds_an_aggregate_with_the_instance_of_the_checkout(
-    database: Database[dict[str, Any]], settings: Settings, tmp_path: Path
+    database: Mongo, settings: Settings, tmp_path: Path
 ) -> None:
     events = list(chat_events(3))
     ensure_indexes(database, settings)

@@ -11,16 +11,16 @@ from typing import Any
 
 import pytest
 from bson.datetime_ms import DatetimeMS
-from typer.testing import CliRunner
 
 from readmodel_pipelines import spread
-from readmodel_pipelines.cli import main
 from readmodel_pipelines.mongo.names import REBUILDS as REBUILDS
 from readmodel_pipelines.rebuild import RebuildRequest, rebuild
 from readmodel_pipelines.repair import RepairQueue, RepairWorker
 from readmodel_pipelines.settings import Settings, load_settings
 from readmodel_pipelines.verification import Coverage, VerificationRequest, verify
-from readmodel_pipelines_tests.support.verbs.dagster_runs import CHATS, SAMPLE, Document, Mongo
+from readmodel_pipelines_tests.support.scene import Mongo
+from readmodel_pipelines_tests.support.verbs.command_line import readmodel
+from readmodel_pipelines_tests.support.verbs.dagster_runs import CHATS, SAMPLE, Document
 
 EXAMPLE = Path(__file__).parents[2] / "readmodel_pipelines" / "docs" / "examples" / "chat_activity.py"
 NAME, ACTIVITY = "chat_activity", "chat_activity_read_model"
@@ -35,12 +35,8 @@ def extended(_environment: None, monkeypatch: pytest.MonkeyPatch) -> Settings:
     return load_settings()
 
 
-def cli(*arguments: str) -> Any:
-    return CliRunner().invoke(main.app, arguments, prog_name="readmodel")
-
-
 def as_json(*arguments: str, exit_code: int = 0) -> dict[str, Any]:
-    ended = cli(*arguments, "--json")
+    ended = readmodel(*arguments, "--json")
     assert ended.exit_code == exit_code, ended.output
     told: dict[str, Any] = json.loads(ended.stdout)
     return told
@@ -78,17 +74,17 @@ def test_the_command_line_offers_it_only_where_the_setting_names_it(extended: Se
         ended = subprocess.run(program, env=environment, capture_output=True, text=True, check=True)
         assert said in ended.stdout.split()
 
-    unknown = cli("verify-consistency", "--type", "activity", "--all")
+    unknown = readmodel("verify-consistency", "--type", "activity", "--all")
     assert unknown.exit_code == 2
     assert "--type takes chat, task, chat_activity, all." in unknown.output
 
 
 def test_it_is_indexed_built_verified_and_swapped_in_like_the_built_in_ones(sample: Mongo) -> None:
     assert DELETED
-    assert cli("ensure-indexes").exit_code == 0
+    assert readmodel("ensure-indexes").exit_code == 0
     unique = [list(item["key"]) for item in sample[ACTIVITY].list_indexes() if item.get("unique")]
     assert unique == [["chat_id"]]
-    assert ACTIVITY in cli("rights", "rebuild").stdout
+    assert ACTIVITY in readmodel("rights", "rebuild").stdout
 
     built = as_json("rebuild-readmodel", "--type", "all", "--all")
     # One pass feeds all three, although one of them has a fold of its own.
@@ -104,7 +100,7 @@ def test_it_is_indexed_built_verified_and_swapped_in_like_the_built_in_ones(samp
         assert verified["read_models"][ACTIVITY]["checked"] == len(CHAT_IDS) + len(DELETED)
         assert verified["findings"] == []
 
-    told = cli("metrics", "--once").stdout
+    told = readmodel("metrics", "--once").stdout
     assert f'readmodel_documents{{read_model="{ACTIVITY}"}} {len(CHAT_IDS)}.0\n' in told
     assert f'readmodel_last_rebuild_success{{read_model="{ACTIVITY}"}} 1.0\n' in told
 
@@ -188,7 +184,7 @@ def test_what_cannot_be_loaded_is_told_by_commands_and_by_dagster_before_anythin
     file.write_text("READ_MODELS = ()")
     monkeypatch.setenv("READMODEL_PROJECTIONS", str(file))
 
-    refused = cli("rebuild-readmodel", "--type", "all", "--all")
+    refused = readmodel("rebuild-readmodel", "--type", "all", "--all")
 
     assert refused.exit_code == 2
     assert f"READMODEL_PROJECTIONS names {file}, which adds no read model" in refused.output

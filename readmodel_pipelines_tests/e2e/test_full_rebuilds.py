@@ -13,15 +13,8 @@ from readmodel_pipelines.mongo.names import REBUILDS
 from readmodel_pipelines.projections.registry import built_in
 from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.settings import Settings
-from readmodel_pipelines_tests.support.verbs.dagster_runs import (
-    CHATS,
-    TASKS,
-    Mongo,
-    materialize,
-    materialized,
-    run,
-    sentence,
-)
+from readmodel_pipelines_tests.support.scene import Mongo
+from readmodel_pipelines_tests.support.verbs.dagster_runs import CHATS, TASKS, materialize, materialized, run, sentence
 
 
 def records(database: Mongo) -> list[dict[str, Any]]:

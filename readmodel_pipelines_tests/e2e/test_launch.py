@@ -15,17 +15,17 @@ import dagster as dg
 import pytest
 from dagster_graphql.schema import create_schema
 from graphql import parse, validate
-from typer.testing import CliRunner
 
 from readmodel_pipelines.cli.dagster import follow, launch
-from readmodel_pipelines.cli.main import app
 from readmodel_pipelines.definitions import defs
 from readmodel_pipelines.demo.sample_data import chat_events
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines_tests.support.environment import environment_of
+from readmodel_pipelines_tests.support.scene import Mongo
 from readmodel_pipelines_tests.support.servers.dagster_daemon import wait_until
 from readmodel_pipelines_tests.support.servers.dagster_web import services
-from readmodel_pipelines_tests.support.verbs.dagster_runs import CHATS, TASKS, Mongo, with_events
+from readmodel_pipelines_tests.support.verbs.command_line import readmodel
+from readmodel_pipelines_tests.support.verbs.dagster_runs import CHATS, TASKS, with_events
 
 PROGRAM = [sys.executable, "-m", "readmodel_pipelines.cli.main"]
 
@@ -124,7 +124,7 @@ WANTED = [
 def test_the_jobs_take_the_config_that_is_given_to_them(job: str, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     runs: list[launch.Wanted] = []
     monkeypatch.setattr(launch, "launch", lambda _settings, _verb, wanted: bool(runs.extend(wanted)) or True)
-    assert CliRunner().invoke(app, [*line.split(), "--launch"]).exit_code == 0
+    assert readmodel(*line.split(), "--launch").exit_code == 0
     assert len(runs) == (2 if "--type all" in line else 1)
     for wanted in runs:
         assert wanted.job == job

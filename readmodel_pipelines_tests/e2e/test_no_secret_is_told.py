@@ -12,10 +12,10 @@ from urllib.parse import quote, quote_plus
 import dagster as dg
 import pytest
 from typer.main import get_command
-from typer.testing import CliRunner
 
 from readmodel_pipelines.cli import main
 from readmodel_pipelines_tests.support.servers.authorized import AuthorizedServer
+from readmodel_pipelines_tests.support.verbs.command_line import readmodel
 from readmodel_pipelines_tests.support.verbs.dagster_runs import CHATS, materialize, run, sentence
 
 BEGINNING, END = "Zq7Jx", "k9WvB"
@@ -108,7 +108,7 @@ def test_no_command_tells_the_password_to_dagster_when_it_launches_a_run(
 
 def safe_exit_code(about: object, arguments: list[str]) -> int:
     """How the command ended, once it is clear that it told no password and no bug."""
-    result = CliRunner().invoke(main.app, [*arguments, "--verbose", "--json"])
+    result = readmodel(*arguments, "--verbose", "--json")
     assert isinstance(result.exception, SystemExit | None), (about, result.exception)
     assert told_in(result.output.encode()) == [], about
     return result.exit_code

@@ -7,7 +7,8 @@ import pytest
 from dagster import ExecuteInProcessResult
 
 from readmodel_pipelines.definitions import defs
-from readmodel_pipelines_tests.support.verbs.dagster_runs import CHATS, Mongo, sentence
+from readmodel_pipelines_tests.support.scene import Mongo
+from readmodel_pipelines_tests.support.verbs.dagster_runs import CHATS, sentence
 
 
 def run_slice(instance: dg.DagsterInstance, tags: dict[str, str], **config: str) -> ExecuteInProcessResult:

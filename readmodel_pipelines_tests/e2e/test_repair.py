@@ -23,7 +23,8 @@ from readmodel_pipelines.orchestration.resources import MongoResource
 from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.repair.claim import Holder, claim
 from readmodel_pipelines.settings import Settings
-from readmodel_pipelines_tests.support.verbs.dagster_runs import CHATS, TASKS, Mongo, log_of, observed, run
+from readmodel_pipelines_tests.support.scene import Mongo
+from readmodel_pipelines_tests.support.verbs.dagster_runs import CHATS, TASKS, log_of, observed, run
 
 JOB = "repair_read_models"
 

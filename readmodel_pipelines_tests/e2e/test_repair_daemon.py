@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 from dagster import DagsterRunStatus
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
-from readmodel_pipelines.cli.main import app
 from readmodel_pipelines.demo.damage import damage_everything
 from readmodel_pipelines.demo.sample_data import chat_events
 from readmodel_pipelines.mongo.names import LEASES
@@ -20,16 +19,10 @@ from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines_tests.conftest import read_documents
 from readmodel_pipelines_tests.support.environment import name_database
+from readmodel_pipelines_tests.support.scene import Mongo
 from readmodel_pipelines_tests.support.servers.dagster_daemon import Daemon, running, wait_until
-from readmodel_pipelines_tests.support.verbs.dagster_runs import (
-    BOTH,
-    CHATS,
-    TASKS,
-    Mongo,
-    recorded,
-    stored,
-    with_events,
-)
+from readmodel_pipelines_tests.support.verbs.command_line import EVERYTHING, readmodel
+from readmodel_pipelines_tests.support.verbs.dagster_runs import BOTH, CHATS, TASKS, recorded, stored, with_events
 
 JOB = "repair_read_models"
 
@@ -95,7 +88,7 @@ def test_the_application_s_own_tasks_are_repaired_through_the_daemon_and_its_sen
 
 
 def verify(*options: str) -> Result:
-    return CliRunner().invoke(app, ["verify-consistency", "--type", "all", "--all", *options])
+    return readmodel("verify-consistency", *EVERYTHING, *options)
 
 
 def test_what_a_verification_queues_is_repaired_through_the_daemon_and_its_findings_close(

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from pymongo.database import Database
 
 from readmodel_pipelines.demo.sample_data import chat_events
 from readmodel_pipelines.mongo.connection import open_database
@@ -21,8 +20,9 @@ from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.repair import RepairQueue
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines_tests.support.pages.browser import browser_page, keep_screenshot
+from readmodel_pipelines_tests.support.scene import Mongo
 from readmodel_pipelines_tests.support.servers.dagster_web import Services, services
-from readmodel_pipelines_tests.support.verbs.dagster_runs import CHATS, TASKS, Mongo, with_events
+from readmodel_pipelines_tests.support.verbs.dagster_runs import CHATS, TASKS, with_events
 
 WRONG = "not what the events say"
 JOBS = "locations/readmodel_pipelines/jobs"
@@ -106,7 +106,7 @@ def ui(mongodb_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[U
             database.client.drop_database(settings.database)
 
 
-def _fill(database: Database[dict[str, Any]], settings: Settings) -> tuple[str, str, str]:
+def _fill(database: Mongo, settings: Settings) -> tuple[str, str, str]:
     """Read models with faults, and a queue of repairs; gives the ids of chats and of a task that are wrong."""
     with_events(database, settings, list(chat_events(300, seed=7)))
     assert ReadModelProjector(database, settings).rebuild_all().ok

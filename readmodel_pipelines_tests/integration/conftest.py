@@ -19,37 +19,37 @@ from readmodel_pipelines.reconcile.summary import Summary
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines_tests.support.at_a_moment import At, Killed, nth, raises
 from readmodel_pipelines_tests.support.other_writer import OtherWriter
-from readmodel_pipelines_tests.support.scene import BOTH, Document, FindingOf, Scene, found_in, typed
+from readmodel_pipelines_tests.support.scene import BOTH, FindingOf, Mongo, Scene, found_in, typed
 from readmodel_pipelines_tests.support.verbs.command_line import cli, damaged, env, known  # noqa: F401
 from readmodel_pipelines_tests.support.verbs.rebuilding import KilledAfter
 
 
 @pytest.fixture(scope="session")
-def opened(mongodb_uri: str) -> Iterator[Database[Document]]:
+def opened(mongodb_uri: str) -> Iterator[Mongo]:
     """A database as production opens it; its client and its concerns are those of every test."""
     with open_database(Settings(mongodb_uri=SecretStr(mongodb_uri))) as database:
         yield database
 
 
 @pytest.fixture
-def scene(opened: Database[Document], settings: Settings) -> Iterator[Scene]:
+def scene(opened: Mongo, settings: Settings) -> Iterator[Scene]:
     """Tasks come from chat streams."""
     yield from _scene(opened, settings)
 
 
 @pytest.fixture
-def legacy_scene(opened: Database[Document], legacy_settings: Settings) -> Iterator[Scene]:
+def legacy_scene(opened: Mongo, legacy_settings: Settings) -> Iterator[Scene]:
     """Tasks come from legacy task streams."""
     yield from _scene(opened, legacy_settings)
 
 
-def _scene(opened: Database[Document], settings: Settings) -> Iterator[Scene]:
+def _scene(opened: Mongo, settings: Settings) -> Iterator[Scene]:
     yield Scene(_named(opened, settings.database), settings)
     # Whatever the server keeps makes each collection that comes later dearer: after hundreds of tests, three times.
     opened.client.drop_database(settings.database)
 
 
-def _named(opened: Database[Document], name: str) -> Database[Document]:
+def _named(opened: Mongo, name: str) -> Mongo:
     concerns = opened.read_preference, opened.write_concern, opened.read_concern
     return Database(opened.client, name, opened.codec_options, *concerns)
 

@@ -16,11 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pymongo.database import Database
 
 from readmodel_pipelines.bookkeeping.leases import hold_leases
 from readmodel_pipelines.demo.sample_data import chat_events
-from readmodel_pipelines_tests.support.scene import found_in
+from readmodel_pipelines_tests.support.scene import Mongo, found_in
 from readmodel_pipelines_tests.support.verbs.command_line import EVERYTHING, NOBODY, Cli
 
 PROGRAM = [sys.executable, "-m", "readmodel_pipelines.cli.main"]
@@ -30,7 +29,7 @@ COUNTS = {
 }
 
 
-def everything(database: Database[dict[str, Any]]) -> dict[str, list[Any]]:
+def everything(database: Mongo) -> dict[str, list[Any]]:
     kept = [name for name in database.list_collection_names() if name != "readmodel_leases"]
     return {name: sorted(map(repr, database[name].find())) for name in kept}
 
@@ -38,9 +37,7 @@ def everything(database: Database[dict[str, Any]]) -> dict[str, list[Any]]:
 # Exit codes
 
 
-def test_a_rebuild_makes_both_read_models_and_a_verification_agrees(
-    database: Database[dict[str, Any]], cli: Cli
-) -> None:
+def test_a_rebuild_makes_both_read_models_and_a_verification_agrees(database: Mongo, cli: Cli) -> None:
     database.events.insert_many(list(chat_events(5, mean_events=8)))
     rebuilt = cli("rebuild-readmodel", *EVERYTHING)
     assert rebuilt.exit_code == 0
@@ -71,9 +68,7 @@ def test_one_aggregate_can_be_verified_and_mended_alone(cli: Cli, damaged: str, 
     assert cli("verify-consistency", *EVERYTHING).exit_code == 0
 
 
-def test_a_malformed_stream_makes_a_rebuild_exit_1_and_says_why(
-    database: Database[dict[str, Any]], cli: Cli, known: list[str]
-) -> None:
+def test_a_malformed_stream_makes_a_rebuild_exit_1_and_says_why(database: Mongo, cli: Cli, known: list[str]) -> None:
     database.events.delete_one({"aggregate_id": known[2], "version": 1})
     result = cli("rebuild-readmodel", *EVERYTHING)
     assert result.exit_code == 1
@@ -138,9 +133,7 @@ def test_a_wrong_password_exits_3_without_credentials(env: dict[str, str]) -> No
     assert "s3cr3t" not in result.stdout + result.stderr
 
 
-def test_a_read_model_that_somebody_rebuilds_exits_1_and_says_who(
-    database: Database[dict[str, Any]], cli: Cli, known: list[str]
-) -> None:
+def test_a_read_model_that_somebody_rebuilds_exits_1_and_says_who(database: Mongo, cli: Cli, known: list[str]) -> None:
     with hold_leases(database, ["tasks_read_model"], 60, "the night shift"):
         result = cli("rebuild-readmodel", *EVERYTHING, "--json")
     assert result.exit_code == 1
@@ -192,7 +185,7 @@ def test_json_is_exactly_one_document_with_the_documented_keys(env: dict[str, st
 
 
 def test_json_of_a_malformed_stream_names_its_first_offending_event(
-    database: Database[dict[str, Any]], cli: Cli, known: list[str]
+    database: Mongo, cli: Cli, known: list[str]
 ) -> None:
     event = found_in(database.events, {"aggregate_id": known[1], "version": 1})
     database.events.update_one({"aggregate_id": known[1], "version": 1}, {"$set": {"event_type": "?"}})
@@ -213,7 +206,7 @@ def test_json_of_an_error_is_one_document_too(cli: Cli, known: list[str]) -> Non
     assert document["error"]["code"] == "aggregate_not_found"
 
 
-def test_findings_are_capped_and_counts_are_not(database: Database[dict[str, Any]], cli: Cli, known: list[str]) -> None:
+def test_findings_are_capped_and_counts_are_not(database: Mongo, cli: Cli, known: list[str]) -> None:
     database.chats_read_model.delete_many({})
     result = cli("verify-consistency", "--type", "chat", "--all", "--json", "--max-findings", 3)
     document = json.loads(result.stdout)
@@ -226,7 +219,7 @@ def test_findings_are_capped_and_counts_are_not(database: Database[dict[str, Any
 
 
 def test_a_dry_run_writes_nothing_and_predicts_the_rebuild(
-    database: Database[dict[str, Any]], cli: Cli, damaged: str, known: list[str]
+    database: Mongo, cli: Cli, damaged: str, known: list[str]
 ) -> None:
     database.tasks_read_model.insert_one({"task_id": NOBODY, "chat_id": NOBODY})
     before = everything(database)
@@ -238,9 +231,7 @@ def test_a_dry_run_writes_nothing_and_predicts_the_rebuild(
     assert done["read_models"]["tasks_read_model"]["deleted"] == 1
 
 
-def test_too_many_deletions_are_refused_until_they_are_allowed(
-    database: Database[dict[str, Any]], cli: Cli, known: list[str]
-) -> None:
+def test_too_many_deletions_are_refused_until_they_are_allowed(database: Mongo, cli: Cli, known: list[str]) -> None:
     database.chats_read_model.insert_many([{"chat_id": f"{number:08}{NOBODY[8:]}"} for number in range(101)])
     refused = cli("rebuild-readmodel", *EVERYTHING)
     assert refused.exit_code == 1
@@ -250,7 +241,7 @@ def test_too_many_deletions_are_refused_until_they_are_allowed(
     assert database.chats_read_model.count_documents({}) == len(known)
 
 
-def test_data_cannot_command_the_terminal(database: Database[dict[str, Any]], cli: Cli, known: list[str]) -> None:
+def test_data_cannot_command_the_terminal(database: Mongo, cli: Cli, known: list[str]) -> None:
     database.chats_read_model.update_one({"chat_id": known[0]}, {"$set": {"title": "\x1b[2J\x9b31m\u202e"}})
     result = cli("verify-consistency", "--type", "chat", "--all")
     assert not {"\x1b", "\x9b", "\u202e"} & set(result.stdout)
@@ -318,7 +309,7 @@ def test_commands_that_prepare_have_their_documents_too(cli: Cli, known: list[st
 # The other commands
 
 
-def test_ensure_indexes_makes_what_is_missing_once(database: Database[dict[str, Any]], cli: Cli) -> None:
+def test_ensure_indexes_makes_what_is_missing_once(database: Mongo, cli: Cli) -> None:
     first = cli("ensure-indexes")
     assert first.exit_code == 0
     assert "idx_events_aggregate_version_unique" in first.stdout

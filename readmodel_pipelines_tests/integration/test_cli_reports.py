@@ -5,12 +5,11 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
-from pymongo.database import Database
 
 from readmodel_pipelines.reports.writer import COLUMNS
+from readmodel_pipelines_tests.support.scene import Mongo
 from readmodel_pipelines_tests.support.verbs.command_line import EVERYTHING, NOBODY, Cli
 
 
@@ -34,7 +33,7 @@ def test_a_report_that_is_asked_for_twice_is_one_and_no_failure(cli: Cli, known:
 
 
 def test_a_csv_report_has_a_row_for_each_field_and_one_for_a_finding_without(
-    database: Database[dict[str, Any]], cli: Cli, damaged: str, known: list[str], tmp_path: Path
+    database: Mongo, cli: Cli, damaged: str, known: list[str], tmp_path: Path
 ) -> None:
     database.tasks_read_model.insert_one({"task_id": {"odd": 1}, "chat_id": NOBODY})
     file = tmp_path / "report.CSV"

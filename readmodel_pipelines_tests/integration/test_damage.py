@@ -11,7 +11,6 @@ from bson import Int64
 from bson.codec_options import CodecOptions
 from bson.raw_bson import RawBSONDocument
 from pymongo.collection import Collection
-from pymongo.database import Database
 
 from readmodel_pipelines.demo.damage import (
     Damage,
@@ -25,6 +24,7 @@ from readmodel_pipelines.demo.damage import (
     swap_chat_ids,
 )
 from readmodel_pipelines.demo.damage_ways import CHATS, LEGACY_TASKS, TASKS, OwnedFields, Way
+from readmodel_pipelines_tests.support.scene import Mongo
 
 Document = dict[str, Any]
 
@@ -83,7 +83,7 @@ def task(number: int) -> Document:
     }
 
 
-def filled(database: Database[Document], model: OwnedFields, count: int) -> Collection[Document]:
+def filled(database: Mongo, model: OwnedFields, count: int) -> Collection[Document]:
     collection = database[f"{model.name}_read_model"]
     for unique in ("chat_id", "task_id")[: 1 if model is CHATS else 2]:
         collection.create_index(unique, unique=True)
@@ -120,7 +120,7 @@ def broken(collection: Collection[Document], model: OwnedFields, field: str, way
 
 @every_field
 def test_each_way_breaks_that_field_of_that_document_and_no_other(
-    database: Database[Document], model: OwnedFields, field: str
+    database: Mongo, model: OwnedFields, field: str
 ) -> None:
     collection = filled(database, model, 3)
     before = stored(collection)
@@ -139,9 +139,7 @@ def test_each_way_breaks_that_field_of_that_document_and_no_other(
 
 
 @every_field
-def test_a_wrong_type_is_another_type_to_the_server(
-    database: Database[Document], model: OwnedFields, field: str
-) -> None:
+def test_a_wrong_type_is_another_type_to_the_server(database: Mongo, model: OwnedFields, field: str) -> None:
     collection = filled(database, model, 3)
     before = stored(collection)
     types = {document_id: types_of(collection, document_id, field) for document_id in before}
@@ -154,9 +152,7 @@ def test_a_wrong_type_is_another_type_to_the_server(
 
 
 @pytest.mark.parametrize("model", [CHATS, TASKS, LEGACY_TASKS])
-def test_every_field_can_be_changed_removed_nulled_and_mistyped(
-    database: Database[Document], model: OwnedFields
-) -> None:
+def test_every_field_can_be_changed_removed_nulled_and_mistyped(database: Mongo, model: OwnedFields) -> None:
     collection = filled(database, model, 6)
     expected = {"changed", "removed", "nulled"}
     for field, ways in model.fields.items():
@@ -172,7 +168,7 @@ def test_every_field_can_be_changed_removed_nulled_and_mistyped(
             collection.replace_one({"_id": complete["_id"]}, complete)
 
 
-def test_a_version_can_be_of_equal_value_and_the_wrong_type(database: Database[Document]) -> None:
+def test_a_version_can_be_of_equal_value_and_the_wrong_type(database: Mongo) -> None:
     tasks = filled(database, TASKS, 2)
     document = tasks.find_one({"task_id": uuid("chat 1")}) or {}
     break_field(tasks, TASKS, uuid("chat 1"), "version", TASKS.way("version", "as_int64"))
@@ -181,7 +177,7 @@ def test_a_version_can_be_of_equal_value_and_the_wrong_type(database: Database[D
     assert types_of(tasks, document["_id"], "version") == "long"
 
 
-def test_a_way_that_would_change_nothing_is_refused_and_writes_nothing(database: Database[Document]) -> None:
+def test_a_way_that_would_change_nothing_is_refused_and_writes_nothing(database: Mongo) -> None:
     tasks = filled(database, TASKS, 2)
     before = stored(tasks)
     with pytest.raises(DamageError):
@@ -191,7 +187,7 @@ def test_a_way_that_would_change_nothing_is_refused_and_writes_nothing(database:
     assert stored(tasks) == before
 
 
-def test_a_document_that_is_not_there_cannot_be_broken(database: Database[Document]) -> None:
+def test_a_document_that_is_not_there_cannot_be_broken(database: Mongo) -> None:
     tasks = filled(database, TASKS, 2)
     before = stored(tasks)
     with pytest.raises(DamageError):
@@ -203,7 +199,7 @@ def test_a_document_that_is_not_there_cannot_be_broken(database: Database[Docume
     assert stored(tasks) == before
 
 
-def test_a_removed_document_is_gone_and_the_others_stay(database: Database[Document]) -> None:
+def test_a_removed_document_is_gone_and_the_others_stay(database: Mongo) -> None:
     chats = filled(database, CHATS, 3)
     damage = remove_document(chats, CHATS, uuid("chat 1"))
     assert (damage.outcome, damage.key) == ("missing", uuid("chat 1"))
@@ -211,7 +207,7 @@ def test_a_removed_document_is_gone_and_the_others_stay(database: Database[Docum
 
 
 @pytest.mark.parametrize("model", [CHATS, TASKS])
-def test_an_orphan_looks_like_any_other_document(database: Database[Document], model: OwnedFields) -> None:
+def test_an_orphan_looks_like_any_other_document(database: Mongo, model: OwnedFields) -> None:
     collection = filled(database, model, 1)
     damage = add_orphan(collection, model, uuid("nobody"))
     assert (damage.outcome, damage.key) == ("orphan", uuid("nobody"))
@@ -220,14 +216,14 @@ def test_an_orphan_looks_like_any_other_document(database: Database[Document], m
     assert set(orphan) - {"_id"} == set(example) - {"not_ours"}
 
 
-def test_an_unwanted_task_has_the_id_of_its_chat(database: Database[Document]) -> None:
+def test_an_unwanted_task_has_the_id_of_its_chat(database: Mongo) -> None:
     tasks = filled(database, TASKS, 1)
     damage = add_unwanted_task(tasks, DISCUSSION)
     assert (damage.outcome, damage.key) == ("unexpected", DISCUSSION)
     assert tasks.count_documents({"task_id": DISCUSSION, "chat_id": DISCUSSION}) == 1
 
 
-def test_swapped_chat_ids_change_places_under_a_unique_index(database: Database[Document]) -> None:
+def test_swapped_chat_ids_change_places_under_a_unique_index(database: Mongo) -> None:
     tasks = filled(database, TASKS, 3)
     one, other, third = (uuid(f"chat {number}") for number in range(3))
     damages = swap_chat_ids(tasks, one, other)
@@ -235,11 +231,11 @@ def test_swapped_chat_ids_change_places_under_a_unique_index(database: Database[
     assert [(damage.key, damage.outcome) for damage in damages] == [(one, "different"), (other, "different")]
 
 
-def both_models(database: Database[Document]) -> tuple[Collection[Document], Collection[Document]]:
+def both_models(database: Mongo) -> tuple[Collection[Document], Collection[Document]]:
     return filled(database, CHATS, 160), filled(database, TASKS, 160)
 
 
-def test_everything_is_damaged_once_and_nothing_twice(database: Database[Document]) -> None:
+def test_everything_is_damaged_once_and_nothing_twice(database: Mongo) -> None:
     chats, tasks = both_models(database)
     before = {CHATS.name: stored(chats), TASKS.name: stored(tasks)}
     damages = damage_everything(chats, tasks, discussion_ids=[DISCUSSION])
@@ -258,7 +254,7 @@ def test_everything_is_damaged_once_and_nothing_twice(database: Database[Documen
         assert len(right.keys() - now.keys()) == 1
 
 
-def test_what_damage_says_is_what_the_collections_show(database: Database[Document]) -> None:
+def test_what_damage_says_is_what_the_collections_show(database: Mongo) -> None:
     chats, tasks = both_models(database)
     right = {CHATS.name: {d["chat_id"]: d for d in chats.find()}, TASKS.name: {d["task_id"]: d for d in tasks.find()}}
     raw_before = {CHATS.name: stored(chats), TASKS.name: stored(tasks)}
@@ -281,7 +277,7 @@ def test_what_damage_says_is_what_the_collections_show(database: Database[Docume
     assert {damage.outcome for damage in damages} == {"missing", "different", "orphan", "unexpected"}
 
 
-def test_the_same_seed_breaks_the_same_documents(database: Database[Document]) -> None:
+def test_the_same_seed_breaks_the_same_documents(database: Mongo) -> None:
     def broken_with(seed: int) -> list[Damage]:
         for collection in (database["chats_read_model"], database["tasks_read_model"]):
             collection.drop()
@@ -295,7 +291,7 @@ def test_the_same_seed_breaks_the_same_documents(database: Database[Document]) -
     assert removed(broken_with(5)) != removed(first)
 
 
-def test_too_few_documents_are_refused_before_anything_is_written(database: Database[Document]) -> None:
+def test_too_few_documents_are_refused_before_anything_is_written(database: Mongo) -> None:
     chats, tasks = filled(database, CHATS, 160), filled(database, TASKS, 20)
     before = stored(chats), stored(tasks)
     with pytest.raises(DamageError):
@@ -305,7 +301,7 @@ def test_too_few_documents_are_refused_before_anything_is_written(database: Data
 
 @pytest.mark.parametrize("discussion_ids", [[], [uuid("chat 3")]])
 def test_an_unwanted_task_that_cannot_be_added_is_refused_before_anything_is_written(
-    database: Database[Document], discussion_ids: list[str]
+    database: Mongo, discussion_ids: list[str]
 ) -> None:
     chats, tasks = both_models(database)
     before = stored(chats), stored(tasks)

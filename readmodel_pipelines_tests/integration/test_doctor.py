@@ -12,11 +12,9 @@ from typing import Any
 
 import pytest
 from pydantic import SecretStr
-from typer.testing import CliRunner
 
 from readmodel_pipelines.bookkeeping.leases import Leases
 from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds
-from readmodel_pipelines.cli import main
 from readmodel_pipelines.doctor import Check, Diagnosis, Health, examine
 from readmodel_pipelines.doctor.examine import ON_SERVER
 from readmodel_pipelines.mongo.connection import open_database
@@ -31,6 +29,7 @@ from readmodel_pipelines_tests.support.environment import name_database
 from readmodel_pipelines_tests.support.scene import Scene
 from readmodel_pipelines_tests.support.servers.authorized import AuthorizedServer
 from readmodel_pipelines_tests.support.servers.standalone import standalone_server
+from readmodel_pipelines_tests.support.verbs.command_line import readmodel
 
 OK, WARNING, PROBLEM = Health.OK, Health.WARNING, Health.PROBLEM
 
@@ -292,7 +291,7 @@ def test_a_connection_string_that_cannot_be_read_is_a_usage_error_that_is_told_a
 
 def doctor(monkeypatch: pytest.MonkeyPatch, settings: Settings, *arguments: str) -> Any:
     name_database(monkeypatch, settings)
-    return CliRunner().invoke(main.app, ["doctor", *arguments], prog_name="readmodel")
+    return readmodel("doctor", *arguments)
 
 
 def test_each_check_is_a_line_with_a_mark_and_below_it_what_to_do(

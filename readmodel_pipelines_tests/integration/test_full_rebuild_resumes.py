@@ -7,19 +7,17 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
 from readmodel_pipelines.bookkeeping.leases import hold_leases
 from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds, WrongState
-from readmodel_pipelines.cli.main import app
 from readmodel_pipelines.errors import ReadModelBusy, UsageError
 from readmodel_pipelines.mongo.names import REBUILDS
 from readmodel_pipelines.rebuild import abort
 from readmodel_pipelines.rebuild_state import RebuildState
 from readmodel_pipelines.reconcile.ranges import EVERYTHING
 from readmodel_pipelines_tests.support.at_a_moment import Killed
-from readmodel_pipelines_tests.support.environment import name_database
 from readmodel_pipelines_tests.support.scene import Scene
+from readmodel_pipelines_tests.support.verbs.command_line import Cli
 from readmodel_pipelines_tests.support.verbs.rebuilding import (
     BOTH,
     OTHER_TITLE,
@@ -145,29 +143,25 @@ def test_no_state_follows_an_end(scene: Scene) -> None:
             rebuilds.to(record, state)
 
 
-def test_the_command_line_lists_shows_resumes_and_aborts(
-    scene: Scene, killed_after: KilledAfter, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    name_database(monkeypatch, scene.settings)
-    run = CliRunner().invoke
-    assert "no full rebuild yet" in run(app, ["rebuilds", "list"]).stdout
+def test_the_command_line_lists_shows_resumes_and_aborts(scene: Scene, killed_after: KilledAfter, cli: Cli) -> None:
+    assert "no full rebuild yet" in cli("rebuilds", "list").stdout
     scene.fill(12)
     killed_after(1)
     with pytest.raises(Killed):
         full(scene)
     (record,) = records(scene)
-    listed = json.loads(run(app, ["rebuilds", "list", "--json"]).stdout)["rebuilds"]
+    listed = json.loads(cli("rebuilds", "list", "--json").stdout)["rebuilds"]
     assert [(item["_id"], item["state"], item["ranges_done"]) for item in listed] == [(record["_id"], "building", 0)]
-    assert record["_id"] in run(app, ["rebuilds", "list"]).stdout
-    shown = run(app, ["rebuilds", "show", record["_id"]]).stdout
+    assert record["_id"] in cli("rebuilds", "list").stdout
+    shown = cli("rebuilds", "show", record["_id"]).stdout
     assert "left: ids from" in shown
     assert "token" not in shown
-    resumed = run(app, ["rebuild-readmodel", "--type", "all", "--all", "--resume", "--json"])
+    resumed = cli("rebuild-readmodel", "--type", "all", "--all", "--resume", "--json")
     assert resumed.exit_code == 0
     assert json.loads(resumed.stdout)["rebuild"] == record["_id"]
-    refused = run(app, ["rebuilds", "abort", record["_id"]])
+    refused = cli("rebuilds", "abort", record["_id"])
     assert (refused.exit_code, "is done" in refused.stderr) == (2, True)
     for wrong in (["--strategy", "magic"], ["--slice", "5/4"], ["--slice", "x"], ["--dry-run", "--resume"]):
-        assert run(app, ["rebuild-readmodel", "--type", "chat", "--all", *wrong]).exit_code == 2
+        assert cli("rebuild-readmodel", "--type", "chat", "--all", *wrong).exit_code == 2
     of_one = ["rebuild-readmodel", "--type", "chat", "--id", "00000000-0000-4000-8000-000000000000", "--resume"]
-    assert run(app, of_one).exit_code == 2
+    assert cli(*of_one).exit_code == 2

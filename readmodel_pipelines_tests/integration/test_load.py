@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,27 +13,16 @@ from bson import Binary, DatetimeMS, Decimal128, Int64, ObjectId, Regex, Timesta
 from bson.codec_options import CodecOptions
 from bson.raw_bson import RawBSONDocument
 from pymongo.collection import Collection
-from pymongo.database import Database
-from typer.testing import CliRunner
 
-from readmodel_pipelines.cli.main import app
 from readmodel_pipelines.demo.sample_data import chat_events
-from readmodel_pipelines.settings import Settings
-from readmodel_pipelines_tests.support.environment import name_database
+from readmodel_pipelines_tests.support.scene import Mongo
+from readmodel_pipelines_tests.support.verbs.command_line import Cli
 
 RAW: CodecOptions[RawBSONDocument] = CodecOptions(document_class=RawBSONDocument)
 CANONICAL, RELAXED = json_util.CANONICAL_JSON_OPTIONS, json_util.RELAXED_JSON_OPTIONS
 
-Cli = Callable[..., Any]
 
-
-@pytest.fixture
-def cli(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Cli:
-    name_database(monkeypatch, settings)
-    return lambda *arguments: CliRunner().invoke(app, [str(item) for item in arguments], prog_name="readmodel")
-
-
-def stored_bytes(database: Database[Any], name: str) -> list[bytes]:
+def stored_bytes(database: Mongo, name: str) -> list[bytes]:
     found: Collection[Any] = database.get_collection(name, codec_options=RAW)
     return [document.raw for document in found.find()]
 
@@ -45,9 +33,7 @@ def write(file: Path, documents: list[dict[str, Any]], options: json_util.JSONOp
     return file.parent
 
 
-def test_loaded_events_make_read_models_that_verify(
-    database: Database[dict[str, Any]], cli: Cli, tmp_path: Path
-) -> None:
+def test_loaded_events_make_read_models_that_verify(database: Mongo, cli: Cli, tmp_path: Path) -> None:
     events = [{"_id": ObjectId(), **event} for event in chat_events(8, mean_events=10)]
     loaded = cli("load", write(tmp_path / "events.jsonl.gz", events))
     assert loaded.exit_code == 0
@@ -57,9 +43,7 @@ def test_loaded_events_make_read_models_that_verify(
     assert cli("verify-consistency", "--type", "all", "--all").exit_code == 0
 
 
-def test_loading_again_says_there_already_and_changes_nothing(
-    database: Database[dict[str, Any]], cli: Cli, tmp_path: Path
-) -> None:
+def test_loading_again_says_there_already_and_changes_nothing(database: Mongo, cli: Cli, tmp_path: Path) -> None:
     events = [{"_id": ObjectId(), **event} for event in chat_events(3, mean_events=5)]
     folder = write(tmp_path / "events.jsonl.gz", events[:-1])
     assert cli("load", folder).exit_code == 0
@@ -74,7 +58,7 @@ def test_loading_again_says_there_already_and_changes_nothing(
 
 @pytest.mark.parametrize("options", [CANONICAL, RELAXED], ids=["canonical", "relaxed"])
 def test_every_value_arrives_with_its_type(
-    database: Database[dict[str, Any]], cli: Cli, tmp_path: Path, options: json_util.JSONOptions
+    database: Mongo, cli: Cli, tmp_path: Path, options: json_util.JSONOptions
 ) -> None:
     values = {
         "year_one_and_before": [DatetimeMS(-62135596800000), DatetimeMS(-62135614800000), DatetimeMS(253402300800000)],
@@ -88,15 +72,13 @@ def test_every_value_arrives_with_its_type(
     assert stored_bytes(database, "chats_read_model") == [bson.encode(document)]
 
 
-def test_canonical_numbers_keep_their_width(database: Database[dict[str, Any]], cli: Cli, tmp_path: Path) -> None:
+def test_canonical_numbers_keep_their_width(database: Mongo, cli: Cli, tmp_path: Path) -> None:
     document = {"_id": 1, "chat_id": "x", "small_long": Int64(1), "whole_double": 1.0}
     cli("load", write(tmp_path / "chats_read_model.jsonl.gz", [document]))
     assert stored_bytes(database, "chats_read_model") == [bson.encode(document)]
 
 
-def test_every_index_is_made_and_other_files_are_named_and_skipped(
-    database: Database[dict[str, Any]], cli: Cli, tmp_path: Path
-) -> None:
+def test_every_index_is_made_and_other_files_are_named_and_skipped(database: Mongo, cli: Cli, tmp_path: Path) -> None:
     write(tmp_path / "notes.jsonl.gz", [{"_id": 1}])
     result = cli("load", write(tmp_path / "repair_queue.jsonl.gz", [{"_id": 1, "status": "pending"}]))
     assert result.exit_code == 0
@@ -115,7 +97,7 @@ def test_every_index_is_made_and_other_files_are_named_and_skipped(
 
 
 def test_files_go_into_the_collections_that_the_settings_name(
-    database: Database[dict[str, Any]], cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    database: Mongo, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("READMODEL_CHATS_COLLECTION", "conversations")
     assert cli("load", write(tmp_path / "chats_read_model.jsonl.gz", [{"_id": 1, "chat_id": "x"}])).exit_code == 0
@@ -174,9 +156,7 @@ def test_a_folder_that_is_missing_or_has_nothing_to_load_exits_2(
     assert "events.jsonl.gz" in result.stderr
 
 
-def test_a_document_that_a_validator_refuses_exits_1_in_words(
-    database: Database[dict[str, Any]], cli: Cli, tmp_path: Path
-) -> None:
+def test_a_document_that_a_validator_refuses_exits_1_in_words(database: Mongo, cli: Cli, tmp_path: Path) -> None:
     database.create_collection("chats_read_model", validator={"title": {"$type": "string"}})
     result = cli("load", write(tmp_path / "chats_read_model.jsonl.gz", [{"_id": 1, "chat_id": "x"}]))
     assert result.exit_code == 1

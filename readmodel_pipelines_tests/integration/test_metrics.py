@@ -15,21 +15,18 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 from urllib.error import URLError
 from urllib.request import Request, urlopen
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import SecretStr
-from pymongo.database import Database
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
 from readmodel_pipelines.bookkeeping.leases import hold_leases
 from readmodel_pipelines.bookkeeping.rebuild_record import RebuildRange, RebuildRecord
 from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds
 from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
-from readmodel_pipelines.cli.main import app
 from readmodel_pipelines.embedded import server as embedded
 from readmodel_pipelines.metrics import Exporter, text
 from readmodel_pipelines.metrics.catalogue import METRICS
@@ -44,7 +41,8 @@ from readmodel_pipelines.settings import Settings
 from readmodel_pipelines.verification import Coverage, VerificationRequest, verify
 from readmodel_pipelines_tests.support.environment import name_database
 from readmodel_pipelines_tests.support.pages.blocks import ROOT
-from readmodel_pipelines_tests.support.scene import Scene
+from readmodel_pipelines_tests.support.scene import Mongo, Scene
+from readmodel_pipelines_tests.support.verbs.command_line import readmodel
 
 Value = Callable[..., float]
 
@@ -77,7 +75,7 @@ def scrape(settings: Settings) -> str:
 
 
 @pytest.fixture(scope="module")
-def busy(opened: Database[Any], mongodb_uri: str) -> Scene:
+def busy(opened: Mongo, mongodb_uri: str) -> Scene:
     """Something of all there is: rebuilds done and at work, verifications, findings, repairs, dead letters.
 
     Only looked at by all who share it.
@@ -120,7 +118,7 @@ def done(scene: Scene, record: RebuildRecord) -> None:
     rebuilds.note(record, counts={CHATS: {"same": 2}}, events=7)
 
 
-def test_a_record_of_another_form_costs_no_other_metric(settings: Settings, database: Database[Any]) -> None:
+def test_a_record_of_another_form_costs_no_other_metric(settings: Settings, database: Mongo) -> None:
     database[VERIFICATIONS].insert_one({"read_model": CHATS, "started_at": server_time(database)})
     said: list[str] = []
     with Exporter(settings, SECONDS, said.append) as exporter:
@@ -271,7 +269,7 @@ def test_a_scrape_reads_no_more_when_there_is_more(scene: Scene) -> None:
 
 
 def cli(*arguments: str) -> Result:
-    return CliRunner().invoke(app, ["metrics", *arguments])
+    return readmodel("metrics", *arguments)
 
 
 def test_without_mongodb_it_says_so_in_time_and_ends_well(monkeypatch: pytest.MonkeyPatch) -> None:

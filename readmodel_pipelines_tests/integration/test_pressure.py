@@ -8,9 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from pymongo.database import Database
 
 from readmodel_pipelines.mongo.pressure import Pressure
+from readmodel_pipelines_tests.support.scene import Mongo
 
 Document = dict[str, Any]
 
@@ -22,15 +22,13 @@ def until(holds: Callable[[], bool], seconds: float = 20) -> bool:
     return holds()
 
 
-def test_a_quiet_server_is_no_reason_to_wait(database: Database[Document]) -> None:
+def test_a_quiet_server_is_no_reason_to_wait(database: Mongo) -> None:
     load = Pressure(database, max_queued=50, max_lag_seconds=10)
     assert (load.reason_to_wait(), load.warning) == ("", "")
 
 
 @pytest.mark.parametrize(("max_queued", "waits"), [(1, True), (0, False), (1_000, False)])
-def test_writes_that_queue_are_a_reason_until_they_are_through(
-    database: Database[Document], max_queued: int, waits: bool
-) -> None:
+def test_writes_that_queue_are_a_reason_until_they_are_through(database: Mongo, max_queued: int, waits: bool) -> None:
     load = Pressure(database, max_queued=max_queued, max_lag_seconds=10)
     watch = Pressure(database, max_queued=1, max_lag_seconds=0)
     admin = database.client.admin

@@ -8,18 +8,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
 import pytest
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
 from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
 from readmodel_pipelines.cli import main
-from readmodel_pipelines.cli.main import app
 from readmodel_pipelines.demo.sample_data import chat_events
 from readmodel_pipelines.errors import MongoUnavailable
 from readmodel_pipelines.moments import Moment
@@ -27,16 +27,15 @@ from readmodel_pipelines.mongo.names import LEASES
 from readmodel_pipelines_tests.support.at_a_moment import At, nth, raises
 from readmodel_pipelines_tests.support.environment import name_database
 from readmodel_pipelines_tests.support.scene import Scene
+from readmodel_pipelines_tests.support.verbs.command_line import Cli, readmodel
 from readmodel_pipelines_tests.support.verbs.repairing import put, task
-
-Cli = Callable[..., Result]
 
 
 @pytest.fixture
 def cli(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> Cli:
     name_database(monkeypatch, scene.settings)
     scene.ensure_indexes()
-    return lambda *arguments: CliRunner().invoke(app, ["repair-queue", *map(str, arguments)])
+    return partial(readmodel, "repair-queue")
 
 
 @pytest.fixture

@@ -17,17 +17,15 @@ from typing import Any
 import dagster as dg
 import pytest
 from dagster import DagsterRunStatus
-from pymongo.database import Database
 
 from readmodel_pipelines.demo.sample_data import chat_events
 from readmodel_pipelines.mongo.indexes import ensure_indexes
 from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines_tests.support.environment import name_database
+from readmodel_pipelines_tests.support.scene import Mongo
 from readmodel_pipelines_tests.support.servers import celery_cluster
 from readmodel_pipelines_tests.support.servers.celery_cluster import Cluster
-
-Mongo = Database[dict[str, Any]]
 
 pytestmark = pytest.mark.skipif(bool(celery_cluster.why_not()), reason=celery_cluster.why_not() or "it can run")
 

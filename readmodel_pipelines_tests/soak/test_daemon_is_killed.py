@@ -18,8 +18,9 @@ from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines_tests.e2e.test_repair_daemon import all_done, healthy
 from readmodel_pipelines_tests.support.environment import name_database
+from readmodel_pipelines_tests.support.scene import Mongo
 from readmodel_pipelines_tests.support.servers.dagster_daemon import Daemon, running, wait_until
-from readmodel_pipelines_tests.support.verbs.dagster_runs import CHATS, Mongo, with_events
+from readmodel_pipelines_tests.support.verbs.dagster_runs import CHATS, with_events
 
 
 @pytest.fixture(autouse=True)

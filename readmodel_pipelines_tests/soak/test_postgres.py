@@ -21,9 +21,10 @@ import pytest
 from readmodel_pipelines_tests.e2e.conftest import _environment, sample  # noqa: F401
 from readmodel_pipelines_tests.support.pages.blocks import ROOT, Block, blocks_of
 from readmodel_pipelines_tests.support.pages.terminal import free_port, marks_of
+from readmodel_pipelines_tests.support.scene import Mongo
 from readmodel_pipelines_tests.support.servers import postgres
 from readmodel_pipelines_tests.support.servers.dagster_daemon import wait_until
-from readmodel_pipelines_tests.support.verbs.dagster_runs import BOTH, SAMPLE, Mongo
+from readmodel_pipelines_tests.support.verbs.dagster_runs import BOTH, SAMPLE
 
 PAGE = ROOT / "readmodel_pipelines" / "docs" / "deploying.md"
 CODE_SERVER, WEB_SERVER = "4266", "3000"

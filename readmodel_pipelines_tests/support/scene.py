@@ -28,6 +28,7 @@ from readmodel_pipelines.reconcile.summary import Summary
 from readmodel_pipelines.settings import Settings
 
 Document = dict[str, Any]
+Mongo = Database[Document]
 FindingOf = Callable[..., Finding]
 """The one finding about an aggregate; there must be exactly one."""
 Found = TypeVar("Found", bound=Mapping[str, Any])
@@ -43,7 +44,7 @@ class Scene:
 
     duplicate = DuplicateKeyError
 
-    def __init__(self, database: Database[Document], settings: Settings) -> None:
+    def __init__(self, database: Mongo, settings: Settings) -> None:
         self.database = database
         self.settings = settings
         seen = database.with_options(codec_options=CODEC)

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 from typer.main import get_command
-from typer.testing import CliRunner
 
 from readmodel_pipelines.cli.main import app
 from readmodel_pipelines.cli.terminal.help import ENDING, HEADINGS, MEND, REBUILDS
+from readmodel_pipelines_tests.support.verbs.command_line import readmodel
 
 COMPLETE = (
     "import sys\n"
@@ -40,10 +40,6 @@ def commands(group: Any = None, *before: str) -> Iterator[tuple[tuple[str, ...],
 COMMANDS = dict(commands())
 
 
-def run(*arguments: str) -> Any:
-    return CliRunner().invoke(app, arguments, prog_name="readmodel")
-
-
 def sections(text: str) -> dict[str, list[str]]:
     """The lines below each heading."""
     found: dict[str, list[str]] = {}
@@ -56,7 +52,7 @@ def sections(text: str) -> dict[str, list[str]]:
 
 
 def test_help_is_a_map_of_every_command_under_a_heading_with_a_line_that_says_what_it_does() -> None:
-    said = run("--help").stdout
+    said = readmodel("--help").stdout
     found = sections(said)
     told = [line for heading in HEADINGS for line in found[heading]]
     assert {tuple(re.split(r"  +", line)[0].split()) for line in told} == set(COMMANDS)
@@ -67,7 +63,7 @@ def test_help_is_a_map_of_every_command_under_a_heading_with_a_line_that_says_wh
 
 
 def test_help_ends_with_where_to_start_settings_and_exit_codes() -> None:
-    found = sections(run("--help").stdout)
+    found = sections(readmodel("--help").stdout)
     assert list(found)[-len(ENDING) :] == list(ENDING)
     starts = [start for _, text in ENDING["Where to start"] for start in re.split(r", then |; ", text)]
     for start in starts:
@@ -94,19 +90,19 @@ def test_every_command_takes_quiet_verbose_and_json(words: tuple[str, ...]) -> N
     ],
 )
 def test_with_json_a_command_that_makes_no_sense_is_told_in_a_document(arguments: tuple[str, ...]) -> None:
-    result = run(*arguments)
+    result = readmodel(*arguments)
     assert result.exit_code == 2
     assert json.loads(result.stdout)["error"]["code"] == "usage"
     assert result.stderr
 
 
 def test_what_one_command_was_told_about_its_voice_is_forgotten_by_the_next() -> None:
-    assert json.loads(run("--json", "rights").stdout)["verb"] == "rights"
-    assert not run("rights").stdout.startswith("{")
+    assert json.loads(readmodel("--json", "rights").stdout)["verb"] == "rights"
+    assert not readmodel("rights").stdout.startswith("{")
 
 
 def test_quiet_and_verbose_together_are_refused() -> None:
-    result = run("-q", "rights", "-v")
+    result = readmodel("-q", "rights", "-v")
     assert result.exit_code == 2
     assert "one asks for less, the other for more" in result.stderr
 
@@ -149,8 +145,8 @@ def test_completion_is_shown_and_installed_for_each_shell(
     monkeypatch.setenv("HOME", str(tmp_path))
     # There is no shell to detect where tests run: Typer then takes its name.
     monkeypatch.setenv("_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION", "1")
-    shown = run("--show-completion", shell)
-    installed = run("--install-completion", shell)
+    shown = readmodel("--show-completion", shell)
+    installed = readmodel("--install-completion", shell)
     assert (shown.exit_code, installed.exit_code) == (0, 0)
     files = [file for file in tmp_path.rglob("*") if file.is_file() and "_READMODEL_COMPLETE" in file.read_text()]
     assert [file.read_text().strip() for file in files] == [shown.stdout.strip()]

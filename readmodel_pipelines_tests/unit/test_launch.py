@@ -10,9 +10,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
-from readmodel_pipelines.cli.main import app
+from readmodel_pipelines_tests.support.verbs.command_line import readmodel
 
 VERIFY = ("verify-consistency", "--type", "chat", "--all", "--launch", "--json")
 JOBS = ("verify_read_models", "rebuild_read_models", "rebuild_aggregate", "repair_read_models")
@@ -74,7 +73,7 @@ def served(answers: Answers) -> Iterator[int]:
 
 
 def run(*arguments: str) -> Any:
-    result = CliRunner().invoke(app, arguments, prog_name="readmodel")
+    result = readmodel(*arguments)
     assert "s3cr" not in result.stdout + result.stderr
     assert result.exception is None or isinstance(result.exception, SystemExit)
     return result

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 import typer
-from typer.testing import CliRunner
 
 from readmodel_pipelines.cli.main import app
 from readmodel_pipelines.mongo.rights import ROLES, Role, lacking, privileges, role_named, script
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines_tests.support.pages.blocks import ROOT
 from readmodel_pipelines_tests.support.trials.rights import TRIALS
+from readmodel_pipelines_tests.support.verbs.command_line import readmodel
 
 PAGE = ROOT / "readmodel_pipelines" / "docs" / "rights.md"
 SETTINGS = Settings(database="shop", events_collection="log", chats_collection="conversations")
@@ -82,13 +82,10 @@ def test_what_is_printed_makes_the_role(role: Role) -> None:
 
 
 def test_the_command_line_prints_roles_and_knows_no_others() -> None:
-    run = CliRunner().invoke
-    assert {line.partition(" ")[0] for line in run(app, ["rights"]).stdout.splitlines()} >= {
-        role.name for role in ROLES
-    }
-    told = json.loads(run(app, ["rights", "pacing", "--json"]).stdout)
+    assert {line.partition(" ")[0] for line in readmodel("rights").stdout.splitlines()} >= {role.name for role in ROLES}
+    told = json.loads(readmodel("rights", "pacing", "--json").stdout)
     assert (told["role"], told["database"]) == ("pacing", "admin")
-    unknown = run(app, ["rights", "nothing"])
+    unknown = readmodel("rights", "nothing")
     assert (unknown.exit_code, "read_only, verify" in unknown.stderr) == (2, True)
 
 

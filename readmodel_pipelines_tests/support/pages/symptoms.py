@@ -7,10 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import timedelta
-from typing import Any
 
 from bson import ObjectId
-from pymongo.database import Database
 
 from readmodel_pipelines.demo.run import DEFAULT_CHATS
 from readmodel_pipelines.demo.sample_data import chat_events
@@ -21,8 +19,8 @@ from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.rebuild import RebuildRequest, rebuild
 from readmodel_pipelines.repair import RepairQueue, RepairWorker
 from readmodel_pipelines.settings import Settings
+from readmodel_pipelines_tests.support.scene import Mongo
 
-Mongo = Database[dict[str, Any]]
 Change = Callable[[Mongo, Settings], object]
 
 CHAT = "058d54c8-4bb2-4626-af84-652c580962b2"

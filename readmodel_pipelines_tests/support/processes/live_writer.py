@@ -18,12 +18,11 @@ from itertools import groupby, islice
 from operator import itemgetter
 from typing import Any
 
-from pymongo.database import Database
-
 from readmodel_pipelines.demo.sample_data import chat_events
 from readmodel_pipelines.mongo.connection import open_database
 from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.settings import Settings
+from readmodel_pipelines_tests.support.scene import Mongo
 
 _OPEN_STREAMS = 400
 _LATEST = 0.3
@@ -78,7 +77,7 @@ def write(settings: Settings, arguments: argparse.Namespace) -> dict[str, Any]:
     return {"events": appended, "latest": round(latest, 3), "own": own, "failed": failed}
 
 
-def write_own(database: Database[Any], field: str, chat_id: str, own: dict[str, int]) -> None:
+def write_own(database: Mongo, field: str, chat_id: str, own: dict[str, int]) -> None:
     """Count up in a document, if it is there."""
     value = own.get(chat_id, 0) + 1
     wanted = {"$set": {f"{field}.count": value}, "$push": {f"{field}.all": value}}

@@ -11,8 +11,6 @@ import sys
 import time
 from typing import Any
 
-from pymongo.database import Database
-
 from readmodel_pipelines.demo.sample_data import chat_events
 from readmodel_pipelines.mongo.indexes import ensure_indexes
 from readmodel_pipelines.mongo.names import REBUILDS
@@ -20,13 +18,14 @@ from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines_tests.support.environment import uri_of
 from readmodel_pipelines_tests.support.processes import rebuild
+from readmodel_pipelines_tests.support.scene import Mongo
 
 _LEASE = 0.5
 _READ_AHEAD = 5_000
 
 
 def kill_and_resume(
-    database: Database[Any], settings: Settings, *, chats: int, kills: int, seed: int, strategy: str, rate: float
+    database: Mongo, settings: Settings, *, chats: int, kills: int, seed: int, strategy: str, rate: float
 ) -> int:
     """Fill, break, kill so often, let one live; gives how many of the killed were at work on ranges."""
     chance = random.Random(seed)
@@ -65,7 +64,7 @@ def kill_and_resume(
     return at_work
 
 
-def _nothing_is_left(database: Database[Any]) -> None:
+def _nothing_is_left(database: Mongo) -> None:
     assert [name for name in database.list_collection_names() if name.startswith("readmodel_shadow_")] == []
     assert [database[name].find_one({}) for name in ("readmodel_deferred", "readmodel_touched")] == [None, None]
     live = {"expires_at": {"$gt": database.client.admin.command("hello")["localTime"]}}

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pytest
 from bson import json_util
-from pymongo.database import Database
 from pymongo.errors import OperationFailure
 from typer.testing import CliRunner
 
@@ -33,7 +32,7 @@ from readmodel_pipelines.reconcile.ranges import EVERYTHING
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines_tests.conftest import EXTENDED_JSON
 from readmodel_pipelines_tests.support.at_a_moment import each
-from readmodel_pipelines_tests.support.scene import Document, Scene
+from readmodel_pipelines_tests.support.scene import Document, Mongo, Scene
 from readmodel_pipelines_tests.support.servers.authorized import AuthorizedServer, Privilege
 from readmodel_pipelines_tests.support.verbs.verifying import RENAMED
 
@@ -65,9 +64,7 @@ class Outcome:
 class RightsScene(Scene):
     """On a server that knows its users; opened by the administrator, and right but for what a trial damages."""
 
-    def __init__(
-        self, database: Database[Document], settings: Settings, server: AuthorizedServer, folder: Path
-    ) -> None:
+    def __init__(self, database: Mongo, settings: Settings, server: AuthorizedServer, folder: Path) -> None:
         super().__init__(database, settings)
         self.server, self.folder, self.listeners = server, folder, ExitStack()
 

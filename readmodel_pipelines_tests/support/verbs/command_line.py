@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any
 
 import pytest
-from pymongo.database import Database
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from readmodel_pipelines.cli import main
 from readmodel_pipelines.demo.sample_data import chat_events
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines_tests.support.environment import name_database
+from readmodel_pipelines_tests.support.scene import Mongo
 
-Cli = Callable[..., Any]
+Cli = Callable[..., Result]
 
 EVERYTHING = ("--type", "all", "--all")
 NOBODY = "00000000-0000-4000-8000-000000000000"
+
+
+def readmodel(*arguments: object) -> Result:
+    """Within this process: fast."""
+    return CliRunner().invoke(main.app, [str(item) for item in arguments], prog_name="readmodel")
 
 
 @pytest.fixture
@@ -30,12 +34,11 @@ def env(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
 
 @pytest.fixture
 def cli(env: dict[str, str]) -> Cli:
-    """A command within this process: fast."""
-    return lambda *arguments: CliRunner().invoke(main.app, [str(item) for item in arguments], prog_name="readmodel")
+    return readmodel
 
 
 @pytest.fixture
-def known(database: Database[dict[str, Any]], cli: Cli) -> list[str]:
+def known(database: Mongo, cli: Cli) -> list[str]:
     """The ids of ten chats with healthy read models."""
     events = list(chat_events(10, seed=3, mean_events=8))
     database.events.insert_many(events)
@@ -44,7 +47,7 @@ def known(database: Database[dict[str, Any]], cli: Cli) -> list[str]:
 
 
 @pytest.fixture
-def damaged(database: Database[dict[str, Any]], known: list[str]) -> str:
+def damaged(database: Mongo, known: list[str]) -> str:
     """The id of one of them, whose title and participants are wrong."""
     database.chats_read_model.update_one(
         {"chat_id": known[4]}, {"$set": {"title": "wrong"}, "$unset": {"is_public": ""}}

@@ -9,16 +9,15 @@ from typing import Any
 import dagster as dg
 from bson import json_util
 from dagster import DagsterEventType, ExecuteInProcessResult
-from pymongo.database import Database
 
 from readmodel_pipelines.definitions import defs
 from readmodel_pipelines.demo.sample_data import chat_events
 from readmodel_pipelines.mongo.indexes import ensure_indexes
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines_tests.conftest import EXTENDED_JSON, read_documents
+from readmodel_pipelines_tests.support.scene import Mongo
 
 Document = dict[str, Any]
-Mongo = Database[Document]
 
 CHATS, TASKS = "chats_read_model", "tasks_read_model"
 BOTH = [("chat", CHATS), ("task", TASKS)]
