@@ -10,9 +10,8 @@ import random
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from pymongo.database import Database
-
 from readmodel_pipelines.events.stream import Malformed
+from readmodel_pipelines.mongo.driver import Database
 from readmodel_pipelines.mongo.event_store import EventStore
 from readmodel_pipelines.mongo.names import collection_of
 from readmodel_pipelines.mongo.read_model import ReadModelCollection

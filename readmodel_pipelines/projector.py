@@ -17,13 +17,12 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
-from pymongo.database import Database
-
 from readmodel_pipelines.bookkeeping.deferred import DeferredInMemory
 from readmodel_pipelines.errors import AggregateNotFound, UsageError, WrongAggregateType
 from readmodel_pipelines.events.ids import UUID
 from readmodel_pipelines.events.stream import check_id
 from readmodel_pipelines.lanes import Lanes, contested, no_event, noting
+from readmodel_pipelines.mongo.driver import Database
 from readmodel_pipelines.mongo.event_store import EventStore
 from readmodel_pipelines.mongo.indexes import ensure_for_empty
 from readmodel_pipelines.mongo.names import collection_of

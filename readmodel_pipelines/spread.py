@@ -11,12 +11,11 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 
-from pymongo.database import Database
-
 from readmodel_pipelines.events.ids import is_plain
 from readmodel_pipelines.lanes import Contested, Lanes
 from readmodel_pipelines.moments import Moment, reached
 from readmodel_pipelines.mongo.connection import open_database
+from readmodel_pipelines.mongo.driver import Database
 from readmodel_pipelines.mongo.event_store import EventStore
 from readmodel_pipelines.mongo.scan import Document
 from readmodel_pipelines.projections.projection import Projection

@@ -18,11 +18,9 @@ from bson import json_util
 from bson.codec_options import DatetimeConversion
 from bson.errors import BSONError
 from bson.raw_bson import RawBSONDocument
-from pymongo.collection import Collection
-from pymongo.database import Database
-from pymongo.errors import BulkWriteError
 
 from readmodel_pipelines.errors import ReadModelError, UsageError
+from readmodel_pipelines.mongo.driver import BulkWriteError, Collection, Database
 from readmodel_pipelines.mongo.indexes import ensure_indexes
 from readmodel_pipelines.mongo.names import collection_of
 from readmodel_pipelines.mongo.scan import Document

@@ -20,10 +20,9 @@ from readmodel_pipelines.cli.terminal.voice import voice
 from readmodel_pipelines.errors import UsageError
 
 if TYPE_CHECKING:
-    from pymongo.database import Database
-
     from readmodel_pipelines.cli.dagster.launch import Wanted
     from readmodel_pipelines.cli.reconcile import Target, Work
+    from readmodel_pipelines.mongo.driver import Database
     from readmodel_pipelines.rebuild import RebuildRequest
     from readmodel_pipelines.reconcile.progress import Progress
     from readmodel_pipelines.reconcile.summary import Summary, Verb

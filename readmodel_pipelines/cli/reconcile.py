@@ -9,8 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pymongo.database import Database
-
 from readmodel_pipelines.cli.terminal.command import Interrupted, again
 from readmodel_pipelines.cli.terminal.options import ALL
 from readmodel_pipelines.cli.terminal.progress import event_progress
@@ -18,6 +16,7 @@ from readmodel_pipelines.cli.terminal.summary import human_lines
 from readmodel_pipelines.cli.terminal.voice import voice
 from readmodel_pipelines.errors import UsageError
 from readmodel_pipelines.mongo.connection import open_database
+from readmodel_pipelines.mongo.driver import Database
 from readmodel_pipelines.projections.registry import names, projections_for
 from readmodel_pipelines.reconcile.counts import Counts
 from readmodel_pipelines.reconcile.outcome import Outcome

@@ -20,8 +20,7 @@ from readmodel_pipelines.cli.terminal.options import (
 from readmodel_pipelines.errors import UsageError
 
 if TYPE_CHECKING:
-    from pymongo.database import Database
-
+    from readmodel_pipelines.mongo.driver import Database
     from readmodel_pipelines.reconcile.progress import Progress
     from readmodel_pipelines.reconcile.summary import Summary
 

@@ -12,8 +12,6 @@ from collections.abc import Callable
 from functools import partial
 from itertools import chain
 
-from pymongo.database import Database
-
 from readmodel_pipelines.batched import batched
 from readmodel_pipelines.demo.damage import Damage, DamageError, damage_everything
 from readmodel_pipelines.demo.damage_ways import LEGACY_TASKS
@@ -21,6 +19,7 @@ from readmodel_pipelines.demo.sample_data import chat_events, task_events
 from readmodel_pipelines.demo.traffic import Traffic
 from readmodel_pipelines.errors import UsageError
 from readmodel_pipelines.mongo.connection import open_database
+from readmodel_pipelines.mongo.driver import Database
 from readmodel_pipelines.mongo.indexes import ensure_indexes
 from readmodel_pipelines.mongo.scan import Document
 from readmodel_pipelines.mongo.store import Store

@@ -13,12 +13,10 @@ from contextlib import contextmanager
 from itertools import groupby, islice
 from operator import itemgetter
 
-from pymongo.database import Database
-from pymongo.errors import PyMongoError
-
 from readmodel_pipelines.demo.sample_data import chat_events
 from readmodel_pipelines.errors import ReadModelError
 from readmodel_pipelines.mongo.connection import open_database
+from readmodel_pipelines.mongo.driver import Database, PyMongoError
 from readmodel_pipelines.mongo.scan import Document
 from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.repair import EventRepository, NewEvent, Saved

@@ -10,9 +10,6 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
 
-import pymongo
-from pymongo.errors import ConfigurationError, OperationFailure, PyMongoError
-
 from readmodel_pipelines.bookkeeping.held_leases import not_given_back
 from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
 from readmodel_pipelines.doctor import gather
@@ -35,6 +32,7 @@ from readmodel_pipelines.embedded import mongod_program
 from readmodel_pipelines.embedded import server as embedded
 from readmodel_pipelines.errors import EmbeddedServerError, MongoUnavailable, ReadModelError, raised
 from readmodel_pipelines.mongo.connection import open_database
+from readmodel_pipelines.mongo.driver import ConfigurationError, OperationFailure, PyMongoError, timeout
 from readmodel_pipelines.mongo.indexes import flaws
 from readmodel_pipelines.mongo.rights import role_named
 from readmodel_pipelines.mongo.scan import ODD_RECORD
@@ -160,7 +158,7 @@ def _of_data_and_work(store: Store, there: set[str]) -> dict[str, Callable[[], C
 
 def _told(name: str, make: Callable[[], Check], seconds: float) -> Check:
     try:
-        with pymongo.timeout(seconds):
+        with timeout(seconds):
             return make()
     except PyMongoError as error:
         if error.timeout:

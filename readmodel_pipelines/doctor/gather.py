@@ -11,10 +11,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from pymongo.collection import Collection
-from pymongo.database import Database
-from pymongo.errors import OperationFailure
-
 from readmodel_pipelines.bookkeeping.findings import Findings
 from readmodel_pipelines.bookkeeping.held_leases import leases_held
 from readmodel_pipelines.bookkeeping.rebuild_record import RebuildRecord, record_of
@@ -27,6 +23,7 @@ from readmodel_pipelines.doctor.rights import Lacking
 from readmodel_pipelines.doctor.server import History
 from readmodel_pipelines.doctor.work import RebuildSeen
 from readmodel_pipelines.mongo.changes import time_of
+from readmodel_pipelines.mongo.driver import Collection, Database, OperationFailure
 from readmodel_pipelines.mongo.event_store import EventStore, version_ranges_of
 from readmodel_pipelines.mongo.names import FINDINGS
 from readmodel_pipelines.mongo.read_model import ReadModelCollection

@@ -10,8 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pymongo.collection import Collection
-
+from readmodel_pipelines.mongo.driver import Collection
 from readmodel_pipelines.mongo.scan import Document, Query
 
 # What the server would have done, or does in its own words besides.

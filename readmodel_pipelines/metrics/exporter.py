@@ -15,14 +15,13 @@ from typing import Self
 from prometheus_client import CollectorRegistry, generate_latest, start_http_server
 from prometheus_client.core import GaugeMetricFamily
 from pydantic import SecretStr
-from pymongo.database import Database
-from pymongo.errors import PyMongoError
 
 from readmodel_pipelines.errors import MongoUnavailable, UsageError
 from readmodel_pipelines.metrics.catalogue import METRICS
 from readmodel_pipelines.metrics.samples import families, of_scrape
 from readmodel_pipelines.metrics.scrape import Scrape
 from readmodel_pipelines.mongo.connection import errors_in_words, open_database
+from readmodel_pipelines.mongo.driver import Database, PyMongoError
 from readmodel_pipelines.mongo.scan import Document
 from readmodel_pipelines.mongo.store import Store
 from readmodel_pipelines.projections.registry import choose_projections

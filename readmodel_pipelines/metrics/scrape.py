@@ -9,9 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 
-import pymongo
-from pymongo.errors import PyMongoError
-
 from readmodel_pipelines.bookkeeping.findings import Findings
 from readmodel_pipelines.bookkeeping.held_leases import leases_held
 from readmodel_pipelines.bookkeeping.rebuild_record import RebuildRecord
@@ -30,6 +27,7 @@ from readmodel_pipelines.metrics.samples import (
     of_unfinished,
     of_verification,
 )
+from readmodel_pipelines.mongo.driver import PyMongoError, timeout
 from readmodel_pipelines.mongo.scan import ODD_RECORD, Document
 from readmodel_pipelines.mongo.server import server_time
 from readmodel_pipelines.mongo.store import Store
@@ -56,7 +54,7 @@ class Scrape:
         self.samples: list[Sample] = []
         self.parts: dict[str, str] = {}
         parts = (self._rebuilds, self._verifications, self._leases, self._sizes, self._findings, self._queue)
-        with pymongo.timeout(seconds):
+        with timeout(seconds):
             server_time(store.database)
             for read in parts:
                 self.parts[read.__name__.removeprefix("_")] = self._why_not(read)

@@ -5,10 +5,10 @@ from contextlib import contextmanager
 
 import dagster as dg
 from pydantic import Field
-from pymongo.database import Database
 
 from readmodel_pipelines.embedded import server as embedded
 from readmodel_pipelines.mongo.connection import open_database
+from readmodel_pipelines.mongo.driver import Database
 from readmodel_pipelines.mongo.scan import Document
 from readmodel_pipelines.mongo.store import Store
 from readmodel_pipelines.orchestration.config import VerifyConfig

@@ -9,14 +9,12 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from pymongo.collection import Collection
-from pymongo.database import Database
-
 from readmodel_pipelines.bookkeeping.deferred import DeferredInMemory
 from readmodel_pipelines.bookkeeping.touched import EVENTS, Touched
 from readmodel_pipelines.cutover.shadow import copy_by_id, sync_foreign
 from readmodel_pipelines.lanes import Lanes, contested, noting
 from readmodel_pipelines.mongo.changes import HistoryLost
+from readmodel_pipelines.mongo.driver import Collection, Database
 from readmodel_pipelines.mongo.event_store import EventStore
 from readmodel_pipelines.mongo.names import collection_of
 from readmodel_pipelines.mongo.scan import Document, string_keys

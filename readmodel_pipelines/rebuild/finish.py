@@ -8,8 +8,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pymongo.database import Database
-
 from readmodel_pipelines.bookkeeping.deferred import DeferredInMongo
 from readmodel_pipelines.bookkeeping.leases import Held
 from readmodel_pipelines.bookkeeping.rebuild_record import RebuildRecord
@@ -20,6 +18,7 @@ from readmodel_pipelines.cutover.shadow import copy_on_server, drop, identity, i
 from readmodel_pipelines.lanes import Contested, Lanes, noting
 from readmodel_pipelines.moments import Moment, reached
 from readmodel_pipelines.mongo.changes import HistoryLost, token_of_now
+from readmodel_pipelines.mongo.driver import Database
 from readmodel_pipelines.mongo.names import collection_of, copy_name
 from readmodel_pipelines.mongo.scan import Document
 from readmodel_pipelines.projections.projection import Projection

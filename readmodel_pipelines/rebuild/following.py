@@ -10,14 +10,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Collection, Sequence
 
-from pymongo.database import Database
-from pymongo.errors import PyMongoError
-
 from readmodel_pipelines.bookkeeping.rebuild_record import RebuildRecord
 from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds
 from readmodel_pipelines.bookkeeping.touched import EVENTS, Touched
 from readmodel_pipelines.cutover.foreign import ForeignFollower
 from readmodel_pipelines.mongo.changes import Follower, HistoryLost
+from readmodel_pipelines.mongo.driver import Database, PyMongoError
 from readmodel_pipelines.mongo.names import collection_of
 from readmodel_pipelines.mongo.scan import Document
 from readmodel_pipelines.projections.projection import Projection

@@ -7,11 +7,10 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
-from pymongo.database import Database
-
 from readmodel_pipelines.batched import batched
 from readmodel_pipelines.events.ids import is_plain
 from readmodel_pipelines.lanes import Contested, Lanes
+from readmodel_pipelines.mongo.driver import Database
 from readmodel_pipelines.mongo.scan import Document
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.rebuild.catch_up import CatchUp

@@ -13,8 +13,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from pymongo.database import Database
-
 from readmodel_pipelines.bookkeeping.leases import Held, hold_leases
 from readmodel_pipelines.bookkeeping.rebuild_record import RebuildRecord, counts_of
 from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds
@@ -24,6 +22,7 @@ from readmodel_pipelines.errors import ReadModelBusy, ReadModelError
 from readmodel_pipelines.lanes import Contested, contested, no_event
 from readmodel_pipelines.moments import Moment, reached
 from readmodel_pipelines.mongo.changes import HistoryLost
+from readmodel_pipelines.mongo.driver import Database
 from readmodel_pipelines.mongo.event_store import EventStore
 from readmodel_pipelines.mongo.names import collection_of, shadow_name
 from readmodel_pipelines.mongo.scan import Document

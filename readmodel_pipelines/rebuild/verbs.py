@@ -5,8 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Mapping, Sequence
 
-from pymongo.database import Database
-
 from readmodel_pipelines.bookkeeping.leases import hold_leases
 from readmodel_pipelines.bookkeeping.rebuild_record import RebuildRecord
 from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds
@@ -15,6 +13,7 @@ from readmodel_pipelines.bookkeeping.touched import Touched
 from readmodel_pipelines.cutover.shadow import drop, index_like, is_there, swap
 from readmodel_pipelines.errors import NoCopy, UsageError
 from readmodel_pipelines.mongo.changes import HistoryLost
+from readmodel_pipelines.mongo.driver import Database
 from readmodel_pipelines.mongo.names import collection_of, copy_name, shadow_name
 from readmodel_pipelines.mongo.scan import Document
 from readmodel_pipelines.projections.projection import Projection

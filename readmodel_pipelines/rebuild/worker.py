@@ -7,8 +7,6 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
-from pymongo.database import Database
-
 from readmodel_pipelines.bookkeeping.deferred import DeferredInMongo
 from readmodel_pipelines.bookkeeping.leases import check_held
 from readmodel_pipelines.bookkeeping.rebuild_record import RebuildRange
@@ -17,6 +15,7 @@ from readmodel_pipelines.bookkeeping.scratch import Owner
 from readmodel_pipelines.cutover.shadow import ShadowSink
 from readmodel_pipelines.lanes import Contested, Lanes, noting
 from readmodel_pipelines.mongo.connection import open_database
+from readmodel_pipelines.mongo.driver import Database
 from readmodel_pipelines.mongo.names import collection_of
 from readmodel_pipelines.mongo.pressure import Pressure
 from readmodel_pipelines.mongo.scan import Document

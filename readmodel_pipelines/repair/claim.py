@@ -12,12 +12,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from pymongo.database import Database
-from pymongo.errors import ConnectionFailure, OperationFailure, PyMongoError
-
 from readmodel_pipelines.bookkeeping.leases import Leases
 from readmodel_pipelines.bookkeeping.repair_queue import Failed, Failure, RepairQueue
 from readmodel_pipelines.errors import LeaseLost, MongoUnavailable
+from readmodel_pipelines.mongo.driver import ConnectionFailure, Database, OperationFailure, PyMongoError
 from readmodel_pipelines.mongo.scan import Document
 from readmodel_pipelines.mongo.server import DENIED
 

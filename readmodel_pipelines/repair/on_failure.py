@@ -12,10 +12,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from pymongo.errors import PyMongoError
-
 from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
 from readmodel_pipelines.errors import ReadModelError, RepairNotQueued
+from readmodel_pipelines.mongo.driver import PyMongoError
 
 _LONGEST_ERROR = 1_000
 _log = logging.getLogger(__name__)

@@ -13,14 +13,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from pymongo.client_session import ClientSession
-from pymongo.database import Database
-from pymongo.errors import DuplicateKeyError, OperationFailure
-
 from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
 from readmodel_pipelines.errors import ConcurrencyConflict, ReadModelError, UsageError
 from readmodel_pipelines.events.ids import UUID
 from readmodel_pipelines.events.stream import Fold
+from readmodel_pipelines.mongo.driver import ClientSession, Database, DuplicateKeyError, OperationFailure
 from readmodel_pipelines.mongo.scan import Document
 from readmodel_pipelines.mongo.server import DUPLICATE_KEY
 from readmodel_pipelines.projections.registry import projections_for

@@ -12,14 +12,13 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from pymongo.database import Database
-
 from readmodel_pipelines.bookkeeping.leases import lost_leases, this_process
 from readmodel_pipelines.bookkeeping.repair_queue import Failure, RepairQueue
 from readmodel_pipelines.bookkeeping.repair_task import AGGREGATE_NOT_FOUND, CRASHES_WORKER
 from readmodel_pipelines.errors import LeaseLost
 from readmodel_pipelines.events.stream import Reason
 from readmodel_pipelines.moments import Moment, reached
+from readmodel_pipelines.mongo.driver import Database
 from readmodel_pipelines.mongo.scan import Document
 from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.reconcile.outcome import Outcome, Why

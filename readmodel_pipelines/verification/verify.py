@@ -10,8 +10,6 @@ from datetime import timedelta
 from itertools import chain, groupby, islice
 from pathlib import Path
 
-from pymongo.database import Database
-
 from readmodel_pipelines.batched import batched
 from readmodel_pipelines.bookkeeping.findings import Covered, Findings
 from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
@@ -20,6 +18,7 @@ from readmodel_pipelines.errors import UsageError
 from readmodel_pipelines.events.ids import byte_order, is_utf8
 from readmodel_pipelines.moments import Moment, reached
 from readmodel_pipelines.mongo.changes import Changes, Token, changes_since
+from readmodel_pipelines.mongo.driver import Database
 from readmodel_pipelines.mongo.event_store import EventStore
 from readmodel_pipelines.mongo.names import collection_of
 from readmodel_pipelines.mongo.read_model import ReadModelCollection

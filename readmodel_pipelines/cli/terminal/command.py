@@ -19,8 +19,7 @@ from readmodel_pipelines.cli.terminal.voice import complain, voice
 from readmodel_pipelines.errors import MongoUnavailable, ReadModelError, UsageError
 
 if TYPE_CHECKING:
-    from pymongo.database import Database
-
+    from readmodel_pipelines.mongo.driver import Database
     from readmodel_pipelines.settings import Settings
 
 INTERRUPTED = 130
@@ -132,14 +131,13 @@ def _tell(verb: str, code: str, message: str, hint: str, done: Mapping[str, Any]
 
 
 def _driver_error() -> type[Exception]:
-    from pymongo.errors import PyMongoError
+    from readmodel_pipelines.mongo.driver import PyMongoError
 
     return PyMongoError
 
 
 def _of_driver(error: Any) -> ReadModelError:
-    from pymongo.errors import ConnectionFailure
-
+    from readmodel_pipelines.mongo.driver import ConnectionFailure
     from readmodel_pipelines.mongo.server import DENIED
 
     message = f"MongoDB: {_CREDENTIALS.sub('', str(error))[:_LONGEST]}"

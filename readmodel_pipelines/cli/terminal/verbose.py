@@ -6,16 +6,13 @@ import logging
 import platform
 import sys
 import time
-from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
-
-from pymongo import monitoring
 
 from readmodel_pipelines.cli.terminal.voice import voice
 from readmodel_pipelines.doctor.configuration import settings_in_force
+from readmodel_pipelines.mongo.commands import overheard
 from readmodel_pipelines.settings import load_settings
 
 _PACKAGE = "readmodel_pipelines"
@@ -66,53 +63,4 @@ def _logs() -> Iterator[None]:
             logger.setLevel(level)
 
 
-class _Commands(monitoring.CommandListener):
-    """Counts and times of the commands that this process sent; worker processes have their own."""
-
-    def __init__(self) -> None:
-        self._seconds: defaultdict[str, list[float]] = defaultdict(list)
-
-    def clear(self) -> None:
-        self._seconds.clear()
-
-    def in_words(self) -> Iterator[str]:
-        every = sorted(self._seconds.items(), key=lambda item: -sum(item[1]))
-        if every:
-            total = sum(len(times) for _, times in every)
-            yield f"{total:,} commands of this process, {sum(sum(times) for _, times in every):.3f} s of the server:"
-        for name, times in every:
-            yield f"  {name:<16} {len(times):>7,}  {sum(times):>9.3f} s  slowest {max(times):.3f} s"
-
-    def started(self, event: monitoring.CommandStartedEvent) -> None:
-        """Nothing: what counts is how it ends."""
-
-    def succeeded(self, event: monitoring.CommandSucceededEvent) -> None:
-        self._seconds[event.command_name].append(event.duration_micros / 1e6)
-
-    def failed(self, event: monitoring.CommandFailedEvent) -> None:
-        self._seconds[event.command_name].append(event.duration_micros / 1e6)
-        code = event.failure.get("code", "")
-        voice.detail(f"{event.command_name} failed after {event.duration_micros / 1e6:.3f} s: code {code}")
-
-
-class _Servers(monitoring.ServerListener):
-    """What it connects to."""
-
-    def opened(self, event: monitoring.ServerOpeningEvent) -> None:
-        """Nothing: it is not known yet what is there."""
-
-    def closed(self, event: monitoring.ServerClosedEvent) -> None:
-        """Nothing: it is the end of the connection."""
-
-    def description_changed(self, event: monitoring.ServerDescriptionChangedEvent) -> None:
-        host, port = event.server_address
-        now: Any = event.new_description
-        of = f" of replica set {now.replica_set_name}" if now.replica_set_name else ""
-        took = f", answers in {now.round_trip_time * 1_000:.1f} ms" if now.round_trip_time is not None else ""
-        voice.detail(f"MongoDB at {host if port is None else f'{host}:{port}'}: {now.server_type_name}{of}{took}")
-
-
-_commands = _Commands()
-# For every client that is made from now on; the driver has no way back.
-monitoring.register(_commands)
-monitoring.register(_Servers())
+_commands = overheard(voice.detail)
