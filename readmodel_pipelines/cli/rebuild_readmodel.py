@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,6 +18,7 @@ from readmodel_pipelines.cli.terminal.options import (
 )
 from readmodel_pipelines.cli.terminal.voice import voice
 from readmodel_pipelines.errors import UsageError
+from readmodel_pipelines.rebuild_state import Strategy
 
 if TYPE_CHECKING:
     from readmodel_pipelines.cli.dagster.launch import Wanted
@@ -43,7 +44,7 @@ def rebuild_readmodel(
         ),
     ] = False,
     strategy: Annotated[
-        Literal["in_place", "shadow"],
+        Strategy,
         typer.Option(
             help="Of --all. in_place: write what differs into the live collection. shadow: build a new collection "
             "beside it, verify it, and swap it in; for a changed projection.",

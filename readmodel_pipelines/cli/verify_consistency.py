@@ -18,6 +18,7 @@ from readmodel_pipelines.cli.terminal.options import (
     ReadModel,
 )
 from readmodel_pipelines.errors import UsageError
+from readmodel_pipelines.reconcile.about import Tier
 
 if TYPE_CHECKING:
     from readmodel_pipelines.mongo.driver import Database
@@ -33,7 +34,7 @@ def verify_consistency(
     aggregate_id: AggregateId = None,
     everything: Everything = False,
     tier: Annotated[
-        Literal["documents", "versions"],
+        Tier,
         typer.Option(
             help="documents: every field and BSON type. versions: only whether documents are there, at the version of "
             "their streams; cheap.",

@@ -151,7 +151,7 @@ def _of_data_and_work(store: Store, there: set[str]) -> dict[str, Callable[[], C
         "findings": lambda: judge_findings(*gather.findings(store), gather.naive_now(database)),
         "leases": lambda: judge_leases(not_given_back(database), gather.naive_now(database)),
         "rebuilds": lambda: judge_rebuilds(
-            gather.rebuilds(store), gather.shadows_left(store, there), settings.rebuild_valid_days
+            *gather.rebuilds(store, there), gather.naive_now(database), settings.rebuild_valid_days
         ),
     }
 

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 from readmodel_pipelines.bookkeeping.findings import Findings
 from readmodel_pipelines.bookkeeping.held_leases import leases_held
@@ -21,7 +20,6 @@ from readmodel_pipelines.doctor.data import Answered
 from readmodel_pipelines.doctor.plans import plan_of, plan_of_pipeline
 from readmodel_pipelines.doctor.rights import Lacking
 from readmodel_pipelines.doctor.server import History
-from readmodel_pipelines.doctor.work import RebuildSeen
 from readmodel_pipelines.mongo.changes import time_of
 from readmodel_pipelines.mongo.driver import Collection, Database, OperationFailure
 from readmodel_pipelines.mongo.event_store import EventStore, version_ranges_of
@@ -168,23 +166,12 @@ def findings(store: Store) -> tuple[dict[str, dict[str, int]], dict[str, datetim
     )
 
 
-def rebuilds(store: Store) -> list[RebuildSeen]:
-    """Those that are not at their end."""
-    now = naive_now(store.database)
-    at_work = leases_held(store.database).of_rebuilds
-    return [
-        RebuildSeen(record, record.age_seconds(now), not at_work.isdisjoint(record.read_models))
-        for record in _unfinished(store)
-    ]
-
-
-def shadows_left(store: Store, there: set[str]) -> set[str]:
-    """Shadows of read models that no rebuild goes on with."""
-    busy: set[Any] = set(leases_held(store.database).of_rebuilds)
-    for record in _unfinished(store):
-        if record.in_shadow:
-            busy.update(record.read_models)
-    return {store.shadow(item).name for item in store.projections if store.live(item).name not in busy} & there
+def rebuilds(store: Store, there: set[str]) -> tuple[list[RebuildRecord], frozenset[str], set[str]]:
+    """Those that are not at their end, the live collections that any holds, and shadows that none goes on with."""
+    unfinished, held = _unfinished(store), leases_held(store.database).of_rebuilds
+    busy = {*held, *(live for record in unfinished if record.in_shadow for live in record.read_models)}
+    left = {store.shadow(item).name for item in store.projections if store.live(item).name not in busy}
+    return unfinished, held, left & there
 
 
 def naive_now(database: Database[Document]) -> datetime:

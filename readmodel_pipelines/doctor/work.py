@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 
@@ -108,46 +107,40 @@ def _on(lease: NotGivenBack) -> str:
     return lease.on or f"repairs of {lease.number:,} aggregates"
 
 
-@dataclass(frozen=True, slots=True)
-class RebuildSeen:
-    """An unfinished rebuild; `at_work` while somebody holds a lease on one of its read models."""
+def judge_rebuilds(
+    unfinished: Sequence[RebuildRecord],
+    held: Collection[str],
+    leftovers: Collection[str],
+    now: datetime,
+    valid_days: float,
+) -> Check:
+    """Whether an unfinished rebuild waits for somebody, and whether shadows are left that nobody goes on with.
 
-    record: RebuildRecord
-    age_seconds: float
-    at_work: bool
-
-
-def judge_rebuilds(rebuilds: Sequence[RebuildSeen], leftovers: Collection[str], valid_days: float) -> Check:
-    """Whether an unfinished rebuild waits for somebody, and whether shadows are left that nobody goes on with."""
-    states, told, hints = [Health.OK], [], []
-    for item in rebuilds:
-        states.append(_state_of(item))
-        stands = "" if item.at_work else ", and nobody is at work"
-        names = ", ".join(item.record.names)
-        told.append(f"{item.record.id} of {names}: {item.record.state}, begun {span(item.age_seconds)} ago{stands}")
-        if states[-1] is not Health.OK:
-            hints.append(_next(item, valid_days))
+    `held` are the live collections that a rebuild holds a lease on: whoever does is at work.
+    """
+    states, told, hints, at_work = [Health.OK], [], [], 0
+    for record in unfinished:
+        waits = not set(held) & set(record.read_models)
+        names, stands = ", ".join(record.names), ", and nobody is at work" if waits else ""
+        told.append(f"{record.id} of {names}: {record.state}, begun {span(record.age_seconds(now))} ago{stands}")
+        if waits:
+            # Read models that are swapped in and others that are not: nobody else may begin before it is ended.
+            states.append(Health.PROBLEM if record.state is RebuildState.SWAPPING else Health.WARNING)
+            hints.append(_next(record, record.age_seconds(now) > valid_days * 86_400))
+        else:
+            at_work += 1
     if leftovers:
         states.append(Health.WARNING)
         told += [f"{name} is left of a rebuild that nobody goes on with" for name in sorted(leftovers)]
         hints.append("The next rebuild of that read model drops what is left.")
     if not told:
         return Check("rebuilds", Health.OK, "None is unfinished.")
-    at_work = sum(item.at_work for item in rebuilds)
-    found = f"{count(len(rebuilds), 'unfinished rebuild')}, {at_work} of them at work."
+    found = f"{count(len(unfinished), 'unfinished rebuild')}, {at_work} of them at work."
     return Check("rebuilds", worst(*states), found, " ".join(dict.fromkeys(hints)), tuple(told))
 
 
-def _state_of(item: RebuildSeen) -> Health:
-    if item.at_work:
-        return Health.OK
-    # Read models that are swapped in and others that are not: nobody else may begin before it is ended.
-    return Health.PROBLEM if item.record.state is RebuildState.SWAPPING else Health.WARNING
-
-
-def _next(item: RebuildSeen, valid_days: float) -> str:
-    record = item.record
-    if record.state is not RebuildState.SWAPPING and item.age_seconds > valid_days * 86_400:
+def _next(record: RebuildRecord, too_old: bool) -> str:
+    if too_old and record.state is not RebuildState.SWAPPING:
         return f"It is too old to be resumed: `readmodel rebuilds abort {record.id}`."
     strategy = " --strategy shadow" if record.in_shadow else ""
     name = record.names[0] if len(record.names) == 1 else "all"

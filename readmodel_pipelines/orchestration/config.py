@@ -5,7 +5,7 @@ What Dagster's own check of types lets pass is refused in a sentence.
 
 # Without `from __future__ import annotations`: Dagster takes the class of a config field, not its name.
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import dagster as dg
 from pydantic import Field, ValidationError
@@ -14,6 +14,8 @@ from readmodel_pipelines.orchestration.failure import failure
 from readmodel_pipelines.orchestration.partitions import READ_MODELS, ReadModelName
 from readmodel_pipelines.orchestration.tags import STRATEGY_TAG
 from readmodel_pipelines.rebuild import RebuildRequest
+from readmodel_pipelines.rebuild_state import Strategy
+from readmodel_pipelines.reconcile.about import Tier
 from readmodel_pipelines.reconcile.summary import DEFAULT_MAX_FINDINGS
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines.verification import Bucket, Coverage, VerificationRequest, new_report_files
@@ -72,7 +74,7 @@ class FullRebuildConfig(ReportConfig):
         description="Delete unwanted documents however many they are. Off: more than READMODEL_MAX_DELETE_SHARE of the "
         "read model (never below 100 documents) are not deleted and the run fails, because lost events look the same.",
     )
-    strategy: Literal["in_place", "shadow"] = Field(
+    strategy: Strategy = Field(
         default="in_place",
         description="in_place: write what differs into the live collection. shadow: build a new collection beside it, "
         "verify it, and swap it in with one rename; for a changed projection.",
@@ -104,7 +106,7 @@ class RebuildConfig(FullRebuildConfig):
 class SliceConfig(ReportConfig):
     """A slice of a full rebuild."""
 
-    strategy: Literal["in_place", "shadow"] = Field(
+    strategy: Strategy = Field(
         default="in_place",
         description="in_place or shadow, the same for all slices. A shadow is swapped in once, with the last one. "
         f"A backfill says it by the tag {STRATEGY_TAG}, which goes before this.",
@@ -117,7 +119,7 @@ class SliceConfig(ReportConfig):
 class VerifyConfig(ReportConfig):
     """A verification. Without a sample, a bucket and `since_last` it looks at every aggregate."""
 
-    tier: Literal["documents", "versions"] = Field(
+    tier: Tier = Field(
         default="documents",
         description="documents: every field and its BSON type. versions: only whether documents are there, at the "
         "version of their streams; reads no event, for a quick look at a huge store.",

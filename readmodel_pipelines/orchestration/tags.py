@@ -4,6 +4,7 @@ A tag has one value in a run: only a run over one read model, or over one aggreg
 """
 
 from collections.abc import Mapping, Sequence
+from typing import get_args
 
 import dagster as dg
 
@@ -21,7 +22,7 @@ STRATEGY_TAG = "readmodel/strategy"
 _BACKFILL_TAGS = ("dagster/root_backfill_id", "dagster/backfill")
 """Dagster's own: the backfill that another one does failed partitions of again, and that which launched a run."""
 
-_STRATEGIES: Mapping[str, Strategy] = {"in_place": "in_place", "shadow": "shadow"}
+_STRATEGIES: Mapping[str, Strategy] = {item: item for item in get_args(Strategy)}
 
 Context = dg.OpExecutionContext | dg.AssetExecutionContext | dg.AssetCheckExecutionContext
 
