@@ -140,7 +140,7 @@ def _here(target: Target, dry_run: bool, full: RebuildRequest | None, max_findin
     from readmodel_pipelines.projector import ReadModelProjector
 
     def work(database: Database[dict[str, Any]], on_progress: Progress) -> Summary:
-        settings, names = target.settings, target.asked_for
+        settings, names = target.settings, target.names
         if full is not None and not dry_run:
             from readmodel_pipelines.rebuild import rebuild
 

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from readmodel_pipelines.cli.terminal.command import Interrupted, again
-from readmodel_pipelines.cli.terminal.options import ALL
 from readmodel_pipelines.cli.terminal.progress import event_progress
 from readmodel_pipelines.cli.terminal.summary import human_lines
 from readmodel_pipelines.cli.terminal.voice import voice
 from readmodel_pipelines.errors import UsageError
 from readmodel_pipelines.mongo.connection import open_database
 from readmodel_pipelines.mongo.driver import Database
+from readmodel_pipelines.projections.names import ALL
 from readmodel_pipelines.projections.registry import names, projections_for
 from readmodel_pipelines.reconcile.counts import Counts
 from readmodel_pipelines.reconcile.outcome import Outcome
@@ -34,11 +34,10 @@ _WRITTEN = ("inserted", "replaced", "deleted", "failed")
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Every aggregate, or one, of some read models; `asked_for` is none of them when all are meant."""
+    """Every aggregate, or one, of some read models."""
 
     settings: Settings
     names: Sequence[str]
-    asked_for: Sequence[str]
     aggregate_id: str | None
 
 
@@ -58,8 +57,7 @@ def target_of(read_model: str, aggregate_id: str | None, everything: bool) -> Ta
             f"{both}; exactly one of them says what to work on.",
             hint="Give --id UUID for one aggregate, or --all for every one.",
         )
-    asked_for = () if read_model == ALL else (read_model,)
-    return Target(settings, asked_for or known, asked_for, aggregate_id)
+    return Target(settings, known if read_model == ALL else (read_model,), aggregate_id)
 
 
 def carry_out(

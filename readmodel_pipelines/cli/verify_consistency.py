@@ -132,8 +132,8 @@ def verify_consistency(
 
     def work(database: Database[dict[str, Any]], on_progress: Progress) -> Summary:
         if aggregate_id is not None:
-            return verify_one(database, target.settings, target.asked_for, aggregate_id, reports)
-        return verify(database, target.settings, target.asked_for, request, on_progress=on_progress)
+            return verify_one(database, target.settings, target.names, aggregate_id, reports)
+        return verify(database, target.settings, target.names, request, on_progress=on_progress)
 
     remembers = everything and not read_only
     role = "read_only" if not remembers else "enqueue" if enqueue_repairs else "verify"

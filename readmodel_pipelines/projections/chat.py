@@ -16,6 +16,7 @@ from bson.int64 import Int64
 from readmodel_pipelines.events.stream import EventType, Fold
 from readmodel_pipelines.events.times import ZERO_TIME_MS
 from readmodel_pipelines.events.values import Event, flag, integer, text, time_ms
+from readmodel_pipelines.projections.names import CHAT
 from readmodel_pipelines.projections.projection import Document, Projection
 
 FIRST_STATUS = {"task": "To Do", "bug": "New", "epic": "Planned"}
@@ -194,7 +195,7 @@ def chat_document(aggregate_id: str, chat: Chat) -> Document:
 
 
 CHATS = Projection(
-    name="chat",
+    name=CHAT,
     read_model="chats_read_model",
     fold=CHAT_FOLD,
     key="chat_id",

@@ -18,10 +18,10 @@ from typing import Any
 
 from readmodel_pipelines.errors import UsageError, raised
 from readmodel_pipelines.events.stream import EventType, Fold
+from readmodel_pipelines.projections.names import ALL
 from readmodel_pipelines.projections.projection import Projection
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
-_ALL = "all"
 _ASSETS = ("events", "repair_queue")
 _GUIDE = "readmodel_pipelines/docs/extending.md shows a whole one."
 
@@ -76,7 +76,7 @@ def check_extension(
 
 
 def _clashes(projection: Projection, others: Sequence[Projection], collections: Sequence[str]) -> Iterator[str]:
-    if projection.name in (_ALL, *(item.name for item in others)):
+    if projection.name in (ALL, *(item.name for item in others)):
         yield f"the name {projection.name} is taken"
     if projection.read_model in (*_ASSETS, *collections, *(item.read_model for item in others)):
         yield f"{projection.read_model} is taken: events, repair queue or another read model lie there"

@@ -15,6 +15,7 @@ from readmodel_pipelines.events.stream import EventType, Fold
 from readmodel_pipelines.events.times import ZERO_TIME_MS
 from readmodel_pipelines.events.values import Event, occurred_at_ms, optional_text, optional_time_ms, text
 from readmodel_pipelines.projections.chat import CHAT_FOLD, Chat
+from readmodel_pipelines.projections.names import TASK
 from readmodel_pipelines.projections.projection import Document, Projection, stored_version
 
 # What the application's language calls white space; Python's own idea of it also takes \x1c to \x1f.
@@ -177,7 +178,7 @@ def _date(milliseconds: int | None) -> DatetimeMS | None:
 
 
 TASKS_OF_CHATS = Projection(
-    name="task",
+    name=TASK,
     read_model="tasks_read_model",
     fold=CHAT_FOLD,
     key="task_id",
@@ -189,7 +190,7 @@ TASKS_OF_CHATS = Projection(
 )
 
 TASKS_OF_LEGACY_STREAMS = Projection(
-    name="task",
+    name=TASK,
     read_model="tasks_read_model",
     fold=TASK_FOLD,
     key="task_id",

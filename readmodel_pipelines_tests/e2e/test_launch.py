@@ -113,7 +113,7 @@ def test_runs_are_launched_as_the_web_ui_launches_them_and_followed_and_left_alo
 WANTED = [
     ("rebuild_read_models", "rebuild-readmodel --type all --all --strategy shadow --off-peak --allow-deletions"),
     ("rebuild_read_models", "rebuild-readmodel --type chat --all --dry-run --max-findings 7"),
-    ("rebuild_aggregate", f"rebuild-readmodel --type chat --id {uuid.uuid4()}"),
+    ("rebuild_aggregate", "rebuild-readmodel --type chat --id 6f1c2d3e-0000-4000-8000-000000000001"),
     ("verify_read_models", "verify-consistency --type all --all --sample 5 --bucket 1/7 --since last"),
     ("verify_read_models", "verify-consistency --type chat --all --enqueue-repairs --max-findings 7"),
     ("repair_read_models", "repair-queue work --limit 1 --batch-size 2 --id x"),

@@ -11,17 +11,16 @@ from typing import Annotated
 
 import typer
 
-ALL = "all"
-DEFAULT_MAX_FINDINGS = 1000
+from readmodel_pipelines.projections.names import ALL, BUILT_IN
 
-# A test keeps these in step: reading the registry here would make every `--help` import bson.
-_BUILT_IN = ("chat", "task")
+# A test keeps it in step with that of a summary, which imports bson.
+DEFAULT_MAX_FINDINGS = 1000
 
 
 def read_model_choices() -> tuple[str, ...]:
     """The names of the registry, and `all`; only where READMODEL_PROJECTIONS adds some is it read."""
     if not os.environ.get("READMODEL_PROJECTIONS"):
-        return (*_BUILT_IN, ALL)
+        return (*BUILT_IN, ALL)
     from readmodel_pipelines.errors import ReadModelError
     from readmodel_pipelines.projections.registry import names, projections_for
     from readmodel_pipelines.settings import load_settings
@@ -30,7 +29,7 @@ def read_model_choices() -> tuple[str, ...]:
         return (*names(projections_for(load_settings())), ALL)
     except ReadModelError:
         # The command says what is wrong with the settings; its help is there all the same.
-        return (*_BUILT_IN, "…", ALL)
+        return (*BUILT_IN, "…", ALL)
 
 
 _CHOICES = read_model_choices()
