@@ -104,8 +104,7 @@ def rebuild_readmodel(
                 max_findings=max_findings,
             )
         if launch:
-            from readmodel_pipelines.cli.dagster.launch import launch as launch_runs
-            from readmodel_pipelines.cli.dagster.launch import refuse
+            from readmodel_pipelines.cli.dagster.launch import launch_runs, refuse
 
             refuse("--slice", part, "launch a backfill of the job rebuild_slices in the web UI")
             ok = launch_runs(

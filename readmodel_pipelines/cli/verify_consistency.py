@@ -113,8 +113,7 @@ def verify_consistency(
         reports=reports,
     )
     if launch:
-        from readmodel_pipelines.cli.dagster.launch import Wanted, refuse, shown_findings
-        from readmodel_pipelines.cli.dagster.launch import launch as launch_runs
+        from readmodel_pipelines.cli.dagster.launch import Wanted, launch_runs, refuse, shown_findings
 
         refuse("--report", reports, "the run writes its reports to READMODEL_REPORTS_DIR")
         refuse("--id", aggregate_id, "no job verifies one aggregate, which takes a moment here")

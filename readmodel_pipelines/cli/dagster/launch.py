@@ -74,7 +74,7 @@ class Wanted:
     partition: str | None = None
 
 
-def launch(settings: Settings, verb: str, wanted: Sequence[Wanted]) -> bool:
+def launch_runs(settings: Settings, verb: str, wanted: Sequence[Wanted]) -> bool:
     """Launch the runs, say where they are, and follow them to their end; True when all of them succeed.
 
     Raises:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import readmodel_pipelines
 from readmodel_pipelines.errors import ReadModelError, UsageError
 from readmodel_pipelines.settings import Settings
 
@@ -83,7 +84,7 @@ def serve(settings: Settings, port: int, say: Callable[[str], None]) -> None:
 
 def _checkout() -> Path | None:
     """The folder of the project, where this is a checkout: its workspace.yaml and dagster.yaml then count."""
-    folder = Path(__file__).resolve().parents[2]
+    folder = Path(readmodel_pipelines.__file__).resolve().parents[1]
     return folder if (folder / "workspace.yaml").is_file() and (folder / "dagster.yaml").is_file() else None
 
 

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from readmodel_pipelines.mongo.driver import Database
     from readmodel_pipelines.settings import Settings
 
-INTERRUPTED = 130
-
 # Where nobody knows more: most often nothing was begun.
 _AT_LEAST = {
     "rebuild": "Interrupted: what was written is right and stays.",
@@ -43,6 +41,9 @@ _Given = ParamSpec("_Given")
 
 class Interrupted(KeyboardInterrupt):
     """Ctrl-C, or a polite kill, met by somebody who knows what was done until then and how to go on."""
+
+    code = "interrupted"
+    exit_code = 130
 
     def __init__(self, message: str, *, hint: str = "", done: Mapping[str, Any] | None = None) -> None:
         super().__init__(message)
@@ -81,22 +82,22 @@ def command(
 @contextmanager
 def in_words(verb: str) -> Iterator[None]:
     """Turn what a person can cause or must act on into words and an exit code."""
+    found: ReadModelError | Interrupted
     try:
         with _explained(verb):
             yield
-    except ReadModelError as error:
-        found = error
-    except KeyboardInterrupt as ending:
-        if not isinstance(ending, Interrupted):
-            ending = Interrupted(_AT_LEAST.get(verb, "Interrupted: nothing was changed."), hint=f"Again: {again()}")
-        _tell(verb, "interrupted", ending.message, ending.hint, ending.done)
-        raise typer.Exit(INTERRUPTED) from None
+        return
+    except (ReadModelError, Interrupted) as ending:
+        found = ending
+    except KeyboardInterrupt:
+        found = Interrupted(_AT_LEAST.get(verb, "Interrupted: nothing was changed."), hint=f"Again: {again()}")
     # Evaluated only when an error comes this far, so that help and usage errors need no driver.
     except _driver_error() as error:
         found = _of_driver(error)
-    else:
-        return
-    _tell(verb, found.code, found.message, found.hint)
+    complain(f"{found.message}\n{found.hint}" if found.hint else found.message)
+    told = {"verb": verb, "error": {"code": found.code, "message": found.message, "hint": found.hint}}
+    done = {"done": found.done} if isinstance(found, Interrupted) and found.done else {}
+    voice.document(told | done)
     raise typer.Exit(found.exit_code)
 
 
@@ -120,14 +121,6 @@ def _explained(verb: str) -> AbstractContextManager[None]:
 
     # The doctor shows them itself: they are a part of what it was asked for.
     return explained(with_settings=verb != "doctor")
-
-
-def _tell(verb: str, code: str, message: str, hint: str, done: Mapping[str, Any] | None = None) -> None:
-    complain(f"{message}\n{hint}" if hint else message)
-    document: dict[str, Any] = {"verb": verb, "error": {"code": code, "message": message, "hint": hint}}
-    if done:
-        document["done"] = done
-    voice.document(document)
 
 
 def _driver_error() -> type[Exception]:
