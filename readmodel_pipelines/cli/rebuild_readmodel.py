@@ -14,7 +14,7 @@ from readmodel_pipelines.cli.terminal.options import (
     Everything,
     Launch,
     MaxFindings,
-    ReadModel,
+    ReadModelName,
 )
 from readmodel_pipelines.cli.terminal.voice import voice
 from readmodel_pipelines.errors import UsageError
@@ -33,7 +33,7 @@ app = typer.Typer()
 
 @app.command("rebuild-readmodel", rich_help_panel=MEND, short_help="Bring read models in line with their events.")
 def rebuild_readmodel(
-    read_model: ReadModel,
+    read_model: ReadModelName,
     aggregate_id: AggregateId = None,
     everything: Everything = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Write nothing; say what a rebuild would do.")] = False,

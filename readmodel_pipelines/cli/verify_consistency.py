@@ -15,7 +15,7 @@ from readmodel_pipelines.cli.terminal.options import (
     Everything,
     Launch,
     MaxFindings,
-    ReadModel,
+    ReadModelName,
 )
 from readmodel_pipelines.errors import UsageError
 from readmodel_pipelines.reconcile.about import Tier
@@ -30,7 +30,7 @@ app = typer.Typer()
 
 @command(app, "verify-consistency", "Compare read models with their events.", heading=LOOK, verb="verify")
 def verify_consistency(
-    read_model: ReadModel,
+    read_model: ReadModelName,
     aggregate_id: AggregateId = None,
     everything: Everything = False,
     tier: Annotated[

@@ -39,7 +39,7 @@ def _completed(incomplete: str) -> list[str]:
     return [choice for choice in _CHOICES if choice.startswith(incomplete)]
 
 
-ReadModel = Annotated[
+ReadModelName = Annotated[
     str,
     typer.Option(
         "--type",
