@@ -6,8 +6,6 @@ claims that others contest, and a way to look at aggregates again.
 
 from __future__ import annotations
 
-import random
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from readmodel_pipelines.events.stream import Malformed
@@ -19,12 +17,8 @@ from readmodel_pipelines.mongo.scan import Document
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.reconcile.confirm import Confirm
 from readmodel_pipelines.reconcile.counts import Counts
-from readmodel_pipelines.reconcile.deletions import DeletionLimit, Deletions
-from readmodel_pipelines.reconcile.dry_run import DryRun
 from readmodel_pipelines.reconcile.finding import Finding, finding_of
-from readmodel_pipelines.reconcile.in_place import InPlace
 from readmodel_pipelines.reconcile.outcome import Verdict
-from readmodel_pipelines.reconcile.ports import Deferred
 from readmodel_pipelines.reconcile.run import Lane
 from readmodel_pipelines.reconcile.second_look import SecondLook
 from readmodel_pipelines.reconcile.summary import Summary
@@ -85,21 +79,6 @@ class Lanes:
 
         return Confirm(lane.counts, self.again(lane), note, grace_seconds=self._settings.grace_seconds)
 
-    def in_place(
-        self,
-        lane: Lane,
-        summary: Summary,
-        deferred: Deferred,
-        still_ours: Callable[[], None],
-        deletions: Deletions | DeletionLimit = Deletions.AT_ONCE,
-    ) -> InPlace:
-        """The sink that mends."""
-        return InPlace(self.again(lane), summary, deferred, still_ours, deletions, _pause)
-
-    def dry_run(self, lane: Lane, summary: Summary, limit: DeletionLimit | None) -> DryRun:
-        """The sink that predicts."""
-        return DryRun(self.again(lane), summary, limit)
-
 
 def contested(
     store: EventStore, projections: Iterable[Projection], ids: Sequence[str] | None = None
@@ -127,8 +106,3 @@ def noting(lane: Lane, summary: Summary, accept: Callable[[Verdict], None]) -> C
         accept(verdict)
 
     return emit
-
-
-def _pause(attempt: int) -> None:
-    if attempt:
-        time.sleep(random.uniform(0, 0.01 * 2**attempt))  # noqa: S311 - spreads writers, keeps no secret

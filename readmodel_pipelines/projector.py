@@ -17,7 +17,6 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
-from readmodel_pipelines.bookkeeping.deferred import DeferredInMemory
 from readmodel_pipelines.errors import AggregateNotFound, UsageError, WrongAggregateType
 from readmodel_pipelines.events.ids import UUID
 from readmodel_pipelines.events.stream import check_id
@@ -35,7 +34,9 @@ from readmodel_pipelines.reconcile.collector import calm_collector
 from readmodel_pipelines.reconcile.confirm import Confirm
 from readmodel_pipelines.reconcile.counts import Counts
 from readmodel_pipelines.reconcile.deletions import DeletionLimit
+from readmodel_pipelines.reconcile.dry_run import DryRun
 from readmodel_pipelines.reconcile.finding import Finding
+from readmodel_pipelines.reconcile.in_place import InPlace
 from readmodel_pipelines.reconcile.odd_ids import reconcile_odd_ids
 from readmodel_pipelines.reconcile.prefix import is_of_a_prefix
 from readmodel_pipelines.reconcile.progress import Progress
@@ -93,7 +94,7 @@ class ReadModelProjector:
         """
         if dry_run:
             limit = DeletionLimit(1.0 if allow_deletions else self._settings.max_delete_share)
-            return self._run("dry_run", None, lambda lanes, lane, summary: lanes.dry_run(lane, summary, limit))
+            return self._run("dry_run", None, lambda lanes, lane, summary: DryRun(lanes.again(lane), summary, limit))
         # Only a full rebuild pays for loading its engine.
         from readmodel_pipelines.rebuild import RebuildRequest, rebuild
 
@@ -117,7 +118,7 @@ class ReadModelProjector:
         aggregate_id = self._checked_id(aggregate_id)
         if dry_run:
             return self._run_one(
-                "dry_run", aggregate_id, lambda lanes, lane, summary: lanes.dry_run(lane, summary, None)
+                "dry_run", aggregate_id, lambda lanes, lane, summary: DryRun(lanes.again(lane), summary, None)
             )
         return self._run_one("rebuild", aggregate_id, self._in_place(_always_ours))
 
@@ -350,7 +351,7 @@ class ReadModelProjector:
 
     @staticmethod
     def _in_place(still_ours: Callable[[], None]) -> _SinkFor:
-        return lambda lanes, lane, summary: lanes.in_place(lane, summary, DeferredInMemory(), still_ours)
+        return lambda lanes, lane, summary: InPlace(lanes.again(lane), summary, still_ours)
 
 
 _SinkFor = Callable[[Lanes, Lane, Summary], Sink]

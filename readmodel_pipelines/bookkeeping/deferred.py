@@ -1,27 +1,24 @@
-"""Keys put off until a pass is over: on the server for a full run, which may put off any number, else in a list."""
+"""Keys put off until a full run is over: on the server, which may hold any number."""
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pymongo.database import Database
 
-from readmodel_pipelines.batched import batched
 from readmodel_pipelines.bookkeeping.scratch import Owner, scratch
 from readmodel_pipelines.mongo.names import DEFERRED
 from readmodel_pipelines.mongo.scan import Document
 from readmodel_pipelines.mongo.server import duplicates_allowed
-
-_BATCH = 500
+from readmodel_pipelines.reconcile.deferred import KEYS_AT_ONCE
 
 
 class DeferredInMongo:
-    """Implements `readmodel_pipelines.reconcile.ports.Deferred` with the keys of an owner.
+    """Implements `readmodel_pipelines.reconcile.deferred.Deferred` with the keys of an owner.
 
-    Who puts off the same key again, after a crash for example, puts it off once. The keys stay after `close`: the
-    workers of a rebuild, and who resumes it, share them.
+    Who puts off the same key again, after a crash for example, puts it off once. The workers of a
+    rebuild, and who resumes it, share them.
     """
 
     def __init__(self, database: Database[Document], owner: Owner) -> None:
@@ -32,7 +29,7 @@ class DeferredInMongo:
     def add(self, kind: str, keys: Sequence[Any]) -> None:
         """Put keys off."""
         self._unwritten += [{"_id": key} for key in self._owner.keyed(kind, keys)]
-        if len(self._unwritten) >= _BATCH:
+        if len(self._unwritten) >= KEYS_AT_ONCE:
             self.write()
 
     def count(self, kind: str) -> int:
@@ -43,8 +40,8 @@ class DeferredInMongo:
     def batches(self, kind: str) -> Iterator[list[Any]]:
         """The keys, some hundred at a time."""
         self.write()
-        cursor = self._collection.find(self._owner.kept(kind), batch_size=_BATCH)
-        while batch := cursor.to_list(_BATCH):
+        cursor = self._collection.find(self._owner.kept(kind), batch_size=KEYS_AT_ONCE)
+        while batch := cursor.to_list(KEYS_AT_ONCE):
             yield [document["_id"]["key"] for document in batch]
 
     def write(self) -> None:
@@ -54,22 +51,3 @@ class DeferredInMongo:
             return
         with duplicates_allowed():
             self._collection.insert_many(documents, ordered=False)
-
-
-class DeferredInMemory:
-    """The same for a run over some ids."""
-
-    def __init__(self) -> None:
-        self._keys: dict[str, list[Any]] = defaultdict(list)
-
-    def add(self, kind: str, keys: Sequence[Any]) -> None:
-        """Put keys off."""
-        self._keys[kind] += keys
-
-    def count(self, kind: str) -> int:
-        """How many were put off."""
-        return len(self._keys[kind])
-
-    def batches(self, kind: str) -> Iterator[list[Any]]:
-        """The keys, some hundred at a time."""
-        return batched(self._keys[kind], _BATCH)

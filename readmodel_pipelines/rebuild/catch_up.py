@@ -9,7 +9,6 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from readmodel_pipelines.bookkeeping.deferred import DeferredInMemory
 from readmodel_pipelines.bookkeeping.touched import EVENTS, Touched
 from readmodel_pipelines.cutover.shadow import copy_by_id, sync_foreign
 from readmodel_pipelines.lanes import Lanes, contested, noting
@@ -21,6 +20,7 @@ from readmodel_pipelines.mongo.scan import Document, string_keys
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.rebuild.following import Following
 from readmodel_pipelines.reconcile.counts import Counts
+from readmodel_pipelines.reconcile.in_place import InPlace
 from readmodel_pipelines.reconcile.outcome import Outcome
 from readmodel_pipelines.reconcile.run import reconcile
 from readmodel_pipelines.reconcile.summary import Summary
@@ -123,7 +123,7 @@ class CatchUp:
             contested=contested(self._store, self._projections, ids),
             collections=shadows,
         )
-        sinks = [opened.in_place(lane, summary, DeferredInMemory(), self._still_ours) for lane in opened.lanes]
+        sinks = [InPlace(opened.again(lane), summary, self._still_ours) for lane in opened.lanes]
         for lane, sink in zip(opened.lanes, sinks, strict=True):
             lane.emit = noting(lane, summary, sink.accept)
         reconcile(opened.store, opened.lanes, self._settings.allow_malformed, sorted(ids))

@@ -29,6 +29,7 @@ from readmodel_pipelines.rebuild_state import RebuildState
 from readmodel_pipelines.reconcile.counts import Counts
 from readmodel_pipelines.reconcile.deletions import DeletionLimit
 from readmodel_pipelines.reconcile.finding import finding_of
+from readmodel_pipelines.reconcile.in_place import InPlace
 from readmodel_pipelines.reconcile.odd_ids import reconcile_odd_ids
 from readmodel_pipelines.reconcile.run import reconcile
 from readmodel_pipelines.reconcile.summary import Summary
@@ -144,7 +145,7 @@ def finish_in_place(finish: Finish) -> None:
     refused = False
     for lane in opened.lanes:
         deferred = DeferredInMongo(finish.database, finish.record.owner(finish.live(lane.projection)))
-        sink = opened.in_place(lane, finish.summary, deferred, finish.held.check, finish.limit)
+        sink = InPlace(opened.again(lane), finish.summary, finish.held.check, finish.limit, deferred)
         sink.finish()
         refused |= sink.deletions_refused
         name = lane.projection.read_model
@@ -228,7 +229,7 @@ def _mend(finish: Finish) -> None:
     for lane in opened.lanes:
         name = lane.projection.read_model
         deferred = DeferredInMongo(finish.database, finish.record.owner(finish.live(lane.projection)))
-        opened.in_place(lane, scratch, deferred, finish.held.check, DeletionLimit(1.0)).finish()
+        InPlace(opened.again(lane), scratch, finish.held.check, DeletionLimit(1.0), deferred).finish()
         mended = {**finish.record.mended, name: finish.record.mended.get(name, 0) + lane.counts.deleted}
         finish.record = replace(finish.record, mended=mended)
         Rebuilds(finish.database).note(finish.record, mended=mended)
@@ -362,12 +363,12 @@ def _look_at_everything(finish: Finish, why: HistoryLost) -> None:
         finish.database, finish.settings, finish.projections, counts=summary.read_models, contested=finish.claims
     )
     sinks = [
-        opened.in_place(
-            lane,
+        InPlace(
+            opened.again(lane),
             summary,
-            DeferredInMongo(finish.database, finish.record.owner(finish.live(lane.projection))),
             finish.held.check,
             finish.limit,
+            DeferredInMongo(finish.database, finish.record.owner(finish.live(lane.projection))),
         )
         for lane in opened.lanes
     ]

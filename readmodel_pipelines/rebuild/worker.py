@@ -25,6 +25,7 @@ from readmodel_pipelines.rebuild.batches import Batches, Pace, WindowClosed
 from readmodel_pipelines.reconcile.collector import calm_collector
 from readmodel_pipelines.reconcile.counts import Counts
 from readmodel_pipelines.reconcile.deletions import Deletions
+from readmodel_pipelines.reconcile.in_place import InPlace
 from readmodel_pipelines.reconcile.odd_ids import odd_orphans, reconcile_odd_ids
 from readmodel_pipelines.reconcile.run import Lane, reconcile
 from readmodel_pipelines.reconcile.summary import Summary
@@ -166,19 +167,6 @@ def _save(
     send(None)
 
 
-class _InPlace:
-    """The sink that mends; what it puts off is safe when a batch is saved."""
-
-    def __init__(self, opened: Lanes, lane: Lane, summary: Summary, deferred: DeferredInMongo, still_ours: Any) -> None:
-        self._deferred = deferred
-        self._sink = opened.in_place(lane, summary, deferred, still_ours, Deletions.PUT_OFF)
-        self.accept = self._sink.accept
-
-    def flush(self) -> None:
-        self._sink.flush()
-        self._deferred.write()
-
-
 def _sink(
     database: Database[Document],
     job: Job,
@@ -186,10 +174,10 @@ def _sink(
     lane: Lane,
     summary: Summary,
     still_ours: Callable[[], None],
-) -> _InPlace | ShadowSink:
+) -> InPlace | ShadowSink:
     live = collection_of(job.settings, lane.projection)
     if job.shadows and not job.mend:
         shadow = database[job.shadows[lane.projection.read_model]]
         return ShadowSink(shadow, live, lane, summary, job.rebuild_id, still_ours)
     deferred = DeferredInMongo(database, Owner(live, job.rebuild_id))
-    return _InPlace(opened, lane, summary, deferred, still_ours)
+    return InPlace(opened.again(lane), summary, still_ours, Deletions.PUT_OFF, deferred)

@@ -5,6 +5,8 @@ A write that another writer was faster than is compared again from the events on
 
 from __future__ import annotations
 
+import random
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,9 +14,10 @@ from typing import Any
 from readmodel_pipelines.events.ids import is_plain
 from readmodel_pipelines.moments import Moment, reached
 from readmodel_pipelines.reconcile.conflicts import untangle, why_blocked
+from readmodel_pipelines.reconcile.deferred import Deferred, DeferredInMemory
 from readmodel_pipelines.reconcile.deletions import DeletionLimit, Deletions
 from readmodel_pipelines.reconcile.outcome import Outcome, Verdict, Why
-from readmodel_pipelines.reconcile.ports import BATCH, BATCH_BYTES, Change, Deferred, Written
+from readmodel_pipelines.reconcile.ports import BATCH, BATCH_BYTES, Change, Written
 from readmodel_pipelines.reconcile.second_look import SecondLook
 from readmodel_pipelines.reconcile.summary import Summary
 
@@ -23,6 +26,11 @@ ATTEMPTS = 6
 _DELETE = "delete"
 _DELETE_ODD = "delete_odd"
 _CONFLICT = "conflict"
+
+
+def _pause(attempt: int) -> None:
+    if attempt:
+        time.sleep(random.uniform(0, 0.01 * 2**attempt))  # noqa: S311 - spreads writers, keeps no secret
 
 
 @dataclass
@@ -35,10 +43,10 @@ class InPlace:
 
     again: SecondLook
     summary: Summary
-    deferred: Deferred
     still_ours: Callable[[], None]
-    deletions: Deletions | DeletionLimit
-    pause: Callable[[int], None]
+    deletions: Deletions | DeletionLimit = Deletions.AT_ONCE
+    deferred: Deferred = field(default_factory=DeferredInMemory)
+    pause: Callable[[int], None] = _pause
     deletions_refused: bool = False
     _changes: list[Change] = field(default_factory=list)
     _bytes: int = 0
@@ -73,11 +81,12 @@ class InPlace:
             self._write(self._compare_again(keys), on_conflict=self._settle)
 
     def flush(self) -> None:
-        """Write the batch as it is."""
+        """Write the batch as it is; what it puts off is safe then."""
         changes, self._changes, self._bytes = self._changes, [], 0
         if self.deletions is not Deletions.AT_ONCE:
             changes = self._not_newer_than_events(changes)
         self._write(changes, on_conflict=lambda stuck: self.deferred.add(_CONFLICT, [item.key for item in stuck]))
+        self.deferred.write()
 
     def _not_newer_than_events(self, changes: Sequence[Change]) -> list[Change]:
         """Compare again what would be replaced.

@@ -111,16 +111,3 @@ class ReadModel(Protocol):
 
     def count(self) -> int:
         """About how many documents there are."""
-
-
-class Deferred(Protocol):
-    """Keys put off until the pass is over, by kind; holds any number of them."""
-
-    def add(self, kind: str, keys: Sequence[Any]) -> None:
-        """Put keys off."""
-
-    def count(self, kind: str) -> int:
-        """How many were put off."""
-
-    def batches(self, kind: str) -> Iterator[list[Any]]:
-        """The keys, some hundred at a time."""

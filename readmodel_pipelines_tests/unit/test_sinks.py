@@ -89,6 +89,8 @@ class Waiting:
     def count(self, kind: str) -> int:
         return len(self.keys.get(kind, ()))
 
+    def write(self) -> None: ...
+
     def batches(self, kind: str) -> Iterator[list[Any]]:
         if self.keys.get(kind):
             yield list(self.keys[kind])
@@ -146,7 +148,7 @@ class Run:
         again = cast(SecondLook, Again(Lane(CHATS, cast(ReadModel, model), self.counts), verdicts))
         self.sink: DryRun | InPlace = DryRun(again, self.summary, limit)
         if not dry:
-            self.sink = InPlace(again, self.summary, self.waiting, lambda: None, limit or deletions, self.pauses.append)
+            self.sink = InPlace(again, self.summary, lambda: None, limit or deletions, self.waiting, self.pauses.append)
 
     def over(self, *verdicts: Verdict) -> Run:
         for verdict in verdicts:
