@@ -53,6 +53,7 @@ class Moment(Enum):
     GATE = auto()
     GATE_PASSED = auto()
     COPY_MADE = auto()
+    LAST_LOOK_DONE = auto()
     SWAP = auto()
     SWAPPED = auto()
 

@@ -132,8 +132,13 @@ def check_held(
     """
     ours_until = -math.inf
 
+    def doubt() -> None:
+        nonlocal ours_until
+        ours_until = -math.inf
+
     def check() -> None:
         nonlocal ours_until
+        reached(Moment.LEASE_ASKED_FOR, doubt=doubt)
         if clock() < ours_until:
             return
         asked = clock()
@@ -161,8 +166,10 @@ class Leases:
         owner: str = "",
         also_renew: Callable[[], object] | None = None,
         nonce: str = "",
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._collection = database[LEASES]
+        self._clock = clock
         self._seconds = seconds
         self._holder = holder or this_process()
         self.nonce = nonce or uuid.uuid4().hex
@@ -190,7 +197,7 @@ class Leases:
             "expires_at": self._expiry(),
         }
         take = [{"$set": {name: {"$cond": [free, value, f"${name}"]} for name, value in ours.items()}}]
-        asked = time.monotonic()
+        asked = self._clock()
         # Ours perhaps, should we be interrupted before we know.
         self.names = list(names)
         # Who met another's insert of the same lease did not get it.
@@ -225,13 +232,16 @@ class Leases:
         Raises:
             LeaseLost: one of them is not.
         """
-        reached(Moment.LEASE_ASKED_FOR)
-        if time.monotonic() <= self._ours_until:
+        reached(Moment.LEASE_ASKED_FOR, doubt=self._doubt)
+        if self._clock() <= self._ours_until:
             return
         with suppress(PyMongoError):
             if self._renew():
                 return
         raise _lost(self.names[0] if len(self.names) == 1 else f"one of {len(self.names)} aggregates")
+
+    def _doubt(self) -> None:
+        self._ours_until = -math.inf
 
     def expire(self) -> None:
         """Give them back but keep their documents, for the next token to be greater."""
@@ -247,7 +257,7 @@ class Leases:
 
     def _renew(self) -> bool:
         reached(Moment.LEASE_RENEWED)
-        asked = time.monotonic()
+        asked = self._clock()
         renewed = self._collection.update_many(self._ours(), [{"$set": {"expires_at": self._expiry()}}]).matched_count
         if self._also_renew:
             self._also_renew()

@@ -319,6 +319,7 @@ def _swap(finish: Finish, catch_up: CatchUp) -> None:
             finish.held.check()
             # As late as can be: what comes after this is in the change stream alone.
             catch_up.foreign_once(item, left)
+            reached(Moment.LAST_LOOK_DONE)
             # Were the lease lost, this might be the half-built shadow of whoever took over.
             finish.held.check()
             swap(finish.database, left[item.read_model], finish.live(item))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from pymongo.errors import DuplicateKeyError
 
 from readmodel_pipelines.moments import Moment, listening
 from readmodel_pipelines.mongo.connection import open_database
+from readmodel_pipelines.mongo.names import LEASES
 from readmodel_pipelines.pacing import BatchSize
 from readmodel_pipelines.reconcile.finding import Finding
 from readmodel_pipelines.reconcile.summary import Summary
@@ -58,6 +60,21 @@ def _named(opened: Mongo, name: str) -> Mongo:
 def at() -> Iterator[At]:
     with ExitStack() as listeners:
         yield lambda moment, act: listeners.enter_context(listening(moment, act))
+
+
+@pytest.fixture
+def lose_leases(scene: Scene, at: At) -> Callable[[], None]:
+    """Somebody takes over all leases, as after they ran out, and whoever held them asks for them next time."""
+    doubts: list[Callable[[], None]] = []
+    at(Moment.LEASE_ASKED_FOR, lambda doubt: doubts.append(doubt))
+
+    def lose() -> None:
+        theirs = {"nonce": "theirs", "holder": "somebody else", "expires_at": datetime.now(UTC) + timedelta(minutes=5)}
+        scene.database[LEASES].update_many({}, {"$set": theirs, "$inc": {"token": 1}})
+        for doubt in doubts:
+            doubt()
+
+    return lose
 
 
 @pytest.fixture

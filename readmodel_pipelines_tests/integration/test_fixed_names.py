@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -77,6 +78,18 @@ def test_a_run_that_lost_its_lease_takes_no_copy_from_whoever_took_over(scene: S
         in_shadow(scene, "chat")
     roll_back(scene.database, settings, others[0])
     assert {item["title"] for item in scene.chats.find()} == {"as it was"}
+
+
+def test_who_lost_the_lease_at_the_last_look_swaps_nothing_in(
+    scene: Scene, at: At, lose_leases: Callable[[], None]
+) -> None:
+    scene.fill(8)
+    scene.chats.update_many({}, {"$set": {"title": "as it was"}})
+    at(Moment.LAST_LOOK_DONE, once(lose_leases))
+    with pytest.raises(LeaseLost):
+        in_shadow(scene, "chat")
+    assert {item["title"] for item in scene.chats.find()} == {"as it was"}
+    assert shadow.is_there(scene.database, SHADOW)
 
 
 def test_a_worker_trusts_its_lease_no_longer_than_that_lasts(scene: Scene) -> None:

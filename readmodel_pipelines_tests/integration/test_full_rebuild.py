@@ -11,7 +11,7 @@ from readmodel_pipelines import spread
 from readmodel_pipelines.bookkeeping.leases import hold_leases
 from readmodel_pipelines.errors import ReadModelBusy
 from readmodel_pipelines.moments import Moment
-from readmodel_pipelines_tests.support.at_a_moment import At, each
+from readmodel_pipelines_tests.support.at_a_moment import At, each, once
 from readmodel_pipelines_tests.support.scene import Scene
 from readmodel_pipelines_tests.support.verbs.rebuilding import BOTH, full, leftovers, records
 
@@ -72,6 +72,16 @@ def test_too_many_deletions_are_refused_before_any_and_allowed_by_resuming(scene
 def test_events_that_vanish_while_a_shadow_is_built_do_not_empty_the_read_model(scene: Scene, at: At) -> None:
     scene.fill(150)
     at(Moment.RANGE_DONE, each(lambda: scene.events.delete_many({})))
+    summary = full(scene, "chat", strategy="shadow")
+    assert (summary.ok, summary.about["state"]) == (False, "refused")
+    assert scene.chats.count_documents({}) == 150
+
+
+def test_deletions_that_became_too_many_while_a_copy_was_made_are_refused(scene: Scene, at: At) -> None:
+    right = scene.fill(200)
+    scene.chats.insert_many([{"chat_id": f"{n:08d}-0000-4000-8000-000000000000"} for n in range(150)])
+    scene.settings = scene.settings.model_copy(update={"max_delete_share": 0.5})
+    at(Moment.COPY_MADE, once(lambda: scene.chats.delete_many({"chat_id": {"$in": right}})))
     summary = full(scene, "chat", strategy="shadow")
     assert (summary.ok, summary.about["state"]) == (False, "refused")
     assert scene.chats.count_documents({}) == 150

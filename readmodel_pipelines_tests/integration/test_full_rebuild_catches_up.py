@@ -10,7 +10,7 @@ from readmodel_pipelines.errors import ReadModelError
 from readmodel_pipelines.moments import Moment
 from readmodel_pipelines.mongo.changes import HistoryLost
 from readmodel_pipelines.mongo.names import REBUILDS
-from readmodel_pipelines_tests.support.at_a_moment import At, each, killed_at, nth, once, raises
+from readmodel_pipelines_tests.support.at_a_moment import At, Killed, each, killed_at, nth, once, raises
 from readmodel_pipelines_tests.support.scene import Scene, found_in
 from readmodel_pipelines_tests.support.verbs.rebuilding import (
     BOTH,
@@ -84,4 +84,17 @@ def test_a_history_that_is_lost_while_it_catches_up_has_everything_looked_at_aga
     at(Moment.HISTORY_READ, nth(2, losing))
     summary = full(scene)
     assert any("it is too short" in warning for warning in summary.warnings)
+    assert scene.verify().ok
+
+
+@pytest.mark.parametrize("strategy", ["in_place", "shadow"])
+def test_what_was_touched_is_not_forgotten_by_a_run_that_is_killed_while_it_catches_up(
+    scene: Scene, at: At, small_batches: None, strategy: Any
+) -> None:
+    chats = scene.fill(20)
+    at(Moment.BATCH_SAVED, once(lambda: scene.append(chats[0], OTHER_TITLE)))
+    at(Moment.TOUCHED_GIVEN, once(lambda: at(Moment.LEASE_ASKED_FOR, once(raises(Killed())))))
+    with pytest.raises(Killed):
+        full(scene, strategy=strategy)
+    assert full(scene, strategy=strategy, resume=True).about["state"] == "done"
     assert scene.verify().ok

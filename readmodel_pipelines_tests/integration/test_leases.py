@@ -8,13 +8,16 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from pymongo import MongoClient
 from pymongo.errors import AutoReconnect
+from pymongo.monitoring import CommandFailedEvent, CommandListener, CommandStartedEvent, CommandSucceededEvent
 
-from readmodel_pipelines.bookkeeping.leases import hold_leases
+from readmodel_pipelines.bookkeeping.leases import Leases, free_leases, hold_leases, lost_leases
 from readmodel_pipelines.errors import LeaseLost, ReadModelBusy
 from readmodel_pipelines.moments import Moment
 from readmodel_pipelines.mongo.names import LEASES
 from readmodel_pipelines_tests.support.at_a_moment import At, each, raises
+from readmodel_pipelines_tests.support.environment import uri_of
 from readmodel_pipelines_tests.support.other_writer import OtherWriter
 from readmodel_pipelines_tests.support.scene import Scene, found_in
 
@@ -182,6 +185,63 @@ def test_a_rebuild_whose_lease_was_taken_over_deletes_nothing(
     with pytest.raises(LeaseLost):
         scene.projector("chat", lease_seconds=0.3).rebuild_all()
     assert scene.chats.count_documents({}) == 2
+
+
+class SlowServer(CommandListener):
+    """A clock by which every command takes longer than a lease lasts."""
+
+    now = 0.0
+
+    def started(self, event: CommandStartedEvent) -> None:
+        self.now += 70.0
+
+    def succeeded(self, event: CommandSucceededEvent) -> None: ...
+
+    def failed(self, event: CommandFailedEvent) -> None: ...
+
+
+@pytest.mark.parametrize("renewed", [False, True])
+def test_a_lease_is_trusted_no_longer_than_the_server_keeps_it_however_slow_its_answers_are(
+    scene: Scene, renewed: bool
+) -> None:
+    server = SlowServer()
+    with MongoClient[Any](uri_of(scene.settings), event_listeners=[server]) as client:
+        leases = Leases(client[scene.database.name], 60, clock=lambda: server.now)
+        leases.acquire([f"rebuild:{CHATS}"])
+        if renewed:
+            leases._renew()
+        taken_over(scene)
+        with pytest.raises(LeaseLost):
+            leases.check()
+
+
+def test_a_dead_owner_frees_its_own_leases_and_nobody_else_s(scene: Scene) -> None:
+    dead, alive = (Leases(scene.database, 60, owner=f"Dagster run {number}") for number in (7, 8))
+    dead.acquire([f"rebuild:{CHATS}"])
+    alive.acquire([f"rebuild:{TASKS}"])
+    assert free_leases(scene.database, "Dagster run 7") == 1
+    with hold_leases(scene.database, [CHATS], 60):
+        alive.check()
+    with pytest.raises(ReadModelBusy), hold_leases(scene.database, [TASKS], 60):
+        pass
+
+
+def test_a_lease_that_was_given_back_was_not_lost_and_one_that_ran_out_was(scene: Scene) -> None:
+    name = f"rebuild:{CHATS}"
+    for _ in range(2):
+        with hold_leases(scene.database, [CHATS], 60):
+            assert lease(scene)["lost"] == 0
+        assert lost_leases(scene.database, [name]) == {}
+    for lost in (0, 1, 2):
+        dying = Leases(scene.database, 60)
+        dying.acquire([name])
+        assert lease(scene)["lost"] == lost
+        dying.abandon()
+        assert lost_leases(scene.database, [name]) == {name: lost + 1}
+    with hold_leases(scene.database, [CHATS], 60):
+        assert lease(scene)["lost"] == 3
+    with hold_leases(scene.database, [CHATS], 60):
+        assert lease(scene)["lost"] == 0
 
 
 def test_a_holder_is_named_as_asked(scene: Scene, chat_id: str) -> None:

@@ -169,3 +169,23 @@ def test_a_document_that_others_change_each_time_is_repaired_once_it_has_caught_
     summary = repair(scene)
     assert (summary.completed, summary.retried) == (1, 0)
     assert summary.read_models["chats_read_model"].superseded >= 6
+
+
+def test_a_document_that_others_change_each_time_but_never_let_catch_up_is_not_said_to_be_repaired(
+    scene: Scene, ids: list[str], other_writer: OtherWriter
+) -> None:
+    chat_id = ids[0]
+    scene.append(chat_id, *(("chat.renamed", {"new_title": f"old {number}"}) for number in range(2)))
+    break_all(scene)
+    put(scene, task(chat_id))
+    times = [0]
+
+    def writes_an_old_state(_: Any) -> None:
+        times[0] += 1
+        scene.append(chat_id, ("chat.renamed", {"new_title": f"new {times[0]}"}))
+        scene.chats.update_one({"chat_id": chat_id}, {"$set": {"title": f"old {(times[0] + 1) % 2}"}})
+
+    other_writer.before("write", writes_an_old_state, when=lambda changes: "participants" in changes[0].expected)
+    summary = repair(scene)
+    assert (summary.completed, summary.retried) == (0, 1)
+    assert {item["retry_count"] for item in stored(scene)} == {0}, "being busy spends no attempt"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pymongo.errors import AutoReconnect, OperationFailure
 
-from readmodel_pipelines.bookkeeping.leases import free_leases
+from readmodel_pipelines.bookkeeping.leases import free_leases, lost_leases
 from readmodel_pipelines.mongo.names import LEASES
 from readmodel_pipelines_tests.support.other_writer import OtherWriter
 from readmodel_pipelines_tests.support.scene import Scene, found_in
@@ -61,7 +61,9 @@ def test_an_error_that_nobody_expects_counts_as_a_crash_and_the_tasks_are_due_at
         repair(scene)
 
     assert queue_of(scene).stats().due == 6
-    assert len(leases(scene)) == 6
+    names = [item["_id"] for item in leases(scene)]
+    assert lost_leases(scene.database, names) == dict.fromkeys(names, 1)
+    assert len(names) == 6
     assert repair(scene).completed == 6
     assert all(item["attempts"][0]["reason"] == "lease_lost" for item in stored(scene))
     assert leases(scene) == []

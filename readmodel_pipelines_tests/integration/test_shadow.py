@@ -18,7 +18,7 @@ from readmodel_pipelines.moments import Moment, listening
 from readmodel_pipelines.mongo.changes import token_of_now
 from readmodel_pipelines.projections import registry
 from readmodel_pipelines.projections.chat import CHATS
-from readmodel_pipelines.rebuild import RebuildRequest, abort, rebuild, roll_back
+from readmodel_pipelines.rebuild import RebuildRequest, abort, gate, rebuild, roll_back
 from readmodel_pipelines.reconcile.summary import Summary
 from readmodel_pipelines_tests.support.at_a_moment import At, each, killed_at, once
 from readmodel_pipelines_tests.support.scene import Scene, found_in, taken_from
@@ -57,6 +57,14 @@ def test_indexes_options_and_validators_are_those_of_the_live_collection(scene: 
     indexes, options = scene.chats.index_information(), scene.chats.options()
     assert in_shadow(scene).ok
     assert (scene.chats.index_information(), scene.chats.options()) == (indexes, options)
+
+
+def test_a_read_model_without_its_unique_indexes_has_them_after_it(scene: Scene) -> None:
+    scene.fill(10)
+    scene.tasks.drop_indexes()
+    assert in_shadow(scene, "task").ok
+    unique = [list(index["key"]) for index in scene.tasks.list_indexes() if index.get("unique")]
+    assert sorted(unique) == [["chat_id"], ["task_id"]]
 
 
 def test_documents_of_malformed_streams_and_odd_keys_with_events_stay_to_the_byte(scene: Scene) -> None:
@@ -100,6 +108,16 @@ def test_what_is_missing_different_or_not_wanted_is_made_right(scene: Scene) -> 
     assert scene.everything() == right
 
 
+def test_an_owned_field_that_nobody_wants_is_not_taken_over(scene: Scene) -> None:
+    scene.fill(10)
+    right = scene.everything()
+    without = found_in(scene.tasks, {"due_date": {"$exists": False}})
+    scene.tasks.update_one({"_id": without["_id"]}, {"$set": {"due_date": None}})
+    summary = in_shadow(scene, "task")
+    assert (summary.ok, summary.about["state"]) == (True, "done")
+    assert scene.everything() == right
+
+
 def test_a_collection_that_no_shadow_can_replace_is_refused_in_words(scene: Scene) -> None:
     scene.database.create_collection("chats_read_model", capped=True, size=1_000_000)
     scene.chat("one")
@@ -133,6 +151,25 @@ def test_the_gate_refuses_a_shadow_that_a_bug_made_wrong(scene: Scene, at: At) -
     assert any(item.failed and "title" in item.fields for item in summary.findings)
     assert scene.everything() == before
     assert copies(scene) == ["readmodel_shadow_chats_read_model"]
+
+
+def test_the_gate_goes_by_more_than_the_suspects_that_it_holds(
+    scene: Scene, at: At, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene.fill(10)
+    before = scene.everything()
+    monkeypatch.setattr(gate, "_MOST", 3)
+    built = scene.database["readmodel_shadow_chats_read_model"]
+    right = scene.chats.find().sort("chat_id", 1).to_list()
+
+    def mend_what_is_held() -> None:
+        for document in right[:3]:
+            built.replace_one({"_id": document["_id"]}, document)
+
+    at(Moment.GATE, each(lambda: built.update_many({}, {"$set": {"title": "wrong"}})))
+    at(Moment.COMPARISON_AGAIN, once(mend_what_is_held))
+    assert in_shadow(scene, "chat").about["state"] == "refused"
+    assert scene.everything() == before
 
 
 def test_a_changed_projection_is_swapped_in(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from readmodel_pipelines.mongo.changes import token_of_now
 from readmodel_pipelines.projections.chat import CHATS
 from readmodel_pipelines.rebuild.following import Following
 from readmodel_pipelines.reconcile.ranges import EVERYTHING
-from readmodel_pipelines_tests.support.at_a_moment import once, raises
+from readmodel_pipelines_tests.support.at_a_moment import killed_at, once, raises
 from readmodel_pipelines_tests.support.scene import Scene
 
 OWNER = Owner("chats_read_model", "0a")
@@ -52,3 +52,13 @@ def test_what_goes_wrong_in_the_background_is_raised_by_the_next_look(scene: Sce
     with pytest.raises(ZeroDivisionError):
         following.drain(())
     following.close()
+
+
+def test_what_was_not_worked_off_is_given_again_to_who_comes_after_a_kill(scene: Scene) -> None:
+    touched = Touched(scene.database, OWNER)
+    touched.add(EVENTS, ["x"])
+    assert next(touched.batches(EVENTS)) == ["x"]
+    with killed_at(Moment.TOUCHED_WORKED_OFF):
+        list(touched.batches(EVENTS))
+    assert list(Touched(scene.database, OWNER).batches(EVENTS)) == [["x"]]
+    assert list(touched.batches(EVENTS)) == []

@@ -103,6 +103,15 @@ def test_what_no_writer_is_about_to_mend_does_not_lag(world: World, outcome: Out
     assert world.over("a") == {"a": outcome.value}
 
 
+def test_a_second_document_for_a_key_does_not_lag_beside_the_one_that_does(world: World) -> None:
+    world.young_ids, world.behind_ids, world.twice = {"a": 3}, {"a"}, {"a"}
+    world.over("a")
+    assert [(item.outcome, item.reason) for item in world.noted] == [
+        (Outcome.LAGGING, None),
+        (Outcome.UNEXPECTED, Why.DUPLICATE_KEY),
+    ]
+
+
 def test_without_a_grace_time_nothing_is_waited_for(world: World) -> None:
     world.young_ids = {"a": 3}
     assert world.over("a", grace=0) == {"a": "different"}

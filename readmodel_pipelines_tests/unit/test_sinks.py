@@ -233,3 +233,13 @@ def test_a_document_that_mongodb_refuses_is_a_failure_with_its_words() -> None:
     run = Run(Model(Written(refused=[("a", Why.WRITE_REFUSED, "a validator")])), None).over(missing("a"))
     assert run.counts.failed == 1
     assert run.summary.findings[0].detail == "a validator"
+
+
+@pytest.mark.parametrize("deletions", [DeletionLimit(1.0), Deletions.PUT_OFF])
+def test_a_full_run_replaces_no_document_that_was_read_after_its_events_and_is_newer(
+    deletions: DeletionLimit | Deletions,
+) -> None:
+    limit, put_off = (None, deletions) if isinstance(deletions, Deletions) else (deletions, Deletions.AT_ONCE)
+    run = Run(Model(), limit, different("c"), deletions=put_off).over(different("a"), missing("b"), different("c"))
+    assert [[change.key for change in batch] for batch in run.model.batches] == [["b", "c"]]
+    assert run.counts.superseded == 1
