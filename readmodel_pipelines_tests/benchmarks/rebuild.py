@@ -10,25 +10,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
-import tempfile
-import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from readmodel_pipelines.cutover.shadow import index_like
 from readmodel_pipelines.demo.sample_data import chat_events
-from readmodel_pipelines.embedded import server as embedded
 from readmodel_pipelines.mongo.connection import open_database
 from readmodel_pipelines.mongo.scan import CODEC
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.rebuild import RebuildRequest, finish, rebuild
 from readmodel_pipelines.settings import Settings
+from readmodel_pipelines_tests.benchmarks.measuring import Best, bench_server, in_a_process, peak_mib
 from readmodel_pipelines_tests.benchmarks.reconcile import (
     ORDER,
     PROJECTIONS,
@@ -54,26 +48,16 @@ def main() -> None:
     if arguments.rebuild:
         _rebuild_for_memory(arguments.rebuild)
         return
-    with tempfile.TemporaryDirectory(prefix="readmodel-bench-") as folder:
-        server = Settings(data_dir=Path(folder))
-        try:
-            uri = embedded.ensure_running(server, die_with_parent=True)
-            speed(Settings(mongodb_uri=uri, database="bench"), arguments.chats, arguments.rounds)
-            for aggregates in arguments.aggregates:
-                large(Settings(mongodb_uri=uri, database=f"bench_{aggregates}"), aggregates)
-        finally:
-            embedded.stop(server)
+    with bench_server() as settings:
+        speed(settings, arguments.chats, arguments.rounds)
+        for aggregates in arguments.aggregates:
+            large(settings.model_copy(update={"database": f"bench_{aggregates}"}), aggregates)
 
 
 def speed(settings: Settings, chats: int, rounds: int) -> None:
     """Both strategies with one worker and with two, beside the limits."""
-    best: dict[str, float] = defaultdict(lambda: float("inf"))
-
-    def timed(name: str, work: Callable[[], Any]) -> None:
-        started = time.perf_counter()
-        work()
-        best[name] = min(best[name], time.perf_counter() - started)
-
+    best = Best()
+    timed = best.timed
     with open_database(settings) as database:
         fill(database, settings, chat_events(chats))
         ReadModelProjector(database, settings).rebuild_all()
@@ -130,9 +114,7 @@ def large(settings: Settings, aggregates: int) -> None:
     """A store of so many aggregates, some events each, rebuilt from nothing by a process of its own."""
     with open_database(settings) as database:
         fill(database, settings, chat_events(aggregates, mean_events=4))
-        argument = f"{uri_of(settings)}|{settings.database}"
-        run = [sys.executable, "-m", __spec__.name, "--rebuild", argument]
-        said = json.loads(subprocess.run(run, check=True, capture_output=True, text=True).stdout)
+        said = in_a_process(__spec__.name, "--rebuild", uri_of(settings), settings.database)
         print(
             f"{aggregates:9,} aggregates, {said['events']:10,} events: {said['seconds']:8.2f} s, peak memory "
             f"{said['peak_mib']:.1f} MiB, of its workers {said['workers_mib']:.1f} MiB"
@@ -149,11 +131,9 @@ def _rebuild_for_memory(argument: str) -> None:
         summary = rebuild(database, settings, [], RebuildRequest())
     if not summary.ok:
         raise SystemExit("the rebuild did not succeed")
-    # Not getrusage, whose peak begins with that of the process that started this one.
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    peak = int(status["VmHWM"].split()[0]) / 1024
     workers = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-    print(json.dumps({"events": summary.events, "seconds": summary.seconds, "peak_mib": peak, "workers_mib": workers}))
+    told = {"events": summary.events, "seconds": summary.seconds, "peak_mib": peak_mib(), "workers_mib": workers}
+    print(json.dumps(told))
 
 
 def _copy(database: Mongo, name: str) -> None:

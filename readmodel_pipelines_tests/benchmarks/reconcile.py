@@ -9,20 +9,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
-import tempfile
-import time
-from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 from pymongo.cursor import CursorType
 
 from readmodel_pipelines.demo.sample_data import chat_events, long_stream
-from readmodel_pipelines.embedded import server as embedded
 from readmodel_pipelines.events.stream import Malformed, fold_streams
 from readmodel_pipelines.mongo.connection import open_database
 from readmodel_pipelines.mongo.indexes import ensure_indexes
@@ -31,6 +24,7 @@ from readmodel_pipelines.projections.chat import CHAT_FOLD
 from readmodel_pipelines.projections.registry import built_in
 from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.settings import Settings
+from readmodel_pipelines_tests.benchmarks.measuring import Best, bench_server, in_a_process, peak_mib
 from readmodel_pipelines_tests.support.environment import uri_of
 from readmodel_pipelines_tests.support.scene import Mongo
 
@@ -44,17 +38,11 @@ def main() -> None:
     if arguments.memory_of:
         _rebuild_for_memory(arguments.memory_of)
         return
-    with tempfile.TemporaryDirectory(prefix="readmodel-bench-") as folder:
-        server = Settings(data_dir=Path(folder))
-        try:
-            uri = embedded.ensure_running(server, die_with_parent=True)
-            settings = Settings(mongodb_uri=uri, database="bench")
-            speed(settings, arguments.chats, arguments.rounds)
-            if arguments.memory:
-                one_long_stream(settings)
-                memory(settings)
-        finally:
-            embedded.stop(server)
+    with bench_server() as settings:
+        speed(settings, arguments.chats, arguments.rounds)
+        if arguments.memory:
+            one_long_stream(settings)
+            memory(settings)
 
 
 def speed(settings: Settings, chats: int, rounds: int) -> None:
@@ -67,13 +55,8 @@ def speed(settings: Settings, chats: int, rounds: int) -> None:
             item: list(database.get_collection(item.read_model, codec_options=CODEC).find({}, {"_id": 0}))
             for item in PROJECTIONS
         }
-        best: dict[str, float] = defaultdict(lambda: float("inf"))
-
-        def timed(name: str, work: Callable[[], Any]) -> None:
-            started = time.perf_counter()
-            work()
-            best[name] = min(best[name], time.perf_counter() - started)
-
+        best = Best()
+        timed = best.timed
         for _ in range(rounds):
             timed("drain events", lambda: drain(database, "events", ORDER))
             timed("drain models", lambda: [drain(database, p.read_model, [(p.key, 1)]) for p in PROJECTIONS])
@@ -107,8 +90,7 @@ def memory(settings: Settings) -> None:
         scaled = settings.model_copy(update={"database": f"bench_{chats}"})
         with open_database(scaled) as database:
             fill(database, scaled, chat_events(chats))
-        run = [sys.executable, "-m", __spec__.name, "--memory-of", _as_argument(scaled)]
-        found = json.loads(subprocess.run(run, check=True, capture_output=True, text=True).stdout)
+        found = in_a_process(__spec__.name, "--memory-of", uri_of(scaled), scaled.database)
         peaks.append(found["peak_mib"])
         print(f"{found['events']:9,} events: peak memory {found['peak_mib']:.1f} MiB, {found['seconds']:.2f} s")
     print(f"peak memory grows by {100 * (peaks[1] / peaks[0] - 1):.1f} %   (less than 10)")
@@ -119,8 +101,7 @@ def one_long_stream(settings: Settings) -> None:
     scaled = settings.model_copy(update={"database": "bench_long"})
     with open_database(scaled) as database:
         fill(database, scaled, long_stream(200_000))
-    run = [sys.executable, "-m", __spec__.name, "--memory-of", _as_argument(scaled)]
-    found = json.loads(subprocess.run(run, check=True, capture_output=True, text=True).stdout)
+    found = in_a_process(__spec__.name, "--memory-of", uri_of(scaled), scaled.database)
     print(
         f"one stream of {found['events']:,} events: peak memory {found['peak_mib']:.1f} MiB, {found['seconds']:.2f} s"
     )
@@ -172,14 +153,7 @@ def _rebuild_for_memory(argument: str) -> None:
         summary = ReadModelProjector(database, settings).rebuild_all()
     if not summary.ok:
         raise SystemExit("the rebuild did not succeed")
-    # Not getrusage, whose peak begins with that of the process that started this one.
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    peak = int(status["VmHWM"].split()[0]) / 1024
-    print(json.dumps({"events": summary.events, "seconds": summary.seconds, "peak_mib": peak}))
-
-
-def _as_argument(settings: Settings) -> str:
-    return f"{uri_of(settings)}|{settings.database}"
+    print(json.dumps({"events": summary.events, "seconds": summary.seconds, "peak_mib": peak_mib()}))
 
 
 def _arguments() -> argparse.Namespace:

@@ -10,22 +10,20 @@ from __future__ import annotations
 import argparse
 import random
 import statistics
-import tempfile
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from typing import Any
 
 from readmodel_pipelines.demo.sample_data import chat_events
-from readmodel_pipelines.embedded import server as embedded
 from readmodel_pipelines.mongo.connection import open_database
 from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.repair import RepairQueue, RepairWorker
 from readmodel_pipelines.repair.claim import Holder, claim
 from readmodel_pipelines.settings import Settings
+from readmodel_pipelines_tests.benchmarks.measuring import Best, bench_server
 from readmodel_pipelines_tests.benchmarks.reconcile import fill
 from readmodel_pipelines_tests.support.scene import Mongo
+from readmodel_pipelines_tests.support.verbs.repairing import task
 
 AGGREGATES = 1_000
 CLAIMED = 100
@@ -37,15 +35,9 @@ def main() -> None:
     parser.add_argument("--completed", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=7)
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="readmodel-bench-") as folder:
-        server = Settings(data_dir=Path(folder))
-        try:
-            uri = embedded.ensure_running(server, die_with_parent=True)
-            settings = Settings(mongodb_uri=uri, database="bench_repair")
-            repairs(settings, arguments.rounds)
-            claims(settings, arguments.completed, 3 * arguments.rounds)
-        finally:
-            embedded.stop(server)
+    with bench_server() as settings:
+        repairs(settings, arguments.rounds)
+        claims(settings, arguments.completed, 3 * arguments.rounds)
 
 
 def repairs(settings: Settings, rounds: int) -> None:
@@ -55,24 +47,19 @@ def repairs(settings: Settings, rounds: int) -> None:
         projector = ReadModelProjector(database, settings)
         projector.rebuild_all()
         ids = [document["chat_id"] for document in database.chats_read_model.find({}, {"chat_id": 1})]
-        bulk, repair = [], []
+        best = Best()
         for _ in range(rounds):
             _damage(database)
-            started = time.perf_counter()
-            projector.rebuild_some(ids)
-            bulk.append(time.perf_counter() - started)
+            best.timed("bulk", lambda: projector.rebuild_some(ids))
             _damage(database)
             _queue(database, ids)
-            started = time.perf_counter()
-            summary = RepairWorker(database, settings).work()
-            repair.append(time.perf_counter() - started)
+            summary = best.timed("repair", RepairWorker(database, settings).work)
             if summary.completed != AGGREGATES or not projector.verify_all().ok:
                 raise SystemExit(f"not repaired: {summary}")
-    print(f"{AGGREGATES:,} aggregates in one bulk pass     {min(bulk):7.3f} s")
-    print(
-        f"{AGGREGATES:,} due tasks repaired              {min(repair):7.3f} s   {AGGREGATES / min(repair):,.0f} tasks/s"
-    )
-    print(f"repair through the queue           {min(repair) / min(bulk):6.2f} x the bulk pass, less than 5")
+    bulk, repair = best["bulk"], best["repair"]
+    print(f"{AGGREGATES:,} aggregates in one bulk pass     {bulk:7.3f} s")
+    print(f"{AGGREGATES:,} due tasks repaired              {repair:7.3f} s   {AGGREGATES / repair:,.0f} tasks/s")
+    print(f"repair through the queue           {repair / bulk:6.2f} x the bulk pass, less than 5")
 
 
 def claims(settings: Settings, completed: int, rounds: int) -> None:
@@ -93,11 +80,9 @@ def claims(settings: Settings, completed: int, rounds: int) -> None:
             for name, item in databases.items():
                 _queue(item, random.sample(ids, CLAIMED))
                 seconds[name].append(_claim(item, queues[name]))
-        stats = {}
+        stats = Best()
         for name, item in databases.items():
-            started = time.perf_counter()
-            RepairQueue(item, queues[name]).stats()
-            stats[name] = time.perf_counter() - started
+            stats.timed(name, RepairQueue(item, queues[name]).stats)
     none, many = (statistics.median(seconds[name]) for name in ("none", "many"))
     print(f"claim {CLAIMED} of {CLAIMED}, none completed        {none:7.4f} s")
     print(
@@ -123,19 +108,7 @@ def _damage(database: Mongo) -> None:
 
 def _queue(database: Mongo, ids: Sequence[str]) -> None:
     now = datetime.now(UTC)
-    database.repair_queue.insert_many([_task(aggregate_id, now) for aggregate_id in ids])
-
-
-def _task(aggregate_id: str, created_at: datetime) -> dict[str, Any]:
-    return {
-        "aggregate_id": aggregate_id,
-        "aggregate_type": "chat",
-        "task_type": "readmodel_sync",
-        "error": "connection(localhost:27017) socket was unexpectedly closed: EOF",
-        "created_at": created_at,
-        "retry_count": 0,
-        "status": "pending",
-    }
+    database.repair_queue.insert_many([task(aggregate_id, created_at=now) for aggregate_id in ids])
 
 
 def _complete(database: Mongo, ids: Sequence[str], completed: int) -> None:
@@ -145,8 +118,8 @@ def _complete(database: Mongo, ids: Sequence[str], completed: int) -> None:
         batch = []
         for position in range(start, min(start + 10_000, completed)):
             ended = now - timedelta(seconds=position % 864_000)
-            task = _task(ids[position % len(ids)], ended)
-            batch.append({**task, "status": "completed", "completed_at": ended, "claimed_by": "a run"})
+            done = {"created_at": ended, "status": "completed", "completed_at": ended, "claimed_by": "a run"}
+            batch.append(task(ids[position % len(ids)], **done))
         database.repair_queue.insert_many(batch, ordered=False)
 
 

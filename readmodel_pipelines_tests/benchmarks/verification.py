@@ -8,20 +8,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
-import tempfile
-import time
 from pathlib import Path
-from typing import Any
 
 from readmodel_pipelines.demo.sample_data import chat_events
-from readmodel_pipelines.embedded import server as embedded
 from readmodel_pipelines.mongo.connection import open_database
 from readmodel_pipelines.mongo.names import FINDINGS
 from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines.verification import Coverage, VerificationRequest, verify
+from readmodel_pipelines_tests.benchmarks.measuring import Best, bench_server, best, in_a_process, peak_mib
 from readmodel_pipelines_tests.benchmarks.reconcile import fill
 from readmodel_pipelines_tests.support.environment import uri_of
 from readmodel_pipelines_tests.support.scene import Mongo
@@ -39,23 +34,18 @@ def main() -> None:
     if arguments.verify:
         _verify_for_memory(arguments.verify)
         return
-    with tempfile.TemporaryDirectory(prefix="readmodel-bench-") as folder:
-        server = Settings(data_dir=Path(folder))
-        try:
-            uri = embedded.ensure_running(server, die_with_parent=True)
-            for chats in (arguments.chats, 4 * arguments.chats):
-                settings = Settings(mongodb_uri=uri, database=f"bench_{chats}")
-                with open_database(settings) as database:
-                    fill(database, settings, chat_events(chats))
-                    ReadModelProjector(database, settings).rebuild_all()
-                    print(f"{database.events.estimated_document_count():,} events of {chats:,} chats")
-                    incremental(database, settings, arguments.rounds)
-                    if chats == arguments.chats:
-                        tiers(database, settings, arguments.rounds)
-                    damaged(database, settings, arguments.rounds)
-                memory(settings, Path(folder))
-        finally:
-            embedded.stop(server)
+    with bench_server() as server:
+        for chats in (arguments.chats, 4 * arguments.chats):
+            settings = server.model_copy(update={"database": f"bench_{chats}"})
+            with open_database(settings) as database:
+                fill(database, settings, chat_events(chats))
+                ReadModelProjector(database, settings).rebuild_all()
+                print(f"{database.events.estimated_document_count():,} events of {chats:,} chats")
+                incremental(database, settings, arguments.rounds)
+                if chats == arguments.chats:
+                    tiers(database, settings, arguments.rounds)
+                damaged(database, settings, arguments.rounds)
+            memory(settings)
 
 
 def tiers(database: Mongo, settings: Settings, rounds: int) -> None:
@@ -73,15 +63,13 @@ def incremental(database: Mongo, settings: Settings, rounds: int) -> None:
     ids = [document["chat_id"] for document in database.chats_read_model.find({}, {"chat_id": 1}, limit=1_000)]
     said = [f"everything {whole:.3f} s"]
     for changed in (0, 100, 1_000):
-        seconds = []
+        fastest = Best()
         for _ in range(rounds):
             _append(database, settings, ids[:changed])
-            started = time.perf_counter()
-            summary = verify(database, settings, [], SINCE_LAST)
-            seconds.append(time.perf_counter() - started)
+            summary = fastest.timed("", lambda: verify(database, settings, [], SINCE_LAST))
             if not summary.ok or summary.read_models["chats_read_model"].checked != changed:
                 raise SystemExit("the incremental look is wrong")
-        said.append(f"{changed:,} changed {min(seconds):.3f} s")
+        said.append(f"{changed:,} changed {fastest['']:.3f} s")
     print("; ".join(said))
 
 
@@ -100,23 +88,11 @@ def damaged(database: Mongo, settings: Settings, rounds: int) -> None:
     )
 
 
-def memory(settings: Settings, folder: Path) -> None:
+def memory(settings: Settings) -> None:
     """Peak memory of a process that verifies the damaged read models and writes every report."""
-    argument = f"{uri_of(settings)}|{settings.database}|{folder}"
-    run = [sys.executable, "-m", __spec__.name, "--verify", argument]
-    found = json.loads(subprocess.run(run, check=True, capture_output=True, text=True).stdout)
+    found = in_a_process(__spec__.name, "--verify", uri_of(settings), settings.database, settings.reports_dir)
     took = f"peak memory {found['peak_mib']:.1f} MiB, {found['seconds']:.2f} s"
     print(f"{found['findings']:,} findings, four reports: {took}")
-
-
-def best(rounds: int, work: Any) -> float:
-    """The seconds of the fastest round."""
-    seconds = []
-    for _ in range(rounds):
-        started = time.perf_counter()
-        work()
-        seconds.append(time.perf_counter() - started)
-    return min(seconds)
 
 
 def _append(database: Mongo, settings: Settings, ids: list[str]) -> None:
@@ -146,10 +122,8 @@ def _verify_for_memory(argument: str) -> None:
     reports = [Path(folder) / f"{name}{suffix}" for suffix in (".html", ".csv", ".json", ".parquet")]
     with open_database(settings) as database:
         summary = verify(database, settings, [], VerificationRequest(reports=reports))
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     findings = sum(counts.discrepancies for counts in summary.read_models.values())
-    peak = int(status["VmHWM"].split()[0]) / 1024
-    print(json.dumps({"findings": findings, "seconds": summary.seconds, "peak_mib": peak}))
+    print(json.dumps({"findings": findings, "seconds": summary.seconds, "peak_mib": peak_mib()}))
 
 
 if __name__ == "__main__":
