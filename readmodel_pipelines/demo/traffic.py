@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import groupby, islice
 from operator import itemgetter
 
@@ -89,19 +89,13 @@ def traffic_in_background(
     stop = threading.Event()
 
     def go_on() -> None:
-        with open_database(settings) as database:
+        # Until the server ends, which is told by everything else that needs it.
+        with suppress(ReadModelError, PyMongoError), open_database(settings) as database:
             traffic = Traffic(database, settings, faults=faults, before_save=before_save, seed=1)
             while not stop.wait(seconds_between):
                 traffic.step()
 
-    def until_the_server_ends() -> None:
-        # Its end is told by everything else that needs it.
-        try:
-            go_on()
-        except (ReadModelError, PyMongoError):
-            return
-
-    thread = threading.Thread(target=until_the_server_ends, name="live traffic", daemon=True)
+    thread = threading.Thread(target=go_on, name="live traffic", daemon=True)
     thread.start()
     try:
         yield

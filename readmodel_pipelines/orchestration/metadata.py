@@ -1,7 +1,7 @@
 """What a run says of its work when it is done: numbers to plot, tables of outcomes and findings, and a sentence."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
@@ -105,18 +105,17 @@ def outcomes_of(summary: Summary) -> dg.TableMetadataValue:
         for name, meaning in _MEANINGS.items()
         if name in (*found, *written)
     ]
-    return dg.MetadataValue.table(
-        records=[
-            dg.TableRecord(line) for line in lines if line[_OUTCOME] in always or any(line[model] for model in names)
-        ],
-        schema=dg.TableSchema(
-            columns=[
-                dg.TableColumn(_OUTCOME, description="What was found of an aggregate, or done about it"),
-                *(dg.TableColumn(model, "int", description=f"Aggregates of {model}") for model in names),
-                dg.TableColumn("meaning"),
-            ]
-        ),
-    )
+    columns = [
+        dg.TableColumn(_OUTCOME, description="What was found of an aggregate, or done about it"),
+        *(dg.TableColumn(model, "int", description=f"Aggregates of {model}") for model in names),
+        dg.TableColumn("meaning"),
+    ]
+    return table((line for line in lines if line[_OUTCOME] in always or any(line[model] for model in names)), columns)
+
+
+def table(rows: Iterable[Mapping[str, Any]], columns: Sequence[dg.TableColumn]) -> dg.TableMetadataValue:
+    """A table of these rows."""
+    return dg.MetadataValue.table([dg.TableRecord(row) for row in rows], dg.TableSchema(columns))
 
 
 def in_words(summary: Summary) -> str:
@@ -195,10 +194,8 @@ def table_of(findings: Iterable[Finding]) -> dg.TableMetadataValue:
     """Findings of a read model as a table, a line for each field. A column that no line fills is left out."""
     rows = [row for finding in findings for row in _rows(finding)]
     filled = [name for name in _COLUMNS if name in _ALWAYS or any(row[name] for row in rows)]
-    return dg.MetadataValue.table(
-        records=[dg.TableRecord({name: row[name] for name in filled}) for row in rows],
-        schema=dg.TableSchema(columns=[dg.TableColumn(name, description=_COLUMNS[name]) for name in filled]),
-    )
+    columns = [dg.TableColumn(name, description=_COLUMNS[name]) for name in filled]
+    return table(({name: row[name] for name in filled} for row in rows), columns)
 
 
 def _rows(finding: Finding) -> Iterator[dict[str, str]]:

@@ -7,6 +7,7 @@ import dagster as dg
 
 from readmodel_pipelines.bookkeeping.queue_stats import QueueStats
 from readmodel_pipelines.mongo.scan import Document
+from readmodel_pipelines.orchestration.metadata import table
 from readmodel_pipelines.reconcile.extended_json import json_text
 from readmodel_pipelines.repair import RepairSummary
 
@@ -47,30 +48,18 @@ def in_words(stats: QueueStats) -> str:
 
 def numbers_of_repair(summary: RepairSummary) -> dict[str, Any]:
     """What a run repaired, under names that are plotted behind those of the queue."""
-    names = ("aggregates", "claimed", "retried", "parked", "lost")
-    writes = {
-        f"{read_model}/{write}": getattr(counts, write)
-        for read_model, counts in summary.read_models.items()
-        for write in ("inserted", "replaced", "deleted")
-    }
-    numbers = {
-        **{name: getattr(summary, name) for name in names},
-        "repaired": summary.completed,
-        "seconds": round(summary.seconds, 3),
-        "repaired_per_second": round(summary.completed / max(summary.seconds, 1e-9), 1),
-        **writes,
-    }
+    numbers = {name: getattr(summary, name) for name in ("aggregates", "claimed", "retried", "parked", "lost")}
+    numbers |= {"repaired": summary.completed, "seconds": round(summary.seconds, 3)}
+    numbers["repaired_per_second"] = round(summary.completed / max(summary.seconds, 1e-9), 1)
+    for read_model, counts in summary.read_models.items():
+        numbers |= {f"{read_model}/{write}": getattr(counts, write) for write in ("inserted", "replaced", "deleted")}
     return {f"repair/{name}": number for name, number in numbers.items()}
 
 
 def table_of_taken(summary: RepairSummary) -> dg.TableMetadataValue:
     """The aggregates that were taken first, so that somebody sees whether theirs was among them."""
-    return dg.MetadataValue.table(
-        records=[
-            dg.TableRecord({"aggregate_type": stream, "aggregate_id": aggregate_id})
-            for stream, aggregate_id in summary.first_taken
-        ]
-    )
+    taken = ({"aggregate_type": stream, "aggregate_id": aggregate_id} for stream, aggregate_id in summary.first_taken)
+    return table(taken, [dg.TableColumn("aggregate_type"), dg.TableColumn("aggregate_id")])
 
 
 def table_of_parked(summary: RepairSummary) -> dg.TableMetadataValue:
@@ -90,9 +79,7 @@ def table_of_dead_letters(tasks: Iterable[Document]) -> dg.TableMetadataValue:
     """Tasks as a table, whatever their producers put there."""
     kinds = {"attempts": "int"}
     columns = [dg.TableColumn(name, kinds.get(name, "string"), description=said) for name, said in _COLUMNS.items()]
-    return dg.MetadataValue.table(
-        records=[dg.TableRecord(_row(task)) for task in tasks], schema=dg.TableSchema(columns=columns)
-    )
+    return table(map(_row, tasks), columns)
 
 
 def _row(task: Document) -> dict[str, Any]:

@@ -29,14 +29,14 @@ class Holder:
     seconds: float
 
 
+@dataclass(frozen=True, slots=True)
 class Claim:
     """`ids` are the aggregates claimed, of one type of stream; `tasks` the number of their tasks."""
 
-    def __init__(self, queue: RepairQueue, leases: Leases, ids: Sequence[str], tasks: int) -> None:
-        self._queue = queue
-        self._leases = leases
-        self.ids = ids
-        self.tasks = tasks
+    ids: Sequence[str]
+    tasks: int
+    _queue: RepairQueue
+    _leases: Leases
 
     def still_ours(self) -> None:
         """Ask before every write.
@@ -82,7 +82,7 @@ def claim(
         held[:] = [name.rpartition(":")[2] for name in leases.names]
         with leases.kept():
             taken = queue.claim(stream, held, leases.nonce, holder.name, holder.seconds, task_ids) if held else 0
-            yield Claim(queue, leases, held, taken)
+            yield Claim(held, taken, queue, leases)
         _give_up(queue, leases, held)
     except BaseException as error:
         # An interruption may come at any line, while leasing or giving up too: the nonce tells what is ours.

@@ -17,7 +17,7 @@ from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
 from readmodel_pipelines.errors import ConcurrencyConflict, ReadModelError, UsageError
 from readmodel_pipelines.events.ids import UUID
 from readmodel_pipelines.events.stream import Fold
-from readmodel_pipelines.mongo.driver import ClientSession, Database, DuplicateKeyError, OperationFailure
+from readmodel_pipelines.mongo.driver import ClientSession, Database, OperationFailure
 from readmodel_pipelines.mongo.scan import Document
 from readmodel_pipelines.mongo.server import DUPLICATE_KEY
 from readmodel_pipelines.projections.registry import projections_for
@@ -112,11 +112,9 @@ class EventRepository:
                     write_concern=self._database.write_concern,
                     read_preference=self._database.read_preference,
                 )
-        except DuplicateKeyError:
-            raise _conflict(aggregate_id, expected_version, "somebody else appended first") from None
         except OperationFailure as error:
-            details = error.details or {}
-            if any(item.get("code") == DUPLICATE_KEY for item in details.get("writeErrors", ())):
+            of_documents = (error.details or {}).get("writeErrors", ())
+            if DUPLICATE_KEY in (error.code, *(item.get("code") for item in of_documents)):
                 raise _conflict(aggregate_id, expected_version, "somebody else appended first") from None
             if error.code == _NO_TRANSACTIONS:
                 raise ReadModelError(
