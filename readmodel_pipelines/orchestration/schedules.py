@@ -3,6 +3,7 @@
 # Without `from __future__ import annotations`: Dagster takes the class of `context`, not its name.
 from collections.abc import Iterator
 from datetime import datetime
+from functools import partial
 from zoneinfo import ZoneInfo
 
 import dagster as dg
@@ -19,14 +20,17 @@ from readmodel_pipelines.verification import Bucket
 
 TIMEZONE = SETTINGS_AT_LOAD.timezone
 _WINDOW = Window.parse(SETTINGS_AT_LOAD.off_peak_window, TIMEZONE)
-
-
-@dg.schedule(
-    job=verify_read_models,
-    cron_schedule="0 2 * * *",
+_schedule = partial(
+    dg.schedule,
     execution_timezone=TIMEZONE,
     default_status=dg.DefaultScheduleStatus.STOPPED,
     owners=OWNERS,
+)
+
+
+@_schedule(
+    job=verify_read_models,
+    cron_schedule="0 2 * * *",
     # Shown as plain text, without Markdown.
     description=f"""Every night at 2:00 ({TIMEZONE}): verifies of each read model what got events since the last
 verification, what is known to be wrong, and one bucket of all aggregates: another one each night, so that
@@ -40,12 +44,9 @@ def nightly_verification(context: dg.ScheduleEvaluationContext) -> Iterator[dg.R
     yield from _runs("nightly", context, verify_read_model.name, VerifyConfig(since_last=True, bucket=str(bucket)))
 
 
-@dg.schedule(
+@_schedule(
     job=verify_read_models,
     cron_schedule="0 3 * * 0",
-    execution_timezone=TIMEZONE,
-    default_status=dg.DefaultScheduleStatus.STOPPED,
-    owners=OWNERS,
     description=f"""Every Sunday at 3:00 ({TIMEZONE}): verifies every aggregate of each read model. Changes no
 document; evaluates the checks of the assets. For stores where a pass over all events takes minutes; larger ones do
 with nightly_verification.""",
@@ -55,12 +56,9 @@ def weekly_verification(context: dg.ScheduleEvaluationContext) -> Iterator[dg.Ru
     yield from _runs("weekly", context, verify_read_model.name, VerifyConfig())
 
 
-@dg.schedule(
+@_schedule(
     job=rebuild_read_models,
     cron_schedule=f"{_WINDOW.start.minute} {_WINDOW.start.hour} * * *",
-    execution_timezone=TIMEZONE,
-    default_status=dg.DefaultScheduleStatus.STOPPED,
-    owners=OWNERS,
     description=f"""Every night when the off-peak window begins ({_WINDOW}): rebuilds each read model in full, in place,
 and stops cleanly when the window ends; the next night goes on where this one was. For stores of which a rebuild takes
 longer than a night: turn it on, and off again when a run says that it is done.""",
