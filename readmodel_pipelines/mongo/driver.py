@@ -13,7 +13,6 @@ from pymongo.errors import (
     BulkWriteError,
     ConfigurationError,
     ConnectionFailure,
-    DuplicateKeyError,
     OperationFailure,
     PyMongoError,
 )
@@ -25,7 +24,6 @@ __all__ = [
     "ConfigurationError",
     "ConnectionFailure",
     "Database",
-    "DuplicateKeyError",
     "OperationFailure",
     "PyMongoError",
     "timeout",
