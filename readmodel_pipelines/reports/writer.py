@@ -12,8 +12,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from readmodel_pipelines.errors import UsageError
 from readmodel_pipelines.reports.page import page
@@ -48,7 +47,7 @@ def check_report_file(file: Path) -> None:
 class ReportWriter:
     """Takes the findings of a verification, in JSON form, and writes them to files, each as its suffix says.
 
-    A context manager: leaving it without `finish` leaves nothing behind.
+    Closed without `finish` it leaves nothing behind.
     """
 
     def __init__(self, files: Sequence[Path]) -> None:
@@ -63,14 +62,6 @@ class ReportWriter:
         except BaseException:
             self.close()
             raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
     def add(self, finding: Mapping[str, Any]) -> None:
         """One more finding: `Finding.as_json` and, as `mend`, what to run."""

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from readmodel_pipelines.events.ids import is_aggregate_id
 from readmodel_pipelines.projections.projection import Projection
@@ -18,27 +17,17 @@ _NOT_BY_US = "mend its events first"
 
 
 class Reporting:
-    """Report files of one verification; a context manager.
+    """Report files of one verification; `close` leaves nothing behind that is not finished.
 
     A full disk must not take the result of an hour's work with it: what goes wrong is in `error`, and nothing rises.
     """
 
     def __init__(self, files: Sequence[Path]) -> None:
-        self._files = files
-        self._writer = ReportWriter([])
         self.error: OSError | None = None
-
-    def __enter__(self) -> Self:
         try:
-            self._writer = ReportWriter(self._files)
+            self._writer = ReportWriter(files)
         except OSError as error:
-            self.error = error
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._close()
+            self._writer, self.error = ReportWriter([]), error
 
     def __call__(self, projection: Projection, findings: Sequence[Finding]) -> None:
         """Put findings into the reports."""
@@ -73,9 +62,10 @@ class Reporting:
 
     def _fail(self, error: OSError) -> None:
         self.error = error
-        self._close()
+        self.close()
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Let go of what is not finished."""
         try:
             self._writer.close()
         except OSError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import random
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import chain, groupby, islice
@@ -91,7 +92,7 @@ def verify(
     """
     for file in request.reports:
         check_report_file(file)
-    with Reporting(request.reports) as reporting:
+    with closing(Reporting(request.reports)) as reporting:
         return _Verification(database, settings, read_models, request, on_progress, reporting).run()
 
 
@@ -111,7 +112,7 @@ def verify_one(
     for file in reports:
         check_report_file(file)
     summary = ReadModelProjector(database, settings, *read_models).verify_consistency(aggregate_id)
-    with Reporting(reports) as reporting:
+    with closing(Reporting(reports)) as reporting:
         projections = choose_projections(settings, read_models)
         for projection in projections:
             reporting(projection, [item for item in summary.findings if item.read_model == projection.read_model])

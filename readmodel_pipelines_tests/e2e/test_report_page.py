@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ def findings(number: int) -> Iterator[dict[str, Any]]:
 
 
 def report(file: Path, number: int, **about: str) -> Path:
-    with ReportWriter([file]) as writer:
+    with closing(ReportWriter([file])) as writer:
         for item in findings(number):
             writer.add(item)
         counts = {"checked": number * 2, "same": number, **dict.fromkeys(OUTCOMES, number // 8)}

@@ -8,6 +8,7 @@ import os
 import re
 import time
 import tracemalloc
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ def finding(aggregate_id: Any = "a", **fields: Any) -> dict[str, Any]:
 
 def written(folder: Path, *findings: dict[str, Any]) -> dict[str, Path]:
     files = {suffix: folder / f"report{suffix}" for suffix in SUFFIXES}
-    with ReportWriter(list(files.values())) as writer:
+    with closing(ReportWriter(list(files.values()))) as writer:
         for item in findings:
             writer.add(item)
         assert writer.finish(SUMMARY, []) == list(files.values())
@@ -101,7 +102,7 @@ def test_whatever_ends_lines_in_a_text_ends_no_row_of_csv(tmp_path: Path, end: s
 def test_a_file_that_is_named_twice_is_written_once(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     files = [tmp_path / "a.csv", tmp_path / "a.csv", tmp_path / "sub" / ".." / "a.csv"]
-    with ReportWriter(files) as writer:
+    with closing(ReportWriter(files)) as writer:
         writer.add(finding())
         assert len(writer.finish(SUMMARY, [])) == 1
     assert (tmp_path / "a.csv").read_text().count("\n") == 2
@@ -138,9 +139,9 @@ def test_the_page_asks_nobody_for_anything(tmp_path: Path) -> None:
 def test_a_report_that_is_not_finished_leaves_what_was_there(tmp_path: Path, suffix: str) -> None:
     file = tmp_path / f"report{suffix}"
     file.write_text("older")
-    with ReportWriter([file]) as writer:
+    with closing(ReportWriter([file])) as writer:
         writer.add(finding(title=(1, 2)))
-    with pytest.raises(RuntimeError), ReportWriter([file]) as writer:
+    with pytest.raises(RuntimeError), closing(ReportWriter([file])) as writer:
         raise RuntimeError
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(file.name, "older")]
 
@@ -212,7 +213,7 @@ def test_a_uuid_is_mended_by_itself(tmp_path: Path) -> None:
 
 def mends_in_report(folder: Path, aggregate_id: Any) -> str:
     summary = Summary("verify", "chat", read_models={CHATS.read_model: Counts()})
-    with Reporting([folder / "a.json"]) as reporting:
+    with closing(Reporting([folder / "a.json"])) as reporting:
         reporting(CHATS, [Finding(CHATS.read_model, aggregate_id, Outcome.DIFFERENT)])
         reporting.finish(summary, [CHATS], "flowra", [])
     return str(json.loads((folder / "a.json").read_text())["findings"][0]["mend"])
@@ -226,7 +227,7 @@ def test_more_findings_than_the_page_or_a_batch_of_rows_takes_are_not_held(
 
     def peak(findings: int) -> int:
         files = [tmp_path / f"{findings}{suffix}" for suffix in SUFFIXES]
-        with ReportWriter(files) as report:
+        with closing(ReportWriter(files)) as report:
             tracemalloc.start()
             for number in range(findings):
                 report.add(finding(str(number), title=("expected", "actual")))
