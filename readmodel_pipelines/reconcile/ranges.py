@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 
-from readmodel_pipelines.events.ids import byte_order, is_utf8
+from readmodel_pipelines.events.ids import is_utf8
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,13 +19,6 @@ class IdRange:
 
     lower: str | None = None
     upper: str | None = None
-
-    def holds(self, aggregate_id: str) -> bool:
-        """Whether it is the range of this aggregate."""
-        place = byte_order(aggregate_id)
-        return (self.lower is None or byte_order(self.lower) <= place) and (
-            self.upper is None or place < byte_order(self.upper)
-        )
 
     def __str__(self) -> str:
         if self.lower is None:
