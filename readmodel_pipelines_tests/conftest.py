@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import gzip
 import os
 import signal
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import hypothesis
 import pytest
-from bson import json_util
-from bson.codec_options import DatetimeConversion
 
 from readmodel_pipelines.embedded import server as embedded
 from readmodel_pipelines.mongo.connection import open_database
@@ -22,11 +18,6 @@ from readmodel_pipelines.settings import Settings
 from readmodel_pipelines_tests.support.scene import Mongo
 from readmodel_pipelines_tests.support.servers.authorized import AuthorizedServer, authorized_server
 from readmodel_pipelines_tests.support.servers.embedded import own_server
-
-EXTENDED_JSON = json_util.JSONOptions(
-    json_mode=json_util.JSONMode.CANONICAL, datetime_conversion=DatetimeConversion.DATETIME_MS
-)
-
 
 # A property that takes long on a busy machine still holds; where others look at the outcome, it is the same each time.
 hypothesis.settings.register_profile(
@@ -98,9 +89,3 @@ def corpus() -> Path:
     if not folder.is_dir():
         pytest.skip("no recorded corpus here; name its folder in READMODEL_CORPUS")
     return folder
-
-
-def read_documents(path: Path) -> list[dict[str, Any]]:
-    """The documents of a gzipped Extended JSON file, dates as `DatetimeMS`."""
-    with gzip.open(path, "rt", encoding="utf-8") as lines:
-        return [json_util.loads(line, json_options=EXTENDED_JSON) for line in lines]

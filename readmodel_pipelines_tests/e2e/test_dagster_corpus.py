@@ -8,7 +8,7 @@ import dagster as dg
 import pytest
 
 from readmodel_pipelines.settings import Settings
-from readmodel_pipelines_tests.conftest import read_documents
+from readmodel_pipelines_tests.support.recorded import read_documents
 from readmodel_pipelines_tests.support.scene import Mongo
 from readmodel_pipelines_tests.support.verbs.dagster_runs import (
     BOTH,

@@ -17,8 +17,8 @@ from readmodel_pipelines.demo.sample_data import chat_events
 from readmodel_pipelines.mongo.names import LEASES
 from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.settings import Settings
-from readmodel_pipelines_tests.conftest import read_documents
 from readmodel_pipelines_tests.support.environment import name_database
+from readmodel_pipelines_tests.support.recorded import read_documents
 from readmodel_pipelines_tests.support.scene import Mongo
 from readmodel_pipelines_tests.support.servers.dagster_daemon import Daemon, running, wait_until
 from readmodel_pipelines_tests.support.verbs.command_line import EVERYTHING, readmodel

@@ -2,33 +2,23 @@
 
 from __future__ import annotations
 
-import gzip
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from bson import json_util
-from bson.codec_options import DatetimeConversion
 
-from readmodel_pipelines_tests.support.scene import Scene
+from readmodel_pipelines_tests.support.recorded import read_documents
+from readmodel_pipelines_tests.support.scene import Scene, typed
 
-EXTENDED_JSON = json_util.JSONOptions(
-    json_mode=json_util.JSONMode.CANONICAL, datetime_conversion=DatetimeConversion.DATETIME_MS
-)
 NO_WRITES = {"inserted": 0, "replaced": 0, "deleted": 0, "superseded": 0, "failed": 0}
 COUNTED_APART = {"task.updated", "task.custom_field_set", "task.deleted"}
 
 
 @pytest.fixture(scope="session")
 def recorded(corpus: Path) -> Callable[[str], list[dict[str, Any]]]:
-    """Reads a file of the corpus, dates as `DatetimeMS`."""
-
-    def read(name: str) -> list[dict[str, Any]]:
-        with gzip.open(corpus / f"{name}.jsonl.gz", "rt", encoding="utf-8") as lines:
-            return [json_util.loads(line, json_options=EXTENDED_JSON) for line in lines]
-
-    return read
+    """Reads a file of the corpus."""
+    return lambda name: read_documents(corpus / f"{name}.jsonl.gz")
 
 
 @pytest.fixture
@@ -47,7 +37,7 @@ def legacy(legacy_scene: Scene, recorded: Any) -> Scene:
 
 def by_key(scene: Scene, documents: list[dict[str, Any]], key: str) -> dict[str, list[Any]]:
     return {
-        repr(document[key]): [scene.typed({name: value for name, value in document.items() if name != "_id"})]
+        repr(document[key]): [typed({name: value for name, value in document.items() if name != "_id"})]
         for document in documents
     }
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from typing import Any
-from uuid import NAMESPACE_URL, uuid5
 
 import pytest
 from bson import Int64
@@ -24,7 +23,7 @@ from readmodel_pipelines.demo.damage import (
     swap_chat_ids,
 )
 from readmodel_pipelines.demo.damage_ways import CHATS, LEGACY_TASKS, TASKS, OwnedFields, Way
-from readmodel_pipelines_tests.support.scene import Mongo
+from readmodel_pipelines_tests.support.scene import Mongo, uuid
 
 Document = dict[str, Any]
 
@@ -33,11 +32,7 @@ every_field = pytest.mark.parametrize(
     [pytest.param(model, field, id=f"{model.name}-{field}") for model in (CHATS, TASKS) for field in model.fields],
 )
 RAW: CodecOptions[RawBSONDocument] = CodecOptions(document_class=RawBSONDocument)
-DISCUSSION = str(uuid5(NAMESPACE_URL, "a discussion"))
-
-
-def uuid(name: object) -> str:
-    return str(uuid5(NAMESPACE_URL, str(name)))
+DISCUSSION = uuid("a discussion")
 
 
 def chat(number: int) -> Document:

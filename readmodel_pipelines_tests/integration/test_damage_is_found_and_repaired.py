@@ -18,9 +18,8 @@ from readmodel_pipelines.demo.damage import Damage, applies, break_field, damage
 from readmodel_pipelines.demo.damage_ways import CHATS, LEGACY_TASKS, TASKS, UNSET, OwnedFields
 from readmodel_pipelines.reconcile.compare import ABSENT
 from readmodel_pipelines_tests.support.other_writer import OtherWriter
-from readmodel_pipelines_tests.support.scene import Scene, found_in, taken_from
+from readmodel_pipelines_tests.support.scene import FOREIGN, Scene, found_in, taken_from, typed
 
-FOREIGN = {"not_ours": {"deep": [1, {"kept": "yes"}], "none": None}, "z_index": 7.0}
 WRITES = ("inserted", "replaced", "deleted", "failed")
 
 
@@ -83,7 +82,7 @@ def test_every_way_is_found_with_its_field_and_repaired_by_a_full_rebuild(target
         for field, (expected, actual) in item.fields.items():
             stored = collection.find_one({model.key: item.aggregate_id})
             assert repr(stored.get(field, ABSENT)) == repr(actual)
-            assert scene.typed(expected) != scene.typed(actual)
+            assert typed(expected) != typed(actual)
     predicted = scene.rebuild(name, dry_run=True)
     assert scene.dump() == broken
     done = scene.rebuild(name)

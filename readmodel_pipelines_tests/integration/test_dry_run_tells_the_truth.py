@@ -9,6 +9,7 @@ from uuid import UUID
 
 import pytest
 from bson import MinKey, ObjectId
+from pymongo.errors import DuplicateKeyError
 
 from readmodel_pipelines.demo.damage import break_field
 from readmodel_pipelines.demo.damage_ways import CHATS, LEGACY_TASKS, TASKS, OwnedFields
@@ -45,7 +46,7 @@ class Vandal:
                 way = self.rng.choice(model.fields[field])
                 try:
                     break_field(collection, model, document[model.key], field, way)
-                except (UsageError, self.scene.duplicate):
+                except (UsageError, DuplicateKeyError):
                     continue
 
     def removed(self) -> None:
@@ -115,13 +116,13 @@ class Vandal:
     def set(self, collection: Any, document: dict[str, Any], change: dict[str, Any]) -> None:
         try:
             collection.update_one({"_id": document["_id"]}, {"$set": change})
-        except self.scene.duplicate:
+        except DuplicateKeyError:
             return
 
     def insert(self, collection: Any, document: dict[str, Any]) -> None:
         try:
             collection.insert_one(document)
-        except self.scene.duplicate:
+        except DuplicateKeyError:
             return
 
     def rampage(self) -> None:

@@ -20,7 +20,7 @@ from readmodel_pipelines.errors import (
 from readmodel_pipelines.repair import EventRepository, NewEvent, RepairQueue, RepairWorker, repair_on_failure
 from readmodel_pipelines_tests.support.environment import name_database
 from readmodel_pipelines_tests.support.pages.blocks import PAGES, blocks_of
-from readmodel_pipelines_tests.support.scene import Scene, found_in
+from readmodel_pipelines_tests.support.scene import Scene, found_in, typed
 
 SOME_ID = "c1ff5917-b7aa-4647-93c3-49dc8f855d04"
 CREATED = NewEvent(
@@ -81,10 +81,10 @@ def test_saved_events_have_the_form_and_the_types_of_the_application_s_own(ready
     repository(ready).save(chat_id, "chat", [CREATED, attached], expected_version=0)
     event = found_in(ready.events, {"version": 2})
 
-    assert ready.typed(event["version"]) == ready.typed(2)
+    assert typed(event["version"]) == typed(2)
     assert event["aggregate_type"] == "Chat"
-    assert ready.typed(event["data"]["file_size"]) == ready.typed(7.0)
-    assert ready.typed(event["data"]["version"]) == ready.typed(2.0)
+    assert typed(event["data"]["file_size"]) == typed(7.0)
+    assert typed(event["data"]["version"]) == typed(2.0)
     assert event["data"]["occurred_at"].endswith("Z")
     assert event["metadata"]["correlation_id"] == "c"
     assert event["metadata"]["user_id"] == event["data"]["metadata"]["user_id"] == "u"

@@ -16,7 +16,6 @@ from bson.codec_options import CodecOptions
 from bson.raw_bson import RawBSONDocument
 from pymongo.collection import Collection
 from pymongo.database import Database
-from pymongo.errors import DuplicateKeyError
 
 from readmodel_pipelines.demo.sample_data import chat_events, task_events
 from readmodel_pipelines.mongo.indexes import ensure_indexes
@@ -41,8 +40,6 @@ TIME = "2026-03-01T08:00:00.123999999Z"
 
 class Scene:
     """One database of events and read models."""
-
-    duplicate = DuplicateKeyError
 
     def __init__(self, database: Mongo, settings: Settings) -> None:
         self.database = database
@@ -103,10 +100,6 @@ class Scene:
     def make_foreign(self) -> None:
         for collection in (self.chats, self.tasks):
             collection.update_many({}, {"$set": FOREIGN})
-
-    @staticmethod
-    def typed(value: Any) -> Any:
-        return typed(value)
 
     def dump(self) -> dict[str, dict[bytes, bytes]]:
         """Every byte of every collection but the events and what rebuilds keep of themselves, by `_id`.

@@ -30,8 +30,8 @@ from readmodel_pipelines.mongo.rights import privileges, role_named
 from readmodel_pipelines.mongo.wanted_indexes import wanted_indexes
 from readmodel_pipelines.reconcile.ranges import EVERYTHING
 from readmodel_pipelines.settings import Settings
-from readmodel_pipelines_tests.conftest import EXTENDED_JSON
 from readmodel_pipelines_tests.support.at_a_moment import each
+from readmodel_pipelines_tests.support.recorded import EXTENDED_JSON
 from readmodel_pipelines_tests.support.scene import Document, Mongo, Scene
 from readmodel_pipelines_tests.support.servers.authorized import AuthorizedServer, Privilege
 from readmodel_pipelines_tests.support.verbs.verifying import RENAMED

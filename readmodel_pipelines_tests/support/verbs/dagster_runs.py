@@ -14,7 +14,7 @@ from readmodel_pipelines.definitions import defs
 from readmodel_pipelines.demo.sample_data import chat_events
 from readmodel_pipelines.mongo.indexes import ensure_indexes
 from readmodel_pipelines.settings import Settings
-from readmodel_pipelines_tests.conftest import EXTENDED_JSON, read_documents
+from readmodel_pipelines_tests.support.recorded import EXTENDED_JSON, read_documents
 from readmodel_pipelines_tests.support.scene import Mongo
 
 Document = dict[str, Any]
