@@ -45,12 +45,11 @@ def is_gone(holder: str) -> bool:
     found = re.fullmatch(rf"{re.escape(socket.gethostname())} process (\d+)", holder)
     if found is None:
         return False
-    try:
-        os.kill(int(found[1]), 0)
-    except ProcessLookupError:
-        return True
-    except (PermissionError, OverflowError):
-        return False
+    with suppress(PermissionError, OverflowError):
+        try:
+            os.kill(int(found[1]), 0)
+        except ProcessLookupError:
+            return True
     return False
 
 

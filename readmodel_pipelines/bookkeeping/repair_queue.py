@@ -87,7 +87,7 @@ class RepairQueue:
             RepairQueueFull: there are too many open tasks.
         """
         stream = self.stream_of(aggregate_id, aggregate_type)
-        pending = {**self._of(stream, [aggregate_id]), "aggregate_id": aggregate_id, "status": "pending"}
+        pending = self._pending(stream, aggregate_id)
         latest = {"$set": {"error": error}}
         if self._tasks.update_one(pending, latest).matched_count:
             return False
@@ -112,10 +112,9 @@ class RepairQueue:
         room = max(0, self._limit - self._tasks.count_documents(OPEN, limit=self._limit))
         writes = []
         for aggregate_id in new[:room]:
-            where = self._of(self.stream_of(aggregate_id, aggregate_type), [aggregate_id])
+            pending_one = self._pending(self.stream_of(aggregate_id, aggregate_type), aggregate_id)
             task = {**new_task(aggregate_type), "error": error}
-            one = {**where, "aggregate_id": aggregate_id, "status": "pending"}
-            writes.append(UpdateOne(one, {"$setOnInsert": task}, upsert=True))
+            writes.append(UpdateOne(pending_one, {"$setOnInsert": task}, upsert=True))
         added = self._tasks.bulk_write(writes, ordered=False).upserted_count if writes else 0
         return added, len(new) - len(writes)
 
@@ -338,6 +337,9 @@ class RepairQueue:
         if not isinstance(aggregate_id, str) or not UUID.fullmatch(aggregate_id):
             return "", Reason.BAD_AGGREGATE_ID.value
         return stream, None
+
+    def _pending(self, stream: str, aggregate_id: str) -> Document:
+        return {**self._of(stream, [aggregate_id]), "aggregate_id": aggregate_id, "status": "pending"}
 
     def _of(self, stream: str, ids: Sequence[str]) -> Document:
         return {

@@ -14,7 +14,7 @@ from urllib.parse import unquote
 
 from pymongo import MongoClient
 from pymongo.database import Database
-from pymongo.errors import ConfigurationError, InvalidName, InvalidURI, OperationFailure, PyMongoError
+from pymongo.errors import ConfigurationError, ConnectionFailure, InvalidName, InvalidURI, OperationFailure
 from pymongo.read_concern import ReadConcern
 from pymongo.read_preferences import ReadPreference
 from pymongo.write_concern import WriteConcern
@@ -115,9 +115,8 @@ def errors_in_words(settings: Settings) -> Iterator[None]:
             f"{where} refuses: {DENIED[error.code]}. {_without_secrets(error, settings)[:300]}",
             hint="Check user, password and authSource in READMODEL_MONGODB_URI.",
         ) from None
-    except PyMongoError as error:
-        if not _lost_server(error):
-            raise
+    # Every network error, and the time-out of server selection.
+    except ConnectionFailure as error:
         raise MongoUnavailable(
             f"{where} does not answer: {_without_secrets(error, settings)[:300]}",
             hint="Check READMODEL_MONGODB_URI, the network and the server, or `readmodel server status`.",
@@ -128,13 +127,6 @@ def _shuts_down(error: OperationFailure) -> bool:
     """Of a bulk write only the write concern's error tells."""
     of_writes = (error.details or {}).get("writeConcernErrors") or ()
     return not LOST.isdisjoint([error.code, *(item.get("code") for item in of_writes)])
-
-
-def _lost_server(error: PyMongoError) -> bool:
-    # ConnectionFailure has every network error below it, and the time-out of server selection.
-    from pymongo.errors import ConnectionFailure, CursorNotFound
-
-    return isinstance(error, ConnectionFailure | CursorNotFound)
 
 
 def _without_secrets(error: Exception, settings: Settings) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
+from functools import cached_property
 from typing import Any
 
 import bson
@@ -47,19 +48,15 @@ class EventStore:
         on_events: Callable[[int], None] | None = None,
         met: set[str] | None = None,
     ) -> None:
-        self._collection = collection
+        self._collection = collection.with_options(codec_options=CODEC)
         self._on_events = on_events
-        self._index: str | None = None
-        self._index_known = False
         self.events_read = 0
         self._met = met
 
-    @property
+    @cached_property
     def index(self) -> str | None:
         """The name of the index that gives streams in order; None when it is missing."""
-        if not self._index_known:
-            self._index, self._index_known = index_on(self._collection, *_ORDER), True
-        return self._index
+        return index_on(self._collection, *_ORDER)
 
     def read(
         self, fold: Fold[Any], ids: Sequence[str] | None = None, within: IdRange = EVERYTHING
@@ -107,10 +104,9 @@ class EventStore:
         _, name = claim
         key: Document = {"$ifNull": [f"$data.{name}", ""]}
         claims = _claims(fold, claim)
-        events = self._collection.with_options(codec_options=CODEC)
         wanted = claims
         if ids is not None:
-            own = events.aggregate(
+            own = self._collection.aggregate(
                 [{"$match": {**claims, **string_keys("aggregate_id", ids)}}, {"$project": {"key": key}}]
             )
             keys = [event["key"] for event in own if is_utf8(event["key"])]
@@ -118,7 +114,7 @@ class EventStore:
                 return {}
             wanted = _with_key(claims, name, keys)
         ends = {"first": {"$min": "$aggregate_id"}, "last": {"$max": "$aggregate_id"}}
-        groups = events.aggregate(
+        groups = self._collection.aggregate(
             [
                 {"$match": wanted},
                 {"$group": {"_id": key, **ends}},
@@ -130,7 +126,7 @@ class EventStore:
         while batch := groups.to_list(_GROUPS):
             claimants = {group["_id"]: (group["first"], group["last"]) for group in batch if is_utf8(group["_id"])}
             fields = {"aggregate_id": 1, "version": 1, "key": key}
-            for event in events.find(_with_key(claims, name, list(claimants)), fields):
+            for event in self._collection.find(_with_key(claims, name, list(claimants)), fields):
                 aggregate_id, (first, last) = event["aggregate_id"], claimants[event["key"]]
                 detail = f"{aggregate_id} and {last if aggregate_id == first else first} claim the same {name}"
                 contested[aggregate_id] = Malformed(Reason.KEY_CONFLICT, detail, event.get("version"), event["_id"])
@@ -144,8 +140,8 @@ class EventStore:
             {"$group": {"_id": "$aggregate_id", "last": {"$first": "$version"}}},
         ]
         # Descending and `$first`, so that the server looks up one key a stream.
-        options: dict[str, Any] = {"hint": self.index} if self.index else {}
-        groups = self._collection.with_options(codec_options=CODEC).aggregate(pipeline, **options)
+        options = _hinting(self.index)
+        groups = self._collection.aggregate(pipeline, **options)
         # `$in` finds arrays by their elements too.
         return {group["_id"]: group["last"] for group in groups if isinstance(group["_id"], str)}
 
@@ -177,13 +173,12 @@ class EventStore:
             {"$sort": {"aggregate_id": 1, "version": 1}},
             {"$group": {"_id": "$aggregate_id"}},
         ]
-        options: dict[str, Any] = {"hint": self.index} if self.index else {}
+        options = _hinting(self.index)
         if self.index is None or holds_arrays(self._collection, _ORDER[0], self.index):
             # The server looks up one key a stream, in order, unless an array hides among the ids.
             pipeline[1] = {"$match": {"aggregate_id": NO_ARRAY}}
             pipeline.append({"$sort": {"_id": 1}})
-        decoded = self._collection.with_options(codec_options=CODEC)
-        groups = decoded.aggregate(pipeline, allowDiskUse=True, batchSize=BATCH_DOCUMENTS, **options)
+        groups = self._collection.aggregate(pipeline, allowDiskUse=True, batchSize=BATCH_DOCUMENTS, **options)
         return (group["_id"] for group in groups)
 
     def version_ranges(self, fold: Fold[Any]) -> Iterator[tuple[str, Any, Any, int]]:
@@ -192,10 +187,8 @@ class EventStore:
         Grouped on the server, on disk when it must, from an index alone where `version_index` is there.
         """
         pipeline = version_ranges_of(fold)
-        index = self.version_index
-        options: dict[str, Any] = {"hint": index} if index else {}
-        decoded = self._collection.with_options(codec_options=CODEC)
-        groups = decoded.aggregate(pipeline, allowDiskUse=True, batchSize=BATCH_DOCUMENTS, **options)
+        options = _hinting(self.version_index)
+        groups = self._collection.aggregate(pipeline, allowDiskUse=True, batchSize=BATCH_DOCUMENTS, **options)
         for group in groups:
             # An array is matched by the strings in it; a filter against it would cost the reading of every event.
             if isinstance(group["_id"], str):
@@ -219,8 +212,7 @@ class EventStore:
             {"$match": {**_stored_as(fold), **string_keys("aggregate_id")}},
             {"$project": {"_id": 0, "aggregate_id": 1}},
         ]
-        decoded = self._collection.with_options(codec_options=CODEC)
-        return [event["aggregate_id"] for event in decoded.aggregate(pipeline, allowDiskUse=True)]
+        return [event["aggregate_id"] for event in self._collection.aggregate(pipeline, allowDiskUse=True)]
 
     def recent_ids(self, fold: Fold[Any], since: datetime, most: int) -> set[str]:
         """Ids of streams with events that were appended since then, at most so many."""
@@ -231,8 +223,7 @@ class EventStore:
             {"$group": {"_id": "$aggregate_id"}},
             {"$limit": most},
         ]
-        decoded = self._collection.with_options(codec_options=CODEC)
-        return {group["_id"] for group in decoded.aggregate(pipeline, allowDiskUse=True)}
+        return {group["_id"] for group in self._collection.aggregate(pipeline, allowDiskUse=True)}
 
     def have_events(self, fold: Fold[Any], ids: Sequence[Any]) -> list[bool]:
         """For each id, of whatever BSON type, whether any event carries it."""
@@ -242,7 +233,7 @@ class EventStore:
             return [False] * len(ids)
         # Not `$in`, which takes a regular expression for a pattern and refuses a document with a `$` in its names.
         where = {**_stored_as(fold), "$or": [{"aggregate_id": {"$eq": aggregate_id}} for aggregate_id in askable]}
-        found = self._collection.with_options(codec_options=CODEC).find(where, {"_id": 0, "aggregate_id": 1})
+        found = self._collection.find(where, {"_id": 0, "aggregate_id": 1})
         carried = {bson.encode({"id": event.get("aggregate_id")}) for event in found}
         return [item in askable and bson.encode({"id": item}) in carried for item in ids]
 
@@ -263,6 +254,10 @@ def _whole_or_1(version: Any) -> int:
         return whole(version, "version")
     except BadField:
         return 1
+
+
+def _hinting(index: str | None) -> dict[str, Any]:
+    return {"hint": index} if index else {}
 
 
 def _stored_as(fold: Fold[Any]) -> Document:

@@ -59,19 +59,19 @@ class ReadModelCollection:
 
     def ids(self) -> Iterator[str]:
         """Every key that is a string, in order, from the index alone; that of a duplicate comes twice."""
-        keys_only = {"_id": 0, self._key: 1}
-        for batch in drain(self._collection, self._in_order(string_keys(self._key), keys_only)):
-            for document in batch:
-                yield document[self._key]
+        return (document[self._key] for document in self._outlines([]))
 
     def versions(self) -> Iterator[Document]:
         """Documents with a string key in its order, with nothing but their key and, where it has one, version."""
-        fields = {"_id": 0, self._key: 1, **({"version": 1} if "version" in self._projection.owned else {})}
-        for batch in drain(self._collection, self._in_order(string_keys(self._key), fields)):
-            for document in batch:
-                # The join leaves it out of the comparison.
-                document["_id"] = None
-                yield document
+        for document in self._outlines([name for name in self._projection.owned if name == "version"]):
+            # The join leaves it out of the comparison.
+            document["_id"] = None
+            yield document
+
+    def _outlines(self, fields: Sequence[str]) -> Iterator[Document]:
+        shown = {"_id": 0, self._key: 1, **dict.fromkeys(fields, 1)}
+        for batch in drain(self._collection, self._in_order(string_keys(self._key), shown)):
+            yield from batch
 
     def sample(self, size: int) -> set[str]:
         """About so many keys picked at random."""
