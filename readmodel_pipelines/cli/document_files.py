@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gzip
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -40,14 +40,6 @@ _LARGEST_DOCUMENT = 16 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
-class LoadableFiles:
-    """The files of a folder: those to load with their collections, in order, and the names of those that are not."""
-
-    paths: dict[Path, str]
-    skipped: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class Loaded:
     """What became of one file's documents so far, or of all of them."""
 
@@ -62,8 +54,8 @@ class Loaded:
         return {name: value for name, value in asdict(self).items() if name != "whole"}
 
 
-def loadable_files(folder: Path, settings: Settings) -> LoadableFiles:
-    """Find the files that `load_folder` takes.
+def loadable_files(folder: Path, settings: Settings) -> tuple[dict[Path, str], list[str]]:
+    """The files of a folder to load, in order, with their collections, and the names of those that are not.
 
     Raises:
         UsageError: there is no such folder, or nothing to load in it.
@@ -78,10 +70,10 @@ def loadable_files(folder: Path, settings: Settings) -> LoadableFiles:
     paths = {folder / name: collection for name, collection in targets.items() if (folder / name).is_file()}
     if not paths:
         raise UsageError(f"There is nothing to load in {folder}.", hint=f"It takes {', '.join(targets)}.")
-    return LoadableFiles(paths, tuple(sorted({path.name for path in folder.glob(f"*{SUFFIX}")} - targets.keys())))
+    return paths, sorted({path.name for path in folder.glob(f"*{SUFFIX}")} - targets.keys())
 
 
-def load_folder(database: Database[Document], settings: Settings, files: LoadableFiles) -> Iterator[Loaded]:
+def load_files(database: Database[Document], settings: Settings, paths: Mapping[Path, str]) -> Iterator[Loaded]:
     """Make the indexes, then load one file after the other; tells after each batch how far one is, then that it ended.
 
     Raises:
@@ -89,7 +81,7 @@ def load_folder(database: Database[Document], settings: Settings, files: Loadabl
         ReadModelError: MongoDB refuses a document, or an index cannot be made.
     """
     ensure_indexes(database, settings)
-    for path, collection in files.paths.items():
+    for path, collection in paths.items():
         inserted = present = 0
         for batch in _batches(path):
             there = _insert(database[collection], batch, path)

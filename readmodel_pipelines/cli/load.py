@@ -28,20 +28,20 @@ def load(
     Reads events.jsonl.gz, chats_read_model.jsonl.gz, tasks_read_model.jsonl.gz and repair_queue.jsonl.gz, those that
     are there. A document that the database holds already (same _id or unique key) is left as it is.
     """
-    from readmodel_pipelines.cli.document_files import load_folder, loadable_files
+    from readmodel_pipelines.cli.document_files import load_files, loadable_files
     from readmodel_pipelines.mongo.connection import open_database
     from readmodel_pipelines.settings import load_settings
 
     settings = load_settings()
     # Looked at first: a wrong path must not start a server.
-    files = loadable_files(folder, settings)
-    for name in files.skipped:
+    paths, skipped = loadable_files(folder, settings)
+    for name in skipped:
         voice.line(f"{name}: skipped, no collection is loaded from it")
     done: dict[str, Loaded] = {}
     due = NowAndThen(SECONDS_BETWEEN_LINES)
     with open_database(settings, "load") as database:
         try:
-            for loaded in load_folder(database, settings, files):
+            for loaded in load_files(database, settings, paths):
                 done[loaded.file] = loaded
                 if loaded.whole:
                     voice.line(_in_words(loaded, settings))
@@ -54,7 +54,7 @@ def load(
                 hint=f"What is there already is left as it is; go on with: {again()}",
                 done={"files": [loaded.as_json() for loaded in done.values()]},
             ) from None
-    document = {"verb": "load", "files": [loaded.as_json() for loaded in done.values()], "skipped": files.skipped}
+    document = {"verb": "load", "files": [loaded.as_json() for loaded in done.values()], "skipped": skipped}
     voice.result(document, ["Loaded, with every index. Next: `readmodel verify-consistency --type all --all`."])
 
 

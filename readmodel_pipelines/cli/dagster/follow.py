@@ -11,6 +11,7 @@ from readmodel_pipelines.cli.dagster.web_server import WebServer
 from readmodel_pipelines.cli.terminal.command import Interrupted
 from readmodel_pipelines.cli.terminal.voice import plain, voice
 from readmodel_pipelines.errors import DagsterUnavailable
+from readmodel_pipelines.wording import span
 
 _EVERY = 1.0
 _PATIENCE = 60.0
@@ -106,11 +107,8 @@ def follow(server: WebServer, verb: str, runs: Sequence[Run]) -> bool:
     try:
         _until_all_ended(server, runs)
     except DagsterUnavailable as error:
-        left = [run for run in runs if not run.ended]
-        raise DagsterUnavailable(
-            f"{error.message} {'; '.join(f'{run.label} goes on' for run in left)}.",
-            hint="\n".join(f"See {server.run_url(run.run_id)} once it answers." for run in left),
-        ) from None
+        told, where = _going_on(server, runs, " once it answers")
+        raise DagsterUnavailable(f"{error.message} {told}", hint=where) from None
     document = {"verb": verb, "runs": [run.as_json(server) for run in runs]}
     voice.result(document, [line for run in runs for line in _ending(server, run)])
     return all(run.status == "SUCCESS" for run in runs)
@@ -118,17 +116,21 @@ def follow(server: WebServer, verb: str, runs: Sequence[Run]) -> bool:
 
 def left_alone(server: WebServer, runs: Sequence[Run]) -> Interrupted:
     """Nobody follows the runs any more, and they go on."""
-    left = [run for run in runs if not run.ended]
     if not runs:
         return Interrupted(
             "Interrupted while a run was launched, or before.",
             hint=f"See {server.shown}/runs for whether there is one.",
         )
-    return Interrupted(
-        "No longer following; " + "; ".join(f"{run.label} goes on" for run in left) + ".",
-        hint="\n".join(f"See {server.run_url(run.run_id)}, or end it there." for run in left),
-        done={"runs": [run.as_json(server) for run in runs]},
-    )
+    told, where = _going_on(server, runs, ", or end it there")
+    done = {"runs": [run.as_json(server) for run in runs]}
+    return Interrupted(f"No longer following; {told}", hint=where, done=done)
+
+
+def _going_on(server: WebServer, runs: Sequence[Run], when: str) -> tuple[str, str]:
+    """Which runs go on, and where they are seen."""
+    left = [run for run in runs if not run.ended]
+    told = "; ".join(f"{run.label} goes on" for run in left)
+    return f"{told}.", "\n".join(f"See {server.run_url(run.run_id)}{when}." for run in left)
 
 
 def _until_all_ended(server: WebServer, runs: Sequence[Run]) -> None:
@@ -204,12 +206,12 @@ def _told(run: Run, event: dict[str, Any]) -> Iterator[str]:
 
 def _values(entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The metadata that are numbers or text; tables are for the web UI."""
-    values: dict[str, Any] = {}
-    for entry in entries:
-        for name, value in entry.items():
-            if name != "label":
-                values[entry["label"]] = int(value) if name == "intRepr" else value
-    return values
+    return {
+        entry["label"]: int(value) if name == "intRepr" else value
+        for entry in entries
+        for name, value in entry.items()
+        if name != "label"
+    }
 
 
 def _why_queued(server: WebServer, waiting: Sequence[Run]) -> str:
@@ -217,10 +219,10 @@ def _why_queued(server: WebServer, waiting: Sequence[Run]) -> str:
     daemon = server.ask(_DAEMON)["instance"]["daemonHealth"]["daemonStatus"]
     if not daemon["healthy"]:
         return f"{who}: no daemon takes runs from the queue. Start `dagster-daemon run` on the same DAGSTER_HOME."
-    ago = time.time() - daemon["lastHeartbeatTime"]
+    ago = span(time.time() - daemon["lastHeartbeatTime"])
     return (
         f"{who}: other runs go first, a rebuild of the same read model for one, or the daemon has just ended (its last "
-        f"heartbeat was {ago:,.0f} s ago). See {server.shown}/runs/queued."
+        f"heartbeat was {ago} ago). See {server.shown}/runs/queued."
     )
 
 
