@@ -57,8 +57,7 @@ class _Chat(Aggregate):
         return self.stream.bare("chat.created", own)
 
     def creator_joined(self) -> Event:
-        own = {"user_id": self.participants[0], "role": "admin", "joined_at": self.stream.now()}
-        return self.stream.bare("chat.participant_added", own)
+        return self._joined(self.participants[0], "admin")
 
     def participant_added(self) -> Event | None:
         if len(self.participants) >= _MOST_PARTICIPANTS:
@@ -66,9 +65,7 @@ class _Chat(Aggregate):
         repeated = bool(self.participants) and self.values.chance(0.1)
         user = self.values.pick(self.participants) if repeated else self.values.user()
         self.participants.append(user)
-        role = "admin" if self.values.chance(0.3) else "member"
-        own = {"user_id": user, "role": role, "joined_at": self.stream.now()}
-        return self.stream.bare("chat.participant_added", own)
+        return self._joined(user, "admin" if self.values.chance(0.3) else "member")
 
     def participant_removed(self) -> Event | None:
         if not self.participants:
@@ -94,11 +91,7 @@ class _Chat(Aggregate):
         return self._by_someone("chat.user_assigned", {"assignee_id": self.assignee}, "assigned_by")
 
     def assignee_removed(self) -> Event | None:
-        if self.assignee is None:
-            return None
-        own = {"previous_assignee_id": self.assignee}
-        self.assignee = None
-        return self._by_someone("chat.assignee_removed", own, "removed_by")
+        return self._removed("chat.assignee_removed", "assignee", "previous_assignee_id")
 
     def priority_set(self) -> Event | None:
         return self._changed("chat.priority_set", "priority", _ODD_PRIORITIES, 0.03, PRIORITIES)
@@ -114,11 +107,7 @@ class _Chat(Aggregate):
         return self._by_someone("chat.due_date_set", own, "changed_by")
 
     def due_date_removed(self) -> Event | None:
-        if self.due_date is None:
-            return None
-        own = {"previous_due_date": self.due_date}
-        self.due_date = None
-        return self._by_someone("chat.due_date_removed", own, "removed_by")
+        return self._removed("chat.due_date_removed", "due_date", "previous_due_date")
 
     def attachment_added(self) -> Event | None:
         file_id = self.attached()
@@ -151,10 +140,21 @@ class _Chat(Aggregate):
         own = {"deleted_by": self.values.user(), "deleted_at": self.stream.now()}
         return self.stream.bare("chat.deleted", own)
 
+    def _joined(self, user: str, role: str) -> Event:
+        own = {"user_id": user, "role": role, "joined_at": self.stream.now()}
+        return self.stream.bare("chat.participant_added", own)
+
     def _changed(self, event_type: str, name: str, odd: Sequence[str], share: float, usual: Sequence[str]) -> Event:
         old, new = getattr(self, name), self.values.pick(odd if self.values.chance(share) else usual)
         setattr(self, name, new)
         return self._by_someone(event_type, {f"old_{name}": old, f"new_{name}": new}, "changed_by")
+
+    def _removed(self, event_type: str, name: str, previous: str) -> Event | None:
+        old = getattr(self, name)
+        if old is None:
+            return None
+        setattr(self, name, None)
+        return self._by_someone(event_type, {previous: old}, "removed_by")
 
     def _by_someone(self, event_type: str, own: Event, actor_field: str) -> Event:
         actor = self.values.user()

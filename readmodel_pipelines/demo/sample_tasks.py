@@ -45,22 +45,18 @@ class _Task(Aggregate):
         return self.stream.requested("task.updated", {"Title": self.values.title()}, self.values.user())
 
     def status_changed(self) -> Event | None:
-        old, self.status = self.status, self.values.pick(TASK_STATUSES)
-        return self._changed("task.status_changed", {"OldStatus": old, "NewStatus": self.status})
+        return self._changed("status", "Status", self.values.pick(TASK_STATUSES))
 
     def assignee_changed(self) -> Event | None:
-        old = self.assignee
-        self.assignee = None if old is not None and self.values.chance(0.4) else self.values.user()
-        return self._changed("task.assignee_changed", {"OldAssignee": old, "NewAssignee": self.assignee})
+        nobody = self.assignee is not None and self.values.chance(0.4)
+        return self._changed("assignee", "Assignee", None if nobody else self.values.user())
 
     def priority_changed(self) -> Event | None:
-        old, self.priority = self.priority, self.values.pick(PRIORITIES)
-        return self._changed("task.priority_changed", {"OldPriority": old, "NewPriority": self.priority})
+        return self._changed("priority", "Priority", self.values.pick(PRIORITIES))
 
     def due_date_changed(self) -> Event | None:
-        old = self.due_date
-        self.due_date = None if old is not None and self.values.chance(0.4) else self.values.due_date()
-        return self._changed("task.due_date_changed", {"OldDueDate": old, "NewDueDate": self.due_date})
+        none = self.due_date is not None and self.values.chance(0.4)
+        return self._changed("due_date", "DueDate", None if none else self.values.due_date())
 
     def custom_field_set(self) -> Event | None:
         own = {"Key": self.values.pick(("estimate", "team", "customer")), "Value": self.values.title()}
@@ -84,9 +80,10 @@ class _Task(Aggregate):
     def deleted(self) -> Event:
         return self.stream.requested("task.deleted", {}, self.values.user())
 
-    def _changed(self, event_type: str, own: Event) -> Event:
-        own["ChangedBy"] = self.values.user()
-        return self.stream.traced(event_type, own)
+    def _changed(self, name: str, of_go: str, new: str | None) -> Event:
+        own = {f"Old{of_go}": getattr(self, name), f"New{of_go}": new, "ChangedBy": self.values.user()}
+        setattr(self, name, new)
+        return self.stream.traced(f"task.{name}_changed", own)
 
 
 _ACTIONS: tuple[Callable[[_Task], Event | None], ...] = (
