@@ -19,10 +19,11 @@ from readmodel_pipelines.errors import UsageError
 from readmodel_pipelines.mongo.names import REBUILDS
 from readmodel_pipelines.mongo.scan import Document
 from readmodel_pipelines.rebuild_state import MAY_FOLLOW, UNFINISHED, RebuildState
+from readmodel_pipelines.reconcile.counts import WRITES
 from readmodel_pipelines.reconcile.ranges import IdRange
 
 _SHOWN_AT_MOST = 50
-_WRITES = ("inserted", "replaced", "deleted", "superseded")
+_WRITES = (*WRITES, "superseded")
 
 
 class WrongState(UsageError):

@@ -18,7 +18,7 @@ from readmodel_pipelines.mongo.connection import open_database
 from readmodel_pipelines.mongo.driver import Database
 from readmodel_pipelines.projections.names import ALL
 from readmodel_pipelines.projections.registry import names, projections_for
-from readmodel_pipelines.reconcile.counts import Counts
+from readmodel_pipelines.reconcile.counts import WRITES, Counts
 from readmodel_pipelines.reconcile.outcome import Outcome
 from readmodel_pipelines.reconcile.progress import Progress
 from readmodel_pipelines.reconcile.summary import Summary, Verb
@@ -29,7 +29,7 @@ Work = Callable[[Database[dict[str, Any]], Progress], Summary]
 """What a command does with the database, telling how far it is."""
 
 _COUNTED = tuple(item.value for item in Outcome)
-_WRITTEN = ("inserted", "replaced", "deleted", "failed")
+_WRITTEN = (*WRITES, "failed")
 
 
 @dataclass(frozen=True, slots=True)

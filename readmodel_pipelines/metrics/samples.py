@@ -17,11 +17,11 @@ from readmodel_pipelines.bookkeeping.repair_task import DEAD_LETTER_REASONS
 from readmodel_pipelines.metrics import catalogue as metric
 from readmodel_pipelines.metrics.catalogue import METRICS, Metric
 from readmodel_pipelines.rebuild_state import UNFINISHED
+from readmodel_pipelines.reconcile.counts import WRITES
 from readmodel_pipelines.reconcile.outcome import ALARMS, Outcome
 from readmodel_pipelines.settings import Settings
 
 OTHER = "other"
-OPERATIONS = ("inserted", "replaced", "deleted")
 
 Sample = tuple[Metric, tuple[str, ...], float]
 
@@ -90,7 +90,7 @@ def of_verification(labels: tuple[str, str], ended: Ended) -> Iterator[Sample]:
 def of_rebuild(labels: tuple[str], ended: Ended) -> Iterator[Sample]:
     """The last full rebuild of a read model that is done."""
     yield from _of_ended(metric.REBUILD_ENDED, labels, ended)
-    for operation in OPERATIONS:
+    for operation in WRITES:
         yield metric.REBUILD_WRITES, (*labels, operation), ended.counts.get(operation, 0)
     failed = ended.counts.get("failed", 0)
     yield metric.REBUILD_FAILED, labels, failed

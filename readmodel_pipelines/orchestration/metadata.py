@@ -10,7 +10,7 @@ import dagster as dg
 from readmodel_pipelines.orchestration.config import FINDINGS_SHOWN
 from readmodel_pipelines.orchestration.failure import failure
 from readmodel_pipelines.rebuild_state import RebuildState
-from readmodel_pipelines.reconcile.counts import Counts
+from readmodel_pipelines.reconcile.counts import WRITES, Counts
 from readmodel_pipelines.reconcile.finding import Finding
 from readmodel_pipelines.reconcile.outcome import ALARMS, Outcome, Why
 from readmodel_pipelines.reconcile.summary import Summary
@@ -18,7 +18,7 @@ from readmodel_pipelines.wording import cut, cut_where_they_part, numbers, span
 
 _ALWAYS = ("aggregate_id", "outcome")
 _LONGEST_VALUE = 200
-_WRITES = ("inserted", "replaced", "deleted", "superseded", "failed")
+_WRITES = (*WRITES, "superseded", "failed")
 _OUTCOME = "outcome or write"
 _MEANINGS = {
     "same": "the document is what the events say, or rightly absent",

@@ -175,7 +175,7 @@ def repair_due_tasks(context: dg.OpExecutionContext, config: RepairConfig, mongo
     context.add_output_metadata(metadata)
     context.log_event(dg.AssetObservation(REPAIR_QUEUE, metadata=metadata))
     for read_model, counts in summary.read_models.items():
-        if counts.inserted + counts.replaced + counts.deleted:
+        if counts.written:
             # Under names of their own: they are no numbers of the whole read model, and its plots have those.
             said = {f"repair/{name}": number for name, number in counts.as_dict().items()}
             context.log_event(dg.AssetObservation(read_model, metadata={"verb": "repair", **said}))

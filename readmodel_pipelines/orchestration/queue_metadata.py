@@ -8,6 +8,7 @@ import dagster as dg
 from readmodel_pipelines.bookkeeping.queue_stats import QueueStats
 from readmodel_pipelines.mongo.scan import Document
 from readmodel_pipelines.orchestration.metadata import table
+from readmodel_pipelines.reconcile.counts import WRITES
 from readmodel_pipelines.reconcile.extended_json import json_text
 from readmodel_pipelines.repair import RepairSummary
 
@@ -52,7 +53,7 @@ def numbers_of_repair(summary: RepairSummary) -> dict[str, Any]:
     numbers |= {"repaired": summary.completed, "seconds": round(summary.seconds, 3)}
     numbers["repaired_per_second"] = round(summary.completed / max(summary.seconds, 1e-9), 1)
     for read_model, counts in summary.read_models.items():
-        numbers |= {f"{read_model}/{write}": getattr(counts, write) for write in ("inserted", "replaced", "deleted")}
+        numbers |= {f"{read_model}/{write}": getattr(counts, write) for write in WRITES}
     return {f"repair/{name}": number for name, number in numbers.items()}
 
 

@@ -12,6 +12,7 @@ from typing import Protocol
 from readmodel_pipelines.moments import Moment, reached
 from readmodel_pipelines.mongo.pressure import Pressure
 from readmodel_pipelines.pacing import BatchSize, RateLimit, Window
+from readmodel_pipelines.reconcile.counts import WRITES
 from readmodel_pipelines.reconcile.ports import EventStore
 from readmodel_pipelines.reconcile.run import Lane
 
@@ -78,7 +79,7 @@ class Batches:
         pace: Pace,
         size: BatchSize,
         clock: Callable[[], float] = time.monotonic,
-        written: Sequence[str] = ("inserted", "replaced", "deleted"),
+        written: Sequence[str] = WRITES,
     ) -> None:
         self._written = written
         self._store = store

@@ -29,7 +29,6 @@ from readmodel_pipelines.settings import Settings
 _SMALL_PASS_SECONDS = 0.5
 _BETWEEN_PASSES_SECONDS = 0.2
 _MOST_MALFORMED = 10_000
-_WRITES = ("inserted", "replaced", "deleted")
 
 
 class CatchUp:
@@ -129,7 +128,7 @@ class CatchUp:
         reconcile(opened.store, opened.lanes, self._settings.allow_malformed, sorted(ids))
         for lane, sink in zip(opened.lanes, sinks, strict=True):
             sink.finish()
-            self.written += sum(getattr(lane.counts, name) for name in _WRITES)
+            self.written += lane.counts.written
             if shadows and lane.counts.inserted:
                 live = self._of(lane.projection, {})
                 shadow = self._of(lane.projection, shadows)

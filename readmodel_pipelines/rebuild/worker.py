@@ -23,7 +23,7 @@ from readmodel_pipelines.pacing import BatchSize, RateLimit, Window
 from readmodel_pipelines.projections.registry import projections_for
 from readmodel_pipelines.rebuild.batches import Batches, Pace, WindowClosed
 from readmodel_pipelines.reconcile.collector import calm_collector
-from readmodel_pipelines.reconcile.counts import Counts
+from readmodel_pipelines.reconcile.counts import WRITES, Counts
 from readmodel_pipelines.reconcile.deletions import Deletions
 from readmodel_pipelines.reconcile.in_place import InPlace
 from readmodel_pipelines.reconcile.odd_ids import odd_orphans, reconcile_odd_ids
@@ -122,9 +122,7 @@ def _do(
         lambda cursor, counts, events, seconds: _save(rebuilds, job, at, cursor, counts, events, seconds, send),
         pace,
         size,
-        written=("same", "inserted", "replaced")
-        if job.shadows and not job.mend
-        else ("inserted", "replaced", "deleted"),
+        written=("same", "inserted", "replaced") if job.shadows and not job.mend else WRITES,
     )
     try:
         pace.check_window()

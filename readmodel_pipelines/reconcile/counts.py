@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 
+WRITES = ("inserted", "replaced", "deleted")
+"""The counts of documents written."""
+
 
 @dataclass(slots=True)
 class Counts:
@@ -33,6 +36,11 @@ class Counts:
     def discrepancies(self) -> int:
         """Aggregates where read model and events do not agree, or cannot be compared; one that lags is none."""
         return self.missing + self.different + self.unexpected + self.orphan + self.malformed
+
+    @property
+    def written(self) -> int:
+        """Documents written, or in a dry run those that a rebuild would write."""
+        return self.inserted + self.replaced + self.deleted
 
     def add(self, other: Counts) -> None:
         """Count what another counted, too."""

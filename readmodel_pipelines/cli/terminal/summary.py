@@ -116,7 +116,7 @@ def _closing(summary: Summary, aggregate_id: str | None) -> str:
     total = Counts()
     for counts in summary.read_models.values():
         total.add(counts)
-    written = total.inserted + total.replaced + total.deleted
+    written = total.written
     match summary.verb:
         case "verify":
             return _closing_of_verify(summary, total, what)
