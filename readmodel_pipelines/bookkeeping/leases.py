@@ -104,8 +104,8 @@ def _hold(
     database: Database[Document], read_model: str, seconds: float, holder: str, owner: str, shared: str
 ) -> Iterator[Leases]:
     name = f"{OF_A_REBUILD}{read_model}"
-    reached(Moment.LEASE_TAKEN, name=name)
     leases = Leases(database, seconds, holder, shared or owner, nonce=shared)
+    reached(Moment.LEASE_TAKEN, doubt=leases._doubt)
     held = leases.acquire([name])[name]
     if name not in leases.names:
         raise ReadModelBusy(

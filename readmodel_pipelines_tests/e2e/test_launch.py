@@ -96,7 +96,7 @@ def test_runs_are_launched_as_the_web_ui_launches_them_and_followed_and_left_alo
         assert left.stderr is not None
         launched = left.stderr.readline()
         left.send_signal(signal.SIGINT)
-        _, told = left.communicate(timeout=60)
+        _, told = left.communicate(timeout=240)
         stdout, stderr = verifying.communicate(timeout=120)
     assert verifying.returncode == 1, stderr
     assert "chats_read_model: 1 of 30 aggregates are not as their events say: 1 different." in stdout

@@ -63,16 +63,27 @@ def at() -> Iterator[At]:
 
 
 @pytest.fixture
-def lose_leases(scene: Scene, at: At) -> Callable[[], None]:
-    """Somebody takes over all leases, as after they ran out, and whoever held them asks for them next time."""
+def lives_end(at: At) -> Callable[[], None]:
+    """The life of every lease is over, as far as its holder knows: it asks the server before it writes again."""
     doubts: list[Callable[[], None]] = []
-    at(Moment.LEASE_ASKED_FOR, lambda doubt: doubts.append(doubt))
+    for moment in (Moment.LEASE_TAKEN, Moment.LEASE_ASKED_FOR):
+        at(moment, lambda doubt: doubts.append(doubt))
+
+    def end() -> None:
+        for doubt in doubts:
+            doubt()
+
+    return end
+
+
+@pytest.fixture
+def lose_leases(scene: Scene, lives_end: Callable[[], None]) -> Callable[[], None]:
+    """Somebody takes over all leases once their lives are over."""
 
     def lose() -> None:
         theirs = {"nonce": "theirs", "holder": "somebody else", "expires_at": datetime.now(UTC) + timedelta(minutes=5)}
         scene.database[LEASES].update_many({}, {"$set": theirs, "$inc": {"token": 1}})
-        for doubt in doubts:
-            doubt()
+        lives_end()
 
     return lose
 

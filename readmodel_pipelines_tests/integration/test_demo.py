@@ -63,7 +63,7 @@ def play(settings: Settings, **options: int) -> tuple[bool, list[Summary]]:
 
 def test_the_demo_breaks_finds_and_mends_and_ends_with_0(data_dir: Path) -> None:
     env = {**os.environ, "READMODEL_DATA_DIR": str(data_dir), "READMODEL_GRACE_SECONDS": "0.2"}
-    result = subprocess.run([*DEMO, "--no-ui"], env=env, capture_output=True, text=True, check=False, timeout=60)
+    result = subprocess.run([*DEMO, "--no-ui"], env=env, capture_output=True, text=True, check=False, timeout=240)
     assert (result.returncode, result.stderr) == (0, "")
     steps = [int(number) for number in re.findall(r"^(\d+)\. ", result.stdout, re.MULTILINE)]
     assert steps == list(range(1, 12))
@@ -83,7 +83,7 @@ def test_an_interrupted_demo_says_in_which_step_and_what_becomes_of_it(data_dir:
             if line.startswith("2. "):
                 break
         process.send_signal(signal.SIGINT)
-        _, stderr = process.communicate(timeout=60)
+        _, stderr = process.communicate(timeout=240)
     assert process.returncode == 130
     assert stderr.startswith("Interrupted in step 2. Fill database 'demo_interrupted'")
     assert "`readmodel server stop` ends the server" in stderr
@@ -181,7 +181,7 @@ def test_the_ui_answers_at_the_address_that_is_printed_and_ctrl_c_ends_it_all(da
                 assert answer.status == 200
         finally:
             process.send_signal(signal.SIGINT)
-        rest, _ = process.communicate(timeout=60)
+        rest, _ = process.communicate(timeout=240)
     assert process.returncode == 0
     assert rest.startswith("Ending Dagster's UI.\n")
     assert "readmodel server stop" in rest

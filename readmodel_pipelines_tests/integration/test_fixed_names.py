@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -61,22 +60,22 @@ def test_what_a_run_writes_too_late_into_a_shadow_that_was_swapped_takes_no_plac
 
 
 @pytest.mark.parametrize("moment", [Moment.GATE_PASSED, Moment.COPY_MADE])
-def test_a_run_that_lost_its_lease_takes_no_copy_from_whoever_took_over(scene: Scene, at: At, moment: Moment) -> None:
+def test_a_run_that_lost_its_lease_takes_no_copy_from_whoever_took_over(
+    scene: Scene, at: At, moment: Moment, lives_end: Callable[[], None]
+) -> None:
     scene.fill(8)
     scene.chats.update_many({}, {"$set": {"title": "as it was"}})
     others: list[str] = []
 
     def overtaken() -> None:
         scene.database.readmodel_leases.update_many({}, {"$set": {"nonce": "lost", "expires_at": PAST}})
-        others.append(rebuild(scene.database, settings, ["chat"], RebuildRequest("shadow")).about["rebuild"])
-        time.sleep(0.7)
+        others.append(rebuild(scene.database, scene.settings, ["chat"], RebuildRequest("shadow")).about["rebuild"])
+        lives_end()
 
-    settings = scene.settings
-    scene.settings = settings.model_copy(update={"lease_seconds": 0.6})
     at(moment, once(overtaken))
     with pytest.raises(LeaseLost):
         in_shadow(scene, "chat")
-    roll_back(scene.database, settings, others[0])
+    roll_back(scene.database, scene.settings, others[0])
     assert {item["title"] for item in scene.chats.find()} == {"as it was"}
 
 

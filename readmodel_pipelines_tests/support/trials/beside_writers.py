@@ -30,17 +30,20 @@ _COVERAGES = (Coverage(), Coverage(since_last=True), Coverage(bucket=Bucket(1, 2
 
 @dataclass(slots=True)
 class Seen:
-    """How often was verified beside how many events, how many aggregates lagged, and how late the writer was."""
+    """How often was verified beside how many events, how many lagged, and for how many the writer was late."""
 
     verifications: int = 0
     lagging: int = 0
     seconds: list[float] = field(default_factory=list)
     events: int = 0
-    latest: float = 0.0
+    late: int = 0
 
 
 def verify_beside_a_writer(settings: Settings, *, seconds: float, rate: int, grace: float = 2.0) -> Seen:
-    """Verify until the writer ends. Raises AssertionError at a false alarm, or when a true one is missed."""
+    """Verify until the writer ends. Raises AssertionError at a false alarm, or when a true one is missed.
+
+    On a slow machine the writer may be later than the grace time, and what is told of such a chat is true.
+    """
     settings = settings.model_copy(update={"grace_seconds": grace})
     seen = Seen()
     with open_database(settings) as database:
@@ -50,24 +53,26 @@ def verify_beside_a_writer(settings: Settings, *, seconds: float, rate: int, gra
         ReadModelProjector(database, settings).rebuild_all()
         damages = iter(sorted({event["aggregate_id"] for event in quiet}))
         truth: set[tuple[str, str]] = set()
-        with writer(settings, seconds=seconds, rate=rate) as process:
-            while process.poll() is None:
+        alarms: set[str] = set()
+        with writer(settings, seconds=seconds, rate=rate, more=(f"--too-late={grace * 0.9}",)) as process:
+            while process.poll() is None or seen.verifications < len(_COVERAGES):
                 coverage = _COVERAGES[seen.verifications % len(_COVERAGES)]
                 started = time.monotonic()
                 summary = verify(database, settings, [], VerificationRequest(coverage))
                 seen.seconds.append(time.monotonic() - started)
                 found = {(item.read_model, item.aggregate_id) for item in summary.findings}
-                assert found <= truth, f"a false alarm of {coverage}: {found - truth}"
+                alarms |= {aggregate_id for _, aggregate_id in found - truth}
                 if coverage.everything:
-                    assert found == truth, "a true finding is missed"
+                    assert found >= truth, "a true finding is missed"
                     # A new damage, for the next look at everything.
                     damaged = next(damages)
                     database.chats_read_model.update_one({"chat_id": damaged}, {"$set": {"title": "broken"}})
                     truth.add(("chats_read_model", damaged))
                 seen.verifications += 1
                 seen.lagging += sum(counts.lagging for counts in summary.read_models.values())
-            output = json.loads(process.communicate(timeout=60)[0])
-        seen.events, seen.latest = output["events"], output["latest"]
+            output = json.loads(process.communicate(timeout=240)[0])
+        assert alarms <= set(output["late"]), "a false alarm"
+        seen.events, seen.late = output["events"], len(output["late"])
         last = verify(database, settings, [], VerificationRequest())
         assert {(item.read_model, item.aggregate_id) for item in last.findings} == truth
         assert truth
