@@ -1,4 +1,4 @@
-"""Read models opened for a pass: the lanes of one fold, and the sinks that verbs put behind them.
+"""Read models opened for a pass: a lane for each that one fold feeds, and the sinks that verbs put behind them.
 
 Between the engine, which knows no database, and the verbs, which say what is covered: each lane has its collection, the
 claims that others contest, and a way to look at aggregates again.
@@ -6,63 +6,87 @@ claims that others contest, and a way to look at aggregates again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Protocol, TypeVar
 
 from readmodel_pipelines.events.stream import Malformed
-from readmodel_pipelines.mongo.driver import Database
 from readmodel_pipelines.mongo.event_store import EventStore
-from readmodel_pipelines.mongo.names import collection_of
 from readmodel_pipelines.mongo.read_model import ReadModelCollection
-from readmodel_pipelines.mongo.scan import Document
+from readmodel_pipelines.mongo.store import Store
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.reconcile.confirm import Confirm
 from readmodel_pipelines.reconcile.counts import Counts
 from readmodel_pipelines.reconcile.finding import Finding, finding_of
+from readmodel_pipelines.reconcile.odd_ids import reconcile_odd_ids
 from readmodel_pipelines.reconcile.outcome import Verdict
-from readmodel_pipelines.reconcile.run import Lane
+from readmodel_pipelines.reconcile.ranges import EVERYTHING, IdRange
+from readmodel_pipelines.reconcile.run import Checkpoint, Lane, reconcile
 from readmodel_pipelines.reconcile.second_look import SecondLook
 from readmodel_pipelines.reconcile.summary import Summary
-from readmodel_pipelines.settings import Settings
 
 Contested = Mapping[str, Mapping[str, Malformed]]
 """By read model, the streams whose claim on a unique key another stream contests."""
 
 
-class Lanes:
-    """The read models that are made from the same streams, opened for a pass.
+class _Accepts(Protocol):
+    def accept(self, verdict: Verdict) -> None: ...
 
-    `collections` names those that lie elsewhere than the settings say, as one that is being built does.
+
+_Sink = TypeVar("_Sink", bound=_Accepts)
+
+
+class OpenedPass:
+    """The read models of a store, all made from the same streams, opened for a pass.
+
+    Outcomes are counted in `counts`, by read model; the read models named in `shadows` lie where they are being built.
     """
 
     def __init__(
         self,
-        database: Database[Document],
-        settings: Settings,
-        projections: Sequence[Projection],
-        store: EventStore | None = None,
-        *,
-        counts: Mapping[str, Counts] | None = None,
+        store: Store,
+        counts: Mapping[str, Counts],
         contested: Contested | None = None,
-        collections: Mapping[str, str] | None = None,
+        *,
+        shadows: Collection[str] = (),
+        events: EventStore | None = None,
     ) -> None:
-        self._settings = settings
-        self.events = database[settings.events_collection]
-        self.store = store or EventStore(self.events)
+        self._store = store
+        self._allowed = store.settings.allow_malformed
+        self.events = events or EventStore(store.events)
         self.lanes = [
             Lane(
                 item,
-                ReadModelCollection(
-                    database[(collections or {}).get(item.read_model) or collection_of(settings, item)], item
-                ),
-                counts[item.read_model] if counts else Counts(),
+                ReadModelCollection(store.place(item, shadows), item),
+                counts[item.read_model],
                 contested=(contested or {}).get(item.read_model, {}),
             )
-            for item in projections
+            for item in store.projections
         ]
+
+    def into(self, sink_for: Callable[[Lane], _Sink], noted_in: Summary | None = None) -> list[_Sink]:
+        """Put a sink behind each lane; each verdict is noted in the summary before its sink gets it."""
+        sinks = [sink_for(lane) for lane in self.lanes]
+        for lane, sink in zip(self.lanes, sinks, strict=True):
+            lane.emit = sink.accept if noted_in is None else _noting(lane.projection.read_model, noted_in, sink)
+        return sinks
+
+    def reconcile(
+        self,
+        ids: Sequence[str] | None = None,
+        *,
+        within: IdRange = EVERYTHING,
+        checkpoint: Checkpoint | None = None,
+    ) -> None:
+        """Compare the aggregates `ids` (sorted), or all in a range."""
+        reconcile(self.events, self.lanes, self._allowed, ids, within=within, checkpoint=checkpoint)
+
+    def reconcile_odd_ids(self) -> None:
+        """Report what no range and no list of ids can meet."""
+        reconcile_odd_ids(self.events, self.lanes)
 
     def again(self, lane: Lane) -> SecondLook:
         """Looks at aggregates of a lane again."""
-        return SecondLook(EventStore(self.events), lane, self._settings.allow_malformed)
+        return SecondLook(EventStore(self._store.events), lane, self._allowed)
 
     def confirm(
         self, lane: Lane, summary: Summary, on_findings: Callable[[Projection, Sequence[Finding]], None] | None = None
@@ -77,32 +101,37 @@ class Lanes:
             for finding in found:
                 summary.add(finding)
 
-        return Confirm(lane.counts, self.again(lane), note, grace_seconds=self._settings.grace_seconds)
+        return Confirm(lane.counts, self.again(lane), note, grace_seconds=self._store.settings.grace_seconds)
 
 
 def contested(
-    store: EventStore, projections: Iterable[Projection], ids: Sequence[str] | None = None
+    events: EventStore, projections: Iterable[Projection], ids: Sequence[str] | None = None
 ) -> dict[str, Mapping[str, Malformed]]:
     """The contested claims of these read models; with `ids` only of these streams."""
     return {
-        item.read_model: store.contested(item.fold, item.claims, ids) for item in projections if item.claims is not None
+        item.read_model: events.contested(item.fold, item.claims, ids)
+        for item in projections
+        if item.claims is not None
     }
 
 
-def no_event(settings: Settings, projections: Iterable[Projection]) -> str:
+def counts_of(projections: Iterable[Projection]) -> dict[str, Counts]:
+    """Counts that begin, by read model."""
+    return {item.read_model: Counts() for item in projections}
+
+
+def no_event(store: Store) -> str:
     """The warning of a run over everything that met no event: a mistyped name must never read as health."""
-    stored_as = " or ".join(sorted({item.fold.stored_as[0] for item in projections}))
+    stored_as = " or ".join(sorted({item.fold.stored_as[0] for item in store.projections}))
     return (
-        f"{settings.database}.{settings.events_collection} holds no event of aggregate type {stored_as}; "
+        f"{store.settings.database}.{store.settings.events_collection} holds no event of aggregate type {stored_as}; "
         "check READMODEL_DATABASE, READMODEL_EVENTS_COLLECTION and READMODEL_TASK_SOURCE."
     )
 
 
-def noting(lane: Lane, summary: Summary, accept: Callable[[Verdict], None]) -> Callable[[Verdict], None]:
-    """What puts each verdict into the summary before a sink takes it."""
-
+def _noting(read_model: str, summary: Summary, sink: _Accepts) -> Callable[[Verdict], None]:
     def emit(verdict: Verdict) -> None:
-        summary.note(lane.projection.read_model, verdict)
-        accept(verdict)
+        summary.note(read_model, verdict)
+        sink.accept(verdict)
 
     return emit

@@ -20,27 +20,23 @@ from typing import Any
 from readmodel_pipelines.errors import AggregateNotFound, UsageError, WrongAggregateType
 from readmodel_pipelines.events.ids import UUID
 from readmodel_pipelines.events.stream import check_id
-from readmodel_pipelines.lanes import Lanes, contested, no_event, noting
+from readmodel_pipelines.lanes import OpenedPass, contested, counts_of, no_event
 from readmodel_pipelines.mongo.driver import Database
 from readmodel_pipelines.mongo.event_store import EventStore
 from readmodel_pipelines.mongo.indexes import ensure_for_empty
-from readmodel_pipelines.mongo.names import collection_of
-from readmodel_pipelines.mongo.read_model import ReadModelCollection
 from readmodel_pipelines.mongo.scan import Document
+from readmodel_pipelines.mongo.store import Store
 from readmodel_pipelines.projections.projection import Projection
-from readmodel_pipelines.projections.registry import by_fold, choose_projections
+from readmodel_pipelines.projections.registry import by_fold, choose_projections, names
 from readmodel_pipelines.rebuild_state import Strategy
 from readmodel_pipelines.reconcile.collector import calm_collector
 from readmodel_pipelines.reconcile.confirm import Confirm
-from readmodel_pipelines.reconcile.counts import Counts
 from readmodel_pipelines.reconcile.deletions import DeletionLimit
 from readmodel_pipelines.reconcile.dry_run import DryRun
 from readmodel_pipelines.reconcile.finding import Finding
 from readmodel_pipelines.reconcile.in_place import InPlace
-from readmodel_pipelines.reconcile.odd_ids import reconcile_odd_ids
-from readmodel_pipelines.reconcile.prefix import is_of_a_prefix
 from readmodel_pipelines.reconcile.progress import Progress
-from readmodel_pipelines.reconcile.run import Lane, Sink, reconcile
+from readmodel_pipelines.reconcile.run import Lane
 from readmodel_pipelines.reconcile.summary import DEFAULT_MAX_FINDINGS, Summary, Verb
 from readmodel_pipelines.reconcile.versions import reconcile_versions
 from readmodel_pipelines.settings import Settings
@@ -72,9 +68,7 @@ class ReadModelProjector:
         holder: str = "",
         owner: str = "",
     ) -> None:
-        self._database = database
-        self._settings = settings
-        self._projections = choose_projections(settings, read_models)
+        self._store = Store(database, settings, choose_projections(settings, read_models))
         self._read_models = read_models
         self._max_findings = max_findings
         self._on_progress = on_progress
@@ -93,14 +87,14 @@ class ReadModelProjector:
             LeaseLost: this run was taken for dead and somebody else took over.
         """
         if dry_run:
-            limit = DeletionLimit(1.0 if allow_deletions else self._settings.max_delete_share)
-            return self._run("dry_run", None, lambda lanes, lane, summary: DryRun(lanes.again(lane), summary, limit))
+            limit = DeletionLimit(1.0 if allow_deletions else self._store.settings.max_delete_share)
+            return self._run("dry_run", None, _dry_run(limit))
         # Only a full rebuild pays for loading its engine.
         from readmodel_pipelines.rebuild import RebuildRequest, rebuild
 
         return rebuild(
-            self._database,
-            self._settings,
+            self._store.database,
+            self._store.settings,
             self._read_models,
             RebuildRequest(strategy, allow_deletions=allow_deletions, max_findings=self._max_findings),
             on_progress=self._on_progress,
@@ -117,10 +111,8 @@ class ReadModelProjector:
         """
         aggregate_id = self._checked_id(aggregate_id)
         if dry_run:
-            return self._run_one(
-                "dry_run", aggregate_id, lambda lanes, lane, summary: DryRun(lanes.again(lane), summary, None)
-            )
-        return self._run_one("rebuild", aggregate_id, self._in_place(_always_ours))
+            return self._run_one("dry_run", aggregate_id, _dry_run(None))
+        return self._run_one("rebuild", aggregate_id, _in_place(_always_ours))
 
     def rebuild_some(
         self, ids: Iterable[str], still_ours: Callable[[], None] | None = None
@@ -132,27 +124,21 @@ class ReadModelProjector:
         """
         wanted = sorted(set(ids))
         met: set[str] = set()
-        summary = self._run("rebuild", lambda _: [wanted], self._in_place(still_ours or _always_ours), met)
+        summary = self._run("rebuild", lambda _: [wanted], _in_place(still_ours or _always_ours), met)
         known = met | {finding.aggregate_id for finding in summary.findings}
         return summary, [aggregate_id for aggregate_id in wanted if aggregate_id not in known]
 
     def last_versions(self, ids: Sequence[str]) -> Mapping[str, Any]:
         """The last version of each of these streams, at a small cost."""
-        return EventStore(self._database[self._settings.events_collection]).last_versions(ids)
+        return EventStore(self._store.events).last_versions(ids)
 
     def is_up_to_date_since(self, aggregate_id: str, version: int) -> bool:
         """Whether every document of the aggregate is what its stream folds to, at that version or a later one.
 
         Tells of an aggregate that never stands still what `verify_consistency` cannot.
         """
-        store = EventStore(self._database[self._settings.events_collection])
-        for projection in self._projections:
-            model = ReadModelCollection(self._database[collection_of(self._settings, projection)], projection)
-            document = next(model.read([aggregate_id]), None)
-            events = store.read(projection.fold, [aggregate_id])
-            if not is_of_a_prefix(projection, aggregate_id, events, document, version, self._settings.allow_malformed):
-                return False
-        return True
+        opened = OpenedPass(self._store, counts_of(self._store.projections))
+        return all(opened.again(lane).behind({aggregate_id: version}) for lane in opened.lanes)
 
     def process_event(self, event: Mapping[str, Any]) -> Summary:
         """An event handler's entry: bring the document of the event's aggregate up to date with all of its events.
@@ -162,8 +148,8 @@ class ReadModelProjector:
             UsageError: its aggregate id is no UUID in lower case.
         """
         stored = event.get("aggregate_type")
-        if not any(stored in projection.fold.stored_as for projection in self._projections):
-            made_from = sorted({projection.fold.aggregate_type for projection in self._projections})
+        if not any(stored in projection.fold.stored_as for projection in self._store.projections):
+            made_from = sorted({projection.fold.aggregate_type for projection in self._store.projections})
             raise WrongAggregateType(
                 f"An event of aggregate type {stored!r} came to a projector of {', '.join(made_from)} streams.",
                 hint="Route events by aggregate type, or name the read model that is made from it.",
@@ -226,8 +212,8 @@ class ReadModelProjector:
         return lowered
 
     def _where_ids_are(self) -> str:
-        places = [f"{item.key} in {collection_of(self._settings, item)}" for item in self._projections]
-        return ", ".join([f"aggregate_id in {self._settings.events_collection}", *places])
+        places = [f"{item.key} in {self._store.live(item).name}" for item in self._store.projections]
+        return ", ".join([f"aggregate_id in {self._store.events.name}", *places])
 
     def _run(
         self,
@@ -240,42 +226,40 @@ class ReadModelProjector:
         odd_ids: bool = False,
     ) -> Summary:
         name = self._read_models[0] if len(self._read_models) == 1 else "all"
-        summary = Summary(verb, name, self._max_findings)
-        summary.read_models = {projection.read_model: Counts() for projection in self._projections}
+        summary = Summary(verb, name, self._max_findings, read_models=counts_of(self._store.projections))
         started = time.perf_counter()
         if verb == "rebuild":
-            for projection in self._projections:
-                collection = self._database[collection_of(self._settings, projection)]
-                summary.warnings += ensure_for_empty(collection, projection)
-        store = EventStore(self._database[self._settings.events_collection], self._progress(summary), met)
+            for projection in self._store.projections:
+                summary.warnings += ensure_for_empty(self._store.live(projection), projection)
+        events = EventStore(self._store.events, self._progress(summary), met)
         with calm_collector() if batches_for is None else nullcontext():
-            for group in by_fold(self._projections):
-                self._pass(store, group, batches_for and batches_for(group), summary, sink_for, by_versions, odd_ids)
-        summary.events = store.events_read
+            for group in by_fold(self._store.projections):
+                self._pass(group, events, batches_for and batches_for(group), summary, sink_for, by_versions, odd_ids)
+        summary.events = events.events_read
         if by_versions:
-            summary.warnings += self._how_versions_are_read(store)
-        if batches_for is None and not store.events_read:
-            summary.warnings.append(no_event(self._settings, self._projections))
+            summary.warnings += self._how_versions_are_read(events)
+        if batches_for is None and not events.events_read:
+            summary.warnings.append(no_event(self._store))
         summary.seconds = time.perf_counter() - started
         return summary
 
-    def _how_versions_are_read(self, store: EventStore) -> list[str]:
-        if store.version_index is None:
+    def _how_versions_are_read(self, events: EventStore) -> list[str]:
+        if events.version_index is None:
             return [
-                f"{self._settings.events_collection} has no index on aggregate_type, aggregate_id and version, "
+                f"{self._store.events.name} has no index on aggregate_type, aggregate_id and version, "
                 "so every event was read; `readmodel ensure-indexes` makes it."
             ]
-        if store.version_index_has_arrays():
+        if events.version_index_has_arrays():
             return [
-                f"{self._settings.events_collection} holds, or held, an event whose aggregate_id is an array; such an "
+                f"{self._store.events.name} holds, or held, an event whose aggregate_id is an array; such an "
                 "index does not give values back, so every event was read."
             ]
         return []
 
     def _pass(
         self,
-        store: EventStore,
         projections: Sequence[Projection],
+        events: EventStore,
         batches: Iterable[Sequence[str]] | None,
         summary: Summary,
         sink_for: _SinkFor,
@@ -284,31 +268,23 @@ class ReadModelProjector:
     ) -> None:
         # Claims are few on few aggregates; looking them up for each of many batches would read them all each time.
         only = batches[0] if isinstance(batches, list) and len(batches) == 1 else None
-        allowed = self._settings.allow_malformed
-        opened = Lanes(
-            self._database,
-            self._settings,
-            projections,
-            store,
-            counts=summary.read_models,
-            contested={} if by_versions else contested(store, projections, only),
-        )
-        sinks: list[Sink] = []
-        for lane in opened.lanes:
-            sink = sink_for(opened, lane, summary)
-            # A verification tells only what stands when it is looked at again.
-            lane.emit = sink.accept if summary.verb == "verify" else noting(lane, summary, sink.accept)
-            sinks.append(sink)
+        claims = {} if by_versions else contested(events, projections, only)
+        opened = OpenedPass(self._store.of(projections), summary.read_models, claims, events=events)
+        # A verification tells only what stands when it is looked at again.
+        noted_in = None if summary.verb == "verify" else summary
+        sinks = opened.into(lambda lane: sink_for(opened, lane, summary), noted_in)
         if batches is None or odd_ids:
-            reconcile_odd_ids(store, opened.lanes)
-        if batches is None:
-            workers = 1 if by_versions or summary.verb != "verify" else self._workers()
+            opened.reconcile_odd_ids()
+        if by_versions:
+            reconcile_versions(events, opened.lanes, self._store.settings.allow_malformed)
+        elif batches is None:
+            workers = 1 if summary.verb != "verify" else workers_for(self._store.settings, self._events())
             if workers > 1:
                 self._look_in_processes(opened, workers, self._progress(summary))
             else:
-                (reconcile_versions if by_versions else reconcile)(store, opened.lanes, allowed)
+                opened.reconcile()
         for ids in batches or ():
-            reconcile(store, opened.lanes, allowed, ids)
+            opened.reconcile(ids)
         for sink in sinks:
             # One grace time for all of them, not one after the other.
             if isinstance(sink, Confirm):
@@ -316,49 +292,52 @@ class ReadModelProjector:
         for sink in sinks:
             sink.finish()
 
-    def _workers(self) -> int:
-        events = self._database[self._settings.events_collection].estimated_document_count()
-        return workers_for(self._settings, events)
+    def _events(self) -> int:
+        return self._store.events.estimated_document_count()
 
-    def _look_in_processes(self, opened: Lanes, workers: int, progress: Callable[[int], None] | None) -> None:
+    def _look_in_processes(self, opened: OpenedPass, workers: int, progress: Callable[[int], None] | None) -> None:
         """A pass whose verdicts are looked at again anyway: other processes say which aggregates these are."""
         lanes = {lane.projection.read_model: lane for lane in opened.lanes}
         claims = {name: lane.contested for name, lane in lanes.items()}
-        look = Look(self._settings, tuple(lane.projection.name for lane in opened.lanes), {}, claims)
-        store = opened.store
+        projections = [lane.projection for lane in opened.lanes]
+        look = Look(self._store.settings, names(projections), (), claims)
+        events = opened.events
 
         def told(message: object) -> None:
             if isinstance(message, Suspects):
                 for verdict in message.verdicts:
                     lanes[message.read_model].emit(verdict)
             elif isinstance(message, Looked):
-                store.events_read += message.events
+                events.events_read += message.events
                 for name, counts in message.counts.items():
                     lanes[name].counts.add(counts)
                 if progress:
-                    progress(store.events_read)
+                    progress(events.events_read)
 
-        ranges = [within for _, within in plan_ranges(store, [lane.projection for lane in opened.lanes], workers)]
+        ranges = [within for _, within in plan_ranges(events, projections, workers)]
         for _, rest in work_off(looker, look, ranges, workers, told):
             told(rest)
 
     def _progress(self, summary: Summary) -> Callable[[int], None] | None:
         if self._on_progress is None:
             return None
-        passes = len(by_fold(self._projections))
-        total = passes * self._database[self._settings.events_collection].estimated_document_count()
+        total = len(by_fold(self._store.projections)) * self._events()
         return lambda done: self._on_progress(done, total, summary.read_models) if self._on_progress else None
 
-    @staticmethod
-    def _in_place(still_ours: Callable[[], None]) -> _SinkFor:
-        return lambda lanes, lane, summary: InPlace(lanes.again(lane), summary, still_ours)
+
+_SinkFor = Callable[[OpenedPass, Lane, Summary], InPlace | DryRun | Confirm]
 
 
-_SinkFor = Callable[[Lanes, Lane, Summary], Sink]
+def _in_place(still_ours: Callable[[], None]) -> _SinkFor:
+    return lambda opened, lane, summary: InPlace(opened.again(lane), summary, still_ours)
+
+
+def _dry_run(limit: DeletionLimit | None) -> _SinkFor:
+    return lambda opened, lane, summary: DryRun(opened.again(lane), summary, limit)
 
 
 def _confirm(on_findings: OnFindings | None = None) -> _SinkFor:
-    return lambda lanes, lane, summary: lanes.confirm(lane, summary, on_findings)
+    return lambda opened, lane, summary: opened.confirm(lane, summary, on_findings)
 
 
 def _always_ours() -> None:

@@ -6,25 +6,25 @@ A look gives what is suspicious and no more: whoever asked looks again before an
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 
 from readmodel_pipelines.events.ids import is_plain
-from readmodel_pipelines.lanes import Contested, Lanes
+from readmodel_pipelines.lanes import Contested, OpenedPass, counts_of
 from readmodel_pipelines.moments import Moment, reached
 from readmodel_pipelines.mongo.connection import open_database
 from readmodel_pipelines.mongo.driver import Database
 from readmodel_pipelines.mongo.event_store import EventStore
 from readmodel_pipelines.mongo.scan import Document
+from readmodel_pipelines.mongo.store import Store
 from readmodel_pipelines.projections.projection import Projection
-from readmodel_pipelines.projections.registry import projections_for
+from readmodel_pipelines.projections.registry import choose_projections
 from readmodel_pipelines.reconcile.collector import calm_collector
 from readmodel_pipelines.reconcile.counts import Counts
 from readmodel_pipelines.reconcile.outcome import Verdict
 from readmodel_pipelines.reconcile.ranges import EVERYTHING, IdRange, split
-from readmodel_pipelines.reconcile.run import reconcile
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines.workers.pool import Send
 
@@ -43,23 +43,23 @@ def workers_for(settings: Settings, events: int) -> int:
 
 
 def plan_ranges(
-    store: EventStore, projections: Sequence[Projection], workers: int, slices: int = 1
+    events: EventStore, projections: Sequence[Projection], workers: int, slices: int = 1
 ) -> list[tuple[int, IdRange]]:
     """(slice, range), in order, with about as many events each; of a small store one range for each slice."""
     parts = slices * (_RANGES_FOR_EACH_WORKER * workers if workers > 1 and slices == 1 else 1)
     if parts == 1:
         return [(1, EVERYTHING)]
-    ranges = split(store.sample(projections[0].fold, parts * _SAMPLES_FOR_EACH_RANGE), parts)
+    ranges = split(events.sample(projections[0].fold, parts * _SAMPLES_FOR_EACH_RANGE), parts)
     return [(1 + number * slices // len(ranges), within) for number, within in enumerate(ranges)]
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What a look at read models needs: names of the registry, and collections that lie elsewhere, by read model."""
+    """What a look at read models needs: names of the registry, and the read models to look at where they are built."""
 
     settings: Settings
     read_models: tuple[str, ...]
-    collections: Mapping[str, str]
+    shadows: Collection[str]
     contested: Contested
 
 
@@ -82,34 +82,23 @@ class Looked:
 @contextmanager
 def looker(look: Look, here: Database[Document] | None = None) -> Iterator[Callable[[IdRange, Send], Looked]]:
     """Looks at ranges and sends `Suspects`, and `Looked` now and then; a `readmodel_pipelines.workers.pool.Work`."""
-    role = "shadow" if look.collections else "verify"
+    role = "shadow" if look.shadows else "verify"
     opened = open_database(look.settings, role) if here is None else nullcontext(here)
     with opened as database, calm_collector():
         yield partial(_look_at, database, look)
 
 
 def _look_at(database: Database[Document], look: Look, within: IdRange, send: Send) -> Looked:
-    settings = look.settings
-    projections = [item for item in projections_for(settings) if item.name in look.read_models]
-    counting = _Counting({item.read_model: Counts() for item in projections}, send)
-    store = EventStore(database[settings.events_collection], counting)
-    opened = Lanes(
-        database,
-        settings,
-        projections,
-        store,
-        counts=counting.counts,
-        contested=look.contested,
-        collections=look.collections,
-    )
-    sinks = [_Sending(lane.projection.read_model, send) for lane in opened.lanes]
-    for lane, sink in zip(opened.lanes, sinks, strict=True):
-        lane.emit = sink.accept
+    store = Store(database, look.settings, choose_projections(look.settings, look.read_models))
+    counting = _Counting(counts_of(store.projections), send)
+    events = EventStore(store.events, counting)
+    opened = OpenedPass(store, counting.counts, look.contested, shadows=look.shadows, events=events)
+    sinks = opened.into(lambda lane: _Sending(lane.projection.read_model, send))
     reached(Moment.LOOK)
-    reconcile(store, opened.lanes, settings.allow_malformed, within=within)
+    opened.reconcile(within=within)
     for sink in sinks:
         sink.send()
-    return counting.since_last(store.events_read)
+    return counting.since_last(events.events_read)
 
 
 class _Counting:

@@ -12,6 +12,7 @@ from typing import Any
 
 from readmodel_pipelines.bookkeeping.scratch import Owner
 from readmodel_pipelines.mongo.changes import Token
+from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.rebuild_state import RebuildState, Strategy
 from readmodel_pipelines.reconcile.counts import Counts
 from readmodel_pipelines.reconcile.ranges import IdRange
@@ -50,6 +51,10 @@ class RebuildRecord:
     def in_shadow(self) -> bool:
         """Whether it builds collections beside the live ones."""
         return self.strategy == "shadow"
+
+    def built_beside(self, projections: Iterable[Projection]) -> tuple[str, ...]:
+        """Those of the read models that it builds beside the live ones."""
+        return tuple(item.read_model for item in projections if self.in_shadow)
 
     @property
     def first_pass(self) -> bool:

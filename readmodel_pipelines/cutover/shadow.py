@@ -106,14 +106,14 @@ class ShadowSink:
     def __init__(
         self,
         shadow: Collection[Document],
-        live: str,
+        live: Collection[Document],
         lane: Lane,
         summary: Summary,
         rebuild_id: str,
         still_ours: Callable[[], None],
     ) -> None:
         self._shadow = shadow.with_options(codec_options=CODEC)
-        self._live = shadow.database[live]
+        self._live = live
         self._counts = lane.counts
         self._projection = lane.projection
         self._summary = summary

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from pymongo.collection import Collection
@@ -38,6 +38,10 @@ class Store:
     def shadow(self, projection: Projection) -> Collection[Document]:
         """The collection that a rebuild builds beside it."""
         return self.database[shadow_name(collection_of(self.settings, projection))]
+
+    def place(self, projection: Projection, shadows: Container[str]) -> Collection[Document]:
+        """Where a read model lies, if those named are the ones that are being built."""
+        return self.shadow(projection) if projection.read_model in shadows else self.live(projection)
 
     def copy(self, projection: Projection) -> Collection[Document]:
         """What the live one was before the last rebuild in a shadow."""

@@ -1,22 +1,18 @@
-"""Batches of a range: what is written together, saved together, and after which a run may wait or stop."""
+"""Batches of a range: what is written together and saved together, and after which a run may wait or stop."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Protocol
 
 from readmodel_pipelines.moments import Moment, reached
-from readmodel_pipelines.mongo.pressure import Pressure
-from readmodel_pipelines.pacing import BatchSize, RateLimit, Window
+from readmodel_pipelines.pacing import BatchSize
+from readmodel_pipelines.rebuild.pace import Pace, WindowClosed
 from readmodel_pipelines.reconcile.counts import WRITES
 from readmodel_pipelines.reconcile.ports import EventStore
 from readmodel_pipelines.reconcile.run import Lane
-
-_LOOK_AGAIN_SECONDS = 1.0
 
 Save = Callable[[str | None, Mapping[str, Mapping[str, int]], int, float], None]
 """Told the cursor (None: the range is done), and the counts by read model, events and seconds of a batch."""
@@ -27,41 +23,6 @@ class Flushed(Protocol):
 
     def flush(self) -> None:
         """Write it."""
-
-
-class WindowClosed(Exception):
-    """The off-peak window is over: the run stops here, cleanly."""
-
-
-@dataclass(slots=True)
-class Pace:
-    """How fast a run may go: limits for events and documents, the server's load, and the hours of the day."""
-
-    events: RateLimit = field(default_factory=lambda: RateLimit(None))
-    documents: RateLimit = field(default_factory=lambda: RateLimit(None))
-    load: Pressure | None = None
-    window: Window | None = None
-    now: Callable[[], datetime] = lambda: datetime.now(UTC)
-    sleep: Callable[[float], object] = time.sleep
-
-    def wait(self, events: int, documents: int) -> None:
-        """Wait after a batch as long as limits and load ask for.
-
-        Raises:
-            WindowClosed: the hours are over, also while it waits.
-        """
-        self.check_window()
-        self.events.spend(events)
-        self.documents.spend(documents)
-        while self.load is not None and self.load.reason_to_wait():
-            self.check_window()
-            self.sleep(_LOOK_AGAIN_SECONDS)
-        self.check_window()
-
-    def check_window(self) -> None:
-        """Raises `WindowClosed` outside of it."""
-        if self.window is not None and not self.window.is_open(self.now()):
-            raise WindowClosed
 
 
 class Batches:

@@ -4,14 +4,9 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import Any
 
-from readmodel_pipelines.bookkeeping.leases import Held
 from readmodel_pipelines.bookkeeping.rebuild_record import RebuildRecord
-from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds
 from readmodel_pipelines.bookkeeping.scratch import forget_killed
 from readmodel_pipelines.cutover.shadow import create_like, drop, identity
 from readmodel_pipelines.errors import ReadModelBusy, ReadModelError
@@ -20,8 +15,8 @@ from readmodel_pipelines.mongo.event_store import EventStore
 from readmodel_pipelines.mongo.indexes import ensure_for_empty
 from readmodel_pipelines.mongo.names import shadow_name
 from readmodel_pipelines.mongo.server import server_time
-from readmodel_pipelines.mongo.store import Store
-from readmodel_pipelines.rebuild.request import RebuildRequest, Slice, code_version, identity_of, why_anew
+from readmodel_pipelines.rebuild.request import Slice, code_version, identity_of, why_anew
+from readmodel_pipelines.rebuild.this_run import Run
 from readmodel_pipelines.rebuild.verbs import drop_aborted
 from readmodel_pipelines.rebuild_state import RebuildState
 from readmodel_pipelines.spread import plan_ranges
@@ -29,29 +24,15 @@ from readmodel_pipelines.spread import plan_ranges
 _PLAN_SECONDS = 30.0
 
 
-@dataclass(frozen=True, slots=True)
 class Begin:
-    """Finds or begins the rebuild of read models that are made from the same streams.
+    """Finds or begins the rebuild that a run works on."""
 
-    `hold` takes leases by name; `say` takes warnings.
-    """
-
-    store: Store
-    request: RebuildRequest
-    workers: int
-    holder: str
-    hold: Callable[[Sequence[str]], AbstractContextManager[Held]]
-    say: Callable[[str], object]
-
-    @property
-    def rebuilds(self) -> Rebuilds:
-        """The records."""
-        return Rebuilds(self.store.database)
-
-    @property
-    def collections(self) -> list[str]:
-        """The live collections."""
-        return [self.store.live(item).name for item in self.store.projections]
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.store = run.store
+        self.request = run.request
+        self.rebuilds = run.rebuilds
+        self.collections = run.collections
 
     def alone(self, *, resume: bool) -> RebuildRecord:
         """For a run that holds the leases of the read models for itself."""
@@ -59,7 +40,7 @@ class Begin:
         for other in self.rebuilds.unfinished(self.collections):
             if record is None or other.id != record.id:
                 drop_aborted(self.store.database, self.rebuilds.to(other, RebuildState.ABORTED), self.collections)
-                self.say(f"Rebuild {other.id}, which was {other.state}, was dropped.")
+                self.run.warn(f"Rebuild {other.id}, which was {other.state}, was dropped.")
         self._sweep(record)
         return record or self._new()
 
@@ -68,7 +49,7 @@ class Begin:
         deadline = time.monotonic() + _PLAN_SECONDS
         while True:
             try:
-                with self.hold([f"{self.collections[0]}/plan"]):
+                with self.run.hold([f"{self.collections[0]}/plan"]):
                     record = self._shared(part)
                     if record is not None:
                         self.rebuilds.report(record, part.number, self.request.campaign)
@@ -87,7 +68,7 @@ class Begin:
             self.rebuilds.report(last, part.number, self.request.campaign)
             return None
         # Nobody else may be at work on these read models when another rebuild is begun.
-        with self.hold(self.collections):
+        with self.run.hold(self.collections):
             return self.alone(resume=False)
 
     def _belongs_to(self, done: RebuildRecord, part: Slice) -> bool:
@@ -118,7 +99,7 @@ class Begin:
                 if not (why := self._why_anew(record) or self._why_no_shadow(record)):
                     self.rebuilds.resumed(record)
                     return record
-                self.say(f"Rebuild {record.id} is not resumed: {why}.")
+                self.run.warn(f"Rebuild {record.id} is not resumed: {why}.")
         return None
 
     def _swapping(self) -> RebuildRecord | None:
@@ -131,7 +112,7 @@ class Begin:
                         "was swapped in, and must be ended first.",
                         hint="Resume it: `readmodel rebuild-readmodel --type all --all --strategy shadow --resume`.",
                     )
-                self.say(f"Rebuild {record.id}, which was interrupted while it was swapped in, was ended first.")
+                self.run.warn(f"Rebuild {record.id}, which was interrupted while it was swapped in, was ended first.")
                 return record
         return None
 
@@ -144,7 +125,7 @@ class Begin:
     def _new(self) -> RebuildRecord:
         for item in self.store.projections:
             for warning in ensure_for_empty(self.store.live(item), item):
-                self.say(warning)
+                self.run.warn(warning)
         in_shadow = self.request.strategy == "shadow"
         if in_shadow:
             # Before there is a record: what cannot have a shadow is refused for good.
@@ -155,12 +136,12 @@ class Begin:
             "read_models": self.collections,
             "names": [item.name for item in self.store.projections],
             "code_version": code_version(),
-            "holder": self.holder,
+            "holder": self.run.holder,
             **({"shadows": self._shadows()} if in_shadow else {}),
             **self._tokens(in_shadow),
         }
         events = EventStore(self.store.events)
-        ranges = plan_ranges(events, self.store.projections, self.workers, self.request.slices)
+        ranges = plan_ranges(events, self.store.projections, self.run.workers, self.request.slices)
         return self.rebuilds.begin(uuid.uuid4().hex[:12], about, ranges)
 
     def _tokens(self, in_shadow: bool) -> dict[str, Any]:

@@ -2,41 +2,33 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
 from readmodel_pipelines.bookkeeping.deferred import DeferredInMongo
 from readmodel_pipelines.bookkeeping.leases import Held
 from readmodel_pipelines.bookkeeping.rebuild_record import RebuildRecord
-from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds
 from readmodel_pipelines.bookkeeping.scratch import forget
-from readmodel_pipelines.bookkeeping.touched import Touched
 from readmodel_pipelines.cutover.shadow import copy_on_server, drop, identity, index_like, is_there, swap, sync_foreign
-from readmodel_pipelines.lanes import Contested, Lanes, noting
+from readmodel_pipelines.lanes import Contested, OpenedPass, counts_of
 from readmodel_pipelines.moments import Moment, reached
 from readmodel_pipelines.mongo.changes import HistoryLost, token_of_now
-from readmodel_pipelines.mongo.driver import Database
-from readmodel_pipelines.mongo.names import collection_of, copy_name
-from readmodel_pipelines.mongo.scan import Document
+from readmodel_pipelines.mongo.store import Store
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.rebuild.catch_up import CatchUp
 from readmodel_pipelines.rebuild.following import Following
 from readmodel_pipelines.rebuild.gate import Gate
+from readmodel_pipelines.rebuild.this_run import Run
 from readmodel_pipelines.rebuild_state import RebuildState
 from readmodel_pipelines.reconcile.counts import Counts
 from readmodel_pipelines.reconcile.deletions import DeletionLimit
 from readmodel_pipelines.reconcile.finding import finding_of
 from readmodel_pipelines.reconcile.in_place import InPlace
-from readmodel_pipelines.reconcile.odd_ids import reconcile_odd_ids
-from readmodel_pipelines.reconcile.run import reconcile
+from readmodel_pipelines.reconcile.second_look import SecondLook
 from readmodel_pipelines.reconcile.summary import Summary
-from readmodel_pipelines.settings import Settings
 
 _SHOWN = 3
-_FOLLOW_SECONDS = 0.5
 
 
 class Refused(Exception):
@@ -45,36 +37,48 @@ class Refused(Exception):
 
 @dataclass(slots=True)
 class Finish:
-    """What the end of a rebuild needs. `shadows` are the collections that were built, by read model."""
+    """What the end of a rebuild needs."""
 
-    database: Database[Document]
-    settings: Settings
-    projections: Sequence[Projection]
+    run: Run
     record: RebuildRecord
-    summary: Summary
     held: Held
     claims: Contested
     following: Following
-    touched: Touched
-    shadows: Mapping[str, str]
-    allow_deletions: bool
-    workers: int
-    on_phase: Callable[[str], object]
-    check_window: Callable[[], None]
+
+    @property
+    def store(self) -> Store:
+        """Where the read models lie."""
+        return self.run.store
+
+    @property
+    def summary(self) -> Summary:
+        """What the run says."""
+        return self.run.summary
+
+    @property
+    def shadows(self) -> Collection[str]:
+        """The read models that were built beside the live ones."""
+        return self.record.built_beside(self.store.projections)
 
     @property
     def limit(self) -> DeletionLimit:
         """How many documents may go."""
-        return DeletionLimit(1.0 if self.allow_deletions else self.settings.max_delete_share)
+        return DeletionLimit(1.0 if self.run.request.allow_deletions else self.store.settings.max_delete_share)
 
     @property
     def catch_up(self) -> CatchUp:
         """What reconciles again what was touched."""
-        return CatchUp(self.database, self.settings, self.projections, self.following, self.touched, self.held.check)
+        return CatchUp(self.store, self.following, self.held.check)
 
-    def live(self, projection: Projection) -> str:
-        """The name of the live collection."""
-        return collection_of(self.settings, projection)
+    def in_place(self, look: SecondLook, summary: Summary, limit: DeletionLimit) -> InPlace:
+        """The sink that goes on with what the ranges put off, of a read model."""
+        live = self.store.live(look.lane.projection).name
+        deferred = DeferredInMongo(self.store.database, self.record.owner(live))
+        return InPlace(look, summary, self.held.check, limit, deferred)
+
+    def note(self, **changed: Any) -> None:
+        """Write something on the record."""
+        self.run.rebuilds.note(self.record, **changed)
 
     def check_history(self) -> None:
         """Raises `HistoryLost` when what was done so far may lack what happened meanwhile."""
@@ -86,40 +90,25 @@ class Finish:
 
     def again(self, why: HistoryLost) -> RebuildRecord:
         """Have all ranges done once more, followed from now on; gives the record."""
-        self.summary.warnings.append(f"What happened meanwhile is not known, so everything was looked at again: {why}.")
-        rebuilds = Rebuilds(self.database)
+        self.run.warn(f"What happened meanwhile is not known, so everything was looked at again: {why}.")
         changed: dict[str, Any] = {}
         if not self.record.no_history:
-            changed["token"] = token_of_now(self.database[self.settings.events_collection])
+            changed["token"] = token_of_now(self.store.events)
         if self.shadows:
             changed["foreign_lost"] = True
             changed["live_tokens"] = {
-                item.read_model: token_of_now(self.database[self.live(item)]) for item in self.projections
+                item.read_model: token_of_now(self.store.live(item)) for item in self.store.projections
             }
-            _index(self)
+            self.index()
         # The ranges first: a run that is killed in between finds them open, and comes here again.
-        rebuilds.again(self.record)
+        self.run.rebuilds.again(self.record)
         reached(Moment.SECOND_PASS_BEGUN)
-        return rebuilds.to(self.record, RebuildState.BUILDING, passes=self.record.passes + 1, **changed)
+        return self.run.rebuilds.to(self.record, RebuildState.BUILDING, passes=self.record.passes + 1, **changed)
 
-    @contextmanager
-    def followed(self) -> Iterator[None]:
-        """Follow in the background while something takes long, so that history cannot run away."""
-        stop = threading.Event()
-
-        def follow() -> None:
-            while not stop.wait(_FOLLOW_SECONDS):
-                # What goes wrong is met by the next look, in words.
-                with suppress(Exception):
-                    self.following.drain(self.shadows)
-
-        thread = threading.Thread(target=follow, name="following events", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            stop.set()
-            thread.join()
+    def index(self) -> None:
+        """Give the shadows the indexes of the live collections."""
+        for item in self.store.projections:
+            index_like(self.store.database, self.store.live(item).name, self.store.shadow(item).name, item)
 
 
 def finish_in_place(finish: Finish) -> None:
@@ -129,40 +118,33 @@ def finish_in_place(finish: Finish) -> None:
         HistoryLost: do all ranges again.
         Refused: too many deletions; the rest is done.
     """
-    finish.check_window()
+    finish.run.check_window()
     finish.check_history()
-    finish.on_phase("Every range is done. What nobody wants is deleted, and what had to wait for that is written.")
+    finish.run.on_phase("Every range is done. What nobody wants is deleted, and what had to wait for that is written.")
     # What is done here, besides the ranges: a run that is killed has it counted by whoever goes on.
     before = {name: Counts(**counts) for name, counts in finish.record.finished.items()}
-    here = {item.read_model: Counts() for item in finish.projections}
-    opened = Lanes(
-        finish.database,
-        finish.settings,
-        finish.projections,
-        counts=here,
-        contested=finish.claims,
-    )
+    here = counts_of(finish.store.projections)
+    opened = OpenedPass(finish.store, here, finish.claims)
     refused = False
     for lane in opened.lanes:
-        deferred = DeferredInMongo(finish.database, finish.record.owner(finish.live(lane.projection)))
-        sink = InPlace(opened.again(lane), finish.summary, finish.held.check, finish.limit, deferred)
+        name = lane.projection.read_model
+        sink = finish.in_place(opened.again(lane), finish.summary, finish.limit)
         sink.finish()
         refused |= sink.deletions_refused
-        name = lane.projection.read_model
         finish.summary.read_models[name].add(here[name])
         so_far = before.get(name, Counts())
         so_far.add(replace(here[name], failed=0))
-        Rebuilds(finish.database).note(finish.record, **{f"finished.{name}": so_far.as_dict()})
+        finish.note(**{f"finished.{name}": so_far.as_dict()})
     _catch_up_in_place(finish, finish.catch_up)
     if refused:
         raise Refused(f"Rebuild {finish.record.id} is done but for its deletions; resume it to allow them.")
 
 
 def _catch_up_in_place(finish: Finish, catch_up: CatchUp) -> None:
-    finish.on_phase("Catch-up: what writers touched meanwhile is reconciled, until a look writes nothing.")
+    finish.run.on_phase("Catch-up: what writers touched meanwhile is reconciled, until a look writes nothing.")
     warning = catch_up.until_nothing_is_written()
     if warning:
-        finish.summary.warnings.append(warning)
+        finish.run.warn(warning)
     for name, counts in catch_up.summary.read_models.items():
         finish.summary.read_models[name].failed += counts.failed
     finish.summary.take_over(catch_up.summary.findings)
@@ -178,24 +160,24 @@ def finish_shadow(finish: Finish) -> None:
     """
     catch_up = finish.catch_up
     if finish.record.state is not RebuildState.SWAPPING:
-        finish.check_window()
+        finish.run.check_window()
         finish.check_history()
-        finish.on_phase("Every range is done. The shadow gets its indexes, and catches up with what writers did.")
+        finish.run.on_phase("Every range is done. The shadow gets its indexes, and catches up with what writers did.")
         reached(Moment.SHADOW_INDEXES)
-        with finish.followed():
-            _index(finish)
+        with finish.following.in_background():
+            finish.index()
         _mend(finish)
         catch_up.until_small(finish.shadows)
-        finish.check_window()
+        finish.run.check_window()
         _check_deletions(finish)
         reached(Moment.GATE)
-        finish.on_phase("Gate: the shadow is verified; the live collection is still as it was.")
+        finish.run.on_phase("Gate: the shadow is verified; the live collection is still as it was.")
         _pass_gate(finish, catch_up)
         reached(Moment.GATE_PASSED)
-        finish.check_window()
-        if finish.settings.keep_copy:
-            finish.on_phase("The gate is passed. A copy of the live collection is made, for a rollback.")
-        with finish.followed():
+        finish.run.check_window()
+        if finish.store.settings.keep_copy:
+            finish.run.on_phase("The gate is passed. A copy of the live collection is made, for a rollback.")
+        with finish.following.in_background():
             copies = _keep_copies(finish)
         reached(Moment.COPY_MADE)
         catch_up.once(finish.shadows)
@@ -203,44 +185,29 @@ def finish_shadow(finish: Finish) -> None:
         finish.check_history()
         _check_deletions(finish)
         finish.held.check()
-        finish.record = Rebuilds(finish.database).to(finish.record, RebuildState.SWAPPING, **copies)
+        finish.record = finish.run.rebuilds.to(finish.record, RebuildState.SWAPPING, **copies)
     _swap(finish, catch_up)
-
-
-def _index(finish: Finish) -> None:
-    for item in finish.projections:
-        index_like(finish.database, finish.live(item), finish.shadows[item.read_model], item)
 
 
 def _mend(finish: Finish) -> None:
     """After a second pass over shadows: what it put off, and foreign fields that nobody followed."""
     if finish.record.first_pass:
         return
-    scratch = Summary("rebuild", "", 0)
-    scratch.read_models = {name: type(counts)() for name, counts in finish.summary.read_models.items()}
-    opened = Lanes(
-        finish.database,
-        finish.settings,
-        finish.projections,
-        counts=scratch.read_models,
-        contested=finish.claims,
-        collections=finish.shadows,
-    )
+    scratch = Summary("rebuild", "", 0, read_models=counts_of(finish.store.projections))
+    opened = OpenedPass(finish.store, scratch.read_models, finish.claims, shadows=finish.shadows)
     for lane in opened.lanes:
-        name = lane.projection.read_model
-        deferred = DeferredInMongo(finish.database, finish.record.owner(finish.live(lane.projection)))
-        InPlace(opened.again(lane), scratch, finish.held.check, DeletionLimit(1.0), deferred).finish()
+        item, name = lane.projection, lane.projection.read_model
+        finish.in_place(opened.again(lane), scratch, DeletionLimit(1.0)).finish()
         mended = {**finish.record.mended, name: finish.record.mended.get(name, 0) + lane.counts.deleted}
         finish.record = replace(finish.record, mended=mended)
-        Rebuilds(finish.database).note(finish.record, mended=mended)
-        live, shadow = finish.database[finish.live(lane.projection)], finish.database[finish.shadows[name]]
-        sync_foreign(live, shadow, lane.projection, {})
+        finish.note(mended=mended)
+        sync_foreign(finish.store.live(item), finish.store.shadow(item), item, {})
 
 
 def _check_deletions(finish: Finish) -> None:
-    for item in finish.projections:
+    for item in finish.store.projections:
         counts = finish.summary.read_models[item.read_model]
-        documents = finish.database[finish.live(item)].estimated_document_count()
+        documents = finish.store.live(item).estimated_document_count()
         # What the ranges did not take over, and what a second look took out, should events have vanished meanwhile.
         deletions = counts.deleted + finish.record.mended.get(item.read_model, 0)
         reached(Moment.DELETIONS_COUNTED)
@@ -251,24 +218,16 @@ def _check_deletions(finish: Finish) -> None:
 
 def _take_back(finish: Finish) -> None:
     """Nothing of it is written, and the counts must not say so."""
-    for item in finish.projections:
+    for item in finish.store.projections:
         counts = finish.summary.read_models[item.read_model]
         counts.inserted = counts.replaced = counts.deleted = 0
 
 
 def _pass_gate(finish: Finish, catch_up: CatchUp) -> None:
-    ranges = [item.whole for item in Rebuilds(finish.database).ranges(finish.record)]
-    wrong = Gate(
-        finish.database,
-        finish.settings,
-        finish.projections,
-        finish.shadows,
-        finish.claims,
-        ranges,
-        finish.workers,
-        catch_up,
-        finish.followed,
-    ).what_is_wrong()
+    ranges = [item.whole for item in finish.run.rebuilds.ranges(finish.record)]
+    workers = finish.run.workers
+    gate = Gate(finish.store, finish.shadows, finish.claims, ranges, workers, catch_up, finish.following.in_background)
+    wrong = gate.what_is_wrong()
     if not wrong:
         return
     _take_back(finish)
@@ -290,18 +249,18 @@ def _pass_gate(finish: Finish, catch_up: CatchUp) -> None:
 def _keep_copies(finish: Finish) -> dict[str, Any]:
     """One copy of a read model is kept: the last."""
     # What happens from here on is not in the copies for certain.
-    token = token_of_now(finish.database[finish.settings.events_collection])
-    lives = {item.read_model: finish.live(item) for item in finish.projections}
-    names = {read_model: copy_name(live) for read_model, live in lives.items()}
+    store = finish.store
+    token = token_of_now(store.events)
+    names = {item.read_model: store.copy(item).name for item in store.projections}
     # The copies of whoever took over would have the same names.
     finish.held.check()
-    Rebuilds(finish.database).keep_copies(finish.record, names, token)
-    drop(finish.database, names.values())
+    finish.run.rebuilds.keep_copies(finish.record, names, token)
+    drop(store.database, names.values())
     copies = {}
-    for read_model, live in lives.items():
-        if finish.settings.keep_copy and is_there(finish.database, live):
-            copies[read_model] = names[read_model]
-            copy_on_server(finish.database, live, copies[read_model])
+    for item in store.projections:
+        if store.settings.keep_copy and is_there(store.database, store.live(item).name):
+            copies[item.read_model] = names[item.read_model]
+            copy_on_server(store.database, store.live(item).name, names[item.read_model])
     return {"copies": copies, "copy_token": token}
 
 
@@ -310,11 +269,15 @@ def _swap(finish: Finish, catch_up: CatchUp) -> None:
 
     One of that name that is not the one that was built was made by a run that did not know yet that its lease is lost.
     """
-    finish.on_phase("Swap: the shadow takes the live collection's place, with one rename.")
-    built = finish.record.shadows
-    left = {name: item for name, item in finish.shadows.items() if built.get(name) == identity(finish.database, item)}
+    finish.run.on_phase("Swap: the shadow takes the live collection's place, with one rename.")
+    store, built = finish.store, finish.record.shadows
+    left = {
+        item.read_model
+        for item in store.projections
+        if built.get(item.read_model) == identity(store.database, store.shadow(item).name)
+    }
     catch_up.once(left)
-    for item in finish.projections:
+    for item in finish.store.projections:
         if item.read_model in left:
             finish.held.check()
             # As late as can be: what comes after this is in the change stream alone.
@@ -322,11 +285,11 @@ def _swap(finish: Finish, catch_up: CatchUp) -> None:
             reached(Moment.LAST_LOOK_DONE)
             # Were the lease lost, this might be the half-built shadow of whoever took over.
             finish.held.check()
-            swap(finish.database, left[item.read_model], finish.live(item))
+            swap(store.database, store.shadow(item).name, store.live(item).name)
         _apply_foreign(finish, item)
     try:
-        catch_up.once({})
-        for item in finish.projections:
+        catch_up.once(())
+        for item in finish.store.projections:
             # To documents that were not there before.
             _apply_foreign(finish, item)
         _catch_up_in_place(finish, catch_up)
@@ -341,12 +304,12 @@ def _apply_foreign(finish: Finish, projection: Projection) -> None:
     if follower is None:
         return
     try:
-        follower.apply(finish.database[finish.live(projection)])
+        follower.apply(finish.store.live(projection))
     except HistoryLost as error:
         finish.following.lost = str(error)
     if follower.not_applied:
         some = ", ".join(map(str, follower.not_applied[:_SHOWN]))
-        finish.summary.warnings.append(
+        finish.run.warn(
             f"{projection.read_model}: what others wrote into fields of their own right at the swap could not be "
             f"carried over to {len(follower.not_applied):,} documents: {some}."
         )
@@ -357,26 +320,12 @@ def _look_at_everything(finish: Finish, why: HistoryLost) -> None:
     """After a swap there is no way back to the ranges: one pass in place instead."""
     finish.following.lost = ""
     # All that was put off is done, and all that was touched is looked at now.
-    forget(finish.database, finish.record.owners)
-    summary = Summary("rebuild", "", 0)
-    summary.read_models = {item.read_model: Counts() for item in finish.projections}
-    opened = Lanes(
-        finish.database, finish.settings, finish.projections, counts=summary.read_models, contested=finish.claims
-    )
-    sinks = [
-        InPlace(
-            opened.again(lane),
-            summary,
-            finish.held.check,
-            finish.limit,
-            DeferredInMongo(finish.database, finish.record.owner(finish.live(lane.projection))),
-        )
-        for lane in opened.lanes
-    ]
-    for lane, sink in zip(opened.lanes, sinks, strict=True):
-        lane.emit = noting(lane, summary, sink.accept)
-    reconcile_odd_ids(opened.store, opened.lanes)
-    reconcile(opened.store, opened.lanes, finish.settings.allow_malformed)
+    forget(finish.store.database, finish.record.owners)
+    summary = Summary("rebuild", "", 0, read_models=counts_of(finish.store.projections))
+    opened = OpenedPass(finish.store, summary.read_models, finish.claims)
+    sinks = opened.into(lambda lane: finish.in_place(opened.again(lane), summary, finish.limit), summary)
+    opened.reconcile_odd_ids()
+    opened.reconcile()
     for sink in sinks:
         sink.finish()
     finish.summary.warnings += [

@@ -8,18 +8,16 @@ crash repeats and never skips.
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 
 from readmodel_pipelines.bookkeeping.rebuild_record import RebuildRecord
 from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds
 from readmodel_pipelines.bookkeeping.touched import EVENTS, Touched
 from readmodel_pipelines.cutover.foreign import ForeignFollower
 from readmodel_pipelines.mongo.changes import Follower, HistoryLost
-from readmodel_pipelines.mongo.driver import Database, PyMongoError
-from readmodel_pipelines.mongo.names import collection_of
-from readmodel_pipelines.mongo.scan import Document
-from readmodel_pipelines.projections.projection import Projection
-from readmodel_pipelines.settings import Settings
+from readmodel_pipelines.mongo.driver import PyMongoError
+from readmodel_pipelines.mongo.store import Store
 
 _EVERY_SECONDS = 0.5
 
@@ -27,51 +25,42 @@ _EVERY_SECONDS = 0.5
 class Following:
     """Follows events, and with `live` foreign fields too, for a rebuild: in the background, and on demand.
 
-    Without history `lost` says why, and what was done so far has to be done again.
+    Without history `lost` says why, and what was done so far has to be done again. `touched` is what was noticed.
     """
 
-    def __init__(
-        self,
-        database: Database[Document],
-        settings: Settings,
-        rebuild: RebuildRecord,
-        projections: Sequence[Projection],
-        touched: Touched,
-    ) -> None:
+    def __init__(self, store: Store, rebuild: RebuildRecord) -> None:
         self._rebuild = rebuild
-        self._rebuilds = Rebuilds(database)
-        self._touched = touched
-        self._stop = threading.Event()
+        self._rebuilds = Rebuilds(store.database)
+        self.touched = Touched(store.database, rebuild.owner())
         self._lock = threading.Lock()
-        self._thread = threading.Thread(target=self._follow, name="following events", daemon=True)
         self.lost = ""
         self._failed: Exception | None = None
         self._events: Follower | None = None
         self.foreign: dict[str, ForeignFollower] = {}
-        stored_as = [spelling for item in projections for spelling in item.fold.stored_as]
+        stored_as = [spelling for item in store.projections for spelling in item.fold.stored_as]
         try:
             if rebuild.token:
-                self._events = Follower(database[settings.events_collection], stored_as, rebuild.token)
-            for item in projections:
+                self._events = Follower(store.events, stored_as, rebuild.token)
+            for item in store.projections:
                 if token := rebuild.live_tokens.get(item.read_model):
-                    live = database[collection_of(settings, item)]
-                    self.foreign[item.read_model] = ForeignFollower(live, item, token)
+                    self.foreign[item.read_model] = ForeignFollower(store.live(item), item, token)
         except HistoryLost as error:
             self.lost = str(error)
 
-    def start(self) -> None:
-        """Follow in the background until `stop`."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """No more in the background."""
-        self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join()
+    @contextmanager
+    def in_background(self) -> Iterator[threading.Thread]:
+        """Follow while something takes long, so that the server's history cannot run away."""
+        stop = threading.Event()
+        thread = threading.Thread(target=self._follow, args=[stop], name="following events", daemon=True)
+        thread.start()
+        try:
+            yield thread
+        finally:
+            stop.set()
+            thread.join()
 
     def close(self) -> None:
         """Let go of everything."""
-        self.stop()
         for follower in (self._events, *self.foreign.values()):
             if follower is not None:
                 follower.close()
@@ -95,16 +84,16 @@ class Following:
             return
         if self._events is not None:
             for ids in self._events.drain():
-                self._touched.add(EVENTS, ids)
+                self.touched.add(EVENTS, ids)
             self._rebuilds.note(self._rebuild, token=self._events.token)
         for read_model in foreign:
             follower = self.foreign[read_model]
             for ids in follower.drain():
-                self._touched.add(read_model, ids)
+                self.touched.add(read_model, ids)
             self._rebuilds.note(self._rebuild, **{f"live_tokens.{read_model}": follower.token})
 
-    def _follow(self) -> None:
-        while not self._stop.wait(_EVERY_SECONDS) and not self.lost:
+    def _follow(self, stop: threading.Event) -> None:
+        while not stop.wait(_EVERY_SECONDS) and not self.lost:
             try:
                 self.drain(self.foreign)
             except PyMongoError:

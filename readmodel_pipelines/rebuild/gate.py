@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
 from readmodel_pipelines.batched import batched
 from readmodel_pipelines.events.ids import is_plain
-from readmodel_pipelines.lanes import Contested, Lanes
-from readmodel_pipelines.mongo.driver import Database
-from readmodel_pipelines.mongo.scan import Document
-from readmodel_pipelines.projections.projection import Projection
+from readmodel_pipelines.lanes import Contested, OpenedPass, counts_of
+from readmodel_pipelines.mongo.store import Store
+from readmodel_pipelines.projections.registry import names
 from readmodel_pipelines.rebuild.catch_up import CatchUp
 from readmodel_pipelines.reconcile.outcome import Outcome, Verdict
 from readmodel_pipelines.reconcile.ranges import IdRange
-from readmodel_pipelines.settings import Settings
 from readmodel_pipelines.spread import Look, Suspects, looker
 from readmodel_pipelines.workers.pool import work_off
 
@@ -29,10 +27,8 @@ _BATCH = 1_000
 class Gate:
     """What a look at shadows needs. `meanwhile` is entered while other processes look, for that takes long."""
 
-    database: Database[Document]
-    settings: Settings
-    projections: Sequence[Projection]
-    shadows: Mapping[str, str]
+    store: Store
+    shadows: Collection[str]
     contested: Contested
     ranges: Sequence[IdRange]
     workers: int
@@ -46,12 +42,12 @@ class Gate:
             wrong = list(self._still_wrong(suspects))
             if wrong or all_of_them:
                 return wrong
-        return [(item.read_model, Verdict(None, Outcome.DIFFERENT)) for item in self.projections]
+        return [(item.read_model, Verdict(None, Outcome.DIFFERENT)) for item in self.store.projections]
 
     def _suspects(self) -> tuple[dict[str, list[str]], bool]:
         """Aggregates by read model, and whether these are all: there may be more than are worth holding."""
-        suspects: dict[str, list[str]] = {item.read_model: [] for item in self.projections}
-        malformed: dict[str, list[str]] = {item.read_model: [] for item in self.projections}
+        suspects: dict[str, list[str]] = {item.read_model: [] for item in self.store.projections}
+        malformed: dict[str, list[str]] = {item.read_model: [] for item in self.store.projections}
         all_of_them = True
 
         def told(message: Any) -> None:
@@ -65,23 +61,22 @@ class Gate:
                 else:
                     all_of_them = False
 
-        look = Look(self.settings, tuple(item.name for item in self.projections), self.shadows, self.contested)
+        look = Look(self.store.settings, names(self.store.projections), self.shadows, self.contested)
         with self.meanwhile():
-            for _ in work_off(looker, look, self.ranges, self.workers, told, self.database):
+            for _ in work_off(looker, look, self.ranges, self.workers, told, self.store.database):
                 pass
-        for item in self.projections:
+        for item in self.store.projections:
             for ids in batched(filter(is_plain, malformed[item.read_model]), _BATCH):
                 # Nobody can say what they ought to be, but that they stay as they are.
                 self.catch_up.carry(item, self.shadows, ids)
         return suspects, all_of_them
 
     def _still_wrong(self, suspects: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, Verdict]]:
-        opened = Lanes(
-            self.database, self.settings, self.projections, contested=self.contested, collections=self.shadows
-        )
+        counts = counts_of(self.store.projections)
+        opened = OpenedPass(self.store, counts, self.contested, shadows=self.shadows)
         versions = {
             name: {
-                key: version for ids in batched(of, _BATCH) for key, version in opened.store.last_versions(ids).items()
+                key: version for ids in batched(of, _BATCH) for key, version in opened.events.last_versions(ids).items()
             }
             for name, of in suspects.items()
         }

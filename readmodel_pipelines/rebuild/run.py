@@ -8,40 +8,35 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass, field
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
-from readmodel_pipelines.bookkeeping.leases import Held, hold_leases
+from readmodel_pipelines.bookkeeping.leases import Held
 from readmodel_pipelines.bookkeeping.rebuild_record import RebuildRecord, counts_of
-from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds
 from readmodel_pipelines.bookkeeping.scratch import forget
-from readmodel_pipelines.bookkeeping.touched import Touched
 from readmodel_pipelines.errors import ReadModelBusy, ReadModelError
 from readmodel_pipelines.lanes import Contested, contested, no_event
+from readmodel_pipelines.lanes import counts_of as begun
 from readmodel_pipelines.moments import Moment, reached
 from readmodel_pipelines.mongo.changes import HistoryLost
 from readmodel_pipelines.mongo.driver import Database
 from readmodel_pipelines.mongo.event_store import EventStore
-from readmodel_pipelines.mongo.names import collection_of, shadow_name
 from readmodel_pipelines.mongo.scan import Document
 from readmodel_pipelines.mongo.store import Store
-from readmodel_pipelines.pacing import Window
-from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.projections.registry import by_fold, choose_projections
-from readmodel_pipelines.rebuild.batches import Pace, WindowClosed
 from readmodel_pipelines.rebuild.begin import Begin
 from readmodel_pipelines.rebuild.finish import Finish, Refused, finish_in_place, finish_shadow
 from readmodel_pipelines.rebuild.following import Following
+from readmodel_pipelines.rebuild.pace import WindowClosed
 from readmodel_pipelines.rebuild.request import RebuildRequest
+from readmodel_pipelines.rebuild.this_run import Run
 from readmodel_pipelines.rebuild.worker import Job, range_worker
 from readmodel_pipelines.rebuild_state import RebuildState
 from readmodel_pipelines.reconcile.counts import Counts
 from readmodel_pipelines.reconcile.progress import Progress
 from readmodel_pipelines.reconcile.summary import Summary
 from readmodel_pipelines.settings import Settings
-from readmodel_pipelines.spread import workers_for
 from readmodel_pipelines.workers.pool import work_off
 
 _PASSES = 4
@@ -80,67 +75,53 @@ def rebuild(
         RebuildInterrupted: somebody pressed Ctrl-C; resume.
     """
     projections = choose_projections(settings, read_models)
-    summary = Summary("rebuild", read_models[0] if len(read_models) == 1 else "all", request.max_findings)
-    summary.read_models = {item.read_model: Counts() for item in projections}
+    name = read_models[0] if len(read_models) == 1 else "all"
+    summary = Summary("rebuild", name, request.max_findings, read_models=begun(projections))
     started = time.perf_counter()
     try:
         for group in by_fold(projections):
-            _Rebuild(database, settings, group, request, summary, on_progress, on_phase, holder, owner).run()
+            store = Store(database, settings, group)
+            events = store.events.estimated_document_count()
+            _Rebuild(Run(store, request, summary, events, on_progress, on_phase, holder, owner)).do()
     except KeyboardInterrupt:
         summary.rebuild.state = RebuildState.INTERRUPTED
         summary.seconds = time.perf_counter() - started
         raise RebuildInterrupted(summary) from None
     if not summary.events and request.slice is None:
-        summary.warnings.append(no_event(settings, projections))
+        summary.warnings.append(no_event(Store(database, settings, projections)))
     summary.seconds = time.perf_counter() - started
     return summary
 
 
-@dataclass(slots=True)
 class _Rebuild:
     """The rebuild of read models that are made from the same streams."""
 
-    database: Database[Document]
-    settings: Settings
-    projections: Sequence[Projection]
-    request: RebuildRequest
-    summary: Summary
-    on_progress: Progress | None
-    on_phase: Callable[[str], object]
-    holder: str
-    owner: str
-    workers: int = field(init=False)
-    total: int = field(init=False)
-    rebuilds: Rebuilds = field(init=False)
-    begin: Begin = field(init=False)
-    events: int = field(default=0, init=False)
-    said_at: float = field(default=0.0, init=False)
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.store = run.store
+        self.request = run.request
+        self.summary = run.summary
+        self.rebuilds = run.rebuilds
+        self.events = 0
+        self.said_at = 0.0
 
-    def __post_init__(self) -> None:
-        self.total = self.database[self.settings.events_collection].estimated_document_count()
-        self.workers = workers_for(self.settings, self.total)
-        self.rebuilds = Rebuilds(self.database)
-        store = Store(self.database, self.settings, self.projections)
-        say = self.summary.warnings.append
-        self.begin = Begin(store, self.request, self.workers, self.holder, self._hold, say)
-
-    def run(self) -> None:
+    def do(self) -> None:
         """All of it, or the part of it that is this run's."""
-        part = self.request.slice
+        part, run = self.request.slice, self.run
         with ExitStack() as leases:
             if part is None:
-                held = leases.enter_context(self._hold(self.begin.collections))
-                record = self.begin.alone(resume=self.request.resume)
+                held = leases.enter_context(run.hold(run.collections))
+                record = Begin(run).alone(resume=self.request.resume)
             else:
-                found = self.begin.with_others(part)
+                found = Begin(run).with_others(part)
                 if found is None:
                     self.summary.rebuild.reached(RebuildState.DONE)
                     self.summary.rebuild.already_done = True
                     return
                 record = found
-                held = leases.enter_context(self._hold(self.begin.collections, shared=record.id))
+                held = leases.enter_context(run.hold(run.collections, shared=record.id))
                 # The same slice is done by one run at a time.
-                own = leases.enter_context(self._hold([f"{self.begin.collections[0]}/slice {part.number}"]))
+                own = leases.enter_context(run.hold([f"{run.collections[0]}/slice {part.number}"]))
                 held.nonces.update(own.nonces)
             self.summary.rebuild.rebuild, self.summary.rebuild.strategy = record.id, record.strategy
             reached(Moment.REBUILD_BEGUN)
@@ -149,17 +130,12 @@ class _Rebuild:
             finally:
                 self.summary.events += self.events
 
-    def _hold(self, names: Sequence[str], shared: str = "") -> AbstractContextManager[Held]:
-        seconds = self.settings.lease_seconds
-        return hold_leases(self.database, names, seconds, self.holder, self.owner, shared)
-
     # The work
 
     def _go(self, record: RebuildRecord, held: Held) -> None:
-        touched = Touched(self.database, record.owner())
-        claims = contested(EventStore(self.database[self.settings.events_collection]), self.projections)
+        claims = contested(EventStore(self.store.events), self.store.projections)
         for _ in range(_PASSES):
-            following = Following(self.database, self.settings, record, self.projections, touched)
+            following = Following(self.store, record)
             try:
                 if not self._do_ranges(record, held, claims, following):
                     return
@@ -167,9 +143,9 @@ class _Rebuild:
                     now = self._finishing(record, finishing)
                     if now is None:
                         return
-                    finish = self._finish_with(now, held, claims, following, touched)
+                    finish = Finish(self.run, now, held, claims, following)
                     try:
-                        self._finish(finish, held)
+                        self._finish(finish)
                         return
                     except HistoryLost as error:
                         record = finish.again(error)
@@ -185,11 +161,8 @@ class _Rebuild:
         if record.state is RebuildState.SWAPPING or not self.rebuilds.left(record):
             return True
         self.rebuilds.to(record, RebuildState.BUILDING)
-        following.start()
-        try:
+        with following.in_background():
             return self._build(record, held, claims)
-        finally:
-            following.stop()
 
     def _finishing(self, record: RebuildRecord, leases: ExitStack) -> RebuildRecord | None:
         """The record, once it is this run that finishes; None when another slice did.
@@ -197,10 +170,10 @@ class _Rebuild:
         Of slices that end together one finishes. The others wait for it, for it may be killed.
         """
         if self.request.slice is not None:
-            lease = f"{self.begin.collections[0]}/finish {record.id}"
+            lease = f"{self.run.collections[0]}/finish {record.id}"
             while True:
                 try:
-                    leases.enter_context(self._hold([lease]))
+                    leases.enter_context(self.run.hold([lease]))
                     break
                 except ReadModelBusy:
                     time.sleep(_SAY_SECONDS)
@@ -216,32 +189,20 @@ class _Rebuild:
     def _build(self, record: RebuildRecord, held: Held, claims: Contested) -> bool:
         """Do the ranges of this run; whether all of the rebuild's are done."""
         # What has to be done again is done by whoever finishes.
-        again = record.passes > 1
-        part = self.request.slice.number if self.request.slice and not again else None
+        part = self.request.slice.number if self.request.slice and record.first_pass else None
         todo = self.rebuilds.left(record, part)
-        workers = max(1, min(self.workers, len(todo)))
-        names = " and ".join(item.read_model for item in self.projections)
+        workers = max(1, min(self.run.workers, len(todo)))
+        read_models = " and ".join(item.read_model for item in self.store.projections)
         by = "this process" if workers == 1 else f"{workers} worker processes"
-        self.on_phase(
-            f"Rebuild {record.id} of {names}, {record.strategy}: {len(todo):,} of {record.ranges:,} ranges "
-            f"to do{' once more' if again else ''}, by {by}."
+        self.run.on_phase(
+            f"Rebuild {record.id} of {read_models}, {record.strategy}: {len(todo):,} of {record.ranges:,} ranges "
+            f"to do{'' if record.first_pass else ' once more'}, by {by}."
         )
-        job = Job(
-            self.settings,
-            record.id,
-            tuple(item.name for item in self.projections),
-            held.nonces,
-            self._shadows(record),
-            claims,
-            mend=again,
-            share=1 / workers,
-            off_peak=self.request.off_peak,
-            max_findings=self.request.max_findings,
-        )
+        job = Job(self.store.settings, record, self.request, held.nonces, claims, 1 / workers)
         reached(Moment.RANGES)
         stopped = False
         try:
-            for _, done in work_off(range_worker, job, todo, workers, partial(self._say, record), self.database):
+            for _, done in work_off(range_worker, job, todo, workers, partial(self._say, record), self.store.database):
                 self.summary.take_over(done.summary.findings)
                 self.summary.warnings += [item for item in done.summary.warnings if item not in self.summary.warnings]
                 stopped |= done.stopped
@@ -260,15 +221,10 @@ class _Rebuild:
 
     def _pause(self, record: RebuildRecord) -> None:
         self.summary.rebuild.reached(RebuildState.PAUSED)
-        self.summary.warnings.append(
-            f"The off-peak window {self.settings.off_peak_window} is over. Rebuild {record.id} goes on where "
+        self.run.warn(
+            f"The off-peak window {self.store.settings.off_peak_window} is over. Rebuild {record.id} goes on where "
             "it is when it is launched again, or resumed."
         )
-
-    def _shadows(self, record: RebuildRecord) -> dict[str, str]:
-        if not record.in_shadow:
-            return {}
-        return {item.read_model: shadow_name(collection_of(self.settings, item)) for item in self.projections}
 
     def _count(self, record: RebuildRecord, part: int | None) -> None:
         """What is known of the ranges: of this slice's, or of all, those done by earlier runs included."""
@@ -278,57 +234,37 @@ class _Rebuild:
     def _counted(self, record: RebuildRecord, part: int | None = None) -> tuple[int, dict[str, Counts]]:
         ranges = self.rebuilds.ranges(record, part)
         events = sum(item.events for item in ranges)
-        return events, {item.read_model: counts_of(ranges, item.read_model) for item in self.projections}
+        return events, {item.read_model: counts_of(ranges, item.read_model) for item in self.store.projections}
 
     def _say(self, record: RebuildRecord, _: Any) -> None:
-        if self.on_progress is not None and time.monotonic() - self.said_at >= _SAY_SECONDS:
+        if self.run.on_progress is not None and time.monotonic() - self.said_at >= _SAY_SECONDS:
             self.said_at = time.monotonic()
             self._tell(*self._counted(record))
 
     def _tell(self, events: int, counts: Mapping[str, Counts]) -> None:
-        if self.on_progress is not None:
-            self.on_progress(self.summary.events + events, self.total, {**self.summary.read_models, **counts})
+        if self.run.on_progress is not None:
+            self.run.on_progress(self.summary.events + events, self.run.events, {**self.summary.read_models, **counts})
 
-    def _finish_with(
-        self, record: RebuildRecord, held: Held, claims: Contested, following: Following, touched: Touched
-    ) -> Finish:
-        self._count(record, None)
-        for name, counts in record.finished.items():
-            self.summary.read_models[name].add(Counts(**counts))
-        window = Window.parse(self.settings.off_peak_window, self.settings.timezone)
-        return Finish(
-            self.database,
-            self.settings,
-            self.projections,
-            record,
-            self.summary,
-            held,
-            claims,
-            following,
-            touched,
-            self._shadows(record),
-            self.request.allow_deletions,
-            self.workers,
-            self.on_phase,
-            Pace(window=window if self.request.off_peak else None).check_window,
-        )
-
-    def _finish(self, finish: Finish, held: Held) -> None:
+    def _finish(self, finish: Finish) -> None:
+        self._count(finish.record, None)
+        for name, so_far in finish.record.finished.items():
+            self.summary.read_models[name].add(Counts(**so_far))
         reached(Moment.FINISH)
         try:
             (finish_shadow if finish.shadows else finish_in_place)(finish)
         except Refused as refusal:
-            self.summary.warnings.append(str(refusal))
+            self.run.warn(str(refusal))
             self.rebuilds.to(finish.record, RebuildState.REFUSED, why=str(refusal))
             self.summary.rebuild.reached(RebuildState.REFUSED)
         except WindowClosed:
             self._pause(finish.record)
             return
         else:
-            forget(self.database, finish.record.owners)
+            forget(self.store.database, finish.record.owners)
             self.rebuilds.to(finish.record, RebuildState.DONE)
             self.summary.rebuild.reached(RebuildState.DONE)
-        counts = {item.read_model: self.summary.read_models[item.read_model].as_dict() for item in self.projections}
+        read_models = [item.read_model for item in self.store.projections]
+        counts = {name: self.summary.read_models[name].as_dict() for name in read_models}
         self.rebuilds.note(finish.record, counts=counts, events=self.events)
         if self.request.slice is not None:
-            held.give_back()
+            finish.held.give_back()

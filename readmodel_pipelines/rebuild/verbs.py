@@ -9,20 +9,20 @@ from readmodel_pipelines.bookkeeping.leases import hold_leases
 from readmodel_pipelines.bookkeeping.rebuild_record import RebuildRecord
 from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds
 from readmodel_pipelines.bookkeeping.scratch import forget
-from readmodel_pipelines.bookkeeping.touched import Touched
 from readmodel_pipelines.cutover.shadow import drop, index_like, is_there, swap
 from readmodel_pipelines.errors import NoCopy, UsageError
+from readmodel_pipelines.lanes import counts_of
 from readmodel_pipelines.mongo.changes import HistoryLost
 from readmodel_pipelines.mongo.driver import Database
-from readmodel_pipelines.mongo.names import collection_of, copy_name, shadow_name
+from readmodel_pipelines.mongo.names import copy_name, shadow_name
 from readmodel_pipelines.mongo.scan import Document
+from readmodel_pipelines.mongo.store import Store
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.projections.registry import projections_for
 from readmodel_pipelines.rebuild.catch_up import CatchUp
 from readmodel_pipelines.rebuild.following import Following
 from readmodel_pipelines.rebuild_state import RebuildState
 from readmodel_pipelines.reconcile.about import RebuildOutcome
-from readmodel_pipelines.reconcile.counts import Counts
 from readmodel_pipelines.reconcile.summary import Summary
 from readmodel_pipelines.settings import Settings
 
@@ -64,26 +64,24 @@ def roll_back(database: Database[Document], settings: Settings, rebuild_id: str)
     """
     rebuilds = Rebuilds(database)
     record = rebuilds.get(rebuild_id)
-    projections = [item for item in projections_for(settings) if item.name in record.names]
-    summary = Summary("rebuild", "all")
-    summary.read_models = {item.read_model: Counts() for item in projections}
+    store = Store(database, settings, [item for item in projections_for(settings) if item.name in record.names])
+    summary = Summary("rebuild", "all", read_models=counts_of(store.projections))
     started = time.perf_counter()
     with hold_leases(database, record.read_models, settings.lease_seconds) as held:
         # Again: meanwhile another rebuild would have made copies of the same names.
         record = rebuilds.get(rebuild_id)
         copies = {name: copy for name, copy in record.copies.items() if is_there(database, copy)}
-        summary.warnings += _check_rollback(rebuilds, record, projections, copies)
+        summary.warnings += _check_rollback(rebuilds, record, store.projections, copies)
         record = rebuilds.to(record, RebuildState.ROLLED_BACK, token=record.copy_token, live_tokens={})
-        for item in projections:
+        for item in store.projections:
             if item.read_model in copies:
-                live = collection_of(settings, item)
+                live = store.live(item).name
                 index_like(database, live, copies[item.read_model], item)
                 held.check()
                 swap(database, copies[item.read_model], live)
-        touched = Touched(database, record.owner())
-        following = Following(database, settings, record, projections, touched)
+        following = Following(store, record)
         try:
-            catch_up = CatchUp(database, settings, projections, following, touched, held.check)
+            catch_up = CatchUp(store, following, held.check)
             warning = catch_up.until_nothing_is_written()
         except HistoryLost as error:
             warning = f"{error}: rebuild in place, for what happened since the copy was made is missing."

@@ -21,10 +21,10 @@ from readmodel_pipelines.moments import Moment, reached
 from readmodel_pipelines.mongo.changes import Changes, Token, changes_since
 from readmodel_pipelines.mongo.driver import Database
 from readmodel_pipelines.mongo.event_store import EventStore
-from readmodel_pipelines.mongo.names import collection_of
 from readmodel_pipelines.mongo.read_model import ReadModelCollection
 from readmodel_pipelines.mongo.scan import Document
 from readmodel_pipelines.mongo.server import server_time
+from readmodel_pipelines.mongo.store import Store
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.projections.registry import choose_projections, projections_for
 from readmodel_pipelines.projector import ReadModelProjector
@@ -152,11 +152,8 @@ class _Verification:
         on_progress: Progress | None,
         reporting: Reporting,
     ) -> None:
-        self._database = database
-        self._settings = settings
+        self._store = Store(database, settings, choose_projections(settings, read_models))
         self._request = request
-        self._projections = choose_projections(settings, read_models)
-        self._events = database[settings.events_collection]
         self._findings = Findings(database)
         self._verifications = Verifications(database)
         self._started_at = server_time(database).replace(tzinfo=None)
@@ -173,17 +170,17 @@ class _Verification:
         warnings: list[str] = []
         if request.enqueue_repairs:
             self._enqueue = Enqueue(
-                RepairQueue(self._database, self._settings),
-                limit=self._settings.enqueue_limit,
-                per_second=self._settings.enqueue_per_second,
+                RepairQueue(self._store.database, self._store.settings),
+                limit=self._store.settings.enqueue_limit,
+                per_second=self._store.settings.enqueue_per_second,
                 deletions_allowed=self._deletions_allowed,
             )
         whole = request.tier == "documents" and (coverage.everything or coverage.since_last)
         if whole:
             # Before the first read: what changes while we look is for the next time.
-            self._changes = changes_since(
-                self._events, self._stored_as(), self._watermark() if coverage.since_last else None
-            )
+            stored_as = [spelling for item in self._store.projections for spelling in item.fold.stored_as]
+            watermark = self._watermark() if coverage.since_last else None
+            self._changes = changes_since(self._store.events, stored_as, watermark)
         if coverage.since_last and self._changes.unknown:
             warnings.append(f"Everything was verified, not only what changed: {self._changes.unknown}.")
             coverage = Coverage()
@@ -209,7 +206,7 @@ class _Verification:
         if covered:
             summary.elsewhere = {
                 item.read_model: self._findings.open_elsewhere(item.read_model, self._started_at, covered)
-                for item in self._projections
+                for item in self._store.projections
             }
             elsewhere = sum(found.total() for found in summary.elsewhere.values())
             if elsewhere:
@@ -218,14 +215,15 @@ class _Verification:
                     "verification of everything tells whether they are gone."
                 )
         if request.reports:
-            self._report(summary)
+            history = self._verifications.history([item.read_model for item in self._store.projections])
+            self._reporting.finish(summary, self._store.projections, self._store.settings.database, history)
         return summary
 
     def _note(self, projection: Projection, findings: Sequence[Finding]) -> None:
         if self._request.remember:
             texts = {item.aggregate_id for item in findings if isinstance(item.aggregate_id, str)}
             ids = [item for item in texts if is_utf8(item)]
-            self._findings.remember(findings, EventStore(self._events).last_versions(ids) if ids else {})
+            self._findings.remember(findings, EventStore(self._store.events).last_versions(ids) if ids else {})
         alarms = [item for item in findings if item.outcome in ALARMS]
         if self._enqueue:
             self._enqueue(projection, alarms)
@@ -233,30 +231,26 @@ class _Verification:
 
     def _look_at_siblings(self, enqueue: Enqueue) -> None:
         """Let it know of the deletions that repairs would do in read models that were not asked for."""
-        streams = {item.fold.aggregate_type for item in self._projections}
-        made_from_them = [item for item in projections_for(self._settings) if item.fold.aggregate_type in streams]
-        siblings = [item.name for item in made_from_them if item not in self._projections]
+        streams = {item.fold.aggregate_type for item in self._store.projections}
+        made_from_them = [item for item in projections_for(self._store.settings) if item.fold.aggregate_type in streams]
+        siblings = [item.name for item in made_from_them if item not in self._store.projections]
         if siblings:
-            at_once = self._settings.model_copy(update={"grace_seconds": 0.0})
-            ReadModelProjector(self._database, at_once, *siblings).verify_some(
+            at_once = self._store.settings.model_copy(update={"grace_seconds": 0.0})
+            ReadModelProjector(self._store.database, at_once, *siblings).verify_some(
                 lambda group: _in_batches(enqueue.wanted(group[0].fold.aggregate_type)), enqueue
             )
 
     def _deletions_allowed(self, projection: Projection) -> float:
-        documents = self._database[collection_of(self._settings, projection)].estimated_document_count()
-        return DeletionLimit(self._settings.max_delete_share).of(documents)
+        documents = self._store.live(projection).estimated_document_count()
+        return DeletionLimit(self._store.settings.max_delete_share).of(documents)
 
     def _remember(self, summary: Summary, covered: Covered | None, whole: bool) -> None:
-        for projection in self._projections:
+        for projection in self._store.projections:
             name = projection.read_model
             summary.closed[name] = self._findings.close(name, self._started_at, covered)
             self._verifications.record(name, self._started_at, summary)
             if whole and self._changes.token:
                 self._verifications.set_watermark(name, self._changes.token, self._made_from(projection))
-
-    def _report(self, summary: Summary) -> None:
-        history = self._verifications.history([item.read_model for item in self._projections])
-        self._reporting.finish(summary, self._projections, self._settings.database, history)
 
     def _covered(self, coverage: Coverage) -> Covered | None:
         """Which open findings were looked at again; None for all of them."""
@@ -275,20 +269,20 @@ class _Verification:
 
     def _batches(self, group: Sequence[Projection], coverage: Coverage) -> Iterable[list[str]]:
         """The covered aggregates of read models that are made from the same streams, in order."""
-        store = EventStore(self._events)
-        models = [ReadModelCollection(self._database[collection_of(self._settings, item)], item) for item in group]
+        events = EventStore(self._store.events)
+        models = [ReadModelCollection(self._store.live(item), item) for item in group]
         sources: list[Iterable[str]] = []
         if coverage.bucket:
-            everything = heapq.merge(store.ids(), *(model.ids() for model in models), key=byte_order)
+            everything = heapq.merge(events.ids(), *(model.ids() for model in models), key=byte_order)
             sources.append(filter(coverage.bucket.holds, everything))
         if coverage.since_last:
             changed = sorted(self._changes.ids)
             sources.append(changed)
             sources += [self._findings.open_ids(item.read_model) for item in group]
             # A new claim makes the older one wrong, too.
-            sources += [sorted(store.contested(item.fold, item.claims, changed)) for item in group if item.claims]
+            sources += [sorted(events.contested(item.fold, item.claims, changed)) for item in group if item.claims]
         if coverage.sample is not None:
-            found = set(store.sample(group[0].fold, coverage.sample))
+            found = set(events.sample(group[0].fold, coverage.sample))
             found = found.union(*(model.sample(coverage.sample) for model in models))
             picked = random.sample(sorted(found), min(coverage.sample, len(found)))
             self._sampled.update(picked)
@@ -300,21 +294,19 @@ class _Verification:
         # A list of one batch: the pass looks up the claims of these alone, not those of every aggregate.
         return first or [[]]
 
-    def _stored_as(self) -> list[str]:
-        return [spelling for item in self._projections for spelling in item.fold.stored_as]
-
     def _watermark(self) -> Token | None:
         """Where to go on: the earliest of those of the read models, if each has one."""
-        tokens = [self._verifications.watermark(item.read_model, self._made_from(item)) for item in self._projections]
+        tokens = [
+            self._verifications.watermark(item.read_model, self._made_from(item)) for item in self._store.projections
+        ]
         there = [token for token in tokens if token]
         return min(there, key=lambda token: str(token["_data"])) if len(there) == len(tokens) else None
 
     def _made_from(self, projection: Projection) -> list[str]:
         """What a verification goes by: when it is another, documents may be wrong without a new event."""
-        settings = self._settings
-        collections = settings.events_collection, collection_of(settings, projection)
+        collections = self._store.events.name, self._store.live(projection).name
         made_by = projection.fold.aggregate_type, f"schema version {projection.schema_version}"
-        return [*collections, *made_by, *sorted(settings.allow_malformed)]
+        return [*collections, *made_by, *sorted(self._store.settings.allow_malformed)]
 
 
 def _with_odd_ids(coverage: Coverage) -> bool:

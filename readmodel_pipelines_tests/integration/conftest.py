@@ -16,6 +16,7 @@ from readmodel_pipelines.moments import Moment, listening
 from readmodel_pipelines.mongo.connection import open_database
 from readmodel_pipelines.mongo.names import LEASES
 from readmodel_pipelines.pacing import BatchSize
+from readmodel_pipelines.rebuild_state import Strategy
 from readmodel_pipelines.reconcile.finding import Finding
 from readmodel_pipelines.reconcile.summary import Summary
 from readmodel_pipelines.settings import Settings
@@ -106,6 +107,13 @@ def finding() -> FindingOf:
         return only
 
     return find
+
+
+@pytest.fixture(params=["in_place", "shadow"])
+def strategy(request: pytest.FixtureRequest, scene: Scene) -> Strategy:
+    """A full rebuild of the scene is done in each."""
+    scene.strategy = request.param
+    return scene.strategy
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from readmodel_pipelines.bookkeeping.scratch import Owner
 from readmodel_pipelines.bookkeeping.touched import EVENTS, Touched
 from readmodel_pipelines.moments import Moment, listening
 from readmodel_pipelines.mongo.changes import token_of_now
+from readmodel_pipelines.mongo.store import Store
 from readmodel_pipelines.projections.chat import CHATS
 from readmodel_pipelines.rebuild.following import Following
 from readmodel_pipelines.reconcile.ranges import EVERYTHING
@@ -45,10 +46,9 @@ def test_a_batch_of_one_kind_reads_nothing_of_another(scene: Scene) -> None:
 def test_what_goes_wrong_in_the_background_is_raised_by_the_next_look(scene: Scene) -> None:
     new = {"strategy": "in_place", "read_models": [CHATS.read_model], "token": token_of_now(scene.events)}
     rebuild = Rebuilds(scene.database).begin("a", new, [(1, EVERYTHING)])
-    following = Following(scene.database, scene.settings, rebuild, [CHATS], Touched(scene.database, OWNER))
-    with listening(Moment.HISTORY_READ, once(raises(ZeroDivisionError()))):
-        following.start()
-        following._thread.join(120)
+    following = Following(Store(scene.database, scene.settings, [CHATS]), rebuild)
+    with listening(Moment.HISTORY_READ, once(raises(ZeroDivisionError()))), following.in_background() as thread:
+        thread.join(120)
     with pytest.raises(ZeroDivisionError):
         following.drain(())
     following.close()

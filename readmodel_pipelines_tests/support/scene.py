@@ -22,6 +22,7 @@ from readmodel_pipelines.mongo.indexes import ensure_indexes
 from readmodel_pipelines.mongo.names import DEFERRED, LEASES, REBUILDS, TOUCHED
 from readmodel_pipelines.mongo.scan import CODEC
 from readmodel_pipelines.projector import ReadModelProjector
+from readmodel_pipelines.rebuild_state import Strategy
 from readmodel_pipelines.reconcile.finding import Finding
 from readmodel_pipelines.reconcile.summary import Summary
 from readmodel_pipelines.settings import Settings
@@ -44,6 +45,7 @@ class Scene:
     def __init__(self, database: Mongo, settings: Settings) -> None:
         self.database = database
         self.settings = settings
+        self.strategy: Strategy = "in_place"
         seen = database.with_options(codec_options=CODEC)
         self.events: Collection[Document] = seen[settings.events_collection]
         self.chats: Collection[Document] = seen[settings.chats_collection]
@@ -56,6 +58,8 @@ class Scene:
         return ReadModelProjector(self.database, settings, *read_models, max_findings=max_findings)
 
     def rebuild(self, *read_models: str, **options: Any) -> Summary:
+        if not options.get("dry_run"):
+            options = {"strategy": self.strategy, **options}
         return readable(self.projector(*read_models).rebuild_all(**options))
 
     def rebuild_one(self, aggregate_id: str, *read_models: str, **options: Any) -> Summary:

@@ -10,7 +10,8 @@ import pytest
 
 from readmodel_pipelines.pacing import BatchSize, RateLimit, Window
 from readmodel_pipelines.projections.registry import built_in
-from readmodel_pipelines.rebuild.batches import Batches, Pace, WindowClosed
+from readmodel_pipelines.rebuild.batches import Batches
+from readmodel_pipelines.rebuild.pace import Pace, WindowClosed
 from readmodel_pipelines.reconcile.counts import Counts
 from readmodel_pipelines.reconcile.run import Lane
 

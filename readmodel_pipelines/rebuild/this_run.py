@@ -1,0 +1,59 @@
+"""The run that is at work on a rebuild of read models that are made from the same streams, and whom it tells."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+from readmodel_pipelines.bookkeeping.leases import Held, hold_leases
+from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds
+from readmodel_pipelines.mongo.store import Store
+from readmodel_pipelines.rebuild.pace import Pace, window_of
+from readmodel_pipelines.rebuild.request import RebuildRequest
+from readmodel_pipelines.reconcile.progress import Progress
+from readmodel_pipelines.reconcile.summary import Summary
+from readmodel_pipelines.spread import workers_for
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run: for whom, over about how many events, and whom it tells. Its summary may be that of several."""
+
+    store: Store
+    request: RebuildRequest
+    summary: Summary
+    events: int
+    on_progress: Progress | None
+    on_phase: Callable[[str], object]
+    holder: str
+    owner: str
+
+    @property
+    def rebuilds(self) -> Rebuilds:
+        """The records."""
+        return Rebuilds(self.store.database)
+
+    @property
+    def collections(self) -> list[str]:
+        """The live collections, whose leases it takes."""
+        return [self.store.live(item).name for item in self.store.projections]
+
+    @property
+    def workers(self) -> int:
+        """How many processes it is worth."""
+        return workers_for(self.store.settings, self.events)
+
+    def hold(self, names: Sequence[str], shared: str = "") -> AbstractContextManager[Held]:
+        """Hold leases with these names."""
+        return hold_leases(
+            self.store.database, names, self.store.settings.lease_seconds, self.holder, self.owner, shared
+        )
+
+    def warn(self, warning: str) -> None:
+        """Say it with the result."""
+        self.summary.warnings.append(warning)
+
+    def check_window(self) -> None:
+        """Raises `WindowClosed` when the run is kept to hours, and they are over."""
+        Pace(window=window_of(self.store.settings, self.request.off_peak)).check_window()
