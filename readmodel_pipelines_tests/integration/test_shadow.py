@@ -111,9 +111,9 @@ def test_what_is_missing_different_or_not_wanted_is_made_right(scene: Scene) -> 
 def test_an_owned_field_that_nobody_wants_is_not_taken_over(scene: Scene) -> None:
     scene.fill(10)
     right = scene.everything()
-    without = found_in(scene.tasks, {"due_date": {"$exists": False}})
-    scene.tasks.update_one({"_id": without["_id"]}, {"$set": {"due_date": None}})
-    summary = in_shadow(scene, "task")
+    without = found_in(scene.chats, {"due_date": {"$exists": False}})
+    scene.chats.update_one({"_id": without["_id"]}, {"$set": {"due_date": None}})
+    summary = in_shadow(scene, "chat")
     assert (summary.ok, summary.about["state"]) == (True, "done")
     assert scene.everything() == right
 
