@@ -32,7 +32,8 @@ def kill_and_resume(
     ensure_indexes(database, settings)
     database.events.insert_many(list(chat_events(chats, seed=seed, mean_events=8)))
     total = database.events.count_documents({})
-    assert ReadModelProjector(database, settings).rebuild_all().ok
+    first = ReadModelProjector(database, settings).rebuild_all()
+    assert first.ok
     database.chats_read_model.update_many({}, {"$set": {"title": "damaged", "likes": 3}})
     right = database.chats_read_model.count_documents({})
     at_work = 0
@@ -56,7 +57,7 @@ def kill_and_resume(
     assert json.loads(output)["ok"], output
     assert ReadModelProjector(database, settings).verify_all().ok
     assert database.chats_read_model.count_documents({"likes": 3}) == right, "foreign fields are all there"
-    records = list(database[REBUILDS].find({"kind": "rebuild"}))
+    records = list(database[REBUILDS].find({"kind": "rebuild", "_id": {"$ne": first.about["rebuild"]}}))
     assert [record["state"] for record in records] == ["done"], "it is one rebuild"
     read = sum(item["events"] for item in database[REBUILDS].find({"of": records[0]["_id"]}))
     assert read <= total + kills * _READ_AHEAD, "ranges were done again from their start"
