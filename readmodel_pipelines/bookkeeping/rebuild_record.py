@@ -122,7 +122,7 @@ def range_of(document: Mapping[str, Any]) -> RebuildRange:
     return RebuildRange(document["of"], document["number"], document["slice"], rest, *told)
 
 
-def counts_of(ranges: Iterable[RebuildRange], read_model: str) -> Counts:
+def counted(ranges: Iterable[RebuildRange], read_model: str) -> Counts:
     """What was counted in these ranges."""
     total = Counts()
     for item in ranges:

@@ -128,9 +128,9 @@ def _interrupted_rebuild(summary: Summary | None) -> Interrupted:
         return Interrupted(
             "Interrupted. The document is as it was, or what its events say.", hint=f"Make sure with: {again()}"
         )
-    if summary.rebuild.rebuild is None:
+    if summary.rebuild.id is None:
         return Interrupted("Interrupted before the rebuild began: nothing was written.", hint=f"Begin with: {again()}")
-    about = f"Rebuild {summary.rebuild.rebuild} ({summary.rebuild.strategy}) is not done"
+    about = f"Rebuild {summary.rebuild.id} ({summary.rebuild.strategy}) is not done"
     counts = _told(summary.read_models, (*_COUNTED, *_WRITTEN))
     return Interrupted(
         f"Interrupted. {about}; so far {summary.events:,} events were read{counts}.",

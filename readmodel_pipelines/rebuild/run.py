@@ -13,11 +13,10 @@ from functools import partial
 from typing import Any
 
 from readmodel_pipelines.bookkeeping.leases import Held
-from readmodel_pipelines.bookkeeping.rebuild_record import RebuildRecord, counts_of
+from readmodel_pipelines.bookkeeping.rebuild_record import RebuildRecord, counted
 from readmodel_pipelines.bookkeeping.scratch import forget
 from readmodel_pipelines.errors import ReadModelBusy, ReadModelError
-from readmodel_pipelines.lanes import Contested, contested, no_event
-from readmodel_pipelines.lanes import counts_of as begun
+from readmodel_pipelines.lanes import Contested, contested, counts_of, no_event
 from readmodel_pipelines.moments import Moment, reached
 from readmodel_pipelines.mongo.changes import HistoryLost
 from readmodel_pipelines.mongo.driver import Database
@@ -76,7 +75,7 @@ def rebuild(
     """
     projections = choose_projections(settings, read_models)
     name = read_models[0] if len(read_models) == 1 else "all"
-    summary = Summary("rebuild", name, request.max_findings, read_models=begun(projections))
+    summary = Summary("rebuild", name, request.max_findings, read_models=counts_of(projections))
     started = time.perf_counter()
     try:
         for group in by_fold(projections):
@@ -123,7 +122,7 @@ class _Rebuild:
                 # The same slice is done by one run at a time.
                 own = leases.enter_context(run.hold([f"{run.collections[0]}/slice {part.number}"]))
                 held.nonces.update(own.nonces)
-            self.summary.rebuild.rebuild, self.summary.rebuild.strategy = record.id, record.strategy
+            self.summary.rebuild.id, self.summary.rebuild.strategy = record.id, record.strategy
             reached(Moment.REBUILD_BEGUN)
             try:
                 self._go(record, held)
@@ -234,7 +233,7 @@ class _Rebuild:
     def _counted(self, record: RebuildRecord, part: int | None = None) -> tuple[int, dict[str, Counts]]:
         ranges = self.rebuilds.ranges(record, part)
         events = sum(item.events for item in ranges)
-        return events, {item.read_model: counts_of(ranges, item.read_model) for item in self.store.projections}
+        return events, {item.read_model: counted(ranges, item.read_model) for item in self.store.projections}
 
     def _say(self, record: RebuildRecord, _: Any) -> None:
         if self.run.on_progress is not None and time.monotonic() - self.said_at >= _SAY_SECONDS:

@@ -20,7 +20,7 @@ _FARTHEST_LAST = tuple(map(RebuildState, ("done", "aborted", "building", "paused
 class RebuildOutcome:
     """Which rebuild, the last one of several groups, and how far. `already_done`: it was, before this slice came."""
 
-    rebuild: str | None = None
+    id: str | None = None
     strategy: Strategy | None = None
     caught_up: int | None = None
     state: RebuildState | None = None

@@ -123,6 +123,7 @@ class Summary:
         """Which rebuild it was, or what was verified, for showing, of plain JSON types; only what there is to say."""
         started_at = self.scope.started_at
         said = {
+            "rebuild": self.rebuild.id,
             **asdict(self.rebuild),
             "state": self.rebuild.state and self.rebuild.state.value,
             **asdict(self.scope),
@@ -130,7 +131,7 @@ class Summary:
             "closed": sum(self.closed.values()) if self.closed else None,
             "open_elsewhere": sum(map(Counter.total, self.elsewhere.values())) if self.elsewhere else None,
         }
-        return {name: value for name, value in said.items() if value is not None and name != "everything"}
+        return {name: value for name, value in said.items() if value is not None and name not in ("id", "everything")}
 
     def as_json(self) -> dict[str, Any]:
         """The `--json` document, of plain JSON types."""

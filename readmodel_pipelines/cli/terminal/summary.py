@@ -46,9 +46,9 @@ def _what_became(summary: Summary) -> Iterator[str]:
     """What a verification did besides looking, and which rebuild it was."""
     lines = []
     rebuild, scope = summary.rebuild, summary.scope
-    if rebuild.rebuild:
+    if rebuild.id:
         caught_up = f", {count(rebuild.caught_up, 'document')} caught up with" if rebuild.caught_up else ""
-        lines.append(f"Rebuild {rebuild.rebuild} ({rebuild.strategy}) is {rebuild.state}{caught_up}.")
+        lines.append(f"Rebuild {rebuild.id} ({rebuild.strategy}) is {rebuild.state}{caught_up}.")
     if closed := sum(summary.closed.values()):
         lines.append(f"{count(closed, 'finding')} of earlier verifications gone.")
     if scope.queued is not None:
