@@ -25,6 +25,8 @@ from readmodel_pipelines.demo.damage import (
 from readmodel_pipelines.demo.damage_ways import CHATS, LEGACY_TASKS, TASKS, OwnedFields, Way
 from readmodel_pipelines_tests.support.scene import Mongo, uuid
 
+pytestmark = pytest.mark.usefixtures("strategy")
+
 Document = dict[str, Any]
 
 every_field = pytest.mark.parametrize(

@@ -13,7 +13,9 @@ from readmodel_pipelines.bookkeeping.touched import EVENTS, Touched
 from readmodel_pipelines.moments import Moment, listening
 from readmodel_pipelines.reconcile.deletions import DELETE_FLOOR
 from readmodel_pipelines_tests.support.other_writer import OtherWriter
-from readmodel_pipelines_tests.support.scene import Scene, found_in
+from readmodel_pipelines_tests.support.scene import Scene, found_in, in_place_alone
+
+pytestmark = pytest.mark.usefixtures("strategy")
 
 CHATS = "chats_read_model"
 TASKS = "tasks_read_model"
@@ -57,6 +59,8 @@ def test_as_many_as_the_floor_are_deleted_however_small_the_read_model(filled: S
     assert filled.verify().ok
 
 
+# A shadow is refused as a whole.
+@in_place_alone
 def test_more_than_allowed_are_refused_and_everything_else_is_done(filled: Scene) -> None:
     orphans(filled, DELETE_FLOOR + 1)
     filled.chats.update_one({"chat_id": filled.chat("new")}, {"$set": {"title": "?"}})
@@ -98,6 +102,8 @@ def test_the_share_is_of_the_read_model(filled: Scene) -> None:
     assert done.read_models[CHATS].deleted == 120
 
 
+# A shadow is refused as a whole.
+@in_place_alone
 def test_events_that_are_gone_altogether_delete_no_read_model(filled: Scene) -> None:
     orphans(filled, 200)
     filled.events.drop()
@@ -118,6 +124,8 @@ def test_rebuilding_one_is_exempt(filled: Scene) -> None:
     assert filled.chats.count_documents({"chat_id": {"$in": keys}}) == DELETE_FLOOR
 
 
+# A shadow is refused as a whole.
+@in_place_alone
 def test_a_key_held_by_a_refused_orphan_is_not_freed(filled: Scene) -> None:
     template = found_in(filled.tasks, {"title": "chat 3"}, {"_id": 0})
     wanted = template["task_id"]
@@ -142,6 +150,8 @@ def test_what_was_put_off_is_forgotten(filled: Scene) -> None:
     assert keys_of(filled) == []
 
 
+# A shadow puts no deletion off.
+@in_place_alone
 def test_what_was_refused_is_kept_for_whoever_resumes_and_forgotten_by_whoever_begins_anew(filled: Scene) -> None:
     refused = orphans(filled, DELETE_FLOOR + 1)
     filled.rebuild()
@@ -150,12 +160,16 @@ def test_what_was_refused_is_kept_for_whoever_resumes_and_forgotten_by_whoever_b
     assert keys_of(filled) == []
 
 
+# A shadow leaves a copy of what was.
+@in_place_alone
 def test_who_puts_nothing_off_makes_no_collection_for_it(filled: Scene) -> None:
     filled.chats.update_one({"title": "chat 3"}, {"$set": {"title": "damaged"}})
     assert filled.rebuild().ok
     assert set(filled.database.list_collection_names()) == SETTLED
 
 
+# A shadow is written otherwise.
+@in_place_alone
 @pytest.mark.parametrize("failing", ["delete", "replace"])
 def test_a_run_that_dies_deletes_nothing_and_the_next_one_takes_nothing_over(filled: Scene, failing: str) -> None:
     keys = orphans(filled, 3)
@@ -187,6 +201,8 @@ def test_a_rebuild_forgets_what_every_other_run_over_its_read_models_left(filled
     assert [item["_id"]["of"] for item in filled.database.readmodel_touched.find()] == [TASKS]
 
 
+# A shadow is written otherwise.
+@in_place_alone
 def test_deletions_come_after_every_other_write(filled: Scene, other_writer: OtherWriter) -> None:
     orphans(filled, 3)
     filled.chats.update_many({"title": "chat 3"}, {"$set": {"title": "damaged"}})
@@ -200,6 +216,8 @@ def test_deletions_come_after_every_other_write(filled: Scene, other_writer: Oth
     assert kinds == ["write", "delete", "delete", "delete"]
 
 
+# A shadow is written otherwise.
+@in_place_alone
 def test_an_orphan_that_gets_its_events_after_the_pass_is_not_deleted(filled: Scene, other_writer: OtherWriter) -> None:
     chat_id = found_in(filled.chats, {"title": "chat 3"})["chat_id"]
     events = list(filled.events.find({"aggregate_id": chat_id}))

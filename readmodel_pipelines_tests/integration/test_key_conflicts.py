@@ -10,7 +10,9 @@ import pytest
 from bson import DatetimeMS, ObjectId
 
 from readmodel_pipelines.reconcile.summary import Summary
-from readmodel_pipelines_tests.support.scene import FindingOf, Scene, found_in
+from readmodel_pipelines_tests.support.scene import FindingOf, Scene, found_in, in_place_alone
+
+pytestmark = pytest.mark.usefixtures("strategy")
 
 TASKS = "tasks_read_model"
 
@@ -141,6 +143,8 @@ def test_a_document_whose_key_was_damaged_gives_way_to_the_right_one(
     assert scene.verify().ok
 
 
+# In a shadow the document of a malformed stream comes along, and keeps the key: `ShadowFailed` says what to do.
+@in_place_alone
 def test_a_key_held_by_the_document_of_a_malformed_stream_is_not_taken_from_it(
     scene: Scene, three: list[str], finding: FindingOf, either: Either
 ) -> None:
@@ -162,6 +166,8 @@ def test_a_key_held_by_the_document_of_a_malformed_stream_is_not_taken_from_it(
     assert found_in(scene.tasks, {"task_id": a})["chat_id"] == "nowhere"
 
 
+# In a shadow the document of a malformed stream comes along, and keeps the key: `ShadowFailed` says what to do.
+@in_place_alone
 def test_a_chain_behind_a_malformed_stream_stays_but_others_are_done(scene: Scene, three: list[str]) -> None:
     a, b, c = three
     other = scene.chat("other")
@@ -316,6 +322,8 @@ def test_rebuilding_one_frees_a_key_from_two_documents_with_the_same_id(scene: S
     assert scene.verify().ok
 
 
+# In a shadow the document of a malformed stream comes along, and keeps the key: `ShadowFailed` says what to do.
+@in_place_alone
 @pytest.mark.parametrize("malformed", [True, False], ids=["malformed_holder", "orphan_holder"])
 def test_without_unique_indexes_a_held_key_keeps_nobody_out(
     scene: Scene, three: list[str], either: Either, malformed: bool
@@ -336,6 +344,8 @@ def test_without_unique_indexes_a_held_key_keeps_nobody_out(
     assert found_in(scene.tasks, {"task_id": a})["chat_id"] == a
 
 
+# The one that is refused stands, in a shadow, in the way of the index.
+@in_place_alone
 def test_a_validator_that_refuses_one_of_two_swapped_documents_stops_nobody(
     scene: Scene, three: list[str], finding: FindingOf
 ) -> None:

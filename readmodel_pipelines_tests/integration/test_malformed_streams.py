@@ -13,6 +13,8 @@ from bson import Decimal128, Int64, ObjectId, Regex
 
 from readmodel_pipelines_tests.support.scene import Scene, found_in
 
+pytestmark = pytest.mark.usefixtures("strategy")
+
 BAD = "99999999-0000-4000-a000-000000000000"
 BEHIND = "ffffffff-0000-4000-a000-000000000000"
 BOTH = ("chats_read_model", "tasks_read_model")

@@ -13,6 +13,8 @@ from bson import Code, Decimal128, Int64, MaxKey, MinKey, ObjectId, Regex, Times
 
 from readmodel_pipelines_tests.support.scene import Scene, found_in
 
+pytestmark = pytest.mark.usefixtures("strategy")
+
 BAD = "99999999-0000-4000-a000-000000000000"
 CREATED = {"type": "bug", "created_at": "2026-03-01T08:00:00Z"}
 RENAMED = ("chat.renamed", {"new_title": "t"})

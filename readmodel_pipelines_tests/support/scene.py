@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from uuid import NAMESPACE_URL, uuid5
 
 import bson
+import pytest
 from bson import ObjectId
 from bson.codec_options import CodecOptions
 from bson.raw_bson import RawBSONDocument
@@ -37,6 +38,9 @@ RAW: CodecOptions[RawBSONDocument] = CodecOptions(document_class=RawBSONDocument
 FOREIGN = {"not_ours": {"deep": [1, {"kept": "yes"}], "none": None}, "z_index": 7.0}
 BOTH = ("chats_read_model", "tasks_read_model")
 TIME = "2026-03-01T08:00:00.123999999Z"
+
+in_place_alone = pytest.mark.parametrize("strategy", ["in_place"], indirect=True)
+"""For a test of a file of both strategies that means something in place alone."""
 
 
 class Scene:
