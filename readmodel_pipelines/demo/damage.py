@@ -16,7 +16,7 @@ from bson import DatetimeMS, Int64
 from bson.codec_options import CodecOptions, DatetimeConversion
 
 from readmodel_pipelines.demo.damage_ways import CHATS, TASKS, UNSET, OwnedFields, Way
-from readmodel_pipelines.demo.sample_values import uuid_of
+from readmodel_pipelines.demo.sample_stream import uuid_of
 from readmodel_pipelines.errors import UsageError
 from readmodel_pipelines.mongo.driver import Collection
 from readmodel_pipelines.mongo.scan import Document
