@@ -10,16 +10,15 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import chain
-from typing import Self
 
 from prometheus_client import CollectorRegistry, generate_latest, start_http_server
 from prometheus_client.core import GaugeMetricFamily
 from pydantic import SecretStr
 
+from readmodel_pipelines.embedded import server as embedded
 from readmodel_pipelines.errors import MongoUnavailable, UsageError
 from readmodel_pipelines.metrics.catalogue import METRICS
-from readmodel_pipelines.metrics.samples import families, of_scrape
-from readmodel_pipelines.metrics.scrape import Scrape
+from readmodel_pipelines.metrics.scrape import Scrape, families, of_scrape
 from readmodel_pipelines.mongo.connection import errors_in_words, open_database
 from readmodel_pipelines.mongo.driver import Database, PyMongoError
 from readmodel_pipelines.mongo.scan import Document
@@ -28,11 +27,9 @@ from readmodel_pipelines.projections.registry import choose_projections
 from readmodel_pipelines.rebuild.request import code_version
 from readmodel_pipelines.settings import Settings
 
-Note = Callable[[str], object]
 
-
-class Exporter:
-    """A collector for prometheus_client; several scrapes may come at once.
+class Exporter(ExitStack):
+    """A collector for prometheus_client, in its `registry`; several scrapes may come at once.
 
     A scrape waits for MongoDB for `seconds` at most. `note` is told when MongoDB goes away or keeps something back, and
     when that is over.
@@ -41,25 +38,21 @@ class Exporter:
         UsageError: the settings name read models that cannot be loaded.
     """
 
-    def __init__(self, settings: Settings, seconds: float, note: Note) -> None:
+    def __init__(self, settings: Settings, seconds: float, note: Callable[[str], object]) -> None:
+        super().__init__()
         self._settings = settings
         self._seconds = seconds
         self._note = note
         self._projections = choose_projections(settings, ())
+        self.registry = CollectorRegistry()
+        self.registry.register(self)
         self._opening = threading.Lock()
-        self._stack = ExitStack()
         self._database: Database[Document] | None = None
         self._troubled = False
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
-
     def describe(self) -> Iterator[GaugeMetricFamily]:
         """Every metric, without asking MongoDB."""
-        return (item.family() for item in METRICS)
+        return (item.family() for item in METRICS.values())
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """One scrape."""
@@ -91,7 +84,7 @@ class Exporter:
     def _opened(self) -> Database[Document]:
         with self._opening:
             if self._database is None:
-                self._database = self._stack.enter_context(open_database(_without_starting(self._settings)))
+                self._database = self.enter_context(open_database(_without_starting(self._settings)))
             return self._database
 
     def _tell(self, trouble: str) -> None:
@@ -105,7 +98,7 @@ class Exporter:
 
 def text(exporter: Exporter) -> str:
     """One scrape, as Prometheus reads it."""
-    return generate_latest(_registry(exporter)).decode()
+    return generate_latest(exporter.registry).decode()
 
 
 @contextmanager
@@ -116,7 +109,7 @@ def serving(exporter: Exporter, host: str, port: int) -> Iterator[int]:
         UsageError: nobody can listen there.
     """
     try:
-        server, thread = start_http_server(port, host, _registry(exporter))
+        server, thread = start_http_server(port, host, exporter.registry)
     except OSError as error:
         raise UsageError(
             f"Metrics cannot be served at {host}:{port}: {error.strerror or error}.",
@@ -130,22 +123,10 @@ def serving(exporter: Exporter, host: str, port: int) -> Iterator[int]:
         thread.join()
 
 
-def _registry(exporter: Exporter) -> CollectorRegistry:
-    registry = CollectorRegistry()
-    registry.register(exporter)
-    return registry
-
-
 def _without_starting(settings: Settings) -> Settings:
-    """The settings with the address of the embedded server, where that is meant: whoever only looks starts none.
-
-    Raises:
-        MongoUnavailable: it does not run.
-    """
+    """The settings with the address of the embedded server, where that is meant: whoever only looks starts none."""
     if settings.mongodb_uri is not None:
         return settings
-    from readmodel_pipelines.embedded import server as embedded
-
     server = embedded.status(settings)
     if not server.running:
         raise MongoUnavailable(

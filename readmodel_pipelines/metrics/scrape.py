@@ -1,40 +1,55 @@
-"""One scrape: asks MongoDB for counts by index, single documents, estimates. No event is ever read.
+"""One scrape: asks MongoDB for counts by index, single documents, estimates, and makes samples. No event is ever read.
 
 All of a scrape together has a limit of time that the server knows, too: a scrape never hangs, and nothing works on
-after Prometheus has given up. What is cheap comes first, so that a part that takes too long costs no other.
+after Prometheus has given up. What is cheap comes first, so that a part that takes too long costs no other. What is
+known becomes samples in functions without a database; label values come from closed sets, and zeros are told.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from datetime import timedelta
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from prometheus_client.core import GaugeMetricFamily
 
 from readmodel_pipelines.bookkeeping.findings import Findings
-from readmodel_pipelines.bookkeeping.held_leases import leases_held
+from readmodel_pipelines.bookkeeping.held_leases import LeasesHeld, leases_held
+from readmodel_pipelines.bookkeeping.queue_stats import STATUSES, QueueStats
 from readmodel_pipelines.bookkeeping.rebuild_record import RebuildRecord
 from readmodel_pipelines.bookkeeping.rebuilds import RangeProgress, Rebuilds
 from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
+from readmodel_pipelines.bookkeeping.repair_task import DEAD_LETTER_REASONS
 from readmodel_pipelines.bookkeeping.verifications import Verifications
 from readmodel_pipelines.errors import raised
-from readmodel_pipelines.metrics import catalogue as metric
-from readmodel_pipelines.metrics.samples import (
-    Ended,
-    Sample,
-    of_findings,
-    of_leases,
-    of_queue,
-    of_rebuild,
-    of_unfinished,
-    of_verification,
-)
+from readmodel_pipelines.metrics.catalogue import METRICS
 from readmodel_pipelines.mongo.driver import PyMongoError, timeout
 from readmodel_pipelines.mongo.scan import ODD_RECORD, Document
 from readmodel_pipelines.mongo.server import server_time
 from readmodel_pipelines.mongo.store import Store
+from readmodel_pipelines.rebuild_state import UNFINISHED
+from readmodel_pipelines.reconcile.counts import WRITES
+from readmodel_pipelines.reconcile.outcome import ALARMS, Outcome
+from readmodel_pipelines.settings import Settings
 
+Sample = tuple[str, tuple[str, ...], float]
+"""(name of a metric in the catalogue, values of its labels, value)."""
+
+_OTHER = "other"
 _LONGEST_WHY = 200
 _COVERAGES = {"any": False, "everything": True}
 """Of a verification: the last one, whatever it covered, or the last that compared all fields of all aggregates."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A verification or a full rebuild that ended; `counts` as `Counts.as_dict` has them."""
+
+    at: datetime
+    seconds: float
+    events: int
+    counts: Mapping[str, int]
 
 
 class Scrape:
@@ -60,7 +75,7 @@ class Scrape:
                 self.parts[read.__name__.removeprefix("_")] = self._why_not(read)
         if self._unfinished is not None:
             for name in self._live:
-                self.samples += of_unfinished((name,), self._unfinished.get(name), self._events)
+                self.samples += of_unfinished(name, self._unfinished.get(name), self._events)
 
     def _why_not(self, read: Callable[[], Iterator[Sample]]) -> str:
         try:
@@ -78,7 +93,7 @@ class Scrape:
             # The counts come a moment after the end.
             if record is not None and record.ended_at is not None and name in record.counts:
                 seconds = max(0.0, record.seconds - record.idle_seconds)
-                yield from of_rebuild((name,), Ended(record.ended_at, seconds, record.events, record.counts[name]))
+                yield from of_rebuild(name, Ended(record.ended_at, seconds, record.events, record.counts[name]))
         unfinished: dict[str, tuple[RebuildRecord, RangeProgress]] = {}
         # The newest first: an older one would be dropped by whoever goes on with it.
         for record in records.unfinished(list(self._live.values())):
@@ -94,7 +109,7 @@ class Scrape:
             for coverage, of_everything in _COVERAGES.items():
                 record = verifications.last_verification(name, of_everything=of_everything)
                 if record is not None:
-                    yield from of_verification((name, coverage), _verified(record))
+                    yield from of_verification(name, coverage, _verified(record))
 
     def _leases(self) -> Iterator[Sample]:
         yield from of_leases(leases_held(self._store.database), self._live)
@@ -102,9 +117,9 @@ class Scrape:
     def _sizes(self) -> Iterator[Sample]:
         documents = self._store.sizes()
         self._events = self._store.events.estimated_document_count()
-        yield metric.EVENTS, (), self._events
+        yield "events", (), self._events
         for read_model, number in documents.items():
-            yield metric.DOCUMENTS, (read_model,), number
+            yield "documents", (read_model,), number
 
     def _findings(self) -> Iterator[Sample]:
         remembered = Findings(self._store.database)
@@ -120,3 +135,109 @@ def _verified(record: Document) -> Ended:
     # Records of earlier versions only tell how long it read.
     ended_at = record.get("ended_at") or started_at + timedelta(seconds=seconds)
     return Ended(ended_at, (ended_at - started_at).total_seconds(), record["events"], record["counts"])
+
+
+def families(samples: Iterable[Sample]) -> Iterator[GaugeMetricFamily]:
+    """The metrics that have samples, in the catalogue's order."""
+    found: dict[str, GaugeMetricFamily] = {}
+    for name, labels, value in samples:
+        found.setdefault(name, METRICS[name].family()).add_metric(labels, value)
+    return (found[name] for name in METRICS if name in found)
+
+
+def of_scrape(seconds: float, version: str, parts: Mapping[str, str] | None, settings: Settings) -> Iterator[Sample]:
+    """The scrape itself; `parts` say why they could not be read, None when MongoDB did not answer at all."""
+    yield "up", (), float(parts is not None)
+    yield "build_info", (version,), 1
+    yield "scrape_duration_seconds", (), seconds
+    if parts is None:
+        return
+    for part, why_not in parts.items():
+        yield "scrape_collector_success", (part,), float(not why_not)
+    yield "repair_queue_warning_tasks", (), settings.repair_queue_warning
+    yield "repair_queue_limit_tasks", (), settings.repair_queue_limit
+
+
+def of_queue(queue: QueueStats) -> Iterator[Sample]:
+    """The repair queue."""
+    for status in (*STATUSES, _OTHER):
+        yield "repair_queue_tasks", (status,), getattr(queue, status)
+    yield "repair_queue_due_tasks", (), queue.due
+    yield "repair_queue_oldest_pending_age_seconds", (), queue.oldest_pending_seconds
+    yield "repair_queue_repairs_per_second", (), queue.repairs_per_minute / 60
+    # A hand-made dead letter may say anything.
+    letters = Counter(dict.fromkeys((*DEAD_LETTER_REASONS, _OTHER), 0))
+    for reason, number in queue.dead_letters.items():
+        letters[reason if reason in DEAD_LETTER_REASONS else _OTHER] += number
+    for reason, number in letters.items():
+        yield "repair_queue_dead_letters", (reason,), number
+
+
+def of_findings(read_model: str, numbers: Mapping[str, int], oldest: Mapping[str, datetime]) -> Iterator[Sample]:
+    """The open findings of a read model by outcome: how many, and when the oldest was first seen."""
+    for outcome in ALARMS:
+        yield "open_findings", (read_model, outcome.value), numbers.get(outcome.value, 0)
+    for name, since in oldest.items():
+        yield "open_findings_oldest_timestamp_seconds", (read_model, name), _seconds(since)
+
+
+def of_verification(read_model: str, coverage: str, ended: Ended) -> Iterator[Sample]:
+    """The last verification of a read model, of some coverage."""
+    yield from _of_ended("last_verification", (read_model, coverage), ended)
+    right = not any(ended.counts.get(item.value) for item in ALARMS)
+    yield "last_verification_success", (read_model, coverage), float(right)
+
+
+def of_rebuild(read_model: str, ended: Ended) -> Iterator[Sample]:
+    """The last full rebuild of a read model that is done."""
+    yield from _of_ended("last_rebuild", (read_model,), ended)
+    for operation in WRITES:
+        yield "last_rebuild_writes", (read_model, operation), ended.counts.get(operation, 0)
+    failed = ended.counts.get("failed", 0)
+    yield "last_rebuild_failed_aggregates", (read_model,), failed
+    yield "last_rebuild_success", (read_model,), float(not failed and not ended.counts.get(Outcome.MALFORMED.value))
+
+
+def _of_ended(which: str, labels: tuple[str, ...], ended: Ended) -> Iterator[Sample]:
+    yield f"{which}_end_timestamp_seconds", labels, _seconds(ended.at)
+    yield f"{which}_duration_seconds", labels, ended.seconds
+    yield f"{which}_events", labels, ended.events
+    if ended.seconds > 0:
+        yield f"{which}_events_per_second", labels, ended.events / ended.seconds
+    for outcome in Outcome:
+        yield f"{which}_aggregates", (*labels, outcome.value), ended.counts.get(outcome.value, 0)
+
+
+def of_unfinished(
+    read_model: str, unfinished: tuple[RebuildRecord, RangeProgress] | None, expected: int | None
+) -> Iterator[Sample]:
+    """The full rebuild of a read model that goes on or waits, if any; about so many events are expected."""
+    for state in UNFINISHED:
+        is_in = unfinished is not None and unfinished[0].state is state
+        yield "rebuild_state", (read_model, state.value), float(is_in)
+    if unfinished is None:
+        return
+    record, progress = unfinished
+    yield "rebuild_start_timestamp_seconds", (read_model,), _seconds(record.started_at)
+    yield "rebuild_progress_timestamp_seconds", (read_model,), _seconds(progress.at)
+    yield "rebuild_read_events", (read_model,), progress.events
+    share = progress.ranges_done / record.ranges if record.ranges else 1.0
+    if expected is not None:
+        yield "rebuild_expected_events", (read_model,), expected
+        # Ranges are few, and events of other aggregate types are expected in vain: the larger share is nearer.
+        if expected and record.first_pass:
+            share = max(share, min(1.0, progress.events / expected))
+    yield "rebuild_progress_ratio", (read_model,), share
+
+
+def of_leases(leases: LeasesHeld, live: Mapping[str, str]) -> Iterator[Sample]:
+    """The leases; `live` has the collection of every read model, on which a rebuild's is held."""
+    yield "leases_held", ("rebuild",), len(leases.of_rebuilds)
+    yield "leases_held", ("repair",), leases.of_repairs
+    for read_model, collection in live.items():
+        yield "rebuild_lease_held", (read_model,), float(collection in leases.of_rebuilds)
+
+
+def _seconds(moment: datetime) -> float:
+    """Since 1970. The driver gives dates of UTC that do not say so."""
+    return moment.replace(tzinfo=UTC).timestamp()

@@ -136,7 +136,7 @@ def test_a_scrape_says_all_that_there_is(busy: Scene) -> None:
         shown = scrape(busy.settings)
     value = parsed(shown)
 
-    assert names_in(shown) == {metric.name for metric in METRICS}
+    assert names_in(shown) == {metric.name for metric in METRICS.values()}
     assert value("up") == 1
     assert value("repair_queue_tasks", status="pending") == value("repair_queue_due_tasks") == 1
     assert value("repair_queue_tasks", status="completed") == value("repair_queue_tasks", status="failed") == 1

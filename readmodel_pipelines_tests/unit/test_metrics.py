@@ -21,7 +21,7 @@ from readmodel_pipelines.bookkeeping.queue_stats import QueueStats
 from readmodel_pipelines.bookkeeping.rebuild_record import RebuildRecord
 from readmodel_pipelines.bookkeeping.rebuilds import RangeProgress
 from readmodel_pipelines.metrics.catalogue import METRICS
-from readmodel_pipelines.metrics.samples import (
+from readmodel_pipelines.metrics.scrape import (
     Ended,
     Sample,
     families,
@@ -45,7 +45,7 @@ ALERT_TESTS = Path(__file__).parent / "alerts_test.yaml"
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC).replace(tzinfo=None)
 """As the driver gives it."""
 NOON_SECONDS = 1772366400.0
-NAMES = {metric.name for metric in METRICS}
+NAMES = {metric.name for metric in METRICS.values()}
 
 Samples = dict[tuple[str, tuple[str, ...]], float]
 
@@ -60,7 +60,7 @@ def promtool() -> str:
 
 def samples(*told: Iterable[Sample]) -> Samples:
     """Values by metric and labels, in the order of the catalogue's labels."""
-    order = {metric.name: metric.labels for metric in METRICS}
+    order = {metric.name: metric.labels for metric in METRICS.values()}
     return {
         (sample.name, tuple(sample.labels[label] for label in order[sample.name])): sample.value
         for family in families(chain(*told))
@@ -131,7 +131,7 @@ def test_a_verification_is_told_with_its_end_its_rate_and_its_outcomes() -> None
     ended = Ended(NOON, 4.0, 1000, {"same": 90, "different": 1, "lagging": 2, "checked": 91})
     well = Ended(NOON, 0.0, 0, {"same": 90, "lagging": 2, "checked": 90})
     keys = ("chats_read_model", "any"), ("chats_read_model", "everything")
-    found = samples(of_verification(keys[0], ended), of_verification(keys[1], well))
+    found = samples(of_verification(*keys[0], ended), of_verification(*keys[1], well))
 
     def last(name: str, key: tuple[str, ...] = keys[0]) -> float:
         return found[f"readmodel_last_verification_{name}", key]
@@ -147,7 +147,7 @@ def test_a_verification_is_told_with_its_end_its_rate_and_its_outcomes() -> None
 @pytest.mark.parametrize(("wrong", "success"), [({}, 1), ({"malformed": 1}, 0), ({"failed": 1}, 0), ({"orphan": 1}, 1)])
 def test_a_rebuild_succeeded_when_it_left_nothing_undone(wrong: dict[str, int], success: int) -> None:
     done = Ended(NOON, 2.0, 1000, {"same": 5, "different": 2, "replaced": 2, **wrong})
-    found = samples(of_rebuild(("chats_read_model",), done), of_unfinished(("chats_read_model",), None, 1000))
+    found = samples(of_rebuild("chats_read_model", done), of_unfinished("chats_read_model", None, 1000))
 
     assert found["readmodel_last_rebuild_success", ("chats_read_model",)] == success
     assert found["readmodel_last_rebuild_writes", ("chats_read_model", "replaced")] == 2
@@ -176,7 +176,7 @@ def test_progress_is_the_share_of_the_reading_that_is_done(
     passes = 1 if first_pass else 2
     record = RebuildRecord("a", RebuildState.BUILDING, "in_place", ["tasks"], NOON, NOON, {}, ranges=20, passes=passes)
     unfinished = record, RangeProgress(events, ranges_done, NOON)
-    found = samples(of_unfinished(("tasks_read_model",), unfinished, expected))
+    found = samples(of_unfinished("tasks_read_model", unfinished, expected))
 
     assert found["readmodel_rebuild_progress_ratio", ("tasks_read_model",)] == progress
     assert found["readmodel_rebuild_read_events", ("tasks_read_model",)] == events
@@ -203,7 +203,7 @@ def test_leases_are_told_by_kind_and_a_rebuilds_by_read_model() -> None:
 
 def test_every_metric_is_named_once_in_base_units_and_says_something() -> None:
     assert len(METRICS) == len(NAMES)
-    for metric in METRICS:
+    for metric in METRICS.values():
         assert re.fullmatch(r"readmodel_[a-z]+(_[a-z]+)*", metric.name) or metric.name == "readmodel_up"
         assert not re.search(r"_(total|count|sum|bucket|milliseconds|minutes|hours)$", metric.name), metric.name
         assert metric.meaning.endswith(".")
@@ -215,7 +215,7 @@ def test_the_table_of_the_page_has_every_metric_with_its_labels_and_meaning() ->
     page = (DOCS / "monitoring.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `(readmodel_\w+)` \| (.*?) \| (.+) \|$", page, flags=re.MULTILINE)
     assert rows == [
-        (metric.name, ", ".join(f"`{label}`" for label in metric.labels), metric.meaning) for metric in METRICS
+        (metric.name, ", ".join(f"`{label}`" for label in metric.labels), metric.meaning) for metric in METRICS.values()
     ]
 
 
