@@ -24,7 +24,6 @@ from readmodel_pipelines.lanes import OpenedPass, contested, counts_of, no_event
 from readmodel_pipelines.mongo.driver import Database
 from readmodel_pipelines.mongo.event_store import EventStore
 from readmodel_pipelines.mongo.indexes import ensure_for_empty
-from readmodel_pipelines.mongo.scan import Document
 from readmodel_pipelines.mongo.store import Store
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.projections.registry import by_fold, choose_projections, names
@@ -60,7 +59,7 @@ class ReadModelProjector:
 
     def __init__(
         self,
-        database: Database[Document],
+        database: Database,
         settings: Settings,
         *read_models: str,
         max_findings: int = DEFAULT_MAX_FINDINGS,

@@ -17,7 +17,6 @@ from readmodel_pipelines.moments import Moment, reached
 from readmodel_pipelines.mongo.connection import open_database
 from readmodel_pipelines.mongo.driver import Database
 from readmodel_pipelines.mongo.event_store import EventStore
-from readmodel_pipelines.mongo.scan import Document
 from readmodel_pipelines.mongo.store import Store
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.projections.registry import choose_projections
@@ -80,7 +79,7 @@ class Looked:
 
 
 @contextmanager
-def looker(look: Look, here: Database[Document] | None = None) -> Iterator[Callable[[IdRange, Send], Looked]]:
+def looker(look: Look, here: Database | None = None) -> Iterator[Callable[[IdRange, Send], Looked]]:
     """Looks at ranges and sends `Suspects`, and `Looked` now and then; a `readmodel_pipelines.workers.pool.Work`."""
     role = "shadow" if look.shadows else "verify"
     opened = open_database(look.settings, role) if here is None else nullcontext(here)
@@ -88,7 +87,7 @@ def looker(look: Look, here: Database[Document] | None = None) -> Iterator[Calla
         yield partial(_look_at, database, look)
 
 
-def _look_at(database: Database[Document], look: Look, within: IdRange, send: Send) -> Looked:
+def _look_at(database: Database, look: Look, within: IdRange, send: Send) -> Looked:
     store = Store(database, look.settings, choose_projections(look.settings, look.read_models))
     counting = _Counting(counts_of(store.projections), send)
     events = EventStore(store.events, counting)

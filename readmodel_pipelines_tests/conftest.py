@@ -13,7 +13,7 @@ import pytest
 
 from readmodel_pipelines.embedded import server as embedded
 from readmodel_pipelines.mongo.connection import open_database
-from readmodel_pipelines.mongo.scan import CODEC
+from readmodel_pipelines.mongo.driver import CODEC
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines_tests.support.scene import Mongo
 from readmodel_pipelines_tests.support.servers.authorized import AuthorizedServer, authorized_server

@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from pymongo.database import Database
-
 from readmodel_pipelines.bookkeeping.scratch import Owner, scratch
+from readmodel_pipelines.mongo.driver import Database, Document, duplicates_allowed
 from readmodel_pipelines.mongo.names import DEFERRED
-from readmodel_pipelines.mongo.scan import Document
-from readmodel_pipelines.mongo.server import duplicates_allowed
 from readmodel_pipelines.reconcile.deferred import KEYS_AT_ONCE
 
 
@@ -21,7 +18,7 @@ class DeferredInMongo:
     rebuild, and who resumes it, share them.
     """
 
-    def __init__(self, database: Database[Document], owner: Owner) -> None:
+    def __init__(self, database: Database, owner: Owner) -> None:
         self._collection = scratch(database, DEFERRED)
         self._owner = owner
         self._unwritten: list[Document] = []

@@ -18,12 +18,11 @@ from typing import Any
 
 from bson.json_util import CANONICAL_JSON_OPTIONS
 from pymongo import ReplaceOne
-from pymongo.database import Database
 
 from readmodel_pipelines.events.ids import is_plain
+from readmodel_pipelines.mongo.driver import Database, Document, duplicates_allowed, server_time
 from readmodel_pipelines.mongo.names import FINDINGS
-from readmodel_pipelines.mongo.scan import Document, Query
-from readmodel_pipelines.mongo.server import duplicates_allowed, server_time
+from readmodel_pipelines.mongo.scan import Query
 from readmodel_pipelines.reconcile.extended_json import json_value
 from readmodel_pipelines.reconcile.finding import Finding
 from readmodel_pipelines.reconcile.outcome import ALARMS, Outcome
@@ -49,7 +48,7 @@ class Covered:
 class Findings:
     """The remembered findings of a database."""
 
-    def __init__(self, database: Database[Document]) -> None:
+    def __init__(self, database: Database) -> None:
         self._database = database
         self._findings = database[FINDINGS]
 

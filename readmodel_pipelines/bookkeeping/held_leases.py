@@ -5,11 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from pymongo.database import Database
-
 from readmodel_pipelines.bookkeeping.leases import OF_A_REBUILD
+from readmodel_pipelines.mongo.driver import Database
 from readmodel_pipelines.mongo.names import LEASES
-from readmodel_pipelines.mongo.scan import Document
 
 _IS_OF_A_REBUILD = {"$eq": [{"$indexOfBytes": ["$_id", OF_A_REBUILD]}, 0]}
 
@@ -22,7 +20,7 @@ class LeasesHeld:
     of_repairs: int
 
 
-def leases_held(database: Database[Document]) -> LeasesHeld:
+def leases_held(database: Database) -> LeasesHeld:
     """The leases that have not run out; those of repairs, which may be many, are counted by the server."""
     live = {"$expr": {"$gt": ["$expires_at", "$$NOW"]}}
     groups = database[LEASES].aggregate(
@@ -43,7 +41,7 @@ class NotGivenBack:
     number: int = 1
 
 
-def not_given_back(database: Database[Document]) -> list[NotGivenBack]:
+def not_given_back(database: Database) -> list[NotGivenBack]:
     """The leases that somebody holds, or ran out of without having ended; `until` as stored, naive."""
     group = {
         "_id": {

@@ -20,14 +20,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pymongo import UpdateOne
-from pymongo.database import Database
-from pymongo.errors import PyMongoError
 
 from readmodel_pipelines.errors import LeaseLost, ReadModelBusy
 from readmodel_pipelines.moments import Moment, reached
+from readmodel_pipelines.mongo.driver import Database, Document, PyMongoError, duplicates_allowed
 from readmodel_pipelines.mongo.names import LEASES
-from readmodel_pipelines.mongo.scan import Document
-from readmodel_pipelines.mongo.server import duplicates_allowed
 from readmodel_pipelines.wording import moment
 
 OF_A_REBUILD = "rebuild:"
@@ -77,7 +74,7 @@ class Held:
 
 @contextmanager
 def hold_leases(
-    database: Database[Document],
+    database: Database,
     read_models: Sequence[str],
     seconds: float,
     holder: str = "",
@@ -101,7 +98,7 @@ def hold_leases(
 
 @contextmanager
 def _hold(
-    database: Database[Document], read_model: str, seconds: float, holder: str, owner: str, shared: str
+    database: Database, read_model: str, seconds: float, holder: str, owner: str, shared: str
 ) -> Iterator[Leases]:
     name = f"{OF_A_REBUILD}{read_model}"
     leases = Leases(database, seconds, holder, shared or owner, nonce=shared)
@@ -123,7 +120,7 @@ def _hold(
 
 
 def check_held(
-    database: Database[Document], nonces: Mapping[str, str], seconds: float, clock: Callable[[], float] = time.monotonic
+    database: Database, nonces: Mapping[str, str], seconds: float, clock: Callable[[], float] = time.monotonic
 ) -> Callable[[], None]:
     """For a worker process: raises `LeaseLost` once its parent does not hold these leases any more.
 
@@ -159,7 +156,7 @@ class Leases:
 
     def __init__(
         self,
-        database: Database[Document],
+        database: Database,
         seconds: float,
         holder: str = "",
         owner: str = "",
@@ -270,7 +267,7 @@ class Leases:
         return {"$add": ["$$NOW", int(self._seconds * 1000)]}
 
 
-def lost_leases(database: Database[Document], names: Sequence[str]) -> dict[str, int]:
+def lost_leases(database: Database, names: Sequence[str]) -> dict[str, int]:
     """How many holders in a row never gave these leases back, the one that holds it now included; 0 is left out."""
     return {
         lease["_id"]: int(lease.get("lost") or 0) + 1
@@ -279,7 +276,7 @@ def lost_leases(database: Database[Document], names: Sequence[str]) -> dict[str,
     }
 
 
-def free_leases(database: Database[Document], owner: str) -> int:
+def free_leases(database: Database, owner: str) -> int:
     """Let others take at once what a dead owner holds; gives the number of leases. Expiry would do so later."""
     dead = {"owner": owner, "given_back": False}
     return database[LEASES].update_many(dead, [{"$set": {"expires_at": "$$NOW"}}]).matched_count

@@ -8,9 +8,8 @@ from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from bson.datetime_ms import DatetimeMS
-from pymongo.collection import Collection
 
-from readmodel_pipelines.mongo.scan import Document
+from readmodel_pipelines.mongo.driver import Collection, Document
 from readmodel_pipelines.wording import numbers
 
 Status = Literal["pending", "processing", "completed", "failed"]
@@ -52,7 +51,7 @@ class QueueStats:
         return numbers | {"dead_letters": dict(self.dead_letters)}
 
 
-def stats_of(tasks: Collection[Document], now: datetime, due: Sequence[Mapping[str, Any]]) -> QueueStats:
+def stats_of(tasks: Collection, now: datetime, due: Sequence[Mapping[str, Any]]) -> QueueStats:
     """The numbers of a queue at a moment of the server's; `due` are the filters of what a worker may take."""
     counts = {status: tasks.count_documents({"status": status}) for status in STATUSES if status != _COMPLETED}
     other = tasks.count_documents({"status": {"$nin": list(STATUSES)}})

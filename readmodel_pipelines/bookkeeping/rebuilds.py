@@ -12,12 +12,11 @@ from datetime import datetime
 from typing import Any
 
 from pymongo import ReturnDocument, UpdateOne
-from pymongo.database import Database
 
 from readmodel_pipelines.bookkeeping.rebuild_record import RebuildRange, RebuildRecord, range_of, record_of
 from readmodel_pipelines.errors import UsageError
+from readmodel_pipelines.mongo.driver import Database, Document
 from readmodel_pipelines.mongo.names import REBUILDS
-from readmodel_pipelines.mongo.scan import Document
 from readmodel_pipelines.rebuild_state import MAY_FOLLOW, UNFINISHED, RebuildState
 from readmodel_pipelines.reconcile.counts import WRITES
 from readmodel_pipelines.reconcile.ranges import IdRange
@@ -44,7 +43,7 @@ class RangeProgress:
 class Rebuilds:
     """Records of rebuilds in a database."""
 
-    def __init__(self, database: Database[Document]) -> None:
+    def __init__(self, database: Database) -> None:
         self._rebuilds = database[REBUILDS]
 
     def begin(self, rebuild_id: str, about: Mapping[str, Any], ranges: Sequence[tuple[int, IdRange]]) -> RebuildRecord:

@@ -15,8 +15,6 @@ from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from pymongo import UpdateMany, UpdateOne
-from pymongo.collection import Collection as MongoCollection
-from pymongo.database import Database
 
 from readmodel_pipelines.bookkeeping.queue_stats import QueueStats, Status, stats_of
 from readmodel_pipelines.bookkeeping.repair_task import (
@@ -40,8 +38,9 @@ from readmodel_pipelines.bookkeeping.repair_task import (
 from readmodel_pipelines.errors import RepairQueueFull, UsageError
 from readmodel_pipelines.events.ids import UUID, is_utf8
 from readmodel_pipelines.events.stream import Reason
-from readmodel_pipelines.mongo.scan import CODEC, Document, Query
-from readmodel_pipelines.mongo.server import server_time
+from readmodel_pipelines.mongo.driver import CODEC, Database, Document, server_time
+from readmodel_pipelines.mongo.driver import Collection as MongoCollection
+from readmodel_pipelines.mongo.scan import Query
 from readmodel_pipelines.projections.registry import by_fold, projections_for
 from readmodel_pipelines.settings import Settings
 
@@ -63,11 +62,9 @@ class Due:
 class RepairQueue:
     """The operations on the queue. A *stream* here is a type of stream and its id: what one lease covers."""
 
-    def __init__(self, database: Database[Document], settings: Settings) -> None:
+    def __init__(self, database: Database, settings: Settings) -> None:
         self._database = database
-        self._tasks: MongoCollection[Document] = database.get_collection(
-            settings.repair_queue_collection, codec_options=CODEC
-        )
+        self._tasks: MongoCollection = database.get_collection(settings.repair_queue_collection, codec_options=CODEC)
         self._limit = settings.repair_queue_limit
         groups = by_fold(projections_for(settings))
         # People and producers name a read model; every one made from the same stream is repaired with it.

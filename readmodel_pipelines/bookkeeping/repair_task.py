@@ -13,7 +13,7 @@ from bson import ObjectId
 from bson.errors import InvalidId
 
 from readmodel_pipelines.events.stream import Reason
-from readmodel_pipelines.mongo.scan import Document
+from readmodel_pipelines.mongo.driver import Document
 from readmodel_pipelines.reconcile.outcome import Why
 
 TASK_TYPE = "readmodel_sync"

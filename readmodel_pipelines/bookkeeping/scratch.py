@@ -14,11 +14,9 @@ from typing import Any
 
 from bson.max_key import MaxKey
 from bson.min_key import MinKey
-from pymongo.collection import Collection
-from pymongo.database import Database
 
+from readmodel_pipelines.mongo.driver import CODEC, Collection, Database, Document
 from readmodel_pipelines.mongo.names import DEFERRED, TOUCHED
-from readmodel_pipelines.mongo.scan import CODEC, Document
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,19 +41,19 @@ class Owner:
         return {"_id": {"$gte": start, "$lt": {**start, "kind": MaxKey()}}}
 
 
-def scratch(database: Database[Document], name: str) -> Collection[Document]:
+def scratch(database: Database, name: str) -> Collection:
     """One of the collections."""
     return database.get_collection(name, codec_options=CODEC)
 
 
-def forget(database: Database[Document], owners: Iterable[Owner]) -> None:
+def forget(database: Database, owners: Iterable[Owner]) -> None:
     """Delete all keys of these runs."""
     where = {"$or": [owner.everything() for owner in owners]}
     for name in (DEFERRED, TOUCHED):
         scratch(database, name).delete_many(where)
 
 
-def forget_killed(database: Database[Document], lives: Sequence[str], but: str) -> None:
+def forget_killed(database: Database, lives: Sequence[str], but: str) -> None:
     """For whoever holds the leases of these live collections: delete what other runs left, but that of this rebuild."""
     gone: list[Document] = []
     for live in lives:

@@ -6,12 +6,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pymongo import UpdateOne
-from pymongo.database import Database
 
 from readmodel_pipelines.bookkeeping.scratch import Owner, scratch
 from readmodel_pipelines.moments import Moment, reached
+from readmodel_pipelines.mongo.driver import Database
 from readmodel_pipelines.mongo.names import TOUCHED
-from readmodel_pipelines.mongo.scan import Document
 
 EVENTS = "events"
 _BATCH = 1_000
@@ -20,7 +19,7 @@ _BATCH = 1_000
 class Touched:
     """What was touched while a rebuild goes on, by kind: `EVENTS`, or a read model for its foreign fields."""
 
-    def __init__(self, database: Database[Document], owner: Owner) -> None:
+    def __init__(self, database: Database, owner: Owner) -> None:
         self._collection = scratch(database, TOUCHED)
         self._owner = owner
 

@@ -9,12 +9,9 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from pymongo.database import Database
-
 from readmodel_pipelines.mongo.changes import Token, time_of
+from readmodel_pipelines.mongo.driver import Database, Document, server_time
 from readmodel_pipelines.mongo.names import VERIFICATIONS, WATERMARKS
-from readmodel_pipelines.mongo.scan import Document
-from readmodel_pipelines.mongo.server import server_time
 from readmodel_pipelines.reconcile.summary import Summary
 
 _EVERYTHING = "every aggregate"
@@ -24,7 +21,7 @@ _EVERYTHING = "every aggregate"
 class Verifications:
     """The remembered verifications and watermarks of a database."""
 
-    def __init__(self, database: Database[Document]) -> None:
+    def __init__(self, database: Database) -> None:
         self._database = database
         self._verifications = database[VERIFICATIONS]
         self._watermarks = database[WATERMARKS]

@@ -20,11 +20,9 @@ from bson.errors import BSONError
 from bson.raw_bson import RawBSONDocument
 
 from readmodel_pipelines.errors import ReadModelError, UsageError
-from readmodel_pipelines.mongo.driver import BulkWriteError, Collection, Database
+from readmodel_pipelines.mongo.driver import DUPLICATE_KEY, BulkWriteError, Collection, Database
 from readmodel_pipelines.mongo.indexes import ensure_indexes
 from readmodel_pipelines.mongo.names import collection_of
-from readmodel_pipelines.mongo.scan import Document
-from readmodel_pipelines.mongo.server import DUPLICATE_KEY
 from readmodel_pipelines.projections.registry import projections_for
 from readmodel_pipelines.settings import Settings
 
@@ -73,7 +71,7 @@ def loadable_files(folder: Path, settings: Settings) -> tuple[dict[Path, str], l
     return paths, sorted({path.name for path in folder.glob(f"*{SUFFIX}")} - targets.keys())
 
 
-def load_files(database: Database[Document], settings: Settings, paths: Mapping[Path, str]) -> Iterator[Loaded]:
+def load_files(database: Database, settings: Settings, paths: Mapping[Path, str]) -> Iterator[Loaded]:
     """Make the indexes, then load one file after the other; tells after each batch how far one is, then that it ended.
 
     Raises:
@@ -91,7 +89,7 @@ def load_files(database: Database[Document], settings: Settings, paths: Mapping[
         yield Loaded(path.name, collection, inserted, present, whole=True)
 
 
-def _insert(collection: Collection[Document], batch: list[RawBSONDocument], path: Path) -> int:
+def _insert(collection: Collection, batch: list[RawBSONDocument], path: Path) -> int:
     """Insert what is not there yet; gives how many were."""
     try:
         collection.insert_many(batch, ordered=False)

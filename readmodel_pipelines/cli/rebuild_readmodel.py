@@ -138,7 +138,7 @@ def _here(target: Target, dry_run: bool, full: RebuildRequest | None, max_findin
     """The role that it takes in this process, and what does it."""
     from readmodel_pipelines.projector import ReadModelProjector
 
-    def work(database: Database[dict[str, Any]], on_progress: Progress) -> Summary:
+    def work(database: Database, on_progress: Progress) -> Summary:
         settings, names = target.settings, target.names
         if full is not None and not dry_run:
             from readmodel_pipelines.rebuild import rebuild

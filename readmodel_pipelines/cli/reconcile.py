@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from readmodel_pipelines.cli.terminal.command import Interrupted, again
 from readmodel_pipelines.cli.terminal.progress import event_progress
@@ -25,7 +24,7 @@ from readmodel_pipelines.reconcile.summary import Summary, Verb
 from readmodel_pipelines.settings import Settings, load_settings
 from readmodel_pipelines.wording import numbers
 
-Work = Callable[[Database[dict[str, Any]], Progress], Summary]
+Work = Callable[[Database, Progress], Summary]
 """What a command does with the database, telling how far it is."""
 
 _COUNTED = tuple(item.value for item in Outcome)

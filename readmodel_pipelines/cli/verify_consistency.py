@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -129,7 +129,7 @@ def verify_consistency(
         runs = [Wanted("verify_read_models", "verify_read_model", config, name) for name in target.names]
         return launch_runs(target.settings, "verify", runs)
 
-    def work(database: Database[dict[str, Any]], on_progress: Progress) -> Summary:
+    def work(database: Database, on_progress: Progress) -> Summary:
         if aggregate_id is not None:
             return verify_one(database, target.settings, target.names, aggregate_id, reports)
         return verify(database, target.settings, target.names, request, on_progress=on_progress)

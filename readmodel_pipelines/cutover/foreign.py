@@ -15,12 +15,12 @@ from bson.errors import InvalidDocument
 from bson.raw_bson import RawBSONDocument
 from bson.timestamp import Timestamp
 from pymongo import UpdateOne
-from pymongo.collection import Collection
 from pymongo.errors import BulkWriteError, DocumentTooLarge, OperationFailure, WriteError
 
 from readmodel_pipelines.events.ids import is_plain
 from readmodel_pipelines.mongo.changes import Token, drained, lost
-from readmodel_pipelines.mongo.scan import CODEC, Document, string_keys
+from readmodel_pipelines.mongo.driver import CODEC, Collection, Document
+from readmodel_pipelines.mongo.scan import string_keys
 from readmodel_pipelines.projections.projection import Projection
 
 _AWAIT_MS = 5
@@ -47,7 +47,7 @@ class ForeignFollower:
         HistoryLost: the token lies before what the server remembers.
     """
 
-    def __init__(self, live: Collection[Document], projection: Projection, token: Token) -> None:
+    def __init__(self, live: Collection, projection: Projection, token: Token) -> None:
         self._live = live
         self._owned = {*projection.owned, "_id"}
         self._key = projection.key
@@ -55,7 +55,7 @@ class ForeignFollower:
         self.not_applied: list[Any] = []
         self._waiting: list[Document] = []
         self._renamed_at: Timestamp | None = None
-        watched: Collection[Any] = live.with_options(codec_options=_RAW)
+        watched: Any = live.with_options(codec_options=_RAW)
         try:
             self._stream = watched.watch(resume_after=token, max_await_time_ms=_AWAIT_MS)
         except OperationFailure as error:
@@ -74,7 +74,7 @@ class ForeignFollower:
         yield ids
         self.token = self._stream.resume_token or self.token
 
-    def apply(self, renamed: Collection[Document]) -> int:
+    def apply(self, renamed: Collection) -> int:
         """Do to the new collection what was done to the live one before it was renamed over; gives the number.
 
         A field that somebody wrote since then keeps what it got, so the sooner the better. What concerns a document
@@ -93,7 +93,7 @@ class ForeignFollower:
                 self.not_applied.append(change["documentKey"]["_id"])
         return len(late)
 
-    def _written_since(self, renamed: Collection[Document]) -> set[tuple[bytes, str]]:
+    def _written_since(self, renamed: Collection) -> set[tuple[bytes, str]]:
         """(`_id`, field) of what was written into the new collection since the renaming."""
         if self._renamed_at is None:
             return set()
@@ -128,7 +128,7 @@ class ForeignFollower:
             return True
         return any(self._is_foreign(path) for path in _paths(change))
 
-    def _do(self, change: Mapping[str, Any], collection: Collection[Document], kept: Set[str]) -> bool:
+    def _do(self, change: Mapping[str, Any], collection: Collection, kept: Set[str]) -> bool:
         """Whether the document is there."""
         if change["operationType"] != "update":
             document = change["fullDocument"]

@@ -15,17 +15,23 @@ from uuid import UUID
 
 from bson import ObjectId
 from pymongo import InsertOne, UpdateOne
-from pymongo.client_session import ClientSession
-from pymongo.collection import Collection
-from pymongo.database import Database
-from pymongo.errors import BulkWriteError, OperationFailure
 
 from readmodel_pipelines.cutover.foreign import merged
 from readmodel_pipelines.errors import ReadModelError
 from readmodel_pipelines.events.ids import is_plain
 from readmodel_pipelines.moments import Moment, reached
-from readmodel_pipelines.mongo.scan import CODEC, Document, string_keys
-from readmodel_pipelines.mongo.server import DUPLICATE_KEY, INVALID_NAMESPACE
+from readmodel_pipelines.mongo.driver import (
+    CODEC,
+    DUPLICATE_KEY,
+    INVALID_NAMESPACE,
+    BulkWriteError,
+    ClientSession,
+    Collection,
+    Database,
+    Document,
+    OperationFailure,
+)
+from readmodel_pipelines.mongo.scan import string_keys
 from readmodel_pipelines.mongo.wanted_indexes import of_read_model
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.reconcile.outcome import Outcome, Verdict, Why
@@ -40,7 +46,7 @@ class ShadowFailed(ReadModelError):
     code = "shadow_failed"
 
 
-def create_like(database: Database[Document], live: str, name: str) -> None:
+def create_like(database: Database, live: str, name: str) -> None:
     """Make an empty collection with the options and validators of the live one, if it is not there.
 
     Raises:
@@ -69,7 +75,7 @@ def create_like(database: Database[Document], live: str, name: str) -> None:
         ) from None
 
 
-def index_like(database: Database[Document], live: str, name: str, projection: Projection) -> None:
+def index_like(database: Database, live: str, name: str, projection: Projection) -> None:
     """Give a collection the indexes of the live one, and in any case those that a read model has.
 
     Raises:
@@ -105,8 +111,8 @@ class ShadowSink:
 
     def __init__(
         self,
-        shadow: Collection[Document],
-        live: Collection[Document],
+        shadow: Collection,
+        live: Collection,
         lane: Lane,
         summary: Summary,
         rebuild_id: str,
@@ -214,15 +220,13 @@ class ShadowSink:
                 self._summary.fail(self._projection.read_model, key, Why.WRITE_REFUSED, why)
 
 
-def copy_by_id(live: Collection[Document], shadow: Collection[Document], ids: Sequence[Any]) -> None:
+def copy_by_id(live: Collection, shadow: Collection, ids: Sequence[Any]) -> None:
     """Put these documents into a shadow as they are, to the byte; they never leave the server."""
     into = {"into": shadow.name, "on": "_id", "whenMatched": "replace", "whenNotMatched": "insert"}
     live.aggregate([{"$match": {"_id": {"$in": list(ids)}}}, {"$merge": into}], bypassDocumentValidation=True)
 
 
-def sync_foreign(
-    live: Collection[Document], shadow: Collection[Document], projection: Projection, where: Document
-) -> None:
+def sync_foreign(live: Collection, shadow: Collection, projection: Projection, where: Document) -> None:
     """Bring `_id` and foreign fields of these documents in the shadow in line with the live ones, as they are now."""
     key, fields = projection.key, {projection.key: 1}
     live, shadow = live.with_options(codec_options=CODEC), shadow.with_options(codec_options=CODEC)
@@ -236,7 +240,7 @@ def sync_foreign(
         _merge_foreign(live, shadow, projection, [item["_id"] for item in batch])
 
 
-def _give_id(shadow: Collection[Document], projection: Projection, old: Any, new: Any) -> None:
+def _give_id(shadow: Collection, projection: Projection, old: Any, new: Any) -> None:
     """Give a document another `_id`, so that nobody can find neither; its foreign fields are merged after that."""
     owned = {"_id": 0, **dict.fromkeys(projection.owned, 1)}
 
@@ -250,22 +254,20 @@ def _give_id(shadow: Collection[Document], projection: Projection, old: Any, new
         session.with_transaction(replace, shadow.read_concern, shadow.write_concern, shadow.read_preference)
 
 
-def _merge_foreign(
-    live: Collection[Document], shadow: Collection[Document], projection: Projection, ids: Sequence[Any]
-) -> None:
+def _merge_foreign(live: Collection, shadow: Collection, projection: Projection, ids: Sequence[Any]) -> None:
     # They never leave the server: the driver cannot give back every text, type and name.
     merge = [{"$replaceWith": merged("$$ROOT", ["_id", *projection.owned], "$$new")}]
     into = {"into": shadow.name, "whenMatched": merge, "whenNotMatched": "discard"}
     live.aggregate([{"$match": {"_id": {"$in": list(ids)}}}, {"$merge": into}], bypassDocumentValidation=True)
 
 
-def copy_on_server(database: Database[Document], name: str, copy: str) -> None:
+def copy_on_server(database: Database, name: str, copy: str) -> None:
     """Copy a collection with its options and validators; the documents never leave the server."""
     create_like(database, name, copy)
     database[name].aggregate([{"$out": copy}], bypassDocumentValidation=True)
 
 
-def swap(database: Database[Document], name: str, live: str) -> None:
+def swap(database: Database, name: str, live: str) -> None:
     """Put a collection in the place of the live one, in one step."""
     reached(Moment.SWAP, live=live)
     space = database.name
@@ -275,19 +277,19 @@ def swap(database: Database[Document], name: str, live: str) -> None:
     reached(Moment.SWAPPED, live=live)
 
 
-def identity(database: Database[Document], name: str) -> str:
+def identity(database: Database, name: str) -> str:
     """What a collection keeps when it is renamed, and no other one has; empty when there is no such collection."""
     # Of which type it is goes by the connection string.
     uuids = [info["info"]["uuid"] for info in database.list_collections(filter={"name": name})]
     return "".join(uuid.hex if isinstance(uuid, UUID) else uuid.hex() for uuid in uuids)
 
 
-def is_there(database: Database[Document], name: str) -> bool:
+def is_there(database: Database, name: str) -> bool:
     """Whether there is such a collection."""
     return bool(database.list_collection_names(filter={"name": name}))
 
 
-def drop(database: Database[Document], names: Iterable[str]) -> None:
+def drop(database: Database, names: Iterable[str]) -> None:
     """Drop them, if they are there."""
     for name in names:
         database.drop_collection(name)

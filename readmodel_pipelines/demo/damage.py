@@ -18,8 +18,7 @@ from bson.codec_options import CodecOptions, DatetimeConversion
 from readmodel_pipelines.demo.damage_ways import CHATS, TASKS, UNSET, OwnedFields, Way
 from readmodel_pipelines.demo.sample_stream import uuid_of
 from readmodel_pipelines.errors import UsageError
-from readmodel_pipelines.mongo.driver import Collection
-from readmodel_pipelines.mongo.scan import Document
+from readmodel_pipelines.mongo.driver import Collection, Document
 
 Outcome = Literal["missing", "different", "unexpected", "orphan"]
 
@@ -50,7 +49,7 @@ class Damage:
     outcome: Outcome
 
 
-def break_field(collection: Collection[Document], model: OwnedFields, key: str, field: str, way: Way) -> list[Damage]:
+def break_field(collection: Collection, model: OwnedFields, key: str, field: str, way: Way) -> list[Damage]:
     """Make the field of the document with that key wrong in that way.
 
     Returns:
@@ -84,26 +83,26 @@ def applies(way: Way, right: Any) -> bool:
     return _bytes(way.wrong(right)) != _bytes(right)
 
 
-def remove_document(collection: Collection[Document], model: OwnedFields, key: str) -> Damage:
+def remove_document(collection: Collection, model: OwnedFields, key: str) -> Damage:
     """Delete the document with that key."""
     if collection.delete_one({model.key: key}).deleted_count == 0:
         raise _no_document(collection, model, key)
     return Damage(model.name, "document_removed", key, None, "missing")
 
 
-def add_orphan(collection: Collection[Document], model: OwnedFields, key: str) -> Damage:
+def add_orphan(collection: Collection, model: OwnedFields, key: str) -> Damage:
     """Insert a plausible document under a key that no stream has."""
     collection.insert_one(_plausible_chat(key) if model.name == "chats" else _plausible_task(key))
     return Damage(model.name, "orphan_added", key, None, "orphan")
 
 
-def add_unwanted_task(tasks: Collection[Document], chat_id: str) -> Damage:
+def add_unwanted_task(tasks: Collection, chat_id: str) -> Damage:
     """Insert a plausible tasks document for a chat that should have none: a discussion, or a deleted chat."""
     tasks.insert_one(_plausible_task(chat_id))
     return Damage(TASKS.name, "unwanted_added", chat_id, None, "unexpected")
 
 
-def swap_chat_ids(tasks: Collection[Document], one: str, other: str) -> list[Damage]:
+def swap_chat_ids(tasks: Collection, one: str, other: str) -> list[Damage]:
     """Exchange the chat_ids of two tasks documents, which the unique index on chat_id allows only step by step."""
     found = {document["task_id"]: document for document in tasks.find({"task_id": {"$in": [one, other]}})}
     if len(found) != 2:
@@ -119,8 +118,8 @@ def swap_chat_ids(tasks: Collection[Document], one: str, other: str) -> list[Dam
 
 
 def damage_everything(
-    chats: Collection[Document],
-    tasks: Collection[Document],
+    chats: Collection,
+    tasks: Collection,
     *,
     discussion_ids: Sequence[str] = (),
     tasks_model: OwnedFields = TASKS,
@@ -153,9 +152,7 @@ def damage_everything(
     return done
 
 
-def _plan(
-    collection: Collection[Document], model: OwnedFields, rng: Random
-) -> tuple[list[tuple[str, str, Way]], list[str]]:
+def _plan(collection: Collection, model: OwnedFields, rng: Random) -> tuple[list[tuple[str, str, Way]], list[str]]:
     """What to break (key, field, way), and the keys of three documents that stay whole so far."""
     documents = _candidates(collection, model)
     keys = list(documents)
@@ -184,13 +181,13 @@ def _plan(
     return breaks, list(free)[:3]
 
 
-def _candidates(collection: Collection[Document], model: OwnedFields) -> dict[str, Document]:
+def _candidates(collection: Collection, model: OwnedFields) -> dict[str, Document]:
     stored = collection.with_options(codec_options=_AS_STORED)
     found = stored.find({model.key: {"$type": "string"}}).sort(model.key).limit(_MOST_CANDIDATES)
     return {document[model.key]: document for document in found}
 
 
-def _no_document(collection: Collection[Document], model: OwnedFields, key: str) -> DamageError:
+def _no_document(collection: Collection, model: OwnedFields, key: str) -> DamageError:
     return DamageError(
         f"{collection.full_name} has no document with {model.key} {key!r}, so there is nothing to break."
     )

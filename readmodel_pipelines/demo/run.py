@@ -21,7 +21,6 @@ from readmodel_pipelines.errors import UsageError
 from readmodel_pipelines.mongo.connection import open_database
 from readmodel_pipelines.mongo.driver import Database
 from readmodel_pipelines.mongo.indexes import ensure_indexes
-from readmodel_pipelines.mongo.scan import Document
 from readmodel_pipelines.mongo.store import Store
 from readmodel_pipelines.projections.registry import projections_for
 from readmodel_pipelines.projector import ReadModelProjector
@@ -118,7 +117,7 @@ def run_demo(settings: Settings, *, chats: int = DEFAULT_CHATS, say: Say, show: 
     return every_damage and mended.ok and not stale.ok and repaired.ok and last.ok
 
 
-def note_event(database: Database[Document], settings: Settings) -> None:
+def note_event(database: Database, settings: Settings) -> None:
     """An event of the demo's own is about to be saved."""
     database[MARKER].update_one({"_id": settings.events_collection}, {"$inc": {"events": 1}})
 
@@ -159,7 +158,7 @@ def _fill(store: Store, chats: int) -> int:
     return events
 
 
-def _break(database: Database[Document], settings: Settings) -> list[Damage]:
+def _break(database: Database, settings: Settings) -> list[Damage]:
     chats, tasks = database[settings.chats_collection], database[settings.tasks_collection]
     try:
         if settings.task_source == "task":

@@ -16,8 +16,7 @@ from operator import itemgetter
 from readmodel_pipelines.demo.sample_data import chat_events
 from readmodel_pipelines.errors import ReadModelError
 from readmodel_pipelines.mongo.connection import open_database
-from readmodel_pipelines.mongo.driver import Database, PyMongoError
-from readmodel_pipelines.mongo.scan import Document
+from readmodel_pipelines.mongo.driver import Database, Document, PyMongoError
 from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.repair import EventRepository, NewEvent, Saved
 from readmodel_pipelines.settings import Settings
@@ -41,7 +40,7 @@ class Traffic:
 
     def __init__(
         self,
-        database: Database[Document],
+        database: Database,
         settings: Settings,
         *,
         faults: float,

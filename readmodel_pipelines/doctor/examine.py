@@ -32,11 +32,16 @@ from readmodel_pipelines.embedded import mongod_program
 from readmodel_pipelines.embedded import server as embedded
 from readmodel_pipelines.errors import EmbeddedServerError, MongoUnavailable, ReadModelError, raised
 from readmodel_pipelines.mongo.connection import open_database
-from readmodel_pipelines.mongo.driver import ConfigurationError, OperationFailure, PyMongoError, timeout
+from readmodel_pipelines.mongo.driver import (
+    DENIED,
+    ODD_RECORD,
+    ConfigurationError,
+    OperationFailure,
+    PyMongoError,
+    timeout,
+)
 from readmodel_pipelines.mongo.indexes import flaws
 from readmodel_pipelines.mongo.rights import role_named
-from readmodel_pipelines.mongo.scan import ODD_RECORD
-from readmodel_pipelines.mongo.server import DENIED
 from readmodel_pipelines.mongo.store import Store
 from readmodel_pipelines.projections.registry import projections_for
 from readmodel_pipelines.settings import Settings

@@ -21,13 +21,12 @@ from readmodel_pipelines.doctor.plans import plan_of, plan_of_pipeline
 from readmodel_pipelines.doctor.rights import Lacking
 from readmodel_pipelines.doctor.server import History
 from readmodel_pipelines.mongo.changes import time_of
-from readmodel_pipelines.mongo.driver import Collection, Database, OperationFailure
+from readmodel_pipelines.mongo.driver import DENIED, Collection, Database, Document, OperationFailure, server_time
 from readmodel_pipelines.mongo.event_store import EventStore, version_ranges_of
 from readmodel_pipelines.mongo.names import FINDINGS
 from readmodel_pipelines.mongo.read_model import ReadModelCollection
 from readmodel_pipelines.mongo.rights import ROLES, held, lacking, privileges
-from readmodel_pipelines.mongo.scan import Document, Query
-from readmodel_pipelines.mongo.server import DENIED, server_time
+from readmodel_pipelines.mongo.scan import Query
 from readmodel_pipelines.mongo.store import Store
 from readmodel_pipelines.projections.registry import by_fold
 from readmodel_pipelines.rebuild_state import RebuildState
@@ -52,7 +51,7 @@ class Reached:
     seconds: float
 
 
-def reached(database: Database[Document]) -> Reached:
+def reached(database: Database) -> Reached:
     """The way to the server, and what it is."""
     client = database.client
     hello = client.admin.command("hello")
@@ -65,7 +64,7 @@ def reached(database: Database[Document]) -> Reached:
     return Reached([host for host, _ in sorted(client.nodes)], user, version, hello, seconds)
 
 
-def clock_ahead(database: Database[Document], now: Clock) -> tuple[float, float]:
+def clock_ahead(database: Database, now: Clock) -> tuple[float, float]:
     """By how many seconds the server's clock is ahead of `now`, give or take how many: from the quickest answer."""
     looks = []
     for _ in range(_CLOCK_LOOKS):
@@ -79,7 +78,7 @@ def clock_ahead(database: Database[Document], now: Clock) -> tuple[float, float]
     return ahead, half_trip + 0.001
 
 
-def history(database: Database[Document]) -> History | None:
+def history(database: Database) -> History | None:
     """How far the oplog reaches back; None when this user is not told."""
     try:
         status = database.client.admin.command({"serverStatus": 1, "oplog": 1, **_LEAN})
@@ -115,7 +114,7 @@ def lacking_by_role(store: Store) -> dict[str, Lacking] | None:
     return {role.name: lacking(privileges(role, store.settings), holds) for role in ROLES}
 
 
-def collection_names(database: Database[Document]) -> set[str]:
+def collection_names(database: Database) -> set[str]:
     """The collections that the user has any right on."""
     return set(database.list_collection_names(authorizedCollections=True))
 
@@ -151,7 +150,7 @@ def queries(store: Store) -> Iterator[Answered]:
         yield _answered(f"open findings of {name}", store.database[FINDINGS], Findings.open_query(name))
 
 
-def _answered(what: str, collection: Collection[Document], query: Query) -> Answered:
+def _answered(what: str, collection: Collection, query: Query) -> Answered:
     return Answered(what, collection.name, plan_of(collection, query))
 
 
@@ -174,7 +173,7 @@ def rebuilds(store: Store, there: set[str]) -> tuple[list[RebuildRecord], frozen
     return unfinished, held, left & there
 
 
-def naive_now(database: Database[Document]) -> datetime:
+def naive_now(database: Database) -> datetime:
     """The server's time as its dates come back: in UTC, without saying so."""
     return server_time(database).replace(tzinfo=None)
 

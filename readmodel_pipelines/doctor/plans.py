@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from readmodel_pipelines.mongo.driver import Collection
-from readmodel_pipelines.mongo.scan import Document, Query
+from readmodel_pipelines.mongo.driver import Collection, Document
+from readmodel_pipelines.mongo.scan import Query
 
 # What the server would have done, or does in its own words besides.
 _NOT_THE_PLAN = ("rejectedPlans", "slotBasedPlan", "command", "serverInfo", "serverParameters")
@@ -42,22 +42,20 @@ class Plan:
         return self.stages == {"EOF"}
 
 
-def plan_of(collection: Collection[Document], query: Query) -> Plan:
+def plan_of(collection: Collection, query: Query) -> Plan:
     """How a query would be answered."""
     find: Document = {"find": collection.name, "filter": query.where}
     more = {"projection": query.fields, "sort": dict(query.sort), "hint": query.index}
     return _explained(collection, find | {name: value for name, value in more.items() if value})
 
 
-def plan_of_pipeline(
-    collection: Collection[Document], pipeline: Sequence[Mapping[str, Any]], index: str | None
-) -> Plan:
+def plan_of_pipeline(collection: Collection, pipeline: Sequence[Mapping[str, Any]], index: str | None) -> Plan:
     """How a pipeline would be answered."""
     command = {"aggregate": collection.name, "pipeline": list(pipeline), "cursor": {}}
     return _explained(collection, command | ({"hint": index} if index else {}))
 
 
-def _explained(collection: Collection[Document], command: Document) -> Plan:
+def _explained(collection: Collection, command: Document) -> Plan:
     return parse(collection.database.command("explain", command, verbosity="queryPlanner"))
 
 

@@ -21,7 +21,6 @@ from readmodel_pipelines.metrics.catalogue import METRICS
 from readmodel_pipelines.metrics.scrape import Scrape, families, of_scrape
 from readmodel_pipelines.mongo.connection import errors_in_words, open_database
 from readmodel_pipelines.mongo.driver import Database, PyMongoError
-from readmodel_pipelines.mongo.scan import Document
 from readmodel_pipelines.mongo.store import Store
 from readmodel_pipelines.projections.registry import choose_projections
 from readmodel_pipelines.rebuild.request import code_version
@@ -47,7 +46,7 @@ class Exporter(ExitStack):
         self.registry = CollectorRegistry()
         self.registry.register(self)
         self._opening = threading.Lock()
-        self._database: Database[Document] | None = None
+        self._database: Database | None = None
         self._troubled = False
 
     def describe(self) -> Iterator[GaugeMetricFamily]:
@@ -81,7 +80,7 @@ class Exporter(ExitStack):
         self._tell(" ".join(f"{part} cannot be read: {why}." for part, why in scrape.parts.items() if why))
         return scrape
 
-    def _opened(self) -> Database[Document]:
+    def _opened(self) -> Database:
         with self._opening:
             if self._database is None:
                 self._database = self.enter_context(open_database(_without_starting(self._settings)))

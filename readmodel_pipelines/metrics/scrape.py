@@ -24,9 +24,7 @@ from readmodel_pipelines.bookkeeping.repair_task import DEAD_LETTER_REASONS
 from readmodel_pipelines.bookkeeping.verifications import Verifications
 from readmodel_pipelines.errors import raised
 from readmodel_pipelines.metrics.catalogue import METRICS
-from readmodel_pipelines.mongo.driver import PyMongoError, timeout
-from readmodel_pipelines.mongo.scan import ODD_RECORD, Document
-from readmodel_pipelines.mongo.server import server_time
+from readmodel_pipelines.mongo.driver import ODD_RECORD, Document, PyMongoError, server_time, timeout
 from readmodel_pipelines.mongo.store import Store
 from readmodel_pipelines.rebuild_state import UNFINISHED
 from readmodel_pipelines.reconcile.counts import WRITES

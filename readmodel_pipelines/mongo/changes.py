@@ -9,14 +9,10 @@ from typing import Any
 
 from bson.timestamp import Timestamp
 from pymongo.change_stream import ChangeStream
-from pymongo.collection import Collection
-from pymongo.database import Database
-from pymongo.errors import OperationFailure
 
 from readmodel_pipelines.events.ids import is_plain
 from readmodel_pipelines.moments import Moment, reached
-from readmodel_pipelines.mongo.scan import CODEC, Document
-from readmodel_pipelines.mongo.server import DENIED
+from readmodel_pipelines.mongo.driver import CODEC, DENIED, Collection, Database, Document, OperationFailure
 
 MOST_IDS = 200_000
 """Beyond so many changed aggregates a pass over all of them is the quicker way, and they are not held in memory."""
@@ -50,7 +46,7 @@ class NoHistory(Exception):
     """A server that keeps no history of changes, or shows it to others only; `str()` says which."""
 
 
-def changes_since(events: Collection[Document], stored_as: Sequence[str], token: Token | None) -> Changes:
+def changes_since(events: Collection, stored_as: Sequence[str], token: Token | None) -> Changes:
     """The aggregates of these types that got events since `token`; without one only the token of this moment."""
     if token is None:
         return _from_now_on(events, "there was no verification with these settings to go on from")
@@ -79,7 +75,7 @@ class Follower:
         HistoryLost: the token lies before what the server remembers.
     """
 
-    def __init__(self, events: Collection[Document], stored_as: Sequence[str], token: Token) -> None:
+    def __init__(self, events: Collection, stored_as: Sequence[str], token: Token) -> None:
         self._events = events
         self.token = token
         self.met_odd_ids = False
@@ -114,7 +110,7 @@ class Follower:
         self._stream.close()
 
 
-def drained(stream: ChangeStream[Document], database: Database[Document]) -> Iterator[Document]:
+def drained(stream: ChangeStream[Document], database: Database) -> Iterator[Document]:
     """What a change stream tells up to this moment; its own token is then behind that.
 
     Raises:
@@ -139,7 +135,7 @@ def lost(error: OperationFailure) -> Exception:
     return error
 
 
-def token_of_now(collection: Collection[Document]) -> Token:
+def token_of_now(collection: Collection) -> Token:
     """From where to follow what is written from now on.
 
     Raises:
@@ -151,7 +147,7 @@ def token_of_now(collection: Collection[Document]) -> Token:
     return changes.token
 
 
-def _from_now_on(events: Collection[Document], unknown: str) -> Changes:
+def _from_now_on(events: Collection, unknown: str) -> Changes:
     try:
         with _watch(events, ()) as stream:
             stream.try_next()
@@ -168,9 +164,7 @@ def _in_words(error: OperationFailure) -> str:
     return f"the server gives no changes of the events (error {error.code})"
 
 
-def _watch(
-    events: Collection[Document], stored_as: Sequence[str], start_after: Token | None = None
-) -> ChangeStream[Document]:
+def _watch(events: Collection, stored_as: Sequence[str], start_after: Token | None = None) -> ChangeStream[Document]:
     reached(Moment.HISTORY_ASKED_FOR, collection=events.name)
     of_others = {"operationType": "insert", "fullDocument.aggregate_type": {"$nin": list(stored_as)}}
     pipeline: list[Mapping[str, Any]] = [

@@ -13,15 +13,13 @@ from typing import Any
 from urllib.parse import unquote
 
 from pymongo import MongoClient
-from pymongo.database import Database
 from pymongo.errors import ConfigurationError, ConnectionFailure, InvalidName, InvalidURI, OperationFailure
 from pymongo.read_concern import ReadConcern
 from pymongo.read_preferences import ReadPreference
 from pymongo.write_concern import WriteConcern
 
 from readmodel_pipelines.errors import MongoUnavailable, UsageError
-from readmodel_pipelines.mongo.scan import Document
-from readmodel_pipelines.mongo.server import DENIED, LOST, UNAUTHORIZED
+from readmodel_pipelines.mongo.driver import DENIED, LOST, UNAUTHORIZED, Database, Document
 from readmodel_pipelines.settings import Settings
 
 _SELECTION_TIMEOUT_MS = 5_000
@@ -29,7 +27,7 @@ _CONNECTIONS = 100
 
 
 @contextmanager
-def open_database(settings: Settings, role: str = "") -> Iterator[Database[Document]]:
+def open_database(settings: Settings, role: str = "") -> Iterator[Database]:
     """The database of the settings, on the embedded server (started when it does not run) when no URI is set.
 
     Errors of the driver that a person must act on come out as `MongoUnavailable`, from the body of the `with` too.
@@ -82,7 +80,7 @@ def _client(settings: Settings) -> MongoClient[Document]:
 
 
 @contextmanager
-def _saying_what_is_lacking(database: Database[Document], settings: Settings, role: str) -> Iterator[None]:
+def _saying_what_is_lacking(database: Database, settings: Settings, role: str) -> Iterator[None]:
     try:
         yield
     except OperationFailure as error:

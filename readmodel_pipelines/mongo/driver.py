@@ -1,30 +1,64 @@
-"""What the other rooms need of the driver: its types, to say what is handed over, its errors, and its time-out.
+"""What this project needs of the driver and of the server: types, errors and their codes, the server's time.
 
 Only `bookkeeping`, `cutover`, `embedded` and this room import the driver itself; they alone talk to MongoDB.
+
+Codes: https://github.com/mongodb/mongo/blob/master/src/mongo/base/error_codes.yml
 """
 
 from __future__ import annotations
 
-from pymongo import timeout
-from pymongo.client_session import ClientSession
-from pymongo.collection import Collection
-from pymongo.database import Database
-from pymongo.errors import (
-    BulkWriteError,
-    ConfigurationError,
-    ConnectionFailure,
-    OperationFailure,
-    PyMongoError,
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+
+import pymongo.collection
+import pymongo.database
+from bson.codec_options import CodecOptions, DatetimeConversion
+from pymongo import timeout as timeout
+from pymongo.client_session import ClientSession as ClientSession
+from pymongo.errors import BulkWriteError as BulkWriteError
+from pymongo.errors import ConfigurationError as ConfigurationError
+from pymongo.errors import ConnectionFailure as ConnectionFailure
+from pymongo.errors import OperationFailure as OperationFailure
+from pymongo.errors import PyMongoError as PyMongoError
+
+from readmodel_pipelines.projections.projection import Document as Document
+
+Database = pymongo.database.Database[Document]
+Collection = pymongo.collection.Collection[Document]
+
+# Dates as milliseconds, for year 1 and beyond; a text that is not UTF-8 must not stop the scan, it is found later.
+CODEC: CodecOptions[Document] = CodecOptions(
+    datetime_conversion=DatetimeConversion.DATETIME_MS, unicode_decode_error_handler="surrogateescape"
 )
 
-__all__ = [
-    "BulkWriteError",
-    "ClientSession",
-    "Collection",
-    "ConfigurationError",
-    "ConnectionFailure",
-    "Database",
-    "OperationFailure",
-    "PyMongoError",
-    "timeout",
-]
+ODD_RECORD = (LookupError, TypeError, ValueError, AttributeError)
+"""What reading a record raises that somebody else wrote, or another version: a field lacks, or is of another type."""
+
+UNAUTHORIZED = 13
+DENIED: Mapping[int | None, str] = {
+    UNAUTHORIZED: "not authorized",
+    18: "authentication failed",
+    8000: "authentication failed",
+}
+"""Codes of a server that lets us not in, or not do something, in words."""
+DUPLICATE_KEY = 11000
+INVALID_NAMESPACE = 73
+LOST = frozenset({91, 11600, 11602, 189, 10107})
+"""In shutdown, interrupted at shutdown, interrupted by a change of roles, stepped down, no writable primary."""
+
+
+def server_time(database: Database) -> datetime:
+    """The server's time, aware: what leases, attempts and ages go by."""
+    moment: datetime = database.client.admin.command("hello")["localTime"]
+    return moment.replace(tzinfo=UTC)
+
+
+@contextmanager
+def duplicates_allowed() -> Iterator[None]:
+    """For an unordered batch: what is there already, by a unique key, is no error; whatever else went wrong is."""
+    try:
+        yield
+    except BulkWriteError as error:
+        if {item["code"] for item in error.details["writeErrors"]} != {DUPLICATE_KEY}:
+            raise

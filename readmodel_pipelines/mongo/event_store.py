@@ -10,17 +10,15 @@ from typing import Any
 
 import bson
 from bson import ObjectId
-from pymongo.collection import Collection
 
 from readmodel_pipelines.events.ids import is_utf8
 from readmodel_pipelines.events.stream import Fold, Malformed, Reason
 from readmodel_pipelines.events.values import BadField, whole
 from readmodel_pipelines.moments import Moment, reached
+from readmodel_pipelines.mongo.driver import CODEC, Collection, Document
 from readmodel_pipelines.mongo.scan import (
     BATCH_DOCUMENTS,
-    CODEC,
     NO_ARRAY,
-    Document,
     Query,
     drain,
     holds_arrays,
@@ -44,7 +42,7 @@ class EventStore:
 
     def __init__(
         self,
-        collection: Collection[Document],
+        collection: Collection,
         on_events: Callable[[int], None] | None = None,
         met: set[str] | None = None,
     ) -> None:

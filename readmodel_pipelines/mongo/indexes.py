@@ -6,21 +6,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pymongo.collection import Collection
-from pymongo.database import Database
-from pymongo.errors import OperationFailure
-
 from readmodel_pipelines.errors import ReadModelError
-from readmodel_pipelines.mongo.scan import Document, holds_every_document
-from readmodel_pipelines.mongo.server import DENIED
+from readmodel_pipelines.mongo.driver import DENIED, Collection, Database, OperationFailure
+from readmodel_pipelines.mongo.scan import holds_every_document
 from readmodel_pipelines.mongo.wanted_indexes import Index, of_read_model, wanted_indexes
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.settings import Settings
 
 
-def ensure_indexes(
-    database: Database[Document], settings: Settings, *, for_versions: bool = True
-) -> dict[str, list[str]]:
+def ensure_indexes(database: Database, settings: Settings, *, for_versions: bool = True) -> dict[str, list[str]]:
     """Make the indexes that are missing; gives their names by collection. Those that are there are left alone.
 
     Raises:
@@ -51,13 +45,13 @@ class Flaw:
         return self.kind == "other"
 
 
-def flaws(database: Database[Document], settings: Settings) -> list[Flaw]:
+def flaws(database: Database, settings: Settings) -> list[Flaw]:
     """What `ensure_indexes` would make, change or fail at. Makes nothing."""
     wanted = wanted_indexes(settings)
     return [flaw for name, indexes in wanted.items() for flaw in _flaws(database[name], indexes)]
 
 
-def _flaws(collection: Collection[Document], indexes: Iterable[Index]) -> list[Flaw]:
+def _flaws(collection: Collection, indexes: Iterable[Index]) -> list[Flaw]:
     there = list(collection.list_indexes())
     return [flaw for index in indexes if (flaw := _flaw(collection.name, index, there))]
 
@@ -71,7 +65,7 @@ def _flaw(collection: str, index: Index, there: Sequence[Mapping[str, Any]]) -> 
     return Flaw(collection, index, "other" if instead else "missing", instead)
 
 
-def ensure_for_empty(collection: Collection[Document], projection: Projection) -> list[str]:
+def ensure_for_empty(collection: Collection, projection: Projection) -> list[str]:
     """Make an empty read model's indexes, and say what is missing of a filled one's, as warnings.
 
     A filled production collection gets no index behind its owner's back, and an empty one none that the user may not
@@ -102,7 +96,7 @@ def _is_as_wanted(index: Index, item: Mapping[str, Any]) -> bool:
     return holds_every_document(item)
 
 
-def _mend(collection: Collection[Document], flaw: Flaw) -> str:
+def _mend(collection: Collection, flaw: Flaw) -> str:
     index = flaw.index
     if flaw.kind == "expiry":
         # MongoDB refuses to make it again with another one.

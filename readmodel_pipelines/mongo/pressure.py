@@ -9,11 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from pymongo.database import Database
-from pymongo.errors import ConnectionFailure, OperationFailure
-
-from readmodel_pipelines.mongo.scan import Document
-from readmodel_pipelines.mongo.server import DENIED
+from readmodel_pipelines.mongo.driver import DENIED, ConnectionFailure, Database, Document, OperationFailure
 
 _STANDALONE = 76
 # Most of the answer, and of the time that it takes.
@@ -26,7 +22,7 @@ class Pressure:
     What cannot be looked at is not looked at again.
     """
 
-    def __init__(self, database: Database[Document], *, max_queued: int, max_lag_seconds: float) -> None:
+    def __init__(self, database: Database, *, max_queued: int, max_lag_seconds: float) -> None:
         self._admin = database.client.admin
         self._max_queued = max_queued
         self._max_lag_seconds = max_lag_seconds

@@ -13,14 +13,12 @@ from typing import Any
 import bson
 from bson.errors import InvalidDocument
 from pymongo import DeleteOne, InsertOne, UpdateOne
-from pymongo.client_session import ClientSession
-from pymongo.collection import Collection
 from pymongo.errors import BulkWriteError, DocumentTooLarge, OperationFailure
 
 from readmodel_pipelines.events.ids import is_plain
 from readmodel_pipelines.moments import Moment, reached
-from readmodel_pipelines.mongo.scan import CODEC, Document, Query, drain, index_on, odd_documents, string_keys
-from readmodel_pipelines.mongo.server import DUPLICATE_KEY
+from readmodel_pipelines.mongo.driver import CODEC, DUPLICATE_KEY, ClientSession, Collection, Document
+from readmodel_pipelines.mongo.scan import Query, drain, index_on, odd_documents, string_keys
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.reconcile.compare import differing_fields, same_document, same_value
 from readmodel_pipelines.reconcile.outcome import Why
@@ -36,7 +34,7 @@ Write = InsertOne[Document] | UpdateOne | DeleteOne
 class ReadModelCollection:
     """Implements `readmodel_pipelines.reconcile.ports.ReadModel`."""
 
-    def __init__(self, collection: Collection[Document], projection: Projection) -> None:
+    def __init__(self, collection: Collection, projection: Projection) -> None:
         self._collection = collection.with_options(codec_options=CODEC)
         self._projection = projection
         self._key = projection.key

@@ -14,10 +14,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from pymongo.database import Database
-from pymongo.errors import OperationFailure, PyMongoError
-
 from readmodel_pipelines.errors import UsageError
+from readmodel_pipelines.mongo.driver import Database, OperationFailure, PyMongoError
 from readmodel_pipelines.mongo.names import (
     DEFERRED,
     FINDINGS,
@@ -30,7 +28,6 @@ from readmodel_pipelines.mongo.names import (
     copy_name,
     shadow_name,
 )
-from readmodel_pipelines.mongo.scan import Document
 from readmodel_pipelines.mongo.wanted_indexes import wanted_indexes
 from readmodel_pipelines.projections.registry import projections_for
 from readmodel_pipelines.settings import Settings
@@ -121,15 +118,13 @@ def script(role: Role, settings: Settings) -> str:
 """
 
 
-def held(database: Database[Document]) -> list[Privilege] | None:
+def held(database: Database) -> list[Privilege] | None:
     """What the user of this connection may do; None when nobody is logged in. Needs no right itself."""
     told = database.command("connectionStatus", showPrivileges=True)["authInfo"]
     return list(told["authenticatedUserPrivileges"]) if told["authenticatedUsers"] else None
 
 
-def what_is_lacking(
-    database: Database[Document], settings: Settings, role: str, error: OperationFailure
-) -> tuple[str, str]:
+def what_is_lacking(database: Database, settings: Settings, role: str, error: OperationFailure) -> tuple[str, str]:
     """In words, when the server denied something: what the user may not do of what the role holds; and what to do."""
     lacks: list[tuple[str, str]] = []
     if role:

@@ -10,27 +10,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bson.codec_options import CodecOptions, DatetimeConversion
 from bson.max_key import MaxKey
 from bson.min_key import MinKey
-from pymongo.collection import Collection
 from pymongo.cursor import CursorType
 
+from readmodel_pipelines.mongo.driver import CODEC, Collection, Document
 from readmodel_pipelines.reconcile.ranges import EVERYTHING, IdRange
-
-Document = dict[str, Any]
-
-# Dates as milliseconds, for year 1 and beyond; a text that is not UTF-8 must not stop the scan, it is found later.
-CODEC: CodecOptions[Document] = CodecOptions(
-    datetime_conversion=DatetimeConversion.DATETIME_MS, unicode_decode_error_handler="surrogateescape"
-)
 
 BATCH_DOCUMENTS = 2_000
 _HANDED_ON = 100
 NO_ARRAY = {"$not": {"$type": "array"}}
-
-ODD_RECORD = (LookupError, TypeError, ValueError, AttributeError)
-"""What reading a record raises that somebody else wrote, or another version: a field lacks, or is of another type."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +41,7 @@ def string_keys(field: str, keys: Sequence[str] | None = None, within: IdRange =
     return {field: {"$type": "string", **{name: end for name, end in ends.items() if end is not None}, **NO_ARRAY}}
 
 
-def index_on(collection: Collection[Document], *fields: str) -> str | None:
+def index_on(collection: Collection, *fields: str) -> str | None:
     """The name of an index that holds every document in ascending order of just these fields, if there is one."""
     for index in collection.list_indexes():
         if holds_every_document(index) and list(index["key"].items()) == [(field, 1) for field in fields]:
@@ -65,7 +54,7 @@ def holds_every_document(index: Mapping[str, Any]) -> bool:
     return not any(index.get(option) for option in ("partialFilterExpression", "sparse", "collation", "hidden"))
 
 
-def drain(collection: Collection[Document], query: Query) -> Iterator[list[Document]]:
+def drain(collection: Collection, query: Query) -> Iterator[list[Document]]:
     """Batches of decoded documents in order. Without an index MongoDB sorts, on disk when it must."""
     mongos = collection.database.client.is_mongos
     cursor = collection.with_options(codec_options=CODEC).find(
@@ -88,7 +77,7 @@ def drain(collection: Collection[Document], query: Query) -> Iterator[list[Docum
 
 
 def odd_documents(
-    collection: Collection[Document], where: Mapping[str, Any], fields: Mapping[str, Any], index_fields: Sequence[str]
+    collection: Collection, where: Mapping[str, Any], fields: Mapping[str, Any], index_fields: Sequence[str]
 ) -> Iterator[Document]:
     """Documents whose first index field is no string, equal keys side by side but for arrays.
 
@@ -115,7 +104,7 @@ def _bound(index_fields: Sequence[str], value: Any) -> list[tuple[str, Any]]:
     return [(field, value if position == 0 else MinKey()) for position, field in enumerate(index_fields)]
 
 
-def holds_arrays(collection: Collection[Document], key: str, index: str) -> bool:
+def holds_arrays(collection: Collection, key: str, index: str) -> bool:
     """Whether an index that begins with this field has, or had, an array in it."""
     find = {"find": collection.name, "filter": {key: {"$gte": MinKey()}}, "hint": index}
     # `Cursor.explain` would run the query to the end.

@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from pymongo.collection import Collection
-from pymongo.database import Database
-
+from readmodel_pipelines.mongo.driver import Collection, Database
 from readmodel_pipelines.mongo.names import collection_of, copy_name, shadow_name
-from readmodel_pipelines.mongo.scan import Document
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.settings import Settings
 
@@ -18,7 +15,7 @@ from readmodel_pipelines.settings import Settings
 class Store:
     """A database, its settings, and some projections; gives the collections of each."""
 
-    database: Database[Document]
+    database: Database
     settings: Settings
     projections: Sequence[Projection]
 
@@ -27,23 +24,23 @@ class Store:
         return replace(self, projections=tuple(projections))
 
     @property
-    def events(self) -> Collection[Document]:
+    def events(self) -> Collection:
         """The events; nobody but the application writes there."""
         return self.database[self.settings.events_collection]
 
-    def live(self, projection: Projection) -> Collection[Document]:
+    def live(self, projection: Projection) -> Collection:
         """The collection that the application reads."""
         return self.database[collection_of(self.settings, projection)]
 
-    def shadow(self, projection: Projection) -> Collection[Document]:
+    def shadow(self, projection: Projection) -> Collection:
         """The collection that a rebuild builds beside it."""
         return self.database[shadow_name(collection_of(self.settings, projection))]
 
-    def place(self, projection: Projection, shadows: Container[str]) -> Collection[Document]:
+    def place(self, projection: Projection, shadows: Container[str]) -> Collection:
         """Where a read model lies, if those named are the ones that are being built."""
         return self.shadow(projection) if projection.read_model in shadows else self.live(projection)
 
-    def copy(self, projection: Projection) -> Collection[Document]:
+    def copy(self, projection: Projection) -> Collection:
         """What the live one was before the last rebuild in a shadow."""
         return self.database[copy_name(collection_of(self.settings, projection))]
 

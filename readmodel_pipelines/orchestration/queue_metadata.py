@@ -6,7 +6,7 @@ from typing import Any
 import dagster as dg
 
 from readmodel_pipelines.bookkeeping.queue_stats import QueueStats
-from readmodel_pipelines.mongo.scan import Document
+from readmodel_pipelines.mongo.driver import Document
 from readmodel_pipelines.orchestration.metadata import table
 from readmodel_pipelines.reconcile.counts import WRITES
 from readmodel_pipelines.reconcile.extended_json import json_text

@@ -9,7 +9,6 @@ from pydantic import Field
 from readmodel_pipelines.embedded import server as embedded
 from readmodel_pipelines.mongo.connection import open_database
 from readmodel_pipelines.mongo.driver import Database
-from readmodel_pipelines.mongo.scan import Document
 from readmodel_pipelines.mongo.store import Store
 from readmodel_pipelines.orchestration.config import VerifyConfig
 from readmodel_pipelines.orchestration.failure import failing_in_words
@@ -56,7 +55,7 @@ class MongoResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # at ru
             return settings.mongodb_uri is not None or embedded.status(settings).running
 
     @contextmanager
-    def opened(self) -> Iterator[tuple[Settings, Database[Document]]]:
+    def opened(self) -> Iterator[tuple[Settings, Database]]:
         """The settings and their database; errors of the body of the `with` are told in words, too."""
         with failing_in_words():
             settings = load_settings()

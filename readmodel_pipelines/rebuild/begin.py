@@ -11,10 +11,10 @@ from readmodel_pipelines.bookkeeping.scratch import forget_killed
 from readmodel_pipelines.cutover.shadow import create_like, drop, identity
 from readmodel_pipelines.errors import ReadModelBusy, ReadModelError
 from readmodel_pipelines.mongo.changes import NoHistory, token_of_now
+from readmodel_pipelines.mongo.driver import server_time
 from readmodel_pipelines.mongo.event_store import EventStore
 from readmodel_pipelines.mongo.indexes import ensure_for_empty
 from readmodel_pipelines.mongo.names import shadow_name
-from readmodel_pipelines.mongo.server import server_time
 from readmodel_pipelines.rebuild.request import Slice, code_version, identity_of, why_anew
 from readmodel_pipelines.rebuild.this_run import Run
 from readmodel_pipelines.rebuild.verbs import drop_aborted

@@ -13,8 +13,9 @@ from readmodel_pipelines.bookkeeping.touched import EVENTS
 from readmodel_pipelines.cutover.shadow import copy_by_id, sync_foreign
 from readmodel_pipelines.lanes import OpenedPass, contested, counts_of
 from readmodel_pipelines.mongo.changes import HistoryLost
+from readmodel_pipelines.mongo.driver import Document
 from readmodel_pipelines.mongo.event_store import EventStore
-from readmodel_pipelines.mongo.scan import Document, string_keys
+from readmodel_pipelines.mongo.scan import string_keys
 from readmodel_pipelines.mongo.store import Store
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.rebuild.following import Following

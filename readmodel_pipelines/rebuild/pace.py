@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 
 from readmodel_pipelines.mongo.driver import Database
 from readmodel_pipelines.mongo.pressure import Pressure
-from readmodel_pipelines.mongo.scan import Document
 from readmodel_pipelines.pacing import RateLimit, Window
 from readmodel_pipelines.settings import Settings
 
@@ -56,7 +55,7 @@ def window_of(settings: Settings, off_peak: bool) -> Window | None:
     return Window.parse(settings.off_peak_window, settings.timezone) if off_peak else None
 
 
-def pace_of(settings: Settings, database: Database[Document], share: float, off_peak: bool) -> Pace:
+def pace_of(settings: Settings, database: Database, share: float, off_peak: bool) -> Pace:
     """The pace that the settings ask for, as a worker's share of it."""
 
     def limit(per_second: float | None) -> RateLimit:

@@ -21,7 +21,6 @@ from readmodel_pipelines.moments import Moment, reached
 from readmodel_pipelines.mongo.changes import HistoryLost
 from readmodel_pipelines.mongo.driver import Database
 from readmodel_pipelines.mongo.event_store import EventStore
-from readmodel_pipelines.mongo.scan import Document
 from readmodel_pipelines.mongo.store import Store
 from readmodel_pipelines.projections.registry import by_fold, choose_projections
 from readmodel_pipelines.rebuild.begin import Begin
@@ -51,7 +50,7 @@ class RebuildInterrupted(KeyboardInterrupt):
 
 
 def rebuild(
-    database: Database[Document],
+    database: Database,
     settings: Settings,
     read_models: Sequence[str],
     request: RebuildRequest,

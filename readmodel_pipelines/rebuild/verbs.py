@@ -15,7 +15,6 @@ from readmodel_pipelines.lanes import counts_of
 from readmodel_pipelines.mongo.changes import HistoryLost
 from readmodel_pipelines.mongo.driver import Database
 from readmodel_pipelines.mongo.names import copy_name, shadow_name
-from readmodel_pipelines.mongo.scan import Document
 from readmodel_pipelines.mongo.store import Store
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.projections.registry import projections_for
@@ -27,7 +26,7 @@ from readmodel_pipelines.reconcile.summary import Summary
 from readmodel_pipelines.settings import Settings
 
 
-def abort(database: Database[Document], settings: Settings, rebuild_id: str) -> RebuildRecord:
+def abort(database: Database, settings: Settings, rebuild_id: str) -> RebuildRecord:
     """Give up an unfinished rebuild; what it wrote in place stays, for it is right, and a shadow is dropped.
 
     Raises:
@@ -42,7 +41,7 @@ def abort(database: Database[Document], settings: Settings, rebuild_id: str) -> 
     return record
 
 
-def drop_aborted(database: Database[Document], record: RebuildRecord, held: Collection[str]) -> None:
+def drop_aborted(database: Database, record: RebuildRecord, held: Collection[str]) -> None:
     """Forget its keys, and drop its shadows and copies of those live collections whose leases the caller holds.
 
     Those of the others have the same names as what a rebuild that is at work may have; the next one drops them.
@@ -53,7 +52,7 @@ def drop_aborted(database: Database[Document], record: RebuildRecord, held: Coll
     drop(database, [*map(shadow_name, lives), *copies])
 
 
-def roll_back(database: Database[Document], settings: Settings, rebuild_id: str) -> Summary:
+def roll_back(database: Database, settings: Settings, rebuild_id: str) -> Summary:
     """Put back the copies of what the read models were before a rebuild in a shadow, then catch up.
 
     What others wrote to foreign fields since then is lost, and so is what the rebuild made.

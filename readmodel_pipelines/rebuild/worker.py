@@ -15,7 +15,6 @@ from readmodel_pipelines.cutover.shadow import ShadowSink
 from readmodel_pipelines.lanes import Contested, OpenedPass, counts_of
 from readmodel_pipelines.mongo.connection import open_database
 from readmodel_pipelines.mongo.driver import Database
-from readmodel_pipelines.mongo.scan import Document
 from readmodel_pipelines.mongo.store import Store
 from readmodel_pipelines.pacing import BatchSize
 from readmodel_pipelines.projections.registry import choose_projections
@@ -62,9 +61,7 @@ class RangeDone:
 
 
 @contextmanager
-def range_worker(
-    job: Job, here: Database[Document] | None = None
-) -> Iterator[Callable[[RebuildRange, Any], RangeDone]]:
+def range_worker(job: Job, here: Database | None = None) -> Iterator[Callable[[RebuildRange, Any], RangeDone]]:
     """Opens what a worker needs; a `readmodel_pipelines.workers.pool.Work`."""
     role = "shadow" if job.record.in_shadow else "rebuild"
     opened = open_database(job.settings, role) if here is None else nullcontext(here)

@@ -15,9 +15,13 @@ from typing import Any
 from readmodel_pipelines.bookkeeping.leases import Leases
 from readmodel_pipelines.bookkeeping.repair_queue import Failed, Failure, RepairQueue
 from readmodel_pipelines.errors import LeaseLost, MongoUnavailable
-from readmodel_pipelines.mongo.driver import ConnectionFailure, Database, OperationFailure, PyMongoError
-from readmodel_pipelines.mongo.scan import Document
-from readmodel_pipelines.mongo.server import DENIED
+from readmodel_pipelines.mongo.driver import (
+    DENIED,
+    ConnectionFailure,
+    Database,
+    OperationFailure,
+    PyMongoError,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +65,7 @@ class Claim:
 
 @contextmanager
 def claim(
-    database: Database[Document],
+    database: Database,
     queue: RepairQueue,
     stream: str,
     ids: Sequence[str],

@@ -17,9 +17,7 @@ from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
 from readmodel_pipelines.errors import ConcurrencyConflict, ReadModelError, UsageError
 from readmodel_pipelines.events.ids import UUID
 from readmodel_pipelines.events.stream import Fold
-from readmodel_pipelines.mongo.driver import ClientSession, Database, OperationFailure
-from readmodel_pipelines.mongo.scan import Document
-from readmodel_pipelines.mongo.server import DUPLICATE_KEY
+from readmodel_pipelines.mongo.driver import DUPLICATE_KEY, ClientSession, Database, Document, OperationFailure
 from readmodel_pipelines.projections.registry import projections_for
 from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.repair.new_event import NewEvent
@@ -44,7 +42,7 @@ class EventRepository:
     """
 
     def __init__(
-        self, database: Database[Document], settings: Settings, *, project: Callable[[str], object] | None = None
+        self, database: Database, settings: Settings, *, project: Callable[[str], object] | None = None
     ) -> None:
         self._database = database
         self._settings = settings

@@ -18,8 +18,7 @@ from readmodel_pipelines.bookkeeping.repair_task import AGGREGATE_NOT_FOUND, CRA
 from readmodel_pipelines.errors import LeaseLost
 from readmodel_pipelines.events.stream import Reason
 from readmodel_pipelines.moments import Moment, reached
-from readmodel_pipelines.mongo.driver import Database
-from readmodel_pipelines.mongo.scan import Document
+from readmodel_pipelines.mongo.driver import Database, Document
 from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.reconcile.outcome import Outcome, Why
 from readmodel_pipelines.reconcile.summary import Summary
@@ -53,7 +52,7 @@ class RepairWorker:
 
     def __init__(
         self,
-        database: Database[Document],
+        database: Database,
         settings: Settings,
         *,
         holder: str = "",

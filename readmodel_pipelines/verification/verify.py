@@ -19,11 +19,9 @@ from readmodel_pipelines.errors import UsageError
 from readmodel_pipelines.events.ids import byte_order, is_utf8
 from readmodel_pipelines.moments import Moment, reached
 from readmodel_pipelines.mongo.changes import Changes, Token, changes_since
-from readmodel_pipelines.mongo.driver import Database
+from readmodel_pipelines.mongo.driver import Database, server_time
 from readmodel_pipelines.mongo.event_store import EventStore
 from readmodel_pipelines.mongo.read_model import ReadModelCollection
-from readmodel_pipelines.mongo.scan import Document
-from readmodel_pipelines.mongo.server import server_time
 from readmodel_pipelines.mongo.store import Store
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.projections.registry import choose_projections, projections_for
@@ -78,7 +76,7 @@ class VerificationRequest:
 
 
 def verify(
-    database: Database[Document],
+    database: Database,
     settings: Settings,
     read_models: Sequence[str],
     request: VerificationRequest,
@@ -97,7 +95,7 @@ def verify(
 
 
 def verify_one(
-    database: Database[Document],
+    database: Database,
     settings: Settings,
     read_models: Sequence[str],
     aggregate_id: str,
@@ -121,7 +119,7 @@ def verify_one(
     return summary
 
 
-def verify_fresh(database: Database[Document], settings: Settings, read_models: Sequence[str]) -> Summary:
+def verify_fresh(database: Database, settings: Settings, read_models: Sequence[str]) -> Summary:
     """Verify the aggregates that got events in the last minutes, as many as the settings say. Remembers nothing."""
     reached(Moment.LOOK_AT_FRESH)
     since = server_time(database) - timedelta(minutes=settings.fresh_minutes)
@@ -145,7 +143,7 @@ def verify_fresh(database: Database[Document], settings: Settings, read_models: 
 class _Verification:
     def __init__(
         self,
-        database: Database[Document],
+        database: Database,
         settings: Settings,
         read_models: Sequence[str],
         request: VerificationRequest,

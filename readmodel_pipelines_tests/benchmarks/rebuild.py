@@ -17,7 +17,7 @@ from typing import Any
 from readmodel_pipelines.cutover.shadow import index_like
 from readmodel_pipelines.demo.sample_data import chat_events
 from readmodel_pipelines.mongo.connection import open_database
-from readmodel_pipelines.mongo.scan import CODEC
+from readmodel_pipelines.mongo.driver import CODEC
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.rebuild import RebuildRequest, finish, rebuild

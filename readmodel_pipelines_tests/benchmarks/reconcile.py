@@ -18,8 +18,8 @@ from pymongo.cursor import CursorType
 from readmodel_pipelines.demo.sample_data import chat_events, long_stream
 from readmodel_pipelines.events.stream import Malformed, fold_streams
 from readmodel_pipelines.mongo.connection import open_database
+from readmodel_pipelines.mongo.driver import CODEC
 from readmodel_pipelines.mongo.indexes import ensure_indexes
-from readmodel_pipelines.mongo.scan import CODEC
 from readmodel_pipelines.projections.chat import CHAT_FOLD
 from readmodel_pipelines.projections.registry import built_in
 from readmodel_pipelines.projector import ReadModelProjector

@@ -15,7 +15,7 @@ import pytest
 
 from readmodel_pipelines.demo.sample_data import chat_events
 from readmodel_pipelines.mongo.connection import open_database
-from readmodel_pipelines.mongo.scan import CODEC
+from readmodel_pipelines.mongo.driver import CODEC
 from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.repair import RepairQueue
 from readmodel_pipelines.settings import Settings

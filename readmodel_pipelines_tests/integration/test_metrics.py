@@ -30,9 +30,9 @@ from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
 from readmodel_pipelines.embedded import server as embedded
 from readmodel_pipelines.metrics import Exporter, text
 from readmodel_pipelines.metrics.catalogue import METRICS
+from readmodel_pipelines.mongo.driver import server_time
 from readmodel_pipelines.mongo.names import FINDINGS, VERIFICATIONS
 from readmodel_pipelines.mongo.names import REBUILDS as REBUILDS
-from readmodel_pipelines.mongo.server import server_time
 from readmodel_pipelines.rebuild import RebuildRequest, rebuild
 from readmodel_pipelines.rebuild_state import RebuildState
 from readmodel_pipelines.reconcile.ranges import IdRange

@@ -19,9 +19,9 @@ from pymongo.collection import Collection
 from pymongo.database import Database
 
 from readmodel_pipelines.demo.sample_data import chat_events, task_events
+from readmodel_pipelines.mongo.driver import CODEC
 from readmodel_pipelines.mongo.indexes import ensure_indexes
 from readmodel_pipelines.mongo.names import DEFERRED, LEASES, REBUILDS, TOUCHED
-from readmodel_pipelines.mongo.scan import CODEC
 from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.rebuild_state import Strategy
 from readmodel_pipelines.reconcile.finding import Finding

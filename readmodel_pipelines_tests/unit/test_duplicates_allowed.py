@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pymongo.errors import BulkWriteError
 
-from readmodel_pipelines.mongo.server import DUPLICATE_KEY, duplicates_allowed
+from readmodel_pipelines.mongo.driver import DUPLICATE_KEY, duplicates_allowed
 
 REFUSED = 121
 RAISES = pytest.raises(BulkWriteError)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from readmodel_pipelines.bookkeeping.rebuild_record import record_of
-from readmodel_pipelines.mongo.scan import ODD_RECORD
+from readmodel_pipelines.mongo.driver import ODD_RECORD
 
 NOON = datetime(2026, 7, 1, 12, tzinfo=UTC).replace(tzinfo=None)
 STORED: dict[str, Any] = {

@@ -102,7 +102,7 @@ def in_words(verb: str) -> Iterator[None]:
 
 
 @contextmanager
-def opened(role: str) -> Iterator[tuple[Database[dict[str, Any]], Settings]]:
+def opened(role: str) -> Iterator[tuple[Database, Settings]]:
     """The database of the settings, for a user of that role, and the settings."""
     from readmodel_pipelines.mongo.connection import open_database
     from readmodel_pipelines.settings import load_settings
@@ -130,8 +130,7 @@ def _driver_error() -> type[Exception]:
 
 
 def _of_driver(error: Any) -> ReadModelError:
-    from readmodel_pipelines.mongo.driver import ConnectionFailure
-    from readmodel_pipelines.mongo.server import DENIED
+    from readmodel_pipelines.mongo.driver import DENIED, ConnectionFailure
 
     message = f"MongoDB: {_CREDENTIALS.sub('', str(error))[:_LONGEST]}"
     if isinstance(error, ConnectionFailure) or getattr(error, "code", None) in DENIED:

@@ -12,9 +12,9 @@ from bson import ObjectId
 
 from readmodel_pipelines.demo.run import DEFAULT_CHATS
 from readmodel_pipelines.demo.sample_data import chat_events
+from readmodel_pipelines.mongo.driver import server_time
 from readmodel_pipelines.mongo.indexes import ensure_indexes
 from readmodel_pipelines.mongo.names import LEASES as LEASES
-from readmodel_pipelines.mongo.server import server_time
 from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.rebuild import RebuildRequest, rebuild
 from readmodel_pipelines.repair import RepairQueue, RepairWorker
