@@ -14,8 +14,8 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -50,28 +50,6 @@ def is_gone(holder: str) -> bool:
     return False
 
 
-class Held:
-    """Leases that are held on read models; others know them by `nonces`."""
-
-    def __init__(self, leases: Sequence[Leases]) -> None:
-        self._leases = leases
-        self.nonces = {name: each.nonce for each in leases for name in each.names}
-
-    def check(self) -> None:
-        """Ask before every write.
-
-        Raises:
-            LeaseLost: one of them is not ours any more.
-        """
-        for each in self._leases:
-            each.check()
-
-    def give_back(self) -> None:
-        """End shared ones, once the work is done."""
-        for each in self._leases:
-            each.expire()
-
-
 @contextmanager
 def hold_leases(
     database: Database,
@@ -80,7 +58,7 @@ def hold_leases(
     holder: str = "",
     owner: str = "",
     shared: str = "",
-) -> Iterator[Held]:
+) -> Iterator[Leases]:
     """Hold the lease of every read model, in order of their names, and renew them meanwhile.
 
     `holder` is who others are told holds it. Who names the same `owner` as the holder takes the lease over at once: the
@@ -90,33 +68,25 @@ def hold_leases(
     Raises:
         ReadModelBusy: somebody else holds one; says who, since when and until when.
     """
-    with ExitStack() as stack:
-        yield Held(
-            [stack.enter_context(_hold(database, name, seconds, holder, owner, shared)) for name in sorted(read_models)]
-        )
-
-
-@contextmanager
-def _hold(
-    database: Database, read_model: str, seconds: float, holder: str, owner: str, shared: str
-) -> Iterator[Leases]:
-    name = f"{OF_A_REBUILD}{read_model}"
     leases = Leases(database, seconds, holder, shared or owner, nonce=shared)
     reached(Moment.LEASE_TAKEN, doubt=leases._doubt)
-    held = leases.acquire([name])[name]
-    if name not in leases.names:
-        raise ReadModelBusy(
-            f"{read_model} is being rebuilt by {held.get('holder')} since {moment(held.get('acquired_at'))}.",
-            hint=f"Wait until it is done. If it died, its lease ends by itself at {moment(held.get('expires_at'))}.",
-        )
-    with leases.kept():
-        try:
+    try:
+        for read_model in sorted(read_models):
+            name = f"{OF_A_REBUILD}{read_model}"
+            held = leases.acquire([name])[name]
+            if name not in leases.nonces:
+                until = moment(held.get("expires_at"))
+                raise ReadModelBusy(
+                    f"{read_model} is being rebuilt by {held.get('holder')} since {moment(held.get('acquired_at'))}.",
+                    hint=f"Wait until it is done. If it died, its lease ends by itself at {until}.",
+                )
+        with leases.kept():
             yield leases
-        finally:
-            if not shared:
-                # Without a server the lease runs out by itself, and what went wrong first must be told.
-                with suppress(PyMongoError):
-                    leases.expire()
+    finally:
+        if not shared:
+            # Without a server the lease runs out by itself, and what went wrong first must be told.
+            with suppress(PyMongoError):
+                leases.give_back()
 
 
 def check_held(
@@ -142,14 +112,14 @@ def check_held(
         left = {"left": {"$divide": [{"$subtract": ["$expires_at", "$$NOW"]}, 1000]}}
         lasting = [lease["left"] for lease in database[LEASES].find({"$or": any_of}, left) if lease["left"] > 0]
         if len(lasting) < len(nonces):
-            raise _lost(", ".join(nonces))
+            raise _lost(nonces)
         ours_until = asked + min(seconds / _RENEWALS_PER_LIFE, *lasting)
 
     return check
 
 
 class Leases:
-    """Leases taken together under one nonce; `names` are those that we got.
+    """Leases taken together under one nonce; `nonces` has it by the names of those that we got: others know them so.
 
     `also_renew` is called with every renewal: what runs out with the leases.
     """
@@ -171,11 +141,11 @@ class Leases:
         self.nonce = nonce or uuid.uuid4().hex
         self._owner = owner or self.nonce
         self._also_renew = also_renew
-        self._ours_until = 0.0
-        self.names: list[str] = []
+        self._ours_until = math.inf
+        self.nonces: dict[str, str] = {}
 
     def acquire(self, names: Sequence[str]) -> dict[str, Document]:
-        """Take those that are free, or held by the same owner; gives every lease by name, whosever it is now.
+        """Take those too that are free, or held by the same owner; gives every lease by name, whosever it is now.
 
         `lost` in a lease counts the holders, one after the other, who never gave it back.
         """
@@ -194,14 +164,16 @@ class Leases:
         }
         take = [{"$set": {name: {"$cond": [free, value, f"${name}"]} for name, value in ours.items()}}]
         asked = self._clock()
+        before = self.nonces
         # Ours perhaps, should we be interrupted before we know.
-        self.names = list(names)
+        self.nonces = before | dict.fromkeys(names, self.nonce)
         # Who met another's insert of the same lease did not get it.
         with duplicates_allowed():
             self._collection.bulk_write([UpdateOne({"_id": name}, take, upsert=True) for name in names], ordered=False)
         leases = {lease["_id"]: lease for lease in self._collection.find({"_id": {"$in": list(names)}})}
-        self.names = [name for name, lease in leases.items() if lease.get("nonce") == self.nonce]
-        self._ours_until = asked + self._seconds
+        ours_now = [name for name, lease in leases.items() if lease.get("nonce") == self.nonce]
+        self.nonces = before | dict.fromkeys(ours_now, self.nonce)
+        self._ours_until = min(self._ours_until, asked + self._seconds)
         return leases
 
     @contextmanager
@@ -234,12 +206,12 @@ class Leases:
         with suppress(PyMongoError):
             if self._renew():
                 return
-        raise _lost(self.names[0] if len(self.names) == 1 else f"one of {len(self.names)} aggregates")
+        raise _lost(self.nonces)
 
     def _doubt(self) -> None:
         self._ours_until = -math.inf
 
-    def expire(self) -> None:
+    def give_back(self) -> None:
         """Give them back but keep their documents, for the next token to be greater."""
         self._collection.update_many(self._ours(), [{"$set": {"expires_at": "$$NOW", "given_back": True}}])
 
@@ -257,11 +229,11 @@ class Leases:
         renewed = self._collection.update_many(self._ours(), [{"$set": {"expires_at": self._expiry()}}]).matched_count
         if self._also_renew:
             self._also_renew()
-        self._ours_until = asked + self._seconds if renewed == len(self.names) else 0.0
-        return renewed == len(self.names)
+        self._ours_until = asked + self._seconds if renewed == len(self.nonces) else -math.inf
+        return renewed == len(self.nonces)
 
     def _ours(self) -> Document:
-        return {"_id": {"$in": self.names}, "nonce": self.nonce}
+        return {"_id": {"$in": list(self.nonces)}, "nonce": self.nonce}
 
     def _expiry(self) -> dict[str, Any]:
         return {"$add": ["$$NOW", int(self._seconds * 1000)]}
@@ -282,7 +254,10 @@ def free_leases(database: Database, owner: str) -> int:
     return database[LEASES].update_many(dead, [{"$set": {"expires_at": "$$NOW"}}]).matched_count
 
 
-def _lost(what: str) -> LeaseLost:
+def _lost(names: Collection[str]) -> LeaseLost:
+    # Aggregates under repair may be many.
+    told = all(name.startswith(OF_A_REBUILD) for name in names) or len(names) == 1
+    what = ", ".join(names) if told else f"one of {len(names)} aggregates"
     return LeaseLost(
         f"The lease on {what} ran out, or somebody else took it over; nothing more was written.",
         hint="See whether somebody rebuilds it now, and run it again afterwards if it is still needed.",

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any
 
-from readmodel_pipelines.bookkeeping.scratch import Owner
+from readmodel_pipelines.bookkeeping.kept_keys import Owner
 from readmodel_pipelines.mongo.changes import Token
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.rebuild_state import RebuildState, Strategy

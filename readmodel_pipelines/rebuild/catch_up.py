@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Callable, Collection, Sequence
 
-from readmodel_pipelines.bookkeeping.touched import EVENTS
+from readmodel_pipelines.bookkeeping.kept_keys import EVENTS
 from readmodel_pipelines.cutover.shadow import copy_by_id, sync_foreign
 from readmodel_pipelines.lanes import OpenedPass, contested, counts_of
 from readmodel_pipelines.mongo.changes import HistoryLost

@@ -6,10 +6,9 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
-from readmodel_pipelines.bookkeeping.deferred import DeferredInMongo
-from readmodel_pipelines.bookkeeping.leases import Held
+from readmodel_pipelines.bookkeeping.kept_keys import DeferredInMongo, forget
+from readmodel_pipelines.bookkeeping.leases import Leases
 from readmodel_pipelines.bookkeeping.rebuild_record import RebuildRecord
-from readmodel_pipelines.bookkeeping.scratch import forget
 from readmodel_pipelines.cutover.shadow import copy_on_server, drop, identity, index_like, is_there, swap, sync_foreign
 from readmodel_pipelines.lanes import Contested, OpenedPass, counts_of
 from readmodel_pipelines.moments import Moment, reached
@@ -41,7 +40,7 @@ class Finish:
 
     run: Run
     record: RebuildRecord
-    held: Held
+    held: Leases
     claims: Contested
     following: Following
 

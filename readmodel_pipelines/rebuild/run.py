@@ -12,9 +12,9 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
-from readmodel_pipelines.bookkeeping.leases import Held
+from readmodel_pipelines.bookkeeping.kept_keys import forget
+from readmodel_pipelines.bookkeeping.leases import Leases
 from readmodel_pipelines.bookkeeping.rebuild_record import RebuildRecord, counted
-from readmodel_pipelines.bookkeeping.scratch import forget
 from readmodel_pipelines.errors import ReadModelBusy, ReadModelError
 from readmodel_pipelines.lanes import Contested, contested, counts_of, no_event
 from readmodel_pipelines.moments import Moment, reached
@@ -100,6 +100,7 @@ class _Rebuild:
         self.request = run.request
         self.summary = run.summary
         self.rebuilds = run.rebuilds
+        self.nonces: Mapping[str, str] = {}
         self.events = 0
         self.said_at = 0.0
 
@@ -109,6 +110,7 @@ class _Rebuild:
         with ExitStack() as leases:
             if part is None:
                 held = leases.enter_context(run.hold(run.collections))
+                self.nonces = held.nonces
                 record = Begin(run).alone(resume=self.request.resume)
             else:
                 found = Begin(run).with_others(part)
@@ -120,7 +122,7 @@ class _Rebuild:
                 held = leases.enter_context(run.hold(run.collections, shared=record.id))
                 # The same slice is done by one run at a time.
                 own = leases.enter_context(run.hold([f"{run.collections[0]}/slice {part.number}"]))
-                held.nonces.update(own.nonces)
+                self.nonces = held.nonces | own.nonces
             self.summary.rebuild.id, self.summary.rebuild.strategy = record.id, record.strategy
             reached(Moment.REBUILD_BEGUN)
             try:
@@ -130,12 +132,12 @@ class _Rebuild:
 
     # The work
 
-    def _go(self, record: RebuildRecord, held: Held) -> None:
+    def _go(self, record: RebuildRecord, held: Leases) -> None:
         claims = contested(EventStore(self.store.events), self.store.projections)
         for _ in range(_PASSES):
             following = Following(self.store, record)
             try:
-                if not self._do_ranges(record, held, claims, following):
+                if not self._do_ranges(record, claims, following):
                     return
                 with ExitStack() as finishing:
                     now = self._finishing(record, finishing)
@@ -154,13 +156,13 @@ class _Rebuild:
             hint="Give the replica set a larger oplog, or rebuild while less is written; then resume.",
         )
 
-    def _do_ranges(self, record: RebuildRecord, held: Held, claims: Contested, following: Following) -> bool:
+    def _do_ranges(self, record: RebuildRecord, claims: Contested, following: Following) -> bool:
         """Whether all ranges are done, of all slices."""
         if record.state is RebuildState.SWAPPING or not self.rebuilds.left(record):
             return True
         self.rebuilds.to(record, RebuildState.BUILDING)
         with following.in_background():
-            return self._build(record, held, claims)
+            return self._build(record, claims)
 
     def _finishing(self, record: RebuildRecord, leases: ExitStack) -> RebuildRecord | None:
         """The record, once it is this run that finishes; None when another slice did.
@@ -184,7 +186,7 @@ class _Rebuild:
             return record
         return self.rebuilds.to(record, RebuildState.FINISHING)
 
-    def _build(self, record: RebuildRecord, held: Held, claims: Contested) -> bool:
+    def _build(self, record: RebuildRecord, claims: Contested) -> bool:
         """Do the ranges of this run; whether all of the rebuild's are done."""
         # What has to be done again is done by whoever finishes.
         part = self.request.slice.number if self.request.slice and record.first_pass else None
@@ -196,7 +198,7 @@ class _Rebuild:
             f"Rebuild {record.id} of {read_models}, {record.strategy}: {len(todo):,} of {record.ranges:,} ranges "
             f"to do{'' if record.first_pass else ' once more'}, by {by}."
         )
-        job = Job(self.store.settings, record, self.request, held.nonces, claims, 1 / workers)
+        job = Job(self.store.settings, record, self.request, self.nonces, claims, 1 / workers)
         reached(Moment.RANGES)
         stopped = False
         try:

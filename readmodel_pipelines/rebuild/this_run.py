@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
-from readmodel_pipelines.bookkeeping.leases import Held, hold_leases
+from readmodel_pipelines.bookkeeping.leases import Leases, hold_leases
 from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds
 from readmodel_pipelines.mongo.store import Store
 from readmodel_pipelines.rebuild.pace import Pace, window_of
@@ -44,7 +44,7 @@ class Run:
         """How many processes it is worth."""
         return workers_for(self.store.settings, self.events)
 
-    def hold(self, names: Sequence[str], shared: str = "") -> AbstractContextManager[Held]:
+    def hold(self, names: Sequence[str], shared: str = "") -> AbstractContextManager[Leases]:
         """Hold leases with these names."""
         return hold_leases(
             self.store.database, names, self.store.settings.lease_seconds, self.holder, self.owner, shared

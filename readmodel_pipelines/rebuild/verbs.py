@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Mapping, Sequence
 
+from readmodel_pipelines.bookkeeping.kept_keys import forget
 from readmodel_pipelines.bookkeeping.leases import hold_leases
 from readmodel_pipelines.bookkeeping.rebuild_record import RebuildRecord
 from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds
-from readmodel_pipelines.bookkeeping.scratch import forget
 from readmodel_pipelines.cutover.shadow import drop, index_like, is_there, swap
 from readmodel_pipelines.errors import NoCopy, UsageError
 from readmodel_pipelines.lanes import counts_of

@@ -7,7 +7,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-from readmodel_pipelines.bookkeeping.deferred import DeferredInMongo
+from readmodel_pipelines.bookkeeping.kept_keys import DeferredInMongo
 from readmodel_pipelines.bookkeeping.leases import check_held
 from readmodel_pipelines.bookkeeping.rebuild_record import RebuildRange, RebuildRecord
 from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds

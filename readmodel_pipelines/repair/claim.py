@@ -83,7 +83,7 @@ def claim(
     )
     try:
         leases.acquire([lease_of(stream, aggregate_id) for aggregate_id in ids])
-        held[:] = [name.rpartition(":")[2] for name in leases.names]
+        held[:] = [name.rpartition(":")[2] for name in leases.nonces]
         with leases.kept():
             taken = queue.claim(stream, held, leases.nonce, holder.name, holder.seconds, task_ids) if held else 0
             yield Claim(held, taken, queue, leases)

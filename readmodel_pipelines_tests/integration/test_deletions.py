@@ -7,9 +7,7 @@ from typing import Any
 import pytest
 from pymongo.errors import OperationFailure
 
-from readmodel_pipelines.bookkeeping.deferred import DeferredInMongo
-from readmodel_pipelines.bookkeeping.scratch import Owner
-from readmodel_pipelines.bookkeeping.touched import EVENTS, Touched
+from readmodel_pipelines.bookkeeping.kept_keys import EVENTS, DeferredInMongo, Owner, Touched
 from readmodel_pipelines.moments import Moment, listening
 from readmodel_pipelines.reconcile.deletions import DELETE_FLOOR
 from readmodel_pipelines_tests.support.other_writer import OtherWriter

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from readmodel_pipelines.bookkeeping.kept_keys import EVENTS, Owner, Touched
 from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds
-from readmodel_pipelines.bookkeeping.scratch import Owner
-from readmodel_pipelines.bookkeeping.touched import EVENTS, Touched
 from readmodel_pipelines.moments import Moment, listening
 from readmodel_pipelines.mongo.changes import token_of_now
 from readmodel_pipelines.mongo.store import Store

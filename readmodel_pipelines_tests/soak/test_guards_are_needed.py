@@ -43,7 +43,7 @@ GUARDS = (
     ),
     Guard(
         "what was touched is forgotten once it is worked off",
-        "bookkeeping/touched.py",
+        "bookkeeping/kept_keys.py",
         '            yield [key["key"] for key in batch]\n',
         '            self._collection.delete_many({"_id": {"$in": batch}})\n'
         '            yield [key["key"] for key in batch]\n',
@@ -51,7 +51,7 @@ GUARDS = (
     ),
     Guard(
         "and so it is after a kill in the middle of the catch-up",
-        "bookkeeping/touched.py",
+        "bookkeeping/kept_keys.py",
         '            yield [key["key"] for key in batch]\n',
         '            self._collection.delete_many({"_id": {"$in": batch}})\n'
         '            yield [key["key"] for key in batch]\n',
@@ -76,8 +76,8 @@ GUARDS = (
     Guard(
         "a lease that was taken is trusted from before it was asked for",
         "bookkeeping/leases.py",
-        "        self._ours_until = asked + self._seconds\n        return leases",
-        "        self._ours_until = self._clock() + self._seconds\n        return leases",
+        "min(self._ours_until, asked + self._seconds)",
+        "min(self._ours_until, self._clock() + self._seconds)",
         "integration/test_leases.py"
         "::test_a_lease_is_trusted_no_longer_than_the_server_keeps_it_however_slow_its_answers_are[False]",
     ),
@@ -157,7 +157,7 @@ GUARDS = (
         "a lease that a bug let go is not given back",
         "repair/claim.py",
         "                leases.abandon()",
-        "                leases.expire()",
+        "                leases.give_back()",
         "integration/test_repair_worker_is_interrupted.py"
         "::test_an_error_that_nobody_expects_counts_as_a_crash_and_the_tasks_are_due_at_once",
     ),

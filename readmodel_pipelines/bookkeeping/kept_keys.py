@@ -1,0 +1,129 @@
+"""Keys that runs keep on the server while they go on, which may hold any number: put off, or touched meanwhile.
+
+The collections are shared by all runs and their names are fixed, because MongoDB grants rights by exact names. A key's
+`_id` is `{of, run, kind, key}`: the live collection whose lease the run holds, the run, what the key is for, and the
+key; so the only index gives the keys of one run and kind, and who keeps the same key again keeps it once. What a run
+that was killed leaves behind is deleted by whoever holds the lease next: nobody else can be at work there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bson.max_key import MaxKey
+from bson.min_key import MinKey
+from pymongo import UpdateOne
+
+from readmodel_pipelines.moments import Moment, reached
+from readmodel_pipelines.mongo.driver import CODEC, Collection, Database, Document, duplicates_allowed
+from readmodel_pipelines.mongo.names import DEFERRED, TOUCHED
+from readmodel_pipelines.reconcile.deferred import KEYS_AT_ONCE
+
+EVENTS = "events"
+_BATCH = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Whose keys: a run's, over a live collection. A rebuild that may be resumed is known by its id."""
+
+    of: str
+    run: str
+
+    def keyed(self, kind: str, keys: Sequence[Any]) -> list[Document]:
+        """The `_id`s of keys."""
+        return [{"of": self.of, "run": self.run, "kind": kind, "key": key} for key in keys]
+
+    def kept(self, kind: str) -> Document:
+        """The filter for all keys of a kind."""
+        start = {"of": self.of, "run": self.run, "kind": kind}
+        return {"_id": {"$gte": {**start, "key": MinKey()}, "$lte": {**start, "key": MaxKey()}}}
+
+
+class DeferredInMongo:
+    """Implements `readmodel_pipelines.reconcile.deferred.Deferred` with the keys of an owner.
+
+    Who puts off the same key again, after a crash for example, puts it off once. The workers of a
+    rebuild, and who resumes it, share them.
+    """
+
+    def __init__(self, database: Database, owner: Owner) -> None:
+        self._collection = _collection(database, DEFERRED)
+        self._owner = owner
+        self._unwritten: list[Document] = []
+
+    def add(self, kind: str, keys: Sequence[Any]) -> None:
+        """Put keys off."""
+        self._unwritten += [{"_id": key} for key in self._owner.keyed(kind, keys)]
+        if len(self._unwritten) >= KEYS_AT_ONCE:
+            self.write()
+
+    def count(self, kind: str) -> int:
+        """How many were put off."""
+        self.write()
+        return self._collection.count_documents(self._owner.kept(kind))
+
+    def batches(self, kind: str) -> Iterator[list[Any]]:
+        """The keys, some hundred at a time."""
+        self.write()
+        cursor = self._collection.find(self._owner.kept(kind), batch_size=KEYS_AT_ONCE)
+        while batch := cursor.to_list(KEYS_AT_ONCE):
+            yield [document["_id"]["key"] for document in batch]
+
+    def write(self) -> None:
+        """Make sure that nothing put off is lost with this process."""
+        documents, self._unwritten = self._unwritten, []
+        if documents:
+            with duplicates_allowed():
+                self._collection.insert_many(documents, ordered=False)
+
+
+class Touched:
+    """What was touched while a rebuild goes on, by kind: `EVENTS`, or a read model for its foreign fields."""
+
+    def __init__(self, database: Database, owner: Owner) -> None:
+        self._collection = _collection(database, TOUCHED)
+        self._owner = owner
+
+    def add(self, kind: str, ids: Sequence[Any]) -> None:
+        """Remember them, each once."""
+        new = {"$setOnInsert": {"kind": kind}}
+        upserts = [UpdateOne({"_id": key}, new, upsert=True) for key in self._owner.keyed(kind, ids)]
+        if upserts:
+            self._collection.bulk_write(upserts, ordered=False)
+
+    def batches(self, kind: str) -> Iterator[list[Any]]:
+        """Those remembered, some at a time; a batch is forgotten once the next one is asked for."""
+        remembered = self._owner.kept(kind)
+        while batch := [item["_id"] for item in self._collection.find(remembered, {"_id": 1}, limit=_BATCH)]:
+            reached(Moment.TOUCHED_GIVEN, kind=kind)
+            yield [key["key"] for key in batch]
+            reached(Moment.TOUCHED_WORKED_OFF, kind=kind)
+            self._collection.delete_many({"_id": {"$in": batch}})
+            reached(Moment.TOUCHED_FORGOTTEN, kind=kind)
+
+
+def forget(database: Database, owners: Iterable[Owner]) -> None:
+    """Delete all keys of these runs."""
+    starts = [{"of": owner.of, "run": owner.run} for owner in owners]
+    _delete(database, [{"$gte": start, "$lt": {**start, "kind": MaxKey()}} for start in starts])
+
+
+def forget_killed(database: Database, lives: Sequence[str], but: str) -> None:
+    """For whoever holds the leases of these live collections: delete what other runs left, but that of this rebuild."""
+    before = [{"$gte": {"of": live}, "$lt": {"of": live, "run": but}} for live in lives]
+    behind = [
+        {"$gt": {"of": live, "run": but, "kind": MaxKey()}, "$lt": {"of": live, "run": MaxKey()}} for live in lives
+    ]
+    _delete(database, before + behind)
+
+
+def _delete(database: Database, ranges: Sequence[Document]) -> None:
+    for name in (DEFERRED, TOUCHED):
+        _collection(database, name).delete_many({"$or": [{"_id": within} for within in ranges]})
+
+
+def _collection(database: Database, name: str) -> Collection:
+    return database.get_collection(name, codec_options=CODEC)
