@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
+import resource
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import SecretStr
 
 from readmodel_pipelines.embedded import server as embedded
+from readmodel_pipelines.mongo.connection import open_database
+from readmodel_pipelines.rebuild import RebuildRequest, rebuild
 from readmodel_pipelines.settings import Settings
 
 T = TypeVar("T")
@@ -50,11 +52,20 @@ def best(rounds: int, work: Callable[[], Any]) -> float:
     return found[""]
 
 
-def in_a_process(module: str, flag: str, *argument: object) -> dict[str, Any]:
+def in_a_process(work: Callable[[Settings], dict[str, Any]], settings: Settings) -> dict[str, Any]:
     """What the benchmark tells that is run alone, so that nothing else counts as its memory."""
-    run = [sys.executable, "-m", module, flag, "|".join(map(str, argument))]
-    told: dict[str, Any] = json.loads(subprocess.run(run, check=True, capture_output=True, text=True).stdout)
-    return told
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as alone:
+        return alone.submit(work, settings).result()
+
+
+def rebuilt(settings: Settings) -> dict[str, Any]:
+    """What a full rebuild as users run it took."""
+    with open_database(settings) as database:
+        summary = rebuild(database, settings, [], RebuildRequest())
+    if not summary.ok:
+        raise SystemExit("the rebuild did not succeed")
+    workers = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    return {"events": summary.events, "seconds": summary.seconds, "peak_mib": peak_mib(), "workers_mib": workers}
 
 
 def peak_mib() -> float:

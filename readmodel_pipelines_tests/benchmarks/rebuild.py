@@ -9,7 +9,6 @@ time and peak memory of large stores.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,21 +16,11 @@ from typing import Any
 from readmodel_pipelines.cutover.shadow import index_like
 from readmodel_pipelines.demo.sample_data import chat_events
 from readmodel_pipelines.mongo.connection import open_database
-from readmodel_pipelines.mongo.driver import CODEC
 from readmodel_pipelines.projections.projection import Projection
-from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.rebuild import RebuildRequest, finish, rebuild
 from readmodel_pipelines.settings import Settings
-from readmodel_pipelines_tests.benchmarks.measuring import Best, bench_server, in_a_process, peak_mib
-from readmodel_pipelines_tests.benchmarks.reconcile import (
-    ORDER,
-    PROJECTIONS,
-    drain,
-    empty,
-    fill,
-    write_raw,
-)
-from readmodel_pipelines_tests.support.environment import uri_of
+from readmodel_pipelines_tests.benchmarks.measuring import Best, bench_server, in_a_process, rebuilt
+from readmodel_pipelines_tests.benchmarks.reconcile import ORDER, PROJECTIONS, drain, empty, fill, projected, write_raw
 from readmodel_pipelines_tests.support.scene import Mongo
 
 
@@ -43,11 +32,7 @@ def main() -> None:
     parser.add_argument(
         "--aggregates", type=int, nargs="*", default=[], help="also rebuild so many, for memory and time"
     )
-    parser.add_argument("--rebuild", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.rebuild:
-        _rebuild_for_memory(arguments.rebuild)
-        return
     with bench_server() as settings:
         speed(settings, arguments.chats, arguments.rounds)
         for aggregates in arguments.aggregates:
@@ -60,27 +45,23 @@ def speed(settings: Settings, chats: int, rounds: int) -> None:
     timed = best.timed
     with open_database(settings) as database:
         fill(database, settings, chat_events(chats))
-        ReadModelProjector(database, settings).rebuild_all()
-        documents = {
-            item: list(database.get_collection(item.read_model, codec_options=CODEC).find({}, {"_id": 0}))
-            for item in PROJECTIONS
-        }
+        documents = projected(database, settings)
         events = database.events.estimated_document_count()
 
-        def rebuilt(strategy: Any, workers: int, *, copy: bool = True) -> None:
+        def run(strategy: Any, workers: int, *, copy: bool = True) -> None:
             changed = settings.model_copy(update={"workers": workers, "keep_copy": copy})
             if not rebuild(database, changed, [], RebuildRequest(strategy)).ok:
                 raise SystemExit("the rebuild did not succeed")
 
         def with_workers(workers: int) -> None:
             of = f"{workers} workers"
-            timed(f"in place, healthy, {of}", lambda: rebuilt("in_place", workers))
-            timed(f"shadow, healthy, {of}", lambda: rebuilt("shadow", workers))
+            timed(f"in place, healthy, {of}", lambda: run("in_place", workers))
+            timed(f"shadow, healthy, {of}", lambda: run("shadow", workers))
             empty(database, settings)
-            timed(f"in place, empty, {of}", lambda: rebuilt("in_place", workers))
+            timed(f"in place, empty, {of}", lambda: run("in_place", workers))
             empty(database, settings)
             with _without_gate():
-                timed(f"shadow, empty, no gate, no copy, {of}", lambda: rebuilt("shadow", workers, copy=False))
+                timed(f"shadow, empty, no gate, no copy, {of}", lambda: run("shadow", workers, copy=False))
 
         for _ in range(rounds):
             timed("drain events", lambda: drain(database, "events", ORDER))
@@ -96,15 +77,14 @@ def speed(settings: Settings, chats: int, rounds: int) -> None:
     limit = best["drain events"] + best["write raw"]
     healthy = best["drain events"] + best["drain models"]
     whole = limit + best["drain events"] + best["drain models"] + best["copy on server"] + best["build indexes"]
+    ratios = (
+        ("shadow without gate and copy", "shadow, empty, no gate, no copy", limit, "limit"),
+        ("shadow with gate and copy   ", "shadow, healthy", whole, "limit (at most 2.5)"),
+        ("in place, healthy           ", "in place, healthy", healthy, "drain (at most 3)"),
+    )
     for workers in (1, 2):
-        of = f"{workers} workers"
-        print(
-            f"{of}: shadow without gate and copy {best[f'shadow, empty, no gate, no copy, {of}'] / limit:.2f} x limit"
-        )
-        print(f"{of}: shadow with gate and copy    {best[f'shadow, healthy, {of}'] / whole:.2f} x limit (at most 2.5)")
-        print(
-            f"{of}: in place, healthy            {best[f'in place, healthy, {of}'] / healthy:.2f} x drain (at most 3)"
-        )
+        for what, run_of, least, target in ratios:
+            print(f"{workers} workers: {what} {best[f'{run_of}, {workers} workers'] / least:.2f} x {target}")
     for what in ("in place, empty", "in place, healthy", "shadow, healthy"):
         ratio = best[f"{what}, 1 workers"] / best[f"{what}, 2 workers"]
         print(f"two workers are {ratio:.2f} times as fast as one: {what}")
@@ -114,26 +94,12 @@ def large(settings: Settings, aggregates: int) -> None:
     """A store of so many aggregates, some events each, rebuilt from nothing by a process of its own."""
     with open_database(settings) as database:
         fill(database, settings, chat_events(aggregates, mean_events=4))
-        said = in_a_process(__spec__.name, "--rebuild", uri_of(settings), settings.database)
+        said = in_a_process(rebuilt, settings)
         print(
             f"{aggregates:9,} aggregates, {said['events']:10,} events: {said['seconds']:8.2f} s, peak memory "
             f"{said['peak_mib']:.1f} MiB, of its workers {said['workers_mib']:.1f} MiB"
         )
         database.client.drop_database(database.name)
-
-
-def _rebuild_for_memory(argument: str) -> None:
-    import resource
-
-    uri, name = argument.rsplit("|", 1)
-    settings = Settings(mongodb_uri=uri, database=name)
-    with open_database(settings) as database:
-        summary = rebuild(database, settings, [], RebuildRequest())
-    if not summary.ok:
-        raise SystemExit("the rebuild did not succeed")
-    workers = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-    told = {"events": summary.events, "seconds": summary.seconds, "peak_mib": peak_mib(), "workers_mib": workers}
-    print(json.dumps(told))
 
 
 def _copy(database: Mongo, name: str) -> None:

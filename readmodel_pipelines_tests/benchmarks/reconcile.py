@@ -8,7 +8,6 @@ disturbs both sides alike. One worker; embedded server; all indexes; majority wr
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterable
 from itertools import islice
 from typing import Any
@@ -21,11 +20,11 @@ from readmodel_pipelines.mongo.connection import open_database
 from readmodel_pipelines.mongo.driver import CODEC
 from readmodel_pipelines.mongo.indexes import ensure_indexes
 from readmodel_pipelines.projections.chat import CHAT_FOLD
+from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.projections.registry import built_in
 from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.settings import Settings
-from readmodel_pipelines_tests.benchmarks.measuring import Best, bench_server, in_a_process, peak_mib
-from readmodel_pipelines_tests.support.environment import uri_of
+from readmodel_pipelines_tests.benchmarks.measuring import Best, bench_server, in_a_process, rebuilt
 from readmodel_pipelines_tests.support.scene import Mongo
 
 PROJECTIONS = built_in("chat")
@@ -34,14 +33,14 @@ ORDER = [("aggregate_id", 1), ("version", 1)]
 
 def main() -> None:
     """Run the benchmarks that are asked for and print each figure as it is known."""
-    arguments = _arguments()
-    if arguments.memory_of:
-        _rebuild_for_memory(arguments.memory_of)
-        return
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--chats", type=int, default=5_000)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--memory", action="store_true", help="also peak memory at 100,000 and 1,000,000 events")
+    arguments = parser.parse_args()
     with bench_server() as settings:
         speed(settings, arguments.chats, arguments.rounds)
         if arguments.memory:
-            one_long_stream(settings)
             memory(settings)
 
 
@@ -50,11 +49,7 @@ def speed(settings: Settings, chats: int, rounds: int) -> None:
     with open_database(settings) as database:
         fill(database, settings, chat_events(chats))
         projector = ReadModelProjector(database, settings)
-        projector.rebuild_all()
-        documents = {
-            item: list(database.get_collection(item.read_model, codec_options=CODEC).find({}, {"_id": 0}))
-            for item in PROJECTIONS
-        }
+        documents = projected(database, settings)
         best = Best()
         timed = best.timed
         for _ in range(rounds):
@@ -84,27 +79,17 @@ def speed(settings: Settings, chats: int, rounds: int) -> None:
 
 
 def memory(settings: Settings) -> None:
-    """Peak memory of a rebuild process at 100,000 and 1,000,000 events."""
+    """Peak memory of a rebuild process at 100,000 and 1,000,000 events, and of one stream of 200,000."""
+    sizes = {"bench_5000": chat_events(5_000), "bench_50000": chat_events(50_000), "bench_long": long_stream(200_000)}
     peaks = []
-    for chats in (5_000, 50_000):
-        scaled = settings.model_copy(update={"database": f"bench_{chats}"})
+    for name, events in sizes.items():
+        scaled = settings.model_copy(update={"database": name, "workers": 1})
         with open_database(scaled) as database:
-            fill(database, scaled, chat_events(chats))
-        found = in_a_process(__spec__.name, "--memory-of", uri_of(scaled), scaled.database)
+            fill(database, scaled, events)
+        found = in_a_process(rebuilt, scaled)
         peaks.append(found["peak_mib"])
-        print(f"{found['events']:9,} events: peak memory {found['peak_mib']:.1f} MiB, {found['seconds']:.2f} s")
+        print(f"{name:11} {found['events']:9,} events: peak memory {peaks[-1]:.1f} MiB, {found['seconds']:.2f} s")
     print(f"peak memory grows by {100 * (peaks[1] / peaks[0] - 1):.1f} %   (less than 10)")
-
-
-def one_long_stream(settings: Settings) -> None:
-    """A stream of 200,000 events, in a process of its own."""
-    scaled = settings.model_copy(update={"database": "bench_long"})
-    with open_database(scaled) as database:
-        fill(database, scaled, long_stream(200_000))
-    found = in_a_process(__spec__.name, "--memory-of", uri_of(scaled), scaled.database)
-    print(
-        f"one stream of {found['events']:,} events: peak memory {found['peak_mib']:.1f} MiB, {found['seconds']:.2f} s"
-    )
 
 
 def fill(database: Mongo, settings: Settings, events: Iterable[dict[str, Any]]) -> None:
@@ -121,6 +106,15 @@ def drain(database: Mongo, name: str, order: list[tuple[str, int]]) -> int:
     return sum(len(batch) for batch in cursor)
 
 
+def projected(database: Mongo, settings: Settings) -> dict[Projection, list[dict[str, Any]]]:
+    """Rebuild; gives the documents by projection, without `_id`."""
+    ReadModelProjector(database, settings).rebuild_all()
+    return {
+        item: list(database.get_collection(item.read_model, codec_options=CODEC).find({}, {"_id": 0}))
+        for item in PROJECTIONS
+    }
+
+
 def empty(database: Mongo, settings: Settings) -> None:
     """Read models without documents, with their indexes."""
     for projection in PROJECTIONS:
@@ -128,7 +122,7 @@ def empty(database: Mongo, settings: Settings) -> None:
     ensure_indexes(database, settings)
 
 
-def write_raw(database: Mongo, documents: dict[Any, list[dict[str, Any]]]) -> None:
+def write_raw(database: Mongo, documents: dict[Projection, list[dict[str, Any]]]) -> None:
     """Insert these documents by read model."""
     for projection, items in documents.items():
         database[projection.read_model].insert_many([dict(item) for item in items], ordered=False)
@@ -144,25 +138,6 @@ def _one_at_a_time(database: Mongo) -> None:
             document = projection.document(aggregate_id, stream.result)
             if document is not None:
                 database[projection.read_model].replace_one({projection.key: aggregate_id}, document, upsert=True)
-
-
-def _rebuild_for_memory(argument: str) -> None:
-    uri, name = argument.rsplit("|", 1)
-    settings = Settings(mongodb_uri=uri, database=name)
-    with open_database(settings) as database:
-        summary = ReadModelProjector(database, settings).rebuild_all()
-    if not summary.ok:
-        raise SystemExit("the rebuild did not succeed")
-    print(json.dumps({"events": summary.events, "seconds": summary.seconds, "peak_mib": peak_mib()}))
-
-
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--chats", type=int, default=5_000)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--memory", action="store_true", help="also peak memory at 100,000 and 1,000,000 events")
-    parser.add_argument("--memory-of", help=argparse.SUPPRESS)
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

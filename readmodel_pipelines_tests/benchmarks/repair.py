@@ -13,6 +13,7 @@ import statistics
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from readmodel_pipelines.demo.sample_data import chat_events
 from readmodel_pipelines.mongo.connection import open_database
@@ -68,11 +69,8 @@ def claims(settings: Settings, completed: int, rounds: int) -> None:
     with open_database(settings) as database:
         ids = [document["chat_id"] for document in database.chats_read_model.find({}, {"chat_id": 1})]
         queues = {name: settings.model_copy(update={"database": f"bench_{name}"}) for name in seconds}
-        databases = {name: database.client.get_database(queue.database) for name, queue in queues.items()}
-        databases = {
-            name: item.with_options(read_concern=database.read_concern, write_concern=database.write_concern)
-            for name, item in databases.items()
-        }
+        concerns: dict[str, Any] = {"read_concern": database.read_concern, "write_concern": database.write_concern}
+        databases = {name: database.client.get_database(queue.database, **concerns) for name, queue in queues.items()}
         for name, item in databases.items():
             fill(item, queues[name], [])
         _complete(databases["many"], ids, completed)

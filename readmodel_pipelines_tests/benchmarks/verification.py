@@ -7,19 +7,19 @@ memory at ten times the findings. Each figure is the best of some rounds. One pr
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
+from typing import Any
 
 from readmodel_pipelines.demo.sample_data import chat_events
 from readmodel_pipelines.mongo.connection import open_database
 from readmodel_pipelines.mongo.names import FINDINGS
 from readmodel_pipelines.projector import ReadModelProjector
+from readmodel_pipelines.reports.writer import SUFFIXES
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines.verification import Coverage, VerificationRequest, verify
 from readmodel_pipelines_tests.benchmarks.measuring import Best, bench_server, best, in_a_process, peak_mib
 from readmodel_pipelines_tests.benchmarks.reconcile import fill
-from readmodel_pipelines_tests.support.environment import uri_of
-from readmodel_pipelines_tests.support.scene import Mongo
+from readmodel_pipelines_tests.support.scene import Mongo, event
 
 SINCE_LAST = VerificationRequest(Coverage(since_last=True))
 
@@ -29,11 +29,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--chats", type=int, default=5_000)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--verify", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.verify:
-        _verify_for_memory(arguments.verify)
-        return
     with bench_server() as server:
         for chats in (arguments.chats, 4 * arguments.chats):
             settings = server.model_copy(update={"database": f"bench_{chats}"})
@@ -90,7 +86,7 @@ def damaged(database: Mongo, settings: Settings, rounds: int) -> None:
 
 def memory(settings: Settings) -> None:
     """Peak memory of a process that verifies the damaged read models and writes every report."""
-    found = in_a_process(__spec__.name, "--verify", uri_of(settings), settings.database, settings.reports_dir)
+    found = in_a_process(_verified, settings)
     took = f"peak memory {found['peak_mib']:.1f} MiB, {found['seconds']:.2f} s"
     print(f"{found['findings']:,} findings, four reports: {took}")
 
@@ -101,29 +97,19 @@ def _append(database: Mongo, settings: Settings, ids: list[str]) -> None:
         return
     last = {"$group": {"_id": "$aggregate_id", "last": {"$max": "$version"}}}
     database.events.insert_many(
-        [
-            {
-                "aggregate_id": group["_id"],
-                "aggregate_type": "Chat",
-                "event_type": "chat.renamed",
-                "version": group["last"] + 1,
-                "data": {"new_title": f"Title {group['last']}"},
-                "metadata": {},
-            }
-            for group in database.events.aggregate([{"$match": {"aggregate_id": {"$in": ids}}}, last])
-        ]
+        event(group["_id"], "Chat", group["last"] + 1, "chat.renamed", {"new_title": f"Title {group['last']}"})
+        for group in database.events.aggregate([{"$match": {"aggregate_id": {"$in": ids}}}, last])
     )
     ReadModelProjector(database, settings).rebuild_some(ids)
 
 
-def _verify_for_memory(argument: str) -> None:
-    uri, name, folder = argument.rsplit("|", 2)
-    settings = Settings(mongodb_uri=uri, database=name)
-    reports = [Path(folder) / f"{name}{suffix}" for suffix in (".html", ".csv", ".json", ".parquet")]
+def _verified(settings: Settings) -> dict[str, Any]:
+    folder = Path(settings.reports_dir or ".")
+    reports = [folder / f"{settings.database}{suffix}" for suffix in SUFFIXES]
     with open_database(settings) as database:
         summary = verify(database, settings, [], VerificationRequest(reports=reports))
     findings = sum(counts.discrepancies for counts in summary.read_models.values())
-    print(json.dumps({"findings": findings, "seconds": summary.seconds, "peak_mib": peak_mib()}))
+    return {"findings": findings, "seconds": summary.seconds, "peak_mib": peak_mib()}
 
 
 if __name__ == "__main__":
