@@ -35,6 +35,7 @@ from readmodel_pipelines.reconcile.counts import Counts
 from readmodel_pipelines.reconcile.join import MergeJoin
 from readmodel_pipelines.reconcile.outcome import Outcome, Verdict
 from readmodel_pipelines.settings import Settings
+from readmodel_pipelines_tests.support.streams import ID, folded, stream_of
 
 EXAMPLE = Path(chat_activity.__file__)
 (ACTIVITY,) = chat_activity.READ_MODELS
@@ -44,23 +45,7 @@ A_FEW_LINES = 100
 Event = dict[str, Any]
 
 
-def activity_of(*events: tuple[str, Event, int]) -> Any:
-    """The document of one chat with these events: type, data and second of each."""
-    stored = [
-        {
-            "aggregate_id": EVENTS[0]["aggregate_id"],
-            "event_type": kind,
-            "version": version,
-            "data": data,
-            "occurred_at": DatetimeMS(second * 1000),
-        }
-        for version, (kind, data, second) in enumerate(events, 1)
-    ]
-    (stream,) = fold_streams(stored, chat_activity.FOLD)
-    return ACTIVITY.document(stream.aggregate_id, stream.result)
-
-
-CREATED = ("chat.created", {"workspace_id": "w"}, 5)
+CREATED = ("chat.created", {"workspace_id": "w"})
 
 
 # The example
@@ -77,37 +62,42 @@ def test_the_example_is_one_short_file_that_imports_the_public_api_alone() -> No
 
 
 def test_activity_counts_people_once_and_takes_the_latest_time_whatever_the_order() -> None:
-    joined = [("chat.participant_added", {"user_id": user}, second) for user, second in (("a", 9), ("b", 7), ("a", 8))]
-    left = ("chat.participant_removed", {"user_id": "b"}, 6)
+    joined = [("chat.participant_added", {"user_id": user}) for user in ("a", "b", "a")]
+    steps = [CREATED, *joined, ("chat.participant_removed", {"user_id": "b"})]
+    late_first = stream_of(*steps)
+    late_first[0]["occurred_at"] = DatetimeMS(9000)
+    (stream,) = fold_streams(late_first, chat_activity.FOLD)
 
-    made = activity_of(CREATED, *joined, left)
+    made = ACTIVITY.document(ID, stream.result)
 
+    assert made is not None
     assert (made["people"], made["version"], made["workspace_id"]) == (2, 5, "w")
     assert made["last_event_at"] == DatetimeMS(9000)
     assert made.keys() == set(ACTIVITY.owned)
 
 
 def test_a_deleted_chat_has_no_activity() -> None:
-    assert activity_of(CREATED, ("chat.deleted", {}, 6)) is None
+    assert ACTIVITY.document(ID, folded(chat_activity.FOLD, CREATED, ("chat.deleted", {}))) is None
 
 
 # What the settings name is loaded
 
 
+def with_own(source: object, **changed: Any) -> tuple[Projection, ...]:
+    return projections_for(Settings(projections=(str(source),), **changed))
+
+
 def test_a_file_and_a_module_are_loaded_once_and_stand_behind_the_built_in_ones() -> None:
-    by_file, by_module = (
-        projections_for(Settings(projections=(source,)))
-        for source in (str(EXAMPLE), "readmodel_pipelines.docs.examples.chat_activity")
-    )
+    by_file, by_module = with_own(EXAMPLE), with_own("readmodel_pipelines.docs.examples.chat_activity")
 
     assert names(by_file) == names(by_module) == ("chat", "task", "chat_activity")
-    assert projections_for(Settings(projections=(str(EXAMPLE),)))[-1] is by_file[-1]
+    assert with_own(EXAMPLE)[-1] is by_file[-1]
     assert by_module[-1] is ACTIVITY
     assert names(projections_for(Settings())) == ("chat", "task")
 
 
 def test_a_change_of_generation_leaves_it_alone() -> None:
-    legacy = projections_for(Settings(projections=(str(EXAMPLE),), task_source="task"))
+    legacy = with_own(EXAMPLE, task_source="task")
 
     assert [item.read_model for item in legacy] == ["chats_read_model", "tasks_read_model", "chat_activity_read_model"]
     assert [names(group) for group in by_fold(legacy)] == [("chat", "chat_activity"), ("task",)]
@@ -121,37 +111,32 @@ def test_settings_name_it_so_that_another_process_loads_it_by_itself() -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "said"),
+    ("source", "content", "said"),
     [
-        ("no_such_module_at_all", "names the module no_such_module_at_all, and there is none"),
-        ("/no/such/file.py", "there is no file /no/such/file.py"),
-        ("{tmp}/plain.txt", "plain.txt, which is no Python file"),
-        ("{tmp}/empty.py", "adds no read model"),
-        ("{tmp}/strings.py", "adds no read model"),
-        ("{tmp}/broken.py", "does not load: ZeroDivisionError: division by zero ({tmp}/broken.py, line 2)"),
-        ("{tmp}/lacking.py", "does not load: ModuleNotFoundError: No module named 'no_such_library'"),
-        ("{tmp}/syntax.py", "does not load: SyntaxError"),
-        ("{tmp}/script.py", "does not load: SystemExit: 2 ({tmp}/script.py, line 1)"),
+        ("no_such_module_at_all", "", "names the module no_such_module_at_all, and there is none"),
+        ("/no/such/file.py", "", "there is no file /no/such/file.py"),
+        ("plain.txt", "", "plain.txt, which is no Python file"),
+        ("empty.py", "", "adds no read model"),
+        ("strings.py", "READ_MODELS = ('chat',)", "adds no read model"),
+        ("broken.py", "\n1 / 0", "does not load: ZeroDivisionError: division by zero ({file}, line 2)"),
+        ("lacking.py", "import no_such_library", "does not load: ModuleNotFoundError: No module named 'no_such_l"),
+        ("syntax.py", "def", "does not load: SyntaxError"),
+        ("script.py", "raise SystemExit(2)", "does not load: SystemExit: 2 ({file}, line 1)"),
     ],
 )
-def test_what_cannot_be_loaded_is_said_in_words_with_what_to_do(tmp_path: Path, source: str, said: str) -> None:
-    contents = {
-        "plain.txt": "",
-        "empty.py": "",
-        "strings.py": "READ_MODELS = ('chat',)",
-        "broken.py": "\n1 / 0",
-        "lacking.py": "import no_such_library",
-        "syntax.py": "def",
-        "script.py": "raise SystemExit(2)",
-    }
-    for name, content in contents.items():
-        (tmp_path / name).write_text(content)
+def test_what_cannot_be_loaded_is_said_in_words_with_what_to_do(
+    tmp_path: Path, source: str, content: str, said: str
+) -> None:
+    file = tmp_path / source
+    if "." in source and "/" not in source:
+        file.write_text(content)
+        source = str(file)
 
     with pytest.raises(UsageError) as caught:
-        projections_for(Settings(projections=(source.format(tmp=tmp_path),)))
+        with_own(source)
 
     assert caught.value.message.startswith("READMODEL_PROJECTIONS names ")
-    assert said.format(tmp=tmp_path) in caught.value.message
+    assert said.format(file=file) in caught.value.message
     assert caught.value.hint
 
 
@@ -159,11 +144,11 @@ def test_a_file_that_was_mended_is_loaded_again(tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     file.write_text("1 / 0")
     with pytest.raises(UsageError):
-        projections_for(Settings(projections=(str(file),)))
+        with_own(file)
 
     file.write_text(EXAMPLE.read_text(encoding="utf-8"))
 
-    assert projections_for(Settings(projections=(str(file),)))[-1].name == "chat_activity"
+    assert with_own(file)[-1].name == "chat_activity"
 
 
 def own_fold(**changes: Any) -> Fold[Any]:
@@ -279,15 +264,12 @@ def test_a_stream_that_no_fold_sees_created_is_told_with_its_first_event_though_
         assert part_of(of_both, place) == alone
 
 
-def test_one_fold_alone_is_passed_through_as_it_is() -> None:
-    assert together([CHAT_FOLD]) is CHAT_FOLD
-
-
-def test_one_pass_reads_what_any_of_them_reads_and_nothing_twice() -> None:
+def test_one_pass_reads_what_any_of_them_reads_and_nothing_twice_and_one_fold_alone_is_passed_through() -> None:
     both = together([CHAT_FOLD, chat_activity.FOLD])
 
     assert both.envelope == ("occurred_at",)
     assert both.events["chat.created"].fields == ("workspace_id", "type", "is_public", "created_by", "created_at")
+    assert together([CHAT_FOLD]) is CHAT_FOLD
 
 
 # Faults of a projection's own code
@@ -313,13 +295,19 @@ def test_a_fold_that_raises_makes_its_own_read_model_malformed_and_no_other() ->
     assert not any(isinstance(part_of(stream, 0).result, Malformed) for stream in streams)
 
 
-def joined(projection: Projection, stored: Event | None = None) -> Verdict:
-    """The verdict on the first chat."""
+def joined(projection: Projection, value: Any = None) -> Verdict:
+    """The verdict on the first chat, whose document has that value; on None there is no document."""
     verdicts: list[Verdict] = []
     first = next(fold_streams(EVENTS, chat_activity.FOLD))
-    documents = [] if stored is None else [{"_id": 1, **stored}]
+    documents = [] if value is None else [{"_id": 1, "chat_id": first.aggregate_id, "value": value}]
     MergeJoin(projection, documents, Counts(), verdicts.append, {}).meet(first)
     return verdicts[0]
+
+
+def assert_failed(verdict: Verdict, said: str) -> None:
+    assert (verdict.outcome, verdict.reason) == (Outcome.MALFORMED, Reason.PROJECTION_FAILED)
+    assert verdict.malformed is not None
+    assert said in verdict.malformed.detail
 
 
 def making(**fields: Any) -> Projection:
@@ -340,10 +328,8 @@ def making(**fields: Any) -> Projection:
     ids=["raises", "strange field", "wrong key", "no BSON", "too large a number", "UUID", "a list"],
 )
 def test_a_document_that_cannot_be_is_reported_and_never_written(projection: Projection, said: str) -> None:
-    for verdict in (joined(projection), joined(projection, {"chat_id": EVENTS[0]["aggregate_id"], "value": 1})):
-        assert (verdict.outcome, verdict.reason) == (Outcome.MALFORMED, Reason.PROJECTION_FAILED)
-        assert verdict.malformed is not None
-        assert said in verdict.malformed.detail
+    for verdict in (joined(projection), joined(projection, 1)):
+        assert_failed(verdict, said)
 
 
 @pytest.mark.parametrize(
@@ -354,14 +340,8 @@ def test_a_document_that_cannot_be_is_reported_and_never_written(projection: Pro
 def test_a_type_that_mongodb_gives_back_as_another_is_reported_and_not_written_for_ever(
     made: Any, read_back: Any
 ) -> None:
-    chat_id = EVENTS[0]["aggregate_id"]
-
-    verdict = joined(making(value=made), {"chat_id": chat_id, "value": read_back})
-
-    assert (verdict.outcome, verdict.reason) == (Outcome.MALFORMED, Reason.PROJECTION_FAILED)
-    assert verdict.malformed is not None
-    assert "MongoDB gives value back in another type" in verdict.malformed.detail
-    assert joined(making(value=read_back), {"chat_id": chat_id, "value": "old"}).outcome is Outcome.DIFFERENT
+    assert_failed(joined(making(value=made), read_back), "MongoDB gives value back in another type")
+    assert joined(making(value=read_back), "old").outcome is Outcome.DIFFERENT
 
 
 # extending.md

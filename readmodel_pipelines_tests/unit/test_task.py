@@ -8,7 +8,6 @@ import pytest
 from bson.datetime_ms import DatetimeMS
 from bson.int64 import Int64
 
-from readmodel_pipelines.events.stream import Fold, Malformed, fold_streams
 from readmodel_pipelines.events.times import ZERO_TIME_MS
 from readmodel_pipelines.projections.chat import CHAT_FOLD, Chat
 from readmodel_pipelines.projections.registry import built_in, by_fold, names
@@ -20,11 +19,8 @@ from readmodel_pipelines.projections.task import (
     task_document,
     task_document_of_chat,
 )
+from readmodel_pipelines_tests.support.streams import ID, Document, Step, folded
 
-Document = dict[str, Any]
-Step = tuple[str, Document]
-
-ID = "0198c0de-0000-4000-8000-00000000000a"
 CHAT: Step = ("chat.created", {"type": "bug", "created_by": "ann", "created_at": "2026-03-01T12:00:00.123999999+05:00"})
 OF_CHAT: dict[str, Any] = {
     "task_id": ID,
@@ -69,31 +65,14 @@ OF_LEGACY = {
 }
 
 
-def fold(kind: Fold[Any], *steps: Step) -> Any:
-    events = [
-        {
-            "_id": version,
-            "aggregate_id": ID,
-            "event_type": event_type,
-            "version": version,
-            "occurred_at": DatetimeMS(1000 + version),
-            "data": data,
-        }
-        for version, (event_type, data) in enumerate(steps, start=1)
-    ]
-    (stream,) = fold_streams(events, kind)
-    assert not isinstance(stream.result, Malformed), stream.result
-    return stream.result
-
-
 def of_chat(*steps: Step) -> Document:
-    document = task_document_of_chat(ID, fold(CHAT_FOLD, CHAT, *steps))
+    document = task_document_of_chat(ID, folded(CHAT_FOLD, CHAT, *steps))
     assert document is not None
     return document
 
 
 def of_legacy(*steps: Step) -> Document:
-    return task_document(ID, fold(TASK_FOLD, LEGACY, *steps))
+    return task_document(ID, folded(TASK_FOLD, LEGACY, *steps))
 
 
 def test_a_task_of_a_new_chat_has_every_field() -> None:
@@ -142,49 +121,39 @@ def shapes_of(text: str) -> tuple[str, ...]:
     return text, text.upper(), text.title(), f"  {text}\t\n", f"\u00a0{text}\u3000"
 
 
-@pytest.mark.parametrize(
-    ("of_the_chat", "of_the_task"),
-    [
-        ("", "To Do"),
-        ("new", "To Do"),
-        ("planned", "To Do"),
-        ("investigating", "In Progress"),
-        ("fixed", "In Review"),
-        ("verified", "Done"),
-        ("completed", "Done"),
-        ("closed", "Done"),
-        ("backlog", "Backlog"),
-        ("to do", "To Do"),
-        ("in progress", "In Progress"),
-        ("in review", "In Review"),
-        ("done", "Done"),
-        ("cancelled", "Cancelled"),
-        ("todo", "To Do"),
-        ("in  progress", "To Do"),
-        ("canceled", "To Do"),
-        ("on hold", "To Do"),
-    ],
-)
-def test_a_status_is_mapped_whatever_its_case_and_the_blanks_around_it(of_the_chat: str, of_the_task: str) -> None:
-    for shape in shapes_of(of_the_chat):
-        assert of_chat(("chat.status_changed", {"new_status": shape}))["status"] == of_the_task, repr(shape)
+STATUSES = {
+    "To Do": ["", "new", "planned", "to do", "todo", "in  progress", "canceled", "on hold"],
+    "In Progress": ["investigating", "in progress"],
+    "In Review": ["fixed", "in review"],
+    "Done": ["verified", "completed", "closed", "done"],
+    "Backlog": ["backlog"],
+    "Cancelled": ["cancelled"],
+}
+PRIORITIES = {
+    "Low": ["low"],
+    "Medium": ["medium", "", "urgent", "very high"],
+    "High": ["high"],
+    "Critical": ["critical"],
+}
 
 
 @pytest.mark.parametrize(
-    ("of_the_chat", "of_the_task"),
+    ("field", "kind", "name", "of_the_chat", "of_the_task"),
     [
-        ("low", "Low"),
-        ("medium", "Medium"),
-        ("high", "High"),
-        ("critical", "Critical"),
-        ("", "Medium"),
-        ("urgent", "Medium"),
-        ("very high", "Medium"),
+        pytest.param(field, kind, name, said, shown, id=f"{field} {said!r}")
+        for field, kind, name, table in (
+            ("status", "chat.status_changed", "new_status", STATUSES),
+            ("priority", "chat.priority_set", "new_priority", PRIORITIES),
+        )
+        for shown, texts in table.items()
+        for said in texts
     ],
 )
-def test_a_priority_is_mapped_whatever_its_case_and_the_blanks_around_it(of_the_chat: str, of_the_task: str) -> None:
+def test_status_and_priority_are_mapped_whatever_their_case_and_the_blanks_around_them(
+    field: str, kind: str, name: str, of_the_chat: str, of_the_task: str
+) -> None:
     for shape in shapes_of(of_the_chat):
-        assert of_chat(("chat.priority_set", {"new_priority": shape}))["priority"] == of_the_task, repr(shape)
+        assert of_chat((kind, {name: shape}))[field] == of_the_task, repr(shape)
 
 
 def trimmed(character: str) -> tuple[bool, bool, bool]:
@@ -211,13 +180,8 @@ def test_nothing_but_white_space_is_trimmed() -> None:
 @pytest.mark.parametrize(
     ("kind", "severity", "shown"),
     [
-        ("bug", "Major", "Major"),
-        ("bug", " Major ", " Major "),
-        ("bug", "", None),
-        ("bug", " \t", None),
-        ("task", "Major", None),
-        ("epic", "Major", None),
-        ("idea", "Major", None),
+        *(("bug", "Major", "Major"), ("bug", " Major ", " Major "), ("bug", "", None), ("bug", " \t", None)),
+        *((kind, "Major", None) for kind in ("task", "epic", "idea")),
     ],
 )
 def test_only_bugs_have_a_severity_untrimmed_and_null_when_blank(kind: str, severity: str, shown: str | None) -> None:
@@ -225,21 +189,23 @@ def test_only_bugs_have_a_severity_untrimmed_and_null_when_blank(kind: str, seve
     assert of_chat(*steps)["severity"] == shown
 
 
-@pytest.mark.parametrize(
-    ("kind", "title"), [("task", "To Do"), ("bug", "To Do"), ("epic", "To Do"), ("idea", "To Do"), ("", "To Do")]
-)
-def test_every_type_but_discussion_has_a_task_of_that_type(kind: str, title: str) -> None:
+@pytest.mark.parametrize("kind", ["task", "bug", "epic", "idea", ""])
+def test_every_type_but_discussion_has_a_task_of_that_type(kind: str) -> None:
     document = of_chat(("chat.type_changed", {"new_type": kind}))
-    assert (document["entity_type"], document["status"]) == (kind, title)
+    assert (document["entity_type"], document["status"]) == (kind, "To Do")
 
 
-def test_a_discussion_and_a_deleted_chat_have_no_task() -> None:
-    discussion = ("chat.type_changed", {"new_type": "discussion"})
-    deleted: Step = ("chat.deleted", {})
-    assert task_document_of_chat(ID, fold(CHAT_FOLD, CHAT, discussion)) is None
-    assert task_document_of_chat(ID, fold(CHAT_FOLD, CHAT, deleted)) is None
-    assert task_document_of_chat(ID, fold(CHAT_FOLD, CHAT, deleted, ("chat.reopened", {}))) is None
-    assert of_chat(discussion, ("chat.type_changed", {"new_type": "task"}))["entity_type"] == "task"
+DISCUSSION = ("chat.type_changed", {"new_type": "discussion"})
+DELETED: Step = ("chat.deleted", {})
+
+
+@pytest.mark.parametrize("steps", [[DISCUSSION], [DELETED], [DELETED, ("chat.reopened", {})]])
+def test_a_discussion_and_a_deleted_chat_have_no_task(steps: list[Step]) -> None:
+    assert task_document_of_chat(ID, folded(CHAT_FOLD, CHAT, *steps)) is None
+
+
+def test_a_discussion_that_becomes_a_task_has_one() -> None:
+    assert of_chat(DISCUSSION, ("chat.type_changed", {"new_type": "task"}))["entity_type"] == "task"
 
 
 def test_an_assignee_of_a_chat_may_be_empty() -> None:
@@ -260,7 +226,7 @@ def test_a_version_is_an_int32_until_it_outgrows_it(version: int, kind: type) ->
 def test_dates_outside_python_are_held() -> None:
     early = "0001-01-01T00:00:00+05:00"
     steps = [("chat.created", {"created_at": early}), ("chat.due_date_set", {"new_due_date": early})]
-    document = task_document_of_chat(ID, fold(CHAT_FOLD, *steps))
+    document = task_document_of_chat(ID, folded(CHAT_FOLD, *steps))
     assert document is not None
     assert document["created_at"] == document["due_date"] == DatetimeMS(ZERO_TIME_MS - 18_000_000)
     legacy = of_legacy(("task.due_date_changed", {"NewDueDate": early}))
@@ -306,7 +272,7 @@ def test_every_legacy_event_type_has_its_effect_tested() -> None:
 
 
 def test_a_legacy_task_created_of_nothing() -> None:
-    document = task_document(ID, fold(TASK_FOLD, ("task.created", {"AssigneeID": None, "DueDate": None})))
+    document = task_document(ID, folded(TASK_FOLD, ("task.created", {"AssigneeID": None, "DueDate": None})))
     texts = ("chat_id", "title", "entity_type", "status", "priority", "created_by")
     assert document == {**OF_LEGACY, **dict.fromkeys(texts, ""), "assigned_to": None, "due_date": None}
 
