@@ -72,10 +72,3 @@ def test_an_envelope_field_that_is_named_is_read_by_some_event(fold: Fold[Any]) 
         kind.apply(fold.start(), envelope)
         read |= envelope.read - {"data"}
     assert read == set(fold.envelope)
-
-
-def test_both_folds_are_complete() -> None:
-    assert len(CHAT_FOLD.events) == 17
-    assert len(TASK_FOLD.events) == 10
-    assert CHAT_FOLD.stored_as == ("Chat", "chat")
-    assert TASK_FOLD.stored_as == ("Task", "task")

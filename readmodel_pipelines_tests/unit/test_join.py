@@ -8,7 +8,7 @@ from typing import Any
 import bson
 import pytest
 from bson import Int64
-from hypothesis import example, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from readmodel_pipelines.events.stream import Malformed, Reason, Stream
@@ -125,13 +125,6 @@ def test_the_join_finds_what_a_dictionary_finds(
     assert counts.checked == counts.same + counts.discrepancies == same + len(found)
 
 
-@given(st.text(), st.text())
-@example("\uffff", "😀")
-@example("\ue000", "\U00010000")
-def test_texts_are_in_the_order_of_their_utf8_bytes(one: str, other: str) -> None:
-    assert (one < other) is (one.encode() < other.encode())
-
-
 def test_documents_of_malformed_streams_are_met_where_ids_are_not_utf8() -> None:
     ids = [raw.decode(errors="surrogateescape") for raw in (b"\xee\x80\x80", b"\xf0", b"\xff")]
     streams = [(key, BAD) for key in ids[1:]]
@@ -143,12 +136,6 @@ def test_documents_of_malformed_streams_are_met_where_ids_are_not_utf8() -> None
         (ids[2], Outcome.MALFORMED),
     ]
     assert counts.checked == 3
-
-
-def test_a_stream_that_wants_no_document_and_has_none_is_the_same() -> None:
-    verdicts, counts = joined([("a", UNWANTED)], [])
-    assert verdicts == []
-    assert (counts.checked, counts.same) == (1, 1)
 
 
 def test_a_verdict_has_what_a_sink_needs() -> None:
@@ -163,20 +150,6 @@ def test_a_verdict_has_what_a_sink_needs() -> None:
     assert joined([("a", BAD)], [document])[0] == [
         Verdict("a", Outcome.MALFORMED, None, document, Reason.VERSION_GAP, BAD)
     ]
-
-
-def test_a_contested_stream_is_malformed_though_its_document_is_right() -> None:
-    document = {"_id": 7, "key": "a", "value": 1}
-    (verdict,), counts = joined([("a", 1)], [document], {"a": TAKEN})
-    assert (verdict.outcome, verdict.reason) == (Outcome.MALFORMED, Reason.KEY_CONFLICT)
-    assert (counts.checked, counts.malformed, counts.same) == (1, 1, 0)
-
-
-def test_a_second_document_of_a_malformed_stream_is_left_alone() -> None:
-    documents = [{"_id": number, "key": "a", "value": 1} for number in range(3)]
-    verdicts, counts = joined([("a", BAD)], documents)
-    assert [item.outcome for item in verdicts] == [Outcome.MALFORMED]
-    assert counts.checked == 1
 
 
 @pytest.mark.parametrize(

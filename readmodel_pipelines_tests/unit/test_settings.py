@@ -11,22 +11,6 @@ from readmodel_pipelines.errors import ReadModelError, UsageError
 from readmodel_pipelines.mongo.connection import open_database
 from readmodel_pipelines.settings import Settings, load_settings
 
-NAMES = ["database", "events_collection", "chats_collection", "tasks_collection", "repair_queue_collection"]
-
-
-def test_an_empty_environment_is_the_documented_defaults() -> None:
-    settings = load_settings()
-    assert settings.mongodb_uri is None
-    assert [getattr(settings, name) for name in NAMES] == [
-        "flowra",
-        "events",
-        "chats_read_model",
-        "tasks_read_model",
-        "repair_queue",
-    ]
-    assert (settings.task_source, settings.allow_malformed) == ("chat", frozenset())
-    assert (settings.max_delete_share, settings.lease_seconds, settings.mongod) == (0.05, 60, None)
-
 
 def test_every_setting_is_read_from_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = {
