@@ -15,6 +15,7 @@ from readmodel_pipelines.reconcile.outcome import Outcome, Verdict, Why
 from readmodel_pipelines.reconcile.second_look import SecondLook
 
 GRACE = 5.0
+MANY = [f"a{number:05d}" for number in range(10 * BATCH)]
 
 
 class World:
@@ -75,12 +76,7 @@ def world() -> World:
 def test_what_is_right_at_the_second_look_is_same(world: World) -> None:
     world.wrong_until = {"a": 0.0}
     assert world.over("a", "b") == {"b": "different"}
-    assert world.counts.same == 1
-
-
-def test_old_streams_are_told_at_once(world: World) -> None:
-    world.over("a", "b")
-    assert world.now == 100.0
+    assert (world.counts.same, world.now) == (1, 100.0), "no event is young: nothing is waited for"
 
 
 def test_what_has_young_events_is_told_after_the_grace_time_if_it_still_stands(world: World) -> None:
@@ -120,15 +116,9 @@ def test_without_a_grace_time_nothing_is_waited_for(world: World) -> None:
 
 def test_a_duplicate_is_told_beside_the_document_that_it_duplicates(world: World) -> None:
     world.twice = {"m"}
-    names = [f"a{number:05d}" for number in range(BATCH - 1)]
-    sink = world.sink()
-    for name in [*names, "m", "m", "n"]:
-        world.counts.checked += 1
-        sink.accept(Verdict(name, Outcome.DIFFERENT))
-    sink.finish()
+    world.over(*MANY[: BATCH - 1], "m", "m", "n")
     assert [len(batch) for batch in world.batches] == [BATCH + 1, 1]
     assert [item.outcome for item in world.noted if item.aggregate_id == "m"] == [Outcome.DIFFERENT, Outcome.UNEXPECTED]
-    assert world.counts.checked == len(world.noted)
 
 
 def test_a_document_that_became_a_duplicate_meanwhile_is_counted_too(world: World) -> None:
@@ -148,15 +138,13 @@ def test_what_no_query_can_ask_for_stands_as_it_was_seen(world: World) -> None:
 
 def test_however_many_may_lag_no_more_than_some_are_held(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(confirm, "PUT_OFF", 3 * BATCH)
-    names = [f"a{number:05d}" for number in range(10 * BATCH)]
-    world.young_ids = dict.fromkeys(names, 2)
+    world.young_ids = dict.fromkeys(MANY, 2)
     sink = world.sink()
     held = 0
-    for name in names:
+    for name in MANY:
         world.counts.checked += 1
         sink.accept(Verdict(name, Outcome.DIFFERENT))
         held = max(held, len(sink._put_off))
     sink.finish()
     assert held <= 4 * BATCH
-    assert len(world.noted) == len(names)
-    assert world.counts.checked == len(names)
+    assert len(world.noted) == world.counts.checked == len(MANY)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from typing import Any, cast
 
+import pytest
 from bson import ObjectId
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -46,16 +47,17 @@ def test_blocked_are_those_that_wait_in_the_end_for_one_that_stays(
         assert in_the_way not in free
 
 
-def test_a_cycle_is_free() -> None:
-    assert blocked_by({"a": ["b"], "b": ["c"], "c": ["a"]}, "abc") == {}
-
-
-def test_a_chain_behind_one_that_stays_is_blocked_each_by_the_next() -> None:
-    assert blocked_by({"a": ["b"], "b": ["c"], "c": ["X"], "d": []}, "abcd") == {"a": "b", "b": "c", "c": "X"}
-
-
-def test_a_cycle_with_one_way_out_to_a_stayer_is_blocked() -> None:
-    assert blocked_by({"a": ["b"], "b": ["a", "X"]}, "ab").keys() == {"a", "b"}
+@pytest.mark.parametrize(
+    ("holders", "blocked"),
+    [
+        ({"a": ["b"], "b": ["c"], "c": ["a"]}, {}),
+        ({"a": ["b"], "b": ["c"], "c": ["X"], "d": []}, {"a": "b", "b": "c", "c": "X"}),
+        ({"a": ["b"], "b": ["a", "X"]}, {"a": "b", "b": "X"}),
+    ],
+    ids=["a cycle is free", "a chain behind one that stays", "a cycle with one way out to a stayer"],
+)
+def test_who_is_blocked_is_blocked_by_the_next(holders: dict[str, list[str]], blocked: dict[str, str]) -> None:
+    assert blocked_by(holders, holders) == blocked
 
 
 class Documents:
@@ -100,46 +102,39 @@ def untangled(
     return untangle(cast(SecondLook, Again(held, others)), stuck, deleting=deleting)
 
 
-def test_two_that_exchange_their_keys_move_together() -> None:
-    stuck = [change("a", "2"), change("b", "1")]
-    tangle = untangled({"a": "1", "b": "2"}, stuck, {})
-    assert tangle.movable == stuck
-    assert tangle.blocked == {}
+TO_C2 = change("a", "2")
+ODD = ObjectId()
 
 
-def test_a_holder_that_gets_another_key_moves_along() -> None:
-    other = change("b", "3")
-    tangle = untangled({"a": "1", "b": "2"}, [change("a", "2")], {"b": other})
-    assert tangle.movable == [change("a", "2"), other]
-
-
-def test_a_holder_that_is_deleted_gives_its_key_up() -> None:
-    other = change("b", None)
-    tangle = untangled({"b": "2"}, [change("a", "2")], {"b": other})
-    assert tangle.movable == [change("a", "2"), other]
+@pytest.mark.parametrize(
+    ("held", "others", "along", "blocked"),
+    [
+        pytest.param({"a": "1", "b": "2"}, [change("b", "1")], ["b"], {}, id="two exchange their keys"),
+        pytest.param({"a": "1", "b": "2"}, [change("b", "3")], ["b"], {}, id="a holder gets another key"),
+        pytest.param({"b": "2"}, [change("b", None)], ["b"], {}, id="a holder is deleted"),
+        pytest.param({"b": "2", "c": "3"}, [change("b", "3")], [], {"a": "b"}, id="only the stuck are called blocked"),
+        pytest.param({ODD: "2"}, [], [], {"a": ODD}, id="a holder whose key is no string"),
+    ],
+)
+def test_who_waits_moves_together_with_the_holders_of_its_key_or_is_blocked_by_one_that_stays(
+    held: Mapping[Any, str], others: list[Change], along: list[str], blocked: dict[str, Any]
+) -> None:
+    tangle = untangled(held, [TO_C2], {item.key: item for item in others})
+    assert tangle.blocked == blocked
+    assert tangle.movable == ([] if blocked else [TO_C2, *others])
+    assert [item.key for item in tangle.movable[1:]] == along
 
 
 def test_a_holder_that_may_not_be_deleted_yet_keeps_its_key() -> None:
-    tangle = untangled({"b": "2"}, [change("a", "2")], {"b": change("b", None)}, deleting=False)
+    tangle = untangled({"b": "2"}, [TO_C2], {"b": change("b", None)}, deleting=False)
     assert (tangle.movable, tangle.blocked) == ([], {"a": "b"})
 
 
 def test_a_holder_that_stays_blocks_whoever_waits_and_is_named() -> None:
-    stuck = [change("a", "2"), change("c", "1"), change("d", "4")]
+    stuck = [TO_C2, change("c", "1"), change("d", "4")]
     tangle = untangled({"a": "1", "b": "2"}, stuck, {})
     assert tangle.blocked == {"a": "b", "c": "a"}
     assert tangle.movable == [stuck[2]]
-
-
-def test_only_those_that_were_stuck_are_called_blocked() -> None:
-    tangle = untangled({"b": "2", "c": "3"}, [change("a", "2")], {"b": change("b", "3")})
-    assert tangle.blocked == {"a": "b"}
-    assert tangle.movable == []
-
-
-def test_a_holder_whose_key_is_no_string_is_named_as_it_is() -> None:
-    odd = ObjectId()
-    assert untangled({odd: "2"}, [change("a", "2")], {}).blocked == {"a": odd}
 
 
 @given(st.permutations(range(6)), st.permutations(range(6)), st.sets(st.integers(0, 5)), st.sets(st.integers(0, 5)))

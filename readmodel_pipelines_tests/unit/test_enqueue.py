@@ -10,6 +10,7 @@ from bson.code import Code
 
 from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
 from readmodel_pipelines.projections.chat import CHATS
+from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.projections.task import TASKS_OF_CHATS
 from readmodel_pipelines.reconcile.finding import Finding
 from readmodel_pipelines.reconcile.outcome import Outcome
@@ -42,17 +43,20 @@ def findings(number: int, outcome: Outcome = Outcome.DIFFERENT, ids: Any = uuid)
     return [Finding(CHATS.read_model, ids(place), outcome) for place in range(number)]
 
 
-def enqueue(queue: Queue, limit: int = 10**9, per_second: float = 1e9, **options: Any) -> Enqueue:
-    options = {"deletions_allowed": lambda _: 100.0, **options}
-    return Enqueue(cast("RepairQueue", queue), limit=limit, per_second=per_second, **options)
+def enqueued(queue: Queue, *told: tuple[Projection, list[Finding]], **options: Any) -> Enqueue:
+    """What was asked of the queue once it was told these findings."""
+    options = {"limit": 10**9, "per_second": 1e9, "deletions_allowed": lambda _: 100.0, **options}
+    asked = Enqueue(cast("RepairQueue", queue), **options)
+    for projection, found in told:
+        asked(projection, found)
+    asked.finish()
+    return asked
 
 
 def test_an_aggregate_is_queued_once_whatever_was_found_of_it() -> None:
     queue = Queue(pending=[uuid(1)])
-    asked = enqueue(queue)
-    asked(CHATS, findings(3) + findings(2, Outcome.UNEXPECTED))
-    asked(TASKS_OF_CHATS, findings(1))
-    asked.finish()
+    of_chats = findings(3) + findings(2, Outcome.UNEXPECTED)
+    asked = enqueued(queue, (CHATS, of_chats), (TASKS_OF_CHATS, findings(1)))
     assert queue.added == [uuid(0), uuid(2)]
     assert (asked.queued, asked.pending_already, asked.warnings()) == (2, 1, [])
 
@@ -70,37 +74,29 @@ def test_what_no_repair_can_mend_is_not_queued_and_told_unless_it_is_malformed(
     wrong: list[Finding], said: list[str]
 ) -> None:
     queue = Queue()
-    asked = enqueue(queue)
-    asked(CHATS, wrong)
-    asked.finish()
+    asked = enqueued(queue, (CHATS, wrong))
     assert queue.added == []
     assert [warning[:10] for warning in asked.warnings()] == said
 
 
 def test_an_aggregate_with_a_dead_letter_waits_for_a_person() -> None:
     queue = Queue(dead=[uuid(1)])
-    asked = enqueue(queue)
-    asked(CHATS, findings(3))
-    asked.finish()
+    asked = enqueued(queue, (CHATS, findings(3)))
     assert queue.added == [uuid(0), uuid(2)]
     assert "repair-queue requeue" in asked.warnings()[0]
 
 
 def test_what_waits_or_is_dead_takes_no_room_of_others() -> None:
     queue = Queue(pending=[uuid(0)], dead=[uuid(1)])
-    asked = enqueue(queue, limit=1)
-    asked(CHATS, findings(3))
-    asked.finish()
+    asked = enqueued(queue, (CHATS, findings(3)), limit=1)
     assert (queue.added, asked.over_limit) == ([uuid(2)], 0)
 
 
 @pytest.mark.parametrize(("room", "limit"), [(7, 100), (100, 7)])
 def test_what_is_over_a_limit_is_counted_and_told(room: int, limit: int) -> None:
     queue = Queue(room=room)
-    asked = enqueue(queue, limit=limit)
-    for first in (0, 10):
-        asked(CHATS, findings(10, ids=lambda place, first=first: uuid(first + place)))
-    asked.finish()
+    told = [(CHATS, findings(10)), (CHATS, findings(10, ids=lambda place: uuid(10 + place)))]
+    asked = enqueued(queue, *told, limit=limit)
     assert len(queue.added) == 7
     assert asked.over_limit == 13
     assert "13 findings were not queued" in asked.warnings()[0]
@@ -112,22 +108,15 @@ def test_tasks_are_queued_at_their_pace() -> None:
     def sleep(seconds: float) -> None:
         now[0] += seconds
 
-    asked = enqueue(Queue(), per_second=100, clock=lambda: now[0], sleep=sleep)
-    asked(CHATS, findings(5_000))
-    asked.finish()
+    enqueued(Queue(), (CHATS, findings(5_000)), per_second=100, clock=lambda: now[0], sleep=sleep)
     assert 45 <= now[0] <= 50
 
 
 def test_no_more_deletions_are_queued_than_a_full_rebuild_would_dare() -> None:
     queue = Queue()
-    asked = enqueue(queue)
-    asked(CHATS, findings(90, Outcome.ORPHAN))
-    asked(
-        CHATS,
-        findings(90, Outcome.UNEXPECTED, ids=lambda place: uuid(1_000 + place))
-        + findings(5, ids=lambda n: uuid(5_000 + n)),
-    )
-    asked.finish()
+    unexpected = findings(90, Outcome.UNEXPECTED, ids=lambda place: uuid(1_000 + place))
+    others = findings(5, ids=lambda place: uuid(5_000 + place))
+    asked = enqueued(queue, (CHATS, findings(90, Outcome.ORPHAN)), (CHATS, unexpected + others))
     assert len(queue.added) == 105
     assert asked.deletions_refused == 80
     assert "--allow-deletions" in asked.warnings()[0]
@@ -136,19 +125,14 @@ def test_no_more_deletions_are_queued_than_a_full_rebuild_would_dare() -> None:
 @pytest.mark.parametrize("tasks_first", [True, False])
 def test_an_aggregate_whose_deletion_is_refused_is_not_queued_because_of_another_read_model(tasks_first: bool) -> None:
     queue = Queue()
-    asked = enqueue(queue)
     told = [(CHATS, findings(150)), (TASKS_OF_CHATS, findings(150, Outcome.UNEXPECTED))]
-    for projection, found in reversed(told) if tasks_first else told:
-        asked(projection, found)
-    asked.finish()
+    enqueued(queue, *(reversed(told) if tasks_first else told))
     assert sorted(queue.added) == [uuid(number) for number in range(100)]
 
 
 def test_of_more_refusals_than_can_be_remembered_none_is_queued() -> None:
     queue = Queue()
-    asked = enqueue(queue, limit=20, deletions_allowed=lambda _: 0)
-    asked(CHATS, findings(100, ids=lambda place: uuid(1_000 + place)))
-    asked(TASKS_OF_CHATS, findings(100, Outcome.ORPHAN))
-    asked(CHATS, findings(100))
-    asked.finish()
+    first = findings(100, ids=lambda place: uuid(1_000 + place))
+    told = [(CHATS, first), (TASKS_OF_CHATS, findings(100, Outcome.ORPHAN)), (CHATS, findings(100))]
+    enqueued(queue, *told, limit=20, deletions_allowed=lambda _: 0)
     assert queue.added == [uuid(1_000 + place) for place in range(20)]

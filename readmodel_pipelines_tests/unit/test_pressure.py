@@ -39,6 +39,11 @@ def member(number: int, state: str, behind: float = 0) -> dict[str, Any]:
     return {"_id": number, "stateStr": state, "optimeDate": NOW - timedelta(seconds=behind)}
 
 
+def lagging(seconds: float) -> list[dict[str, Any]]:
+    """A primary, and a secondary so far behind it."""
+    return [member(0, "PRIMARY"), member(1, "SECONDARY", seconds)]
+
+
 def status(*members: Mapping[str, Any]) -> dict[str, Any]:
     return {"members": list(members)}
 
@@ -65,8 +70,8 @@ NO_REPLICATION = OperationFailure("not running with --replSet", 76, {"errmsg": "
     [
         ([], 0),
         ([member(0, "PRIMARY")], 0),
-        ([member(0, "PRIMARY"), member(1, "SECONDARY", 3), member(2, "SECONDARY", 23)], 23),
-        ([member(0, "PRIMARY"), member(1, "SECONDARY", -2)], 0),
+        ([*lagging(3), member(2, "SECONDARY", 23)], 23),
+        (lagging(-2), 0),
         ([member(0, "PRIMARY"), member(1, "RECOVERING", 99), member(2, "(not reachable/healthy)", 10**9)], 0),
         ([member(0, "PRIMARY"), {"_id": 1, "stateStr": "ARBITER"}, member(2, "SECONDARY", 1)], 1),
         ([member(0, "SECONDARY"), member(1, "SECONDARY", 99)], 0),
@@ -81,24 +86,21 @@ def test_lag_is_that_of_the_slowest_secondary_behind_the_primary(members: list[A
 def test_a_secondary_that_is_delayed_on_purpose_holds_nobody_up(option: str) -> None:
     delayed = delayed_members(config(**{option: 3_600}))
     assert delayed == {2}
-    assert (
-        lag_seconds(status(member(0, "PRIMARY"), member(1, "SECONDARY", 4), member(2, "SECONDARY", 3_600)), delayed)
-        == 4
-    )
+    assert lag_seconds(status(*lagging(4), member(2, "SECONDARY", 3_600)), delayed) == 4
     assert delayed_members(config(**{option: 0})) == delayed_members({}) == set()
 
 
-def test_a_limit_that_is_passed_is_a_reason_in_words() -> None:
-    behind = status(member(0, "PRIMARY"), member(1, "SECONDARY", 23))
-    assert server(serverStatus=queued(87)).load().reason_to_wait() == (
-        "87 operations are queued on the server (limit 50)"
-    )
-    assert server(replSetGetStatus=behind).load().reason_to_wait() == "a secondary is 23 s behind (limit 10 s)"
-
-
-def test_a_limit_that_is_just_reached_is_none() -> None:
-    behind = status(member(0, "PRIMARY"), member(1, "SECONDARY", 10))
-    assert server(serverStatus=queued(50), replSetGetStatus=behind).load().reason_to_wait() == ""
+@pytest.mark.parametrize(
+    ("queue", "behind", "reason"),
+    [
+        (87, 0, "87 operations are queued on the server (limit 50)"),
+        (0, 23, "a secondary is 23 s behind (limit 10 s)"),
+        (50, 10, ""),
+    ],
+)
+def test_a_limit_that_is_passed_and_not_just_reached_is_a_reason_in_words(queue: int, behind: int, reason: str) -> None:
+    busy = server(serverStatus=queued(queue), replSetGetStatus=status(*lagging(behind)))
+    assert busy.load().reason_to_wait() == reason
 
 
 def test_a_limit_that_is_off_is_not_looked_at() -> None:
@@ -121,7 +123,7 @@ def test_who_may_not_look_is_warned_and_does_not_ask_again() -> None:
 def test_who_may_look_at_one_thing_only_goes_by_that() -> None:
     load = server(serverStatus=queued(87), replSetGetStatus=DENIAL).load()
     assert load.reason_to_wait().startswith("87 operations")
-    load = server(serverStatus=DENIAL, replSetGetStatus=status(member(0, "PRIMARY"), member(1, "SECONDARY", 11))).load()
+    load = server(serverStatus=DENIAL, replSetGetStatus=status(*lagging(11))).load()
     assert load.reason_to_wait().startswith("a secondary")
     assert "serverStatus" in load.warning
 

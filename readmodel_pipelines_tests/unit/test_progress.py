@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import pytest
+
 from readmodel_pipelines.reconcile.counts import Counts
 from readmodel_pipelines.reconcile.progress import ProgressLines
 
@@ -21,33 +23,24 @@ def lines(*told: tuple[float, int, int], counts: Mapping[str, Counts] | None = N
     return said
 
 
-def test_a_line_comes_now_and_then_with_rate_and_what_is_left() -> None:
-    assert lines(
-        (1.0, 10_000, 200_000),
-        (4.9, 49_000, 200_000),
-        (5.0, 50_000, 200_000),
-        (6.0, 60_000, 200_000),
-        (10.0, 100_000, 200_000),
-    ) == [
-        "50,000 of about 200,000 events read, 10,000 events/s, about 15 s left.",
-        "100,000 of about 200,000 events read, 10,000 events/s, about 10 s left.",
-    ]
-
-
-def test_more_events_than_there_were_at_first_are_no_negative_rest() -> None:
-    assert lines((2.0, 600, 1_000), (6.0, 1_200, 1_000)) == [
-        "1,200 of about 1,200 events read, 150 events/s, about 0 s left."
-    ]
-
-
-def test_the_rate_of_a_rebuild_that_goes_on_leaves_out_what_an_earlier_run_read() -> None:
-    assert lines((0.0, 900_000, 1_000_000), (10.0, 950_000, 1_000_000)) == [
-        "950,000 of about 1,000,000 events read, 5,000 events/s, about 10 s left."
-    ]
-
-
-def test_the_first_report_of_all_has_no_rate_yet() -> None:
-    assert lines((7.0, 500, 1_000)) == ["500 of about 1,000 events read."]
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        (
+            [(1, 10_000, 200_000), (4.9, 49_000, 200_000), (5, 50_000, 200_000), (6, 60_000, 200_000)],
+            "50,000 of about 200,000 events read, 10,000 events/s, about 15 s left.",
+        ),
+        ([(2, 600, 1_000), (6, 1_200, 1_000)], "1,200 of about 1,200 events read, 150 events/s, about 0 s left."),
+        (
+            [(0, 900_000, 1_000_000), (10, 950_000, 1_000_000)],
+            "950,000 of about 1,000,000 events read, 5,000 events/s, about 10 s left.",
+        ),
+        ([(7, 500, 1_000)], "500 of about 1,000 events read."),
+    ],
+    ids=["now and then", "no rest is negative", "without what an earlier run read", "the first has no rate"],
+)
+def test_a_line_comes_now_and_then_with_rate_and_what_is_left(told: list[tuple[float, int, int]], said: str) -> None:
+    assert lines(*told) == [said]
 
 
 def test_a_line_tells_the_outcomes_so_far_and_what_waits_for_a_second_look() -> None:

@@ -43,17 +43,20 @@ class Model:
         return self._both.documents(self._key)
 
 
+def lanes_of(both: Both) -> list[Any]:
+    return [Lane(item, Model(both, item.key), Counts()) for item in built_in("chat")]  # type: ignore[arg-type]
+
+
 def asked(ids: Sequence[str] | None) -> list[str]:
     both = Both()
-    lanes: list[Any] = [Lane(item, Model(both, item.key), Counts()) for item in built_in("chat")]  # type: ignore[arg-type]
+    lanes = lanes_of(both)
     reconcile(both, lanes, ids=ids)  # type: ignore[arg-type]
     assert all(lane.counts.checked == len(IDS) for lane in lanes)
     return both.asked
 
 
 def test_no_document_of_some_aggregates_is_read_after_an_event() -> None:
-    order = asked(IDS)
-    assert order == ["document"] * 2 * len(IDS) + ["event"] * len(EVENTS)
+    assert asked(IDS) == ["document"] * 2 * len(IDS) + ["event"] * len(EVENTS)
 
 
 def test_a_full_pass_holds_neither_side() -> None:
@@ -81,7 +84,6 @@ class Undecodable(Both):
 
 def test_an_id_that_no_query_can_ask_for_is_no_place_to_go_on_from() -> None:
     both, every = Undecodable(), EveryStream()
-    lanes: list[Any] = [Lane(item, Model(both, item.key), Counts()) for item in built_in("chat")]  # type: ignore[arg-type]
-    reconcile(both, lanes, checkpoint=every)  # type: ignore[arg-type]
+    reconcile(both, lanes_of(both), checkpoint=every)  # type: ignore[arg-type]
     assert len(every.cursors) == len(IDS)
     assert all(map(is_utf8, every.cursors))

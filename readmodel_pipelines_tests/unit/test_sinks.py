@@ -48,8 +48,8 @@ def test_a_refusal_says_how_many_and_what_to_do() -> None:
     assert "--allow-deletions" in said
 
 
-REFUSED = Change("a", {"chat_id": "a"}, {"_id": "a", "chat_id": "a", "title": "old"})
-"""A change to the document of `a` that another writer was faster than."""
+SUPERSEDED = Written(superseded=1, again=[Change("a", {"chat_id": "a"}, {"_id": "a", "chat_id": "a", "title": "old"})])
+"""Another writer was faster than a change to the document of `a`."""
 
 
 class Model:
@@ -203,36 +203,35 @@ def test_writes_go_in_batches() -> None:
 
 
 def test_a_superseded_write_is_compared_again_and_written_anew() -> None:
-    model = Model(Written(superseded=1, again=[REFUSED]))
+    model = Model(SUPERSEDED)
     run = Run(model, None, different("a")).over(missing("a"))
     assert [[(c.key, c.actual is None) for c in batch] for batch in model.batches] == [[("a", True)], [("a", False)]]
     assert (run.counts.replaced, run.counts.superseded, run.counts.failed) == (1, 1, 0)
 
 
-def test_a_superseded_write_that_became_right_is_left() -> None:
-    run = Run(Model(Written(superseded=1, again=[REFUSED])), None).over(different("a"))
-    assert len(run.model.batches) == 1
-    assert run.written == (0, 0, 0, 0)
-
-
 def test_a_document_that_others_change_each_time_is_given_up_as_busy() -> None:
-    answers = [Written(superseded=1, again=[REFUSED]) for _ in range(ATTEMPTS)]
-    run = Run(Model(*answers), None, different("a")).over(different("a"))
+    run = Run(Model(*[SUPERSEDED] * ATTEMPTS), None, different("a")).over(different("a"))
     assert (len(run.model.batches), run.counts.superseded, run.counts.failed) == (ATTEMPTS, ATTEMPTS, 1)
     assert run.summary.findings[0].reason == Why.BUSY
     assert run.pauses == list(range(ATTEMPTS))
 
 
-def test_a_stream_that_became_malformed_meanwhile_is_given_up_with_its_reason() -> None:
-    run = Run(Model(Written(superseded=1, again=[REFUSED])), None, malformed("a")).over(different("a"))
-    assert run.counts.failed == 1
-    assert (run.summary.findings[0].reason, run.summary.findings[0].detail) == (Reason.BAD_DATA, "no document")
-
-
-def test_a_document_that_mongodb_refuses_is_a_failure_with_its_words() -> None:
-    run = Run(Model(Written(refused=[("a", Why.WRITE_REFUSED, "a validator")])), None).over(missing("a"))
-    assert run.counts.failed == 1
-    assert run.summary.findings[0].detail == "a validator"
+@pytest.mark.parametrize(
+    ("answer", "again", "findings"),
+    [
+        (SUPERSEDED, [], [(None, "")]),
+        (SUPERSEDED, [malformed("a")], [(Reason.BAD_DATA, "no document")]),
+        (Written(refused=[("a", Why.WRITE_REFUSED, "a validator")]), [], [(Why.WRITE_REFUSED, "a validator")]),
+    ],
+    ids=["it became right", "its stream became malformed", "MongoDB refuses it"],
+)
+def test_what_cannot_be_written_is_left_or_given_up_with_its_reason(
+    answer: Written, again: list[Verdict], findings: list[Any]
+) -> None:
+    run = Run(Model(answer), None, *again).over(different("a"))
+    assert len(run.model.batches) == 1
+    assert run.written == (0, 0, 0, sum(reason is not None for reason, _ in findings))
+    assert [(finding.reason, finding.detail) for finding in run.summary.findings] == findings
 
 
 @pytest.mark.parametrize("deletions", [DeletionLimit(1.0), Deletions.PUT_OFF])
