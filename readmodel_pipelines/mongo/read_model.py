@@ -21,8 +21,9 @@ from readmodel_pipelines.mongo.driver import CODEC, DUPLICATE_KEY, ClientSession
 from readmodel_pipelines.mongo.scan import Query, drain, index_on, odd_documents, string_keys
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.reconcile.compare import differing_fields, same_document, same_value
-from readmodel_pipelines.reconcile.outcome import Why
-from readmodel_pipelines.reconcile.ports import Change, Written
+from readmodel_pipelines.reconcile.counts import Counts
+from readmodel_pipelines.reconcile.outcome import Verdict, Why
+from readmodel_pipelines.reconcile.ports import Written
 from readmodel_pipelines.reconcile.ranges import EVERYTHING, IdRange
 
 _NO_TRANSACTIONS = 20
@@ -96,12 +97,12 @@ class ReadModelCollection:
             if not is_plain(document.get(self._key)):
                 yield document
 
-    def holders(self, changes: Sequence[Change]) -> list[tuple[Change, Document]]:
+    def holders(self, changes: Sequence[Verdict]) -> list[tuple[Verdict, Document]]:
         """(a change, another document that holds a key which the change wants and an index keeps unique)."""
-        held: list[tuple[Change, Document]] = []
+        held: list[tuple[Verdict, Document]] = []
         wanting = [change for change in changes if change.expected is not None]
         for name in self._unique_fields() if wanting else ():
-            wanted: dict[Any, list[Change]] = {}
+            wanted: dict[Any, list[Verdict]] = {}
             for change in wanting:
                 wanted.setdefault((change.expected or {})[name], []).append(change)
             for document in self._collection.find({name: {"$in": list(wanted)}}, self._fields):
@@ -116,7 +117,7 @@ class ReadModelCollection:
         unique = [list(index["key"]) for index in self._collection.list_indexes() if index.get("unique")]
         return [name for name in names if [name] in unique]
 
-    def write(self, changes: Sequence[Change]) -> Written:
+    def write(self, changes: Sequence[Verdict]) -> Written:
         """Write in one unordered batch, each change conditionally."""
         reached(Moment.WRITE, changes=changes)
         batch = [change for change in changes if _fits_a_filter(change)]
@@ -126,8 +127,7 @@ class ReadModelCollection:
                 _add(written, self.swap([change]))
         return written
 
-    def _write_batch(self, changes: Sequence[Change]) -> Written:
-        written = Written()
+    def _write_batch(self, changes: Sequence[Verdict]) -> Written:
         errors: list[Any] = []
         try:
             result = self._collection.bulk_write([self._operation(change) for change in changes], ordered=False)
@@ -137,20 +137,17 @@ class ReadModelCollection:
             errors = counts["writeErrors"]
             if not errors:
                 raise
-        written.inserted, written.replaced, written.deleted = (
-            counts["nInserted"],
-            counts["nMatched"],
-            counts["nRemoved"],
-        )
+        done = Counts(inserted=counts["nInserted"], replaced=counts["nMatched"], deleted=counts["nRemoved"])
+        written = Written(done)
         failed = {error["index"]: error for error in errors}
         self._sort_out_errors(changes, failed, written)
-        done = [change for place, change in enumerate(changes) if place not in failed and change.actual is not None]
-        lost = len(done) - written.replaced - written.deleted
+        tried = [change for place, change in enumerate(changes) if place not in failed and change.actual is not None]
+        lost = len(tried) - done.replaced - done.deleted
         if lost:
-            self._look_after_lost(done, lost, written)
+            self._look_after_lost(tried, lost, written)
         return written
 
-    def _operation(self, change: Change) -> Write:
+    def _operation(self, change: Verdict) -> Write:
         if change.actual is None:
             return InsertOne(dict(change.expected or {}))
         condition = self._condition(change.actual)
@@ -170,10 +167,10 @@ class ReadModelCollection:
             condition[self._key] = actual[self._key]
         return condition
 
-    def _sort_out_errors(self, changes: Sequence[Change], failed: dict[int, Any], written: Written) -> None:
-        raced: dict[str, Change] = {}
+    def _sort_out_errors(self, changes: Sequence[Verdict], failed: dict[int, Any], written: Written) -> None:
+        raced: dict[str, Verdict] = {}
         for position, error in failed.items():
-            key = changes[position].key
+            key = changes[position].aggregate_id
             if error["code"] != DUPLICATE_KEY:
                 written.refused.append((key, Why.WRITE_REFUSED, str(error.get("errmsg", ""))[:300]))
             elif changes[position].actual is None and list(error.get("keyPattern", {})) == [self._key]:
@@ -182,12 +179,12 @@ class ReadModelCollection:
                 written.conflicts.append(key)
         if raced:
             there = {document[self._key] for document in self.read(sorted(raced))}
-            written.superseded += len(there)
+            written.counts.superseded += len(there)
             written.again += [change for key, change in raced.items() if key in there]
             # Held by a document whose key is an array, or inserted and gone again.
             written.conflicts += [key for key in raced if key not in there]
 
-    def _look_after_lost(self, done: Sequence[Change], lost: int, written: Written) -> None:
+    def _look_after_lost(self, done: Sequence[Verdict], lost: int, written: Written) -> None:
         """Find which changes were lost, for the bulk result only tells how many.
 
         A document that is still what was compared was not changed by others: a filter cannot say what it holds (a type
@@ -207,16 +204,16 @@ class ReadModelCollection:
                 _add(written, self.swap([change]))
             else:
                 written.again.append(change)
-        written.superseded += lost
+        written.counts.superseded += lost
 
-    def swap(self, changes: Sequence[Change]) -> Written:
+    def swap(self, changes: Sequence[Verdict]) -> Written:
         """Write all or nothing in a transaction, so that documents can exchange unique keys.
 
         Deletes go first, then every unique key that will change is parked, then all get what they ought to have.
         Nobody outside sees a step of it, and foreign fields never leave the server.
         """
         reached(Moment.TRANSACTION, changes=changes)
-        keys = [change.key for change in changes]
+        keys = [change.aggregate_id for change in changes]
         with self._collection.database.client.start_session() as session:
             try:
                 # Not the client's own, which come from the connection string.
@@ -227,12 +224,12 @@ class ReadModelCollection:
                 ):
                     return self._swap_within(session, changes)
             except _Superseded:
-                return Written(superseded=1, again=list(changes))
+                return Written(Counts(superseded=1), again=list(changes))
             except (DocumentTooLarge, InvalidDocument, UnicodeEncodeError) as error:
                 return _refused(keys, str(error))
             except OperationFailure as error:
                 if error.has_error_label("TransientTransactionError"):
-                    return Written(superseded=1, again=list(changes))
+                    return Written(Counts(superseded=1), again=list(changes))
                 if isinstance(error, BulkWriteError):
                     first = error.details["writeErrors"][0]
                     if first["code"] == DUPLICATE_KEY:
@@ -243,7 +240,7 @@ class ReadModelCollection:
                     return Written(refused=[(key, Why.NEEDS_REPLICA_SET, detail) for key in keys])
                 raise
 
-    def _swap_within(self, session: ClientSession, changes: Sequence[Change]) -> Written:
+    def _swap_within(self, session: ClientSession, changes: Sequence[Verdict]) -> Written:
         ids = [change.actual["_id"] for change in changes if change.actual is not None]
         found = self._collection.find({"_id": {"$in": ids}}, self._fields, session=session)
         stored = {_identity(document): document for document in found}
@@ -253,17 +250,17 @@ class ReadModelCollection:
         writes: list[Write] = []
         for change in changes:
             if change.actual is None:
-                written.inserted += 1
+                written.counts.inserted += 1
                 writes.append(InsertOne(dict(change.expected or {})))
                 continue
             if not same_value(stored.get(_identity(change.actual)), change.actual):
                 raise _Superseded
             this = {"_id": change.actual["_id"]}
             if change.expected is None:
-                written.deleted += 1
+                written.counts.deleted += 1
                 deletes.append(DeleteOne(this))
             else:
-                written.replaced += 1
+                written.counts.replaced += 1
                 parked = self._parked(change.expected, change.actual) if len(changes) > 1 else {}
                 if parked:
                     parks.append(UpdateOne(this, {"$set": parked}))
@@ -293,17 +290,17 @@ def _identity(document: Document) -> bytes:
     return bson.encode({"_id": document.get("_id")})
 
 
-def _is_own(change: Change, document: Document) -> bool:
+def _is_own(change: Verdict, document: Document) -> bool:
     return change.actual is not None and same_value(change.actual["_id"], document["_id"])
 
 
-def _is_done(change: Change, stored: Document | None) -> bool:
+def _is_done(change: Verdict, stored: Document | None) -> bool:
     if change.expected is None or stored is None:
         return change.expected is None and stored is None
     return same_document(change.expected, stored)
 
 
-def _fits_a_filter(change: Change) -> bool:
+def _fits_a_filter(change: Verdict) -> bool:
     """Whether one statement can hold the document as read beside the new one."""
     if change.actual is None:
         return True
@@ -319,10 +316,7 @@ def _refused(keys: Sequence[Any], why: str) -> Written:
 
 
 def _add(total: Written, part: Written) -> None:
-    total.inserted += part.inserted
-    total.replaced += part.replaced
-    total.deleted += part.deleted
-    total.superseded += part.superseded
+    total.counts.add(part.counts)
     total.again += part.again
     total.conflicts += part.conflicts
     total.refused += part.refused

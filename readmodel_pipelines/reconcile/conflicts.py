@@ -13,8 +13,7 @@ from typing import Any
 from readmodel_pipelines.events.ids import is_plain
 from readmodel_pipelines.events.stream import Reason
 from readmodel_pipelines.projections.projection import Document
-from readmodel_pipelines.reconcile.outcome import Outcome, Why
-from readmodel_pipelines.reconcile.ports import Change
+from readmodel_pipelines.reconcile.outcome import Outcome, Verdict, Why
 from readmodel_pipelines.reconcile.second_look import SecondLook
 
 
@@ -22,7 +21,7 @@ from readmodel_pipelines.reconcile.second_look import SecondLook
 class Tangle:
     """Changes that wait for one another: those that can be written together, and by whom the others are blocked."""
 
-    movable: list[Change] = field(default_factory=list)
+    movable: list[Verdict] = field(default_factory=list)
     blocked: dict[Any, Any] = field(default_factory=dict)
 
 
@@ -48,7 +47,7 @@ def blocked_by(holders: Mapping[Any, Sequence[Any]], movable: Iterable[Any]) -> 
     return blocked
 
 
-def untangle(again: SecondLook, stuck: Sequence[Change], *, deleting: bool = True) -> Tangle:
+def untangle(again: SecondLook, stuck: Sequence[Verdict], *, deleting: bool = True) -> Tangle:
     """Follow who holds what the `stuck` changes want, until nobody new is met.
 
     Without `deleting` a document that ought to go stays, and keeps the key that it holds.
@@ -75,22 +74,22 @@ def untangle(again: SecondLook, stuck: Sequence[Change], *, deleting: bool = Tru
     blocked = blocked_by(holders, changes)
     return Tangle(
         movable=[change for node, change in changes.items() if node not in blocked],
-        blocked={changes[node].key: key_of[holder] for node, holder in blocked.items() if node in asked_for},
+        blocked={changes[node].aggregate_id: key_of[holder] for node, holder in blocked.items() if node in asked_for},
     )
 
 
-def node_of(change: Change) -> str:
+def node_of(change: Verdict) -> str:
     """A change is known by the document that it changes: without unique indexes two can have one key."""
-    return f"new {change.key}" if change.actual is None else repr(change.actual["_id"])
+    return f"new {change.aggregate_id}" if change.actual is None else repr(change.actual["_id"])
 
 
-def _free_up(again: SecondLook, documents: Sequence[Document]) -> list[Change]:
+def _free_up(again: SecondLook, documents: Sequence[Document]) -> list[Verdict]:
     """The changes that make these documents right, deletions among them; none for those that stay."""
     key = again.lane.projection.key
     plain = [document[key] for document in documents if is_plain(document.get(key))]
     odd = [document for document in documents if not is_plain(document.get(key))]
     verdicts = [*again.verdicts(plain), *again.odd_orphans(odd)]
-    return [Change.of(verdict) for verdict in verdicts if verdict.outcome is not Outcome.MALFORMED]
+    return [verdict for verdict in verdicts if verdict.outcome is not Outcome.MALFORMED]
 
 
 def why_blocked(again: SecondLook, key: Any, holder: Any) -> tuple[str, str]:

@@ -10,7 +10,7 @@ from readmodel_pipelines.reconcile.conflicts import node_of, untangle, why_block
 from readmodel_pipelines.reconcile.counts import Counts
 from readmodel_pipelines.reconcile.deletions import DeletionLimit
 from readmodel_pipelines.reconcile.outcome import Outcome, Verdict
-from readmodel_pipelines.reconcile.ports import BATCH, Change
+from readmodel_pipelines.reconcile.ports import BATCH
 from readmodel_pipelines.reconcile.second_look import SecondLook
 from readmodel_pipelines.reconcile.summary import Summary
 
@@ -22,7 +22,7 @@ class DryRun:
     again: SecondLook
     summary: Summary
     limit: DeletionLimit | None
-    _wanted: list[Change] = field(default_factory=list)
+    _wanted: list[Verdict] = field(default_factory=list)
     _deletions: int = 0
     _wait_for_deletions: Counts = field(default_factory=Counts)
 
@@ -32,7 +32,7 @@ class DryRun:
     def accept(self, verdict: Verdict) -> None:
         """Predict the write that mends it."""
         if verdict.expected is not None:
-            self._wanted.append(Change.of(verdict))
+            self._wanted.append(verdict)
             if len(self._wanted) >= BATCH:
                 self._predict()
         elif verdict.outcome is not Outcome.MALFORMED:
@@ -54,19 +54,19 @@ class DryRun:
     def _predict(self) -> None:
         """Everything wanted is written, unless a document that will stay holds its unique key."""
         wanted, self._wanted = self._wanted, []
-        held = {change.key for change, _ in self._lane.model.holders(wanted)}
-        stuck = [change for change in wanted if change.key in held]
+        held = {change.aggregate_id for change, _ in self._lane.model.holders(wanted)}
+        stuck = [change for change in wanted if change.aggregate_id in held]
         blocked: dict[Any, Any] = {}
         if stuck:
             blocked = self._predict_stuck(stuck)
         for change in wanted:
-            if change.key in blocked:
-                why = why_blocked(self.again, change.key, blocked[change.key])
-                self.summary.fail(self._lane.projection.read_model, change.key, *why)
+            if change.aggregate_id in blocked:
+                why = why_blocked(self.again, change.aggregate_id, blocked[change.aggregate_id])
+                self.summary.fail(self._lane.projection.read_model, change.aggregate_id, *why)
             else:
                 _count(change, self._lane.counts)
 
-    def _predict_stuck(self, stuck: Sequence[Change]) -> dict[Any, Any]:
+    def _predict_stuck(self, stuck: Sequence[Verdict]) -> dict[Any, Any]:
         tangle = untangle(self.again, stuck)
         if self.limit is None:
             # Only those asked for are predicted by their verdicts; a rebuild writes who is in their way as well.
@@ -77,12 +77,12 @@ class DryRun:
         else:
             without = untangle(self.again, stuck, deleting=False)
             for change in stuck:
-                if change.key in without.blocked and change.key not in tangle.blocked:
+                if change.aggregate_id in without.blocked and change.aggregate_id not in tangle.blocked:
                     _count(change, self._wait_for_deletions)
         return tangle.blocked
 
 
-def _count(change: Change, counts: Counts) -> None:
+def _count(change: Verdict, counts: Counts) -> None:
     if change.expected is None:
         counts.deleted += 1
     elif change.actual is None:

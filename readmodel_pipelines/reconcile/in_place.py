@@ -17,7 +17,7 @@ from readmodel_pipelines.reconcile.conflicts import untangle, why_blocked
 from readmodel_pipelines.reconcile.deferred import Deferred, DeferredInMemory
 from readmodel_pipelines.reconcile.deletions import DeletionLimit, Deletions
 from readmodel_pipelines.reconcile.outcome import Outcome, Verdict, Why
-from readmodel_pipelines.reconcile.ports import BATCH, BATCH_BYTES, Change, Written
+from readmodel_pipelines.reconcile.ports import BATCH, BATCH_BYTES, Written
 from readmodel_pipelines.reconcile.second_look import SecondLook
 from readmodel_pipelines.reconcile.summary import Summary
 
@@ -48,7 +48,7 @@ class InPlace:
     deferred: Deferred = field(default_factory=DeferredInMemory)
     pause: Callable[[int], None] = _pause
     deletions_refused: bool = False
-    _changes: list[Change] = field(default_factory=list)
+    _changes: list[Verdict] = field(default_factory=list)
     _bytes: int = 0
 
     def __post_init__(self) -> None:
@@ -61,7 +61,7 @@ class InPlace:
         if verdict.outcome is Outcome.MALFORMED:
             return
         if verdict.expected is not None or self._may_delete:
-            self._changes.append(Change.of(verdict))
+            self._changes.append(verdict)
             self._bytes += verdict.size
         elif verdict.actual is not None and not is_plain(verdict.aggregate_id):
             self.deferred.add(_DELETE_ODD, [verdict.actual["_id"]])
@@ -85,23 +85,25 @@ class InPlace:
         changes, self._changes, self._bytes = self._changes, [], 0
         if self.deletions is not Deletions.AT_ONCE:
             changes = self._not_newer_than_events(changes)
-        self._write(changes, on_conflict=lambda stuck: self.deferred.add(_CONFLICT, [item.key for item in stuck]))
+        self._write(
+            changes, on_conflict=lambda stuck: self.deferred.add(_CONFLICT, [item.aggregate_id for item in stuck])
+        )
         self.deferred.write()
 
-    def _not_newer_than_events(self, changes: Sequence[Change]) -> list[Change]:
+    def _not_newer_than_events(self, changes: Sequence[Verdict]) -> list[Verdict]:
         """Compare again what would be replaced.
 
         In a full pass both sides are read ahead, so that a document may have been read after its events; replacing it
         would put an older state over a newer one, and the condition of the write would hold.
         """
         inserts = [change for change in changes if change.actual is None]
-        replaced = [change.key for change in changes if change.actual is not None]
+        replaced = [change.aggregate_id for change in changes if change.actual is not None]
         reached(Moment.SECOND_COMPARISON, keys=replaced)
         again = self._compare_again(replaced)
-        self._lane.counts.superseded += len(set(replaced) - {change.key for change in again})
+        self._lane.counts.superseded += len(set(replaced) - {change.aggregate_id for change in again})
         return inserts + again
 
-    def _write(self, changes: Sequence[Change], on_conflict: Callable[[list[Change]], None]) -> None:
+    def _write(self, changes: Sequence[Verdict], on_conflict: Callable[[list[Verdict]], None]) -> None:
         for attempt in range(ATTEMPTS):
             if not changes:
                 return
@@ -110,7 +112,7 @@ class InPlace:
             self._count(written)
             if written.conflicts:
                 conflicting = set(written.conflicts)
-                on_conflict([change for change in changes if change.expected and change.key in conflicting])
+                on_conflict([change for change in changes if change.expected and change.aggregate_id in conflicting])
             lost = written.again + self._overtaken(changes, written)
             if not lost:
                 return
@@ -118,21 +120,21 @@ class InPlace:
             changes = self._look_again(lost)
         self._give_up_busy(changes)
 
-    def _overtaken(self, changes: Sequence[Change], written: Written) -> list[Change]:
+    def _overtaken(self, changes: Sequence[Verdict], written: Written) -> list[Verdict]:
         """Documents inserted although their stream has grown since it was folded.
 
         Another writer may have seen that no document was there and left it so, as for a chat that was deleted: no
         condition of an insert can tell.
         """
-        kept_out = {change.key for change in written.again if is_plain(change.key)}
+        kept_out = {change.aggregate_id for change in written.again if is_plain(change.aggregate_id)}
         kept_out |= {*written.conflicts, *(key for key, _, _ in written.refused if is_plain(key))}
-        inserts = [change for change in changes if change.actual is None and change.key not in kept_out]
-        last = self.again.last_versions([change.key for change in inserts]) if inserts else {}
-        overtaken = [change for change in inserts if last.get(change.key) != change.version]
+        inserts = [change for change in changes if change.actual is None and change.aggregate_id not in kept_out]
+        last = self.again.last_versions([change.aggregate_id for change in inserts]) if inserts else {}
+        overtaken = [change for change in inserts if last.get(change.aggregate_id) != change.version]
         self._lane.counts.superseded += len(overtaken)
         return overtaken
 
-    def _compare_again(self, keys: Sequence[Any]) -> list[Change]:
+    def _compare_again(self, keys: Sequence[Any]) -> list[Verdict]:
         """The changes that these keys want now; those of a stream that became malformed are given up."""
         changes = []
         for verdict in self.again.verdicts(keys):
@@ -140,33 +142,30 @@ class InPlace:
                 detail = verdict.malformed.detail if verdict.malformed else ""
                 self._give_up(verdict.aggregate_id, str(verdict.reason), detail)
             elif verdict.expected is not None or self._may_delete:
-                changes.append(Change.of(verdict))
+                changes.append(verdict)
             elif self.deletions_refused:
                 self._give_up(verdict.aggregate_id, Why.DELETIONS_REFUSED)
             else:
                 self.deferred.add(_DELETE, [verdict.aggregate_id])
         return changes
 
-    def _look_again(self, changes: Sequence[Change]) -> list[Change]:
-        keys = [change.key for change in changes if is_plain(change.key)]
-        odd = [change.actual["_id"] for change in changes if change.actual and not is_plain(change.key)]
+    def _look_again(self, changes: Sequence[Verdict]) -> list[Verdict]:
+        keys = [change.aggregate_id for change in changes if is_plain(change.aggregate_id)]
+        odd = [change.actual["_id"] for change in changes if change.actual and not is_plain(change.aggregate_id)]
         orphans = self.again.odd_orphans(self._lane.model.odd_documents_with(odd)) if odd else ()
-        return self._compare_again(keys) + [Change.of(verdict) for verdict in orphans]
+        return self._compare_again(keys) + list(orphans)
 
     def _count(self, written: Written) -> None:
-        self._lane.counts.inserted += written.inserted
-        self._lane.counts.replaced += written.replaced
-        self._lane.counts.deleted += written.deleted
-        self._lane.counts.superseded += written.superseded
+        self._lane.counts.add(written.counts)
         for key, reason, detail in written.refused:
             self._give_up(key, reason, detail)
 
     def _give_up(self, key: Any, reason: str, detail: str = "") -> None:
         self.summary.fail(self._lane.projection.read_model, key, reason, detail)
 
-    def _give_up_busy(self, changes: Sequence[Change]) -> None:
+    def _give_up_busy(self, changes: Sequence[Verdict]) -> None:
         for change in changes:
-            self._give_up(change.key, Why.BUSY, f"another writer was faster {ATTEMPTS} times; run it again")
+            self._give_up(change.aggregate_id, Why.BUSY, f"another writer was faster {ATTEMPTS} times; run it again")
 
     def _delete(self, limit: DeletionLimit) -> None:
         """Delete what was put off, each proven again to be unwanted, or nothing when it is too much."""
@@ -187,20 +186,20 @@ class InPlace:
         self._may_delete = True
         for keys in self.deferred.batches(_DELETE):
             changes = self._compare_again(keys)
-            deleted = {change.key for change in changes if change.expected is None}
+            deleted = {change.aggregate_id for change in changes if change.expected is None}
             # A duplicate goes here; the document that it duplicates went, or waits, as what it is.
-            changes = [change for change in changes if change.expected is None or change.key not in deleted]
+            changes = [change for change in changes if change.expected is None or change.aggregate_id not in deleted]
             self._write(changes, on_conflict=self._settle)
         for ids in self.deferred.batches(_DELETE_ODD):
             orphans = self.again.odd_orphans(self._lane.model.odd_documents_with(ids))
-            self._write([Change.of(verdict) for verdict in orphans], on_conflict=self._settle)
+            self._write(list(orphans), on_conflict=self._settle)
 
-    def _settle(self, stuck: list[Change]) -> None:
+    def _settle(self, stuck: list[Verdict]) -> None:
         """Write documents that exchange unique keys; give up those whose key somebody keeps.
 
         Those that are only in the way have a verdict of their own, and are written or given up by it.
         """
-        asked_for = {change.key for change in stuck}
+        asked_for = {change.aggregate_id for change in stuck}
         for attempt in range(ATTEMPTS):
             tangle = untangle(self.again, stuck, deleting=self._may_delete)
             for key, holder in tangle.blocked.items():
@@ -218,4 +217,6 @@ class InPlace:
             stuck = [change for change in self._look_again(tangle.movable) if change.expected]
             if not stuck:
                 return
-        self._give_up_busy([change for change in stuck if is_plain(change.key) and change.key in asked_for])
+        self._give_up_busy(
+            [change for change in stuck if is_plain(change.aggregate_id) and change.aggregate_id in asked_for]
+        )

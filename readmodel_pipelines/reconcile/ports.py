@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from readmodel_pipelines.events.stream import Fold, Malformed
+from readmodel_pipelines.events.stream import Fold
 from readmodel_pipelines.events.values import Event
 from readmodel_pipelines.projections.projection import Document
+from readmodel_pipelines.reconcile.counts import Counts
 from readmodel_pipelines.reconcile.outcome import Verdict
 from readmodel_pipelines.reconcile.ranges import EVERYTHING, IdRange
 
@@ -28,14 +29,6 @@ class EventStore(Protocol):
     def odd_streams(self, fold: Fold[Any]) -> Iterator[Event]:
         """The first event of every stream whose id is not a string."""
 
-    def contested(
-        self, fold: Fold[Any], claim: tuple[str, str], ids: Sequence[str] | None = None
-    ) -> Mapping[str, Malformed]:
-        """Streams whose created event (type, field of its data) claims a key that another stream claims too.
-
-        With `ids` only claims of these are looked at.
-        """
-
     def version_ranges(self, fold: Fold[Any]) -> Iterator[tuple[str, Any, Any, int]]:
         """(id, first version, last version, number of events) of every stream with a string id, in their order."""
 
@@ -50,37 +43,15 @@ class EventStore(Protocol):
 
 
 @dataclass(slots=True)
-class Change:
-    """One document to write: insert without `actual`, delete without `expected`, else replace the owned fields.
-
-    Conditional on the stored document still being `actual` (`_id` and owned fields as read). `version` is that of the
-    stream which `expected` was folded from.
-    """
-
-    key: Any
-    expected: Document | None
-    actual: Document | None
-    version: int = 0
-
-    @classmethod
-    def of(cls, verdict: Verdict) -> Change:
-        """What mends it; nothing is expected where there ought to be no document."""
-        return cls(verdict.aggregate_id, verdict.expected, verdict.actual, verdict.version)
-
-
-@dataclass(slots=True)
 class Written:
-    """What became of a batch of changes.
+    """What became of a batch of changes, in numbers and else.
 
-    `again` are changes whose document another writer changed between our read and our write; `superseded` says how
-    many writes that cost. `conflicts` are keys that a unique index kept out; `refused` has (key, reason, detail).
+    `again` are changes whose document another writer changed between our read and our write. `conflicts` are keys that
+    a unique index kept out; `refused` has (key, reason, detail).
     """
 
-    inserted: int = 0
-    replaced: int = 0
-    deleted: int = 0
-    superseded: int = 0
-    again: list[Change] = field(default_factory=list)
+    counts: Counts = field(default_factory=Counts)
+    again: list[Verdict] = field(default_factory=list)
     conflicts: list[Any] = field(default_factory=list)
     refused: list[tuple[Any, str, str]] = field(default_factory=list)
 
@@ -100,13 +71,17 @@ class ReadModel(Protocol):
     def odd_documents_with(self, document_ids: Sequence[Any]) -> Iterator[Document]:
         """Those of `odd_documents` that have these `_id`s; those whose key is no valid UTF-8 too."""
 
-    def holders(self, changes: Sequence[Change]) -> list[tuple[Change, Document]]:
+    def holders(self, changes: Sequence[Verdict]) -> list[tuple[Verdict, Document]]:
         """(a change, another document that holds a key which the change wants and an index keeps unique)."""
 
-    def write(self, changes: Sequence[Change]) -> Written:
-        """Write in one unordered batch, each change conditionally."""
+    def write(self, changes: Sequence[Verdict]) -> Written:
+        """Write what mends these in one unordered batch.
 
-    def swap(self, changes: Sequence[Change]) -> Written:
+        Each on condition that the stored document still is its `actual`: insert without one, delete without `expected`,
+        else replace the owned fields.
+        """
+
+    def swap(self, changes: Sequence[Verdict]) -> Written:
         """Write all or nothing in a transaction, so that documents can exchange unique keys."""
 
     def count(self) -> int:

@@ -16,7 +16,7 @@ from readmodel_pipelines.projections.task import TASKS_OF_CHATS
 from readmodel_pipelines.reconcile.conflicts import Tangle, blocked_by, untangle
 from readmodel_pipelines.reconcile.counts import Counts
 from readmodel_pipelines.reconcile.outcome import Outcome, Verdict
-from readmodel_pipelines.reconcile.ports import Change, ReadModel
+from readmodel_pipelines.reconcile.ports import ReadModel
 from readmodel_pipelines.reconcile.run import Lane
 from readmodel_pipelines.reconcile.second_look import SecondLook
 
@@ -66,38 +66,37 @@ class Documents:
     def __init__(self, held: Mapping[Any, str]) -> None:
         self.documents = [{"_id": key, "task_id": key, "chat_id": chat} for key, chat in held.items()]
 
-    def holders(self, changes: Sequence[Change]) -> list[tuple[Change, Document]]:
+    def holders(self, changes: Sequence[Verdict]) -> list[tuple[Verdict, Document]]:
         return [
             (change, document)
             for change in changes
             if change.expected is not None
             for document in self.documents
-            if document["chat_id"] == change.expected["chat_id"] and document["task_id"] != change.key
+            if document["chat_id"] == change.expected["chat_id"] and document["task_id"] != change.aggregate_id
         ]
 
 
-def change(key: Any, chat: str | None) -> Change:
+def change(key: Any, chat: str | None) -> Verdict:
     expected = None if chat is None else {"task_id": key, "chat_id": chat}
-    return Change(key, expected, {"_id": key, "task_id": key})
+    return Verdict(key, Outcome.DIFFERENT, expected, {"_id": key, "task_id": key})
 
 
 class Again:
     """A second look at documents, which gives the changes that they need."""
 
-    def __init__(self, held: Mapping[Any, str], others: Mapping[Any, Change]) -> None:
+    def __init__(self, held: Mapping[Any, str], others: Mapping[Any, Verdict]) -> None:
         self.lane = Lane(TASKS_OF_CHATS, cast(ReadModel, Documents(held)), Counts())
         self._others = others
 
     def verdicts(self, ids: Sequence[str]) -> list[Verdict]:
-        changes = [self._others[key] for key in ids if key in self._others]
-        return [Verdict(item.key, Outcome.DIFFERENT, item.expected, item.actual) for item in changes]
+        return [self._others[key] for key in ids if key in self._others]
 
     def odd_orphans(self, documents: Sequence[Document]) -> list[Verdict]:
         return []
 
 
 def untangled(
-    held: Mapping[Any, str], stuck: Sequence[Change], others: Mapping[Any, Change], *, deleting: bool = True
+    held: Mapping[Any, str], stuck: Sequence[Verdict], others: Mapping[Any, Verdict], *, deleting: bool = True
 ) -> Tangle:
     return untangle(cast(SecondLook, Again(held, others)), stuck, deleting=deleting)
 
@@ -149,13 +148,13 @@ def test_what_is_movable_can_be_written_together(
     tangle = untangled(before, stuck, plan)
     after = dict(before)
     for item in tangle.movable:
-        after.pop(item.key, None)
+        after.pop(item.aggregate_id, None)
     for item in tangle.movable:
         if item.expected:
-            after[item.key] = item.expected["chat_id"]
+            after[item.aggregate_id] = item.expected["chat_id"]
     assert len(set(after.values())) == len(after)
-    moved = {item.key for item in tangle.movable}
-    assert tangle.blocked.keys() == {item.key for item in stuck} - moved
+    moved = {item.aggregate_id for item in tangle.movable}
+    assert tangle.blocked.keys() == {item.aggregate_id for item in stuck} - moved
     assert not moved & set(tangle.blocked.values())
 
 

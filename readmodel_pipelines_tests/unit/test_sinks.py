@@ -15,7 +15,7 @@ from readmodel_pipelines.reconcile.deletions import DeletionLimit, Deletions
 from readmodel_pipelines.reconcile.dry_run import DryRun
 from readmodel_pipelines.reconcile.in_place import ATTEMPTS, InPlace
 from readmodel_pipelines.reconcile.outcome import Outcome, Verdict, Why
-from readmodel_pipelines.reconcile.ports import BATCH, Change, ReadModel, Written
+from readmodel_pipelines.reconcile.ports import BATCH, ReadModel, Written
 from readmodel_pipelines.reconcile.run import Lane
 from readmodel_pipelines.reconcile.second_look import SecondLook
 from readmodel_pipelines.reconcile.summary import Summary
@@ -48,7 +48,10 @@ def test_a_refusal_says_how_many_and_what_to_do() -> None:
     assert "--allow-deletions" in said
 
 
-SUPERSEDED = Written(superseded=1, again=[Change("a", {"chat_id": "a"}, {"_id": "a", "chat_id": "a", "title": "old"})])
+SUPERSEDED = Written(
+    Counts(superseded=1),
+    again=[Verdict("a", Outcome.DIFFERENT, {"chat_id": "a"}, {"_id": "a", "chat_id": "a", "title": "old"})],
+)
 """Another writer was faster than a change to the document of `a`."""
 
 
@@ -58,19 +61,20 @@ class Model:
     def __init__(self, *answers: Written, documents: int = 10_000) -> None:
         self.answers = list(answers)
         self.documents = documents
-        self.batches: list[list[Change]] = []
+        self.batches: list[list[Verdict]] = []
 
-    def write(self, changes: Sequence[Change]) -> Written:
+    def write(self, changes: Sequence[Verdict]) -> Written:
         self.batches.append(list(changes))
         if self.answers:
             return self.answers.pop(0)
-        return Written(
+        done = Counts(
             inserted=sum(1 for change in changes if change.actual is None),
             replaced=sum(1 for change in changes if change.actual is not None and change.expected is not None),
             deleted=sum(1 for change in changes if change.expected is None),
         )
+        return Written(done)
 
-    def holders(self, changes: Sequence[Change]) -> list[tuple[Change, Document]]:
+    def holders(self, changes: Sequence[Verdict]) -> list[tuple[Verdict, Document]]:
         return []
 
     def count(self) -> int:
@@ -170,19 +174,19 @@ def test_a_dry_run_predicts_what_in_place_writes_and_writes_nothing(limit: Delet
     wet, dry = Run(Model(), limit, *MIXED).over(*MIXED), Run(Model(), limit, *MIXED, dry=True).over(*MIXED)
     assert wet.written == dry.written == (2, 1, 1, 0)
     assert dry.model.batches == []
-    assert "d" not in {change.key for batch in wet.model.batches for change in batch}
+    assert "d" not in {change.aggregate_id for batch in wet.model.batches for change in batch}
 
 
 def test_a_full_run_deletes_last_and_only_what_is_still_unwanted() -> None:
     run = Run(Model(), DeletionLimit(0.05), orphan("a")).over(orphan("a"), orphan("b"), missing("c"))
-    assert [[change.key for change in batch] for batch in run.model.batches] == [["c"], ["a"]]
+    assert [[change.aggregate_id for change in batch] for batch in run.model.batches] == [["c"], ["a"]]
     assert run.written == (1, 0, 1, 0)
 
 
 def test_a_range_of_a_full_run_leaves_deletions_and_conflicts_to_its_end() -> None:
     model = Model(Written(conflicts=["b"]))
     run = Run(model, None, orphan("a"), deletions=Deletions.PUT_OFF).over(orphan("a"), missing("b"))
-    assert [[change.key for change in batch] for batch in model.batches] == [["b"]]
+    assert [[change.aggregate_id for change in batch] for batch in model.batches] == [["b"]]
     assert sorted(run.waiting.keys.values()) == [["a"], ["b"]]
     assert run.written == (0, 0, 0, 0)
 
@@ -205,7 +209,10 @@ def test_writes_go_in_batches() -> None:
 def test_a_superseded_write_is_compared_again_and_written_anew() -> None:
     model = Model(SUPERSEDED)
     run = Run(model, None, different("a")).over(missing("a"))
-    assert [[(c.key, c.actual is None) for c in batch] for batch in model.batches] == [[("a", True)], [("a", False)]]
+    assert [[(c.aggregate_id, c.actual is None) for c in batch] for batch in model.batches] == [
+        [("a", True)],
+        [("a", False)],
+    ]
     assert (run.counts.replaced, run.counts.superseded, run.counts.failed) == (1, 1, 0)
 
 
@@ -240,5 +247,5 @@ def test_a_full_run_replaces_no_document_that_was_read_after_its_events_and_is_n
 ) -> None:
     limit, put_off = (None, deletions) if isinstance(deletions, Deletions) else (deletions, Deletions.AT_ONCE)
     run = Run(Model(), limit, different("c"), deletions=put_off).over(different("a"), missing("b"), different("c"))
-    assert [[change.key for change in batch] for batch in run.model.batches] == [["b", "c"]]
+    assert [[change.aggregate_id for change in batch] for batch in run.model.batches] == [["b", "c"]]
     assert run.counts.superseded == 1
