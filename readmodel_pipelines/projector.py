@@ -34,8 +34,8 @@ from readmodel_pipelines.reconcile.deletions import DeletionLimit
 from readmodel_pipelines.reconcile.dry_run import DryRun
 from readmodel_pipelines.reconcile.finding import Finding
 from readmodel_pipelines.reconcile.in_place import InPlace
+from readmodel_pipelines.reconcile.join import Lane
 from readmodel_pipelines.reconcile.progress import Progress
-from readmodel_pipelines.reconcile.run import Lane
 from readmodel_pipelines.reconcile.summary import DEFAULT_MAX_FINDINGS, Summary, Verb
 from readmodel_pipelines.reconcile.versions import reconcile_versions
 from readmodel_pipelines.settings import Settings

@@ -19,7 +19,7 @@ from pymongo import UpdateOne
 from readmodel_pipelines.moments import Moment, reached
 from readmodel_pipelines.mongo.driver import CODEC, Collection, Database, Document, duplicates_allowed
 from readmodel_pipelines.mongo.names import DEFERRED, TOUCHED
-from readmodel_pipelines.reconcile.deferred import KEYS_AT_ONCE
+from readmodel_pipelines.reconcile.deferred import KEYS_AT_ONCE, Deferred
 
 EVENTS = "events"
 _BATCH = 1_000
@@ -42,11 +42,10 @@ class Owner:
         return {"_id": {"$gte": {**start, "key": MinKey()}, "$lte": {**start, "key": MaxKey()}}}
 
 
-class DeferredInMongo:
-    """Implements `readmodel_pipelines.reconcile.deferred.Deferred` with the keys of an owner.
+class DeferredInMongo(Deferred):
+    """The keys of an owner: the workers of a rebuild, and who resumes it, share them.
 
-    Who puts off the same key again, after a crash for example, puts it off once. The workers of a
-    rebuild, and who resumes it, share them.
+    Who puts off the same key again, after a crash for example, puts it off once.
     """
 
     def __init__(self, database: Database, owner: Owner) -> None:

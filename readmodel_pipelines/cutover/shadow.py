@@ -34,9 +34,9 @@ from readmodel_pipelines.mongo.driver import (
 from readmodel_pipelines.mongo.scan import string_keys
 from readmodel_pipelines.mongo.wanted_indexes import of_read_model
 from readmodel_pipelines.projections.projection import Projection
+from readmodel_pipelines.reconcile.join import Lane
 from readmodel_pipelines.reconcile.outcome import Outcome, Verdict, Why
 from readmodel_pipelines.reconcile.ports import BATCH, BATCH_BYTES
-from readmodel_pipelines.reconcile.run import Lane
 from readmodel_pipelines.reconcile.summary import Summary
 
 

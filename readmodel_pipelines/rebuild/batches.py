@@ -11,8 +11,8 @@ from readmodel_pipelines.moments import Moment, reached
 from readmodel_pipelines.pacing import BatchSize
 from readmodel_pipelines.rebuild.pace import Pace, WindowClosed
 from readmodel_pipelines.reconcile.counts import WRITES
+from readmodel_pipelines.reconcile.join import Lane
 from readmodel_pipelines.reconcile.ports import EventStore
-from readmodel_pipelines.reconcile.run import Lane
 
 Save = Callable[[str | None, Mapping[str, Mapping[str, int]], int, float], None]
 """Told the cursor (None: the range is done), and the counts by read model, events and seconds of a batch."""

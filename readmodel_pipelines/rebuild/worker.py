@@ -25,7 +25,7 @@ from readmodel_pipelines.reconcile.collector import calm_collector
 from readmodel_pipelines.reconcile.counts import WRITES
 from readmodel_pipelines.reconcile.deletions import Deletions
 from readmodel_pipelines.reconcile.in_place import InPlace
-from readmodel_pipelines.reconcile.run import Lane
+from readmodel_pipelines.reconcile.join import Lane
 from readmodel_pipelines.reconcile.second_look import SecondLook
 from readmodel_pipelines.reconcile.summary import Summary
 from readmodel_pipelines.settings import Settings

@@ -4,31 +4,15 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from readmodel_pipelines.batched import batched
 
 KEYS_AT_ONCE = 500
 
 
-class Deferred(Protocol):
-    """Holds any number of them."""
-
-    def add(self, kind: str, keys: Sequence[Any]) -> None:
-        """Put keys off."""
-
-    def count(self, kind: str) -> int:
-        """How many were put off."""
-
-    def batches(self, kind: str) -> Iterator[list[Any]]:
-        """The keys, some hundred at a time."""
-
-    def write(self) -> None:
-        """Make sure that nothing put off is lost with this process, where it is to outlive it."""
-
-
-class DeferredInMemory:
-    """Implements `Deferred` for a run that needs them no longer than it lasts."""
+class Deferred:
+    """Holds them in memory, for a run that needs them no longer than it lasts."""
 
     def __init__(self) -> None:
         self._keys: dict[str, list[Any]] = defaultdict(list)
@@ -46,4 +30,4 @@ class DeferredInMemory:
         return batched(self._keys[kind], KEYS_AT_ONCE)
 
     def write(self) -> None:
-        """They need not outlive it."""
+        """Make sure that nothing put off is lost with this process, where it is to outlive it."""

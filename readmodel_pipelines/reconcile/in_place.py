@@ -14,7 +14,7 @@ from typing import Any
 from readmodel_pipelines.events.ids import is_plain
 from readmodel_pipelines.moments import Moment, reached
 from readmodel_pipelines.reconcile.conflicts import untangle, why_blocked
-from readmodel_pipelines.reconcile.deferred import Deferred, DeferredInMemory
+from readmodel_pipelines.reconcile.deferred import Deferred
 from readmodel_pipelines.reconcile.deletions import DeletionLimit, Deletions
 from readmodel_pipelines.reconcile.outcome import Outcome, Verdict, Why
 from readmodel_pipelines.reconcile.ports import BATCH, BATCH_BYTES, Written
@@ -45,7 +45,7 @@ class InPlace:
     summary: Summary
     still_ours: Callable[[], None]
     deletions: Deletions | DeletionLimit = Deletions.AT_ONCE
-    deferred: Deferred = field(default_factory=DeferredInMemory)
+    deferred: Deferred = field(default_factory=Deferred)
     pause: Callable[[int], None] = _pause
     deletions_refused: bool = False
     _changes: list[Verdict] = field(default_factory=list)

@@ -7,7 +7,7 @@ does.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import bson
@@ -20,44 +20,56 @@ from readmodel_pipelines.projections.projection import Document, Projection
 from readmodel_pipelines.reconcile.compare import ABSENT, same_document, same_value
 from readmodel_pipelines.reconcile.counts import Counts
 from readmodel_pipelines.reconcile.outcome import Outcome, Verdict, Why
+from readmodel_pipelines.reconcile.ports import ReadModel
 
 MAX_DOCUMENT_BYTES = 16 * 1024 * 1024
 _ROOM_FOR_ID = 64
 _AS_READ: CodecOptions[Document] = CodecOptions(datetime_conversion=DatetimeConversion.DATETIME_MS)
 
 
-@dataclass
-class MergeJoin:
-    """Joins the streams of one pass with one read model; what is not `same` goes to `emit`.
+def _nowhere(verdict: Verdict) -> None:
+    """Until a lane has a sink."""
+
+
+@dataclass(slots=True)
+class Lane:
+    """One read model in a pass; what is not `same` goes to `emit`.
 
     `contested` names streams that are malformed for this read model only, because they claim a key that another
     claims too. `keep` is given what is `same`, expected and actual, by whom every document is wanted.
     """
 
     projection: Projection
-    documents: Iterable[Document]
+    model: ReadModel
     counts: Counts
-    emit: Callable[[Verdict], None]
-    contested: Mapping[str, Malformed]
+    emit: Callable[[Verdict], None] = _nowhere
+    contested: Mapping[str, Malformed] = field(default_factory=dict)
     keep: Callable[[Document, Document], None] | None = None
-    _met: str | None = None
-    _met_malformed: bool = False
 
-    def __post_init__(self) -> None:
-        self._make = self.projection.document
-        self._key_field = self.projection.key
-        self._rest = iter(self.documents)
+
+class MergeJoin:
+    """Joins the streams of one pass with the documents of one read model, some or all."""
+
+    def __init__(self, lane: Lane, documents: Iterable[Document]) -> None:
+        self._lane = lane
+        self._counts = lane.counts
+        self._emit = lane.emit
+        self._make = lane.projection.document
+        self._key_field = lane.projection.key
+        self._met: str | None = None
+        self._met_malformed = False
+        self._rest = iter(documents)
         self._move_on()
 
     def meet(self, stream: Stream[Any]) -> None:
         """Compare one stream, whose id lies behind every earlier one's, with its document."""
         aggregate_id = stream.aggregate_id
         self.move_to(aggregate_id)
-        self.counts.checked += 1
+        self._counts.checked += 1
         self._met = aggregate_id
         result = stream.result
-        if self.contested and not isinstance(result, Malformed):
-            result = self.contested.get(aggregate_id, result)
+        if self._lane.contested and not isinstance(result, Malformed):
+            result = self._lane.contested.get(aggregate_id, result)
         actual = None
         if self._key == aggregate_id:
             actual = self._actual
@@ -74,13 +86,13 @@ class MergeJoin:
             return
         if expected is None:
             if actual is None:
-                self.counts.same += 1
+                self._counts.same += 1
             else:
-                self.emit(Verdict(aggregate_id, Outcome.UNEXPECTED, None, actual))
+                self._emit(Verdict(aggregate_id, Outcome.UNEXPECTED, None, actual))
         elif same:
-            self.counts.same += 1
-            if self.keep is not None and actual is not None:
-                self.keep(expected, actual)
+            self._counts.same += 1
+            if self._lane.keep is not None and actual is not None:
+                self._lane.keep(expected, actual)
         else:
             self._differ(aggregate_id, expected, actual, result.version)
 
@@ -108,11 +120,11 @@ class MergeJoin:
             self._refuse(aggregate_id, actual, Malformed(Reason.PROJECTION_FAILED, misfit))
         else:
             outcome = Outcome.MISSING if actual is None else Outcome.DIFFERENT
-            self.emit(Verdict(aggregate_id, outcome, expected, actual, version=version, size=size))
+            self._emit(Verdict(aggregate_id, outcome, expected, actual, version=version, size=size))
 
     def _misfit(self, aggregate_id: str, expected: Document, actual: Document | None) -> str:
         """What keeps a document from ever being found as its projection made it; empty where nothing does."""
-        strangers = expected.keys() - set(self.projection.owned)
+        strangers = expected.keys() - set(self._lane.projection.owned)
         if strangers:
             return f"the projection makes fields that its `owned` does not name: {', '.join(sorted(strangers))}"
         if expected.get(self._key_field) != aggregate_id:
@@ -132,17 +144,17 @@ class MergeJoin:
 
     def _refuse(self, aggregate_id: str, actual: Document | None, why: Malformed) -> None:
         self._met_malformed = True
-        self.emit(Verdict(aggregate_id, Outcome.MALFORMED, None, actual, why.reason, why))
+        self._emit(Verdict(aggregate_id, Outcome.MALFORMED, None, actual, why.reason, why))
 
     def _leave_behind(self) -> None:
         key, actual = self._key, self._actual
         self._move_on()
         if key != self._met:
-            self.counts.checked += 1
-            self.emit(Verdict(key, Outcome.ORPHAN, None, actual))
+            self._counts.checked += 1
+            self._emit(Verdict(key, Outcome.ORPHAN, None, actual))
         elif not self._met_malformed:
-            self.counts.checked += 1
-            self.emit(Verdict(key, Outcome.UNEXPECTED, None, actual, Why.DUPLICATE_KEY))
+            self._counts.checked += 1
+            self._emit(Verdict(key, Outcome.UNEXPECTED, None, actual, Why.DUPLICATE_KEY))
 
     def _move_on(self) -> None:
         self._actual: Document | None = next(self._rest, None)

@@ -1,53 +1,25 @@
 """The pipeline, `read → fold → join → sink`: one pass over the streams of one aggregate type.
 
 One pass feeds every read model made from those streams. Verbs differ in the aggregates they cover and in the sink.
+Streams and documents whose id is no string the merge join cannot meet; one scan finds them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from collections.abc import Collection, Iterable, Sequence
+from typing import Protocol
 
+from readmodel_pipelines.batched import batched
 from readmodel_pipelines.events.ids import is_plain
-from readmodel_pipelines.events.stream import Malformed, fold_streams
+from readmodel_pipelines.events.stream import check_id, fold_streams
 from readmodel_pipelines.events.together import part_of, together
-from readmodel_pipelines.projections.projection import Document, Projection
-from readmodel_pipelines.reconcile.counts import Counts
-from readmodel_pipelines.reconcile.join import MergeJoin
-from readmodel_pipelines.reconcile.outcome import Verdict
-from readmodel_pipelines.reconcile.ports import EventStore, ReadModel
+from readmodel_pipelines.projections.projection import Document
+from readmodel_pipelines.reconcile.join import Lane, MergeJoin
+from readmodel_pipelines.reconcile.outcome import Outcome, Verdict, Why
+from readmodel_pipelines.reconcile.ports import EventStore
 from readmodel_pipelines.reconcile.ranges import EVERYTHING, IdRange
 
-
-class Sink(Protocol):
-    """Where the verdicts on one read model go."""
-
-    def accept(self, verdict: Verdict) -> None:
-        """One aggregate that is not `same`."""
-
-    def finish(self) -> None:
-        """The pass is over: do what waited for its end."""
-
-
-def _nowhere(verdict: Verdict) -> None:
-    """Until a lane has a sink."""
-
-
-@dataclass(slots=True)
-class Lane:
-    """One read model in a pass.
-
-    `contested` names streams that are malformed for this read model only: another claims the same unique key. `keep`
-    is given what is `same`, expected and actual.
-    """
-
-    projection: Projection
-    model: ReadModel
-    counts: Counts
-    emit: Callable[[Verdict], None] = _nowhere
-    contested: Mapping[str, Malformed] = field(default_factory=dict)
-    keep: Callable[[Document, Document], None] | None = None
+_BATCH = 500
 
 
 class Checkpoint(Protocol):
@@ -73,10 +45,7 @@ def reconcile(
     folds = list(dict.fromkeys(lane.projection.fold for lane in lanes))
     fold = together(folds)
     places = [folds.index(lane.projection.fold) for lane in lanes]
-    joins = [
-        MergeJoin(lane.projection, _documents(lane, ids, within), lane.counts, lane.emit, lane.contested, lane.keep)
-        for lane in lanes
-    ]
+    joins = [MergeJoin(lane, _documents(lane, ids, within)) for lane in lanes]
     for stream in fold_streams(store.read(fold, ids, within), fold, allowed):
         # No query can begin at an id that is no UTF-8.
         if checkpoint is not None and checkpoint.due() and is_plain(stream.aggregate_id):
@@ -94,7 +63,7 @@ def reconcile(
         join.finish()
 
 
-def _documents(lane: Lane, ids: Sequence[str] | None, within: IdRange) -> Iterable[dict[str, Any]]:
+def _documents(lane: Lane, ids: Sequence[str] | None, within: IdRange) -> Iterable[Document]:
     """The lane's documents; all of `ids` before the first event is read.
 
     So that none is newer than the events it is compared with: replacing it would put an older state over a newer one.
@@ -102,3 +71,26 @@ def _documents(lane: Lane, ids: Sequence[str] | None, within: IdRange) -> Iterab
     """
     documents = lane.model.read(ids, within)
     return documents if ids is None else list(documents)
+
+
+def reconcile_odd_ids(store: EventStore, lanes: Sequence[Lane]) -> None:
+    """Report streams and documents with an odd id, once each."""
+    for event in store.odd_streams(lanes[0].projection.fold):
+        malformed = check_id(event)
+        for lane in lanes:
+            lane.counts.checked += 1
+            reason = malformed.reason if malformed else None
+            lane.emit(Verdict(event.get("aggregate_id"), Outcome.MALFORMED, reason=reason, malformed=malformed))
+    for lane in lanes:
+        for verdict in odd_orphans(store, lane, lane.model.odd_documents()):
+            lane.counts.checked += 1
+            lane.emit(verdict)
+
+
+def odd_orphans(store: EventStore, lane: Lane, documents: Iterable[Document]) -> Iterable[Verdict]:
+    """Those of the documents with an odd key that no event belongs to."""
+    key, fold = lane.projection.key, lane.projection.fold
+    for batch in batched(documents, _BATCH):
+        for document, has_events in zip(batch, store.have_events(fold, [item.get(key) for item in batch]), strict=True):
+            if not has_events:
+                yield Verdict(document.get(key), Outcome.ORPHAN, None, document, Why.ODD_KEY)

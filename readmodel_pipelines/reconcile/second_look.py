@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
+from readmodel_pipelines.events.stream import Malformed, fold_streams
+from readmodel_pipelines.events.values import Event
 from readmodel_pipelines.moments import Moment, reached
-from readmodel_pipelines.projections.projection import Document
+from readmodel_pipelines.projections.projection import Document, Projection
+from readmodel_pipelines.reconcile.compare import same_document
 from readmodel_pipelines.reconcile.counts import Counts
-from readmodel_pipelines.reconcile.odd_ids import odd_orphans
+from readmodel_pipelines.reconcile.join import Lane
 from readmodel_pipelines.reconcile.outcome import Verdict
 from readmodel_pipelines.reconcile.ports import EventStore
-from readmodel_pipelines.reconcile.prefix import is_of_a_prefix
-from readmodel_pipelines.reconcile.run import Lane, reconcile
+from readmodel_pipelines.reconcile.run import odd_orphans, reconcile
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,3 +64,43 @@ class SecondLook:
             for key, events in streams
             if is_of_a_prefix(projection, key, events, documents.get(key), since[key], self.allowed)
         }
+
+
+def is_of_a_prefix(
+    projection: Projection,
+    aggregate_id: str,
+    events: Iterable[Event],
+    document: Document | None,
+    since: int,
+    allowed: Collection[str] = (),
+) -> bool:
+    """Whether `document` (None where there is none) is what the stream folds to at some version from `since` on.
+
+    `events` are the whole stream, read after the document. At version 0, before its first event, there is no document.
+    A malformed stream has no such prefix.
+    """
+    states: list[Any] = []
+    found = since < 1 and document is None
+
+    def start() -> Any:
+        states.append(projection.fold.start())
+        return states[-1]
+
+    def wanted(state: Any) -> bool:
+        if state.version < since or not state.created:
+            return False
+        try:
+            expected = projection.document(aggregate_id, state)
+        except Exception:  # noqa: BLE001 - there is no document of this beginning; of the whole stream there may be one
+            return False
+        return expected is document if expected is None or document is None else same_document(expected, document)
+
+    def looked_at() -> Iterator[Event]:
+        nonlocal found
+        for event in events:
+            yield event
+            # Whoever asks for the next one has folded this one.
+            found = found or wanted(states[-1])
+
+    streams = list(fold_streams(looked_at(), replace(projection.fold, start=start), allowed))
+    return found and not any(isinstance(stream.result, Malformed) for stream in streams)

@@ -12,10 +12,9 @@ from typing import Any
 from readmodel_pipelines.events.stream import Malformed, Reason, Stream
 from readmodel_pipelines.events.values import BadField, whole
 from readmodel_pipelines.projections.projection import Document, Projection, stored_version
-from readmodel_pipelines.reconcile.join import MergeJoin
+from readmodel_pipelines.reconcile.join import Lane, MergeJoin
 from readmodel_pipelines.reconcile.outcome import Outcome, Verdict
 from readmodel_pipelines.reconcile.ports import EventStore
-from readmodel_pipelines.reconcile.run import Lane
 
 
 @dataclass(slots=True)
@@ -29,7 +28,7 @@ class _Ends:
 def reconcile_versions(store: EventStore, lanes: Sequence[Lane], allowed: Collection[str] = ()) -> None:
     """Compare presence and version of every aggregate with a string id in every lane."""
     joins = [
-        MergeJoin(_outline(lane.projection), lane.model.versions(), lane.counts, _deciding(lane), lane.contested)
+        MergeJoin(replace(lane, projection=_outline(lane.projection), emit=_deciding(lane)), lane.model.versions())
         for lane in lanes
     ]
     for aggregate_id, first, last, events in store.version_ranges(lanes[0].projection.fold):

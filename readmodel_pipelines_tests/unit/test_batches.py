@@ -13,7 +13,7 @@ from readmodel_pipelines.projections.registry import built_in
 from readmodel_pipelines.rebuild.batches import Batches
 from readmodel_pipelines.rebuild.pace import Pace, WindowClosed
 from readmodel_pipelines.reconcile.counts import Counts
-from readmodel_pipelines.reconcile.run import Lane
+from readmodel_pipelines.reconcile.join import Lane
 
 EVENTS_OF_A_STREAM = 10
 SECONDS_OF_A_STREAM = 0.001

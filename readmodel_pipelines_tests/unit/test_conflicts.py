@@ -15,9 +15,9 @@ from readmodel_pipelines.projections.projection import Document
 from readmodel_pipelines.projections.task import TASKS_OF_CHATS
 from readmodel_pipelines.reconcile.conflicts import Tangle, blocked_by, untangle
 from readmodel_pipelines.reconcile.counts import Counts
+from readmodel_pipelines.reconcile.join import Lane
 from readmodel_pipelines.reconcile.outcome import Outcome, Verdict
 from readmodel_pipelines.reconcile.ports import ReadModel
-from readmodel_pipelines.reconcile.run import Lane
 from readmodel_pipelines.reconcile.second_look import SecondLook
 
 
@@ -116,12 +116,12 @@ ODD = ObjectId()
     ],
 )
 def test_who_waits_moves_together_with_the_holders_of_its_key_or_is_blocked_by_one_that_stays(
-    held: Mapping[Any, str], others: list[Change], along: list[str], blocked: dict[str, Any]
+    held: Mapping[Any, str], others: list[Verdict], along: list[str], blocked: dict[str, Any]
 ) -> None:
-    tangle = untangled(held, [TO_C2], {item.key: item for item in others})
+    tangle = untangled(held, [TO_C2], {item.aggregate_id: item for item in others})
     assert tangle.blocked == blocked
     assert tangle.movable == ([] if blocked else [TO_C2, *others])
-    assert [item.key for item in tangle.movable[1:]] == along
+    assert [item.aggregate_id for item in tangle.movable[1:]] == along
 
 
 def test_a_holder_that_may_not_be_deleted_yet_keeps_its_key() -> None:

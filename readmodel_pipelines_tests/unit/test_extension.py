@@ -32,8 +32,9 @@ from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.projections.registry import built_in, by_fold, names, projections_for
 from readmodel_pipelines.projections.task import TASK_FOLD
 from readmodel_pipelines.reconcile.counts import Counts
-from readmodel_pipelines.reconcile.join import MergeJoin
+from readmodel_pipelines.reconcile.join import Lane, MergeJoin
 from readmodel_pipelines.reconcile.outcome import Outcome, Verdict
+from readmodel_pipelines.reconcile.ports import ReadModel
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines_tests.support.streams import ID, folded, stream_of
 
@@ -300,7 +301,7 @@ def joined(projection: Projection, value: Any = None) -> Verdict:
     verdicts: list[Verdict] = []
     first = next(fold_streams(EVENTS, chat_activity.FOLD))
     documents = [] if value is None else [{"_id": 1, "chat_id": first.aggregate_id, "value": value}]
-    MergeJoin(projection, documents, Counts(), verdicts.append, {}).meet(first)
+    MergeJoin(Lane(projection, cast(ReadModel, None), Counts(), verdicts.append), documents).meet(first)
     return verdicts[0]
 
 

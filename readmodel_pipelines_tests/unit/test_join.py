@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import bson
 import pytest
@@ -15,13 +15,15 @@ from readmodel_pipelines.events.stream import Malformed, Reason, Stream
 from readmodel_pipelines.projections.chat import CHAT_FOLD
 from readmodel_pipelines.projections.projection import Document, Projection
 from readmodel_pipelines.reconcile.counts import Counts
-from readmodel_pipelines.reconcile.join import MergeJoin, stored_size
+from readmodel_pipelines.reconcile.join import Lane, MergeJoin, stored_size
 from readmodel_pipelines.reconcile.outcome import Outcome, Verdict, Why
+from readmodel_pipelines.reconcile.ports import ReadModel
 from readmodel_pipelines.reconcile.summary import Summary
 
 BAD = Malformed(Reason.VERSION_GAP, "version 3 follows 1", 3, "event")
 TAKEN = Malformed(Reason.KEY_CONFLICT, "two claim one key", 1, "event")
 UNWANTED = "no document"
+NO_MODEL = cast(ReadModel, None)
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ def joined(
         verdicts.append(verdict)
         summary.note("values", verdict)
 
-    join = MergeJoin(VALUES, documents, counts, emit, contested or {})
+    join = MergeJoin(Lane(VALUES, NO_MODEL, counts, emit, contested or {}), documents)
     for aggregate_id, state in streams:
         join.meet(Stream(aggregate_id, state if isinstance(state, Malformed) else Folded(state)))
     join.finish()
@@ -185,6 +187,6 @@ def test_neither_side_is_read_ahead_by_more_than_one() -> None:
             read.append(key)
             yield {"_id": key, "key": key, "value": 1}
 
-    join = MergeJoin(VALUES, documents(), Counts(), lambda verdict: None, {})
+    join = MergeJoin(Lane(VALUES, NO_MODEL, Counts()), documents())
     join.meet(Stream("a", Folded(1)))
     assert read == ["a", "b"]

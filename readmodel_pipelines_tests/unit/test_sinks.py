@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, cast
 
 import pytest
@@ -11,12 +11,13 @@ from readmodel_pipelines.events.stream import Malformed, Reason
 from readmodel_pipelines.projections.chat import CHATS
 from readmodel_pipelines.projections.projection import Document
 from readmodel_pipelines.reconcile.counts import Counts
+from readmodel_pipelines.reconcile.deferred import Deferred
 from readmodel_pipelines.reconcile.deletions import DeletionLimit, Deletions
 from readmodel_pipelines.reconcile.dry_run import DryRun
 from readmodel_pipelines.reconcile.in_place import ATTEMPTS, InPlace
+from readmodel_pipelines.reconcile.join import Lane
 from readmodel_pipelines.reconcile.outcome import Outcome, Verdict, Why
 from readmodel_pipelines.reconcile.ports import BATCH, ReadModel, Written
-from readmodel_pipelines.reconcile.run import Lane
 from readmodel_pipelines.reconcile.second_look import SecondLook
 from readmodel_pipelines.reconcile.summary import Summary
 
@@ -81,25 +82,6 @@ class Model:
         return self.documents
 
 
-class Waiting:
-    """Keys put off, in lists."""
-
-    def __init__(self) -> None:
-        self.keys: dict[str, list[Any]] = {}
-
-    def add(self, kind: str, keys: Sequence[Any]) -> None:
-        self.keys.setdefault(kind, []).extend(keys)
-
-    def count(self, kind: str) -> int:
-        return len(self.keys.get(kind, ()))
-
-    def write(self) -> None: ...
-
-    def batches(self, kind: str) -> Iterator[list[Any]]:
-        if self.keys.get(kind):
-            yield list(self.keys[kind])
-
-
 def missing(key: str) -> Verdict:
     return Verdict(key, Outcome.MISSING, {"chat_id": key})
 
@@ -145,7 +127,7 @@ class Run:
         deletions: Deletions = Deletions.AT_ONCE,
     ) -> None:
         self.model = model
-        self.waiting = Waiting()
+        self.waiting = Deferred()
         self.summary = Summary("rebuild", "chat")
         self.counts = self.summary.read_models[MODEL] = Counts()
         self.pauses: list[int] = []
@@ -187,7 +169,7 @@ def test_a_range_of_a_full_run_leaves_deletions_and_conflicts_to_its_end() -> No
     model = Model(Written(conflicts=["b"]))
     run = Run(model, None, orphan("a"), deletions=Deletions.PUT_OFF).over(orphan("a"), missing("b"))
     assert [[change.aggregate_id for change in batch] for batch in model.batches] == [["b"]]
-    assert sorted(run.waiting.keys.values()) == [["a"], ["b"]]
+    assert [list(run.waiting.batches(kind)) for kind in ("delete", "conflict")] == [[["a"]], [["b"]]]
     assert run.written == (0, 0, 0, 0)
 
 
