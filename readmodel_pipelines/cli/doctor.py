@@ -80,11 +80,10 @@ def _wrapped(text: str, first: str, others: str) -> list[str]:
 
 
 def _settings_lines(diagnosis: Diagnosis) -> Iterator[str]:
-    width = max(len(item.variable) for item in diagnosis.settings)
+    width = max(len(item["variable"]) for item in diagnosis.settings)
     yield ""
     for item in diagnosis.settings:
-        source = "environment" if item.from_environment else "default"
-        yield f"  {item.variable:<{width}}  {source:<11}  {item.value}"
+        yield f"  {item['variable']:<{width}}  {item['from']:<11}  {item['value']}"
 
 
 def _ending(diagnosis: Diagnosis) -> str:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
-_PROBLEMS = 1
-
 
 class Health(StrEnum):
-    """How it is."""
+    """How it is, from good to bad."""
 
     OK = "ok"
     WARNING = "warning"
@@ -30,31 +28,12 @@ class Check:
     hint: str = ""
     details: tuple[str, ...] = ()
 
-    def as_json(self) -> dict[str, Any]:
-        """As plain JSON types."""
-        told = {"name": self.name, "state": self.state.value, "found": self.found, "hint": self.hint}
-        return told | ({"details": list(self.details)} if self.details else {})
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """A setting in force, as it may be shown, and where it is from: the environment or its default."""
-
-    variable: str
-    value: str
-    from_environment: bool
-
-    def as_json(self) -> dict[str, Any]:
-        """As plain JSON types."""
-        source = "environment" if self.from_environment else "default"
-        return {"variable": self.variable, "value": self.value, "from": source}
-
 
 @dataclass(slots=True)
 class Diagnosis:
-    """The checks in order, the names of those that nobody could make, and the settings in force."""
+    """The checks in order, the names of those that nobody could make, and the settings in force, in JSON form."""
 
-    settings: Sequence[Setting]
+    settings: Sequence[Mapping[str, str]]
     checks: list[Check] = field(default_factory=list)
     not_checked: list[str] = field(default_factory=list)
     no_mongodb: int = 0
@@ -63,28 +42,24 @@ class Diagnosis:
     @property
     def exit_code(self) -> int:
         """As that of every command: 0 all well, 1 problems, else why there is no MongoDB."""
-        return self.no_mongodb or (_PROBLEMS if self.number(Health.PROBLEM) else 0)
+        return self.no_mongodb or int(self.state is Health.PROBLEM)
 
     @property
     def state(self) -> Health:
         """The worst there is."""
-        return worst(*(check.state for check in self.checks))
-
-    def number(self, state: Health) -> int:
-        """How many checks are so."""
-        return sum(check.state is state for check in self.checks)
+        return worst(check.state for check in self.checks)
 
     def as_json(self) -> dict[str, Any]:
-        """As plain JSON types."""
+        """As plain JSON types; a check without details has none."""
+        checks = (asdict(check) for check in self.checks)
         return {
-            "state": self.state.value,
-            "checks": [check.as_json() for check in self.checks],
+            "state": self.state,
+            "checks": [{name: value for name, value in told.items() if value != ()} for told in checks],
             "not_checked": self.not_checked,
-            "settings": [setting.as_json() for setting in self.settings],
+            "settings": self.settings,
         }
 
 
-def worst(*states: Health) -> Health:
+def worst(states: Iterable[Health]) -> Health:
     """The worst of some states."""
-    order = (Health.OK, Health.WARNING, Health.PROBLEM)
-    return max(states, key=order.index, default=Health.OK)
+    return max(states, key=list(Health).index, default=Health.OK)

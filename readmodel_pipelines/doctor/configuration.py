@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from readmodel_pipelines.doctor.check import Check, Health, Setting
+from readmodel_pipelines.doctor.check import Check, Health
 from readmodel_pipelines.embedded.server import ServerStatus
 from readmodel_pipelines.settings import Settings
 
@@ -17,10 +17,14 @@ _PREFIX = "READMODEL_"
 _OF_OTHERS = {"CORPUS", "BROKER"}
 
 
-def settings_in_force(settings: Settings) -> list[Setting]:
-    """Every setting, as it may be shown."""
+def settings_in_force(settings: Settings) -> list[dict[str, str]]:
+    """Every setting: its `variable`, its `value` as it may be shown, and `from` where it is: environment or default."""
     return [
-        Setting(f"{_PREFIX}{name.upper()}", _shown(settings, name), name in settings.model_fields_set)
+        {
+            "variable": f"{_PREFIX}{name.upper()}",
+            "value": _shown(settings, name),
+            "from": "environment" if name in settings.model_fields_set else "default",
+        }
         for name in type(settings).model_fields
     ]
 
@@ -29,14 +33,13 @@ def judge_settings(settings: Settings, environment: Mapping[str, str]) -> Check:
     """Whether every `READMODEL_…` variable is one that is read; its value is never shown here."""
     known = {name.upper() for name in type(settings).model_fields}
     names = {name.upper().removeprefix(_PREFIX) for name in environment if name.upper().startswith(_PREFIX)}
-    chosen = [item for item in settings_in_force(settings) if item.from_environment]
-    details = tuple(f"{item.variable} = {item.value}" for item in chosen)
-    default = len(known) - len(chosen)
-    found = f"{len(chosen)} from the environment, {default} with their defaults."
+    chosen = [item for item in settings_in_force(settings) if item["from"] == "environment"]
+    details = tuple(f"{item['variable']} = {item['value']}" for item in chosen)
+    found = f"{len(chosen)} from the environment, {len(known) - len(chosen)} with their defaults."
     unknown = sorted(names - known - _OF_OTHERS)
     if not unknown:
         return Check("settings", Health.OK, found, details=details)
-    told = [_unknown(name, known) for name in unknown]
+    told = (_unknown(name, known) for name in unknown)
     return Check(
         "settings",
         Health.WARNING,

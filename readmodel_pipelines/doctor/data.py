@@ -1,12 +1,10 @@
-"""Judges collections, their indexes, and how the server would answer the main queries."""
+"""Judges collections and their indexes."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 
 from readmodel_pipelines.doctor.check import Check, Health, worst
-from readmodel_pipelines.doctor.plans import Plan
 from readmodel_pipelines.mongo.indexes import Flaw
 from readmodel_pipelines.mongo.wanted_indexes import VERSIONS
 
@@ -44,20 +42,15 @@ def judge_indexes(flaws: Sequence[Flaw], there: Collection[str]) -> Check:
     if not counted:
         return Check("indexes", Health.OK, "Every index is there, on every collection that is.")
     drop = [f"db.getCollection({flaw.collection!r}).dropIndex({flaw.instead!r})" for flaw in counted if flaw.in_the_way]
-    first = f"Drop what is in their place ({'; '.join(drop)}), then run " if drop else ""
-    make = "`readmodel ensure-indexes`" + ("." if drop else " makes them.")
+    make = "`readmodel ensure-indexes`"
     return Check(
         "indexes",
-        worst(*(_state_of(flaw) for flaw in counted)),
+        # Without a unique index two writers make duplicates; any other makes work slow, and `queries` tells which.
+        worst(Health.PROBLEM if flaw.index.unique else Health.WARNING for flaw in counted),
         f"{len(counted)} of the indexes are not as they ought to be.",
-        f"{first}{make}",
+        f"Drop what is in their place ({'; '.join(drop)}), then run {make}." if drop else f"{make} makes them.",
         tuple(_told(flaw) for flaw in counted),
     )
-
-
-def _state_of(flaw: Flaw) -> Health:
-    # Without a unique index two writers make duplicates; any other makes work slow, and `queries` tells which.
-    return Health.PROBLEM if flaw.index.unique else Health.WARNING
 
 
 def _told(flaw: Flaw) -> str:
@@ -71,47 +64,3 @@ def _told(flaw: Flaw) -> str:
             return f"{flaw.collection}: {flaw.instead} on {fields} is no {unique} as it ought to be"
         case "expiry":
             return f"{flaw.collection}: {flaw.instead} lets documents expire at another time than the settings say"
-
-
-@dataclass(frozen=True, slots=True)
-class Answered:
-    """A query in words, its collection, and its plan; `optional` when what asks it can be left undone."""
-
-    what: str
-    collection: str
-    plan: Plan
-    optional: bool = False
-
-
-def judge_queries(queries: Sequence[Answered]) -> Check:
-    """Whether the main queries are answered through indexes, in the order that they ask for."""
-    asked = [query for query in queries if not query.plan.nothing_there]
-    wrong = [(query, told) for query in asked if (told := _against(query))]
-    if not asked:
-        return Check("queries", Health.OK, "No collection is there yet that a query could be slow on.")
-    if not wrong:
-        return Check("queries", Health.OK, f"All {len(asked)} main queries read an index, in order (explain).")
-    arrays = [query for query, _ in wrong if query.plan.arrays]
-    hint = "`readmodel ensure-indexes` makes the indexes that are missing."
-    if arrays:
-        hint += (
-            " An index that holds an array, or ever did, gives no order: find the events or documents whose id is an "
-            "array (`readmodel verify-consistency --type all --all`), remove them, then drop the index and make it "
-            "anew."
-        )
-    return Check(
-        "queries",
-        worst(*(Health.WARNING if query.optional else Health.PROBLEM for query, _ in wrong)),
-        f"{len(wrong)} of {len(asked)} main queries are not answered by an index alone (explain).",
-        hint,
-        tuple(f"{query.collection}, {query.what}: {told}" for query, told in wrong),
-    )
-
-
-def _against(query: Answered) -> str:
-    if query.plan.reads_everything:
-        return "reads every document" + (" and sorts them in memory" if query.plan.sorts else "")
-    if query.plan.sorts:
-        why = " (it holds arrays)" if query.plan.arrays else ""
-        return f"sorts in memory what it finds by {', '.join(query.plan.indexes)}{why}"
-    return ""

@@ -6,23 +6,29 @@ A check that the server does not let anybody make, or does not answer in time, i
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
 
-from readmodel_pipelines.bookkeeping.held_leases import not_given_back
+from readmodel_pipelines.bookkeeping.findings import Findings
+from readmodel_pipelines.bookkeeping.held_leases import leases_held, not_given_back
+from readmodel_pipelines.bookkeeping.rebuild_record import record_of
+from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds
 from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
-from readmodel_pipelines.doctor import gather
+from readmodel_pipelines.bookkeeping.verifications import Verifications
 from readmodel_pipelines.doctor.check import Check, Diagnosis, Health
 from readmodel_pipelines.doctor.configuration import judge_embedded, judge_settings, settings_in_force
-from readmodel_pipelines.doctor.data import judge_collections, judge_indexes, judge_queries
-from readmodel_pipelines.doctor.gather import Clock, Reached
-from readmodel_pipelines.doctor.rights import judge_rights
+from readmodel_pipelines.doctor.data import judge_collections, judge_indexes
+from readmodel_pipelines.doctor.queries import judge_queries, queries
 from readmodel_pipelines.doctor.server import (
+    clock_ahead,
+    history,
     is_local,
     judge_clock,
     judge_connection,
     judge_history,
+    judge_rights,
     judge_too_old,
     judge_topology,
     judge_version,
@@ -31,20 +37,26 @@ from readmodel_pipelines.doctor.work import judge_findings, judge_leases, judge_
 from readmodel_pipelines.embedded import mongod_program
 from readmodel_pipelines.embedded import server as embedded
 from readmodel_pipelines.errors import EmbeddedServerError, MongoUnavailable, ReadModelError, raised
+from readmodel_pipelines.mongo.changes import time_of
 from readmodel_pipelines.mongo.connection import open_database
 from readmodel_pipelines.mongo.driver import (
     DENIED,
     ODD_RECORD,
     ConfigurationError,
+    Database,
     OperationFailure,
     PyMongoError,
+    server_time,
     timeout,
 )
 from readmodel_pipelines.mongo.indexes import flaws
-from readmodel_pipelines.mongo.rights import role_named
+from readmodel_pipelines.mongo.rights import ROLES, held, lacking, privileges, role_named
 from readmodel_pipelines.mongo.store import Store
 from readmodel_pipelines.projections.registry import projections_for
+from readmodel_pipelines.rebuild_state import RebuildState
 from readmodel_pipelines.settings import Settings
+
+Clock = Callable[[], datetime]
 
 ON_SERVER = (
     *("version", "replica set", "clock", "rights", "collections", "indexes", "queries"),
@@ -68,7 +80,9 @@ def examine(
     role_named(role)
     projections = projections_for(settings)
     diagnosis = Diagnosis(settings_in_force(settings), [judge_settings(settings, os.environ)])
-    if settings.mongodb_uri is None and not _embedded_runs(settings, diagnosis):
+    if settings.mongodb_uri is None:
+        diagnosis.checks.append(_embedded_server(settings))
+    if diagnosis.state is Health.PROBLEM:
         diagnosis.no_mongodb = MongoUnavailable.exit_code
     else:
         try:
@@ -89,15 +103,12 @@ def examine(
     return diagnosis
 
 
-def _embedded_runs(settings: Settings, diagnosis: Diagnosis) -> bool:
+def _embedded_server(settings: Settings) -> Check:
     try:
         status = embedded.status(settings)
-        cannot_start = "" if status.running else _why_it_cannot_start(settings)
+        return judge_embedded(status, "" if status.running else _why_it_cannot_start(settings))
     except EmbeddedServerError as error:
-        diagnosis.checks.append(Check("embedded server", Health.PROBLEM, error.message, error.hint))
-        return False
-    diagnosis.checks.append(judge_embedded(status, cannot_start))
-    return status.running
+        return Check("embedded server", Health.PROBLEM, error.message, error.hint)
 
 
 def _why_it_cannot_start(settings: Settings) -> str:
@@ -110,28 +121,37 @@ def _why_it_cannot_start(settings: Settings) -> str:
 
 def _examine_server(store: Store, diagnosis: Diagnosis, role: str, now: Clock, seconds: float) -> None:
     database, settings = store.database, store.settings
-    met = gather.reached(database)
-    there = _collections_or_refused(store, met)
+    admin = database.client.admin
+    hello = admin.command("hello")
+    began = time.perf_counter()
+    admin.command("ping")
+    took = time.perf_counter() - began
+    users = admin.command("connectionStatus")["authInfo"]["authenticatedUsers"]
+    user = f"{users[0]['user']}@{users[0]['db']}" if users else ""
+    hosts = sorted(host for host, _ in database.client.nodes)
+    there = _collections_or_refused(store, user)
+    holds = held(database)
+    lacks = None if holds is None else {item.name: lacking(privileges(item, settings), holds) for item in ROLES}
     diagnosis.checks += [
-        judge_connection(settings.shown_uri(), met.hosts, met.user, met.seconds),
-        judge_version(met.version),
-        judge_topology(met.hello),
-        judge_clock(*gather.clock_ahead(database, now), settings.grace_seconds),
-        judge_rights(met.user, gather.lacking_by_role(store), role, local=is_local(met.hosts)),
+        judge_connection(settings.shown_uri(), hosts, user, took),
+        judge_version(str(admin.command("buildInfo")["version"])),
+        judge_topology(hello),
+        judge_clock(*clock_ahead(database, now), settings.grace_seconds),
+        judge_rights(user, lacks, role, local=is_local(hosts)),
     ]
     for name, make in _of_data_and_work(store, there).items():
         # A server alone keeps no history; a mongos does not tell.
-        if name != "history" or "setName" in met.hello:
+        if name != "history" or "setName" in hello:
             diagnosis.checks.append(_told(name, make, seconds))
 
 
-def _collections_or_refused(store: Store, met: Reached) -> set[str]:
+def _collections_or_refused(store: Store, user: str) -> set[str]:
     try:
-        return gather.collection_names(store.database)
+        return set(store.database.list_collection_names(authorizedCollections=True))
     except OperationFailure as error:
         if error.code not in DENIED:
             raise
-    if met.user:
+    if user:
         return set()
     raise MongoUnavailable(
         f"MongoDB at {store.settings.shown_uri()} answers, and wants somebody to log in.",
@@ -140,25 +160,58 @@ def _collections_or_refused(store: Store, met: Reached) -> set[str]:
 
 
 def _of_data_and_work(store: Store, there: set[str]) -> dict[str, Callable[[], Check]]:
-    database, settings = store.database, store.settings
+    database, settings, events = store.database, store.settings, store.events.name
+    live = [store.live(item).name for item in store.projections]
+
+    def sizes() -> dict[str, int]:
+        return {name: database[name].estimated_document_count() for name in (events, *live) if name in there}
+
     return {
-        "collections": lambda: judge_collections(
-            settings.database, store.events.name, gather.live_names(store), gather.sizes(store, there), there
-        ),
+        "collections": lambda: judge_collections(settings.database, events, live, sizes(), there),
         "indexes": lambda: judge_indexes(flaws(database, settings), there),
-        "queries": lambda: judge_queries(list(gather.queries(store))),
-        "history": lambda: judge_history(
-            gather.history(database), list(gather.needed_history(store)), gather.longest_rebuild_seconds(store)
-        ),
+        "queries": lambda: judge_queries(list(queries(store))),
+        "history": lambda: _history(database, live),
         "repair queue": lambda: judge_queue(
             RepairQueue(database, settings).stats(), settings.repair_queue_warning, settings.repair_queue_limit
         ),
-        "findings": lambda: judge_findings(*gather.findings(store), gather.naive_now(database)),
-        "leases": lambda: judge_leases(not_given_back(database), gather.naive_now(database)),
-        "rebuilds": lambda: judge_rebuilds(
-            *gather.rebuilds(store, there), gather.naive_now(database), settings.rebuild_valid_days
-        ),
+        "findings": lambda: _findings(store),
+        "leases": lambda: judge_leases(not_given_back(database), _naive_now(database)),
+        "rebuilds": lambda: _rebuilds(store, live, there),
     }
+
+
+def _history(database: Database, live: Sequence[str]) -> Check:
+    rebuilds = Rebuilds(database)
+    verified = Verifications(database).verified_up_to()
+    needed = [(f"the last verification of {name}", moment) for name, moment in verified.items()]
+    going = [record for record in rebuilds.unfinished(live) if record.token]
+    needed += [(f"the rebuild {record.id}", time_of(record.token).as_datetime()) for record in going]
+    done = rebuilds.listed(state=RebuildState.DONE.value)
+    return judge_history(history(database), needed, max((record_of(item).seconds for item in done), default=0.0))
+
+
+def _findings(store: Store) -> Check:
+    remembered, verifications = Findings(store.database), Verifications(store.database)
+    names = [item.read_model for item in store.projections]
+    last = {name: verifications.last_verification(name) for name in names}
+    return judge_findings(
+        {name: remembered.open_by_outcome(name) for name in names},
+        {name: record["started_at"] if record else None for name, record in last.items()},
+        _naive_now(store.database),
+    )
+
+
+def _rebuilds(store: Store, live: Sequence[str], there: set[str]) -> Check:
+    unfinished = Rebuilds(store.database).unfinished(live)
+    held = leases_held(store.database).of_rebuilds
+    busy = {*held, *(name for record in unfinished if record.in_shadow for name in record.read_models)}
+    left = {store.shadow(item).name for item in store.projections if store.live(item).name not in busy}
+    return judge_rebuilds(unfinished, held, left & there, _naive_now(store.database), store.settings.rebuild_valid_days)
+
+
+def _naive_now(database: Database) -> datetime:
+    """The server's time as its dates come back: in UTC, without saying so."""
+    return server_time(database).replace(tzinfo=None)
 
 
 def _told(name: str, make: Callable[[], Check], seconds: float) -> Check:

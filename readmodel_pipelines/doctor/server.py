@@ -1,4 +1,4 @@
-"""Judges the server: the way to it, its version, whether it is a replica set, its clock, how far its history reaches.
+"""Judges the server: the way to it, version, replica set, clock, what the user may do, how far its history reaches.
 
 What is needed of MongoDB: 4.4 has every command and stage that is used (`hello`, sorts on disk, updates by pipelines,
 `$merge`), and the driver asks for it too. What is older than the oldest that the tests run on is not supported all
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -17,13 +17,18 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from readmodel_pipelines.doctor.check import Check, Health
+from readmodel_pipelines.mongo.driver import DENIED, Database, OperationFailure, server_time
+from readmodel_pipelines.mongo.rights import in_places
 from readmodel_pipelines.wording import count, span
 
 TESTED = (6, 0)
 """The version that the tests run on, and the oldest that is supported."""
 
+_FOR_ALL = "dagster"
 _TESTED = ".".join(map(str, TESTED))
 _CLOCK_SECONDS = 1.0
+_CLOCK_LOOKS = 3
+_LEAN = {"metrics": 0, "tcmalloc": 0, "wiredTiger": 0}
 _DAY = 86_400.0
 _CHECKS_NO_CERTIFICATE = ("tlsinsecure", "tlsallowinvalidcertificates", "tlsallowinvalidhostnames")
 
@@ -106,6 +111,18 @@ def judge_topology(hello: Mapping[str, Any]) -> Check:
     return check(Health.OK, f"{set_name}, {count(members, 'member')}; the primary is {hello.get('primary')}.{kept}")
 
 
+def clock_ahead(database: Database, now: Callable[[], datetime]) -> tuple[float, float]:
+    """By how many seconds the server's clock is ahead of `now`, give or take how many: from the quickest answer."""
+    looks = []
+    for _ in range(_CLOCK_LOOKS):
+        asked, theirs, answered = now(), server_time(database), now()
+        half = (answered - asked) / 2
+        looks.append((half.total_seconds(), (theirs - asked - half).total_seconds()))
+    half_trip, ahead = min(looks)
+    # The server tells whole milliseconds.
+    return ahead, half_trip + 0.001
+
+
 def judge_clock(ahead: float, uncertain: float, grace: float) -> Check:
     """How far the server's clock is ahead of this machine's, in seconds, give or take half the round trip."""
     off = max(0.0, abs(ahead) - uncertain)
@@ -123,23 +140,56 @@ def judge_clock(ahead: float, uncertain: float, grace: float) -> Check:
     )
 
 
+def judge_rights(
+    user: str, lacking: Mapping[str, Sequence[tuple[str, str]]] | None, role: str, *, local: bool
+) -> Check:
+    """Whether the user has what `role` needs, and what it lacks of each role; None when nobody is logged in.
+
+    `local`: only processes of this machine reach the server.
+    """
+    if lacking is None:
+        found = "Nobody has to log in: whoever reaches the server may do everything, also to the events."
+        if local:
+            return Check("rights", Health.OK, found)
+        hint = "Start mongod with authorization, and give each user a role: `readmodel rights` lists them."
+        return Check("rights", Health.WARNING, found, hint)
+    enough = [name for name, lacks in lacking.items() if not lacks]
+    too_little = [name for name, lacks in lacking.items() if lacks and name != role]
+    less = (f"lacks some of: {', '.join(too_little)}",) if too_little else ()
+    details = (f"has what these roles need: {', '.join(enough) or 'none'}", *less)
+    if not lacking[role]:
+        return Check("rights", Health.OK, f"{user} may do all that the role {role} is for.", details=details)
+    hint = f"Give the user the role that `readmodel rights {role}` prints."
+    if role == _FOR_ALL:
+        hint += " If it is meant for less, say which role: `readmodel doctor --for read_only`."
+    return Check(
+        "rights",
+        Health.PROBLEM,
+        f"{user} has not all that the role {role} is for. It may not {in_places(lacking[role])}.",
+        hint,
+        details,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class History:
-    """How far the oplog reaches back, and since when the server runs; moments are naive, in UTC."""
+    """Since when the oplog has what happened, how many seconds it holds, and for how many the server runs."""
 
     earliest: datetime
-    latest: datetime
+    seconds: float
     up_seconds: float
 
-    @property
-    def seconds(self) -> float:
-        """What it holds."""
-        return (self.latest - self.earliest).total_seconds()
 
-    @property
-    def rolled_over(self) -> bool:
-        """Whether it is full, as far as one can tell: the server runs for longer than it reaches back."""
-        return self.up_seconds > self.seconds + 60
+def history(database: Database) -> History | None:
+    """How far the oplog reaches back; None when this user is not told."""
+    try:
+        status = database.client.admin.command({"serverStatus": 1, "oplog": 1, **_LEAN})
+    except OperationFailure as error:
+        if error.code in DENIED:
+            return None
+        raise
+    earliest, latest = (status["oplog"][name].as_datetime() for name in ("earliestOptime", "latestOptime"))
+    return History(earliest, (latest - earliest).total_seconds(), float(status["uptime"]))
 
 
 def judge_history(
@@ -154,13 +204,15 @@ def judge_history(
             "`readmodel rights pacing` has the right for it, serverStatus.",
         )
     lost = [what for what, since in needed if since < history.earliest]
+    # As far as one can tell: the server runs for longer than it reaches back.
+    full = history.up_seconds > history.seconds + 60
     reaches = f"The history of changes (oplog) reaches back {span(history.seconds)}"
     if lost:
         short = f"{reaches}, not to {'; '.join(lost)}: everything will be looked at instead."
-    elif history.rolled_over and history.seconds < 2 * longest_rebuild_seconds:
+    elif full and history.seconds < 2 * longest_rebuild_seconds:
         took = f"the longest of the last rebuilds took {span(longest_rebuild_seconds)}"
         short = f"{reaches}, and {took}: one that is interrupted may have to begin anew."
-    elif history.rolled_over and history.seconds < _DAY:
+    elif full and history.seconds < _DAY:
         short = f"{reaches}, less than a day: a nightly --since last will look at everything."
     else:
         return Check("history", Health.OK, f"{reaches}.")

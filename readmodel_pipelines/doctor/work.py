@@ -136,7 +136,7 @@ def judge_rebuilds(
     if not told:
         return Check("rebuilds", Health.OK, "None is unfinished.")
     found = f"{count(len(unfinished), 'unfinished rebuild')}, {at_work} of them at work."
-    return Check("rebuilds", worst(*states), found, " ".join(dict.fromkeys(hints)), tuple(told))
+    return Check("rebuilds", worst(states), found, " ".join(dict.fromkeys(hints)), tuple(told))
 
 
 def _next(record: RebuildRecord, too_old: bool) -> str:

@@ -26,7 +26,8 @@ def explained(*, with_settings: bool) -> Iterator[None]:
     voice.detail(f"{versions}, Python {platform.python_version()}")
     with _logs():
         for item in settings_in_force(load_settings()) if with_settings else ():
-            voice.detail(f"{item.variable}={item.value}{'' if item.from_environment else '  (default)'}")
+            default = "  (default)" if item["from"] == "default" else ""
+            voice.detail(f"{item['variable']}={item['value']}{default}")
         _commands.clear()
         try:
             yield
