@@ -65,6 +65,11 @@ class EventType(Generic[S]):
     fields: tuple[str, ...] = ()
 
 
+def sets(attribute: str, read: Callable[[Event, str], Any], field: str) -> EventType[Any]:
+    """Events that give an attribute of the state what a reader of `events.values` reads from one field of theirs."""
+    return EventType(lambda state, event: setattr(state, attribute, read(event, field)), (field,))
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Fold(Generic[S]):
     """How the streams of one aggregate type are folded.

@@ -13,7 +13,7 @@ from typing import Any
 from bson.datetime_ms import DatetimeMS
 from bson.int64 import Int64
 
-from readmodel_pipelines.events.stream import EventType, Fold
+from readmodel_pipelines.events.stream import EventType, Fold, sets
 from readmodel_pipelines.events.times import ZERO_TIME_MS
 from readmodel_pipelines.events.values import Event, flag, integer, text, time_ms
 from readmodel_pipelines.projections.names import CHAT
@@ -86,30 +86,6 @@ def _type_changed(chat: Chat, event: Event) -> None:
     chat.status = FIRST_STATUS.get(chat.type, "")
 
 
-def _status_changed(chat: Chat, event: Event) -> None:
-    chat.status = text(event, "new_status")
-
-
-def _user_assigned(chat: Chat, event: Event) -> None:
-    chat.assignee = text(event, "assignee_id")
-
-
-def _assignee_removed(chat: Chat, event: Event) -> None:
-    chat.assignee = None
-
-
-def _priority_set(chat: Chat, event: Event) -> None:
-    chat.priority = text(event, "new_priority")
-
-
-def _due_date_set(chat: Chat, event: Event) -> None:
-    chat.due_date = time_ms(event, "new_due_date")
-
-
-def _due_date_removed(chat: Chat, event: Event) -> None:
-    chat.due_date = None
-
-
 def _attachment_added(chat: Chat, event: Event) -> None:
     file_id = text(event, "file_id")
     attachment = {
@@ -125,40 +101,24 @@ def _attachment_removed(chat: Chat, event: Event) -> None:
     chat.attachments.pop(text(event, "file_id"), None)
 
 
-def _renamed(chat: Chat, event: Event) -> None:
-    chat.title = text(event, "new_title")
-
-
-def _severity_set(chat: Chat, event: Event) -> None:
-    chat.severity = text(event, "new_severity")
-
-
-def _deleted(chat: Chat, event: Event) -> None:
-    chat.deleted = True
-
-
-def _closed(chat: Chat, event: Event) -> None:
-    chat.status = "Closed"
-
-
 _EVENTS: Mapping[str, EventType[Chat]] = {
     "chat.created": EventType(_created, ("workspace_id", "type", "is_public", "created_by", "created_at")),
     "chat.participant_added": EventType(_participant_added, ("user_id",)),
     "chat.participant_removed": EventType(_participant_removed, ("user_id",)),
     "chat.type_changed": EventType(_type_changed, ("new_type", "title")),
-    "chat.status_changed": EventType(_status_changed, ("new_status",)),
-    "chat.user_assigned": EventType(_user_assigned, ("assignee_id",)),
-    "chat.assignee_removed": EventType(_assignee_removed),
-    "chat.priority_set": EventType(_priority_set, ("new_priority",)),
-    "chat.due_date_set": EventType(_due_date_set, ("new_due_date",)),
-    "chat.due_date_removed": EventType(_due_date_removed),
+    "chat.status_changed": sets("status", text, "new_status"),
+    "chat.user_assigned": sets("assignee", text, "assignee_id"),
+    "chat.assignee_removed": EventType(lambda chat, _: setattr(chat, "assignee", None)),
+    "chat.priority_set": sets("priority", text, "new_priority"),
+    "chat.due_date_set": sets("due_date", time_ms, "new_due_date"),
+    "chat.due_date_removed": EventType(lambda chat, _: setattr(chat, "due_date", None)),
     "chat.attachment_added": EventType(_attachment_added, ("file_id", "file_name", "file_size", "mime_type")),
     "chat.attachment_removed": EventType(_attachment_removed, ("file_id",)),
-    "chat.renamed": EventType(_renamed, ("new_title",)),
-    "chat.severity_set": EventType(_severity_set, ("new_severity",)),
-    "chat.deleted": EventType(_deleted),
-    "chat.closed": EventType(_closed),
-    "chat.reopened": EventType(_status_changed, ("new_status",)),
+    "chat.renamed": sets("title", text, "new_title"),
+    "chat.severity_set": sets("severity", text, "new_severity"),
+    "chat.deleted": EventType(lambda chat, _: setattr(chat, "deleted", True)),
+    "chat.closed": EventType(lambda chat, _: setattr(chat, "status", "Closed")),
+    "chat.reopened": sets("status", text, "new_status"),
 }
 
 CHAT_FOLD: Fold[Chat] = Fold(
@@ -199,21 +159,8 @@ CHATS = Projection(
     read_model="chats_read_model",
     fold=CHAT_FOLD,
     key="chat_id",
-    owned=(
-        "chat_id",
-        "workspace_id",
-        "type",
-        "title",
-        "is_public",
-        "created_by",
-        "created_at",
-        "participants",
-        "status",
-        "priority",
-        "assigned_to",
-        "due_date",
-        "severity",
-    ),
+    # A bug that was given everything has every field that there is.
+    owned=tuple(chat_document("", Chat(type="bug", severity="any", assignee="", due_date=0))),
     document=chat_document,
     description="One document per chat, as lists and searches show it.",
 )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from bson.datetime_ms import DatetimeMS
 
-from readmodel_pipelines.events.stream import EventType, Fold
+from readmodel_pipelines.events.stream import EventType, Fold, sets
 from readmodel_pipelines.events.times import ZERO_TIME_MS
 from readmodel_pipelines.events.values import Event, occurred_at_ms, optional_text, optional_time_ms, text
 from readmodel_pipelines.projections.chat import CHAT_FOLD, Chat
@@ -41,22 +41,6 @@ _TASK_STATUS = {
     "cancelled": "Cancelled",
 }
 _TASK_PRIORITY = {"low": "Low", "medium": "Medium", "high": "High", "critical": "Critical"}
-
-_OWNED = (
-    "task_id",
-    "chat_id",
-    "title",
-    "entity_type",
-    "status",
-    "priority",
-    "severity",
-    "assigned_to",
-    "due_date",
-    "created_by",
-    "created_at",
-    "version",
-    "attachments",
-)
 
 
 def task_document_of_chat(aggregate_id: str, chat: Chat) -> Document | None:
@@ -111,39 +95,22 @@ def _created(task: Task, event: Event) -> None:
     task.created_at = occurred_at_ms(event)
 
 
-def _status_changed(task: Task, event: Event) -> None:
-    task.status = text(event, "NewStatus")
-
-
-def _assignee_changed(task: Task, event: Event) -> None:
-    task.assignee = optional_text(event, "NewAssignee")
-
-
-def _priority_changed(task: Task, event: Event) -> None:
-    task.priority = text(event, "NewPriority")
-
-
-def _due_date_changed(task: Task, event: Event) -> None:
-    task.due_date = optional_time_ms(event, "NewDueDate")
-
-
-def _only_counted(task: Task, event: Event) -> None:
-    """Changes nothing in the read model; the fold counts it in the version."""
-
+# They change nothing in the read model; the fold counts them in the version.
+_ONLY_COUNTED: EventType[Task] = EventType(lambda _task, _event: None)
 
 _EVENTS: Mapping[str, EventType[Task]] = {
     "task.created": EventType(
         _created, ("ChatID", "Title", "EntityType", "Status", "Priority", "AssigneeID", "DueDate", "CreatedBy")
     ),
-    "task.updated": EventType(_only_counted),
-    "task.status_changed": EventType(_status_changed, ("NewStatus",)),
-    "task.assignee_changed": EventType(_assignee_changed, ("NewAssignee",)),
-    "task.priority_changed": EventType(_priority_changed, ("NewPriority",)),
-    "task.due_date_changed": EventType(_due_date_changed, ("NewDueDate",)),
-    "task.custom_field_set": EventType(_only_counted),
-    "task.attachment.added": EventType(_only_counted),
-    "task.attachment.removed": EventType(_only_counted),
-    "task.deleted": EventType(_only_counted),
+    "task.updated": _ONLY_COUNTED,
+    "task.status_changed": sets("status", text, "NewStatus"),
+    "task.assignee_changed": sets("assignee", optional_text, "NewAssignee"),
+    "task.priority_changed": sets("priority", text, "NewPriority"),
+    "task.due_date_changed": sets("due_date", optional_time_ms, "NewDueDate"),
+    "task.custom_field_set": _ONLY_COUNTED,
+    "task.attachment.added": _ONLY_COUNTED,
+    "task.attachment.removed": _ONLY_COUNTED,
+    "task.deleted": _ONLY_COUNTED,
 }
 
 TASK_FOLD: Fold[Task] = Fold(
@@ -176,6 +143,9 @@ def task_document(aggregate_id: str, task: Task) -> Document:
 def _date(milliseconds: int | None) -> DatetimeMS | None:
     return None if milliseconds is None else DatetimeMS(milliseconds)
 
+
+# A task of a chat has every field that there is.
+_OWNED = tuple(task_document_of_chat("", Chat()) or ())
 
 TASKS_OF_CHATS = Projection(
     name=TASK,

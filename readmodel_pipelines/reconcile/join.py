@@ -51,9 +51,11 @@ class MergeJoin:
     """Joins the streams of one pass with the documents of one read model, some or all."""
 
     def __init__(self, lane: Lane, documents: Iterable[Document]) -> None:
-        self._lane = lane
+        self._owned = set(lane.projection.owned)
         self._counts = lane.counts
         self._emit = lane.emit
+        self._keep = lane.keep
+        self._contested = lane.contested
         self._make = lane.projection.document
         self._key_field = lane.projection.key
         self._met: str | None = None
@@ -68,8 +70,8 @@ class MergeJoin:
         self._counts.checked += 1
         self._met = aggregate_id
         result = stream.result
-        if self._lane.contested and not isinstance(result, Malformed):
-            result = self._lane.contested.get(aggregate_id, result)
+        if self._contested and not isinstance(result, Malformed):
+            result = self._contested.get(aggregate_id, result)
         actual = None
         if self._key == aggregate_id:
             actual = self._actual
@@ -91,8 +93,8 @@ class MergeJoin:
                 self._emit(Verdict(aggregate_id, Outcome.UNEXPECTED, None, actual))
         elif same:
             self._counts.same += 1
-            if self._lane.keep is not None and actual is not None:
-                self._lane.keep(expected, actual)
+            if self._keep is not None and actual is not None:
+                self._keep(expected, actual)
         else:
             self._differ(aggregate_id, expected, actual, result.version)
 
@@ -124,7 +126,7 @@ class MergeJoin:
 
     def _misfit(self, aggregate_id: str, expected: Document, actual: Document | None) -> str:
         """What keeps a document from ever being found as its projection made it; empty where nothing does."""
-        strangers = expected.keys() - set(self._lane.projection.owned)
+        strangers = expected.keys() - self._owned
         if strangers:
             return f"the projection makes fields that its `owned` does not name: {', '.join(sorted(strangers))}"
         if expected.get(self._key_field) != aggregate_id:
