@@ -21,7 +21,7 @@ from readmodel_pipelines.wording import count, span
 if TYPE_CHECKING:
     from readmodel_pipelines.bookkeeping.queue_stats import QueueStats
     from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
-    from readmodel_pipelines.repair import RepairSummary
+    from readmodel_pipelines.repair.summary import RepairSummary
 
 _SHOWN_DEAD_LETTERS = 20
 _SURE = "Delete dead letters for good?"
@@ -162,7 +162,8 @@ def _launch_work(ends: bool, given: dict[str, Any]) -> bool:
 def _work_once(limit: int | None, batch_size: int | None, task_ids: list[str]) -> bool:
     """Repair until nothing is due, or the tasks named; True when all of them are repaired."""
     from readmodel_pipelines.bookkeeping.repair_task import ids_of
-    from readmodel_pipelines.repair import RepairSummary, RepairWorker
+    from readmodel_pipelines.repair.summary import RepairSummary
+    from readmodel_pipelines.repair.worker import RepairWorker
 
     with opened("repair") as (database, settings):
         named = [item for text in task_ids for item in ids_of(text)]
@@ -190,7 +191,8 @@ def _work_on(every: float, batch_size: int | None) -> None:
         MongoUnavailable: no MongoDB at the first look; later it is waited for.
     """
     from readmodel_pipelines.mongo.connection import open_database
-    from readmodel_pipelines.repair import RepairSummary, RepairWorker
+    from readmodel_pipelines.repair.summary import RepairSummary
+    from readmodel_pipelines.repair.worker import RepairWorker
     from readmodel_pipelines.settings import load_settings
 
     settings = load_settings()

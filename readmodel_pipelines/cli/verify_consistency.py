@@ -90,7 +90,8 @@ def verify_consistency(
     """
     from readmodel_pipelines.cli.reconcile import carry_out, target_of
     from readmodel_pipelines.reports.writer import check_report_file
-    from readmodel_pipelines.verification import Bucket, Coverage, VerificationRequest, verify, verify_one
+    from readmodel_pipelines.verification.coverage import Bucket, Coverage
+    from readmodel_pipelines.verification.verify import VerificationRequest, verify, verify_one
 
     target = target_of(read_model, aggregate_id, everything)
     many = (

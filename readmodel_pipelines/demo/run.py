@@ -13,6 +13,7 @@ from functools import partial
 from itertools import chain
 
 from readmodel_pipelines.batched import batched
+from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
 from readmodel_pipelines.demo.damage import Damage, DamageError, damage_everything
 from readmodel_pipelines.demo.damage_ways import LEGACY_TASKS
 from readmodel_pipelines.demo.sample_data import chat_events, task_events
@@ -25,7 +26,7 @@ from readmodel_pipelines.mongo.store import Store
 from readmodel_pipelines.projections.registry import projections_for
 from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.reconcile.summary import Summary
-from readmodel_pipelines.repair import RepairQueue, RepairWorker
+from readmodel_pipelines.repair.worker import RepairWorker
 from readmodel_pipelines.settings import Settings
 
 MARKER = "readmodel_demo"

@@ -18,7 +18,8 @@ from readmodel_pipelines.errors import ReadModelError
 from readmodel_pipelines.mongo.connection import open_database
 from readmodel_pipelines.mongo.driver import Database, Document, PyMongoError
 from readmodel_pipelines.projector import ReadModelProjector
-from readmodel_pipelines.repair import EventRepository, NewEvent, Saved
+from readmodel_pipelines.repair.new_event import NewEvent
+from readmodel_pipelines.repair.repository import EventRepository, Saved
 from readmodel_pipelines.settings import Settings
 
 # Another than that of the demo's own chats: these begin while everybody watches.

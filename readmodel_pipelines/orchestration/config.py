@@ -18,7 +18,9 @@ from readmodel_pipelines.rebuild_state import Strategy
 from readmodel_pipelines.reconcile.about import Tier
 from readmodel_pipelines.reconcile.summary import DEFAULT_MAX_FINDINGS
 from readmodel_pipelines.settings import Settings
-from readmodel_pipelines.verification import Bucket, Coverage, VerificationRequest, new_report_files
+from readmodel_pipelines.verification.coverage import Bucket, Coverage
+from readmodel_pipelines.verification.folder import new_report_files
+from readmodel_pipelines.verification.verify import VerificationRequest
 
 FINDINGS_SHOWN = 50
 

@@ -34,7 +34,8 @@ from readmodel_pipelines.orchestration.tags import campaign_of, strategy_of, tag
 from readmodel_pipelines.rebuild import RebuildRequest
 from readmodel_pipelines.rebuild_state import RebuildState
 from readmodel_pipelines.reconcile.summary import Summary
-from readmodel_pipelines.repair import RepairSummary, RepairWorker
+from readmodel_pipelines.repair.summary import RepairSummary
+from readmodel_pipelines.repair.worker import RepairWorker
 from readmodel_pipelines.wording import NowAndThen
 
 

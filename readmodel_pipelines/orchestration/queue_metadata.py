@@ -10,7 +10,7 @@ from readmodel_pipelines.mongo.driver import Document
 from readmodel_pipelines.orchestration.metadata import table
 from readmodel_pipelines.reconcile.counts import WRITES
 from readmodel_pipelines.reconcile.extended_json import json_text
-from readmodel_pipelines.repair import RepairSummary
+from readmodel_pipelines.repair.summary import RepairSummary
 
 SHOWN = 50
 

@@ -19,7 +19,7 @@ from readmodel_pipelines.rebuild import RebuildRequest, rebuild
 from readmodel_pipelines.reconcile.progress import ProgressLines
 from readmodel_pipelines.reconcile.summary import Summary
 from readmodel_pipelines.settings import Settings, load_settings
-from readmodel_pipelines.verification import verify, verify_fresh
+from readmodel_pipelines.verification.verify import verify, verify_fresh
 
 
 def owner_of(run_id: str) -> str:

@@ -16,7 +16,7 @@ from readmodel_pipelines.orchestration.partitions import READ_MODELS, run_config
 from readmodel_pipelines.orchestration.settings_at_load import OWNERS, SETTINGS_AT_LOAD
 from readmodel_pipelines.pacing import Window
 from readmodel_pipelines.settings import load_settings
-from readmodel_pipelines.verification import Bucket
+from readmodel_pipelines.verification.coverage import Bucket
 
 TIMEZONE = SETTINGS_AT_LOAD.timezone
 _WINDOW = Window.parse(SETTINGS_AT_LOAD.off_peak_window, TIMEZONE)

@@ -7,13 +7,13 @@ looks like a crash, and counts as one: whoever comes next sees that leases and t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
 from readmodel_pipelines.bookkeeping.leases import Leases
-from readmodel_pipelines.bookkeeping.repair_queue import Failed, Failure, RepairQueue
+from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
 from readmodel_pipelines.errors import LeaseLost, MongoUnavailable
 from readmodel_pipelines.mongo.driver import (
     DENIED,
@@ -35,32 +35,16 @@ class Holder:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """`ids` are the aggregates claimed, of one type of stream; `tasks` the number of their tasks."""
+    """`ids` are the aggregates claimed, of one type of stream; `tasks` is the number of their tasks.
+
+    `token` stands in the tasks. `still_ours` is asked before every write, and raises `LeaseLost` when somebody else may
+    have taken over.
+    """
 
     ids: Sequence[str]
     tasks: int
-    _queue: RepairQueue
-    _leases: Leases
-
-    def still_ours(self) -> None:
-        """Ask before every write.
-
-        Raises:
-            LeaseLost: somebody else may have taken over.
-        """
-        self._leases.check()
-
-    def complete(self, ids: Sequence[str]) -> int:
-        """The aggregates are repaired; gives the number of tasks completed."""
-        return self._queue.complete(ids, self._leases.nonce) if ids else 0
-
-    def fail(self, failures: Sequence[Failure]) -> Failed:
-        """An attempt failed: tried again later, or parked."""
-        return self._queue.fail(failures, self._leases.nonce)
-
-    def give_back(self, ids: Sequence[str], seconds: float) -> int:
-        """Not done, and no failure either: to be tried again in so many seconds."""
-        return self._queue.give_back(ids, self._leases.nonce, seconds) if ids else 0
+    token: str
+    still_ours: Callable[[], None]
 
 
 @contextmanager
@@ -86,7 +70,7 @@ def claim(
         held[:] = [name.rpartition(":")[2] for name in leases.nonces]
         with leases.kept():
             taken = queue.claim(stream, held, leases.nonce, holder.name, holder.seconds, task_ids) if held else 0
-            yield Claim(held, taken, queue, leases)
+            yield Claim(held, taken, leases.nonce, leases.check)
         _give_up(queue, leases, held)
     except BaseException as error:
         # An interruption may come at any line, while leasing or giving up too: the nonce tells what is ours.

@@ -22,7 +22,6 @@ from readmodel_pipelines.mongo.driver import Database, Document
 from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.reconcile.outcome import Outcome, Why
 from readmodel_pipelines.reconcile.summary import Summary
-from readmodel_pipelines.repair.backoff import delays
 from readmodel_pipelines.repair.claim import Claim, Holder, claim, lease_of
 from readmodel_pipelines.repair.summary import DeadLetter, RepairSummary
 from readmodel_pipelines.settings import Settings
@@ -161,9 +160,10 @@ class RepairWorker:
         failures |= dict.fromkeys(unknown, (AGGREGATE_NOT_FOUND, "there is neither an event nor a document for it"))
         failures = self._keep_up(summary, projector, claimed, failures)
         claimed.still_ours()
-        summary.completed += claimed.complete([item for item in claimed.ids if item not in failures])
-        still_busy = _busy(failures)
-        summary.retried += claimed.give_back(still_busy, _BUSY_SECONDS)
+        if done := [item for item in claimed.ids if item not in failures]:
+            summary.completed += self._queue.complete(done, claimed.token)
+        if still_busy := _busy(failures):
+            summary.retried += self._queue.give_back(still_busy, claimed.token, _BUSY_SECONDS)
         self._fail(summary, stream, claimed, _without(failures, still_busy))
 
     def _keep_up(
@@ -189,17 +189,31 @@ class RepairWorker:
     def _fail(self, summary: RepairSummary, stream: str, claimed: Claim, failures: _Failures) -> None:
         if not failures:
             return
-        failed = claimed.fail(
-            [
-                Failure(item, reason, detail, () if reason in _PERMANENT else delays(self._settings, self._draw))
-                for item, (reason, detail) in failures.items()
-            ]
-        )
+        attempts = [
+            Failure(item, reason, detail, () if reason in _PERMANENT else delays(self._settings, self._draw))
+            for item, (reason, detail) in failures.items()
+        ]
+        failed = self._queue.fail(attempts, claimed.token)
         summary.retried += failed.retried
         summary.parked += failed.parked
         summary.note_dead(
             DeadLetter(stream, item, *failure) for item, failure in failures.items() if item in failed.parked_ids
         )
+
+
+def delays(settings: Settings, draw: Callable[[float, float], float]) -> list[float]:
+    """The waits in seconds after the first failed attempt, the second and so on: exponential, capped, with full jitter.
+
+    That after the nth is drawn evenly from 0 to `repair_backoff_seconds * repair_backoff_factor ** (n - 1)`, never from
+    beyond `repair_backoff_cap_seconds`; after the last of `repair_attempts` there is none. The jitter keeps tasks that
+    failed together, because a server was down for example, from coming back together.
+    """
+    cap, longest, waits = settings.repair_backoff_cap_seconds, settings.repair_backoff_seconds, []
+    for _ in range(settings.repair_attempts - 1):
+        waits.append(draw(0.0, min(longest, cap)))
+        # Grown no further than the cap, so that many attempts do not leave the range of floats.
+        longest = min(longest * settings.repair_backoff_factor, cap)
+    return waits
 
 
 def _failures(found: Summary) -> _Failures:

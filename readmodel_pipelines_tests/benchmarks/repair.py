@@ -15,10 +15,10 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from readmodel_pipelines import RepairQueue, RepairWorker
 from readmodel_pipelines.demo.sample_data import chat_events
 from readmodel_pipelines.mongo.connection import open_database
 from readmodel_pipelines.projector import ReadModelProjector
-from readmodel_pipelines.repair import RepairQueue, RepairWorker
 from readmodel_pipelines.repair.claim import Holder, claim
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines_tests.benchmarks.measuring import Best, bench_server
@@ -95,7 +95,7 @@ def _claim(database: Mongo, settings: Settings) -> float:
     due = queue.due(CLAIMED)
     with claim(database, queue, "chat", due.aggregates["chat"], Holder("bench", "", 60)) as claimed:
         seconds = time.perf_counter() - started
-        if claimed.complete(claimed.ids) != CLAIMED:
+        if queue.complete(claimed.ids, claimed.token) != CLAIMED:
             raise SystemExit("not every task was claimed")
     return seconds
 

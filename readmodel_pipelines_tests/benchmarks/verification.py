@@ -16,7 +16,8 @@ from readmodel_pipelines.mongo.names import FINDINGS
 from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.reports.writer import SUFFIXES
 from readmodel_pipelines.settings import Settings
-from readmodel_pipelines.verification import Coverage, VerificationRequest, verify
+from readmodel_pipelines.verification.coverage import Coverage
+from readmodel_pipelines.verification.verify import VerificationRequest, verify
 from readmodel_pipelines_tests.benchmarks.measuring import Best, bench_server, best, in_a_process, peak_mib
 from readmodel_pipelines_tests.benchmarks.reconcile import fill
 from readmodel_pipelines_tests.support.scene import Mongo, event

@@ -22,7 +22,7 @@ from readmodel_pipelines.moments import Moment, listening
 from readmodel_pipelines.projections.registry import built_in
 from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.settings import Settings, load_settings
-from readmodel_pipelines.verification import Bucket
+from readmodel_pipelines.verification.coverage import Bucket
 from readmodel_pipelines_tests.support.at_a_moment import each, raises
 from readmodel_pipelines_tests.support.recorded import read_documents
 from readmodel_pipelines_tests.support.scene import Mongo

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 from bson.datetime_ms import DatetimeMS
 
-from readmodel_pipelines import spread
+from readmodel_pipelines import RepairQueue, RepairWorker, spread
 from readmodel_pipelines.mongo.names import REBUILDS as REBUILDS
 from readmodel_pipelines.rebuild import RebuildRequest, rebuild
-from readmodel_pipelines.repair import RepairQueue, RepairWorker
 from readmodel_pipelines.settings import Settings, load_settings
-from readmodel_pipelines.verification import Coverage, VerificationRequest, verify
+from readmodel_pipelines.verification.coverage import Coverage
+from readmodel_pipelines.verification.verify import VerificationRequest, verify
 from readmodel_pipelines_tests.support.scene import Mongo
 from readmodel_pipelines_tests.support.verbs.command_line import readmodel
 from readmodel_pipelines_tests.support.verbs.dagster_runs import CHATS, SAMPLE, Document

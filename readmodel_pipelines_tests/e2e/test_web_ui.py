@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
+from readmodel_pipelines import RepairQueue
 from readmodel_pipelines.demo.sample_data import chat_events
 from readmodel_pipelines.mongo.connection import open_database
 from readmodel_pipelines.mongo.driver import CODEC
 from readmodel_pipelines.projector import ReadModelProjector
-from readmodel_pipelines.repair import RepairQueue
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines_tests.support.pages.browser import browser_page, keep_screenshot
 from readmodel_pipelines_tests.support.scene import Mongo

@@ -24,7 +24,7 @@ from readmodel_pipelines.mongo.scan import index_on
 from readmodel_pipelines.rebuild_state import RebuildState
 from readmodel_pipelines.reconcile.ranges import EVERYTHING
 from readmodel_pipelines.settings import Settings
-from readmodel_pipelines.verification import VerificationRequest, verify
+from readmodel_pipelines.verification.verify import VerificationRequest, verify
 from readmodel_pipelines_tests.support.environment import name_database
 from readmodel_pipelines_tests.support.scene import Scene
 from readmodel_pipelines_tests.support.servers.authorized import AuthorizedServer

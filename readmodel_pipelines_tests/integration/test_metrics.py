@@ -23,6 +23,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from pydantic import SecretStr
 from typer.testing import Result
 
+from readmodel_pipelines import RepairWorker
 from readmodel_pipelines.bookkeeping.leases import hold_leases
 from readmodel_pipelines.bookkeeping.rebuild_record import RebuildRange, RebuildRecord
 from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds
@@ -36,9 +37,9 @@ from readmodel_pipelines.mongo.names import REBUILDS as REBUILDS
 from readmodel_pipelines.rebuild import RebuildRequest, rebuild
 from readmodel_pipelines.rebuild_state import RebuildState
 from readmodel_pipelines.reconcile.ranges import IdRange
-from readmodel_pipelines.repair import RepairWorker
 from readmodel_pipelines.settings import Settings
-from readmodel_pipelines.verification import Coverage, VerificationRequest, verify
+from readmodel_pipelines.verification.coverage import Coverage
+from readmodel_pipelines.verification.verify import VerificationRequest, verify
 from readmodel_pipelines_tests.support.environment import name_database
 from readmodel_pipelines_tests.support.pages.blocks import ROOT
 from readmodel_pipelines_tests.support.scene import Mongo, Scene

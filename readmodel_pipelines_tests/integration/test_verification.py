@@ -17,7 +17,8 @@ from readmodel_pipelines.errors import UsageError
 from readmodel_pipelines.mongo.event_store import EventStore, version_ranges_of
 from readmodel_pipelines.mongo.names import FINDINGS
 from readmodel_pipelines.projections.chat import CHAT_FOLD
-from readmodel_pipelines.verification import Bucket, Coverage, verify_fresh, verify_one
+from readmodel_pipelines.verification.coverage import Bucket, Coverage
+from readmodel_pipelines.verification.verify import verify_fresh, verify_one
 from readmodel_pipelines_tests.support.scene import Scene
 from readmodel_pipelines_tests.support.verbs.verifying import RENAMED, SINCE_LAST, damage, found, look
 

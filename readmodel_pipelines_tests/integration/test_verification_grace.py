@@ -16,7 +16,7 @@ from readmodel_pipelines.bookkeeping.findings import Findings
 from readmodel_pipelines.moments import Moment
 from readmodel_pipelines.mongo.names import FINDINGS
 from readmodel_pipelines.reconcile.confirm import Confirm
-from readmodel_pipelines.verification import Coverage
+from readmodel_pipelines.verification.coverage import Coverage
 from readmodel_pipelines_tests.support.at_a_moment import At
 from readmodel_pipelines_tests.support.scene import Scene
 from readmodel_pipelines_tests.support.verbs.verifying import RENAMED, SINCE_LAST, found, just_now, look

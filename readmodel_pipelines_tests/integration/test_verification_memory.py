@@ -13,7 +13,7 @@ from readmodel_pipelines.bookkeeping.findings import Findings
 from readmodel_pipelines.bookkeeping.verifications import Verifications
 from readmodel_pipelines.mongo.names import FINDINGS, VERIFICATIONS
 from readmodel_pipelines.reconcile.finding import Finding
-from readmodel_pipelines.verification import Bucket, Coverage
+from readmodel_pipelines.verification.coverage import Bucket, Coverage
 from readmodel_pipelines_tests.support.scene import Scene, found_in
 from readmodel_pipelines_tests.support.verbs.verifying import RENAMED, damage, found, look
 

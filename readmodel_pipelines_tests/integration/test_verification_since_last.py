@@ -13,7 +13,7 @@ from readmodel_pipelines.moments import Moment
 from readmodel_pipelines.mongo.changes import changes_since
 from readmodel_pipelines.mongo.names import WATERMARKS
 from readmodel_pipelines.projections.chat import CHAT_FOLD
-from readmodel_pipelines.verification import Bucket, Coverage
+from readmodel_pipelines.verification.coverage import Bucket, Coverage
 from readmodel_pipelines_tests.support.at_a_moment import At, each, raises
 from readmodel_pipelines_tests.support.scene import Scene, event
 from readmodel_pipelines_tests.support.verbs.verifying import NIGHTLY, RENAMED, SINCE_LAST, found, look

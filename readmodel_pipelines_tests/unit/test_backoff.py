@@ -7,7 +7,7 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from readmodel_pipelines.repair.backoff import delays
+from readmodel_pipelines.repair.worker import delays
 from readmodel_pipelines.settings import Settings
 
 seconds = st.floats(0, 1e6)

@@ -13,7 +13,7 @@ from readmodel_pipelines.reconcile.counts import Counts
 from readmodel_pipelines.reconcile.finding import Finding
 from readmodel_pipelines.reconcile.outcome import Outcome
 from readmodel_pipelines.reconcile.summary import DEFAULT_MAX_FINDINGS, Summary
-from readmodel_pipelines.verification import Bucket, Coverage
+from readmodel_pipelines.verification.coverage import Bucket, Coverage
 
 
 def test_long_values_are_shown_from_a_little_before_they_part() -> None:

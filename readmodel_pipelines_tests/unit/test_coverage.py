@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from readmodel_pipelines.errors import UsageError
-from readmodel_pipelines.verification import Bucket, Coverage
+from readmodel_pipelines.verification.coverage import Bucket, Coverage
 
 
 @given(st.text(), st.integers(1, 50))

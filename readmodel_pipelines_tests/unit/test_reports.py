@@ -25,7 +25,7 @@ from readmodel_pipelines.reconcile.summary import Summary
 from readmodel_pipelines.reports import writer
 from readmodel_pipelines.reports.writer import COLUMNS, SUFFIXES, ReportWriter, check_report_file
 from readmodel_pipelines.settings import Settings
-from readmodel_pipelines.verification import new_report_files
+from readmodel_pipelines.verification.folder import new_report_files
 from readmodel_pipelines.verification.reporting import Reporting
 
 ABSENT = {"$absent": True}

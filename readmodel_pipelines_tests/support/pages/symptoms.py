@@ -10,6 +10,7 @@ from datetime import timedelta
 
 from bson import ObjectId
 
+from readmodel_pipelines import RepairQueue, RepairWorker
 from readmodel_pipelines.demo.run import DEFAULT_CHATS
 from readmodel_pipelines.demo.sample_data import chat_events
 from readmodel_pipelines.mongo.driver import server_time
@@ -17,7 +18,6 @@ from readmodel_pipelines.mongo.indexes import ensure_indexes
 from readmodel_pipelines.mongo.names import LEASES as LEASES
 from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.rebuild import RebuildRequest, rebuild
-from readmodel_pipelines.repair import RepairQueue, RepairWorker
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines_tests.support.scene import Mongo
 

@@ -15,10 +15,10 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from readmodel_pipelines import RepairQueue, RepairWorker
 from readmodel_pipelines.moments import Moment, listening
 from readmodel_pipelines.mongo.connection import open_database
 from readmodel_pipelines.mongo.names import LEASES
-from readmodel_pipelines.repair import RepairQueue, RepairWorker
 from readmodel_pipelines.settings import Settings
 
 

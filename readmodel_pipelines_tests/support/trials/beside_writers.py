@@ -19,7 +19,8 @@ from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.rebuild import RebuildRequest, rebuild
 from readmodel_pipelines.rebuild_state import Strategy
 from readmodel_pipelines.settings import Settings
-from readmodel_pipelines.verification import Bucket, Coverage, VerificationRequest, verify
+from readmodel_pipelines.verification.coverage import Bucket, Coverage
+from readmodel_pipelines.verification.verify import VerificationRequest, verify
 from readmodel_pipelines_tests.support.environment import uri_of
 from readmodel_pipelines_tests.support.processes import live_writer
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from readmodel_pipelines import RepairSummary, RepairWorker
 from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
 from readmodel_pipelines.mongo.names import LEASES
-from readmodel_pipelines.repair import RepairSummary, RepairWorker
 from readmodel_pipelines_tests.support.scene import Scene
 
 

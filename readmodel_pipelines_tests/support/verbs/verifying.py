@@ -8,7 +8,8 @@ from typing import Any
 from bson import ObjectId
 
 from readmodel_pipelines.reconcile.summary import Summary
-from readmodel_pipelines.verification import Bucket, Coverage, VerificationRequest, verify
+from readmodel_pipelines.verification.coverage import Bucket, Coverage
+from readmodel_pipelines.verification.verify import VerificationRequest, verify
 from readmodel_pipelines_tests.support.scene import Scene, found_in
 
 SINCE_LAST = Coverage(since_last=True)
