@@ -9,43 +9,27 @@ from readmodel_pipelines.bookkeeping.leases import OF_A_REBUILD
 from readmodel_pipelines.mongo.driver import Database
 from readmodel_pipelines.mongo.names import LEASES
 
-_IS_OF_A_REBUILD = {"$eq": [{"$indexOfBytes": ["$_id", OF_A_REBUILD]}, 0]}
-
 
 @dataclass(frozen=True, slots=True)
-class LeasesHeld:
-    """Leases that are held now: of full rebuilds by what they are on, and the number of aggregates under repair."""
+class TakenLease:
+    """A lease that is not given back: of a full rebuild, or, with an empty `on`, `number` of one holder's repairs.
 
-    of_rebuilds: frozenset[str]
-    of_repairs: int
-
-
-def leases_held(database: Database) -> LeasesHeld:
-    """The leases that have not run out; those of repairs, which may be many, are counted by the server."""
-    live = {"$expr": {"$gt": ["$expires_at", "$$NOW"]}}
-    groups = database[LEASES].aggregate(
-        [{"$match": live}, {"$group": {"_id": {"$cond": [_IS_OF_A_REBUILD, "$_id", None]}, "number": {"$sum": 1}}}]
-    )
-    held = {group["_id"]: int(group["number"]) for group in groups}
-    of_repairs = held.pop(None, 0)
-    return LeasesHeld(frozenset(name.removeprefix(OF_A_REBUILD) for name in held), of_repairs)
-
-
-@dataclass(frozen=True, slots=True)
-class NotGivenBack:
-    """A lease that is not given back: of a full rebuild, or, with an empty `on`, `number` of one holder's repairs."""
+    It is held `until` then (naive, as stored); when that is `over`, somebody ran out of it without having ended.
+    """
 
     on: str
     holder: str
     until: datetime
     number: int = 1
+    over: bool = False
 
 
-def not_given_back(database: Database) -> list[NotGivenBack]:
-    """The leases that somebody holds, or ran out of without having ended; `until` as stored, naive."""
+def taken_leases(database: Database) -> list[TakenLease]:
+    """The leases that are not given back; those of repairs, which may be many, are counted by the server."""
+    of_a_rebuild = {"$eq": [{"$indexOfBytes": ["$_id", OF_A_REBUILD]}, 0]}
     group = {
         "_id": {
-            "on": {"$cond": [_IS_OF_A_REBUILD, "$_id", ""]},
+            "on": {"$cond": [of_a_rebuild, "$_id", ""]},
             "holder": "$holder",
             "over": {"$lte": ["$expires_at", "$$NOW"]},
         },
@@ -55,8 +39,9 @@ def not_given_back(database: Database) -> list[NotGivenBack]:
     where = {"given_back": {"$ne": True}, "expires_at": {"$type": "date"}}
     found = database[LEASES].aggregate([{"$match": where}, {"$group": group}, {"$sort": {"until": 1, "_id": 1}}])
     return [
-        NotGivenBack(
-            item["_id"]["on"].removeprefix(OF_A_REBUILD), str(item["_id"].get("holder")), item["until"], item["number"]
+        TakenLease(
+            of["on"].removeprefix(OF_A_REBUILD), str(of.get("holder")), item["until"], item["number"], of["over"]
         )
         for item in found
+        for of in [item["_id"]]
     ]

@@ -8,7 +8,7 @@ that was killed leaves behind is deleted by whoever holds the lease next: nobody
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -104,9 +104,9 @@ class Touched:
             reached(Moment.TOUCHED_FORGOTTEN, kind=kind)
 
 
-def forget(database: Database, owners: Iterable[Owner]) -> None:
-    """Delete all keys of these runs."""
-    starts = [{"of": owner.of, "run": owner.run} for owner in owners]
+def forget(database: Database, lives: Sequence[str], run: str) -> None:
+    """Delete all keys of a run, over these live collections."""
+    starts = [{"of": live, "run": run} for live in lives]
     _delete(database, [{"$gte": start, "$lt": {**start, "kind": MaxKey()}} for start in starts])
 
 

@@ -23,7 +23,7 @@ from pymongo import UpdateOne
 
 from readmodel_pipelines.errors import LeaseLost, ReadModelBusy
 from readmodel_pipelines.moments import Moment, reached
-from readmodel_pipelines.mongo.driver import Database, Document, PyMongoError, duplicates_allowed
+from readmodel_pipelines.mongo.driver import Database, Document, PyMongoError, duplicates_allowed, later
 from readmodel_pipelines.mongo.names import LEASES
 from readmodel_pipelines.wording import moment
 
@@ -160,7 +160,7 @@ class Leases:
             "lost": {"$cond": [given_back, 0, {"$add": [{"$ifNull": ["$lost", 0]}, 1]}]},
             "given_back": False,
             "acquired_at": "$$NOW",
-            "expires_at": self._expiry(),
+            "expires_at": later(self._seconds),
         }
         take = [{"$set": {name: {"$cond": [free, value, f"${name}"]} for name, value in ours.items()}}]
         asked = self._clock()
@@ -226,7 +226,9 @@ class Leases:
     def _renew(self) -> bool:
         reached(Moment.LEASE_RENEWED)
         asked = self._clock()
-        renewed = self._collection.update_many(self._ours(), [{"$set": {"expires_at": self._expiry()}}]).matched_count
+        renewed = self._collection.update_many(
+            self._ours(), [{"$set": {"expires_at": later(self._seconds)}}]
+        ).matched_count
         if self._also_renew:
             self._also_renew()
         self._ours_until = asked + self._seconds if renewed == len(self.nonces) else -math.inf
@@ -234,9 +236,6 @@ class Leases:
 
     def _ours(self) -> Document:
         return {"_id": {"$in": list(self.nonces)}, "nonce": self.nonce}
-
-    def _expiry(self) -> dict[str, Any]:
-        return {"$add": ["$$NOW", int(self._seconds * 1000)]}
 
 
 def lost_leases(database: Database, names: Sequence[str]) -> dict[str, int]:

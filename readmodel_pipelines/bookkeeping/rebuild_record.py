@@ -74,29 +74,17 @@ class RebuildRecord:
         """Whose its keys are: those that concern one live collection, or all of them."""
         return Owner(live or self.read_models[0], self.id)
 
-    @property
-    def owners(self) -> list[Owner]:
-        """Whose all keys are that it put off or noticed."""
-        return [self.owner(live) for live in self.read_models]
-
 
 @dataclass(frozen=True, slots=True)
 class RebuildRange:
-    """One range of a rebuild, from `lower` on: whose slice it is, what is still to be done, what was counted."""
+    """One range of a rebuild, from `lower` on, by the `_id` of its document: what is to be done, what was counted."""
 
-    rebuild_id: str
-    number: int
-    slice: int
+    id: str
     rest: IdRange
     lower: str | None = None
     done: bool = False
     events: int = 0
     counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-
-    @property
-    def id(self) -> str:
-        """The `_id` of its document."""
-        return f"{self.rebuild_id}/{self.number}"
 
     @property
     def whole(self) -> IdRange:
@@ -117,9 +105,8 @@ def record_of(document: Mapping[str, Any]) -> RebuildRecord:
 
 def range_of(document: Mapping[str, Any]) -> RebuildRange:
     """The range that a document of it tells of."""
-    rest = IdRange(document["cursor"], document["upper"])
     told = (document[name] for name in ("lower", "done", "events", "counts"))
-    return RebuildRange(document["of"], document["number"], document["slice"], rest, *told)
+    return RebuildRange(document["_id"], IdRange(document["cursor"], document["upper"]), *told)
 
 
 def counted(ranges: Iterable[RebuildRange], read_model: str) -> Counts:

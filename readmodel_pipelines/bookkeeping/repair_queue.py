@@ -29,16 +29,14 @@ from readmodel_pipelines.bookkeeping.repair_task import (
     attempt_of,
     history_with,
     ids_of,
-    later,
     new_task,
     pending_until,
     under,
-    whole_number,
 )
 from readmodel_pipelines.errors import RepairQueueFull, UsageError
 from readmodel_pipelines.events.ids import UUID, is_utf8
 from readmodel_pipelines.events.stream import Reason
-from readmodel_pipelines.mongo.driver import CODEC, Database, Document, server_time
+from readmodel_pipelines.mongo.driver import CODEC, Database, Document, later, server_time
 from readmodel_pipelines.mongo.driver import Collection as MongoCollection
 from readmodel_pipelines.mongo.scan import Query
 from readmodel_pipelines.projections.registry import by_fold, projections_for
@@ -151,7 +149,7 @@ class RepairQueue:
             raise UsageError(f"{aggregate_id!r} is no aggregate id.", hint="It is a UUID in lower case with hyphens.")
         return stream
 
-    def due(self, limit: int, without: Collection[str] = (), task_ids: Sequence[Any] | None = None) -> Due:
+    def due(self, limit: int, without: Collection[str] = (), task_ids: Sequence[str] | None = None) -> Due:
         """What is due of at most `limit` aggregates, those in `without` left out.
 
         With `task_ids` what is open of these tasks, whether due or not.
@@ -160,7 +158,7 @@ class RepairQueue:
         now = self.now()
         chosen: Document = {"aggregate_id": {"$nin": list(without)}} if without else {}
         if task_ids is not None:
-            wanted = [Query({**OPEN, **chosen, "_id": {"$in": list(task_ids)}}, FIELDS)]
+            wanted = [Query({**OPEN, **chosen, "_id": {"$in": ids_of(task_ids)}}, FIELDS)]
         else:
             wanted = self.due_queries(now, chosen)
         found: set[tuple[str, str]] = set()
@@ -191,7 +189,7 @@ class RepairQueue:
         ]
 
     def claim(
-        self, stream: str, ids: Sequence[str], token: str, holder: str, seconds: float, task_ids: Sequence[Any] = ()
+        self, stream: str, ids: Sequence[str], token: str, holder: str, seconds: float, task_ids: Sequence[str] = ()
     ) -> int:
         """Claim all due tasks of these aggregates, whose leases the caller holds; gives the number of tasks.
 
@@ -200,7 +198,7 @@ class RepairQueue:
         # The lease tells that nobody works on these, whatever else a task in work says.
         takable: list[Document] = [pending_until(self.now()), {"status": "processing"}]
         if task_ids:
-            takable.append({"status": "pending", "_id": {"$in": list(task_ids)}})
+            takable.append({"status": "pending", "_id": {"$in": ids_of(task_ids)}})
         lost = {"at": "$$NOW", "reason": "lease_lost", "claimed_by": "$claimed_by"}
         taken = {
             "status": "processing",
@@ -224,7 +222,8 @@ class RepairQueue:
 
     def fail(self, failures: Sequence[Failure], token: str) -> Failed:
         """One more attempt failed: tasks with attempts left wait for the next, the others are parked."""
-        spent = whole_number("$retry_count")
+        # Producers write the count, whatever is in it.
+        spent = {"$max": [0, {"$convert": {"input": "$retry_count", "to": "int", "onError": 0, "onNull": 0}}]}
         ids = [failure.aggregate_id for failure in failures]
         most = {
             group["_id"]: group["most"]
@@ -263,7 +262,7 @@ class RepairQueue:
 
     def park(self, tasks: Sequence[Document], reason: str, detail: str, holder: str) -> int:
         """Park tasks that name no aggregate, so that nobody can lease it; gives the number."""
-        these = {"status": {"$in": ["pending", "processing"]}, "_id": {"$in": [task["_id"] for task in tasks]}}
+        these = {**OPEN, "_id": {"$in": [task["_id"] for task in tasks]}}
         attempt = {**attempt_of(reason, detail), "claimed_by": {"$literal": holder}}
         history = {"attempts": history_with(attempt), "last_retry_at": "$$NOW"}
         parked = {"status": "failed", "reason": attempt["reason"], **history}
@@ -286,7 +285,7 @@ class RepairQueue:
         if reason is not None:
             where["reason"] = reason
         if task_id is not None:
-            where = {"_id": {"$in": ids_of(task_id)}, "status": {"$ne": "processing"}}
+            where = {"_id": {"$in": ids_of([task_id])}, "status": {"$ne": "processing"}}
         back = {"$set": {"status": "pending", "retry_count": 0}}
         forget = {"$unset": dict.fromkeys(("next_attempt_at", "completed_at", "reason", *OURS), "")}
         requeued = self._tasks.update_many(where, {**back, **forget}).matched_count

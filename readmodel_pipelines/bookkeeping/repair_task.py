@@ -5,12 +5,11 @@ DATA_CONTRACT.md, «Repair queue», has the fields.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from bson import ObjectId
-from bson.errors import InvalidId
 
 from readmodel_pipelines.events.stream import Reason
 from readmodel_pipelines.mongo.driver import Document
@@ -62,16 +61,6 @@ def under(token: str, ids: Sequence[str]) -> Document:
     return {"aggregate_id": {"$in": list(ids)}, "status": "processing", "lease_token": token}
 
 
-def later(seconds: float) -> Document:
-    """The expression for the server's time in so many seconds."""
-    return {"$add": ["$$NOW", int(seconds * 1000)]}
-
-
-def whole_number(value: str) -> Document:
-    """The expression for a count that producers write, whatever is in it."""
-    return {"$max": [0, {"$convert": {"input": value, "to": "int", "onError": 0, "onNull": 0}}]}
-
-
 def attempt_of(reason: str, detail: str) -> Document:
     """The expression for an attempt that failed, as the history has it."""
     return {
@@ -88,9 +77,7 @@ def history_with(attempt: Document) -> Document:
     return {"$slice": [{"$concatArrays": [history, [attempt]]}, -_HISTORY]}
 
 
-def ids_of(task_id: str) -> list[Any]:
-    """The `_id`s that a text may mean: producers' are objectIds, hand-made ones texts."""
-    try:
-        return [task_id, ObjectId(task_id)]
-    except InvalidId:
-        return [task_id]
+def ids_of(task_ids: Iterable[str]) -> list[Any]:
+    """The `_id`s that texts may mean: producers' are objectIds, hand-made ones texts."""
+    texts = list(task_ids)
+    return [*texts, *(ObjectId(text) for text in texts if ObjectId.is_valid(text))]

@@ -161,16 +161,14 @@ def _launch_work(ends: bool, given: dict[str, Any]) -> bool:
 
 def _work_once(limit: int | None, batch_size: int | None, task_ids: list[str]) -> bool:
     """Repair until nothing is due, or the tasks named; True when all of them are repaired."""
-    from readmodel_pipelines.bookkeeping.repair_task import ids_of
     from readmodel_pipelines.repair.summary import RepairSummary
     from readmodel_pipelines.repair.worker import RepairWorker
 
     with opened("repair") as (database, settings):
-        named = [item for text in task_ids for item in ids_of(text)]
         last = deque([RepairSummary()], maxlen=1)
         worker = RepairWorker(database, settings, batch_size=batch_size, on_batch=last.append)
         try:
-            summary = worker.work(limit=limit, task_ids=named or None)
+            summary = worker.work(limit=limit, task_ids=task_ids or None)
         except KeyboardInterrupt:
             raise Interrupted(
                 f"Interrupted: {last[0].in_words()} The others are in the queue, due again.",

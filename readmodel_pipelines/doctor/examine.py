@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from functools import partial
 
 from readmodel_pipelines.bookkeeping.findings import Findings
-from readmodel_pipelines.bookkeeping.held_leases import leases_held, not_given_back
+from readmodel_pipelines.bookkeeping.held_leases import taken_leases
 from readmodel_pipelines.bookkeeping.rebuild_record import record_of
 from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds
 from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
@@ -175,7 +175,7 @@ def _of_data_and_work(store: Store, there: set[str]) -> dict[str, Callable[[], C
             RepairQueue(database, settings).stats(), settings.repair_queue_warning, settings.repair_queue_limit
         ),
         "findings": lambda: _findings(store),
-        "leases": lambda: judge_leases(not_given_back(database), _naive_now(database)),
+        "leases": lambda: judge_leases(taken_leases(database), _naive_now(database)),
         "rebuilds": lambda: _rebuilds(store, live, there),
     }
 
@@ -203,7 +203,7 @@ def _findings(store: Store) -> Check:
 
 def _rebuilds(store: Store, live: Sequence[str], there: set[str]) -> Check:
     unfinished = Rebuilds(store.database).unfinished(live)
-    held = leases_held(store.database).of_rebuilds
+    held = {lease.on for lease in taken_leases(store.database) if not lease.over}
     busy = {*held, *(name for record in unfinished if record.in_shadow for name in record.read_models)}
     left = {store.shadow(item).name for item in store.projections if store.live(item).name not in busy}
     return judge_rebuilds(unfinished, held, left & there, _naive_now(store.database), store.settings.rebuild_valid_days)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 
-from readmodel_pipelines.bookkeeping.held_leases import NotGivenBack
+from readmodel_pipelines.bookkeeping.held_leases import TakenLease
 from readmodel_pipelines.bookkeeping.leases import is_gone
 from readmodel_pipelines.bookkeeping.queue_stats import QueueStats
 from readmodel_pipelines.bookkeeping.rebuild_record import RebuildRecord
@@ -76,7 +76,7 @@ def judge_findings(
     return check(Health.OK, told)
 
 
-def judge_leases(leases: Sequence[NotGivenBack], now: datetime, gone: Callable[[str], bool] = is_gone) -> Check:
+def judge_leases(leases: Sequence[TakenLease], now: datetime, gone: Callable[[str], bool] = is_gone) -> Check:
     """Whether somebody who holds a lease is dead: it ran out and was not given back, or its process is gone."""
     stale = [lease for lease in leases if lease.until <= now]
     dead = [lease for lease in leases if lease.until > now and gone(lease.holder)]
@@ -103,7 +103,7 @@ def judge_leases(leases: Sequence[NotGivenBack], now: datetime, gone: Callable[[
     )
 
 
-def _on(lease: NotGivenBack) -> str:
+def _on(lease: TakenLease) -> str:
     return lease.on or f"repairs of {lease.number:,} aggregates"
 
 

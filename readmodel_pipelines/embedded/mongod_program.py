@@ -12,7 +12,9 @@ import os
 import platform
 import re
 import shutil
+import signal
 import stat
+import subprocess
 import sys
 from pathlib import Path
 
@@ -56,8 +58,6 @@ def probe(binary: Path) -> str:
     Raises:
         EmbeddedServerError: it cannot run on this system; says which package to install if a library is missing.
     """
-    import subprocess
-
     try:
         done = subprocess.run([binary, "--version"], capture_output=True, text=True, errors="replace", timeout=30)
     except (OSError, subprocess.TimeoutExpired) as error:
@@ -163,8 +163,6 @@ def _make_executable(binary: Path) -> None:
 
 
 def _cannot_run(binary: Path, returncode: int, output: str) -> EmbeddedServerError:
-    import signal
-
     if missing := _MISSING_LIBRARY.search(output):
         library = missing["library"]
         package = _PACKAGES.get(library)

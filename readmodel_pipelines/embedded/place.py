@@ -7,11 +7,13 @@ process id alone may be stale or reused.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import re
 import socket
 import stat
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -155,9 +157,6 @@ class Place:
 
 
 def _far_socket(home: Path, near: Path) -> Path:
-    import hashlib
-    import tempfile
-
     folder = f"readmodel-{os.geteuid()}-{hashlib.sha256(os.fsencode(home)).hexdigest()[:12]}"
     # Two processes may have different TMPDIRs and shall meet all the same, so the link that the starter left decides.
     # Its name must match: in a copied or moved data folder it leads to the server of the original.

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +25,6 @@ from readmodel_pipelines.embedded.place import Place
 from readmodel_pipelines.errors import EmbeddedServerError
 
 if TYPE_CHECKING:
-    from subprocess import Popen
-
     from pymongo import MongoClient
 
     from readmodel_pipelines.settings import Settings
@@ -46,7 +45,7 @@ _DIE_WITH_PIPE = (
 )
 
 # Servers that this process started: keeps the pipe above open, and lets us collect a child that ended.
-_children: dict[Path, Popen[bytes]] = {}
+_children: dict[Path, subprocess.Popen[bytes]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,9 +156,7 @@ def _start(place: Place, settings: Settings, *, die_with_parent: bool) -> None:
         raise
 
 
-def _spawn(place: Place, binary: Path, *, die_with_parent: bool) -> Popen[bytes]:
-    import subprocess
-
+def _spawn(place: Place, binary: Path, *, die_with_parent: bool) -> subprocess.Popen[bytes]:
     _collect(place)
     place.near_socket.unlink(missing_ok=True)
     if place.socket != place.near_socket:
@@ -183,7 +180,7 @@ def _spawn(place: Place, binary: Path, *, die_with_parent: bool) -> Popen[bytes]
     return process
 
 
-def _wait_until_primary(place: Place, process: Popen[bytes] | None) -> None:
+def _wait_until_primary(place: Place, process: subprocess.Popen[bytes] | None) -> None:
     from pymongo.errors import PyMongoError
 
     deadline = time.monotonic() + START_SECONDS
@@ -266,14 +263,12 @@ def _is_mongod(pid: int) -> bool:
 
 def _collect(place: Place, *, patience: float = 2) -> None:
     """Take leave of a child that is ending; what outlives `patience` is killed (its data folder was deleted, say)."""
-    from subprocess import TimeoutExpired
-
     process = _children.pop(place.home, None)
     if process is None:
         return
     try:
         process.wait(patience)
-    except TimeoutExpired:
+    except subprocess.TimeoutExpired:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()

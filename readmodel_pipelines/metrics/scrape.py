@@ -8,14 +8,14 @@ known becomes samples in functions without a database; label values come from cl
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from prometheus_client.core import GaugeMetricFamily
 
 from readmodel_pipelines.bookkeeping.findings import Findings
-from readmodel_pipelines.bookkeeping.held_leases import LeasesHeld, leases_held
+from readmodel_pipelines.bookkeeping.held_leases import TakenLease, taken_leases
 from readmodel_pipelines.bookkeeping.queue_stats import STATUSES, QueueStats
 from readmodel_pipelines.bookkeeping.rebuild_record import RebuildRecord
 from readmodel_pipelines.bookkeeping.rebuilds import RangeProgress, Rebuilds
@@ -110,7 +110,7 @@ class Scrape:
                     yield from of_verification(name, coverage, _verified(record))
 
     def _leases(self) -> Iterator[Sample]:
-        yield from of_leases(leases_held(self._store.database), self._live)
+        yield from of_leases(taken_leases(self._store.database), self._live)
 
     def _sizes(self) -> Iterator[Sample]:
         documents = self._store.sizes()
@@ -228,12 +228,13 @@ def of_unfinished(
     yield "rebuild_progress_ratio", (read_model,), share
 
 
-def of_leases(leases: LeasesHeld, live: Mapping[str, str]) -> Iterator[Sample]:
+def of_leases(taken: Sequence[TakenLease], live: Mapping[str, str]) -> Iterator[Sample]:
     """The leases; `live` has the collection of every read model, on which a rebuild's is held."""
-    yield "leases_held", ("rebuild",), len(leases.of_rebuilds)
-    yield "leases_held", ("repair",), leases.of_repairs
+    on_rebuilds = {lease.on for lease in taken if lease.on and not lease.over}
+    yield "leases_held", ("rebuild",), len(on_rebuilds)
+    yield "leases_held", ("repair",), sum(lease.number for lease in taken if not lease.on and not lease.over)
     for read_model, collection in live.items():
-        yield "rebuild_lease_held", (read_model,), float(collection in leases.of_rebuilds)
+        yield "rebuild_lease_held", (read_model,), float(collection in on_rebuilds)
 
 
 def _seconds(moment: datetime) -> float:

@@ -54,6 +54,11 @@ def server_time(database: Database) -> datetime:
     return moment.replace(tzinfo=UTC)
 
 
+def later(seconds: float) -> Document:
+    """The expression for the server's time in so many seconds."""
+    return {"$add": ["$$NOW", int(seconds * 1000)]}
+
+
 @contextmanager
 def duplicates_allowed() -> Iterator[None]:
     """For an unordered batch: what is there already, by a unique key, is no error; whatever else went wrong is."""

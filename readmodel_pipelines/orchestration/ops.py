@@ -10,7 +10,6 @@ from typing import Any
 import dagster as dg
 
 from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
-from readmodel_pipelines.bookkeeping.repair_task import ids_of
 from readmodel_pipelines.events.ids import UUID
 from readmodel_pipelines.orchestration.assets import REPAIR_QUEUE
 from readmodel_pipelines.orchestration.checks import Evaluated, evaluations, fresh
@@ -159,8 +158,7 @@ def repair_due_tasks(context: dg.OpExecutionContext, config: RepairConfig, mongo
             lease_seconds=config.lease_seconds,
             on_batch=tell_how_far,
         )
-        named = [task_id for text in config.task_ids for task_id in ids_of(text)]
-        summary = worker.work(limit=config.limit, task_ids=named or None)
+        summary = worker.work(limit=config.limit, task_ids=config.task_ids or None)
         stats = queue.stats()
     if summary.aggregates == 1:
         tag_run(context, [], [summary.first_taken[0][1]])

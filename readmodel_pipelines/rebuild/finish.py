@@ -319,7 +319,7 @@ def _look_at_everything(finish: Finish, why: HistoryLost) -> None:
     """After a swap there is no way back to the ranges: one pass in place instead."""
     finish.following.lost = ""
     # All that was put off is done, and all that was touched is looked at now.
-    forget(finish.store.database, finish.record.owners)
+    forget(finish.store.database, finish.record.read_models, finish.record.id)
     summary = Summary("rebuild", "", 0, read_models=counts_of(finish.store.projections))
     opened = OpenedPass(finish.store, summary.read_models, finish.claims)
     sinks = opened.into(lambda lane: finish.in_place(opened.again(lane), summary, finish.limit), summary)

@@ -260,7 +260,7 @@ class _Rebuild:
             self._pause(finish.record)
             return
         else:
-            forget(self.store.database, finish.record.owners)
+            forget(self.store.database, finish.record.read_models, finish.record.id)
             self.rebuilds.to(finish.record, RebuildState.DONE)
             self.summary.rebuild.reached(RebuildState.DONE)
         read_models = [item.read_model for item in self.store.projections]

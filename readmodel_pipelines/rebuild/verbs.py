@@ -46,7 +46,7 @@ def drop_aborted(database: Database, record: RebuildRecord, held: Collection[str
 
     Those of the others have the same names as what a rebuild that is at work may have; the next one drops them.
     """
-    forget(database, record.owners)
+    forget(database, record.read_models, record.id)
     lives = [live for live in record.read_models if live in held]
     copies = {copy_name(live) for live in lives} & set(record.copies.values())
     drop(database, [*map(shadow_name, lives), *copies])
@@ -86,7 +86,7 @@ def roll_back(database: Database, settings: Settings, rebuild_id: str) -> Summar
             warning = f"{error}: rebuild in place, for what happened since the copy was made is missing."
         finally:
             following.close()
-            forget(database, record.owners)
+            forget(database, record.read_models, record.id)
     summary.warnings += [warning] if warning else []
     summary.rebuild = RebuildOutcome(rebuild_id, caught_up=catch_up.written, state=RebuildState.ROLLED_BACK)
     summary.seconds = time.perf_counter() - started

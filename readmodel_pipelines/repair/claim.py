@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
 
 from readmodel_pipelines.bookkeeping.leases import Leases
 from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
@@ -54,7 +53,7 @@ def claim(
     stream: str,
     ids: Sequence[str],
     holder: Holder,
-    task_ids: Sequence[Any] = (),
+    task_ids: Sequence[str] = (),
 ) -> Iterator[Claim]:
     """Lease those aggregates that are free, then take their due tasks. In this order, and given up in the other."""
     held = list(ids)

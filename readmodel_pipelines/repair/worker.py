@@ -10,7 +10,6 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from readmodel_pipelines.bookkeeping.leases import lost_leases, this_process
 from readmodel_pipelines.bookkeeping.repair_queue import Failure, RepairQueue
@@ -69,7 +68,7 @@ class RepairWorker:
         self._on_batch = on_batch
         self._draw = draw
 
-    def work(self, *, limit: int | None = None, task_ids: Sequence[Any] | None = None) -> RepairSummary:
+    def work(self, *, limit: int | None = None, task_ids: Sequence[str] | None = None) -> RepairSummary:
         """Repair until nothing is due, or `limit` aggregates are done; or else these tasks, whether due or not.
 
         What others hold, or what only a later attempt may mend, is left. Aggregates whose workers died again and again
@@ -122,7 +121,7 @@ class RepairWorker:
         )
 
     def _repair(
-        self, summary: RepairSummary, stream: str, ids: Sequence[str], losses: int, task_ids: Sequence[Any]
+        self, summary: RepairSummary, stream: str, ids: Sequence[str], losses: int, task_ids: Sequence[str]
     ) -> Sequence[str]:
         """Repair those that nobody else holds; `losses` workers in a row died of it. Gives those that were tried."""
         if not ids:

@@ -108,7 +108,7 @@ def begun(scene: Scene) -> RebuildRecord:
     rebuilds = Rebuilds(scene.database)
     about = {"read_models": [CHATS], "names": ["chat"], "strategy": "in_place"}
     record = rebuilds.begin("a" * 12, about, [(1, IdRange(None, "8")), (1, IdRange("8", None))])
-    rebuilds.save(RebuildRange(record.id, 0, 1, IdRange(None, "8")), None, {CHATS: {"same": 2}}, 7, 0.5)
+    rebuilds.save(RebuildRange(f"{record.id}/0", IdRange(None, "8")), None, {CHATS: {"same": 2}}, 7, 0.5)
     return record
 
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from readmodel_pipelines.bookkeeping.held_leases import NotGivenBack
+from readmodel_pipelines.bookkeeping.held_leases import TakenLease
 from readmodel_pipelines.bookkeeping.queue_stats import QueueStats
 from readmodel_pipelines.bookkeeping.rebuild_record import RebuildRecord
 from readmodel_pipelines.doctor.check import Check, Diagnosis, Health
@@ -352,11 +352,11 @@ def test_open_findings_are_a_problem_and_a_verification_long_ago_a_warning() -> 
 def test_a_lease_is_stale_when_it_ran_out_or_its_process_is_gone() -> None:
     later = NOW + timedelta(seconds=30)
     assert judge_leases([], NOW).state is OK
-    alive = judge_leases([NotGivenBack("chats", "host process 1", later)], NOW)
+    alive = judge_leases([TakenLease("chats", "host process 1", later)], NOW)
     assert (alive.state, "chats by host process 1" in alive.found) == (OK, True)
-    over = judge_leases([NotGivenBack("chats", "host process 1", ago(minutes=5))], NOW)
+    over = judge_leases([TakenLease("chats", "host process 1", ago(minutes=5))], NOW)
     assert (over.state, "ran out 5 min ago" in over.details[0]) == (WARNING, True)
-    gone = judge_leases([NotGivenBack("chats", "host process 1", later)], NOW, lambda _holder: True)
+    gone = judge_leases([TakenLease("chats", "host process 1", later)], NOW, lambda _holder: True)
     assert (gone.state, "runs out in 30 s" in gone.details[0]) == (WARNING, True)
 
 

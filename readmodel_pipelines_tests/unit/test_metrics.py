@@ -16,7 +16,7 @@ import pytest
 import yaml
 from prometheus_client.core import GaugeMetricFamily
 
-from readmodel_pipelines.bookkeeping.held_leases import LeasesHeld
+from readmodel_pipelines.bookkeeping.held_leases import TakenLease
 from readmodel_pipelines.bookkeeping.queue_stats import QueueStats
 from readmodel_pipelines.bookkeeping.rebuild_record import RebuildRecord
 from readmodel_pipelines.bookkeeping.rebuilds import RangeProgress
@@ -187,7 +187,11 @@ def test_progress_is_the_share_of_the_reading_that_is_done(
 def test_leases_are_told_by_kind_and_a_rebuilds_by_read_model() -> None:
     found = samples(
         of_leases(
-            LeasesHeld(frozenset({"tasks", "tasks/slice 3"}), 40),
+            [
+                *(TakenLease(on, "run 1", NOON) for on in ("tasks", "tasks/slice 3")),
+                *(TakenLease("", f"run {n}", NOON, 20) for n in (2, 3)),
+                *(TakenLease(on, "run 4", NOON, over=True) for on in ("chats", "")),
+            ],
             {"chats_read_model": "chats", "tasks_read_model": "tasks"},
         )
     )
