@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,8 +12,6 @@ from readmodel_pipelines.cli.terminal.voice import voice
 
 if TYPE_CHECKING:
     from readmodel_pipelines.reconcile.summary import Summary
-
-_SECONDS_BETWEEN_EVENTS = 1.0
 
 app = typer.Typer()
 
@@ -36,13 +33,11 @@ def demo(
     """
     from readmodel_pipelines.cli.dagster import ui
     from readmodel_pipelines.cli.terminal.summary import human_lines
-    from readmodel_pipelines.demo.run import FAULTS, note_event, refuse_other_servers, run_demo
+    from readmodel_pipelines.demo.run import run_demo
     from readmodel_pipelines.demo.traffic import traffic_in_background
-    from readmodel_pipelines.mongo.connection import open_database
     from readmodel_pipelines.settings import load_settings
 
     settings = load_settings()
-    refuse_other_servers(settings)
     free = ui.choose_port(port) if not no_ui else None
     shown: list[Summary] = []
 
@@ -72,15 +67,7 @@ def demo(
             "   An application goes on saving events meanwhile, and some of its updates fail: see repair_queue\n"
             "   fill, its sensor launch repair_read_models, and the queue drain."
         )
-        with (
-            open_database(settings) as database,
-            traffic_in_background(
-                settings,
-                seconds_between=_SECONDS_BETWEEN_EVENTS,
-                faults=FAULTS,
-                before_save=partial(note_event, database, settings),
-            ),
-        ):
+        with traffic_in_background(settings):
             ui.serve(settings, free, voice.note if voice.as_json else voice.line)
     voice.say(
         "The embedded server goes on; `readmodel verify-consistency --type all --all` meets it, "

@@ -12,25 +12,20 @@ from random import Random
 from typing import Any, Literal
 
 import bson
-from bson import DatetimeMS, Int64
+from bson import ObjectId
 from bson.codec_options import CodecOptions, DatetimeConversion
 
-from readmodel_pipelines.demo.damage_ways import CHATS, TASKS, UNSET, OwnedFields, Way
+from readmodel_pipelines.demo.damage_ways import CHATS, TASKS, OwnedFields, Way
 from readmodel_pipelines.demo.sample_stream import uuid_of
 from readmodel_pipelines.errors import UsageError
 from readmodel_pipelines.mongo.driver import Collection, Document
+from readmodel_pipelines.reconcile.compare import ABSENT
 
 Outcome = Literal["missing", "different", "unexpected", "orphan"]
 
 _AS_STORED: CodecOptions[Document] = CodecOptions(datetime_conversion=DatetimeConversion.DATETIME_MS)
 _MOST_CANDIDATES = 2000
-_SOME_TIME = DatetimeMS(1_772_352_000_123)
-
-
-class DamageError(UsageError):
-    """The document is not there, or already as wrong as asked for; or there are too few documents."""
-
-    code = "damage"
+_HINT = "Take more chats: --chats 300."
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,22 +51,18 @@ def break_field(collection: Collection, model: OwnedFields, key: str, field: str
         One damage; two when the field is the key: the document is missing under the old one, an orphan under the new.
 
     Raises:
-        DamageError: there is no such document, or the way does not apply to the value that it holds.
+        UsageError: there is no such document, or the way does not apply to the value that it holds.
     """
-    document = collection.with_options(codec_options=_AS_STORED).find_one({model.key: key})
-    if document is None:
-        raise _no_document(collection, model, key)
-    right = document.get(field, UNSET)
+    document = _document(collection, model, key)
+    right = document.get(field, ABSENT)
     if not applies(way, right):
-        raise DamageError(
-            f"{field} of {key!r} in {collection.full_name} is {right!r}: {way.name!r} leaves it as it is."
-        )
+        raise UsageError(f"{field} of {key!r} in {collection.full_name} is {right!r}: {way.name!r} leaves it as it is.")
     wrong = way.wrong(right)
-    change = {"$unset": {field: ""}} if wrong is UNSET else {"$set": {field: wrong}}
+    change = {"$unset": {field: ""}} if wrong is ABSENT else {"$set": {field: wrong}}
     collection.update_one({"_id": document["_id"]}, change)
     if field != model.key:
         return [Damage(model.name, way.name, key, field, "different")]
-    stored = None if wrong is UNSET else wrong
+    stored = None if wrong is ABSENT else wrong
     return [
         Damage(model.name, way.name, key, field, "missing"),
         Damage(model.name, way.name, stored, field, "orphan"),
@@ -79,35 +70,31 @@ def break_field(collection: Collection, model: OwnedFields, key: str, field: str
 
 
 def applies(way: Way, right: Any) -> bool:
-    """Whether the way would change that value by at least one byte. An absent field is `damage_ways.UNSET`."""
+    """Whether the way would change that value by at least one byte. An absent field is `ABSENT`."""
     return _bytes(way.wrong(right)) != _bytes(right)
 
 
 def remove_document(collection: Collection, model: OwnedFields, key: str) -> Damage:
     """Delete the document with that key."""
-    if collection.delete_one({model.key: key}).deleted_count == 0:
-        raise _no_document(collection, model, key)
+    collection.delete_one({"_id": _document(collection, model, key)["_id"]})
     return Damage(model.name, "document_removed", key, None, "missing")
 
 
 def add_orphan(collection: Collection, model: OwnedFields, key: str) -> Damage:
-    """Insert a plausible document under a key that no stream has."""
-    collection.insert_one(_plausible_chat(key) if model.name == "chats" else _plausible_task(key))
+    """Insert a document that looks like the others under a key that no stream has."""
+    _insert_like_others(collection, model, key)
     return Damage(model.name, "orphan_added", key, None, "orphan")
 
 
 def add_unwanted_task(tasks: Collection, chat_id: str) -> Damage:
-    """Insert a plausible tasks document for a chat that should have none: a discussion, or a deleted chat."""
-    tasks.insert_one(_plausible_task(chat_id))
+    """Insert a document that looks like the others for a chat that should have none: a discussion, or a deleted one."""
+    _insert_like_others(tasks, TASKS, chat_id)
     return Damage(TASKS.name, "unwanted_added", chat_id, None, "unexpected")
 
 
 def swap_chat_ids(tasks: Collection, one: str, other: str) -> list[Damage]:
     """Exchange the chat_ids of two tasks documents, which the unique index on chat_id allows only step by step."""
-    found = {document["task_id"]: document for document in tasks.find({"task_id": {"$in": [one, other]}})}
-    if len(found) != 2:
-        raise DamageError(f"{tasks.full_name} does not hold both {one!r} and {other!r} to swap their chat_ids.")
-    first, second = found[one], found[other]
+    first, second = (_document(tasks, TASKS, key) for key in (one, other))
     for document_id, chat_id in (
         (first["_id"], f"parked {first['chat_id']}"),
         (second["_id"], first["chat_id"]),
@@ -131,12 +118,12 @@ def damage_everything(
     gets one (with `LEGACY_TASKS`, made from legacy task streams, there are none). Another seed breaks other documents.
 
     Raises:
-        DamageError: too few documents, or none to which some way applies; nothing was written then.
+        UsageError: too few documents, or none to which some way applies; nothing was written then.
     """
     if tasks_model is TASKS and not discussion_ids:
-        raise DamageError("No chat was given that should have no tasks document.")
+        raise UsageError("No chat was given that should have no tasks document.", hint=_HINT)
     if tasks.find_one({"task_id": {"$in": list(discussion_ids)}}) is not None:
-        raise DamageError(f"{tasks.full_name} has documents already for chats that should have none.")
+        raise UsageError(f"{tasks.full_name} has documents already for chats that should have none.")
     rng = Random(seed)
     places = (CHATS, chats), (tasks_model, tasks)
     plans = [_plan(collection, model, rng) for model, collection in places]
@@ -154,11 +141,12 @@ def damage_everything(
 
 def _plan(collection: Collection, model: OwnedFields, rng: Random) -> tuple[list[tuple[str, str, Way]], list[str]]:
     """What to break (key, field, way), and the keys of three documents that stay whole so far."""
-    documents = _candidates(collection, model)
+    stored = collection.with_options(codec_options=_AS_STORED).find({model.key: {"$type": "string"}})
+    documents = {document[model.key]: document for document in stored.sort(model.key).limit(_MOST_CANDIDATES)}
     keys = list(documents)
     rng.shuffle(keys)
     wanted = [
-        ([key for key in keys if applies(way, documents[key].get(field, UNSET))], field, way)
+        ([key for key in keys if applies(way, documents[key].get(field, ABSENT))], field, way)
         for field, ways in model.fields.items()
         for way in ways
         # A unique index takes an absent field for a null one: only one document can have either.
@@ -170,61 +158,31 @@ def _plan(collection: Collection, model: OwnedFields, rng: Random) -> tuple[list
     for fitting, field, way in sorted(wanted, key=lambda want: len(want[0])):
         key = next((key for key in fitting if key in free), None)
         if key is None:
-            raise DamageError(
+            raise UsageError(
                 f"No document of {collection.full_name} is left whose {field} can be {way.name!r}: "
-                f"{len(keys)} documents for {len(wanted)} ways, {len(fitting)} of them fit this one."
+                f"{len(keys)} documents for {len(wanted)} ways, {len(fitting)} of them fit this one.",
+                hint=_HINT,
             )
         del free[key]
         breaks.append((key, field, way))
     if len(free) < 3:
-        raise DamageError(f"{collection.full_name} has only {len(keys)} documents, but {len(wanted) + 3} are needed.")
+        raise UsageError(
+            f"{collection.full_name} has only {len(keys)} documents, but {len(wanted) + 3} are needed.", hint=_HINT
+        )
     return breaks, list(free)[:3]
 
 
-def _candidates(collection: Collection, model: OwnedFields) -> dict[str, Document]:
-    stored = collection.with_options(codec_options=_AS_STORED)
-    found = stored.find({model.key: {"$type": "string"}}).sort(model.key).limit(_MOST_CANDIDATES)
-    return {document[model.key]: document for document in found}
+def _document(collection: Collection, model: OwnedFields, key: str) -> Document:
+    document = collection.with_options(codec_options=_AS_STORED).find_one({model.key: key})
+    if document is None:
+        raise UsageError(f"{collection.full_name} has no document with {model.key} {key!r}, so nothing to break.")
+    return document
 
 
-def _no_document(collection: Collection, model: OwnedFields, key: str) -> DamageError:
-    return DamageError(
-        f"{collection.full_name} has no document with {model.key} {key!r}, so there is nothing to break."
-    )
+def _insert_like_others(collection: Collection, model: OwnedFields, key: str) -> None:
+    other = collection.with_options(codec_options=_AS_STORED).find_one({}, dict.fromkeys(model.fields, 1)) or {}
+    collection.insert_one(other | dict.fromkeys(("chat_id", model.key), key) | {"_id": ObjectId()})
 
 
 def _bytes(value: Any) -> bytes:
-    return b"" if value is UNSET else bson.encode({"": value})
-
-
-def _plausible_chat(chat_id: str) -> Document:
-    return {
-        "chat_id": chat_id,
-        "workspace_id": chat_id,
-        "type": "discussion",
-        "title": "nobody wrote this",
-        "is_public": True,
-        "created_by": chat_id,
-        "created_at": _SOME_TIME,
-        "participants": [chat_id],
-    }
-
-
-def _plausible_task(task_id: str) -> Document:
-    return {
-        "task_id": task_id,
-        "chat_id": task_id,
-        "title": "nobody wrote this",
-        "entity_type": "task",
-        "status": "To Do",
-        "priority": "Medium",
-        "severity": None,
-        "assigned_to": None,
-        "due_date": None,
-        "created_by": task_id,
-        "created_at": _SOME_TIME,
-        "version": 3,
-        "attachments": [
-            {"file_id": task_id, "file_name": "a.txt", "file_size": Int64(1), "mime_type": "text/plain; charset=utf-8"}
-        ],
-    }
+    return b"" if value is ABSENT else bson.encode({"": value})

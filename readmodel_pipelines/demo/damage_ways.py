@@ -1,6 +1,6 @@
 """The ways in which one field of a read model can be wrong: for each field of each model, a table of named ways.
 
-A way turns the field's right value into a wrong one. It says `UNSET` for a field to take out, is given `UNSET` for a
+A way turns the field's right value into a wrong one. It says `ABSENT` for a field to take out, is given `ABSENT` for a
 field that is absent, and returns what it was given when it cannot make that value wrong (there is no int64 of a text).
 Dates come and go as `bson.DatetimeMS`, so that any date of BSON can be damaged.
 """
@@ -15,14 +15,7 @@ from uuid import NAMESPACE_OID, UUID, uuid5
 from bson import Binary, Code, DatetimeMS, Decimal128, Int64, Regex, Timestamp
 from bson.binary import UUID_SUBTYPE
 
-
-class _Unset:
-    def __repr__(self) -> str:
-        return "UNSET"
-
-
-UNSET: Final = _Unset()
-"""An absent field, as opposed to one that holds null."""
+from readmodel_pipelines.reconcile.compare import ABSENT
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +37,6 @@ class OwnedFields:
     key: str
     fields: Mapping[str, Ways]
 
-    def way(self, field: str, name: str) -> Way:
-        """The named way of that field; KeyError when the table has none."""
-        return {way.name: way for way in self.fields[field]}[name]
-
 
 def _on(kind: type | tuple[type, ...], name: str, wrong: Callable[[Any], Any]) -> Way:
     # bool is an int to Python and Code is a str, but BSON has other types for them.
@@ -56,20 +45,21 @@ def _on(kind: type | tuple[type, ...], name: str, wrong: Callable[[Any], Any]) -
 
 
 def _present(name: str, wrong: Callable[[Any], Any]) -> Way:
-    return Way(name, lambda value: value if value is UNSET or value is None else wrong(value))
+    return Way(name, lambda value: value if value is ABSENT or value is None else wrong(value))
 
 
 _INTEGERS = (int, Int64)
-_REMOVED = _present("removed", lambda _: UNSET)
-_NULLED = _present("nulled", lambda _: None)
-_ALWAYS: Ways = (_REMOVED, _NULLED)
+_ALWAYS: Ways = (
+    _present("removed", lambda _: ABSENT),
+    _present("nulled", lambda _: None),
+)
 
 
 def _optional(example: Any) -> Ways:
     return (
         *_ALWAYS,
-        Way("added", lambda value: example if value is UNSET else value),
-        Way("null_added", lambda value: None if value is UNSET else value),
+        Way("added", lambda value: example if value is ABSENT else value),
+        Way("null_added", lambda value: None if value is ABSENT else value),
     )
 
 
@@ -77,7 +67,7 @@ def _nullable(example: Any) -> Ways:
     return (
         *_ALWAYS,
         Way("filled", lambda value: example if value is None else value),
-        Way("null_removed", lambda value: UNSET if value is None else value),
+        Way("null_removed", lambda value: ABSENT if value is None else value),
     )
 
 

@@ -9,15 +9,14 @@ collection that it is going to fill is noted in `readmodel_demo` first.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from itertools import chain
 
 from readmodel_pipelines.batched import batched
 from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
-from readmodel_pipelines.demo.damage import Damage, DamageError, damage_everything
+from readmodel_pipelines.demo.damage import Damage, damage_everything
 from readmodel_pipelines.demo.damage_ways import LEGACY_TASKS
 from readmodel_pipelines.demo.sample_data import chat_events, task_events
-from readmodel_pipelines.demo.traffic import Traffic
+from readmodel_pipelines.demo.traffic import MARKER, Traffic
 from readmodel_pipelines.errors import UsageError
 from readmodel_pipelines.mongo.connection import open_database
 from readmodel_pipelines.mongo.driver import Database
@@ -29,11 +28,7 @@ from readmodel_pipelines.reconcile.summary import Summary
 from readmodel_pipelines.repair.worker import RepairWorker
 from readmodel_pipelines.settings import Settings
 
-MARKER = "readmodel_demo"
 DEFAULT_CHATS = 300
-
-FAULTS = 0.25
-"""The share of the live traffic's updates that fail."""
 
 _BATCH = 1_000
 _SAVES = 60
@@ -46,26 +41,17 @@ Show = Callable[[Summary, int], None]
 """Takes a summary and how many of its findings to show."""
 
 
-def refuse_other_servers(settings: Settings) -> None:
-    """Stop before anything is touched when commands would not go to the embedded server.
-
-    Raises:
-        UsageError: READMODEL_MONGODB_URI is set.
-    """
-    if settings.mongodb_uri is not None:
-        raise UsageError(
-            "READMODEL_MONGODB_URI is set, and the demo writes and breaks data: it runs on the embedded server only.",
-            hint="Unset READMODEL_MONGODB_URI and start the demo again.",
-        )
-
-
 def run_demo(settings: Settings, *, chats: int = DEFAULT_CHATS, say: Say, show: Show) -> bool:
     """Play it through; True when every damage was found and both mended, by rebuild and by repair.
 
     Raises:
         UsageError: a URI is set, the database holds other data, or there are too few chats to break.
     """
-    refuse_other_servers(settings)
+    if settings.mongodb_uri is not None:
+        raise UsageError(
+            "READMODEL_MONGODB_URI is set, and the demo writes and breaks data: it runs on the embedded server only.",
+            hint="Unset READMODEL_MONGODB_URI and start the demo again.",
+        )
     say("1. Start the embedded MongoDB server")
     with open_database(settings) as database:
         store = Store(database, settings, projections_for(settings))
@@ -98,7 +84,7 @@ def run_demo(settings: Settings, *, chats: int = DEFAULT_CHATS, say: Say, show: 
         show(mended, _SHOWN_FINDINGS)
 
         say(f"9. Let an application save {_SAVES} events; some updates of its read models fail, and queue their repair")
-        traffic = Traffic(database, settings, faults=FAULTS, before_save=partial(note_event, database, settings))
+        traffic = Traffic(database, settings)
         for _ in range(_SAVES):
             traffic.step()
         say(
@@ -116,11 +102,6 @@ def run_demo(settings: Settings, *, chats: int = DEFAULT_CHATS, say: Say, show: 
         show(last, _SHOWN_FINDINGS)
     every_damage = sum(counts.discrepancies for counts in found.read_models.values()) == len(damages)
     return every_damage and mended.ok and not stale.ok and repaired.ok and last.ok
-
-
-def note_event(database: Database, settings: Settings) -> None:
-    """An event of the demo's own is about to be saved."""
-    database[MARKER].update_one({"_id": settings.events_collection}, {"$inc": {"events": 1}})
 
 
 def _make_room(store: Store) -> None:
@@ -161,10 +142,7 @@ def _fill(store: Store, chats: int) -> int:
 
 def _break(database: Database, settings: Settings) -> list[Damage]:
     chats, tasks = database[settings.chats_collection], database[settings.tasks_collection]
-    try:
-        if settings.task_source == "task":
-            return damage_everything(chats, tasks, tasks_model=LEGACY_TASKS)
-        discussions = chats.find({"type": "discussion"}).sort("chat_id").limit(_UNWANTED_TASKS)
-        return damage_everything(chats, tasks, discussion_ids=[chat["chat_id"] for chat in discussions])
-    except DamageError as error:
-        raise UsageError(error.message, hint=f"Take more chats: --chats {DEFAULT_CHATS}.") from None
+    if settings.task_source == "task":
+        return damage_everything(chats, tasks, tasks_model=LEGACY_TASKS)
+    discussions = chats.find({"type": "discussion"}).sort("chat_id").limit(_UNWANTED_TASKS)
+    return damage_everything(chats, tasks, discussion_ids=[chat["chat_id"] for chat in discussions])

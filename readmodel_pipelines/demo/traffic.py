@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import groupby, islice
 from operator import itemgetter
@@ -19,9 +19,14 @@ from readmodel_pipelines.mongo.connection import open_database
 from readmodel_pipelines.mongo.driver import Database, Document, PyMongoError
 from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.repair.new_event import NewEvent
-from readmodel_pipelines.repair.repository import EventRepository, Saved
+from readmodel_pipelines.repair.repository import EventRepository
 from readmodel_pipelines.settings import Settings
 
+MARKER = "readmodel_demo"
+"""The collection that says which others a demo made, and how many events are its own."""
+
+_FAULTS = 0.25
+_SECONDS_BETWEEN = 1.0
 # Another than that of the demo's own chats: these begin while everybody watches.
 _SEED = 20_231
 _CHATS = 100_000
@@ -34,45 +39,26 @@ class InjectedFault(Exception):
 
 
 class Traffic:
-    """Several chats at once, one event with every `step`. About `faults` of the updates fail, some of them half done.
+    """Several chats at once, one event with every `step`. One in four updates fails, some of them half done."""
 
-    `before_save` is called before every event is saved.
-    """
-
-    def __init__(
-        self,
-        database: Database,
-        settings: Settings,
-        *,
-        faults: float,
-        before_save: Callable[[], object],
-        seed: int = 0,
-    ) -> None:
+    def __init__(self, database: Database, settings: Settings, *, seed: int = 0) -> None:
+        self.failed = 0
         self._random = random.Random(seed)
-        self._faults = faults
-        self._before_save = before_save
+        self._marker, self._events = database[MARKER], settings.events_collection
         self._repository = EventRepository(database, settings, project=self._project)
         self._first, self._both = (ReadModelProjector(database, settings, *names) for names in (["chat"], []))
         self._chats = _interleaved(chat_events(_CHATS, seed=_SEED + seed, mean_events=12), _OPEN_CHATS, self._random)
-        self.saved = self.failed = 0
 
-    def step(self) -> Saved:
+    def step(self) -> None:
         """Save the next event and update its read models, or fail to."""
         event = next(self._chats)
         own = {name: value for name, value in event["data"].items() if name not in _ENVELOPE}
-        self._before_save()
-        saved = self._repository.save(
-            event["aggregate_id"],
-            "chat",
-            [NewEvent(event["event_type"], own)],
-            expected_version=event["version"] - 1,
-        )
-        self.saved += 1
-        self.failed += not saved.projected
-        return saved
+        self._marker.update_one({"_id": self._events}, {"$inc": {"events": 1}})
+        new, after = [NewEvent(event["event_type"], own)], event["version"] - 1
+        self.failed += not self._repository.save(event["aggregate_id"], "chat", new, expected_version=after).projected
 
     def _project(self, aggregate_id: str) -> None:
-        if self._random.random() >= self._faults:
+        if self._random.random() >= _FAULTS:
             self._both.rebuild_some([aggregate_id])
         elif self._random.random() < 0.5:
             raise InjectedFault("no read model was updated")
@@ -82,17 +68,15 @@ class Traffic:
 
 
 @contextmanager
-def traffic_in_background(
-    settings: Settings, *, seconds_between: float, faults: float, before_save: Callable[[], object]
-) -> Iterator[None]:
+def traffic_in_background(settings: Settings) -> Iterator[None]:
     """Traffic of another application while the block runs."""
     stop = threading.Event()
 
     def go_on() -> None:
         # Until the server ends, which is told by everything else that needs it.
         with suppress(ReadModelError, PyMongoError), open_database(settings) as database:
-            traffic = Traffic(database, settings, faults=faults, before_save=before_save, seed=1)
-            while not stop.wait(seconds_between):
+            traffic = Traffic(database, settings, seed=1)
+            while not stop.wait(_SECONDS_BETWEEN):
                 traffic.step()
 
     thread = threading.Thread(target=go_on, name="live traffic", daemon=True)

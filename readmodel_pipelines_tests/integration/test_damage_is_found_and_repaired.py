@@ -15,7 +15,7 @@ from bson.dbref import DBRef
 from bson.raw_bson import RawBSONDocument
 
 from readmodel_pipelines.demo.damage import Damage, applies, break_field, damage_everything
-from readmodel_pipelines.demo.damage_ways import CHATS, LEGACY_TASKS, TASKS, UNSET, OwnedFields
+from readmodel_pipelines.demo.damage_ways import CHATS, LEGACY_TASKS, TASKS, OwnedFields
 from readmodel_pipelines.reconcile.compare import ABSENT
 from readmodel_pipelines_tests.support.other_writer import OtherWriter
 from readmodel_pipelines_tests.support.scene import FOREIGN, Scene, found_in, taken_from, typed
@@ -37,7 +37,7 @@ def break_everything(collection: Any, model: OwnedFields) -> list[Damage]:
     documents = {document[model.key]: document for document in collection.find()}
     ways = [(field, way) for field, ways in model.fields.items() for way in ways]
     fitting = {
-        (field, way.name): [key for key, document in documents.items() if applies(way, document.get(field, UNSET))]
+        (field, way.name): [key for key, document in documents.items() if applies(way, document.get(field, ABSENT))]
         for field, way in ways
     }
     taken: set[str] = set()
