@@ -30,123 +30,97 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="READMODEL_", frozen=True, extra="ignore", env_ignore_empty=True)
 
-    mongodb_uri: SecretStr | None = Field(
-        None,
-        description="MongoDB connection string (auth, TLS, replica set, `mongodb+srv`). Unset: the embedded server",
-    )
-    database: str = Field("flowra", description="Database that holds the events and the read models")
-    events_collection: str = Field("events", description="Collection of the events; never written")
-    chats_collection: str = Field("chats_read_model", description="Collection of the chats read model")
-    tasks_collection: str = Field("tasks_read_model", description="Collection of the tasks read model")
-    repair_queue_collection: str = Field("repair_queue", description="Collection of the failed updates")
-    task_source: TaskSource = Field(
-        "chat", description="Streams that tasks are made from: `chat` (current) or `task` (legacy Task streams)"
-    )
-    projections: Annotated[tuple[str, ...], NoDecode] = Field(
-        (),
-        description="Further read models: modules, or paths of .py files, that define READ_MODELS, comma-separated",
-    )
-    allow_malformed: Annotated[frozenset[AllowedKind], NoDecode] = Field(
-        frozenset(),
-        description="Kinds of malformed streams to fold all the same, comma-separated: "
-        "`unknown_event_type` (such events are skipped), `version_gap`",
-    )
-    max_delete_share: float = Field(
-        0.05,
-        ge=0,
-        le=1,
-        description="A full rebuild refuses to delete more than this share of a read model (never below 100 documents)",
-    )
-    workers: int = Field(
-        default_factory=lambda: min(4, os.cpu_count() or 1),
-        ge=1,
-        le=64,
-        description="Worker processes of a full rebuild or verification of a large store on this machine",
-    )
-    slices: int = Field(16, ge=1, le=1000, description="Partitions of `rebuild_slices` for each read model")
-    rebuild_valid_days: float = Field(
-        7, gt=0, le=365, description="A rebuild that was interrupted is resumed for so long; then it starts anew"
-    )
-    catch_up_seconds: float = Field(
-        300, ge=0, description="After a rebuild, how long to follow writers that do not stand still, at most"
-    )
-    keep_copy: bool = Field(
-        True, description="A rebuild in a shadow keeps a copy of what was before, for `readmodel rebuilds rollback`"
-    )
-    max_events_per_second: float | None = Field(None, gt=0, description="Events that a full rebuild reads at most")
-    max_documents_per_second: float | None = Field(None, gt=0, description="Documents that it writes at most")
-    max_queued_operations: int = Field(
-        100, ge=0, description="It pauses while more operations are queued on the server; 0 never"
-    )
-    max_replication_lag_seconds: float = Field(
-        30, ge=0, description="It pauses while a secondary is farther behind; 0 never"
-    )
-    off_peak_window: str = Field(
-        "22:00-06:00", description="Hours of `off_peak_rebuild` and `--off-peak`, in READMODEL_TIMEZONE"
-    )
-    lease_seconds: float = Field(
-        60, gt=0, description="Life of a full rebuild's lease after its holder died; it is renewed while it works"
-    )
-    repair_lease_seconds: float = Field(
-        300, gt=0, description="Life of a repair's lease on an aggregate after its holder died; it is renewed meanwhile"
-    )
-    repair_attempts: int = Field(8, ge=1, le=1000, description="Failed repairs of a task until it is a dead letter")
-    repair_backoff_seconds: float = Field(
-        30, ge=0, description="Longest wait after the first failed repair; the wait is drawn from 0 to there"
-    )
-    repair_backoff_factor: float = Field(2, ge=1, description="By how much that grows with each further failure")
-    repair_backoff_cap_seconds: float = Field(3600, ge=0, description="Where it stops growing")
-    repair_batch_size: int = Field(500, ge=1, le=10_000, description="Aggregates that a repair works on at once")
-    repair_queue_limit: int = Field(
-        100_000, ge=1, description="Open repair tasks beyond which this project's API takes no more"
-    )
-    repair_queue_warning: int = Field(
-        1_000, ge=1, description="Open repair tasks beyond which the queue's asset check warns"
-    )
-    repair_retention_days: float = Field(
-        14, gt=0, le=10_000, description="Days until a completed repair task expires; `ensure-indexes` puts it in force"
-    )
-    grace_seconds: float = Field(
-        5,
-        ge=0,
-        le=3600,
-        description="A document that lacks only events younger than this is `lagging`, no discrepancy: its writer is "
-        "about to update it. A verification looks again after so long where that may be; 0 looks once",
-    )
-    alarm_after_seconds: float = Field(
-        0, ge=0, description="The check `matches_events` only warns of discrepancies that are all younger than this"
-    )
-    fresh_minutes: float = Field(
-        15, gt=0, description="The check `is_fresh` looks at aggregates with events of the last so many minutes"
-    )
-    verification_buckets: int = Field(
-        7, ge=1, le=1000, description="`nightly_verification` looks at one of so many buckets each night"
-    )
-    timezone: str = Field("UTC", description="Time zone of the schedules, such as `Europe/Vienna`")
-    owners: str = Field(
-        "team:read-models",
-        description="Whom Dagster's UI names as owners of assets, jobs, schedules and sensors: emails, or teams as "
-        "`team:name`, comma-separated",
-    )
-    reports_dir: Path | None = Field(
-        None, description="Folder of the reports that Dagster's runs write. Unset: `reports` in the data folder"
-    )
-    reports_kept: int = Field(100, ge=1, description="Report files kept there, two for each run; the oldest go")
-    enqueue_limit: int = Field(
-        10_000, ge=1, description="Repairs that one verification with `--enqueue-repairs` queues at most"
-    )
-    enqueue_per_second: float = Field(1_000, gt=0, description="Repairs that it queues in a second at most")
-    dagster_url: SecretStr = Field(
-        SecretStr("http://127.0.0.1:3000"),
-        description="Dagster's web server, which `--launch` submits to; its credentials, if any, as user:password@",
-    )
+    mongodb_uri: SecretStr | None = None
+    """MongoDB connection string (auth, TLS, replica set, `mongodb+srv`). Unset: the embedded server."""
+    database: str = "flowra"
+    """Database that holds the events and the read models."""
+    events_collection: str = "events"
+    """Collection of the events; never written."""
+    chats_collection: str = "chats_read_model"
+    """Collection of the chats read model."""
+    tasks_collection: str = "tasks_read_model"
+    """Collection of the tasks read model."""
+    repair_queue_collection: str = "repair_queue"
+    """Collection of the failed updates."""
+    task_source: TaskSource = "chat"
+    """Streams that tasks are made from: `chat` (current) or `task` (legacy Task streams)."""
+    projections: Annotated[tuple[str, ...], NoDecode] = ()
+    """Further read models: modules, or paths of .py files, that define READ_MODELS, comma-separated."""
+    allow_malformed: Annotated[frozenset[AllowedKind], NoDecode] = frozenset()
+    """Kinds of malformed streams to fold all the same, comma-separated: `unknown_event_type` (such events are skipped),
+    `version_gap`."""
+    max_delete_share: float = Field(0.05, ge=0, le=1)
+    """A full rebuild refuses to delete more than this share of a read model (never below 100 documents)."""
+    workers: int = Field(default_factory=lambda: min(4, os.cpu_count() or 1), ge=1, le=64)
+    """Worker processes of a full rebuild or verification of a large store on this machine."""
+    slices: int = Field(16, ge=1, le=1000)
+    """Partitions of `rebuild_slices` for each read model."""
+    rebuild_valid_days: float = Field(7, gt=0, le=365)
+    """A rebuild that was interrupted is resumed for so long; then it starts anew."""
+    catch_up_seconds: float = Field(300, ge=0)
+    """After a rebuild, how long to follow writers that do not stand still, at most."""
+    keep_copy: bool = True
+    """A rebuild in a shadow keeps a copy of what was before, for `readmodel rebuilds rollback`."""
+    max_events_per_second: float | None = Field(None, gt=0)
+    """Events that a full rebuild reads at most."""
+    max_documents_per_second: float | None = Field(None, gt=0)
+    """Documents that it writes at most."""
+    max_queued_operations: int = Field(100, ge=0)
+    """It pauses while more operations are queued on the server; 0 never."""
+    max_replication_lag_seconds: float = Field(30, ge=0)
+    """It pauses while a secondary is farther behind; 0 never."""
+    off_peak_window: str = "22:00-06:00"
+    """Hours of `off_peak_rebuild` and `--off-peak`, in READMODEL_TIMEZONE."""
+    lease_seconds: float = Field(60, gt=0)
+    """Life of a full rebuild's lease after its holder died; it is renewed while it works."""
+    repair_lease_seconds: float = Field(300, gt=0)
+    """Life of a repair's lease on an aggregate after its holder died; it is renewed meanwhile."""
+    repair_attempts: int = Field(8, ge=1, le=1000)
+    """Failed repairs of a task until it is a dead letter."""
+    repair_backoff_seconds: float = Field(30, ge=0)
+    """Longest wait after the first failed repair; the wait is drawn from 0 to there."""
+    repair_backoff_factor: float = Field(2, ge=1)
+    """By how much that grows with each further failure."""
+    repair_backoff_cap_seconds: float = Field(3600, ge=0)
+    """Where it stops growing."""
+    repair_batch_size: int = Field(500, ge=1, le=10_000)
+    """Aggregates that a repair works on at once."""
+    repair_queue_limit: int = Field(100_000, ge=1)
+    """Open repair tasks beyond which this project's API takes no more."""
+    repair_queue_warning: int = Field(1_000, ge=1)
+    """Open repair tasks beyond which the queue's asset check warns."""
+    repair_retention_days: float = Field(14, gt=0, le=10_000)
+    """Days until a completed repair task expires; `ensure-indexes` puts it in force."""
+    grace_seconds: float = Field(5, ge=0, le=3600)
+    """A document that lacks only events younger than this is `lagging`, no discrepancy: its writer is about to update
+    it. A verification looks again after so long where that may be; 0 looks once."""
+    alarm_after_seconds: float = Field(0, ge=0)
+    """The check `matches_events` only warns of discrepancies that are all younger than this."""
+    fresh_minutes: float = Field(15, gt=0)
+    """The check `is_fresh` looks at aggregates with events of the last so many minutes."""
+    verification_buckets: int = Field(7, ge=1, le=1000)
+    """`nightly_verification` looks at one of so many buckets each night."""
+    timezone: str = "UTC"
+    """Time zone of the schedules, such as `Europe/Vienna`."""
+    owners: str = "team:read-models"
+    """Whom Dagster's UI names as owners of assets, jobs, schedules and sensors: emails, or teams as `team:name`,
+    comma-separated."""
+    reports_dir: Path | None = None
+    """Folder of the reports that Dagster's runs write. Unset: `reports` in the data folder."""
+    reports_kept: int = Field(100, ge=1)
+    """Report files kept there, two for each run; the oldest go."""
+    enqueue_limit: int = Field(10_000, ge=1)
+    """Repairs that one verification with `--enqueue-repairs` queues at most."""
+    enqueue_per_second: float = Field(1_000, gt=0)
+    """Repairs that it queues in a second at most."""
+    dagster_url: SecretStr = SecretStr("http://127.0.0.1:3000")
+    """Dagster's web server, which `--launch` submits to; its credentials, if any, as user:password@."""
     data_dir: Path = Field(
-        default_factory=lambda: Path(platformdirs.user_data_path("readmodel_pipelines", appauthor=False)),
-        description="Data folder of the embedded server",
+        default_factory=lambda: Path(platformdirs.user_data_path("readmodel_pipelines", appauthor=False))
     )
-    mongod: Path | None = Field(
-        None, description="`mongod` program for the embedded server. Unset: PATH, then the wheel"
-    )
+    """Data folder of the embedded server."""
+    mongod: Path | None = None
+    """`mongod` program for the embedded server. Unset: PATH, then the wheel."""
 
     @field_validator("allow_malformed", "projections", mode="before")
     @classmethod
