@@ -1,11 +1,13 @@
 """The errors that a person can cause or must act on: one small tree.
 
-Every error carries a stable ``code``, a sentence that says what happened and why, and ``hint``: what to do now.
+Every error carries a stable ``code``, a sentence that says what happened and why, and ``hint``: what to do now. The
+code is the name of its class in small letters (`aggregate_not_found`), so that nobody renames one lightly.
 Nothing in here ever holds a credential; see `readmodel_pipelines.settings.Settings.shown_uri`.
 """
 
 from __future__ import annotations
 
+import re
 import traceback
 
 
@@ -14,6 +16,10 @@ class ReadModelError(Exception):
 
     code = "error"
     exit_code = 1
+
+    def __init_subclass__(cls) -> None:
+        named = re.sub(r"\B[A-Z]", r"_\g<0>", cls.__name__).lower().removesuffix("_error")
+        cls.code = cls.__dict__.get("code", named)
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
@@ -34,71 +40,54 @@ def raised(error: BaseException) -> str:
 class UsageError(ReadModelError):
     """The request itself is wrong: an id that is no UUID, a setting out of range, a file that is not there."""
 
-    code = "usage"
     exit_code = 2
 
 
 class WrongAggregateType(UsageError):
     """An event of one aggregate type was given to the projector of another."""
 
-    code = "wrong_aggregate_type"
-
 
 class NoCopy(UsageError):
     """A rebuild that is to be rolled back has no copy of what was before it."""
+
+    code = "usage"
 
 
 class AggregateNotFound(ReadModelError):
     """Neither an event nor a document exists for the id: most often a typing error."""
 
-    code = "aggregate_not_found"
-
 
 class ReadModelBusy(ReadModelError):
     """Somebody else holds the read model's lease: one full rebuild at a time."""
-
-    code = "read_model_busy"
 
 
 class LeaseLost(ReadModelError):
     """Our lease ran out and was taken over; nothing more may be written under it."""
 
-    code = "lease_lost"
-
 
 class ConcurrencyConflict(ReadModelError):
     """Somebody else appended to the stream first: read it again, decide again, save again."""
-
-    code = "concurrency_conflict"
 
 
 class RepairQueueFull(ReadModelError):
     """The repair queue holds as many open tasks as the settings allow."""
 
-    code = "repair_queue_full"
-
 
 class RepairNotQueued(ReadModelError):
     """Events are saved, their read model is not up to date, and no repair could be queued for it."""
-
-    code = "repair_not_queued"
 
 
 class MongoUnavailable(ReadModelError):
     """No MongoDB answers, it does not let us in, or we lack a right there."""
 
-    code = "mongo_unavailable"
     exit_code = 3
 
 
 class DagsterUnavailable(ReadModelError):
     """No web server of Dagster's answers, it does not let us, or it does not have our jobs."""
 
-    code = "dagster_unavailable"
     exit_code = 3
 
 
 class EmbeddedServerError(MongoUnavailable):
     """The embedded mongod was not found or did not start."""
-
-    code = "embedded_server"

@@ -28,8 +28,6 @@ _WRITES = (*WRITES, "superseded")
 class WrongState(UsageError):
     """The rebuild is in a state in which that cannot be done."""
 
-    code = "wrong_state"
-
 
 @dataclass(frozen=True, slots=True)
 class RangeProgress:

@@ -43,8 +43,6 @@ from readmodel_pipelines.reconcile.summary import Summary
 class ShadowFailed(ReadModelError):
     """The shadow cannot be made as the live collection is; that one is as it was."""
 
-    code = "shadow_failed"
-
 
 def create_like(database: Database, live: str, name: str) -> None:
     """Make an empty collection with the options and validators of the live one, if it is not there.

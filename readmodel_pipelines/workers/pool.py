@@ -38,8 +38,6 @@ _SILENCE = 1.0
 class WorkerDied(ReadModelError):
     """A worker process ended without a word: killed, or out of memory."""
 
-    code = "worker_died"
-
 
 def work_off(
     work: Work, setup: Any, tasks: Sequence[Any], workers: int, told: Callable[[Any], None] = lambda _: None, *here: Any

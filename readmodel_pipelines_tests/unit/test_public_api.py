@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import readmodel_pipelines
+from readmodel_pipelines.errors import EmbeddedServerError, NoCopy, ReadModelError
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "readmodel_pipelines"
@@ -40,6 +41,16 @@ def test_each_can_be_imported_and_says_what_it_is(name: str) -> None:
     given = getattr(readmodel_pipelines, name)
     assert given.__doc__
     assert given is getattr(readmodel_pipelines, name)
+
+
+def test_codes_of_errors_are_stable() -> None:
+    public = [getattr(readmodel_pipelines, name) for name in PUBLIC]
+    errors = [item for item in public if isinstance(item, type) and issubclass(item, ReadModelError)]
+    assert {item.code for item in errors} == {
+        *("aggregate_not_found", "concurrency_conflict", "error", "lease_lost", "mongo_unavailable", "read_model_busy"),
+        *("repair_not_queued", "repair_queue_full", "usage", "wrong_aggregate_type"),
+    }
+    assert (NoCopy.code, EmbeddedServerError.code) == ("usage", "embedded_server")
 
 
 def test_a_name_that_is_not_there_is_said_so() -> None:
