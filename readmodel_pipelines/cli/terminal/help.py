@@ -5,7 +5,6 @@ A command's heading is its `rich_help_panel`, one of `HEADINGS`. Nothing is impo
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -19,7 +18,6 @@ LOOK, MEND, QUEUE, REBUILDS = "Look", "Mend", "Repair queue", "Rebuilds"
 SET_UP, OPERATE = "Set up", "Operate"
 HEADINGS = (LOOK, MEND, QUEUE, REBUILDS, SET_UP, OPERATE)
 
-_OTHERS = "Commands"
 # Typer's public name for it is that of a kind of it.
 _UsageError: Any = typer.BadParameter.__bases__[0]
 
@@ -92,15 +90,18 @@ class Map(Group):
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Commands before options: they are what somebody looks for."""
-        sections: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)
-        for heading, name, command in self._spelled_out():
-            sections[heading].append((name, command.get_short_help_str(limit=200)))
+        sections: dict[str, list[tuple[str, str]]] = {heading: [] for heading in HEADINGS}
+        command: Any
+        for name, command in self.commands.items():
+            below = command.commands if isinstance(command, TyperGroup) else {"": command}
+            sections[command.rich_help_panel] += [
+                (f"{name} {word}".rstrip(), item.get_short_help_str(limit=200)) for word, item in below.items()
+            ]
         # One column for all, so that the eye runs down it.
         width = max(len(name) for rows in sections.values() for name, _ in rows)
-        for heading in (*HEADINGS, _OTHERS):
-            if heading in sections:
-                with formatter.section(heading):
-                    formatter.write_dl([(f"{name:<{width}}", text) for name, text in sections[heading]])
+        for heading, rows in sections.items():
+            with formatter.section(heading):
+                formatter.write_dl([(f"{name:<{width}}", text) for name, text in rows])
         super().format_options(ctx, formatter)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
@@ -111,11 +112,3 @@ class Map(Group):
         for heading, rows in ENDING.items():
             with formatter.section(heading):
                 formatter.write_dl(rows)
-
-    def _spelled_out(self) -> Iterator[tuple[str, str, Any]]:
-        for name, command in self.commands.items():
-            heading = getattr(command, "rich_help_panel", None) or _OTHERS
-            if isinstance(command, TyperGroup):
-                yield from ((heading, f"{name} {below}", item) for below, item in command.commands.items())
-            else:
-                yield heading, name, command
