@@ -6,7 +6,6 @@ import os
 import random
 import signal
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -21,6 +20,7 @@ from readmodel_pipelines_tests.support.environment import name_database
 from readmodel_pipelines_tests.support.scene import Mongo
 from readmodel_pipelines_tests.support.servers.dagster_daemon import Daemon, running, wait_until
 from readmodel_pipelines_tests.support.verbs.dagster_runs import CHATS, with_events
+from readmodel_pipelines_tests.support.verbs.repairing import task
 
 
 @pytest.fixture(autouse=True)
@@ -34,18 +34,7 @@ def broken(database: Mongo, settings: Settings, chats: int) -> int:
     assert ReadModelProjector(database, settings).rebuild_all().ok
     database[CHATS].update_many({}, {"$set": {"title": "wrong"}})
     ids = [document["chat_id"] for document in database[CHATS].find({}, {"chat_id": 1})]
-    database.repair_queue.insert_many(
-        {
-            "aggregate_id": chat_id,
-            "aggregate_type": "chat",
-            "task_type": "readmodel_sync",
-            "error": "failed to operate on chats_read_model",
-            "created_at": datetime.now(UTC),
-            "retry_count": 0,
-            "status": "pending",
-        }
-        for chat_id in ids
-    )
+    database.repair_queue.insert_many([task(chat_id) for chat_id in ids])
     return chats
 
 

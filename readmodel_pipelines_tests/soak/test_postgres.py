@@ -25,6 +25,7 @@ from readmodel_pipelines_tests.support.scene import Mongo
 from readmodel_pipelines_tests.support.servers import postgres
 from readmodel_pipelines_tests.support.servers.dagster_daemon import wait_until
 from readmodel_pipelines_tests.support.verbs.dagster_runs import BOTH, SAMPLE
+from readmodel_pipelines_tests.support.verbs.repairing import task
 
 PAGE = ROOT / "readmodel_pipelines" / "docs" / "deploying.md"
 CODE_SERVER, WEB_SERVER = "4266", "3000"
@@ -148,8 +149,7 @@ def test_the_documented_processes_repair_and_rebuild_and_keep_their_history_in_p
     import psycopg2
 
     # The sensor launches its repair; beside it, people launch two rebuilds.
-    task = {"aggregate_type": "chat", "task_type": "readmodel_sync", "status": "pending"}
-    sample.repair_queue.insert_one({"aggregate_id": SAMPLE[0]["aggregate_id"], **task})
+    sample.repair_queue.insert_one(task(SAMPLE[0]["aggregate_id"]))
     expected = [("rebuild_read_models", "SUCCESS")] * 2 + [("repair_read_models", "SUCCESS")]
 
     with postgres.running() as folder:

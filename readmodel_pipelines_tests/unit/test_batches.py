@@ -14,6 +14,7 @@ from readmodel_pipelines.rebuild.batches import Batches
 from readmodel_pipelines.rebuild.pace import Pace, WindowClosed
 from readmodel_pipelines.reconcile.counts import Counts
 from readmodel_pipelines.reconcile.join import Lane
+from readmodel_pipelines_tests.support.clock import Clock
 
 EVENTS_OF_A_STREAM = 10
 SECONDS_OF_A_STREAM = 0.001
@@ -24,17 +25,16 @@ class World:
     """A clock that only work and sleep move on, a store, a lane, a sink, and what was saved."""
 
     def __init__(self) -> None:
-        self.seconds = 0.0
+        self.clock = Clock()
         self.events_read = 0
         self.flushed = 0
         self.saved: list[tuple[str | None, Mapping[str, Mapping[str, int]], int]] = []
         self.lane = Lane(built_in("chat")[0], None, Counts())  # type: ignore[arg-type]
 
-    def clock(self) -> float:
-        return self.seconds
-
-    def sleep(self, seconds: float) -> None:
-        self.seconds += seconds
+    @property
+    def seconds(self) -> float:
+        """Since it began."""
+        return self.clock.now - 100.0
 
     def now(self) -> datetime:
         return START + timedelta(seconds=self.seconds)
@@ -60,16 +60,16 @@ class World:
             self.events_read += EVENTS_OF_A_STREAM
             self.lane.counts.checked += 1
             self.lane.counts.inserted += 1
-            self.seconds += SECONDS_OF_A_STREAM
+            self.clock.now += SECONDS_OF_A_STREAM
         batches.finish()
         return streams
 
 
 def limited(world: World, **limits: Any) -> Pace:
     def limit(per_second: float | None) -> RateLimit:
-        return RateLimit(per_second, clock=world.clock, sleep=world.sleep)
+        return RateLimit(per_second, clock=world.clock, sleep=world.clock.sleep)
 
-    return Pace(limit(limits.get("events")), limit(limits.get("documents")), now=world.now, sleep=world.sleep)
+    return Pace(limit(limits.get("events")), limit(limits.get("documents")), now=world.now, sleep=world.clock.sleep)
 
 
 def test_every_batch_is_written_before_it_is_saved_and_the_counts_add_up() -> None:

@@ -18,7 +18,7 @@ from readmodel_pipelines.reconcile.counts import Counts
 from readmodel_pipelines.reconcile.join import Lane
 from readmodel_pipelines.reconcile.outcome import Outcome, Verdict
 from readmodel_pipelines.reconcile.ports import ReadModel
-from readmodel_pipelines.reconcile.second_look import SecondLook
+from readmodel_pipelines_tests.support.second_look import second_look
 
 
 def free_ones(holders: Mapping[str, Sequence[str]], movable: Iterable[str]) -> set[str]:
@@ -81,24 +81,11 @@ def change(key: Any, chat: str | None) -> Verdict:
     return Verdict(key, Outcome.DIFFERENT, expected, {"_id": key, "task_id": key})
 
 
-class Again:
-    """A second look at documents, which gives the changes that they need."""
-
-    def __init__(self, held: Mapping[Any, str], others: Mapping[Any, Verdict]) -> None:
-        self.lane = Lane(TASKS_OF_CHATS, cast(ReadModel, Documents(held)), Counts())
-        self._others = others
-
-    def verdicts(self, ids: Sequence[str]) -> list[Verdict]:
-        return [self._others[key] for key in ids if key in self._others]
-
-    def odd_orphans(self, documents: Sequence[Document]) -> list[Verdict]:
-        return []
-
-
 def untangled(
     held: Mapping[Any, str], stuck: Sequence[Verdict], others: Mapping[Any, Verdict], *, deleting: bool = True
 ) -> Tangle:
-    return untangle(cast(SecondLook, Again(held, others)), stuck, deleting=deleting)
+    lane = Lane(TASKS_OF_CHATS, cast(ReadModel, Documents(held)), Counts())
+    return untangle(second_look(lane, others.values()), stuck, deleting=deleting)
 
 
 TO_C2 = change("a", "2")

@@ -15,6 +15,7 @@ from readmodel_pipelines.projections.task import TASKS_OF_CHATS
 from readmodel_pipelines.reconcile.finding import Finding
 from readmodel_pipelines.reconcile.outcome import Outcome
 from readmodel_pipelines.verification.enqueue import Enqueue
+from readmodel_pipelines_tests.support.clock import Clock
 
 
 class Queue:
@@ -103,13 +104,9 @@ def test_what_is_over_a_limit_is_counted_and_told(room: int, limit: int) -> None
 
 
 def test_tasks_are_queued_at_their_pace() -> None:
-    now = [0.0]
-
-    def sleep(seconds: float) -> None:
-        now[0] += seconds
-
-    enqueued(Queue(), (CHATS, findings(5_000)), per_second=100, clock=lambda: now[0], sleep=sleep)
-    assert 45 <= now[0] <= 50
+    clock = Clock()
+    enqueued(Queue(), (CHATS, findings(5_000)), per_second=100, clock=clock, sleep=clock.sleep)
+    assert 45 <= clock.now - 100 <= 50
 
 
 def test_no_more_deletions_are_queued_than_a_full_rebuild_would_dare() -> None:

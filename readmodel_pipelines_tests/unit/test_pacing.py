@@ -12,21 +12,7 @@ from hypothesis import strategies as st
 
 from readmodel_pipelines.errors import UsageError
 from readmodel_pipelines.pacing import BatchSize, RateLimit, Window
-
-
-class Clock:
-    """Time that passes only in work and in sleep, which lasts a bit longer than asked for."""
-
-    def __init__(self, oversleep: float = 0.0) -> None:
-        self.now = 100.0
-        self.oversleep = oversleep
-
-    def __call__(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        assert seconds > 0
-        self.now += seconds + self.oversleep
+from readmodel_pipelines_tests.support.clock import Clock
 
 
 def limit(per_second: float | None, clock: Clock) -> RateLimit:

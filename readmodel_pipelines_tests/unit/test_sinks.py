@@ -18,8 +18,8 @@ from readmodel_pipelines.reconcile.in_place import ATTEMPTS, InPlace
 from readmodel_pipelines.reconcile.join import Lane
 from readmodel_pipelines.reconcile.outcome import Outcome, Verdict, Why
 from readmodel_pipelines.reconcile.ports import BATCH, ReadModel, Written
-from readmodel_pipelines.reconcile.second_look import SecondLook
 from readmodel_pipelines.reconcile.summary import Summary
+from readmodel_pipelines_tests.support.second_look import second_look
 
 MODEL = CHATS.read_model
 
@@ -98,23 +98,6 @@ def malformed(key: str) -> Verdict:
     return Verdict(key, Outcome.MALFORMED, None, None, Reason.BAD_DATA, Malformed(Reason.BAD_DATA, "no document"))
 
 
-class Again:
-    """The verdicts that a second look gives; no stream has grown, no document has an odd key."""
-
-    def __init__(self, lane: Lane, verdicts: Sequence[Verdict]) -> None:
-        self.lane = lane
-        self._verdicts = {verdict.aggregate_id: verdict for verdict in verdicts}
-
-    def verdicts(self, ids: Sequence[str]) -> list[Verdict]:
-        return [self._verdicts[key] for key in ids if key in self._verdicts]
-
-    def odd_orphans(self, documents: Sequence[Document]) -> list[Verdict]:
-        return []
-
-    def last_versions(self, ids: Sequence[str]) -> dict[str, int]:
-        return dict.fromkeys(ids, 0)
-
-
 class Run:
     """A sink over a model, with the verdicts that comparing again would give."""
 
@@ -131,7 +114,7 @@ class Run:
         self.summary = Summary("rebuild", "chat")
         self.counts = self.summary.read_models[MODEL] = Counts()
         self.pauses: list[int] = []
-        again = cast(SecondLook, Again(Lane(CHATS, cast(ReadModel, model), self.counts), verdicts))
+        again = second_look(Lane(CHATS, cast(ReadModel, model), self.counts), verdicts)
         self.sink: DryRun | InPlace = DryRun(again, self.summary, limit)
         if not dry:
             self.sink = InPlace(again, self.summary, lambda: None, limit or deletions, self.waiting, self.pauses.append)
