@@ -7,16 +7,12 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from typer.main import get_command
 
-from readmodel_pipelines.cli.main import app
 from readmodel_pipelines.cli.terminal.help import ENDING, HEADINGS, MEND, REBUILDS
-from readmodel_pipelines_tests.support.verbs.command_line import readmodel
+from readmodel_pipelines_tests.support.verbs.command_line import COMMANDS, readmodel
 
 COMPLETE = (
     "import sys\n"
@@ -25,19 +21,6 @@ COMPLETE = (
     "finally: print(*{name.partition('.')[0] for name in sys.modules}, file=sys.stderr)\n"
 )
 HEAVY = {"bson", "dagster", "pandas", "pydantic_settings", "pymongo", "rich"}
-
-
-def commands(group: Any = None, *before: str) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Every command with the words that call it."""
-    group = group or get_command(app)
-    for name, command in group.commands.items():
-        if hasattr(command, "commands"):
-            yield from commands(command, *before, name)
-        else:
-            yield (*before, name), command
-
-
-COMMANDS = dict(commands())
 
 
 def sections(text: str) -> dict[str, list[str]]:

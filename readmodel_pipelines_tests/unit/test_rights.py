@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import typer
 
-from readmodel_pipelines.cli.main import app
 from readmodel_pipelines.mongo.rights import ROLES, Role, lacking, privileges, role_named, script
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines_tests.support.pages.blocks import ROOT
 from readmodel_pipelines_tests.support.trials.rights import TRIALS
-from readmodel_pipelines_tests.support.verbs.command_line import readmodel
+from readmodel_pipelines_tests.support.verbs.command_line import COMMANDS, readmodel
 
 PAGE = ROOT / "readmodel_pipelines" / "docs" / "rights.md"
 SETTINGS = Settings(database="shop", events_collection="log", chats_collection="conversations")
@@ -34,14 +31,6 @@ def rows() -> dict[str, str]:
     """The role by command, as the page has them."""
     found = re.findall(r"^\| (`.+`) \| `(\w+)` \| .+ \|$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
     return {command.replace("`", ""): role for command, role in found}
-
-
-def commands(group: Any, prefix: str = "") -> Iterator[str]:
-    for name, command in group.commands.items():
-        if hasattr(command, "commands"):
-            yield from commands(command, f"{prefix}{name} ")
-        else:
-            yield prefix + name
 
 
 @pytest.mark.parametrize(
@@ -127,5 +116,5 @@ def test_the_page_says_of_each_command_the_role_that_it_is_tried_with() -> None:
 
 def test_the_page_leaves_no_command_out() -> None:
     named = {part.split(" --")[0].strip() for row in rows() for part in row.split(",")}
-    there = {name for name in commands(typer.main.get_command(app)) if name.split(" ")[0] not in WITHOUT_A_DATABASE}
+    there = {" ".join(words) for words in COMMANDS if words[0] not in WITHOUT_A_DATABASE}
     assert there <= named

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner, Result
 
 from readmodel_pipelines.cli import main
@@ -23,6 +25,18 @@ NOBODY = "00000000-0000-4000-8000-000000000000"
 def readmodel(*arguments: object) -> Result:
     """Within this process: fast."""
     return CliRunner().invoke(main.app, [str(item) for item in arguments], prog_name="readmodel")
+
+
+def _commands(group: Any, *before: str) -> Iterator[tuple[tuple[str, ...], Any]]:
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from _commands(command, *before, name)
+        else:
+            yield (*before, name), command
+
+
+COMMANDS = dict(_commands(get_command(main.app)))
+"""Every command by the words that call it."""
 
 
 @pytest.fixture
