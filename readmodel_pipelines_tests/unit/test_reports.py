@@ -29,6 +29,7 @@ from readmodel_pipelines.verification.folder import new_report_files
 from readmodel_pipelines.verification.reporting import Reporting
 
 ABSENT = {"$absent": True}
+UUID = "00000000-0000-4000-8000-000000000000"
 HOSTILE = "</script><img src=x onerror=alert(1)><!-- \u2028 ]]>"
 COUNTS = {"checked": 10, "same": 8, "different": 2}
 SUMMARY = {
@@ -201,22 +202,20 @@ def test_what_dead_runs_left_goes_and_what_is_being_written_stays(tmp_path: Path
 # What to run
 
 
-@pytest.mark.parametrize("odd", ["x; rm -rf ~", "$(reboot)", "", 7, Code("00000000-0000-4000-8000-000000000000")])
-def test_no_text_of_the_database_but_a_uuid_comes_into_a_command(tmp_path: Path, odd: Any) -> None:
-    assert mends_in_report(tmp_path, odd) == "readmodel rebuild-readmodel --type chat --all"
-
-
-def test_a_uuid_is_mended_by_itself(tmp_path: Path) -> None:
-    chat_id = "00000000-0000-4000-8000-000000000000"
-    assert mends_in_report(tmp_path, chat_id) == f"readmodel rebuild-readmodel --type chat --id {chat_id}"
-
-
-def mends_in_report(folder: Path, aggregate_id: Any) -> str:
+@pytest.mark.parametrize(
+    ("aggregate_id", "which"),
+    [
+        (UUID, f"--id {UUID}"),
+        *((odd, "--all") for odd in ("x; rm -rf ~", "$(reboot)", "", 7, Code(UUID))),
+    ],
+)
+def test_no_text_of_the_database_but_a_uuid_comes_into_a_command(tmp_path: Path, aggregate_id: Any, which: str) -> None:
     summary = Summary("verify", "chat", read_models={CHATS.read_model: Counts()})
-    with closing(Reporting([folder / "a.json"])) as reporting:
+    with closing(Reporting([tmp_path / "a.json"])) as reporting:
         reporting(CHATS, [Finding(CHATS.read_model, aggregate_id, Outcome.DIFFERENT)])
         reporting.finish(summary, [CHATS], "flowra", [])
-    return str(json.loads((folder / "a.json").read_text())["findings"][0]["mend"])
+    (told,) = json.loads((tmp_path / "a.json").read_text())["findings"]
+    assert told["mend"] == f"readmodel rebuild-readmodel --type chat {which}"
 
 
 def test_more_findings_than_the_page_or_a_batch_of_rows_takes_are_not_held(

@@ -16,11 +16,12 @@ from readmodel_pipelines.demo.sample_data import chat_events, task_events
 from readmodel_pipelines.events.stream import Malformed, Reason, Stream, check_id, fold_streams
 from readmodel_pipelines.projections.chat import CHAT_FOLD, Chat, chat_document
 from readmodel_pipelines.projections.task import TASK_FOLD, task_document, task_document_of_chat
+from readmodel_pipelines_tests.support.streams import ID
 
 Event = dict[str, Any]
 
-ID = "0198c0de-0000-4000-8000-00000000000a"
-ALL_KINDS = (Reason.UNKNOWN_EVENT_TYPE, Reason.VERSION_GAP)
+UNKNOWN, GAPS = (Reason.UNKNOWN_EVENT_TYPE,), (Reason.VERSION_GAP,)
+ALL_KINDS = UNKNOWN + GAPS
 
 
 def chat_event(version: Any, kind: Any = "chat.renamed", stream: Any = ID, data: Event | None = None) -> Event:
@@ -125,6 +126,10 @@ def test_no_events_are_no_streams() -> None:
     assert list(fold_streams([], CHAT_FOLD)) == []
 
 
+def bad_field(kind: str, **data: Any) -> Event:
+    return {"event_type": kind, "data": data}
+
+
 Damage = Callable[[Event], Event]
 DAMAGES: dict[str, tuple[Reason, Damage]] = {
     "no version": (Reason.MISSING_VERSION, lambda e: {k: v for k, v in e.items() if k != "version"}),
@@ -148,19 +153,10 @@ DAMAGES: dict[str, tuple[Reason, Damage]] = {
     "null data": (Reason.BAD_DATA, lambda e: {**e, "data": None}),
     "data a list": (Reason.BAD_DATA, lambda e: {**e, "data": []}),
     "data a text": (Reason.BAD_DATA, lambda e: {**e, "data": "{}"}),
-    "a number for a text": (
-        Reason.BAD_FIELD,
-        lambda e: {**e, "event_type": "chat.renamed", "data": {"new_title": 5.0}},
-    ),
-    "a bad time": (
-        Reason.BAD_FIELD,
-        lambda e: {**e, "event_type": "chat.due_date_set", "data": {"new_due_date": "soon"}},
-    ),
-    "a bad bool": (Reason.BAD_FIELD, lambda e: {**e, "event_type": "chat.created", "data": {"is_public": "yes"}}),
-    "a bad size": (
-        Reason.BAD_FIELD,
-        lambda e: {**e, "event_type": "chat.attachment_added", "data": {"file_size": float("nan")}},
-    ),
+    "a number for a text": (Reason.BAD_FIELD, lambda e: e | bad_field("chat.renamed", new_title=5.0)),
+    "a bad time": (Reason.BAD_FIELD, lambda e: e | bad_field("chat.due_date_set", new_due_date="soon")),
+    "a bad bool": (Reason.BAD_FIELD, lambda e: e | bad_field("chat.created", is_public="yes")),
+    "a bad size": (Reason.BAD_FIELD, lambda e: e | bad_field("chat.attachment_added", file_size=float("nan"))),
 }
 
 
@@ -204,57 +200,44 @@ def test_a_repeated_version_is_found_at_its_second_event(streams: list[list[Even
     assert offence.version == again["version"]
 
 
-def test_events_out_of_order_are_no_healthy_stream() -> None:
-    assert offence_of(chat_event(2), created()).reason is Reason.VERSION_GAP
+STALE = {"version": "stale", "event_type": 7, "aggregate_id": [], "aggregate_type": 5, "occurred_at": "no time"}
 
 
-def test_a_stream_without_created_is_malformed_at_its_first_event() -> None:
-    first = chat_event(1)
-    offence = offence_of(first, chat_event(2))
-    assert (offence.reason, offence.version, offence.event_id) == (Reason.NO_CREATED_EVENT, 1, first["_id"])
+@pytest.mark.parametrize(
+    ("more", "allowed", "version"),
+    [
+        *(([chat_event(spelling)], (), 2) for spelling in (2, 2.0, Int64(2))),
+        ([chat_event(2, data=STALE)], (), 2),
+        ([chat_event(2, "chat.user_assigned", data={"assigned_by": 5})], (), 2),
+        ([chat_event(2, "chat.closed", data={"closed_at": "never"})], (), 2),
+        ([chat_event(2, "chat.pinned")], UNKNOWN, 2),
+        ([chat_event(2, "audit.seen")], UNKNOWN, 1),
+        ([chat_event(2, "chat.pinned"), chat_event(3, "audit.seen"), chat_event(4)], UNKNOWN, 4),
+        ([chat_event(7)], GAPS, 7),
+        ([chat_event(2), chat_event(2**40)], GAPS, 2**40),
+    ],
+    ids=[
+        *("int32", "double", "int64", "what data repeats of the envelope", "a field not used", "another"),
+        *("an unknown type of the prefix", "an unknown type of another", "and between", "a hole", "a large hole"),
+    ],
+)
+def test_a_stream_has_the_version_of_its_last_event_whatever_else_is_in_it(
+    more: list[Event], allowed: tuple[str, ...], version: int
+) -> None:
+    found = version_of(created(), *more, allowed=allowed)
+    assert found == version
+    assert type(found) is int
 
 
-def test_the_first_offence_is_the_one_reported() -> None:
-    bad = chat_event(2, "chat.unheard_of")
-    offence = offence_of(created(), bad, chat_event(9), chat_event(None))
-    assert (offence.reason, offence.event_id) == (Reason.UNKNOWN_EVENT_TYPE, bad["_id"])
-
-
-def test_a_version_is_checked_before_data_and_data_before_the_type() -> None:
-    assert offence_of({**chat_event(2, "chat.unheard_of"), "data": None}).reason is Reason.VERSION_GAP
-    assert offence_of({**chat_event(1, "chat.unheard_of"), "data": None}).reason is Reason.BAD_DATA
-
-
-@pytest.mark.parametrize("spelling", [2, 2.0, Int64(2)], ids=repr)
-def test_a_version_may_be_any_whole_number(spelling: Any) -> None:
-    version = version_of(created(), chat_event(spelling))
-    assert version == 2
-    assert type(version) is int
-
-
-def test_what_data_repeats_of_the_envelope_is_not_looked_at() -> None:
-    stale = {"version": "stale", "event_type": 7, "aggregate_id": [], "aggregate_type": 5, "occurred_at": "no time"}
-    assert version_of(chat_event(1, "chat.created", data=stale), chat_event(2, data=stale)) == 2
-
-
-def test_fields_that_no_fold_uses_may_hold_anything() -> None:
-    assert version_of(created(), chat_event(2, "chat.user_assigned", data={"assigned_by": 5})) == 2
-    assert version_of(created(), chat_event(2, "chat.closed", data={"closed_at": "never"})) == 2
+def test_an_allowed_hole_may_be_at_the_beginning() -> None:
+    assert version_of({**created(), "version": 3}, chat_event(7), allowed=GAPS) == 7
 
 
 @pytest.mark.parametrize(
     "odd",
     [
-        ID.upper(),
-        ID.replace("-", ""),
-        "{" + ID + "}",
-        ID + "\n",
-        ID[:-1],
-        ID[:-1] + "g",
-        "",
-        "a chat",
-        "\udcff" + ID[1:],
-        ID[:-1] + "٣",
+        *(ID.upper(), ID.replace("-", ""), "{" + ID + "}", ID + "\n", ID[:-1], ID[:-1] + "g"),
+        *("", "a chat", "\udcff" + ID[1:], ID[:-1] + "٣"),
     ],
     ids=ascii,
 )
@@ -264,18 +247,14 @@ def test_a_text_that_is_no_uuid_in_lower_case_is_a_malformed_stream(odd: str) ->
     assert (offence.reason, offence.version, offence.event_id) == (Reason.BAD_AGGREGATE_ID, 1, first["_id"])
 
 
-@pytest.mark.parametrize(
-    "odd", [None, 5, 5.0, True, ObjectId("6b04ac7488e4dd37f7169d64"), UUID(ID), [ID], {"id": ID}, b"id"], ids=repr
-)
-def test_an_id_that_is_no_string_is_an_offence(odd: Any) -> None:
-    event = {"_id": 7, "aggregate_id": odd, "version": 3}
-    offence = check_id(event)
+NO_STRINGS = [None, 5, 5.0, True, ObjectId("6b04ac7488e4dd37f7169d64"), UUID(ID), [ID], {"id": ID}, b"id"]
+
+
+@pytest.mark.parametrize("field", [{}, *({"aggregate_id": odd} for odd in NO_STRINGS)], ids=repr)
+def test_an_id_that_is_no_string_or_not_there_is_an_offence(field: Event) -> None:
+    offence = check_id({"_id": 7, "version": 3, **field})
     assert offence is not None
     assert (offence.reason, offence.version, offence.event_id) == (Reason.BAD_AGGREGATE_ID, 3, 7)
-
-
-def test_an_event_without_an_id_of_its_aggregate_is_an_offence() -> None:
-    assert check_id({"_id": 7, "version": 1}) is not None
 
 
 def test_a_uuid_of_any_version_is_an_id() -> None:
@@ -283,39 +262,39 @@ def test_a_uuid_of_any_version_is_an_id() -> None:
         assert check_id({"aggregate_id": str(UUID(int=number))}) is None
 
 
-def test_allowed_unknown_types_are_skipped_and_count_in_the_version_when_they_bear_the_prefix() -> None:
-    ours, theirs = chat_event(2, "chat.pinned"), chat_event(3, "audit.seen")
-    allowed = (Reason.UNKNOWN_EVENT_TYPE,)
-    assert version_of(created(), ours, allowed=allowed) == 2
-    assert version_of(created(), chat_event(2, "audit.seen"), allowed=allowed) == 1
-    assert version_of(created(), ours, theirs, chat_event(4), allowed=allowed) == 4
+NO_TYPES: list[Any] = [None, 5, ["chat.pinned"], {}]
+PINNED, BARE = chat_event(2, "chat.pinned"), {"data": None}
 
 
-@pytest.mark.parametrize("kind", [None, 5, ["chat.pinned"], {}], ids=repr)
-def test_a_type_that_is_no_text_is_malformed_even_when_unknown_types_are_allowed(kind: Any) -> None:
-    assert offence_of(created(), chat_event(2, kind), allowed=ALL_KINDS).reason is Reason.UNKNOWN_EVENT_TYPE
-
-
-def test_an_allowed_unknown_type_still_needs_a_document_and_a_version() -> None:
-    assert (
-        offence_of(created(), {**chat_event(2, "chat.pinned"), "data": 5}, allowed=ALL_KINDS).reason is Reason.BAD_DATA
-    )
-    assert offence_of(created(), chat_event("2", "chat.pinned"), allowed=ALL_KINDS).reason is Reason.BAD_VERSION
-
-
-def test_allowed_holes_are_stepped_over_at_the_beginning_and_within() -> None:
-    allowed = (Reason.VERSION_GAP,)
-    assert version_of({**created(), "version": 3}, chat_event(7), allowed=allowed) == 7
-    assert version_of(created(), chat_event(2), chat_event(2**40), allowed=allowed) == 2**40
-
-
-def test_allowing_one_kind_allows_no_other() -> None:
-    unknown, hole = chat_event(2, "chat.pinned"), chat_event(3)
-    assert offence_of(created(), unknown, allowed=(Reason.VERSION_GAP,)).reason is Reason.UNKNOWN_EVENT_TYPE
-    assert offence_of(created(), hole, allowed=(Reason.UNKNOWN_EVENT_TYPE,)).reason is Reason.VERSION_GAP
-    assert offence_of(created(), chat_event(1), allowed=ALL_KINDS).reason is Reason.REPEATED_VERSION
-    assert offence_of(chat_event(2), allowed=ALL_KINDS).reason is Reason.NO_CREATED_EVENT
-    assert offence_of(created("X"), allowed=ALL_KINDS).reason is Reason.BAD_AGGREGATE_ID
+@pytest.mark.parametrize(
+    ("events", "allowed", "reason", "offender"),
+    [
+        ([chat_event(2), created()], (), Reason.VERSION_GAP, 0),
+        ([chat_event(1), chat_event(2)], (), Reason.NO_CREATED_EVENT, 0),
+        ([created(), PINNED, chat_event(9), chat_event(None)], (), Reason.UNKNOWN_EVENT_TYPE, 1),
+        ([PINNED | BARE], (), Reason.VERSION_GAP, 0),
+        ([PINNED | BARE | {"version": 1}], (), Reason.BAD_DATA, 0),
+        ([created(), PINNED], GAPS, Reason.UNKNOWN_EVENT_TYPE, 1),
+        ([created(), chat_event(3)], UNKNOWN, Reason.VERSION_GAP, 1),
+        ([created(), chat_event(1)], ALL_KINDS, Reason.REPEATED_VERSION, 1),
+        ([chat_event(2)], ALL_KINDS, Reason.NO_CREATED_EVENT, 0),
+        ([created("X")], ALL_KINDS, Reason.BAD_AGGREGATE_ID, 0),
+        ([created(), PINNED | {"data": 5}], ALL_KINDS, Reason.BAD_DATA, 1),
+        ([created(), PINNED | {"version": "2"}], ALL_KINDS, Reason.BAD_VERSION, 1),
+        *(([created(), chat_event(2, odd)], ALL_KINDS, Reason.UNKNOWN_EVENT_TYPE, 1) for odd in NO_TYPES),
+    ],
+    ids=[
+        *("out of order", "without created", "the first counts", "version before data", "data before type"),
+        *("gaps allow no type", "types allow no gap", "no repeated version", "without created all the same", "no id"),
+        *("data of an unknown type", "and its version", "type null", "a number", "a list", "a document"),
+    ],
+)
+def test_the_first_offence_that_is_not_allowed_is_the_one_reported(
+    events: list[Event], allowed: tuple[str, ...], reason: Reason, offender: int
+) -> None:
+    offence = offence_of(*events, allowed=allowed)
+    assert (offence.reason, offence.event_id) == (reason, events[offender]["_id"])
+    assert offence.version == events[offender]["version"]
 
 
 def test_a_legacy_stream_obeys_the_same_rules() -> None:

@@ -271,12 +271,6 @@ def test_every_legacy_event_type_has_its_effect_tested() -> None:
     assert tested == TASK_FOLD.events.keys()
 
 
-def test_a_legacy_task_created_of_nothing() -> None:
-    document = task_document(ID, folded(TASK_FOLD, ("task.created", {"AssigneeID": None, "DueDate": None})))
-    texts = ("chat_id", "title", "entity_type", "status", "priority", "created_by")
-    assert document == {**OF_LEGACY, **dict.fromkeys(texts, ""), "assigned_to": None, "due_date": None}
-
-
 def test_severity_and_attachments_are_owned_by_both_sources_and_absent_from_legacy_tasks() -> None:
     assert TASKS_OF_CHATS.owned == TASKS_OF_LEGACY_STREAMS.owned
     assert set(TASKS_OF_CHATS.owned) == OF_CHAT.keys()
