@@ -15,10 +15,9 @@ from readmodel_pipelines.mongo.read_model import ReadModelCollection
 from readmodel_pipelines.mongo.store import Store
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.reconcile.confirm import Confirm
-from readmodel_pipelines.reconcile.counts import Counts
 from readmodel_pipelines.reconcile.finding import Finding, finding_of
 from readmodel_pipelines.reconcile.join import Lane
-from readmodel_pipelines.reconcile.outcome import Verdict
+from readmodel_pipelines.reconcile.outcome import Counts, Verdict
 from readmodel_pipelines.reconcile.ranges import EVERYTHING, IdRange
 from readmodel_pipelines.reconcile.run import Checkpoint, reconcile, reconcile_odd_ids
 from readmodel_pipelines.reconcile.second_look import SecondLook

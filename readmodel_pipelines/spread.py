@@ -21,8 +21,7 @@ from readmodel_pipelines.mongo.store import Store
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.projections.registry import choose_projections
 from readmodel_pipelines.reconcile.collector import calm_collector
-from readmodel_pipelines.reconcile.counts import Counts
-from readmodel_pipelines.reconcile.outcome import Verdict
+from readmodel_pipelines.reconcile.outcome import Counts, Verdict
 from readmodel_pipelines.reconcile.ranges import EVERYTHING, IdRange, split
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines.workers.pool import Send

@@ -14,7 +14,7 @@ from readmodel_pipelines.bookkeeping.kept_keys import Owner
 from readmodel_pipelines.mongo.changes import Token
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.rebuild_state import RebuildState, Strategy
-from readmodel_pipelines.reconcile.counts import Counts
+from readmodel_pipelines.reconcile.outcome import Counts
 from readmodel_pipelines.reconcile.ranges import IdRange
 
 

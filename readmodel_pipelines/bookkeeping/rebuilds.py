@@ -18,7 +18,7 @@ from readmodel_pipelines.errors import UsageError
 from readmodel_pipelines.mongo.driver import Database, Document
 from readmodel_pipelines.mongo.names import REBUILDS
 from readmodel_pipelines.rebuild_state import MAY_FOLLOW, UNFINISHED, RebuildState
-from readmodel_pipelines.reconcile.counts import WRITES
+from readmodel_pipelines.reconcile.outcome import WRITES
 from readmodel_pipelines.reconcile.ranges import IdRange
 
 _SHOWN_AT_MOST = 50

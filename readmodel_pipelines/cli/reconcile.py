@@ -17,8 +17,7 @@ from readmodel_pipelines.mongo.connection import open_database
 from readmodel_pipelines.mongo.driver import Database
 from readmodel_pipelines.projections.names import ALL
 from readmodel_pipelines.projections.registry import names, projections_for
-from readmodel_pipelines.reconcile.counts import WRITES, Counts
-from readmodel_pipelines.reconcile.outcome import Outcome
+from readmodel_pipelines.reconcile.outcome import WRITES, Counts, Outcome
 from readmodel_pipelines.reconcile.progress import Progress
 from readmodel_pipelines.reconcile.summary import Summary, Verb
 from readmodel_pipelines.settings import Settings, load_settings

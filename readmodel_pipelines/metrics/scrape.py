@@ -27,8 +27,7 @@ from readmodel_pipelines.metrics.catalogue import METRICS
 from readmodel_pipelines.mongo.driver import ODD_RECORD, Document, PyMongoError, server_time, timeout
 from readmodel_pipelines.mongo.store import Store
 from readmodel_pipelines.rebuild_state import UNFINISHED
-from readmodel_pipelines.reconcile.counts import WRITES
-from readmodel_pipelines.reconcile.outcome import ALARMS, Outcome
+from readmodel_pipelines.reconcile.outcome import ALARMS, WRITES, Outcome
 from readmodel_pipelines.settings import Settings
 
 Sample = tuple[str, tuple[str, ...], float]

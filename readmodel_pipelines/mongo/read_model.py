@@ -21,8 +21,7 @@ from readmodel_pipelines.mongo.driver import CODEC, DUPLICATE_KEY, ClientSession
 from readmodel_pipelines.mongo.scan import Query, drain, index_on, odd_documents, string_keys
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.reconcile.compare import differing_fields, same_document, same_value
-from readmodel_pipelines.reconcile.counts import Counts
-from readmodel_pipelines.reconcile.outcome import Verdict, Why
+from readmodel_pipelines.reconcile.outcome import Counts, Verdict, Why
 from readmodel_pipelines.reconcile.ports import Written
 from readmodel_pipelines.reconcile.ranges import EVERYTHING, IdRange
 

@@ -10,9 +10,8 @@ import dagster as dg
 from readmodel_pipelines.orchestration.config import FINDINGS_SHOWN
 from readmodel_pipelines.orchestration.failure import failure
 from readmodel_pipelines.rebuild_state import RebuildState
-from readmodel_pipelines.reconcile.counts import WRITES, Counts
 from readmodel_pipelines.reconcile.finding import Finding
-from readmodel_pipelines.reconcile.outcome import ALARMS, Outcome, Why
+from readmodel_pipelines.reconcile.outcome import ALARMS, WRITES, Counts, Outcome, Why
 from readmodel_pipelines.reconcile.summary import Summary
 from readmodel_pipelines.wording import cut, cut_where_they_part, numbers, span
 

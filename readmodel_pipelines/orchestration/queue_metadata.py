@@ -8,8 +8,8 @@ import dagster as dg
 from readmodel_pipelines.bookkeeping.queue_stats import QueueStats
 from readmodel_pipelines.mongo.driver import Document
 from readmodel_pipelines.orchestration.metadata import table
-from readmodel_pipelines.reconcile.counts import WRITES
 from readmodel_pipelines.reconcile.extended_json import json_text
+from readmodel_pipelines.reconcile.outcome import WRITES
 from readmodel_pipelines.repair.summary import RepairSummary
 
 SHOWN = 50

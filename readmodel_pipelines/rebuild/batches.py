@@ -10,8 +10,8 @@ from typing import Protocol
 from readmodel_pipelines.moments import Moment, reached
 from readmodel_pipelines.pacing import BatchSize
 from readmodel_pipelines.rebuild.pace import Pace, WindowClosed
-from readmodel_pipelines.reconcile.counts import WRITES
 from readmodel_pipelines.reconcile.join import Lane
+from readmodel_pipelines.reconcile.outcome import WRITES
 from readmodel_pipelines.reconcile.ports import EventStore
 
 Save = Callable[[str | None, Mapping[str, Mapping[str, int]], int, float], None]

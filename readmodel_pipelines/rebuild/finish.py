@@ -20,10 +20,10 @@ from readmodel_pipelines.rebuild.following import Following
 from readmodel_pipelines.rebuild.gate import Gate
 from readmodel_pipelines.rebuild.this_run import Run
 from readmodel_pipelines.rebuild_state import RebuildState
-from readmodel_pipelines.reconcile.counts import Counts
 from readmodel_pipelines.reconcile.deletions import DeletionLimit
 from readmodel_pipelines.reconcile.finding import finding_of
 from readmodel_pipelines.reconcile.in_place import InPlace
+from readmodel_pipelines.reconcile.outcome import Counts
 from readmodel_pipelines.reconcile.second_look import SecondLook
 from readmodel_pipelines.reconcile.summary import Summary
 

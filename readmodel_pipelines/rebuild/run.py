@@ -31,7 +31,7 @@ from readmodel_pipelines.rebuild.request import RebuildRequest
 from readmodel_pipelines.rebuild.this_run import Run
 from readmodel_pipelines.rebuild.worker import Job, range_worker
 from readmodel_pipelines.rebuild_state import RebuildState
-from readmodel_pipelines.reconcile.counts import Counts
+from readmodel_pipelines.reconcile.outcome import Counts
 from readmodel_pipelines.reconcile.progress import Progress
 from readmodel_pipelines.reconcile.summary import Summary
 from readmodel_pipelines.settings import Settings

@@ -22,10 +22,10 @@ from readmodel_pipelines.rebuild.batches import Batches
 from readmodel_pipelines.rebuild.pace import Pace, WindowClosed, pace_of
 from readmodel_pipelines.rebuild.request import RebuildRequest
 from readmodel_pipelines.reconcile.collector import calm_collector
-from readmodel_pipelines.reconcile.counts import WRITES
 from readmodel_pipelines.reconcile.deletions import Deletions
 from readmodel_pipelines.reconcile.in_place import InPlace
 from readmodel_pipelines.reconcile.join import Lane
+from readmodel_pipelines.reconcile.outcome import WRITES
 from readmodel_pipelines.reconcile.second_look import SecondLook
 from readmodel_pipelines.reconcile.summary import Summary
 from readmodel_pipelines.settings import Settings

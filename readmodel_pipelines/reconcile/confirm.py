@@ -13,8 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from readmodel_pipelines.events.ids import is_plain
-from readmodel_pipelines.reconcile.counts import Counts
-from readmodel_pipelines.reconcile.outcome import Outcome, Verdict
+from readmodel_pipelines.reconcile.outcome import Counts, Outcome, Verdict
 from readmodel_pipelines.reconcile.second_look import SecondLook
 
 BATCH = 1_000

@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from readmodel_pipelines.reconcile.conflicts import node_of, untangle, why_blocked
-from readmodel_pipelines.reconcile.counts import Counts
 from readmodel_pipelines.reconcile.deletions import DeletionLimit
-from readmodel_pipelines.reconcile.outcome import Outcome, Verdict
+from readmodel_pipelines.reconcile.outcome import Counts, Outcome, Verdict
 from readmodel_pipelines.reconcile.ports import BATCH
 from readmodel_pipelines.reconcile.second_look import SecondLook
 from readmodel_pipelines.reconcile.summary import Summary

@@ -18,8 +18,7 @@ from readmodel_pipelines.events.ids import byte_order
 from readmodel_pipelines.events.stream import Malformed, Reason, Stream
 from readmodel_pipelines.projections.projection import Document, Projection
 from readmodel_pipelines.reconcile.compare import ABSENT, same_document, same_value
-from readmodel_pipelines.reconcile.counts import Counts
-from readmodel_pipelines.reconcile.outcome import Outcome, Verdict, Why
+from readmodel_pipelines.reconcile.outcome import Counts, Outcome, Verdict, Why
 from readmodel_pipelines.reconcile.ports import ReadModel
 
 MAX_DOCUMENT_BYTES = 16 * 1024 * 1024

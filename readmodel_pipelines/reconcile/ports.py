@@ -9,8 +9,7 @@ from typing import Any, Protocol
 from readmodel_pipelines.events.stream import Fold
 from readmodel_pipelines.events.values import Event
 from readmodel_pipelines.projections.projection import Document
-from readmodel_pipelines.reconcile.counts import Counts
-from readmodel_pipelines.reconcile.outcome import Verdict
+from readmodel_pipelines.reconcile.outcome import Counts, Verdict
 from readmodel_pipelines.reconcile.ranges import EVERYTHING, IdRange
 
 BATCH = 1_000

@@ -5,8 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 
-from readmodel_pipelines.reconcile.counts import Counts
-from readmodel_pipelines.reconcile.outcome import Outcome
+from readmodel_pipelines.reconcile.outcome import Counts, Outcome
 from readmodel_pipelines.wording import NowAndThen, numbers, span
 
 Progress = Callable[[int, int, Mapping[str, Counts]], None]

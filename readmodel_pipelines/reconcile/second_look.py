@@ -13,9 +13,8 @@ from readmodel_pipelines.events.values import Event
 from readmodel_pipelines.moments import Moment, reached
 from readmodel_pipelines.projections.projection import Document, Projection
 from readmodel_pipelines.reconcile.compare import same_document
-from readmodel_pipelines.reconcile.counts import Counts
 from readmodel_pipelines.reconcile.join import Lane
-from readmodel_pipelines.reconcile.outcome import Verdict
+from readmodel_pipelines.reconcile.outcome import Counts, Verdict
 from readmodel_pipelines.reconcile.ports import EventStore
 from readmodel_pipelines.reconcile.run import odd_orphans, reconcile
 

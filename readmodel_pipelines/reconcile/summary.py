@@ -13,9 +13,8 @@ from typing import Any, Literal
 
 from readmodel_pipelines.rebuild_state import RebuildState
 from readmodel_pipelines.reconcile.about import RebuildOutcome, VerificationScope
-from readmodel_pipelines.reconcile.counts import Counts
 from readmodel_pipelines.reconcile.finding import Finding, finding_of
-from readmodel_pipelines.reconcile.outcome import ALARMS, Outcome, Verdict
+from readmodel_pipelines.reconcile.outcome import ALARMS, Counts, Outcome, Verdict
 
 Verb = Literal["rebuild", "dry_run", "verify"]
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-from readmodel_pipelines.reconcile.counts import Counts
 from readmodel_pipelines.reconcile.extended_json import json_value
+from readmodel_pipelines.reconcile.outcome import Counts
 from readmodel_pipelines.wording import count, numbers
 
 _DEAD_LETTERS_KEPT = 1_000

@@ -9,9 +9,8 @@ from readmodel_pipelines.cli.terminal.options import read_model_choices
 from readmodel_pipelines.cli.terminal.summary import human_lines
 from readmodel_pipelines.projections.registry import built_in, names
 from readmodel_pipelines.reconcile.about import VerificationScope
-from readmodel_pipelines.reconcile.counts import Counts
 from readmodel_pipelines.reconcile.finding import Finding
-from readmodel_pipelines.reconcile.outcome import Outcome
+from readmodel_pipelines.reconcile.outcome import Counts, Outcome
 from readmodel_pipelines.reconcile.summary import DEFAULT_MAX_FINDINGS, Summary
 from readmodel_pipelines.verification.coverage import Bucket, Coverage
 

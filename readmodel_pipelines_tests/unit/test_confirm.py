@@ -10,8 +10,7 @@ import pytest
 from readmodel_pipelines.events.stream import Malformed, Reason
 from readmodel_pipelines.reconcile import confirm
 from readmodel_pipelines.reconcile.confirm import BATCH, Confirm
-from readmodel_pipelines.reconcile.counts import Counts
-from readmodel_pipelines.reconcile.outcome import Outcome, Verdict, Why
+from readmodel_pipelines.reconcile.outcome import Counts, Outcome, Verdict, Why
 from readmodel_pipelines.reconcile.second_look import SecondLook
 
 GRACE = 5.0

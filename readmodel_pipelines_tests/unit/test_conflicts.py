@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 from readmodel_pipelines.projections.projection import Document
 from readmodel_pipelines.projections.task import TASKS_OF_CHATS
 from readmodel_pipelines.reconcile.conflicts import Tangle, blocked_by, untangle
-from readmodel_pipelines.reconcile.counts import Counts
 from readmodel_pipelines.reconcile.join import Lane
-from readmodel_pipelines.reconcile.outcome import Outcome, Verdict
+from readmodel_pipelines.reconcile.outcome import Counts, Outcome, Verdict
 from readmodel_pipelines.reconcile.ports import ReadModel
 from readmodel_pipelines_tests.support.second_look import second_look
 

@@ -31,9 +31,8 @@ from readmodel_pipelines.projections.extension import check_extension
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.projections.registry import built_in, by_fold, names, projections_for
 from readmodel_pipelines.projections.task import TASK_FOLD
-from readmodel_pipelines.reconcile.counts import Counts
 from readmodel_pipelines.reconcile.join import Lane, MergeJoin
-from readmodel_pipelines.reconcile.outcome import Outcome, Verdict
+from readmodel_pipelines.reconcile.outcome import Counts, Outcome, Verdict
 from readmodel_pipelines.reconcile.ports import ReadModel
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines_tests.support.streams import ID, folded, stream_of

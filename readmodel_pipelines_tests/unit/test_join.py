@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 from readmodel_pipelines.events.stream import Malformed, Reason, Stream
 from readmodel_pipelines.projections.chat import CHAT_FOLD
 from readmodel_pipelines.projections.projection import Document, Projection
-from readmodel_pipelines.reconcile.counts import Counts
 from readmodel_pipelines.reconcile.join import Lane, MergeJoin, stored_size
-from readmodel_pipelines.reconcile.outcome import Outcome, Verdict, Why
+from readmodel_pipelines.reconcile.outcome import Counts, Outcome, Verdict, Why
 from readmodel_pipelines.reconcile.ports import ReadModel
 from readmodel_pipelines.reconcile.summary import Summary
 

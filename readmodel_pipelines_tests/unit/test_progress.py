@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from readmodel_pipelines.reconcile.counts import Counts
+from readmodel_pipelines.reconcile.outcome import Counts
 from readmodel_pipelines.reconcile.progress import ProgressLines
 
 CHATS = "chats_read_model"

@@ -18,9 +18,8 @@ from bson.code import Code
 
 from readmodel_pipelines.errors import UsageError
 from readmodel_pipelines.projections.chat import CHATS
-from readmodel_pipelines.reconcile.counts import Counts
 from readmodel_pipelines.reconcile.finding import Finding
-from readmodel_pipelines.reconcile.outcome import Outcome
+from readmodel_pipelines.reconcile.outcome import Counts, Outcome
 from readmodel_pipelines.reconcile.summary import Summary
 from readmodel_pipelines.reports import writer
 from readmodel_pipelines.reports.writer import COLUMNS, SUFFIXES, ReportWriter, check_report_file

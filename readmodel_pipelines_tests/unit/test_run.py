@@ -8,8 +8,8 @@ from typing import Any
 from readmodel_pipelines.demo.sample_data import chat_events
 from readmodel_pipelines.events.ids import is_utf8
 from readmodel_pipelines.projections.registry import built_in
-from readmodel_pipelines.reconcile.counts import Counts
 from readmodel_pipelines.reconcile.join import Lane
+from readmodel_pipelines.reconcile.outcome import Counts
 from readmodel_pipelines.reconcile.run import reconcile
 
 EVENTS = list(chat_events(5, seed=2, mean_events=4))

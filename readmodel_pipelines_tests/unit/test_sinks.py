@@ -10,13 +10,12 @@ import pytest
 from readmodel_pipelines.events.stream import Malformed, Reason
 from readmodel_pipelines.projections.chat import CHATS
 from readmodel_pipelines.projections.projection import Document
-from readmodel_pipelines.reconcile.counts import Counts
 from readmodel_pipelines.reconcile.deferred import Deferred
 from readmodel_pipelines.reconcile.deletions import DeletionLimit, Deletions
 from readmodel_pipelines.reconcile.dry_run import DryRun
 from readmodel_pipelines.reconcile.in_place import ATTEMPTS, InPlace
 from readmodel_pipelines.reconcile.join import Lane
-from readmodel_pipelines.reconcile.outcome import Outcome, Verdict, Why
+from readmodel_pipelines.reconcile.outcome import Counts, Outcome, Verdict, Why
 from readmodel_pipelines.reconcile.ports import BATCH, ReadModel, Written
 from readmodel_pipelines.reconcile.summary import Summary
 from readmodel_pipelines_tests.support.second_look import second_look

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from readmodel_pipelines import spread
-from readmodel_pipelines.reconcile.counts import Counts
+from readmodel_pipelines.reconcile.outcome import Counts
 
 
 def test_what_is_sent_now_and_then_and_at_the_end_adds_up(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,9 +9,8 @@ import pytest
 
 from readmodel_pipelines.events.stream import Reason
 from readmodel_pipelines.projections.task import TASKS_OF_CHATS
-from readmodel_pipelines.reconcile.counts import Counts
 from readmodel_pipelines.reconcile.join import Lane
-from readmodel_pipelines.reconcile.outcome import Verdict
+from readmodel_pipelines.reconcile.outcome import Counts, Verdict
 from readmodel_pipelines.reconcile.ports import EventStore, ReadModel
 from readmodel_pipelines.reconcile.versions import reconcile_versions
 

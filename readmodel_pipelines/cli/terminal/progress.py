@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from readmodel_pipelines.cli.terminal.voice import SECONDS_BETWEEN_LINES, voice
-from readmodel_pipelines.reconcile.counts import Counts
+from readmodel_pipelines.reconcile.outcome import Counts
 from readmodel_pipelines.reconcile.progress import Progress, ProgressLines
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from typing import Any
 
 from readmodel_pipelines.cli.terminal.voice import plain
 from readmodel_pipelines.rebuild_state import RebuildState
-from readmodel_pipelines.reconcile.counts import Counts
 from readmodel_pipelines.reconcile.finding import Finding
+from readmodel_pipelines.reconcile.outcome import Counts
 from readmodel_pipelines.reconcile.summary import Summary
 from readmodel_pipelines.wording import count, cut, cut_where_they_part, span
 
