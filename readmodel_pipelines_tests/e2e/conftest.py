@@ -1,4 +1,4 @@
-"""What the tests of Dagster share: an instance, an environment that names the test's database, sample events."""
+"""What the tests of Dagster share: Dagster in this process, the environment of the test's database, sample events."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import pytest
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines_tests.support.environment import name_database
 from readmodel_pipelines_tests.support.scene import Mongo
-from readmodel_pipelines_tests.support.verbs.dagster_runs import SAMPLE, with_events
+from readmodel_pipelines_tests.support.verbs.dagster_runs import SAMPLE, Dagster, with_events
 
 
 @pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
+def dagster() -> Iterator[Dagster]:
     with dg.DagsterInstance.ephemeral() as ephemeral:
-        yield ephemeral
+        yield Dagster(ephemeral)
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,6 @@ from readmodel_pipelines.definitions import defs
 from readmodel_pipelines.demo.damage import damage_everything
 from readmodel_pipelines.demo.sample_data import chat_events
 from readmodel_pipelines.moments import Moment, listening
-from readmodel_pipelines.projections.registry import built_in
 from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.settings import Settings, load_settings
 from readmodel_pipelines.verification.coverage import Bucket
@@ -30,10 +28,7 @@ from readmodel_pipelines_tests.support.verbs.dagster_runs import (
     CHATS,
     SAMPLE,
     TASKS,
-    log_of,
-    observed,
-    recorded_in,
-    run,
+    Dagster,
     sentence,
     table,
     with_events,
@@ -42,46 +37,26 @@ from readmodel_pipelines_tests.support.verbs.dagster_runs import (
 MATCHES, INTACT, FRESH = "matches_events", "streams_intact", "is_fresh"
 ALL = [(asset, check) for asset in (CHATS, TASKS) for check in (MATCHES, INTACT, FRESH)]
 NUMBERS = (
-    "checked",
-    "same",
-    "missing",
-    "different",
-    "unexpected",
-    "orphan",
-    "malformed",
-    "lagging",
-    "seconds",
-    "events",
+    *("checked", "same", "missing", "different", "unexpected", "orphan", "malformed", "lagging"),
+    *("seconds", "events"),
 )
 
 
 @pytest.fixture
-def healthy(database: Mongo, settings: Settings, instance: dg.DagsterInstance) -> Mongo:
+def healthy(database: Mongo, settings: Settings, dagster: Dagster) -> Mongo:
     """Events and right read models, which the environment of the runs points at."""
     with_events(database, settings, SAMPLE)
     assert ReadModelProjector(database, settings).rebuild_all().ok
     return database
 
 
-def evaluate(
-    instance: dg.DagsterInstance, checks: Sequence[tuple[str, str]] = ALL, **config: Any
-) -> dict[tuple[str, str], Any]:
-    """Execute checks as their button on the asset's page does."""
-    keys = {dg.AssetCheckKey(dg.AssetKey(asset), check) for asset, check in checks}
-    job = defs.resolve_implicit_global_asset_job_def().get_subset(asset_check_selection=keys, asset_selection=set())
-    run_config = {"ops": {"verify_read_model_checks": {"config": config}}}
-    result = job.execute_in_process(instance=instance, run_config=run_config)
-    found = result.get_asset_check_evaluations()
-    return {(item.asset_key.to_user_string(), item.check_name): item for item in found}
-
-
 def metadata(evaluation: Any) -> dict[str, Any]:
     return {name: value.value for name, value in evaluation.metadata.items()}
 
 
-def said_by(instance: dg.DagsterInstance, result: Any) -> list[Any]:
+def said_by(dagster: Dagster, result: Any) -> list[Any]:
     """What the checks of a run of the job said."""
-    events = recorded_in(instance, result, DagsterEventType.ASSET_CHECK_EVALUATION)
+    events = dagster.recorded(result, DagsterEventType.ASSET_CHECK_EVALUATION)
     return [event.asset_check_evaluation_data for event in events]
 
 
@@ -89,10 +64,8 @@ def rows(evaluation: Any) -> list[dict[str, Any]]:
     return [dict(record.data) for record in evaluation.metadata["findings"].value.records]
 
 
-def test_the_checks_of_healthy_read_models_pass_and_say_what_was_looked_at(
-    healthy: Mongo, instance: dg.DagsterInstance
-) -> None:
-    found = evaluate(instance)
+def test_the_checks_of_healthy_read_models_pass_and_say_what_was_looked_at(healthy: Mongo, dagster: Dagster) -> None:
+    found = dagster.evaluate(*ALL)
     assert set(found) == set(ALL)
     assert all(item.passed for item in found.values()), found
     numbers = metadata(found[CHATS, MATCHES])
@@ -101,14 +74,14 @@ def test_the_checks_of_healthy_read_models_pass_and_say_what_was_looked_at(
     assert "every aggregate" in found[CHATS, MATCHES].description
 
 
-def test_only_the_chosen_checks_are_evaluated(healthy: Mongo, instance: dg.DagsterInstance) -> None:
+def test_only_the_chosen_checks_are_evaluated(healthy: Mongo, dagster: Dagster) -> None:
     for chosen in ([(CHATS, MATCHES)], [(TASKS, FRESH)], [(TASKS, INTACT), (CHATS, FRESH)]):
-        assert set(evaluate(instance, chosen)) == set(chosen)
+        assert set(dagster.evaluate(*chosen)) == set(chosen)
 
 
 @pytest.mark.parametrize("source", ["generated", "recorded"])
 def test_every_kind_of_damage_is_in_the_table_with_field_expected_and_actual(
-    request: pytest.FixtureRequest, database: Mongo, settings: Settings, instance: dg.DagsterInstance, source: str
+    request: pytest.FixtureRequest, database: Mongo, settings: Settings, dagster: Dagster, source: str
 ) -> None:
     if source == "recorded":
         events = read_documents(request.getfixturevalue("corpus") / "small" / "events.jsonl.gz")
@@ -118,7 +91,7 @@ def test_every_kind_of_damage_is_in_the_table_with_field_expected_and_actual(
     assert ReadModelProjector(database, settings).rebuild_all().ok
     discussions = [item["chat_id"] for item in healthy.chats_read_model.find({"type": "discussion"})]
     damages = damage_everything(healthy.chats_read_model, healthy.tasks_read_model, discussion_ids=discussions)
-    found = evaluate(instance, [(CHATS, MATCHES), (TASKS, MATCHES)], max_findings=1_000)
+    found = dagster.evaluate((CHATS, MATCHES), (TASKS, MATCHES), max_findings=1_000)
     shown = {
         (asset, str(row["aggregate_id"]), row["outcome"], row["field"])
         for asset in (CHATS, TASKS)
@@ -140,19 +113,24 @@ def test_every_kind_of_damage_is_in_the_table_with_field_expected_and_actual(
         assert all(Path(str(numbers[f"report{suffix}"])).is_file() for suffix in (".html", ".parquet"))
 
 
-def test_malformed_streams_fail_their_own_check_alone(healthy: Mongo, instance: dg.DagsterInstance) -> None:
+def test_malformed_streams_fail_their_own_check_alone_and_are_not_forgotten_by_a_look_elsewhere(
+    healthy: Mongo, dagster: Dagster
+) -> None:
     event = healthy.events.find_one_and_update({"version": 1}, {"$set": {"event_type": "chat.exploded"}})
     assert event is not None
-    found = evaluate(instance)
+    found = dagster.evaluate(*ALL)
     assert {key for key, item in found.items() if not item.passed} == {(CHATS, INTACT), (TASKS, INTACT)}
     (row,) = rows(found[CHATS, INTACT])
     assert (row["aggregate_id"], row["outcome"]) == (event["aggregate_id"], "malformed")
     assert "chat.exploded" in row["reason"]
     assert metadata(found[CHATS, INTACT])["reason/unknown_event_type"] == 1
+    outside = 2 if Bucket(1, 2).holds(event["aggregate_id"]) else 1
+    elsewhere = dagster.evaluate(*ALL, bucket=f"{outside}/2")
+    assert {key for key, item in elsewhere.items() if not item.passed} == {(CHATS, INTACT), (TASKS, INTACT)}
 
 
 def test_what_was_appended_lately_and_is_not_projected_is_not_fresh(
-    healthy: Mongo, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+    healthy: Mongo, dagster: Dagster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chat = healthy.chats_read_model.find_one() or {}
     last = healthy.events.find_one({"aggregate_id": chat["chat_id"]}, sort=[("version", -1)]) or {}
@@ -162,137 +140,116 @@ def test_what_was_appended_lately_and_is_not_projected_is_not_fresh(
         {name: last[name] for name in ("aggregate_id", "aggregate_type", "metadata")}
         | {**new, "_id": ObjectId.from_datetime(at), "occurred_at": at, "created_at": at}
     )
-    late = evaluate(instance, [(CHATS, FRESH)])[CHATS, FRESH]
+    late = dagster.evaluate((CHATS, FRESH))[CHATS, FRESH]
     assert (late.passed, late.severity) == (False, dg.AssetCheckSeverity.WARN)
     assert metadata(late)["checked"] == 1
     assert [row["aggregate_id"] for row in rows(late)] == [chat["chat_id"]]
     monkeypatch.setenv("READMODEL_FRESH_MINUTES", "3")
-    assert evaluate(instance, [(CHATS, FRESH)])[CHATS, FRESH].passed
+    assert dagster.evaluate((CHATS, FRESH))[CHATS, FRESH].passed
 
 
 def test_more_young_aggregates_than_are_looked_at_are_told(
-    healthy: Mongo, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+    healthy: Mongo, dagster: Dagster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys.modules["readmodel_pipelines.verification.verify"], "_MOST_RECENT", 3)
     events = list(healthy.events.find({}, {"_id": 0}))
     healthy.events.delete_many({})
     healthy.events.insert_many(events)  # All appended at this moment.
-    result = run(instance, "verify_read_models", "chat")
-    (young,) = [item for item in said_by(instance, result) if item.check_name == FRESH]
+    result = dagster.run("verify_read_models", "chat")
+    (young,) = [item for item in said_by(dagster, result) if item.check_name == FRESH]
     assert young.passed
     assert "the others were not looked at" in str(young.description)
-    assert "More than 3 aggregates" in log_of(instance, result)
+    assert "More than 3 aggregates" in dagster.log_of(result)
 
 
-def test_what_was_not_looked_at_is_not_said_to_be_well(healthy: Mongo, instance: dg.DagsterInstance) -> None:
+def test_what_was_not_looked_at_is_not_said_to_be_well(healthy: Mongo, dagster: Dagster) -> None:
     chat = healthy.chats_read_model.find_one() or {}
     healthy.chats_read_model.update_one({"_id": chat["_id"]}, {"$set": {"title": "broken"}})
-    only = [(CHATS, MATCHES)]
-    assert "no other field was compared" in evaluate(instance, only, tier="versions")[only[0]].description
+    only = (CHATS, MATCHES)
+    assert "no other field was compared" in dagster.evaluate(only, tier="versions")[only].description
     outside = 2 if Bucket(1, 2).holds(chat["chat_id"]) else 1
-    unaware = evaluate(instance, only, bucket=f"{outside}/2")[only[0]]
+    unaware = dagster.evaluate(only, bucket=f"{outside}/2")[only]
     assert unaware.passed
     assert "document that was looked at is" in unaware.description
-    assert not evaluate(instance, only)[only[0]].passed
+    assert not dagster.evaluate(only)[only].passed
     for config in ({"bucket": f"{outside}/2"}, {"bucket": f"{outside}/2", "read_only": True}, {"tier": "versions"}):
-        aware = evaluate(instance, only, **config)[only[0]]
+        aware = dagster.evaluate(only, **config)[only]
         assert (aware.passed, aware.severity) == (False, dg.AssetCheckSeverity.WARN)
         assert "1 known from earlier verifications" in aware.description
         assert metadata(aware)["open_elsewhere"] == 1
 
 
-def test_a_malformed_stream_outside_of_what_was_looked_at_is_not_forgotten(
-    healthy: Mongo, instance: dg.DagsterInstance
-) -> None:
-    event = healthy.events.find_one_and_update({"version": 1}, {"$set": {"event_type": "chat.exploded"}}) or {}
-    evaluate(instance)
-    outside = 2 if Bucket(1, 2).holds(event["aggregate_id"]) else 1
-    found = evaluate(instance, bucket=f"{outside}/2")
-    assert {key for key, item in found.items() if not item.passed} == {(CHATS, INTACT), (TASKS, INTACT)}
-
-
-def test_findings_that_are_gone_are_counted_for_their_own_read_model(
-    healthy: Mongo, instance: dg.DagsterInstance
-) -> None:
+def test_findings_that_are_gone_are_counted_for_their_own_read_model(healthy: Mongo, dagster: Dagster) -> None:
     healthy.tasks_read_model.update_one({}, {"$set": {"title": "broken"}})
-    evaluate(instance)
+    dagster.evaluate(*ALL)
     ReadModelProjector(healthy, load_settings()).rebuild_all()
-    found = evaluate(instance)
+    found = dagster.evaluate(*ALL)
     assert (metadata(found[CHATS, MATCHES])["closed"], metadata(found[TASKS, MATCHES])["closed"]) == (0, 1)
 
 
 def test_what_is_found_warns_until_it_is_as_old_as_an_alarm(
-    healthy: Mongo, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+    healthy: Mongo, dagster: Dagster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     healthy.chats_read_model.update_one({}, {"$set": {"title": "broken"}})
     monkeypatch.setenv("READMODEL_ALARM_AFTER_SECONDS", "3600")
-    assert evaluate(instance, [(CHATS, MATCHES)])[CHATS, MATCHES].severity is dg.AssetCheckSeverity.WARN
+    assert dagster.evaluate((CHATS, MATCHES))[CHATS, MATCHES].severity is dg.AssetCheckSeverity.WARN
     hours_ago = datetime.now(UTC) - timedelta(hours=2)
     healthy.readmodel_findings.update_many({}, {"$set": {"first_seen": hours_ago}})
-    old = evaluate(instance, [(CHATS, MATCHES)])[CHATS, MATCHES]
+    old = dagster.evaluate((CHATS, MATCHES))[CHATS, MATCHES]
     assert old.severity is dg.AssetCheckSeverity.ERROR
     assert rows(old)[0]["age"] == "2 h"
 
 
-def test_the_job_evaluates_the_checks_of_its_read_model(healthy: Mongo, instance: dg.DagsterInstance) -> None:
+def test_the_job_evaluates_the_checks_of_its_read_model(healthy: Mongo, dagster: Dagster) -> None:
     healthy.tasks_read_model.update_one({}, {"$set": {"title": "broken"}})
     for partition, asset, passed in (("chat", CHATS, True), ("task", TASKS, False)):
-        result = run(instance, "verify_read_models", partition)
+        result = dagster.run("verify_read_models", partition)
         assert result.success is passed
-        said = {item.check_name: item for item in said_by(instance, result)}
+        said = {item.check_name: item for item in said_by(dagster, result)}
         assert {name: item.passed for name, item in said.items()} == {MATCHES: passed, INTACT: True, FRESH: True}
         assert {item.asset_key.to_user_string() for item in said.values()} == {asset}
 
 
-def test_the_job_tells_what_it_found_before_it_looks_at_what_is_fresh(
-    healthy: Mongo, instance: dg.DagsterInstance
-) -> None:
+def test_the_job_tells_what_it_found_before_it_looks_at_what_is_fresh(healthy: Mongo, dagster: Dagster) -> None:
     with listening(Moment.LOOK_AT_FRESH, each(raises(RuntimeError("the server went away")))):
-        result = run(instance, "verify_read_models", "chat")
+        result = dagster.run("verify_read_models", "chat")
     assert not result.success
-    assert {item.check_name for item in said_by(instance, result)} == {MATCHES, INTACT}
+    assert {item.check_name for item in said_by(dagster, result)} == {MATCHES, INTACT}
 
 
-def test_a_run_that_only_reads_and_queues_repairs_is_refused_in_words(
-    healthy: Mongo, instance: dg.DagsterInstance
-) -> None:
-    said = sentence(run(instance, "verify_read_models", "chat", read_only=True, enqueue_repairs=True))
-    assert "cannot queue repairs" in said
+def test_what_contradicts_itself_or_is_no_bucket_is_refused_in_words(healthy: Mongo, dagster: Dagster) -> None:
+    both = dagster.run("verify_read_models", "chat", read_only=True, enqueue_repairs=True)
+    assert "cannot queue repairs" in sentence(both)
+    assert "3/7" in sentence(dagster.run("verify_read_models", "chat", bucket="8/7"))
 
 
-def test_the_job_looks_at_a_part_and_queues_repairs_when_it_is_told_to(
-    healthy: Mongo, instance: dg.DagsterInstance
-) -> None:
-    assert run(instance, "verify_read_models", "chat", tier="versions").success
-    assert run(instance, "verify_read_models", "chat", sample=5).success
-    assert run(instance, "verify_read_models", "chat").success
+def test_the_job_looks_at_a_part_and_queues_repairs_when_it_is_told_to(healthy: Mongo, dagster: Dagster) -> None:
+    assert dagster.run("verify_read_models", "chat", tier="versions").success
+    assert dagster.run("verify_read_models", "chat", sample=5).success
+    assert dagster.run("verify_read_models", "chat").success
     healthy.chats_read_model.update_many({}, {"$set": {"title": "broken"}})
-    assert run(instance, "verify_read_models", "chat", since_last=True).success
-    result = run(instance, "verify_read_models", "chat", bucket="1/2", enqueue_repairs=True)
-    said = observed(instance, result)[CHATS]
+    assert dagster.run("verify_read_models", "chat", since_last=True).success
+    result = dagster.run("verify_read_models", "chat", bucket="1/2", enqueue_repairs=True)
+    said = dagster.observed(result)[CHATS]
     assert 0 < said["queued"] == said["different"] == healthy.repair_queue.count_documents({}) < 40
     assert len({row["aggregate_id"] for row in table(said)}) == said["different"]
 
 
-def test_a_job_that_only_reads_leaves_nothing_in_mongodb(healthy: Mongo, instance: dg.DagsterInstance) -> None:
+def test_a_job_that_only_reads_leaves_nothing_in_mongodb(healthy: Mongo, dagster: Dagster) -> None:
     before = set(healthy.list_collection_names())
     healthy.chats_read_model.update_one({}, {"$set": {"title": "broken"}})
-    run(instance, "verify_read_models", "chat", read_only=True, write_reports=False)
+    dagster.run("verify_read_models", "chat", read_only=True, write_reports=False)
     assert healthy.readmodel_findings.count_documents({}) == 0
     assert set(healthy.list_collection_names()) == before
 
 
-def test_a_wrong_bucket_is_refused_in_words(healthy: Mongo, instance: dg.DagsterInstance) -> None:
-    assert "3/7" in sentence(run(instance, "verify_read_models", "chat", bucket="8/7"))
-
-
 def test_old_reports_make_room_for_new_ones(
-    healthy: Mongo, instance: dg.DagsterInstance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    healthy: Mongo, dagster: Dagster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("READMODEL_REPORTS_DIR", str(tmp_path / "deep" / "reports"))
     monkeypatch.setenv("READMODEL_REPORTS_KEPT", "4")
     for _ in range(4):
-        assert run(instance, "verify_read_models", "chat").success
+        assert dagster.run("verify_read_models", "chat").success
     folder = tmp_path / "deep" / "reports"
     assert len(list(folder.iterdir())) == 4
     assert folder.stat().st_mode & 0o777 == 0o700
@@ -309,7 +266,8 @@ def ticks(name: str, at: str) -> list[dg.RunRequest]:
 
 
 def config_of(request: dg.RunRequest) -> dict[str, Any]:
-    return dict(request.run_config["ops"]["verify_read_model"]["config"])
+    (op,) = request.run_config["ops"].values()
+    return dict(op["config"])
 
 
 def test_schedules_are_off_and_in_the_time_zone_of_the_settings() -> None:
@@ -330,11 +288,19 @@ def test_the_nights_of_a_week_look_at_every_bucket_and_at_what_changed() -> None
     assert len(set(keys)) == 14
 
 
-def test_a_scheduled_run_is_one_that_works(healthy: Mongo, instance: dg.DagsterInstance) -> None:
+def test_a_scheduled_run_is_one_that_works(healthy: Mongo, dagster: Dagster) -> None:
     for name in ("nightly_verification", "weekly_verification"):
         for request in ticks(name, "2026-11-01T03:00:00+00:00"):
-            assert run(instance, "verify_read_models", request.partition_key, **config_of(request)).success
-    assert {item.name for item in built_in("chat")} == {"chat", "task"}
+            assert dagster.run("verify_read_models", request.partition_key, **config_of(request)).success
+
+
+def test_the_off_peak_schedule_launches_both_partitions_when_the_window_begins(sample: Mongo, dagster: Dagster) -> None:
+    assert defs.resolve_schedule_def("off_peak_rebuild").cron_schedule == "0 22 * * *"
+    requests = ticks("off_peak_rebuild", "2026-11-01T22:00:00+00:00")
+    assert [request.partition_key for request in requests] == ["chat", "task"]
+    config = config_of(requests[0])
+    assert (config["off_peak"], config["resume"]) == (True, True)
+    assert dagster.run("rebuild_read_models", "chat", **{**config, "off_peak": False}).success
 
 
 def test_the_schedules_go_by_the_time_zone_of_the_settings() -> None:

@@ -1,4 +1,4 @@
-"""The Dagster jobs and assets against a real MongoDB: what they write and what they record."""
+"""The Dagster jobs and assets against a real MongoDB: what they write, what they record, and how they fail."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import dagster as dg
 import pytest
 from dagster import DagsterEventType
 
+from readmodel_pipelines.bookkeeping.leases import hold_leases
 from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
 from readmodel_pipelines.definitions import defs
 from readmodel_pipelines.demo.sample_data import chat_events, task_events
@@ -18,36 +19,23 @@ from readmodel_pipelines_tests.support.verbs.dagster_runs import (
     CHATS,
     SAMPLE,
     TASKS,
-    log_of,
-    materialize,
-    materialized,
-    observed,
-    run,
+    Dagster,
+    sentence,
+    stored,
+    table,
     values,
     with_events,
 )
 
 
 @pytest.mark.parametrize(("partition", "read_model"), BOTH)
-def test_runs_of_a_partition_carry_its_aggregate_type_and_only_rebuilds_the_tag_that_makes_them_wait(
-    sample: Mongo, instance: dg.DagsterInstance, partition: str, read_model: str
+def test_a_rebuild_records_numbers_to_plot_on_the_asset_of_its_read_model_only_and_has_the_tag_that_makes_others_wait(
+    sample: Mongo, dagster: Dagster, partition: str, read_model: str
 ) -> None:
-    rebuild = run(instance, "rebuild_read_models", partition).dagster_run.tags
-    verify = run(instance, "verify_read_models", partition).dagster_run.tags
+    result = dagster.run("rebuild_read_models", partition)
 
-    assert (rebuild["readmodel/aggregate_type"], rebuild["readmodel/rebuild"]) == (partition, partition)
-    assert verify["readmodel/aggregate_type"] == partition
-    assert "readmodel/rebuild" not in verify
-
-
-@pytest.mark.parametrize(("partition", "read_model"), BOTH)
-def test_a_rebuild_records_numbers_to_plot_on_the_asset_of_its_read_model_only(
-    sample: Mongo, instance: dg.DagsterInstance, partition: str, read_model: str
-) -> None:
-    result = run(instance, "rebuild_read_models", partition)
-
-    assert set(materialized(instance, result)) == {read_model}
-    said = materialized(instance, result)[read_model]
+    assert set(dagster.materialized(result)) == {read_model}
+    said = dagster.materialized(result)[read_model]
     documents = sample[read_model].count_documents({})
     assert (said["verb"], said["checked"], said["inserted"]) == ("rebuild", 40, documents)
     assert (said["missing"], said["discrepancies"], said["dagster/row_count"]) == (documents,) * 3
@@ -59,84 +47,80 @@ def test_a_rebuild_records_numbers_to_plot_on_the_asset_of_its_read_model_only(
     assert all(type(said[name]) in (int, float) for name in plotted)
     assert plotted >= {"same", "different", "unexpected", "orphan", "malformed"}
     assert plotted >= {"replaced", "deleted", "superseded", "failed"}
-    assert f"{documents} inserted" in log_of(instance, result)
+    assert f"{documents} inserted" in dagster.log_of(result)
+    rebuild, verify = result.dagster_run.tags, dagster.run("verify_read_models", partition).dagster_run.tags
+    assert rebuild["readmodel/aggregate_type"] == verify["readmodel/aggregate_type"] == partition
+    assert (rebuild["readmodel/rebuild"], "readmodel/rebuild" in verify) == (partition, False)
 
 
-def test_materializing_one_asset_writes_that_read_model_alone(sample: Mongo, instance: dg.DagsterInstance) -> None:
-    result = materialize(instance, TASKS)
+def test_materializing_one_asset_writes_that_read_model_alone(sample: Mongo, dagster: Dagster) -> None:
+    result = dagster.materialize(TASKS)
 
     assert result.success
-    assert set(materialized(instance, result)) == {TASKS}
+    assert set(dagster.materialized(result)) == {TASKS}
     assert sample[TASKS].count_documents({}) > 0
     assert sample[CHATS].count_documents({}) == 0
 
 
 def test_a_dry_run_writes_nothing_records_no_materialization_and_predicts_the_rebuild(
-    sample: Mongo, instance: dg.DagsterInstance
+    sample: Mongo, dagster: Dagster
 ) -> None:
-    dry = run(instance, "rebuild_read_models", "chat", dry_run=True)
+    dry = dagster.run("rebuild_read_models", "chat", dry_run=True)
 
     assert dry.success
-    assert not materialized(instance, dry)
+    assert not dagster.materialized(dry)
     assert sample[CHATS].count_documents({}) == 0
     (output,) = [event for event in dry.all_events if event.event_type is DagsterEventType.STEP_OUTPUT]
     predicted = values(output.step_output_data.metadata)
-    done = materialized(instance, run(instance, "rebuild_read_models", "chat"))[CHATS]
+    done = dagster.materialized(dagster.run("rebuild_read_models", "chat"))[CHATS]
     counts = ("checked", "same", "missing", "inserted", "replaced", "deleted", "failed")
     assert predicted["verb"] == "dry_run"
     assert {name: predicted[name] for name in counts} == {name: done[name] for name in counts}
 
 
-def test_a_dry_run_of_one_aggregate_writes_nothing(sample: Mongo, instance: dg.DagsterInstance) -> None:
+def test_a_dry_run_of_one_aggregate_writes_nothing(sample: Mongo, dagster: Dagster) -> None:
     chat_id = SAMPLE[0]["aggregate_id"]
-    dry = run(instance, "rebuild_aggregate", aggregate_type="chat", aggregate_id=chat_id, dry_run=True)
+    dry = dagster.run("rebuild_aggregate", aggregate_type="chat", aggregate_id=chat_id, dry_run=True)
 
     assert dry.success
-    assert not materialized(instance, dry)
+    assert not dagster.materialized(dry)
     assert sample[CHATS].count_documents({}) == 0
-    assert "a rebuild would write: 1 inserted" in log_of(instance, dry)
+    assert "a rebuild would write: 1 inserted" in dagster.log_of(dry)
 
 
-def test_rebuilding_one_aggregate_records_its_summary_and_says_the_outcome(
-    sample: Mongo, instance: dg.DagsterInstance
+def test_rebuilding_one_aggregate_says_the_outcome_and_neither_renews_its_read_model_nor_is_drawn_into_its_plots(
+    sample: Mongo, dagster: Dagster
 ) -> None:
     chat_id = SAMPLE[0]["aggregate_id"]
-    result = run(instance, "rebuild_aggregate", aggregate_type="chat", aggregate_id=chat_id)
+    result = dagster.run("rebuild_aggregate", aggregate_type="chat", aggregate_id=chat_id)
 
     assert [item["chat_id"] for item in sample[CHATS].find()] == [chat_id]
-    said = observed(instance, result)[CHATS]
+    said = dagster.observed(result)[CHATS]
     assert (said["aggregate_id"], said["outcome"], said["written"]) == (chat_id, "missing", "inserted")
-    assert "chats_read_model: 1 aggregates compared: 1 missing; written: 1 inserted." in log_of(instance, result)
-
-
-def test_one_aggregate_neither_renews_its_read_model_nor_is_drawn_into_its_plots(
-    sample: Mongo, instance: dg.DagsterInstance
-) -> None:
-    result = run(instance, "rebuild_aggregate", aggregate_type="chat", aggregate_id=SAMPLE[0]["aggregate_id"])
-
-    assert not materialized(instance, result)
-    assert [name for name, value in observed(instance, result)[CHATS].items() if type(value) in (int, float)] == []
+    assert "chats_read_model: 1 aggregates compared: 1 missing; written: 1 inserted." in dagster.log_of(result)
+    assert not dagster.materialized(result)
+    assert [name for name, value in said.items() if type(value) in (int, float)] == []
 
 
 def test_runs_over_an_aggregate_and_over_a_read_model_are_found_by_their_tags_whoever_launched_them(
-    sample: Mongo, settings: Settings, instance: dg.DagsterInstance
+    sample: Mongo, settings: Settings, dagster: Dagster
 ) -> None:
     chat_id, other = SAMPLE[0]["aggregate_id"], SAMPLE[-1]["aggregate_id"]
-    one = run(instance, "rebuild_aggregate", aggregate_type="chat", aggregate_id=f" {chat_id.upper()}")
-    run(instance, "rebuild_aggregate", aggregate_type="chat", aggregate_id=other)
-    assert not run(instance, "rebuild_aggregate", aggregate_type="chat", aggregate_id="no id").success
-    asset = materialize(instance, CHATS)
-    materialize(instance, CHATS, TASKS)
+    one = dagster.run("rebuild_aggregate", aggregate_type="chat", aggregate_id=f" {chat_id.upper()}")
+    dagster.run("rebuild_aggregate", aggregate_type="chat", aggregate_id=other)
+    assert not dagster.run("rebuild_aggregate", aggregate_type="chat", aggregate_id="no id").success
+    asset = dagster.materialize(CHATS)
+    dagster.materialize(CHATS, TASKS)
     queue = RepairQueue(sample, settings)
     queue.add(chat_id, "chat")
-    repair = run(instance, "repair_read_models")
+    repair = dagster.run("repair_read_models")
     queue.add(chat_id, "chat")
     queue.add(other, "chat")
-    assert run(instance, "repair_read_models").success
+    assert dagster.run("repair_read_models").success
 
     def found(**tags: str) -> set[str]:
         filters = dg.RunsFilter(tags={f"readmodel/{name}": value for name, value in tags.items()})
-        return {item.run_id for item in instance.get_runs(filters)}
+        return {item.run_id for item in dagster.instance.get_runs(filters)}
 
     assert found(aggregate_id=chat_id) == {one.run_id, repair.run_id}
     assert asset.run_id in found(aggregate_type="chat")
@@ -144,52 +128,194 @@ def test_runs_over_an_aggregate_and_over_a_read_model_are_found_by_their_tags_wh
 
 
 def test_legacy_tasks_are_rebuilt_in_the_partition_of_tasks(
-    database: Mongo, legacy_settings: Settings, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+    database: Mongo, legacy_settings: Settings, dagster: Dagster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("READMODEL_TASK_SOURCE", "task")
     with_events(database, legacy_settings, [*chat_events(5), *task_events(7)])
 
-    result = materialize(instance, CHATS, TASKS)
+    result = dagster.materialize(CHATS, TASKS)
     assert result.success
-    assert (materialized(instance, result)[CHATS]["inserted"], materialized(instance, result)[TASKS]["inserted"]) == (
-        5,
-        7,
-    )
-    assert run(instance, "verify_read_models", "task").success
+    assert (dagster.materialized(result)[CHATS]["inserted"], dagster.materialized(result)[TASKS]["inserted"]) == (5, 7)
+    assert dagster.run("verify_read_models", "task").success
 
 
-def test_a_run_logs_its_progress_with_outcomes_and_its_phases(sample: Mongo, instance: dg.DagsterInstance) -> None:
+def test_a_run_logs_its_progress_with_outcomes_and_its_phases(sample: Mongo, dagster: Dagster) -> None:
     result = defs.resolve_implicit_global_asset_job_def().execute_in_process(
-        instance=instance, run_config={"resources": {"mongo": {"config": {"progress_seconds": 0}}}}
+        instance=dagster.instance, run_config={"resources": {"mongo": {"config": {"progress_seconds": 0}}}}
     )
 
-    said = log_of(instance, result)
+    said = dagster.log_of(result)
     assert f"{len(SAMPLE):,} of about {len(SAMPLE):,} events read" in said
     assert "chats_read_model: 40 missing" in said
     phases = ["1 of 1 ranges to do, by this process.", "Every range is done.", "Catch-up: "]
     assert [phase for phase in phases if phase in said] == phases
     assert sorted(phases, key=said.index) == phases
-    assert "events read" not in log_of(instance, materialize(instance, CHATS))
+    assert "events read" not in dagster.log_of(dagster.materialize(CHATS))
 
 
-def test_a_shadow_logs_its_gate_and_its_swap(sample: Mongo, instance: dg.DagsterInstance) -> None:
-    said = log_of(instance, run(instance, "rebuild_read_models", "chat", strategy="shadow"))
+def test_a_shadow_logs_its_gate_and_its_swap(sample: Mongo, dagster: Dagster) -> None:
+    result = dagster.run("rebuild_read_models", "chat", strategy="shadow")
+    said, about = dagster.log_of(result), dagster.materialized(result)[CHATS]
 
+    assert (about["strategy"], about["state"], about["inserted"]) == ("shadow", "done", 40)
     phases = ["Every range is done.", "Gate: ", "A copy of the live collection", "Swap: ", "Catch-up: "]
     assert sorted(phases, key=said.index) == phases
 
 
-def test_a_run_ends_with_a_table_of_outcomes_by_read_model(sample: Mongo, instance: dg.DagsterInstance) -> None:
+def test_a_run_ends_with_a_table_of_outcomes_by_read_model(sample: Mongo, dagster: Dagster) -> None:
     sample[CHATS].insert_one({"chat_id": str(uuid4())})
     lines = {
         line.data["outcome or write"]: line.data
-        for line in materialized(instance, materialize(instance, CHATS, TASKS))[CHATS]["outcomes"].records
+        for line in dagster.materialized(dagster.materialize(CHATS, TASKS))[CHATS]["outcomes"].records
     }
 
     assert (lines["missing"][CHATS], lines["orphan"][CHATS], lines["deleted"][CHATS]) == (40, 1, 1)
     tasks = sample[TASKS].count_documents({})
     assert (lines["inserted"][CHATS], lines["inserted"][TASKS], lines["same"][TASKS]) == (40, tasks, 40 - tasks)
     assert all(line["meaning"] for line in lines.values())
-    verified = run(instance, "verify_read_models", "chat")
-    written = {line.data["outcome or write"] for line in observed(instance, verified)[CHATS]["outcomes"].records}
+    verified = dagster.run("verify_read_models", "chat")
+    written = {line.data["outcome or write"] for line in dagster.observed(verified)[CHATS]["outcomes"].records}
     assert "inserted" not in written
+
+
+# How they fail: in words, and with what was found
+
+
+def test_damage_fails_a_verification_with_its_counts_until_a_rebuild_mends_it(sample: Mongo, dagster: Dagster) -> None:
+    assert dagster.run("rebuild_read_models", "chat").success
+    right = stored(sample, CHATS)
+    first, second, *_ = sorted(right)
+    sample[CHATS].update_one({"chat_id": first}, {"$set": {"title": "not what the events say", "is_public": "yes"}})
+    sample[CHATS].delete_one({"chat_id": second})
+    sample[CHATS].insert_one({"chat_id": str(uuid4())})
+
+    failed = dagster.run("verify_read_models", "chat")
+    said = sentence(failed)
+    assert "chats_read_model: 3 of 41 aggregates are not as their events say" in said
+    assert "1 missing, 1 different, 1 orphan" in said
+    assert "rebuild_read_models" in said
+    assert not dagster.materialized(failed)
+    numbers = dagster.observed(failed)[CHATS]
+    assert (numbers["missing"], numbers["different"], numbers["orphan"], numbers["same"]) == (1, 1, 1, 38)
+    lines = [line for line in table(numbers) if line["aggregate_id"] == first]
+    assert {line["field"] for line in lines} == {"title", "is_public"}
+    assert {line["actual"] for line in lines} == {'"not what the events say"', '"yes"'}
+    assert {line["outcome"] for line in table(numbers)} == {"missing", "different", "orphan"}
+
+    mended = dagster.run("rebuild_read_models", "chat")
+    assert mended.success
+    written = dagster.materialized(mended)[CHATS]
+    assert (written["inserted"], written["replaced"], written["deleted"]) == (1, 1, 1)
+    assert stored(sample, CHATS) == right
+    assert dagster.run("verify_read_models", "chat").success
+
+
+def test_the_table_of_findings_is_as_long_as_asked_and_the_counts_are_whole(sample: Mongo, dagster: Dagster) -> None:
+    few = dagster.observed(dagster.run("verify_read_models", "chat", max_findings=3))[CHATS]
+    none = dagster.observed(dagster.run("verify_read_models", "chat", max_findings=0))[CHATS]
+
+    assert len(table(few)) == 3
+    assert "findings" not in none
+    assert few["missing"] == none["missing"] == 40
+
+
+def test_a_malformed_stream_fails_the_run_in_words_and_every_other_aggregate_is_rebuilt(
+    sample: Mongo, dagster: Dagster
+) -> None:
+    long_enough = next(event for event in SAMPLE if event["version"] == 3)["aggregate_id"]
+    sample.events.delete_one({"aggregate_id": long_enough, "version": 2})
+    sample[CHATS].insert_one({"chat_id": long_enough, "title": "as it was"})
+
+    result = dagster.materialize(CHATS, TASKS)
+    said = sentence(result)
+    assert "chats_read_model: 1 of 40 aggregates could not be rebuilt: 1 malformed" in said
+    assert "tasks_read_model: 1 of 40 aggregates could not be rebuilt: 1 malformed" in said
+    assert "mends the events" in said
+    assert sample[CHATS].count_documents({}) == 40
+    assert sample[CHATS].count_documents({"chat_id": long_enough, "title": "as it was"}) == 1
+    assert (dagster.materialized(result)[CHATS]["inserted"], dagster.materialized(result)[CHATS]["malformed"]) == (
+        39,
+        1,
+    )
+    (line,) = [line for line in table(dagster.materialized(result)[CHATS]) if line["outcome"] == "malformed"]
+    assert line["aggregate_id"] == long_enough
+    assert line["reason"].startswith("version_gap")
+
+    partition = dagster.run("rebuild_read_models", "chat")
+    assert "1 of 40 aggregates could not be rebuilt: 1 malformed" in sentence(partition)
+    assert dagster.materialized(partition)[CHATS]["same"] == 39
+
+
+def test_one_malformed_aggregate_fails_in_words(sample: Mongo, dagster: Dagster) -> None:
+    chat_id = SAMPLE[0]["aggregate_id"]
+    sample.events.delete_one({"aggregate_id": chat_id, "version": 1})
+
+    result = dagster.run("rebuild_aggregate", aggregate_type="chat", aggregate_id=chat_id)
+    assert "1 of 1 aggregates could not be rebuilt: 1 malformed" in sentence(result)
+
+
+@pytest.mark.parametrize(("strategy", "words"), [("in_place", "set allow_deletions"), ("shadow", "101")])
+def test_too_many_deletions_are_refused_until_they_are_allowed(
+    sample: Mongo, dagster: Dagster, strategy: str, words: str
+) -> None:
+    assert dagster.run("rebuild_read_models", "chat").success
+    sample[CHATS].insert_many([{"chat_id": str(uuid4())} for _ in range(101)])
+
+    assert words in sentence(dagster.run("rebuild_read_models", "chat", strategy=strategy))
+    assert sample[CHATS].count_documents({}) == 141
+
+    assert dagster.run("rebuild_read_models", "chat", strategy=strategy, allow_deletions=True).success
+    assert sample[CHATS].count_documents({}) == 40
+
+
+@pytest.mark.parametrize(
+    ("aggregate_id", "words"),
+    [
+        ("6f1c", "'6f1c' is no aggregate id.\nAn id is a UUID: 8-4-4-4-12 hexadecimal digits"),
+        ("c1ff5917-b7aa-4647-93c3-49dc8f855d04", "neither an event nor a document"),
+    ],
+    ids=["no UUID", "unknown"],
+)
+def test_a_wrong_id_is_told_in_a_sentence(sample: Mongo, dagster: Dagster, aggregate_id: str, words: str) -> None:
+    result = dagster.run("rebuild_aggregate", aggregate_type="chat", aggregate_id=aggregate_id)
+
+    assert words in sentence(result)
+    assert "it is aggregate_id in events, chat_id in chats_read_model" in sentence(result).lower()
+    assert not dagster.observed(result)
+
+
+def test_a_number_out_of_its_range_is_told_in_a_sentence(sample: Mongo, dagster: Dagster) -> None:
+    said = sentence(dagster.run("verify_read_models", "chat", sample=0, max_findings=5000))
+
+    assert "sample is 0: Input should be greater than or equal to 1" in said
+    assert "max_findings is 5000: Input should be less than or equal to 1000" in said
+    assert "launch again" in said
+
+
+def test_a_setting_that_cannot_be_used_is_told_in_a_sentence(
+    sample: Mongo, dagster: Dagster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("READMODEL_TASK_SOURCE", "elsewhere")
+
+    assert "READMODEL_TASK_SOURCE" in sentence(dagster.run("verify_read_models", "task"))
+
+
+@pytest.mark.parametrize("job", ["rebuild_read_models", "verify_read_models"])
+def test_a_run_that_names_no_partition_says_which_there_are(sample: Mongo, dagster: Dagster, job: str) -> None:
+    assert "one of the partitions chat, task" in sentence(dagster.run(job))
+    assert sample[CHATS].count_documents({}) == 0
+
+
+def test_a_second_rebuild_says_who_is_at_it(sample: Mongo, settings: Settings, dagster: Dagster) -> None:
+    with hold_leases(sample, [CHATS], 60, "the night shift"):
+        for result in (dagster.run("rebuild_read_models", "chat"), dagster.materialize(CHATS, TASKS)):
+            assert "chats_read_model is being rebuilt by the night shift since" in sentence(result)
+        assert dagster.run("rebuild_read_models", "task").success
+        assert dagster.run("verify_read_models", "task").success
+    assert sample[CHATS].count_documents({}) == 0
+
+    result = dagster.run("rebuild_read_models", "chat")
+    assert result.success
+    lease = sample.readmodel_leases.find_one({"_id": f"rebuild:{CHATS}"})
+    assert lease is not None
+    assert lease["holder"] == f"Dagster run {result.run_id}"

@@ -170,6 +170,8 @@ def test_read_models_and_the_queue_are_made_from_the_events_and_only_read_models
     assert materializable == READ_MODELS
     for made in (*READ_MODELS, "repair_queue"):
         assert [key.to_user_string() for key in graph.get(dg.AssetKey(made)).parent_keys] == ["events"]
+    versions = {name: spec.code_version for name, spec in assets().items() if name in READ_MODELS}
+    assert versions == {item.read_model: str(item.schema_version) for item in built_in("chat")}
     assert [name for name, spec in assets().items() if spec.kinds != {"mongodb"}] == []
     tagged = {name: spec.tags.get("readmodel/aggregate_type") for name, spec in assets().items()}
     assert tagged == {"events": None, "repair_queue": None, "chats_read_model": "chat", "tasks_read_model": "task"}

@@ -16,7 +16,7 @@ from typer.main import get_command
 from readmodel_pipelines.cli import main
 from readmodel_pipelines_tests.support.servers.authorized import AuthorizedServer
 from readmodel_pipelines_tests.support.verbs.command_line import readmodel
-from readmodel_pipelines_tests.support.verbs.dagster_runs import CHATS, materialize, run, sentence
+from readmodel_pipelines_tests.support.verbs.dagster_runs import CHATS, Dagster, sentence
 
 BEGINNING, END = "Zq7Jx", "k9WvB"
 PASSWORD = f"{BEGINNING}@:/?#%41&= ü'\"${END}"
@@ -122,10 +122,11 @@ def test_neither_log_nor_storage_of_dagster_hold_the_password_of_runs_that_faile
 ) -> None:
     said = {}
     with dg.DagsterInstance.local_temp(str(tmp_path)) as on_disk:
+        dagster = Dagster(on_disk)
         for reason, (uri, _) in reasons_to_fail.items():
             monkeypatch.setenv("READMODEL_MONGODB_URI", uri)
-            said[reason] = sentence(run(on_disk, "verify_read_models", "chat"))
-        assert "cannot be used" in sentence(materialize(on_disk, CHATS))
+            said[reason] = sentence(dagster.run("verify_read_models", "chat"))
+        assert "cannot be used" in sentence(dagster.materialize(CHATS))
     assert "authentication failed" in said["wrong password"]
     assert "may not" in said["no right"]
     assert "does not answer" in said["nobody answers"]

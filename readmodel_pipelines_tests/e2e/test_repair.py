@@ -24,7 +24,7 @@ from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.repair.claim import Holder, claim
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines_tests.support.scene import Mongo
-from readmodel_pipelines_tests.support.verbs.dagster_runs import CHATS, TASKS, log_of, observed, run
+from readmodel_pipelines_tests.support.verbs.dagster_runs import CHATS, TASKS, Dagster
 
 JOB = "repair_read_models"
 
@@ -47,9 +47,11 @@ def broken(sample: Mongo, queue: RepairQueue) -> list[str]:
 
 
 @pytest.fixture
-def tick(instance: dg.DagsterInstance) -> Callable[..., Any]:
+def tick(dagster: Dagster) -> Callable[..., Any]:
     def evaluate(cursor: str | None = None) -> Any:
-        context = dg.build_sensor_context(instance=instance, cursor=cursor, resources={"mongo": MongoResource()})
+        context = dg.build_sensor_context(
+            instance=dagster.instance, cursor=cursor, resources={"mongo": MongoResource()}
+        )
         with context:
             return sensors.repair_queue_sensor(context)
 
@@ -65,13 +67,13 @@ def contents(database: Mongo) -> dict[str, list[bytes]]:
 
 
 def test_the_job_repairs_what_is_due_and_records_it_on_the_assets(
-    sample: Mongo, settings: Settings, queue: RepairQueue, broken: list[str], instance: dg.DagsterInstance
+    sample: Mongo, settings: Settings, queue: RepairQueue, broken: list[str], dagster: Dagster
 ) -> None:
-    result = run(instance, JOB)
+    result = dagster.run(JOB)
 
     assert result.success
     assert healthy(sample, settings)
-    seen = observed(instance, result)
+    seen = dagster.observed(result)
     assert (seen[ASSET]["repair/repaired"], seen[ASSET]["pending"], seen[ASSET]["dead_letters"]) == (5, 0, 0)
     assert seen[CHATS]["repair/replaced"] == 5
     assert TASKS not in seen, "nothing was written there"
@@ -79,37 +81,37 @@ def test_the_job_repairs_what_is_due_and_records_it_on_the_assets(
     tasks = list(queue.tasks())
     assert {task["claimed_by"] for task in tasks} == {result.run_id}
     assert {task["status"] for task in tasks} == {"completed"}
-    assert re.search(r"5 tasks taken in [\d.]+ s: 5 completed", log_of(instance, result))
+    assert re.search(r"5 tasks taken in [\d.]+ s: 5 completed", dagster.log_of(result))
 
 
 def test_tasks_that_are_named_are_repaired_although_they_are_not_due(
-    sample: Mongo, settings: Settings, queue: RepairQueue, broken: list[str], instance: dg.DagsterInstance
+    sample: Mongo, settings: Settings, queue: RepairQueue, broken: list[str], dagster: Dagster
 ) -> None:
     tasks = list(queue.tasks())
     sample.repair_queue.update_many({}, [{"$set": {"next_attempt_at": {"$add": ["$$NOW", 3_600_000]}}}])
-    assert observed(instance, run(instance, JOB))[ASSET]["repair/repaired"] == 0
+    assert dagster.observed(dagster.run(JOB))[ASSET]["repair/repaired"] == 0
 
-    result = run(instance, JOB, task_ids=[str(tasks[0]["_id"]), str(tasks[1]["_id"])])
-    assert observed(instance, result)[ASSET]["repair/repaired"] == 2
+    result = dagster.run(JOB, task_ids=[str(tasks[0]["_id"]), str(tasks[1]["_id"])])
+    assert dagster.observed(result)[ASSET]["repair/repaired"] == 2
     assert queue.stats().pending == 3
-    again = run(instance, JOB, task_ids=[str(tasks[0]["_id"])])
+    again = dagster.run(JOB, task_ids=[str(tasks[0]["_id"])])
     assert again.success
-    assert "Not every task named is open" in log_of(instance, again)
+    assert "Not every task named is open" in dagster.log_of(again)
 
 
 def test_poison_is_parked_the_others_are_repaired_and_the_run_is_a_success(
-    sample: Mongo, settings: Settings, queue: RepairQueue, broken: list[str], instance: dg.DagsterInstance
+    sample: Mongo, settings: Settings, queue: RepairQueue, broken: list[str], dagster: Dagster
 ) -> None:
     nobody = str(uuid4())
     queue.add(nobody, "chat")
     sample.repair_queue.insert_one({"aggregate_type": 7, "task_type": "readmodel_sync", "status": "pending"})
-    result = run(instance, JOB)
+    result = dagster.run(JOB)
 
     assert result.success
     assert healthy(sample, settings)
-    rows = observed(instance, result)[ASSET]["parked_now"].records
+    rows = dagster.observed(result)[ASSET]["parked_now"].records
     assert {row.data["reason"] for row in rows} == {"aggregate_not_found", "unknown_aggregate_type"}
-    assert "2 tasks were parked" in log_of(instance, result)
+    assert "2 tasks were parked" in dagster.log_of(result)
 
 
 def test_the_sensor_requests_one_run_without_a_key_for_all_that_is_due(broken: list[str], tick: Any) -> None:
@@ -130,11 +132,11 @@ def test_the_sensor_only_reads(sample: Mongo, broken: list[str], tick: Any) -> N
 
 @pytest.mark.parametrize("status", ["QUEUED", "STARTING", "STARTED", "CANCELING", "NOT_STARTED"])
 def test_no_run_is_requested_while_one_is_queued_or_going(
-    broken: list[str], tick: Any, instance: dg.DagsterInstance, status: str, monkeypatch: pytest.MonkeyPatch
+    broken: list[str], tick: Any, dagster: Dagster, status: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A run that is queued needs an origin that only a daemon's has.
     made = "STARTED" if status == "QUEUED" else status
-    going = instance.create_run_for_job(defs.resolve_job_def(JOB), status=DagsterRunStatus[made])
+    going = dagster.instance.create_run_for_job(defs.resolve_job_def(JOB), status=DagsterRunStatus[made])
     result = tick()
     assert not result.run_requests
     assert result.skip_reason.skip_message.startswith(f"5 tasks are due, and run {going.run_id} is at work: 5 pending")
@@ -148,12 +150,12 @@ def test_no_run_is_requested_while_one_is_queued_or_going(
 
 @pytest.mark.parametrize("status", ["SUCCESS", "FAILURE", "CANCELED"])
 def test_runs_that_ended_and_those_of_other_jobs_hinder_nothing(
-    broken: list[str], tick: Any, instance: dg.DagsterInstance, status: str
+    broken: list[str], tick: Any, dagster: Dagster, status: str
 ) -> None:
-    instance.create_run_for_job(defs.resolve_job_def(JOB), status=DagsterRunStatus[status])
+    dagster.instance.create_run_for_job(defs.resolve_job_def(JOB), status=DagsterRunStatus[status])
     other = {"ops": {"rebuild_one_aggregate": {"config": {"aggregate_type": "chat", "aggregate_id": broken[0]}}}}
     job = defs.resolve_job_def("rebuild_aggregate")
-    instance.create_run_for_job(job, run_config=other, status=DagsterRunStatus.STARTED)
+    dagster.instance.create_run_for_job(job, run_config=other, status=DagsterRunStatus.STARTED)
     assert len(tick().run_requests) == 1
 
 
@@ -166,7 +168,7 @@ def test_the_sensor_says_the_depth_when_nothing_is_due(
 
 
 def test_the_sensor_records_the_queue_when_it_changed_and_not_with_every_tick(
-    sample: Mongo, settings: Settings, queue: RepairQueue, broken: list[str], tick: Any, instance: dg.DagsterInstance
+    sample: Mongo, settings: Settings, queue: RepairQueue, broken: list[str], tick: Any, dagster: Dagster
 ) -> None:
     first = tick()
     observation, check = first.asset_events
@@ -178,13 +180,13 @@ def test_the_sensor_records_the_queue_when_it_changed_and_not_with_every_tick(
     same = tick(first.cursor)
     assert same.asset_events == []
 
-    run(instance, JOB)
+    dagster.run(JOB)
     changed = tick(same.cursor)
     (observation,) = changed.asset_events
     assert observation.metadata["completed"].value == 5
 
     queue.add(str(uuid4()), "chat")
-    run(instance, JOB)
+    dagster.run(JOB)
     observation, check = tick(changed.cursor).asset_events
     assert (check.passed, check.severity) == (False, dg.AssetCheckSeverity.ERROR)
 
@@ -220,34 +222,30 @@ def test_the_sensor_starts_no_embedded_server_that_nobody_asked_for(
     assert not (tmp_path / "data").exists()
 
 
-def check(instance: dg.DagsterInstance) -> Any:
-    result = defs.resolve_implicit_global_asset_job_def().get_subset(
-        asset_check_selection={dg.AssetCheckKey(dg.AssetKey(ASSET), "drains")}, asset_selection=set()
-    )
-    (evaluation,) = result.execute_in_process(instance=instance).get_asset_check_evaluations()
-    return evaluation
+def drains(dagster: Dagster) -> Any:
+    return dagster.evaluate((ASSET, "drains"))[ASSET, "drains"]
 
 
 def test_the_check_passes_while_the_queue_drains_and_warns_when_it_is_long(
-    broken: list[str], instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+    broken: list[str], dagster: Dagster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert check(instance).passed
-    assert check(instance).metadata["pending"].value == 5
+    assert drains(dagster).passed
+    assert drains(dagster).metadata["pending"].value == 5
 
     monkeypatch.setenv("READMODEL_REPAIR_QUEUE_WARNING", "4")
-    warned = check(instance)
+    warned = drains(dagster)
     assert (warned.passed, warned.severity) == (False, dg.AssetCheckSeverity.WARN)
     assert "5 repairs are open" in str(warned.description)
 
 
 def test_the_check_is_an_error_with_dead_letters_and_lists_them_with_their_reasons(
-    sample: Mongo, queue: RepairQueue, broken: list[str], instance: dg.DagsterInstance
+    sample: Mongo, queue: RepairQueue, broken: list[str], dagster: Dagster
 ) -> None:
     nobody = str(uuid4())
     queue.add(nobody, "chat")
     sample.repair_queue.insert_one({"_id": "by hand", "aggregate_id": 7, "task_type": "mail", "status": "pending"})
-    run(instance, JOB)
-    failed = check(instance)
+    dagster.run(JOB)
+    failed = drains(dagster)
 
     assert (failed.passed, failed.severity) == (False, dg.AssetCheckSeverity.ERROR)
     assert "1 aggregate_not_found, 1 unknown_task_type" in str(failed.description)
@@ -260,9 +258,9 @@ def test_the_check_is_an_error_with_dead_letters_and_lists_them_with_their_reaso
 
 @pytest.mark.parametrize("name", ["free_leases_of_failed_repairs", "free_leases_of_canceled_repairs"])
 def test_a_dead_run_s_leases_and_tasks_are_free_at_once_and_nobody_else_s(
-    sample: Mongo, settings: Settings, queue: RepairQueue, broken: list[str], instance: dg.DagsterInstance, name: str
+    sample: Mongo, settings: Settings, queue: RepairQueue, broken: list[str], dagster: Dagster, name: str
 ) -> None:
-    ended = instance.create_run_for_job(defs.resolve_job_def(JOB), status=DagsterRunStatus.FAILURE)
+    ended = dagster.instance.create_run_for_job(defs.resolve_job_def(JOB), status=DagsterRunStatus.FAILURE)
     # As a process leaves them that is killed: the blocks never end.
     dead = claim(sample, queue, "chat", broken[:2], Holder(ended.run_id, f"Dagster run {ended.run_id}", 300))
     alive = claim(sample, queue, "chat", broken[2:], Holder("another", "Dagster run another", 300))
@@ -274,7 +272,7 @@ def test_a_dead_run_s_leases_and_tasks_are_free_at_once_and_nobody_else_s(
     event = dg.DagsterEvent("PIPELINE_FAILURE", JOB)
     context = dg.build_run_status_sensor_context(
         sensor_name=name,
-        dagster_instance=instance,
+        dagster_instance=dagster.instance,
         dagster_run=ended,
         dagster_event=event,
         resources={"mongo": MongoResource()},
@@ -284,7 +282,7 @@ def test_a_dead_run_s_leases_and_tasks_are_free_at_once_and_nobody_else_s(
     held = [item["_id"].rpartition(":")[2] for item in sample[LEASES].find({"owner": "Dagster run another"})]
     assert sorted(held) == broken[2:]
 
-    assert run(instance, JOB).success
+    assert dagster.run(JOB).success
     assert queue.stats().completed == 2
     assert not healthy(sample, settings), "those of the run that lives are its own"
     dead.__exit__(None, None, None)

@@ -87,10 +87,7 @@ def ui(mongodb_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[U
         "READMODEL_SLICES": "2",
         "READMODEL_REPORTS_DIR": str(tmp_path_factory.mktemp("reports")),
     }
-    with (
-        services(tmp_path_factory.mktemp("dagster"), environment) as started,
-        open_database(settings) as opened,
-    ):
+    with services(tmp_path_factory.mktemp("dagster"), environment) as started, open_database(settings) as opened:
         database: Mongo = opened.with_options(codec_options=CODEC)
         try:
             wrong = _fill(database, settings)

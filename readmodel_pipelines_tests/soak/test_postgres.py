@@ -78,11 +78,7 @@ class Deployment:
 
     def launches(self, job: str, partition: str) -> bool:
         """Launch a run as the web UI does; False while the web server does not answer, or has not loaded the code."""
-        selector = {
-            "repositoryLocationName": "readmodel_pipelines",
-            "repositoryName": "__repository__",
-            "jobName": job,
-        }
+        selector = {"repositoryLocationName": "readmodel_pipelines", "repositoryName": "__repository__", "jobName": job}
         tags = [{"key": "dagster/partition", "value": partition}]
         params = {"selector": selector, "runConfigData": {}, "executionMetadata": {"tags": tags}}
         request = urllib.request.Request(

@@ -15,7 +15,7 @@ from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
 from readmodel_pipelines.mongo.rights import ROLES
 from readmodel_pipelines_tests.support.servers.authorized import AuthorizedServer, authorized_server
 from readmodel_pipelines_tests.support.trials.rights import RightsScene, needless, rights_scene
-from readmodel_pipelines_tests.support.verbs.dagster_runs import SAMPLE, materialize, run, with_events
+from readmodel_pipelines_tests.support.verbs.dagster_runs import SAMPLE, Dagster, with_events
 
 COMMANDS_OF = {"enqueue": ["enqueue", "verify"], "pacing": ["rebuild"]}
 """Where these are not those of the role alone: it is another one and more, or something besides."""
@@ -47,13 +47,14 @@ def test_all_that_dagster_does_it_does_with_its_role(scene: RightsScene, monkeyp
     database = with_events(scene.server.client[scene.settings.database], scene.settings, SAMPLE)
     (known, other) = (item["aggregate_id"] for item in database.events.find({"event_type": "chat.created"}).limit(2))
     with dg.DagsterInstance.ephemeral() as instance:
+        dagster = Dagster(instance)
         for strategy in ("in_place", "shadow"):
-            assert run(instance, "rebuild_read_models", "chat", strategy=strategy).success
-        assert materialize(instance, "chats_read_model", "tasks_read_model").success
+            assert dagster.run("rebuild_read_models", "chat", strategy=strategy).success
+        assert dagster.materialize("chats_read_model", "tasks_read_model").success
         for chat_id in (known, other):
             database.chats_read_model.update_one({"chat_id": chat_id}, {"$set": {"title": "wrong"}})
-        assert run(instance, "rebuild_aggregate", aggregate_type="chat", aggregate_id=known).success
+        assert dagster.run("rebuild_aggregate", aggregate_type="chat", aggregate_id=known).success
         assert RepairQueue(database, scene.settings).add(other, "chat")
-        assert run(instance, "repair_read_models").success
-        assert run(instance, "verify_read_models", "chat").success
-        assert run(instance, "verify_read_models", "task", enqueue_repairs=True).success
+        assert dagster.run("repair_read_models").success
+        assert dagster.run("verify_read_models", "chat").success
+        assert dagster.run("verify_read_models", "task", enqueue_repairs=True).success

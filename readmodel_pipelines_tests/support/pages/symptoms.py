@@ -106,9 +106,7 @@ SYMPTOMS: Mapping[str, Change] = {
     "a restored backup": _restored,
 }
 
-CHANGES: Mapping[str, Change] = {
-    "the events are mended": _events_mended,
-}
+CHANGES: Mapping[str, Change] = {"the events are mended": _events_mended}
 
 
 def happen(mark: str, database: Mongo, settings: Settings) -> None:

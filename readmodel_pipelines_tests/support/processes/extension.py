@@ -14,7 +14,7 @@ import dagster as dg
 
 from readmodel_pipelines.definitions import defs
 from readmodel_pipelines.orchestration.config import AggregateConfig
-from readmodel_pipelines_tests.support.verbs.dagster_runs import materialize, materialized, run
+from readmodel_pipelines_tests.support.verbs.dagster_runs import Dagster
 
 
 def main(read_model: str, name: str, aggregate_id: str) -> None:
@@ -25,9 +25,10 @@ def main(read_model: str, name: str, aggregate_id: str) -> None:
     config: Any = AggregateConfig.to_config_schema().as_field().config_type
     choices = config.fields["aggregate_type"].config_type
     with dg.DagsterInstance.ephemeral() as instance:
-        made = materialize(instance, read_model)
-        verified = run(instance, "verify_read_models", name)
-        one = run(instance, "rebuild_aggregate", aggregate_type=name, aggregate_id=aggregate_id)
+        dagster = Dagster(instance)
+        made = dagster.materialize(read_model)
+        verified = dagster.run("verify_read_models", name)
+        one = dagster.run("rebuild_aggregate", aggregate_type=name, aggregate_id=aggregate_id)
         told = {
             "assets": sorted(key.to_user_string() for key in graph.materializable_asset_keys),
             "made_from": [key.to_user_string() for key in graph.get(dg.AssetKey(read_model)).parent_keys],
@@ -38,7 +39,7 @@ def main(read_model: str, name: str, aggregate_id: str) -> None:
             },
             "choices": sorted(choices.config_values),
             "success": [made.success, verified.success, one.success],
-            "documents": materialized(instance, made)[read_model]["dagster/row_count"],
+            "documents": dagster.materialized(made)[read_model]["dagster/row_count"],
             "passed": {item.check_name: item.passed for item in verified.get_asset_check_evaluations()},
         }
     print(json.dumps(told))

@@ -19,10 +19,7 @@ from readmodel_pipelines_tests.support.servers.dagster_daemon import PROJECT, le
 
 _START_SECONDS = 120.0
 # A process of its own for each run costs four seconds; that is what `test_repair_daemon` has.
-_IN_THE_DAEMON = {
-    "module": "dagster._core.launcher.sync_in_memory_run_launcher",
-    "class": "SyncInMemoryRunLauncher",
-}
+_IN_THE_DAEMON = {"module": "dagster._core.launcher.sync_in_memory_run_launcher", "class": "SyncInMemoryRunLauncher"}
 
 
 class Services:

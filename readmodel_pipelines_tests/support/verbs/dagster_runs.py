@@ -22,8 +22,6 @@ Document = dict[str, Any]
 CHATS, TASKS = "chats_read_model", "tasks_read_model"
 BOTH = [("chat", CHATS), ("task", TASKS)]
 SAMPLE = list(chat_events(40, seed=7))
-NEVER_COUNTED = ("task.updated", "task.custom_field_set", "task.deleted")
-"""Events of legacy tasks that the application does not count in `version` when it writes the document."""
 
 
 def with_events(database: Mongo, settings: Settings, events: list[Document]) -> Mongo:
@@ -32,23 +30,57 @@ def with_events(database: Mongo, settings: Settings, events: list[Document]) -> 
     return database
 
 
-def run(instance: dg.DagsterInstance, job: str, partition: str | None = None, **config: Any) -> ExecuteInProcessResult:
-    (op,) = (node.name for node in defs.resolve_job_def(job).graph.nodes)
-    return defs.resolve_job_def(job).execute_in_process(
-        instance=instance,
-        partition_key=partition,
-        run_config={"ops": {op: {"config": config}}},
-        raise_on_error=False,
-    )
+class Dagster:
+    """Runs the jobs and assets in this process, and tells what its instance keeps of them."""
 
+    def __init__(self, instance: dg.DagsterInstance) -> None:
+        self.instance = instance
 
-def materialize(instance: dg.DagsterInstance, *assets: str, **config: Any) -> ExecuteInProcessResult:
-    return defs.resolve_implicit_global_asset_job_def().execute_in_process(
-        instance=instance,
-        asset_selection=[dg.AssetKey(asset) for asset in assets],
-        run_config={"ops": {"rebuild_assets": {"config": config}}},
-        raise_on_error=False,
-    )
+    def run(
+        self, job: str, partition: str | None = None, *, tags: Mapping[str, str] | None = None, **config: Any
+    ) -> ExecuteInProcessResult:
+        (op,) = (node.name for node in defs.resolve_job_def(job).graph.nodes)
+        return defs.resolve_job_def(job).execute_in_process(
+            instance=self.instance,
+            partition_key=partition,
+            run_config={"ops": {op: {"config": config}}},
+            tags=tags,
+            raise_on_error=False,
+        )
+
+    def materialize(self, *assets: str, **config: Any) -> ExecuteInProcessResult:
+        return defs.resolve_implicit_global_asset_job_def().execute_in_process(
+            instance=self.instance,
+            asset_selection=[dg.AssetKey(asset) for asset in assets],
+            run_config={"ops": {"rebuild_assets": {"config": config}}},
+            raise_on_error=False,
+        )
+
+    def evaluate(self, *checks: tuple[str, str], **config: Any) -> dict[tuple[str, str], Any]:
+        """Execute checks, each an asset and a name, as their button on the asset's page does."""
+        keys = {dg.AssetCheckKey(dg.AssetKey(asset), check) for asset, check in checks}
+        job = defs.resolve_implicit_global_asset_job_def().get_subset(asset_check_selection=keys, asset_selection=set())
+        run_config = {"ops": {"verify_read_model_checks": {"config": config}}} if config else {}
+        found = job.execute_in_process(instance=self.instance, run_config=run_config).get_asset_check_evaluations()
+        return {(item.asset_key.to_user_string(), item.check_name): item for item in found}
+
+    def recorded(self, result: ExecuteInProcessResult, of: DagsterEventType) -> list[Any]:
+        """Events as they are stored: those that a failed step logged are not among the result's own."""
+        return [entry.get_dagster_event() for entry in self.instance.all_logs(result.run_id, of_type=of)]
+
+    def materialized(self, result: ExecuteInProcessResult) -> dict[str, dict[str, Any]]:
+        """The metadata of what the run materialized, by asset."""
+        events = self.recorded(result, DagsterEventType.ASSET_MATERIALIZATION)
+        return {event.asset_key.to_user_string(): values(event.materialization.metadata) for event in events}
+
+    def observed(self, result: ExecuteInProcessResult) -> dict[str, dict[str, Any]]:
+        """The metadata of what the run observed, by asset."""
+        events = self.recorded(result, DagsterEventType.ASSET_OBSERVATION)
+        seen = [event.asset_observation_data.asset_observation for event in events]
+        return {item.asset_key.to_user_string(): values(item.metadata) for item in seen}
+
+    def log_of(self, result: ExecuteInProcessResult) -> str:
+        return "\n".join(entry.user_message for entry in self.instance.all_logs(result.run_id))
 
 
 def sentence(result: ExecuteInProcessResult) -> str:
@@ -63,30 +95,6 @@ def sentence(result: ExecuteInProcessResult) -> str:
 
 def values(metadata: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value.value for name, value in metadata.items()}
-
-
-def recorded_in(instance: dg.DagsterInstance, result: ExecuteInProcessResult, of: DagsterEventType) -> list[Any]:
-    """Events as they are stored: those that a failed step logged are not among the result's own."""
-    return [entry.get_dagster_event() for entry in instance.all_logs(result.run_id, of_type=of)]
-
-
-def materialized(instance: dg.DagsterInstance, result: ExecuteInProcessResult) -> dict[str, dict[str, Any]]:
-    """The metadata of what the run materialized, by asset."""
-    events = recorded_in(instance, result, DagsterEventType.ASSET_MATERIALIZATION)
-    return {event.asset_key.to_user_string(): values(event.materialization.metadata) for event in events}
-
-
-def observed(instance: dg.DagsterInstance, result: ExecuteInProcessResult) -> dict[str, dict[str, Any]]:
-    """The metadata of what the run observed, by asset."""
-    events = recorded_in(instance, result, DagsterEventType.ASSET_OBSERVATION)
-    return {
-        event.asset_key.to_user_string(): values(event.asset_observation_data.asset_observation.metadata)
-        for event in events
-    }
-
-
-def log_of(instance: dg.DagsterInstance, result: ExecuteInProcessResult) -> str:
-    return "\n".join(entry.user_message for entry in instance.all_logs(result.run_id))
 
 
 def table(metadata: Mapping[str, Any]) -> list[Mapping[str, Any]]:
