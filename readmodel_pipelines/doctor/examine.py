@@ -17,23 +17,9 @@ from readmodel_pipelines.bookkeeping.rebuild_record import record_of
 from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds
 from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
 from readmodel_pipelines.bookkeeping.verifications import Verifications
+from readmodel_pipelines.doctor import data, queries, server, work
 from readmodel_pipelines.doctor.check import Check, Diagnosis, Health
 from readmodel_pipelines.doctor.configuration import judge_embedded, judge_settings, settings_in_force
-from readmodel_pipelines.doctor.data import judge_collections, judge_indexes
-from readmodel_pipelines.doctor.queries import judge_queries, queries
-from readmodel_pipelines.doctor.server import (
-    clock_ahead,
-    history,
-    is_local,
-    judge_clock,
-    judge_connection,
-    judge_history,
-    judge_rights,
-    judge_too_old,
-    judge_topology,
-    judge_version,
-)
-from readmodel_pipelines.doctor.work import judge_findings, judge_leases, judge_queue, judge_rebuilds
 from readmodel_pipelines.embedded import mongod_program
 from readmodel_pipelines.embedded import server as embedded
 from readmodel_pipelines.errors import EmbeddedServerError, MongoUnavailable, ReadModelError, raised
@@ -89,7 +75,7 @@ def examine(
             with open_database(settings) as database:
                 _examine_server(Store(database, settings, projections), diagnosis, role, now, seconds)
         except ConfigurationError as error:
-            too_old = judge_too_old(str(error))
+            too_old = server.judge_too_old(str(error))
             if too_old is None:
                 raise
             diagnosis.no_mongodb = MongoUnavailable.exit_code
@@ -133,11 +119,11 @@ def _examine_server(store: Store, diagnosis: Diagnosis, role: str, now: Clock, s
     holds = held(database)
     lacks = None if holds is None else {item.name: lacking(privileges(item, settings), holds) for item in ROLES}
     diagnosis.checks += [
-        judge_connection(settings.shown_uri(), hosts, user, took),
-        judge_version(str(admin.command("buildInfo")["version"])),
-        judge_topology(hello),
-        judge_clock(*clock_ahead(database, now), settings.grace_seconds),
-        judge_rights(user, lacks, role, local=is_local(hosts)),
+        server.judge_connection(settings.shown_uri(), hosts, user, took),
+        server.judge_version(str(admin.command("buildInfo")["version"])),
+        server.judge_topology(hello),
+        server.judge_clock(*server.clock_ahead(database, now), settings.grace_seconds),
+        server.judge_rights(user, lacks, role, local=server.is_local(hosts)),
     ]
     for name, make in _of_data_and_work(store, there).items():
         # A server alone keeps no history; a mongos does not tell.
@@ -167,15 +153,15 @@ def _of_data_and_work(store: Store, there: set[str]) -> dict[str, Callable[[], C
         return {name: database[name].estimated_document_count() for name in (events, *live) if name in there}
 
     return {
-        "collections": lambda: judge_collections(settings.database, events, live, sizes(), there),
-        "indexes": lambda: judge_indexes(flaws(database, settings), there),
-        "queries": lambda: judge_queries(list(queries(store))),
+        "collections": lambda: data.judge_collections(settings.database, events, live, sizes(), there),
+        "indexes": lambda: data.judge_indexes(flaws(database, settings), there),
+        "queries": lambda: queries.judge_queries(list(queries.queries(store))),
         "history": lambda: _history(database, live),
-        "repair queue": lambda: judge_queue(
+        "repair queue": lambda: work.judge_queue(
             RepairQueue(database, settings).stats(), settings.repair_queue_warning, settings.repair_queue_limit
         ),
         "findings": lambda: _findings(store),
-        "leases": lambda: judge_leases(taken_leases(database), _naive_now(database)),
+        "leases": lambda: work.judge_leases(taken_leases(database), _naive_now(database)),
         "rebuilds": lambda: _rebuilds(store, live, there),
     }
 
@@ -187,14 +173,15 @@ def _history(database: Database, live: Sequence[str]) -> Check:
     going = [record for record in rebuilds.unfinished(live) if record.token]
     needed += [(f"the rebuild {record.id}", time_of(record.token).as_datetime()) for record in going]
     done = rebuilds.listed(state=RebuildState.DONE.value)
-    return judge_history(history(database), needed, max((record_of(item).seconds for item in done), default=0.0))
+    longest = max((record_of(item).seconds for item in done), default=0.0)
+    return server.judge_history(server.history(database), needed, longest)
 
 
 def _findings(store: Store) -> Check:
     remembered, verifications = Findings(store.database), Verifications(store.database)
     names = [item.read_model for item in store.projections]
     last = {name: verifications.last_verification(name) for name in names}
-    return judge_findings(
+    return work.judge_findings(
         {name: remembered.open_by_outcome(name) for name in names},
         {name: record["started_at"] if record else None for name, record in last.items()},
         _naive_now(store.database),
@@ -206,7 +193,9 @@ def _rebuilds(store: Store, live: Sequence[str], there: set[str]) -> Check:
     held = {lease.on for lease in taken_leases(store.database) if not lease.over}
     busy = {*held, *(name for record in unfinished if record.in_shadow for name in record.read_models)}
     left = {store.shadow(item).name for item in store.projections if store.live(item).name not in busy}
-    return judge_rebuilds(unfinished, held, left & there, _naive_now(store.database), store.settings.rebuild_valid_days)
+    return work.judge_rebuilds(
+        unfinished, held, left & there, _naive_now(store.database), store.settings.rebuild_valid_days
+    )
 
 
 def _naive_now(database: Database) -> datetime:

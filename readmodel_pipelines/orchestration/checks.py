@@ -14,7 +14,7 @@ import dagster as dg
 from readmodel_pipelines.bookkeeping.queue_stats import QueueStats
 from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
 from readmodel_pipelines.orchestration.assets import REPAIR_QUEUE
-from readmodel_pipelines.orchestration.config import FINDINGS_SHOWN, VerifyConfig
+from readmodel_pipelines.orchestration.config import VerifyConfig
 from readmodel_pipelines.orchestration.metadata import metadata_of, table_of
 from readmodel_pipelines.orchestration.partitions import READ_MODELS
 from readmodel_pipelines.orchestration.queue_metadata import SHOWN, numbers_of, table_of_dead_letters
@@ -42,14 +42,12 @@ _DESCRIPTIONS = {
 }
 
 
-def evaluations(
-    summary: Summary, name: str, settings: Settings, max_findings: int = FINDINGS_SHOWN
-) -> tuple[Evaluated, Evaluated]:
+def evaluations(summary: Summary, name: str, settings: Settings, max_findings: int) -> tuple[Evaluated, Evaluated]:
     """What `matches_events` and `streams_intact` of a read model say after a verification."""
     return _matches(summary, name, settings, max_findings), _intact(summary, name, max_findings)
 
 
-def fresh(summary: Summary, name: str, max_findings: int = FINDINGS_SHOWN) -> Evaluated:
+def fresh(summary: Summary, name: str, max_findings: int) -> Evaluated:
     """What `is_fresh` says after a look at young events."""
     counts = summary.read_models[name]
     found = counts.discrepancies - counts.malformed
@@ -74,12 +72,10 @@ def read_model_checks(
 
     Changes no document; unless read_only it remembers findings in `readmodel_findings`.
     """
-    chosen = context.selected_asset_check_keys
+    chosen = {(key.asset_key, key.name) for key in context.selected_asset_check_keys}
     models = {name: dg.AssetKey(item.read_model) for name, item in READ_MODELS.items()}
-    whole = [
-        name for name, key in models.items() if {dg.AssetCheckKey(key, MATCHES), dg.AssetCheckKey(key, INTACT)} & chosen
-    ]
-    young = [name for name, key in models.items() if dg.AssetCheckKey(key, FRESH) in chosen]
+    whole = [name for name, key in models.items() if {(key, MATCHES), (key, INTACT)} & chosen]
+    young = [name for name, key in models.items() if (key, FRESH) in chosen]
     results: list[Evaluated] = []
     if whole:
         summary, settings = mongo.verify(context, whole, config)
@@ -89,7 +85,7 @@ def read_model_checks(
         summary = mongo.verify_fresh(context, young)
         results += [fresh(summary, READ_MODELS[name].read_model, config.max_findings) for name in young]
     for result in results:
-        if dg.AssetCheckKey(result["asset_key"], result["check_name"]) in chosen:
+        if (result["asset_key"], result["check_name"]) in chosen:
             yield dg.AssetCheckResult(**result)
 
 

@@ -11,8 +11,7 @@ import dagster as dg
 from pydantic import Field, ValidationError
 
 from readmodel_pipelines.orchestration.failure import failure
-from readmodel_pipelines.orchestration.partitions import READ_MODELS, ReadModelName
-from readmodel_pipelines.orchestration.tags import STRATEGY_TAG
+from readmodel_pipelines.orchestration.partitions import READ_MODELS, STRATEGY_TAG, ReadModelName
 from readmodel_pipelines.rebuild import RebuildRequest
 from readmodel_pipelines.rebuild_state import Strategy
 from readmodel_pipelines.reconcile.about import Tier

@@ -1,13 +1,12 @@
 """What a run says of its work when it is done: numbers to plot, tables of outcomes and findings, and a sentence."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import PurePath
 from typing import Any
 
 import dagster as dg
 
-from readmodel_pipelines.orchestration.config import FINDINGS_SHOWN
 from readmodel_pipelines.orchestration.failure import failure
 from readmodel_pipelines.rebuild_state import RebuildState
 from readmodel_pipelines.reconcile.finding import Finding
@@ -18,6 +17,7 @@ from readmodel_pipelines.wording import cut, cut_where_they_part, numbers, span
 _ALWAYS = ("aggregate_id", "outcome")
 _LONGEST_VALUE = 200
 _WRITES = (*WRITES, "superseded", "failed")
+_OUTCOMES = tuple(item.value for item in Outcome)
 _OUTCOME = "outcome or write"
 _MEANINGS = {
     "same": "the document is what the events say, or rightly absent",
@@ -46,14 +46,14 @@ _COLUMNS = {
 
 
 def metadata_of(
-    summary: Summary, read_model: str, *, documents: int | None = None, max_findings: int = FINDINGS_SHOWN
+    summary: Summary, read_model: str, *, max_findings: int, documents: int | None = None
 ) -> dict[str, Any]:
     """What is recorded on a read model's asset; counts and times are numbers, so that Dagster plots them.
 
     `documents` is the size of the read model after a full rebuild.
     """
     counts = summary.read_models[read_model]
-    said: dict[str, Any] = {"verb": summary.verb, "outcomes": outcomes_of(summary)}
+    said: dict[str, Any] = {"verb": summary.verb, "outcomes": _outcomes_of(summary)}
     said |= {**counts.as_dict(), "discrepancies": counts.discrepancies}
     if summary.verb == "verify":
         said = {name: value for name, value in said.items() if name not in _WRITES}
@@ -84,7 +84,7 @@ def metadata_of_one(summary: Summary, read_model: str, aggregate_id: str) -> dic
     said: dict[str, Any] = {
         "verb": summary.verb,
         "aggregate_id": aggregate_id,
-        "outcome": _names(counts, (item.value for item in Outcome)),
+        "outcome": _names(counts, _OUTCOMES),
         "written" if summary.verb == "rebuild" else "would_write": _names(counts, _WRITES) or "nothing",
         "events_read": f"{summary.events:,}",
     }
@@ -93,60 +93,52 @@ def metadata_of_one(summary: Summary, read_model: str, aggregate_id: str) -> dic
     return said
 
 
-def outcomes_of(summary: Summary) -> dg.TableMetadataValue:
-    """How many aggregates of each read model have which outcome, and what was written, a line for each."""
+def _outcomes_of(summary: Summary) -> dg.TableMetadataValue:
+    """A line for each outcome and write, with the number of aggregates of each read model."""
     names = list(summary.read_models)
-    found = [item.value for item in Outcome]
     written = () if summary.verb == "verify" else _WRITES
     always = {item.value for item in (Outcome.SAME, *ALARMS)} | set(written)
     lines = [
         {_OUTCOME: name, **{model: getattr(summary.read_models[model], name) for model in names}, "meaning": meaning}
         for name, meaning in _MEANINGS.items()
-        if name in (*found, *written)
+        if name in (*_OUTCOMES, *written)
     ]
-    columns = [
-        dg.TableColumn(_OUTCOME, description="What was found of an aggregate, or done about it"),
-        *(dg.TableColumn(model, "int", description=f"Aggregates of {model}") for model in names),
-        dg.TableColumn("meaning"),
-    ]
-    return table((line for line in lines if line[_OUTCOME] in always or any(line[model] for model in names)), columns)
+    said = {_OUTCOME: "What was found of an aggregate, or done about it"}
+    said |= {model: f"Aggregates of {model}" for model in names}
+    shown = (line for line in lines if line[_OUTCOME] in always or any(line[model] for model in names))
+    return table(shown, said | {"meaning": None}, numbers=names)
 
 
-def table(rows: Iterable[Mapping[str, Any]], columns: Sequence[dg.TableColumn]) -> dg.TableMetadataValue:
-    """A table of these rows."""
-    return dg.MetadataValue.table([dg.TableRecord(row) for row in rows], dg.TableSchema(columns))
+def table(
+    rows: Iterable[Mapping[str, Any]], columns: Mapping[str, str | None], numbers: Collection[str] = ()
+) -> dg.TableMetadataValue:
+    """A table of these rows; columns with what they say, those in `numbers` hold whole ones."""
+    made = [
+        dg.TableColumn(name, "int" if name in numbers else "string", description=said) for name, said in columns.items()
+    ]
+    return dg.MetadataValue.table([dg.TableRecord(row) for row in rows], dg.TableSchema(made))
 
 
 def in_words(summary: Summary) -> str:
     """The outcome as a sentence for each read model."""
-    return " ".join(_counted(summary, name, counts) for name, counts in summary.read_models.items())
+    writes = {"verify": "", "dry_run": "; a rebuild would write: {}", "rebuild": "; written: {}"}[summary.verb]
+    return " ".join(
+        f"{name}: {counts.checked:,} aggregates compared: {_numbers(counts, _OUTCOMES) or 'nothing there'}"
+        f"{writes.format(_numbers(counts, _WRITES) or 'nothing')}."
+        for name, counts in summary.read_models.items()
+    )
 
 
 def raise_unless_ok(summary: Summary, metadata: Mapping[str, Mapping[str, Any]]) -> None:
     """A run that found or left something wrong is no success: fail it with a sentence, and `metadata` by read model."""
     if summary.ok:
         return
-    several = len(metadata) > 1
-    raise failure(
-        f"{' '.join(_wrong(summary))} {' '.join(_what_to_do(summary))}",
-        {
-            f"{read_model}/{name}" if several else name: value
-            for read_model, said in metadata.items()
-            for name, value in said.items()
-        },
-    )
-
-
-def _counted(summary: Summary, read_model: str, counts: Counts) -> str:
-    outcomes = _numbers(counts, (item.value for item in Outcome)) or "nothing there"
-    writes = _numbers(counts, _WRITES) or "nothing"
-    match summary.verb:
-        case "verify":
-            return f"{read_model}: {counts.checked:,} aggregates compared: {outcomes}."
-        case "dry_run":
-            return f"{read_model}: {counts.checked:,} aggregates compared: {outcomes}; a rebuild would write: {writes}."
-        case "rebuild":
-            return f"{read_model}: {counts.checked:,} aggregates compared: {outcomes}; written: {writes}."
+    shown = {
+        f"{read_model}/{name}" if len(metadata) > 1 else name: value
+        for read_model, said in metadata.items()
+        for name, value in said.items()
+    }
+    raise failure(f"{' '.join(_wrong(summary))} {' '.join(_what_to_do(summary))}", shown)
 
 
 def _wrong(summary: Summary) -> Iterator[str]:
@@ -193,8 +185,8 @@ def table_of(findings: Iterable[Finding]) -> dg.TableMetadataValue:
     """Findings of a read model as a table, a line for each field. A column that no line fills is left out."""
     rows = [row for finding in findings for row in _rows(finding)]
     filled = [name for name in _COLUMNS if name in _ALWAYS or any(row[name] for row in rows)]
-    columns = [dg.TableColumn(name, description=_COLUMNS[name]) for name in filled]
-    return table(({name: row[name] for name in filled} for row in rows), columns)
+    shown = ({name: row[name] for name in filled} for row in rows)
+    return table(shown, {name: _COLUMNS[name] for name in filled})
 
 
 def _rows(finding: Finding) -> Iterator[dict[str, str]]:

@@ -1,21 +1,37 @@
-"""Partitions: one for each read model, by its name in the registry, and one for each slice of each.
+"""What a run is about, and how it says so: by its partition, a read model or a slice of one, and by tags.
 
 The partition `chat` means `chats_read_model` and `task` means `tasks_read_model`, whichever streams tasks are made
 from: as `--type` on the command line. What READMODEL_PROJECTIONS adds is read when the definitions load, and when it
-cannot be used they do not: Dagster shows why.
+cannot be used they do not: Dagster shows why. A tag has one value in a run: only a run over one read model, or over
+one aggregate, says which.
 """
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import dagster as dg
 
 from readmodel_pipelines.orchestration.failure import failure
 from readmodel_pipelines.orchestration.settings_at_load import SETTINGS_AT_LOAD
-from readmodel_pipelines.orchestration.tags import AGGREGATE_TYPE_TAG
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.projections.registry import projections_for
 from readmodel_pipelines.rebuild import Slice
+from readmodel_pipelines.rebuild_state import Strategy
+
+AGGREGATE_TYPE_TAG = "readmodel/aggregate_type"
+AGGREGATE_ID_TAG = "readmodel/aggregate_id"
+REBUILD_TAG = "readmodel/rebuild"
+"""`dagster.yaml` lets one run for each value of this tag start; a verification does not carry it and need not wait."""
+
+STRATEGY_TAG = "readmodel/strategy"
+"""How a backfill says the strategy: its runs have the config of their partitions, whatever config it is given."""
+
+_BACKFILL_TAGS = ("dagster/root_backfill_id", "dagster/backfill")
+"""Dagster's own: the backfill that another one does failed partitions of again, and that which launched a run."""
+
+_STRATEGIES: Mapping[str, Strategy] = {item: item for item in get_args(Strategy)}
+
+Context = dg.OpExecutionContext | dg.AssetExecutionContext | dg.AssetCheckExecutionContext
 
 READ_MODELS: Mapping[str, Projection] = {item.name: item for item in projections_for(SETTINGS_AT_LOAD)}
 
@@ -34,19 +50,18 @@ SLICES: Mapping[str, tuple[str, Slice]] = {
 """Such as `chat_03_of_16`."""
 
 
-def each_read_model(op: str, config: dg.Config, *tags: str) -> dg.PartitionedConfig[Any]:
-    """A partition for each read model: its runs give `op` this config, for the Launchpad to show, and carry `tags`."""
-    return _each({name: dict.fromkeys(tags, name) for name in READ_MODELS}, op, config)
+def partitioned(
+    op: str, config: dg.Config, *tags: str, of: Mapping[str, str] | None = None
+) -> dg.PartitionedConfig[Any]:
+    """A partition for each read model, or for each of `of`, which says whose it is.
 
+    Its runs give `op` this config, for the Launchpad to show, and carry `tags`, which say the read model.
+    """
+    read_models = of or {name: name for name in READ_MODELS}
 
-def each_slice(op: str, config: dg.Config) -> dg.PartitionedConfig[Any]:
-    """A partition for each slice of each read model."""
-    return _each({key: {AGGREGATE_TYPE_TAG: name} for key, (name, _) in SLICES.items()}, op, config)
-
-
-def _each(tags: Mapping[str, Mapping[str, str]], op: str, config: dg.Config) -> dg.PartitionedConfig[Any]:
     @dg.static_partitioned_config(
-        partition_keys=list(tags), tags_for_partition_key_fn=lambda partition_key: tags[partition_key]
+        partition_keys=list(read_models),
+        tags_for_partition_key_fn=lambda partition_key: dict.fromkeys(tags, read_models[partition_key]),
     )
     def each(_partition_key: str) -> Mapping[str, Any]:
         return run_config(op, config)
@@ -78,3 +93,30 @@ def _partition(context: dg.OpExecutionContext, which: str) -> str:
     if not context.has_partition_key:
         raise failure(f"This run names no partition, so it is not known which {which}.")
     return context.partition_key
+
+
+def tag_run(context: Context, read_models: Sequence[str], aggregate_ids: Sequence[str] = ()) -> None:
+    """Write on the run what it is about: read models by their names in the registry, and aggregates."""
+    tags = {}
+    if len(read_models) == 1:
+        tags[AGGREGATE_TYPE_TAG] = read_models[0]
+    if len(aggregate_ids) == 1:
+        tags[AGGREGATE_ID_TAG] = aggregate_ids[0]
+    if not tags.items() <= context.run.tags.items():
+        context.instance.add_run_tags(context.run.run_id, tags)
+
+
+def campaign_of(context: Context) -> str:
+    """The backfill that a slice belongs to, launched again or not; empty for a run by itself."""
+    return next((said for tag in _BACKFILL_TAGS if (said := context.run.tags.get(tag))), "")
+
+
+def strategy_of(context: Context, configured: Strategy) -> Strategy:
+    """The strategy that the run's tag says, else the configured one."""
+    said = context.run.tags.get(STRATEGY_TAG, configured)
+    if said not in _STRATEGIES:
+        raise failure(
+            f"The tag {STRATEGY_TAG} of this run is {said!r}, which is no strategy; nothing was done. "
+            f"Launch it again with one of {', '.join(_STRATEGIES)}."
+        )
+    return _STRATEGIES[said]

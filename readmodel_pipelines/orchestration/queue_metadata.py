@@ -1,4 +1,4 @@
-"""The repair queue as Dagster tells it: in numbers to plot, in words, and dead letters as a table."""
+"""The repair queue as Dagster tells it: in numbers to plot, and dead letters as a table."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -39,48 +39,33 @@ def numbers_of(stats: QueueStats) -> dict[str, int | float]:
     }
 
 
-def in_words(stats: QueueStats) -> str:
-    """The depth of the queue."""
-    return (
-        f"{stats.pending:,} pending, {stats.processing:,} in work, {stats.completed:,} completed, "
-        f"{stats.failed:,} dead letters"
-    )
+def metadata_of_repair(stats: QueueStats, summary: RepairSummary) -> dict[str, Any]:
+    """The queue behind a run, and what the run repaired, under names that are plotted behind those of the queue.
 
-
-def numbers_of_repair(summary: RepairSummary) -> dict[str, Any]:
-    """What a run repaired, under names that are plotted behind those of the queue."""
+    The aggregates that were taken first are listed, so that somebody sees whether theirs was among them, and those that
+    were parked; their tasks are not known, for the run names aggregates.
+    """
     numbers = {name: getattr(summary, name) for name in ("aggregates", "claimed", "retried", "parked", "lost")}
     numbers |= {"repaired": summary.completed, "seconds": round(summary.seconds, 3)}
     numbers["repaired_per_second"] = round(summary.completed / max(summary.seconds, 1e-9), 1)
     for read_model, counts in summary.read_models.items():
         numbers |= {f"{read_model}/{write}": getattr(counts, write) for write in WRITES}
-    return {f"repair/{name}": number for name, number in numbers.items()}
-
-
-def table_of_taken(summary: RepairSummary) -> dg.TableMetadataValue:
-    """The aggregates that were taken first, so that somebody sees whether theirs was among them."""
-    taken = ({"aggregate_type": stream, "aggregate_id": aggregate_id} for stream, aggregate_id in summary.first_taken)
-    return table(taken, [dg.TableColumn("aggregate_type"), dg.TableColumn("aggregate_id")])
-
-
-def table_of_parked(summary: RepairSummary) -> dg.TableMetadataValue:
-    """What a run parked; its tasks are not known, for it names aggregates."""
-    return table_of_dead_letters(
-        {
-            "aggregate_type": letter.aggregate_type,
-            "aggregate_id": letter.aggregate_id,
-            "reason": letter.reason,
-            "attempts": [{"detail": letter.detail}],
-        }
-        for letter in summary.dead_letters[:SHOWN]
-    )
+    said: dict[str, Any] = {**numbers_of(stats), **{f"repair/{name}": number for name, number in numbers.items()}}
+    columns = ("aggregate_type", "aggregate_id")
+    if summary.first_taken:
+        taken = (dict(zip(columns, aggregate, strict=True)) for aggregate in summary.first_taken)
+        said["taken"] = table(taken, dict.fromkeys(columns))
+    if summary.dead_letters:
+        said["parked_now"] = table_of_dead_letters(
+            {**{name: getattr(letter, name) for name in (*columns, "reason")}, "attempts": [{"detail": letter.detail}]}
+            for letter in summary.dead_letters[:SHOWN]
+        )
+    return said
 
 
 def table_of_dead_letters(tasks: Iterable[Document]) -> dg.TableMetadataValue:
     """Tasks as a table, whatever their producers put there."""
-    kinds = {"attempts": "int"}
-    columns = [dg.TableColumn(name, kinds.get(name, "string"), description=said) for name, said in _COLUMNS.items()]
-    return table(map(_row, tasks), columns)
+    return table(map(_row, tasks), _COLUMNS, numbers=["attempts"])
 
 
 def _row(task: Document) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from readmodel_pipelines.mongo.driver import Database
 from readmodel_pipelines.mongo.store import Store
 from readmodel_pipelines.orchestration.config import VerifyConfig
 from readmodel_pipelines.orchestration.failure import failing_in_words
-from readmodel_pipelines.orchestration.tags import Context, tag_run
+from readmodel_pipelines.orchestration.partitions import Context, tag_run
 from readmodel_pipelines.projections.registry import choose_projections
 from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.rebuild import RebuildRequest, rebuild

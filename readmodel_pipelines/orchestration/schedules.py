@@ -8,10 +8,9 @@ from zoneinfo import ZoneInfo
 
 import dagster as dg
 
+from readmodel_pipelines.orchestration import jobs
 from readmodel_pipelines.orchestration.config import RebuildConfig, VerifyConfig
 from readmodel_pipelines.orchestration.failure import failing_in_words
-from readmodel_pipelines.orchestration.jobs import rebuild_read_models, verify_read_models
-from readmodel_pipelines.orchestration.ops import rebuild_read_model, verify_read_model
 from readmodel_pipelines.orchestration.partitions import READ_MODELS, run_config
 from readmodel_pipelines.orchestration.settings_at_load import OWNERS, SETTINGS_AT_LOAD
 from readmodel_pipelines.pacing import Window
@@ -29,7 +28,7 @@ _schedule = partial(
 
 
 @_schedule(
-    job=verify_read_models,
+    job=jobs.verify_read_models,
     cron_schedule="0 2 * * *",
     # Shown as plain text, without Markdown.
     description=f"""Every night at 2:00 ({TIMEZONE}): verifies of each read model what got events since the last
@@ -41,11 +40,11 @@ def nightly_verification(context: dg.ScheduleEvaluationContext) -> Iterator[dg.R
     with failing_in_words():
         buckets = load_settings().verification_buckets
     bucket = Bucket.of_day(_night(context).toordinal(), buckets)
-    yield from _runs("nightly", context, verify_read_model.name, VerifyConfig(since_last=True, bucket=str(bucket)))
+    yield from _runs("nightly", context, jobs.verify_read_model.name, VerifyConfig(since_last=True, bucket=str(bucket)))
 
 
 @_schedule(
-    job=verify_read_models,
+    job=jobs.verify_read_models,
     cron_schedule="0 3 * * 0",
     description=f"""Every Sunday at 3:00 ({TIMEZONE}): verifies every aggregate of each read model. Changes no
 document; evaluates the checks of the assets. For stores where a pass over all events takes minutes; larger ones do
@@ -53,11 +52,11 @@ with nightly_verification.""",
 )
 def weekly_verification(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest]:
     """A run for each read model, over everything."""
-    yield from _runs("weekly", context, verify_read_model.name, VerifyConfig())
+    yield from _runs("weekly", context, jobs.verify_read_model.name, VerifyConfig())
 
 
 @_schedule(
-    job=rebuild_read_models,
+    job=jobs.rebuild_read_models,
     cron_schedule=f"{_WINDOW.start.minute} {_WINDOW.start.hour} * * *",
     description=f"""Every night when the off-peak window begins ({_WINDOW}): rebuilds each read model in full, in place,
 and stops cleanly when the window ends; the next night goes on where this one was. For stores of which a rebuild takes
@@ -65,7 +64,7 @@ longer than a night: turn it on, and off again when a run says that it is done."
 )
 def off_peak_rebuild(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest]:
     """A run for each read model, which goes on with what the last night left."""
-    yield from _runs("off_peak", context, rebuild_read_model.name, RebuildConfig(off_peak=True))
+    yield from _runs("off_peak", context, jobs.rebuild_read_model.name, RebuildConfig(off_peak=True))
 
 
 def _runs(schedule: str, context: dg.ScheduleEvaluationContext, op: str, config: dg.Config) -> Iterator[dg.RunRequest]:

@@ -17,7 +17,7 @@ from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
 from readmodel_pipelines.orchestration.assets import REPAIR_QUEUE
 from readmodel_pipelines.orchestration.checks import whether_it_drains
 from readmodel_pipelines.orchestration.jobs import repair_read_models
-from readmodel_pipelines.orchestration.queue_metadata import in_words, numbers_of
+from readmodel_pipelines.orchestration.queue_metadata import numbers_of
 from readmodel_pipelines.orchestration.resources import MongoResource, owner_of
 from readmodel_pipelines.orchestration.settings_at_load import OWNERS
 from readmodel_pipelines.settings import Settings
@@ -59,38 +59,36 @@ def repair_queue_sensor(context: dg.SensorEvaluationContext, mongo: MongoResourc
         # No run key: one is remembered for ever, and would keep the queue from being worked off a second time.
         return dg.SensorResult(run_requests=[dg.RunRequest()], asset_events=events, cursor=cursor)
     what = f"{stats.due:,} tasks are due, and run {going} is at work" if going else "Nothing is due"
-    return dg.SensorResult(skip_reason=f"{what}: {in_words(stats)}.", asset_events=events, cursor=cursor)
+    depth = (
+        f"{stats.pending:,} pending, {stats.processing:,} in work, {stats.completed:,} completed, "
+        f"{stats.failed:,} dead letters"
+    )
+    return dg.SensorResult(skip_reason=f"{what}: {depth}.", asset_events=events, cursor=cursor)
 
 
-@dg.run_failure_sensor(
-    monitored_jobs=[repair_read_models],
-    minimum_interval_seconds=10,
-    default_status=dg.DefaultSensorStatus.RUNNING,
-    description=_FREES.format(ended="failed or killed"),
-)
-def free_leases_of_failed_repairs(context: dg.RunFailureSensorContext, mongo: MongoResource) -> None:
-    """What the run held is free."""
-    _free(context, mongo)
+def _freeing(name: str, status: dg.DagsterRunStatus, ended: str) -> dg.SensorDefinition:
+    @dg.run_status_sensor(
+        name=name,
+        run_status=status,
+        monitored_jobs=[repair_read_models],
+        minimum_interval_seconds=10,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description=_FREES.format(ended=ended),
+    )
+    def free(context: dg.RunStatusSensorContext, mongo: MongoResource) -> None:
+        run_id = context.dagster_run.run_id
+        with mongo.opened() as (settings, database):
+            leases = free_leases(database, owner_of(run_id))
+            tasks = RepairQueue(database, settings).free(run_id)
+        context.log.info(f"Run {run_id} ended: {leases:,} leases and {tasks:,} tasks of it are free.")
+
+    return free
 
 
-@dg.run_status_sensor(
-    run_status=dg.DagsterRunStatus.CANCELED,
-    monitored_jobs=[repair_read_models],
-    minimum_interval_seconds=10,
-    default_status=dg.DefaultSensorStatus.RUNNING,
-    description=_FREES.format(ended="canceled"),
-)
-def free_leases_of_canceled_repairs(context: dg.RunStatusSensorContext, mongo: MongoResource) -> None:
-    """What the run held is free."""
-    _free(context, mongo)
-
-
-def _free(context: dg.RunStatusSensorContext, mongo: MongoResource) -> None:
-    run_id = context.dagster_run.run_id
-    with mongo.opened() as (settings, database):
-        leases = free_leases(database, owner_of(run_id))
-        tasks = RepairQueue(database, settings).free(run_id)
-    context.log.info(f"Run {run_id} ended: {leases:,} leases and {tasks:,} tasks of it are free.")
+FREE_LEASES = [
+    _freeing("free_leases_of_failed_repairs", dg.DagsterRunStatus.FAILURE, "failed or killed"),
+    _freeing("free_leases_of_canceled_repairs", dg.DagsterRunStatus.CANCELED, "canceled"),
+]
 
 
 def _run_that_is_going(instance: dg.DagsterInstance) -> str | None:

@@ -11,11 +11,11 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from importlib.resources import files as files_of
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from readmodel_pipelines.errors import UsageError
-from readmodel_pipelines.reports.page import page
 
 if TYPE_CHECKING:
     import pandas
@@ -79,8 +79,9 @@ class ReportWriter:
             OSError: one cannot be written; what was there before is untouched.
         """
         self._append()
+        about = {name: value for name, value in summary.items() if name != "findings"}
         for _, _, form in self._files:
-            form.finish(summary, history)
+            form.finish(about, history)
             form.close()
         for file, unfinished, _ in self._files:
             unfinished.replace(file)
@@ -162,12 +163,11 @@ class _Json(_Format):
         self._separator = ",\n"
 
     def finish(self, summary: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -> None:
-        rest = json.dumps({name: value for name, value in summary.items() if name != "findings"})
-        self._out.write("\n], " + rest.removeprefix("{") + "\n")
+        self._out.write("\n], " + json.dumps(summary).removeprefix("{") + "\n")
 
 
 class _Html(_Format):
-    """One page that needs nothing else: numbers of all findings, and the first some thousand of them."""
+    """One page that opens offline and asks nobody anything: numbers of all findings, the first thousands of them."""
 
     def __init__(self, file: Path) -> None:
         super().__init__(file)
@@ -182,7 +182,15 @@ class _Html(_Format):
             self._findings.append(finding)
 
     def finish(self, summary: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -> None:
-        self._out.write(page(summary, self._findings, self._total, self._fields, history))
+        most_first = sorted(self._fields.items(), key=lambda item: (-item[1], item[0]))
+        fields = [[model, field, number] for (model, field), number in most_first]
+        data = {"summary": summary, "findings": self._findings, "total": self._total, "fields": fields}
+        text = json.dumps({**data, "history": history})
+        # As JSON that no reader of HTML or script can mistake: what production data holds may be hostile.
+        for character in "<>&":
+            text = text.replace(character, f"\\u{ord(character):04x}")
+        template = files_of("readmodel_pipelines.reports").joinpath("page.html").read_text("utf-8")
+        self._out.write(template.replace("/*DATA*/", text))
 
 
 _FORMATS: Mapping[str, type[_Format]] = {".json": _Json, ".csv": _Csv, ".parquet": _Parquet, ".html": _Html}

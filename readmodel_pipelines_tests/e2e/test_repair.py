@@ -268,7 +268,7 @@ def test_a_dead_run_s_leases_and_tasks_are_free_at_once_and_nobody_else_s(
     alive.__enter__()
     assert queue.stats().due == 0
 
-    sensor: Any = getattr(sensors, name)
+    (sensor,) = (item for item in sensors.FREE_LEASES if item.name == name)
     event = dg.DagsterEvent("PIPELINE_FAILURE", JOB)
     context = dg.build_run_status_sensor_context(
         sensor_name=name,
