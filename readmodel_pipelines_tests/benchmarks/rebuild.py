@@ -9,14 +9,12 @@ time and peak memory of large stores.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
+from unittest.mock import patch
 
 from readmodel_pipelines.cutover.shadow import index_like
 from readmodel_pipelines.demo.sample_data import chat_events
 from readmodel_pipelines.mongo.connection import open_database
-from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.rebuild import RebuildRequest, finish, rebuild
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines_tests.benchmarks.measuring import Best, bench_server, in_a_process, rebuilt
@@ -60,14 +58,17 @@ def speed(settings: Settings, chats: int, rounds: int) -> None:
             empty(database, settings)
             timed(f"in place, empty, {of}", lambda: run("in_place", workers))
             empty(database, settings)
-            with _without_gate():
+            with patch.object(finish, "_pass_gate"):
                 timed(f"shadow, empty, no gate, no copy, {of}", lambda: run("shadow", workers, copy=False))
 
         for _ in range(rounds):
             timed("drain events", lambda: drain(database, "events", ORDER))
             timed("drain models", lambda: [drain(database, p.read_model, [(p.key, 1)]) for p in PROJECTIONS])
             timed("copy on server", lambda: [_copy(database, p.read_model) for p in PROJECTIONS])
-            timed("build indexes", lambda: [_index(database, item) for item in PROJECTIONS])
+            timed(
+                "build indexes",
+                lambda: [index_like(database, p.read_model, f"copy_of_{p.read_model}", p) for p in PROJECTIONS],
+            )
             for workers in (1, 2):
                 with_workers(workers)
             empty(database, settings)
@@ -105,20 +106,6 @@ def large(settings: Settings, aggregates: int) -> None:
 def _copy(database: Mongo, name: str) -> None:
     database[f"copy_of_{name}"].drop()
     database[name].aggregate([{"$out": f"copy_of_{name}"}])
-
-
-def _index(database: Mongo, projection: Projection) -> None:
-    index_like(database, projection.read_model, f"copy_of_{projection.read_model}", projection)
-
-
-@contextmanager
-def _without_gate() -> Iterator[None]:
-    gate = finish._pass_gate
-    finish._pass_gate = lambda *_: None
-    try:
-        yield
-    finally:
-        finish._pass_gate = gate
 
 
 if __name__ == "__main__":
