@@ -1,0 +1,46 @@
+"""The long forms of the trials in `integration/`: live writers, rebuilds and workers that are killed."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+
+from readmodel_pipelines.settings import Settings
+from readmodel_pipelines_tests.support.scene import Mongo, Scene
+from readmodel_pipelines_tests.support.trials.beside_writers import rebuild_beside_writers, verify_beside_a_writer
+from readmodel_pipelines_tests.support.trials.killed_rebuilds import kill_and_resume
+from readmodel_pipelines_tests.support.trials.killed_workers import kill_at_random_moments
+
+both_strategies = pytest.mark.parametrize("strategy", ["in_place", "shadow"])
+
+
+def test_a_minute_of_live_writing_is_no_false_alarm_and_every_damage_is_found(settings: Settings) -> None:
+    seen = verify_beside_a_writer(settings, seconds=60, rate=500)
+    print(seen)
+    assert seen.events >= 25_000
+    assert seen.verifications >= 10
+
+
+@both_strategies
+@pytest.mark.parametrize("run", range(15))
+def test_a_rebuild_beside_four_writers_leaves_nothing_wrong(settings: Settings, strategy: Any, run: int) -> None:
+    seed = random.randrange(2**20)
+    done = rebuild_beside_writers(
+        settings, strategy=strategy, seconds=8, writers=4, rate=1_000, seed=seed, quiet_chats=5_000
+    )
+    print(f"{strategy}, seed {seed}: {done[0]:,} events, {done[1]:,} documents caught up with")
+
+
+@both_strategies
+def test_a_rebuild_that_is_killed_25_times_ends_right(database: Mongo, settings: Settings, strategy: str) -> None:
+    seed = random.randrange(2**32)
+    at_work = kill_and_resume(database, settings, chats=20_000, kills=25, seed=seed, strategy=strategy, rate=12_000)
+    print(f"seed {seed}: {at_work} of 25 were killed in the middle of their ranges")
+
+
+def test_workers_killed_at_fifty_random_moments_lose_nothing_and_leave_nothing_wrong(scene: Scene) -> None:
+    seed = random.randrange(2**20)
+    print(f"seed {seed}")
+    kill_at_random_moments(scene, kills=50, seed=seed)
