@@ -1,4 +1,4 @@
-"""The record of a rebuild as a value: what older versions left out has a default, another form is told by an error."""
+"""The record of a rebuild: older versions left out what has a default, and no state is forgotten in the table of states."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -7,6 +7,7 @@ import pytest
 
 from readmodel_pipelines.bookkeeping.rebuild_record import record_of
 from readmodel_pipelines.mongo.driver import ODD_RECORD
+from readmodel_pipelines.rebuild_state import MAY_FOLLOW, UNFINISHED, RebuildState
 
 NOON = datetime(2026, 7, 1, 12, tzinfo=UTC).replace(tzinfo=None)
 STORED: dict[str, Any] = {
@@ -33,3 +34,23 @@ def test_a_record_of_another_form_is_an_odd_one(wrong: dict[str, Any]) -> None:
     document = {name: value for name, value in (STORED | wrong).items() if value is not ...}
     with pytest.raises(ODD_RECORD):
         record_of(document)
+
+
+# States
+
+OF_A_RUN_ALONE = {RebuildState.PAUSED, RebuildState.INTERRUPTED}
+
+
+def test_every_state_says_what_it_may_follow() -> None:
+    assert set(MAY_FOLLOW) == set(RebuildState)
+
+
+def test_what_is_unfinished_goes_on_and_what_is_at_its_end_only_goes_back() -> None:
+    going_on = {before for state, befores in MAY_FOLLOW.items() for before in befores if state != "rolled_back"}
+    assert going_on == set(UNFINISHED)
+    assert set(MAY_FOLLOW[RebuildState.ROLLED_BACK]).isdisjoint(UNFINISHED)
+
+
+def test_no_record_comes_to_be_in_a_state_of_a_run_alone() -> None:
+    assert not any(MAY_FOLLOW[state] for state in OF_A_RUN_ALONE)
+    assert all(OF_A_RUN_ALONE.isdisjoint(befores) for befores in MAY_FOLLOW.values())
