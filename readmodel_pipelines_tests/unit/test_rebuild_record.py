@@ -1,4 +1,4 @@
-"""The record of a rebuild: older versions left out what has a default, and no state is forgotten in the table of states."""
+"""The record of a rebuild: what older versions left out has a default, and each state says what it may follow."""
 
 from datetime import UTC, datetime
 from typing import Any
