@@ -28,6 +28,7 @@ _FROM = {
     "projections.task": ("TASK_FOLD", "Task"),
     "events.stream": ("EventType", "Fold", "Malformed", "Reason", "fold_streams"),
     "events.values": (
+        "ZERO_TIME_MS",
         "BadField",
         "Event",
         "flag",
@@ -35,10 +36,10 @@ _FROM = {
         "occurred_at_ms",
         "optional_text",
         "optional_time_ms",
+        "parse_time",
         "text",
         "time_ms",
     ),
-    "events.times": ("ZERO_TIME_MS", "parse_time"),
     "errors": (
         "AggregateNotFound",
         "ConcurrencyConflict",
@@ -72,8 +73,7 @@ if TYPE_CHECKING:
     from readmodel_pipelines.events.stream import Malformed as Malformed
     from readmodel_pipelines.events.stream import Reason as Reason
     from readmodel_pipelines.events.stream import fold_streams as fold_streams
-    from readmodel_pipelines.events.times import ZERO_TIME_MS as ZERO_TIME_MS
-    from readmodel_pipelines.events.times import parse_time as parse_time
+    from readmodel_pipelines.events.values import ZERO_TIME_MS as ZERO_TIME_MS
     from readmodel_pipelines.events.values import BadField as BadField
     from readmodel_pipelines.events.values import Event as Event
     from readmodel_pipelines.events.values import flag as flag
@@ -81,6 +81,7 @@ if TYPE_CHECKING:
     from readmodel_pipelines.events.values import occurred_at_ms as occurred_at_ms
     from readmodel_pipelines.events.values import optional_text as optional_text
     from readmodel_pipelines.events.values import optional_time_ms as optional_time_ms
+    from readmodel_pipelines.events.values import parse_time as parse_time
     from readmodel_pipelines.events.values import text as text
     from readmodel_pipelines.events.values import time_ms as time_ms
     from readmodel_pipelines.mongo.connection import open_database as open_database

@@ -14,8 +14,7 @@ from bson.datetime_ms import DatetimeMS
 from bson.int64 import Int64
 
 from readmodel_pipelines.events.stream import EventType, Fold, sets
-from readmodel_pipelines.events.times import ZERO_TIME_MS
-from readmodel_pipelines.events.values import Event, flag, integer, text, time_ms
+from readmodel_pipelines.events.values import ZERO_TIME_MS, Event, flag, integer, text, time_ms
 from readmodel_pipelines.projections.names import CHAT
 from readmodel_pipelines.projections.projection import Document, Projection
 
@@ -72,14 +71,6 @@ def _created(chat: Chat, event: Event) -> None:
     chat.created_at = time_ms(event, "created_at")
 
 
-def _participant_added(chat: Chat, event: Event) -> None:
-    chat.join(text(event, "user_id"))
-
-
-def _participant_removed(chat: Chat, event: Event) -> None:
-    chat.leave(text(event, "user_id"))
-
-
 def _type_changed(chat: Chat, event: Event) -> None:
     chat.type = text(event, "new_type")
     chat.title = text(event, "title")
@@ -103,8 +94,8 @@ def _attachment_removed(chat: Chat, event: Event) -> None:
 
 _EVENTS: Mapping[str, EventType[Chat]] = {
     "chat.created": EventType(_created, ("workspace_id", "type", "is_public", "created_by", "created_at")),
-    "chat.participant_added": EventType(_participant_added, ("user_id",)),
-    "chat.participant_removed": EventType(_participant_removed, ("user_id",)),
+    "chat.participant_added": EventType(lambda chat, event: chat.join(text(event, "user_id")), ("user_id",)),
+    "chat.participant_removed": EventType(lambda chat, event: chat.leave(text(event, "user_id")), ("user_id",)),
     "chat.type_changed": EventType(_type_changed, ("new_type", "title")),
     "chat.status_changed": sets("status", text, "new_status"),
     "chat.user_assigned": sets("assignee", text, "assignee_id"),

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from bson.datetime_ms import DatetimeMS
 
 from readmodel_pipelines.events.stream import EventType, Fold, sets
-from readmodel_pipelines.events.times import ZERO_TIME_MS
-from readmodel_pipelines.events.values import Event, occurred_at_ms, optional_text, optional_time_ms, text
+from readmodel_pipelines.events.values import ZERO_TIME_MS, Event, occurred_at_ms, optional_text, optional_time_ms, text
 from readmodel_pipelines.projections.chat import CHAT_FOLD, Chat
 from readmodel_pipelines.projections.names import TASK
 from readmodel_pipelines.projections.projection import Document, Projection, stored_version

@@ -65,7 +65,8 @@ class MergeJoin:
     def meet(self, stream: Stream[Any]) -> None:
         """Compare one stream, whose id lies behind every earlier one's, with its document."""
         aggregate_id = stream.aggregate_id
-        self.move_to(aggregate_id)
+        if self._key is not None and self._key != aggregate_id:
+            self.move_to(aggregate_id)
         self._counts.checked += 1
         self._met = aggregate_id
         result = stream.result

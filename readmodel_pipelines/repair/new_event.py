@@ -9,7 +9,7 @@ from typing import Any
 
 from bson import DatetimeMS, ObjectId
 
-from readmodel_pipelines.events.times import ZERO_TIME_MS
+from readmodel_pipelines.events.values import ZERO_TIME_MS
 from readmodel_pipelines.projections.projection import Document
 
 YEAR_ONE = DatetimeMS(ZERO_TIME_MS)

@@ -1,7 +1,8 @@
 """A small pool of worker processes: each opens its own connections once, takes tasks one after another, and tells.
 
 Not `multiprocessing`'s: a Dagster run that a Celery worker executes is a daemonic process, which may have no children
-of that kind. A worker ends with its parent, however that ends: it reads the end of its pipe.
+of that kind. A worker, whose program is this module, ends with its parent, however that ends: it reads the end of its
+pipe.
 """
 
 from __future__ import annotations
@@ -101,7 +102,7 @@ def _start() -> tuple[Connection, subprocess.Popen[bytes]]:
     ours, theirs = Pipe()
     with theirs:
         process = subprocess.Popen(
-            [sys.executable, "-m", "readmodel_pipelines.workers.process", str(theirs.fileno())],
+            [sys.executable, "-m", "readmodel_pipelines.workers.pool", str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -160,3 +161,7 @@ def _portable(error: Exception) -> Exception:
     except Exception:  # noqa: BLE001 - whatever its own code raises
         return RuntimeError("".join(traceback.format_exception(error)))
     return error
+
+
+if __name__ == "__main__":
+    serve(Connection(int(sys.argv[1])))

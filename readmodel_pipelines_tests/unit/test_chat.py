@@ -9,7 +9,7 @@ from bson.int64 import Int64
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from readmodel_pipelines.events.times import ZERO_TIME_MS
+from readmodel_pipelines.events.values import ZERO_TIME_MS
 from readmodel_pipelines.projections.chat import CHAT_FOLD, CHATS, Chat, chat_document
 from readmodel_pipelines.projections.task import task_document_of_chat
 from readmodel_pipelines_tests.support.streams import ID, Document, Step, folded

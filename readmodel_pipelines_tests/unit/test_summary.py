@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from readmodel_pipelines.events.stream import Malformed, Reason
-from readmodel_pipelines.events.times import ZERO_TIME_MS
+from readmodel_pipelines.events.values import ZERO_TIME_MS
 from readmodel_pipelines.reconcile.compare import ABSENT
 from readmodel_pipelines.reconcile.extended_json import json_value
 from readmodel_pipelines.reconcile.outcome import ALARMS, Counts, Outcome, Verdict, Why

@@ -8,7 +8,7 @@ import pytest
 from bson.datetime_ms import DatetimeMS
 from bson.int64 import Int64
 
-from readmodel_pipelines.events.times import ZERO_TIME_MS
+from readmodel_pipelines.events.values import ZERO_TIME_MS
 from readmodel_pipelines.projections.chat import CHAT_FOLD, Chat
 from readmodel_pipelines.projections.registry import built_in, by_fold, names
 from readmodel_pipelines.projections.task import (

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from readmodel_pipelines.events.times import ZERO_TIME_MS, parse_time
+from readmodel_pipelines.events.values import ZERO_TIME_MS, parse_time
 
 DAY = 86_400_000
 

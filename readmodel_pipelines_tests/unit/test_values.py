@@ -13,10 +13,10 @@ from bson.datetime_ms import DatetimeMS
 from hypothesis import given
 from hypothesis import strategies as st
 
-from readmodel_pipelines.events.times import ZERO_TIME_MS
 from readmodel_pipelines.events.values import (
     INT64_MAX,
     INT64_MIN,
+    ZERO_TIME_MS,
     BadField,
     flag,
     integer,
