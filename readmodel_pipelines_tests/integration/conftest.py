@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -14,7 +13,6 @@ from pymongo.errors import DuplicateKeyError
 
 from readmodel_pipelines.moments import Moment, listening
 from readmodel_pipelines.mongo.connection import open_database
-from readmodel_pipelines.mongo.names import LEASES
 from readmodel_pipelines.pacing import BatchSize
 from readmodel_pipelines.rebuild_state import Strategy
 from readmodel_pipelines.reconcile.finding import Finding
@@ -24,7 +22,7 @@ from readmodel_pipelines_tests.support.at_a_moment import At, Killed, nth, raise
 from readmodel_pipelines_tests.support.other_writer import OtherWriter
 from readmodel_pipelines_tests.support.scene import BOTH, FindingOf, Mongo, Scene, found_in, typed
 from readmodel_pipelines_tests.support.verbs.command_line import cli, damaged, env, known  # noqa: F401
-from readmodel_pipelines_tests.support.verbs.rebuilding import KilledAfter
+from readmodel_pipelines_tests.support.verbs.rebuilding import KilledAfter, taken_over
 
 
 @pytest.fixture(scope="session")
@@ -82,8 +80,7 @@ def lose_leases(scene: Scene, lives_end: Callable[[], None]) -> Callable[[], Non
     """Somebody takes over all leases once their lives are over."""
 
     def lose() -> None:
-        theirs = {"nonce": "theirs", "holder": "somebody else", "expires_at": datetime.now(UTC) + timedelta(minutes=5)}
-        scene.database[LEASES].update_many({}, {"$set": theirs, "$inc": {"token": 1}})
+        taken_over(scene)
         lives_end()
 
     return lose

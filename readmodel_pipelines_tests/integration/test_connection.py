@@ -57,9 +57,7 @@ def test_a_connection_string_that_cannot_be_read_is_a_usage_error_without_creden
 
 
 @pytest.mark.parametrize(
-    "options",
-    ["", "&directConnection=true", "&replicaSet=rs0"],
-    ids=["plain", "direct", "replica_set"],
+    "options", ["", "&directConnection=true", "&replicaSet=rs0"], ids=["plain", "direct", "replica_set"]
 )
 def test_a_server_that_does_not_answer_is_unavailable(options: str) -> None:
     settings = settings_for(f"mongodb://ann:hush@127.0.0.1:1/?serverSelectionTimeoutMS=300{options}")

@@ -278,11 +278,7 @@ def undefined_and_symbol(scene: Scene, chat_id: str, kind: bytes) -> None:
 
 @pytest.mark.parametrize(
     "kind",
-    [
-        b"\x06title\x00",
-        b"\x0etitle\x00\x02\x00\x00\x00b\x00",
-        b"\x0ctitle\x00\x02\x00\x00\x00b\x00" + bytes(12),
-    ],
+    [b"\x06title\x00", b"\x0etitle\x00\x02\x00\x00\x00b\x00", b"\x0ctitle\x00\x02\x00\x00\x00b\x00" + bytes(12)],
     ids=["undefined", "symbol", "db_pointer"],
 )
 def test_values_of_types_long_gone_are_found_and_repaired(scene: Scene, kind: bytes) -> None:

@@ -55,12 +55,13 @@ def test_as_many_as_the_floor_are_deleted_however_small_the_read_model(filled: S
 
     assert (summary.read_models[CHATS].deleted, summary.ok, summary.warnings) == (DELETE_FLOOR, True, [])
     assert filled.verify().ok
+    assert keys_of(filled) == [], "what was put off is forgotten"
 
 
-# A shadow is refused as a whole.
+# A shadow is refused as a whole, and puts no deletion off.
 @in_place_alone
-def test_more_than_allowed_are_refused_and_everything_else_is_done(filled: Scene) -> None:
-    orphans(filled, DELETE_FLOOR + 1)
+def test_more_than_allowed_are_refused_and_everything_else_is_done_until_they_are_allowed(filled: Scene) -> None:
+    keys = orphans(filled, DELETE_FLOOR + 1)
     filled.chats.update_one({"chat_id": filled.chat("new")}, {"$set": {"title": "?"}})
     filled.chats.update_one({"title": "chat 3"}, {"$set": {"title": "damaged"}})
     before = filled.dump()
@@ -80,15 +81,13 @@ def test_more_than_allowed_are_refused_and_everything_else_is_done(filled: Scene
     refused = [item for item in summary.findings if item.outcome == "orphan"]
     assert {item.reason for item in refused} == {"deletions_refused"}
     assert filled.chats.count_documents({}) == 10 + 1 + DELETE_FLOOR + 1
-
-
-def test_they_are_deleted_when_allowed(filled: Scene) -> None:
-    orphans(filled, DELETE_FLOOR + 1)
+    assert [item["key"] for item in keys_of(filled)] == keys, "they are kept for whoever resumes"
 
     assert filled.rebuild("chat", dry_run=True, allow_deletions=True).read_models[CHATS].deleted == DELETE_FLOOR + 1
-    summary = filled.rebuild("chat", allow_deletions=True)
-    assert (summary.read_models[CHATS].deleted, summary.ok) == (DELETE_FLOOR + 1, True)
-    assert filled.verify().ok
+    allowed = filled.rebuild("chat", allow_deletions=True)
+    assert (allowed.read_models[CHATS].deleted, allowed.ok) == (DELETE_FLOOR + 1, True)
+    assert filled.verify("chat").ok
+    assert keys_of(filled) == []
 
 
 def test_the_share_is_of_the_read_model(filled: Scene) -> None:
@@ -140,22 +139,6 @@ def test_a_key_held_by_a_refused_orphan_is_not_freed(filled: Scene) -> None:
     assert done.read_models[TASKS].failed == DELETE_FLOOR + 2
     assert filled.rebuild("task", allow_deletions=True).ok
     assert filled.verify("task").ok
-
-
-def test_what_was_put_off_is_forgotten(filled: Scene) -> None:
-    orphans(filled, 1)
-    filled.rebuild()
-    assert keys_of(filled) == []
-
-
-# A shadow puts no deletion off.
-@in_place_alone
-def test_what_was_refused_is_kept_for_whoever_resumes_and_forgotten_by_whoever_begins_anew(filled: Scene) -> None:
-    refused = orphans(filled, DELETE_FLOOR + 1)
-    filled.rebuild()
-    assert [item["key"] for item in keys_of(filled)] == refused
-    filled.rebuild(allow_deletions=True)
-    assert keys_of(filled) == []
 
 
 # A shadow leaves a copy of what was.

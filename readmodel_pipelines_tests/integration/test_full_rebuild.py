@@ -102,10 +102,7 @@ def test_a_read_model_that_is_refused_is_not_hidden_by_one_that_is_done(legacy_s
 
 def test_a_second_rebuild_of_a_read_model_is_told_who_is_at_work(scene: Scene) -> None:
     scene.fill(4)
-    with (
-        hold_leases(scene.database, ["chats_read_model"], 60, "somebody"),
-        pytest.raises(ReadModelBusy),
-    ):
+    with hold_leases(scene.database, ["chats_read_model"], 60, "somebody"), pytest.raises(ReadModelBusy):
         full(scene, "chat")
     assert records(scene) == []
 

@@ -12,14 +12,7 @@ from readmodel_pipelines.mongo.changes import HistoryLost
 from readmodel_pipelines.mongo.names import REBUILDS
 from readmodel_pipelines_tests.support.at_a_moment import At, Killed, each, killed_at, nth, once, raises
 from readmodel_pipelines_tests.support.scene import Scene, found_in
-from readmodel_pipelines_tests.support.verbs.rebuilding import (
-    BOTH,
-    OTHER_TITLE,
-    STANDALONE,
-    full,
-    leftovers,
-    records,
-)
+from readmodel_pipelines_tests.support.verbs.rebuilding import BOTH, OTHER_TITLE, STANDALONE, full, leftovers, records
 
 
 def test_an_event_that_nobody_projects_meanwhile_is_caught_up_with(scene: Scene, at: At, small_batches: None) -> None:

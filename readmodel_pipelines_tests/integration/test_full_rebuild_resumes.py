@@ -18,14 +18,7 @@ from readmodel_pipelines.reconcile.ranges import EVERYTHING
 from readmodel_pipelines_tests.support.at_a_moment import Killed
 from readmodel_pipelines_tests.support.scene import Scene
 from readmodel_pipelines_tests.support.verbs.command_line import Cli
-from readmodel_pipelines_tests.support.verbs.rebuilding import (
-    BOTH,
-    OTHER_TITLE,
-    KilledAfter,
-    full,
-    leftovers,
-    records,
-)
+from readmodel_pipelines_tests.support.verbs.rebuilding import BOTH, OTHER_TITLE, KilledAfter, full, leftovers, records
 
 
 @pytest.mark.parametrize("strategy", ["in_place", "shadow"])

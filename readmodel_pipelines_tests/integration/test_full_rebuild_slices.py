@@ -49,10 +49,7 @@ def test_a_slice_that_failed_is_done_again_and_no_other(scene: Scene, killed_aft
 
 def test_a_slice_does_not_begin_beside_a_rebuild_that_is_at_work(scene: Scene) -> None:
     scene.fill(4)
-    with (
-        hold_leases(scene.database, ["chats_read_model"], 60, "somebody"),
-        pytest.raises(ReadModelBusy),
-    ):
+    with hold_leases(scene.database, ["chats_read_model"], 60, "somebody"), pytest.raises(ReadModelBusy):
         full(scene, "chat", resume=True, slice=Slice(1, 2))
 
 

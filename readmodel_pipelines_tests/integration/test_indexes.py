@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 
 from readmodel_pipelines.errors import ReadModelError
+from readmodel_pipelines.reconcile.summary import Summary
 from readmodel_pipelines_tests.support.scene import Scene, found_in
 
 
@@ -68,24 +71,19 @@ def test_damage_is_repaired_without_any_index(bare: Scene, one_by_one: bool) -> 
     assert keys(bare.chats) == keys(bare.tasks) == keys(bare.events) == {}
 
 
-def test_duplicates_of_a_read_model_without_its_index_are_found_and_all_but_one_deleted(bare: Scene) -> None:
+@pytest.mark.parametrize("one_by_one", [True, False])
+def test_duplicates_of_a_read_model_without_its_index_are_found_and_all_but_one_deleted(
+    bare: Scene, one_by_one: bool
+) -> None:
     chat = found_in(bare.chats, {}, {"_id": 0})
     bare.chats.insert_many([{**chat}, {**chat, "title": "another"}, {**chat, "title": 7}])
+    run: Callable[..., Summary] = partial(bare.rebuild_one, chat["chat_id"]) if one_by_one else bare.rebuild
 
-    counts = bare.verify("chat").read_models["chats_read_model"]
-    assert counts.unexpected == 3
-    predicted, done = bare.rebuild("chat", dry_run=True), bare.rebuild("chat")
+    assert bare.verify("chat").read_models["chats_read_model"].unexpected == 3
+    predicted, done = run("chat", dry_run=True), run("chat")
     assert predicted.read_models == done.read_models
     assert done.read_models["chats_read_model"].deleted == 3
     assert bare.chats.count_documents({"chat_id": chat["chat_id"]}) == 1
-    assert bare.verify().ok
-
-
-def test_duplicates_are_deleted_by_rebuilding_that_one(bare: Scene) -> None:
-    chat = found_in(bare.chats, {}, {"_id": 0})
-    bare.chats.insert_many([{**chat, "title": "another"}, {**chat}])
-
-    assert bare.rebuild_one(chat["chat_id"], "chat").read_models["chats_read_model"].deleted == 2
     assert bare.verify().ok
 
 

@@ -73,29 +73,53 @@ def rebuild(request: pytest.FixtureRequest, race: Race) -> Rebuild:
     return lambda: race.scene.rebuild_one(race.chat_id, "chat")
 
 
-def test_a_replace_does_not_overwrite_what_the_application_wrote_meanwhile(race: Race, rebuild: Rebuild) -> None:
-    def appends_and_projects() -> None:
-        race.append("newer")
-        race.set(title="newer")
+def writes_of(summary: Summary) -> dict[str, int]:
+    """What was written to chats, and how often somebody else was faster."""
+    counts = summary.read_models[CHATS]
+    names = ("superseded", "inserted", "replaced", "deleted", "failed")
+    return {name: getattr(counts, name) for name in names if getattr(counts, name)}
 
-    race.before_replace(appends_and_projects)
+
+def appends_and_projects(race: Race) -> None:
+    race.append("newer")
+    race.set(title="newer")
+
+
+REPLACES: dict[str, tuple[Callable[[Race], object], dict[str, int], Document]] = {
+    "what the application wrote meanwhile stays": (appends_and_projects, {"superseded": 1}, {"title": "newer"}),
+    "one that lost is compared again and written": (
+        lambda race: race.set(is_public=False),
+        {"superseded": 1, "replaced": 1},
+        {"is_public": True},
+    ),
+    "a change of foreign fields alone is no race": (
+        lambda race: race.set(not_ours=[1]),
+        {"replaced": 1},
+        {"not_ours": [1]},
+    ),
+    "the other writer wrote exactly what we wanted": (
+        lambda race: race.set(title="contended"),
+        {"superseded": 1},
+        {"title": "contended"},
+    ),
+    "a document that vanished is inserted": (
+        lambda race: race.scene.chats.delete_one({"chat_id": race.chat_id}),
+        {"superseded": 1, "inserted": 1},
+        {"title": "contended"},
+    ),
+}
+
+
+@pytest.mark.parametrize(("act", "counted", "left"), REPLACES.values(), ids=REPLACES)
+def test_a_replace_overwrites_nothing_that_another_writer_did_meanwhile(
+    race: Race, rebuild: Rebuild, act: Callable[[Race], object], counted: dict[str, int], left: Document
+) -> None:
+    race.before_replace(lambda: act(race))
     summary = rebuild()
 
-    counts = summary.read_models[CHATS]
-    assert race.other_writer.times == 1
-    assert (counts.superseded, counts.replaced, counts.failed) == (1, 0, 0)
-    assert summary.ok
-    assert race.chat()["title"] == "newer"
+    assert (race.other_writer.times, writes_of(summary), summary.ok) == (1, counted, True)
+    assert left.items() <= race.chat().items()
     assert race.scene.verify("chat").ok
-
-
-def test_a_replace_that_lost_is_compared_again_and_written(race: Race, rebuild: Rebuild) -> None:
-    race.before_replace(lambda: race.set(is_public=False))
-    counts = rebuild().read_models[CHATS]
-
-    assert (counts.superseded, counts.replaced, counts.failed) == (1, 1, 0)
-    assert race.chat()["is_public"] is True
-    assert race.scene.verify().ok
 
 
 @pytest.mark.parametrize(
@@ -129,50 +153,36 @@ def test_any_change_of_an_owned_field_is_a_race(race: Race, change: dict[str, An
     assert scene.verify().ok
 
 
-def test_a_change_of_foreign_fields_alone_is_no_race(race: Race, rebuild: Rebuild) -> None:
-    race.before_replace(lambda: race.set(not_ours=[1]))
-    counts = rebuild().read_models[CHATS]
-
-    assert (counts.superseded, counts.replaced) == (0, 1)
-    assert race.chat()["not_ours"] == [1]
-    assert race.scene.verify().ok
+def appends_and_inserts(race: Race, right: Document) -> None:
+    race.append("newer")
+    race.scene.chats.insert_one({**right, "title": "newer"})
 
 
-def test_the_other_writer_wrote_exactly_what_we_wanted(race: Race, rebuild: Rebuild) -> None:
-    race.before_replace(lambda: race.set(title="contended"))
+INSERTS: dict[str, tuple[Callable[[Race, Document], object], dict[str, int], Document]] = {
+    "a right document keeps its fields": (
+        lambda race, right: race.scene.chats.insert_one({**right, "not_ours": "kept"}),
+        {"superseded": 1},
+        {"not_ours": "kept"},
+    ),
+    "a wrong document is mended": (
+        lambda race, right: race.scene.chats.insert_one({**right, "title": 5}),
+        {"superseded": 1, "replaced": 1},
+        {"title": "contended"},
+    ),
+    "a newer document is left": (appends_and_inserts, {"superseded": 1}, {"title": "newer"}),
+}
+
+
+@pytest.mark.parametrize(("act", "counted", "left"), INSERTS.values(), ids=INSERTS)
+def test_an_insert_that_another_writer_was_faster_with_is_one_document_and_right(
+    race: Race, rebuild: Rebuild, act: Callable[[Race, Document], object], counted: dict[str, int], left: Document
+) -> None:
+    race.before_insert(lambda right: act(race, right))
     summary = rebuild()
 
-    counts = summary.read_models[CHATS]
-    assert (counts.superseded, counts.replaced, counts.failed) == (1, 0, 0)
-    assert summary.ok
-    assert race.scene.verify().ok
-
-
-def test_a_document_that_vanished_before_its_replace_is_inserted(race: Race, rebuild: Rebuild) -> None:
-    race.before_replace(lambda: race.scene.chats.delete_one({"chat_id": race.chat_id}))
-    counts = rebuild().read_models[CHATS]
-
-    assert (counts.superseded, counts.replaced, counts.inserted) == (1, 0, 1)
-    assert race.scene.verify().ok
-
-
-def test_an_insert_that_another_writer_was_faster_with_keeps_its_document(race: Race, rebuild: Rebuild) -> None:
-    race.before_insert(lambda right: race.scene.chats.insert_one({**right, "not_ours": "kept"}))
-    summary = rebuild()
-
-    counts = summary.read_models[CHATS]
-    assert (counts.superseded, counts.inserted, counts.failed) == (1, 0, 0)
-    assert summary.ok
-    assert race.chat()["not_ours"] == "kept"
-    assert race.scene.verify().ok
-
-
-def test_an_insert_that_lost_to_a_wrong_document_mends_it(race: Race, rebuild: Rebuild) -> None:
-    race.before_insert(lambda right: race.scene.chats.insert_one({**right, "title": 5}))
-    counts = rebuild().read_models[CHATS]
-
-    assert (counts.superseded, counts.inserted, counts.replaced) == (1, 0, 1)
-    assert race.scene.verify().ok
+    assert (writes_of(summary), summary.ok) == (counted, True)
+    assert left.items() <= race.chat().items()
+    assert race.scene.verify("chat").ok
 
 
 def test_an_insert_of_a_task_whose_chat_was_deleted_meanwhile_is_taken_back(race: Race) -> None:
@@ -188,18 +198,6 @@ def test_an_insert_of_a_task_whose_chat_was_deleted_meanwhile_is_taken_back(race
     assert summary.read_models[TASKS].superseded == 1
     assert scene.tasks.find_one({"task_id": race.chat_id}) is None
     assert scene.verify("task").ok
-
-
-def test_an_insert_that_lost_to_a_newer_document_leaves_it(race: Race, rebuild: Rebuild) -> None:
-    def appends_and_projects(right: Document) -> None:
-        race.append("newer")
-        race.scene.chats.insert_one({**right, "title": "newer"})
-
-    race.before_insert(appends_and_projects)
-    counts = rebuild().read_models[CHATS]
-
-    assert (counts.superseded, counts.inserted, counts.replaced) == (1, 0, 0)
-    assert race.chat()["title"] == "newer"
 
 
 @both_ways

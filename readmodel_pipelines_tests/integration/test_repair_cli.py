@@ -183,8 +183,7 @@ def test_dead_letters_come_back_after_their_cause_is_mended(scene: Scene, queue:
 
 
 @pytest.mark.parametrize(
-    "arguments",
-    [("requeue",), ("requeue", "--all-failed", "--reason", "x"), ("requeue", "--id", "nobody"), ("purge",)],
+    "arguments", [("requeue",), ("requeue", "--all-failed", "--reason", "x"), ("requeue", "--id", "nobody"), ("purge",)]
 )
 def test_what_makes_no_sense_is_a_usage_error(cli: Cli, arguments: tuple[str, ...]) -> None:
     result = cli(*arguments)

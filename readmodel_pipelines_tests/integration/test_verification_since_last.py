@@ -145,11 +145,7 @@ def test_a_token_that_no_server_knows_has_everything_verified_and_is_replaced(sc
 
 @pytest.mark.parametrize(
     "other",
-    [
-        {"task_source": "task"},
-        {"chats_collection": "chat_read_model"},
-        {"allow_malformed": frozenset({"version_gap"})},
-    ],
+    [{"task_source": "task"}, {"chats_collection": "chat_read_model"}, {"allow_malformed": frozenset({"version_gap"})}],
 )
 def test_other_settings_have_everything_verified(scene: Scene, other: dict[str, Any]) -> None:
     scene.fill(12)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from pymongo.errors import OperationFailure
 
-from readmodel_pipelines.mongo.names import REBUILDS
+from readmodel_pipelines.mongo.names import LEASES, REBUILDS
 from readmodel_pipelines.rebuild import RebuildRequest, rebuild
 from readmodel_pipelines.reconcile.summary import Summary
 from readmodel_pipelines_tests.support.scene import Scene
@@ -23,6 +23,12 @@ OTHER_TITLE = ("chat.renamed", {"new_title": "Told meanwhile", "old_title": "", 
 
 def full(scene: Scene, *names: str, **options: Any) -> Summary:
     return rebuild(scene.database, scene.settings, names, RebuildRequest(**options))
+
+
+def taken_over(scene: Scene) -> None:
+    """All leases, as by a run that finds them expired."""
+    theirs = {"nonce": "theirs", "holder": "somebody else", "expires_at": datetime.now(UTC) + timedelta(minutes=5)}
+    scene.database[LEASES].update_many({}, {"$set": theirs, "$inc": {"token": 1}})
 
 
 def leftovers(scene: Scene) -> list[str]:
