@@ -21,7 +21,7 @@ from readmodel_pipelines.errors import UsageError
 from readmodel_pipelines.rebuild_state import Strategy
 
 if TYPE_CHECKING:
-    from readmodel_pipelines.cli.dagster.launch import Wanted
+    from readmodel_pipelines.cli.dagster.follow import Run
     from readmodel_pipelines.cli.reconcile import Target, Work
     from readmodel_pipelines.mongo.driver import Database
     from readmodel_pipelines.rebuild import RebuildRequest
@@ -116,13 +116,14 @@ def rebuild_readmodel(
     raise typer.Exit(0 if ok else 1)
 
 
-def _run_of(name: str, aggregate_id: str | None, dry_run: bool, full: RebuildRequest | None) -> Wanted:
+def _run_of(name: str, aggregate_id: str | None, dry_run: bool, full: RebuildRequest | None) -> Run:
     """The run of Dagster's that does it for one read model."""
-    from readmodel_pipelines.cli.dagster.launch import Wanted, shown_findings
+    from readmodel_pipelines.cli.dagster.follow import Run
+    from readmodel_pipelines.cli.dagster.launch import shown_findings
 
     if full is None:
         one = {"aggregate_type": name, "aggregate_id": aggregate_id, "dry_run": dry_run}
-        return Wanted("rebuild_aggregate", "rebuild_one_aggregate", one)
+        return Run("rebuild_aggregate", "rebuild_one_aggregate", one)
     # It resumes: a run that crashes is launched again by Dagster, and must not begin anew then.
     config: dict[str, Any] = {
         "allow_deletions": full.allow_deletions,
@@ -131,7 +132,7 @@ def _run_of(name: str, aggregate_id: str | None, dry_run: bool, full: RebuildReq
         "dry_run": dry_run,
         **shown_findings(full.max_findings),
     }
-    return Wanted("rebuild_read_models", "rebuild_read_model", config, name)
+    return Run("rebuild_read_models", "rebuild_read_model", config, name)
 
 
 def _here(target: Target, dry_run: bool, full: RebuildRequest | None, max_findings: int) -> tuple[str, Work]:

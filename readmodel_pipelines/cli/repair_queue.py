@@ -147,7 +147,8 @@ def _launch_work(ends: bool, given: dict[str, Any]) -> bool:
     Raises:
         UsageError: a worker that goes on for ever is no run.
     """
-    from readmodel_pipelines.cli.dagster.launch import Wanted, launch_runs
+    from readmodel_pipelines.cli.dagster.follow import Run
+    from readmodel_pipelines.cli.dagster.launch import launch_runs
     from readmodel_pipelines.settings import load_settings
 
     if not ends:
@@ -156,7 +157,7 @@ def _launch_work(ends: bool, given: dict[str, Any]) -> bool:
             hint="Give --once or --id with --launch. What is due, Dagster's sensor has repaired by itself.",
         )
     config = {name: value for name, value in given.items() if value is not None}
-    return launch_runs(load_settings(), "repair", [Wanted("repair_read_models", "repair_due_tasks", config)])
+    return launch_runs(load_settings(), "repair", [Run("repair_read_models", "repair_due_tasks", config)])
 
 
 def _work_once(limit: int | None, batch_size: int | None, task_ids: list[str]) -> bool:

@@ -114,7 +114,8 @@ def verify_consistency(
         reports=reports,
     )
     if launch:
-        from readmodel_pipelines.cli.dagster.launch import Wanted, launch_runs, refuse, shown_findings
+        from readmodel_pipelines.cli.dagster.follow import Run
+        from readmodel_pipelines.cli.dagster.launch import launch_runs, refuse, shown_findings
 
         refuse("--report", reports, "the run writes its reports to READMODEL_REPORTS_DIR")
         refuse("--id", aggregate_id, "no job verifies one aggregate, which takes a moment here")
@@ -127,7 +128,7 @@ def verify_consistency(
             "read_only": read_only,
             **shown_findings(max_findings),
         }
-        runs = [Wanted("verify_read_models", "verify_read_model", config, name) for name in target.names]
+        runs = [Run("verify_read_models", "verify_read_model", config, name) for name in target.names]
         return launch_runs(target.settings, "verify", runs)
 
     def work(database: Database, on_progress: Progress) -> Summary:

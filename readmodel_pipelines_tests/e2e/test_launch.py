@@ -122,7 +122,7 @@ WANTED = [
 
 @pytest.mark.parametrize(("job", "line"), WANTED)
 def test_the_jobs_take_the_config_that_is_given_to_them(job: str, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    runs: list[launch.Wanted] = []
+    runs: list[follow.Run] = []
     monkeypatch.setattr(launch, "launch_runs", lambda _settings, _verb, wanted: bool(runs.extend(wanted)) or True)
     assert readmodel(*line.split(), "--launch").exit_code == 0
     assert len(runs) == (2 if "--type all" in line else 1)

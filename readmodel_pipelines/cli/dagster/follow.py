@@ -62,11 +62,17 @@ query Daemon {
 
 @dataclass(slots=True)
 class Run:
-    """A run, and what is known of it so far."""
+    """A run to launch: the job, its one op with what is configured of it, and the partition if the job has some.
 
-    run_id: str
+    And what is known of it so far, once it is launched.
+    """
+
     job: str
-    partition: str | None
+    op: str
+    config: dict[str, Any]
+    partition: str | None = None
+    run_id: str = ""
+    url: str = ""
     status: str = "QUEUED"
     why: str = ""
     """Why it failed."""
@@ -91,11 +97,10 @@ class Run:
         """Whether it will change no more."""
         return self.status in _ENDED
 
-    def as_json(self, server: WebServer) -> dict[str, Any]:
+    def as_json(self) -> dict[str, Any]:
         """As plain JSON types."""
-        about = {"run_id": self.run_id, "url": server.run_url(self.run_id), "job": self.job}
-        state = {"status": self.status.lower(), "said": self.said, "metadata": self.metadata}
-        return {**about, "partition": self.partition, **state}
+        about = {"run_id": self.run_id, "url": self.url, "job": self.job, "partition": self.partition}
+        return {**about, "status": self.status.lower(), "said": self.said, "metadata": self.metadata}
 
 
 def follow(server: WebServer, verb: str, runs: Sequence[Run]) -> bool:
@@ -107,10 +112,11 @@ def follow(server: WebServer, verb: str, runs: Sequence[Run]) -> bool:
     try:
         _until_all_ended(server, runs)
     except DagsterUnavailable as error:
-        told, where = _going_on(server, runs, " once it answers")
+        told, where = _going_on(runs, " once it answers")
         raise DagsterUnavailable(f"{error.message} {told}", hint=where) from None
-    document = {"verb": verb, "runs": [run.as_json(server) for run in runs]}
-    voice.result(document, [line for run in runs for line in _ending(server, run)])
+    voice.result(
+        {"verb": verb, "runs": [run.as_json() for run in runs]}, [line for run in runs for line in _ending(run)]
+    )
     return all(run.status == "SUCCESS" for run in runs)
 
 
@@ -121,16 +127,15 @@ def left_alone(server: WebServer, runs: Sequence[Run]) -> Interrupted:
             "Interrupted while a run was launched, or before.",
             hint=f"See {server.shown}/runs for whether there is one.",
         )
-    told, where = _going_on(server, runs, ", or end it there")
-    done = {"runs": [run.as_json(server) for run in runs]}
-    return Interrupted(f"No longer following; {told}", hint=where, done=done)
+    told, where = _going_on(runs, ", or end it there")
+    return Interrupted(f"No longer following; {told}", hint=where, done={"runs": [run.as_json() for run in runs]})
 
 
-def _going_on(server: WebServer, runs: Sequence[Run], when: str) -> tuple[str, str]:
+def _going_on(runs: Sequence[Run], when: str) -> tuple[str, str]:
     """Which runs go on, and where they are seen."""
     left = [run for run in runs if not run.ended]
     told = "; ".join(f"{run.label} goes on" for run in left)
-    return f"{told}.", "\n".join(f"See {server.run_url(run.run_id)}{when}." for run in left)
+    return f"{told}.", "\n".join(f"See {run.url}{when}." for run in left)
 
 
 def _until_all_ended(server: WebServer, runs: Sequence[Run]) -> None:
@@ -226,11 +231,11 @@ def _why_queued(server: WebServer, waiting: Sequence[Run]) -> str:
     )
 
 
-def _ending(server: WebServer, run: Run) -> Iterator[str]:
+def _ending(run: Run) -> Iterator[str]:
     how = {"SUCCESS": "succeeded", "FAILURE": "failed", "CANCELED": "was canceled"}[run.status]
     said = f": {plain(run.said)}" if run.said else "."
     yield f"{run.label} {how}{said}"
     if run.status != "SUCCESS":
-        yield f"See {server.run_url(run.run_id)}"
+        yield f"See {run.url}"
     if run.tags.get("dagster/will_retry") == "true":
         yield "Dagster launches it again by itself."

@@ -6,8 +6,6 @@ A run carries the tags that its partition has there, so that the instance's limi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
 from readmodel_pipelines.cli.dagster.follow import Run, follow, left_alone
 from readmodel_pipelines.cli.dagster.web_server import WebServer
@@ -64,17 +62,7 @@ mutation Launch($params: ExecutionParams!) {
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """A run to launch: the job, its one op with what is configured of it, and the partition if the job has some."""
-
-    job: str
-    op: str
-    config: dict[str, Any]
-    partition: str | None = None
-
-
-def launch_runs(settings: Settings, verb: str, wanted: Sequence[Wanted]) -> bool:
+def launch_runs(settings: Settings, verb: str, runs: Sequence[Run]) -> bool:
     """Launch the runs, say where they are, and follow them to their end; True when all of them succeed.
 
     Raises:
@@ -83,16 +71,15 @@ def launch_runs(settings: Settings, verb: str, wanted: Sequence[Wanted]) -> bool
         Interrupted: somebody stopped following; the runs go on.
     """
     server = WebServer(settings)
-    runs: list[Run] = []
     try:
-        place = _place_of(server, [item.job for item in wanted])
-        for item in wanted:
-            tags = [] if item.partition is None else _tags_of(server, place, item.job, item.partition)
-            runs.append(Run(_launched(server, place, item, tags), item.job, item.partition))
-            voice.note(f"{runs[-1].label} is launched: {server.run_url(runs[-1].run_id)}")
+        place = _place_of(server, {run.job for run in runs})
+        for run in runs:
+            run.run_id = _launched(server, place, run)
+            run.url = f"{server.shown}/runs/{run.run_id}"
+            voice.note(f"{run.label} is launched: {run.url}")
         return follow(server, verb, runs)
     except KeyboardInterrupt:
-        raise left_alone(server, runs) from None
+        raise left_alone(server, [run for run in runs if run.url]) from None
 
 
 def shown_findings(max_findings: int) -> dict[str, int]:
@@ -110,7 +97,7 @@ def refuse(option: str, given: object, why: str) -> None:
         raise UsageError(f"{option} makes no sense with --launch: {why}.", hint=f"Leave {option} away, or --launch.")
 
 
-def _place_of(server: WebServer, jobs: Sequence[str]) -> dict[str, str]:
+def _place_of(server: WebServer, jobs: set[str]) -> dict[str, str]:
     """The repository and location of the jobs."""
     found = server.ask(_LOCATIONS)["workspaceOrError"]
     places, broken = [], []
@@ -122,14 +109,14 @@ def _place_of(server: WebServer, jobs: Sequence[str]) -> dict[str, str]:
         places += [
             {"repositoryName": repository["name"], "repositoryLocationName": entry["name"]}
             for repository in location.get("repositories", ())
-            if {job["name"] for job in repository["jobs"]} >= set(jobs)
+            if {job["name"] for job in repository["jobs"]} >= jobs
         ]
     # Where several have them, the one that is ours by name.
     places.sort(key=lambda place: place["repositoryLocationName"] != LOCATION)
     if not places:
         why = "; ".join(broken) or found.get("message") or "no code location that it loads has it"
         raise DagsterUnavailable(
-            f"Dagster at {server.shown} has no job {jobs[0]}: {why}",
+            f"Dagster at {server.shown} has no job {min(jobs)}: {why}",
             hint=f"Look at {server.shown}/locations, mend the location and reload it; or leave --launch away.",
         )
     return places[0]
@@ -144,27 +131,29 @@ def _tags_of(server: WebServer, place: dict[str, str], job: str, partition: str)
             f"{str(tags.get('message', 'no reason given')).strip()[:_LONGEST]}",
             hint="Its code location should have the settings of this command; reload it, or leave --launch away.",
         )
-    return [{"key": tag["key"], "value": tag["value"]} for tag in tags["results"]]
+    found_tags: list[dict[str, str]] = tags["results"]
+    return found_tags
 
 
-def _launched(server: WebServer, place: dict[str, str], wanted: Wanted, tags: list[dict[str, str]]) -> str:
+def _launched(server: WebServer, place: dict[str, str], run: Run) -> str:
     """The run's id."""
+    tags = [] if run.partition is None else _tags_of(server, place, run.job, run.partition)
     params = {
-        "selector": {**place, "jobName": wanted.job},
-        "runConfigData": {"ops": {wanted.op: {"config": wanted.config}}},
+        "selector": {**place, "jobName": run.job},
+        "runConfigData": {"ops": {run.op: {"config": run.config}}},
         "executionMetadata": {"tags": tags},
     }
     result = server.ask(_LAUNCH, params=params)["launchRun"]
     if result["__typename"] == "UnauthorizedError":
         raise DagsterUnavailable(
-            f"Dagster at {server.shown} refuses to launch {wanted.job}: its web server is read-only, or only lets "
+            f"Dagster at {server.shown} refuses to launch {run.job}: its web server is read-only, or only lets "
             "others launch.",
             hint="Name another one in READMODEL_DAGSTER_URL, or leave --launch away.",
         )
     if "run" not in result:
         why = result.get("message") or "; ".join(error["message"] for error in result.get("errors", ()))
         raise ReadModelError(
-            f"Dagster at {server.shown} refuses to launch {wanted.job}: {why.strip()[:_LONGEST]}",
+            f"Dagster at {server.shown} refuses to launch {run.job}: {why.strip()[:_LONGEST]}",
             hint="Its code location should be of this version; reload it, or leave --launch away.",
         )
     run_id: str = result["run"]["runId"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import json
 import os
 import signal
 import socket
@@ -25,6 +26,8 @@ _START_SECONDS = 180.0
 _END_SECONDS = 20.0
 _PAUSE = 0.25
 _LINES_SHOWN = 30
+# As workspace.yaml names it.
+_LOCATION = {"module_name": "readmodel_pipelines.definitions", "location_name": "readmodel_pipelines"}
 # Dagster warns of its own command, whose successor needs a package more.
 _DAGSTER_DEV = (sys.executable, "-W", "ignore:Function `dev_command`", "-m", "dagster", "dev")
 
@@ -53,13 +56,19 @@ def serve(settings: Settings, port: int, say: Callable[[str], None]) -> None:
     """
     # A shell script starts background jobs deaf to Ctrl-C, and the child would be too.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    checkout = Path(readmodel_pipelines.__file__).resolve().parents[1]
     with tempfile.TemporaryDirectory(prefix="readmodel-ui-") as folder:
+        workspace = Path(folder) / "workspace.yaml"
+        workspace.write_text(
+            f"load_from:\n  - python_module: {json.dumps(_LOCATION | {'working_directory': str(checkout)})}\n"
+        )
         # Every step of every run would be told here; the UI shows them better.
         log = Path(folder) / "dagster.log"
         with log.open("wb") as out:
             child = subprocess.Popen(
-                [*_DAGSTER_DEV, "-w", _workspace(Path(folder)), "-h", HOST, "-p", str(port), "--log-level", "warning"],
-                cwd=_checkout(),
+                [*_DAGSTER_DEV, "-w", workspace, "-h", HOST, "-p", str(port), "--log-level", "warning"],
+                # A checkout's dagster.yaml counts.
+                cwd=checkout if (checkout / "dagster.yaml").is_file() else None,
                 env={**os.environ, "READMODEL_DATABASE": settings.database},
                 stdout=out,
                 stderr=out,
@@ -80,22 +89,6 @@ def serve(settings: Settings, port: int, say: Callable[[str], None]) -> None:
         f"Dagster's UI ended by itself (code {child.returncode}).",
         hint="\n".join(["The last lines that it wrote:", *said]),
     )
-
-
-def _checkout() -> Path | None:
-    """The folder of the project, where this is a checkout: its workspace.yaml and dagster.yaml then count."""
-    folder = Path(readmodel_pipelines.__file__).resolve().parents[1]
-    return folder if (folder / "workspace.yaml").is_file() and (folder / "dagster.yaml").is_file() else None
-
-
-def _workspace(folder: Path) -> str:
-    """The checkout's workspace file; where there is none, one in `folder` that names the location the same."""
-    if _checkout() is not None:
-        return "workspace.yaml"
-    file = folder / "workspace.yaml"
-    location = "{module_name: readmodel_pipelines.definitions, location_name: readmodel_pipelines}"
-    file.write_text(f"load_from:\n  - python_module: {location}\n", encoding="utf-8")
-    return str(file)
 
 
 def _wait_until_it_answers(child: subprocess.Popen[bytes], port: int) -> bool:

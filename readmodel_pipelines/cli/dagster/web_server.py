@@ -36,10 +36,6 @@ class WebServer:
             credentials = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
             self._headers["Authorization"] = f"Basic {base64.b64encode(credentials).decode('ascii')}"
 
-    def run_url(self, run_id: str) -> str:
-        """Where people see a run."""
-        return f"{self.shown}/runs/{run_id}"
-
     def ask(self, query: str, **variables: Any) -> dict[str, Any]:
         """The data that a query or mutation gives.
 
