@@ -13,8 +13,7 @@ from itertools import chain
 
 from readmodel_pipelines.batched import batched
 from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
-from readmodel_pipelines.demo.damage import Damage, damage_everything
-from readmodel_pipelines.demo.damage_ways import LEGACY_TASKS
+from readmodel_pipelines.demo.damage import LEGACY_TASKS, Damage, damage_everything
 from readmodel_pipelines.demo.sample_data import chat_events, task_events
 from readmodel_pipelines.demo.traffic import MARKER, Traffic
 from readmodel_pipelines.errors import UsageError

@@ -13,7 +13,12 @@ from bson.raw_bson import RawBSONDocument
 from pymongo.collection import Collection
 
 from readmodel_pipelines.demo.damage import (
+    CHATS,
+    LEGACY_TASKS,
+    TASKS,
     Damage,
+    OwnedFields,
+    Way,
     add_orphan,
     add_unwanted_task,
     applies,
@@ -22,7 +27,6 @@ from readmodel_pipelines.demo.damage import (
     remove_document,
     swap_chat_ids,
 )
-from readmodel_pipelines.demo.damage_ways import CHATS, LEGACY_TASKS, TASKS, OwnedFields, Way
 from readmodel_pipelines.errors import UsageError
 from readmodel_pipelines_tests.support.scene import Mongo, uuid
 

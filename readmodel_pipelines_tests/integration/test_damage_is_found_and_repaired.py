@@ -1,6 +1,6 @@
 """Every kind of damage: found with exactly its fields, repaired by either rebuild, told truly by a dry run.
 
-Each way of `demo.damage_ways` breaks a document of its own, all at once; foreign fields are in every document before.
+Each way of `demo.damage` breaks a document of its own, all at once; foreign fields are in every document before.
 """
 
 from __future__ import annotations
@@ -14,8 +14,16 @@ from bson import Binary, Code, Decimal128, MaxKey, MinKey, Regex, Timestamp
 from bson.dbref import DBRef
 from bson.raw_bson import RawBSONDocument
 
-from readmodel_pipelines.demo.damage import Damage, applies, break_field, damage_everything
-from readmodel_pipelines.demo.damage_ways import CHATS, LEGACY_TASKS, TASKS, OwnedFields
+from readmodel_pipelines.demo.damage import (
+    CHATS,
+    LEGACY_TASKS,
+    TASKS,
+    Damage,
+    OwnedFields,
+    applies,
+    break_field,
+    damage_everything,
+)
 from readmodel_pipelines.reconcile.compare import ABSENT
 from readmodel_pipelines_tests.support.other_writer import OtherWriter
 from readmodel_pipelines_tests.support.scene import FOREIGN, Scene, found_in, taken_from, typed

@@ -11,8 +11,7 @@ import pytest
 from bson import MinKey, ObjectId
 from pymongo.errors import DuplicateKeyError
 
-from readmodel_pipelines.demo.damage import break_field
-from readmodel_pipelines.demo.damage_ways import CHATS, LEGACY_TASKS, TASKS, OwnedFields
+from readmodel_pipelines.demo.damage import CHATS, LEGACY_TASKS, TASKS, OwnedFields, break_field
 from readmodel_pipelines.errors import UsageError
 from readmodel_pipelines_tests.support.scene import Scene, found_in
 
