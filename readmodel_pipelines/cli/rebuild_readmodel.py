@@ -22,11 +22,12 @@ from readmodel_pipelines.rebuild_state import Strategy
 
 if TYPE_CHECKING:
     from readmodel_pipelines.cli.dagster.follow import Run
-    from readmodel_pipelines.cli.reconcile import Target, Work
     from readmodel_pipelines.mongo.driver import Database
     from readmodel_pipelines.rebuild import RebuildRequest
     from readmodel_pipelines.reconcile.progress import Progress
     from readmodel_pipelines.reconcile.summary import Summary, Verb
+
+_ROLES: dict[Strategy, str] = {"in_place": "rebuild", "shadow": "shadow"}
 
 app = typer.Typer()
 
@@ -83,7 +84,7 @@ def rebuild_readmodel(
     with in_words(verb):
         from readmodel_pipelines.cli.reconcile import carry_out, target_of
 
-        target = target_of(read_model, aggregate_id, everything)
+        settings, names = target_of(read_model, aggregate_id, everything)
         if (strategy != "in_place" or resume or off_peak or part is not None) and (dry_run or not everything):
             raise UsageError(
                 "--strategy, --resume, --off-peak and --slice are for full rebuilds.",
@@ -103,16 +104,29 @@ def rebuild_readmodel(
                 slice=None if part is None else Slice.parse(part),
                 max_findings=max_findings,
             )
+
+        def work(database: Database, on_progress: Progress) -> Summary:
+            from readmodel_pipelines.projector import ReadModelProjector
+
+            if full is not None and not dry_run:
+                from readmodel_pipelines.rebuild import rebuild
+
+                return rebuild(database, settings, names, full, on_progress=on_progress, on_phase=voice.detail)
+            projector = ReadModelProjector(
+                database, settings, *names, max_findings=max_findings, on_progress=on_progress
+            )
+            if aggregate_id is not None:
+                return projector.rebuild_one(aggregate_id, dry_run=dry_run)
+            return projector.rebuild_all(dry_run=True, allow_deletions=allow_deletions)
+
         if launch:
             from readmodel_pipelines.cli.dagster.launch import launch_runs, refuse
 
             refuse("--slice", part, "launch a backfill of the job rebuild_slices in the web UI")
-            ok = launch_runs(
-                target.settings, verb, [_run_of(name, aggregate_id, dry_run, full) for name in target.names]
-            )
+            ok = launch_runs(settings, verb, [_run_of(name, aggregate_id, dry_run, full) for name in names])
         else:
-            role, work = _here(target, dry_run, full, max_findings)
-            ok = carry_out(verb, target, role, work, max_findings=max_findings)
+            role = "read_only" if dry_run else _ROLES[strategy] if everything else "rebuild_one"
+            ok = carry_out(verb, settings, role, work, aggregate_id=aggregate_id, max_findings=max_findings)
     raise typer.Exit(0 if ok else 1)
 
 
@@ -133,23 +147,3 @@ def _run_of(name: str, aggregate_id: str | None, dry_run: bool, full: RebuildReq
         **shown_findings(full.max_findings),
     }
     return Run("rebuild_read_models", "rebuild_read_model", config, name)
-
-
-def _here(target: Target, dry_run: bool, full: RebuildRequest | None, max_findings: int) -> tuple[str, Work]:
-    """The role that it takes in this process, and what does it."""
-    from readmodel_pipelines.projector import ReadModelProjector
-
-    def work(database: Database, on_progress: Progress) -> Summary:
-        settings, names = target.settings, target.names
-        if full is not None and not dry_run:
-            from readmodel_pipelines.rebuild import rebuild
-
-            return rebuild(database, settings, names, full, on_progress=on_progress, on_phase=voice.detail)
-        projector = ReadModelProjector(database, settings, *names, max_findings=max_findings, on_progress=on_progress)
-        if target.aggregate_id is not None:
-            return projector.rebuild_one(target.aggregate_id, dry_run=dry_run)
-        return projector.rebuild_all(dry_run=True, allow_deletions=full is not None and full.allow_deletions)
-
-    if dry_run:
-        return "read_only", work
-    return "rebuild_one" if full is None else "shadow" if full.strategy == "shadow" else "rebuild", work

@@ -6,7 +6,6 @@ A pass shows its progress, ends with its summary, and on Ctrl-C tells how far it
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 from readmodel_pipelines.cli.terminal.command import Interrupted, again
 from readmodel_pipelines.cli.terminal.progress import event_progress
@@ -26,21 +25,13 @@ from readmodel_pipelines.wording import numbers
 Work = Callable[[Database, Progress], Summary]
 """What a command does with the database, telling how far it is."""
 
+_Reached = tuple[int, int, Mapping[str, Counts]]
 _COUNTED = tuple(item.value for item in Outcome)
 _WRITTEN = (*WRITES, "failed")
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
-    """Every aggregate, or one, of some read models."""
-
-    settings: Settings
-    names: Sequence[str]
-    aggregate_id: str | None
-
-
-def target_of(read_model: str, aggregate_id: str | None, everything: bool) -> Target:
-    """What is meant by `--type`, `--id` and `--all`.
+def target_of(read_model: str, aggregate_id: str | None, everything: bool) -> tuple[Settings, Sequence[str]]:
+    """The settings, and the read models that are meant by `--type`, `--id` and `--all`.
 
     Raises:
         UsageError: there is no read model of that name, or it is not said which aggregates are meant.
@@ -55,15 +46,16 @@ def target_of(read_model: str, aggregate_id: str | None, everything: bool) -> Ta
             f"{both}; exactly one of them says what to work on.",
             hint="Give --id UUID for one aggregate, or --all for every one.",
         )
-    return Target(settings, known if read_model == ALL else (read_model,), aggregate_id)
+    return settings, known if read_model == ALL else (read_model,)
 
 
 def carry_out(
     verb: Verb,
-    target: Target,
+    settings: Settings,
     role: str,
     work: Work,
     *,
+    aggregate_id: str | None,
     max_findings: int,
     remembers: bool = False,
 ) -> bool:
@@ -73,49 +65,43 @@ def carry_out(
         Interrupted: Ctrl-C, with what was done.
     """
     with (
-        open_database(target.settings, role) as database,
+        open_database(settings, role) as database,
         event_progress(verb.replace("_", " ")) as on_progress,
     ):
-        reached = _Reached(on_progress)
+        reached: _Reached = (0, 0, {})
+
+        def progress(*now: *_Reached) -> None:
+            nonlocal reached
+            reached = now
+            on_progress(*now)
+
         try:
-            summary = work(database, reached)
+            summary = work(database, progress)
         except KeyboardInterrupt as ending:
             if verb == "rebuild":
                 raise _interrupted_rebuild(getattr(ending, "summary", None)) from None
             raise _interrupted_look(reached, remembers=remembers) from None
     # A summary keeps so many of each kind; what was asked for is so many in all.
     del summary.findings[max_findings:]
-    voice.result(summary.as_json(), human_lines(summary, target.aggregate_id))
+    voice.result(summary.as_json(), human_lines(summary, aggregate_id))
     # No report although one was asked for: its disk is full, for one.
     return summary.ok and summary.scope.reports != []
 
 
-class _Reached:
-    """How far a pass came; passes on what it is told."""
-
-    def __init__(self, on_progress: Progress) -> None:
-        self._on_progress = on_progress
-        self.events = self.of_about = 0
-        self.read_models: Mapping[str, Counts] = {}
-
-    def __call__(self, done: int, total: int, counts: Mapping[str, Counts]) -> None:
-        self.events, self.of_about, self.read_models = done, max(done, total), counts
-        self._on_progress(done, total, counts)
-
-
 def _interrupted_look(reached: _Reached, *, remembers: bool) -> Interrupted:
     """A verification or a dry run was interrupted."""
-    if not reached.events:
+    events, total, read_models = reached
+    if not events:
         return Interrupted("Interrupted. No read model was changed.", hint=f"Again: {again()}")
     kept = " What was found so far is remembered." if remembers else ""
     return Interrupted(
-        f"Interrupted after {reached.events:,} of about {reached.of_about:,} events"
-        f"{_told(reached.read_models, _COUNTED)}. No read model was changed.{kept}",
+        f"Interrupted after {events:,} of about {max(events, total):,} events"
+        f"{_told(read_models, _COUNTED)}. No read model was changed.{kept}",
         hint=f"Again: {again()}",
         done={
-            "events": reached.events,
-            "of_about": reached.of_about,
-            "read_models": {name: counts.as_dict() for name, counts in reached.read_models.items()},
+            "events": events,
+            "of_about": max(events, total),
+            "read_models": {name: counts.as_dict() for name, counts in read_models.items()},
         },
     )
 

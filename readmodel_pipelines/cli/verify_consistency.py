@@ -93,7 +93,7 @@ def verify_consistency(
     from readmodel_pipelines.verification.coverage import Bucket, Coverage
     from readmodel_pipelines.verification.verify import VerificationRequest, verify, verify_one
 
-    target = target_of(read_model, aggregate_id, everything)
+    settings, names = target_of(read_model, aggregate_id, everything)
     many = (
         tier != "documents" or enqueue_repairs or read_only or any(item is not None for item in (sample, bucket, since))
     )
@@ -128,14 +128,16 @@ def verify_consistency(
             "read_only": read_only,
             **shown_findings(max_findings),
         }
-        runs = [Run("verify_read_models", "verify_read_model", config, name) for name in target.names]
-        return launch_runs(target.settings, "verify", runs)
+        runs = [Run("verify_read_models", "verify_read_model", config, name) for name in names]
+        return launch_runs(settings, "verify", runs)
 
     def work(database: Database, on_progress: Progress) -> Summary:
         if aggregate_id is not None:
-            return verify_one(database, target.settings, target.names, aggregate_id, reports)
-        return verify(database, target.settings, target.names, request, on_progress=on_progress)
+            return verify_one(database, settings, names, aggregate_id, reports)
+        return verify(database, settings, names, request, on_progress=on_progress)
 
     remembers = everything and not read_only
     role = "read_only" if not remembers else "enqueue" if enqueue_repairs else "verify"
-    return carry_out("verify", target, role, work, max_findings=max_findings, remembers=remembers)
+    return carry_out(
+        "verify", settings, role, work, aggregate_id=aggregate_id, max_findings=max_findings, remembers=remembers
+    )
