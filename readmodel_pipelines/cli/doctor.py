@@ -16,7 +16,7 @@ from readmodel_pipelines.cli.terminal.voice import plain, voice
 from readmodel_pipelines.wording import count
 
 if TYPE_CHECKING:
-    from readmodel_pipelines.doctor import Check, Diagnosis
+    from readmodel_pipelines.doctor import Diagnosis
 
 _MARKS = {"ok": "✓", "warning": "!", "problem": "✗"}
 _NARROWEST = 60
@@ -50,25 +50,23 @@ def doctor(
 
 
 def _lines(diagnosis: Diagnosis) -> Iterator[str]:
-    shown = [item for item in diagnosis.checks if item.state == "problem" or not voice.quiet]
-    width = max((len(item.name) for item in shown), default=0)
-    for item in shown:
-        yield from _check_lines(item, width)
-    if voice.verbose:
-        yield from _settings_lines(diagnosis)
-    if voice.quiet:
-        return
-    yield ""
-    yield _ending(diagnosis)
-
-
-def _check_lines(check: Check, width: int) -> Iterator[str]:
+    shown = [check for check in diagnosis.checks if check.state == "problem" or not voice.quiet]
+    width = max((len(check.name) for check in shown), default=0)
     column = " " * (width + 4)
-    yield from _wrapped(check.found, f"{_MARKS[check.state]} {check.name:<{width}}  ", column)
-    for detail in check.details:
-        yield from _wrapped(detail, column, f"{column}  ")
-    if check.hint:
-        yield from _wrapped(check.hint, f"{column}→ ", f"{column}  ")
+    for check in shown:
+        yield from _wrapped(check.found, f"{_MARKS[check.state]} {check.name:<{width}}  ", column)
+        for detail in check.details:
+            yield from _wrapped(detail, column, f"{column}  ")
+        if check.hint:
+            yield from _wrapped(check.hint, f"{column}→ ", f"{column}  ")
+    if voice.verbose:
+        yield ""
+        width = max(len(item["variable"]) for item in diagnosis.settings)
+        for item in diagnosis.settings:
+            yield f"  {item['variable']:<{width}}  {item['from']:<11}  {item['value']}"
+    if not voice.quiet:
+        yield ""
+        yield _ending(diagnosis)
 
 
 def _wrapped(text: str, first: str, others: str) -> list[str]:
@@ -77,13 +75,6 @@ def _wrapped(text: str, first: str, others: str) -> list[str]:
         return [f"{first}{text}"]
     width = max(_NARROWEST, shutil.get_terminal_size().columns)
     return textwrap.wrap(text, width, initial_indent=first, subsequent_indent=others, break_on_hyphens=False)
-
-
-def _settings_lines(diagnosis: Diagnosis) -> Iterator[str]:
-    width = max(len(item["variable"]) for item in diagnosis.settings)
-    yield ""
-    for item in diagnosis.settings:
-        yield f"  {item['variable']:<{width}}  {item['from']:<11}  {item['value']}"
 
 
 def _ending(diagnosis: Diagnosis) -> str:

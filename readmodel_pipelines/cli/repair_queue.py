@@ -90,7 +90,18 @@ def work(
     task_ids = task_id or []
     ends = once or bool(task_ids) or limit is not None
     if launch:
-        return _launch_work(ends, {"limit": limit, "batch_size": batch_size, "task_ids": task_ids or None})
+        from readmodel_pipelines.cli.dagster.follow import Run
+        from readmodel_pipelines.cli.dagster.launch import launch_runs
+        from readmodel_pipelines.settings import load_settings
+
+        if not ends:
+            raise UsageError(
+                "A run of Dagster's ends, and a worker without --once does not.",
+                hint="Give --once or --id with --launch. What is due, Dagster's sensor has repaired by itself.",
+            )
+        given = {"limit": limit, "batch_size": batch_size, "task_ids": task_ids or None}
+        config = {name: value for name, value in given.items() if value is not None}
+        return launch_runs(load_settings(), "repair", [Run("repair_read_models", "repair_due_tasks", config)])
     if ends:
         return _work_once(limit, batch_size, task_ids)
     _work_on(every, batch_size)
@@ -141,25 +152,6 @@ def _queue(role: str) -> Iterator[RepairQueue]:
         yield RepairQueue(database, settings)
 
 
-def _launch_work(ends: bool, given: dict[str, Any]) -> bool:
-    """Have Dagster do it; True when its run succeeds.
-
-    Raises:
-        UsageError: a worker that goes on for ever is no run.
-    """
-    from readmodel_pipelines.cli.dagster.follow import Run
-    from readmodel_pipelines.cli.dagster.launch import launch_runs
-    from readmodel_pipelines.settings import load_settings
-
-    if not ends:
-        raise UsageError(
-            "A run of Dagster's ends, and a worker without --once does not.",
-            hint="Give --once or --id with --launch. What is due, Dagster's sensor has repaired by itself.",
-        )
-    config = {name: value for name, value in given.items() if value is not None}
-    return launch_runs(load_settings(), "repair", [Run("repair_read_models", "repair_due_tasks", config)])
-
-
 def _work_once(limit: int | None, batch_size: int | None, task_ids: list[str]) -> bool:
     """Repair until nothing is due, or the tasks named; True when all of them are repaired."""
     from readmodel_pipelines.repair.summary import RepairSummary
@@ -197,8 +189,8 @@ def _work_on(every: float, batch_size: int | None) -> None:
     settings = load_settings()
     total, last = RepairSummary(), deque([RepairSummary()], maxlen=1)
     started = time.perf_counter()
-    looked, down = False, False
-
+    # Nobody knows before the first look.
+    down: bool | None = None
     voice.note(f"Looking every {every:g} s for what is due; Ctrl-C ends it.")
     try:
         while True:
@@ -208,16 +200,15 @@ def _work_on(every: float, batch_size: int | None) -> None:
                     while True:
                         summary = worker.work()
                         last.append(RepairSummary())
-                        looked = True
                         if down:
                             voice.note("MongoDB answers again.")
-                            down = False
+                        down = False
                         total.add(summary)
                         if summary.claimed:
                             voice.note(summary.in_words())
                         time.sleep(every)
             except MongoUnavailable as error:
-                if not looked:
+                if down is None:
                     raise
                 if not down:
                     voice.note(f"{error.message} Trying again every {every:g} s.")

@@ -35,17 +35,13 @@ def read_model_choices() -> tuple[str, ...]:
 _CHOICES = read_model_choices()
 
 
-def _completed(incomplete: str) -> list[str]:
-    return [choice for choice in _CHOICES if choice.startswith(incomplete)]
-
-
 ReadModelName = Annotated[
     str,
     typer.Option(
         "--type",
         help="Read model: chat is chats_read_model, task is tasks_read_model, all is every one of them.",
         metavar="|".join(_CHOICES),
-        autocompletion=_completed,
+        autocompletion=lambda incomplete: [choice for choice in _CHOICES if choice.startswith(incomplete)],
     ),
 ]
 AggregateId = Annotated[

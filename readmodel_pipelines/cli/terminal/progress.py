@@ -9,7 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from readmodel_pipelines.cli.terminal.voice import SECONDS_BETWEEN_LINES, voice
@@ -18,7 +18,6 @@ from readmodel_pipelines.reconcile.progress import Progress, ProgressLines
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
-    from rich.progress import TaskID
 
 
 @contextmanager
@@ -30,28 +29,30 @@ def event_progress(label: str) -> Iterator[Progress]:
     if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
         yield ProgressLines(lambda line: voice.note(f"{label}: {line}"), every=SECONDS_BETWEEN_LINES)
         return
-    with ExitStack() as until_the_end:
-        started = time.monotonic()
-        shown: list[tuple[RichProgress, TaskID]] = []
+    started = time.monotonic()
+    bar: RichProgress | None = None
 
-        def move(done: int, total: int, counts: Mapping[str, Counts]) -> None:
-            if not shown:
-                shown.append(_bar(label, until_the_end))
-            bar, task = shown[0]
-            found = sum(each.checked - each.same for each in counts.values())
-            rate = done / max(time.monotonic() - started, 1e-9)
-            bar.update(
-                task,
-                completed=done,
-                total=max(total, done),
-                rate=f"{rate:,.0f} events/s",
-                found=f"{found:,} not same" if found else "",
-            )
+    def move(done: int, total: int, counts: Mapping[str, Counts]) -> None:
+        nonlocal bar
+        bar = bar or _bar(label)
+        found = sum(each.checked - each.same for each in counts.values())
+        rate = done / max(time.monotonic() - started, 1e-9)
+        bar.update(
+            bar.task_ids[0],
+            completed=done,
+            total=max(total, done),
+            rate=f"{rate:,.0f} events/s",
+            found=f"{found:,} not same" if found else "",
+        )
 
+    try:
         yield move
+    finally:
+        if bar:
+            bar.stop()
 
 
-def _bar(label: str, until_the_end: ExitStack) -> tuple[RichProgress, TaskID]:
+def _bar(label: str) -> RichProgress:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -68,5 +69,6 @@ def _bar(label: str, until_the_end: ExitStack) -> tuple[RichProgress, TaskID]:
         redirect_stdout=False,
         redirect_stderr=False,
     )
-    until_the_end.enter_context(bar)
-    return bar, bar.add_task(label, total=None, rate="", found="")
+    bar.add_task(label, total=None, rate="", found="")
+    bar.start()
+    return bar

@@ -10,8 +10,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from typing import Annotated, Any
+from functools import cache, partial
+from typing import Any
 
 import typer
 from typer.main import get_command
@@ -73,23 +73,18 @@ def complain(text: str) -> None:
 
 def plain(text: str) -> str:
     """The text without anything that a terminal would obey: data may hold control characters."""
-    return "".join(char if char.isprintable() or char == "\n" else _escaped(char) for char in text)
+    return "".join(
+        char if char.isprintable() or char == "\n" else char.encode("unicode_escape", "surrogatepass").decode("ascii")
+        for char in text
+    )
 
 
-def _escaped(char: str) -> str:
-    return char.encode("unicode_escape", "surrogatepass").decode("ascii")
+def _set(ctx: typer.Context, option: typer.CallbackParam, value: bool) -> None:
+    # The first of a command line forgets what an earlier one in this process said.
+    setattr(voice, str(option.name), value or (ctx.parent is not None and getattr(voice, str(option.name))))
 
 
-def _setter(name: str) -> Any:
-    def set_it(ctx: typer.Context, value: bool) -> None:
-        # The first of a command line forgets what an earlier one in this process said.
-        setattr(voice, name, value or (ctx.parent is not None and getattr(voice, name)))
-
-    return set_it
-
-
-def _option(name: str, *declared: str, text: str) -> Any:
-    return typer.Option(*declared, help=text, callback=_setter(name), expose_value=False, is_eager=True)
+_option: Any = partial(typer.Option, callback=_set, expose_value=False, is_eager=True)
 
 
 @cache
@@ -99,16 +94,9 @@ def voice_options() -> list[Any]:
 
     @only.command()
     def speak(
-        quiet: Annotated[
-            bool, _option("quiet", "--quiet", "-q", text="Only results and errors: no progress, no notes.")
-        ] = False,
-        verbose: Annotated[
-            bool,
-            _option("verbose", "--verbose", "-v", text="Also settings, server, commands, times."),
-        ] = False,
-        as_json: Annotated[
-            bool, _option("as_json", "--json", text="Print one JSON document on stdout, nothing else.")
-        ] = False,
+        quiet: bool = _option(False, "--quiet", "-q", help="Only results and errors: no progress, no notes."),
+        verbose: bool = _option(False, "--verbose", "-v", help="Also settings, server, commands, times."),
+        as_json: bool = _option(False, "--json", help="Print one JSON document on stdout, nothing else."),
     ) -> None: ...
 
     return get_command(only).params
