@@ -18,7 +18,7 @@ from readmodel_pipelines.settings import Settings
 from readmodel_pipelines_tests.e2e.test_repair_daemon import all_done, healthy
 from readmodel_pipelines_tests.support.environment import name_database
 from readmodel_pipelines_tests.support.scene import Mongo
-from readmodel_pipelines_tests.support.servers.dagster_daemon import Daemon, running, wait_until
+from readmodel_pipelines_tests.support.servers.dagster_daemon import running, wait_until
 from readmodel_pipelines_tests.support.verbs.dagster_runs import CHATS, with_events
 from readmodel_pipelines_tests.support.verbs.repairing import task
 
@@ -62,25 +62,21 @@ def test_a_run_that_is_killed_is_followed_by_one_that_ends_its_work(
     database: Mongo, settings: Settings, tmp_path: Path, before_it_wrote: bool
 ) -> None:
     with running(tmp_path) as daemon:
-        kill_a_run(database, settings, daemon, before_it_wrote=before_it_wrote)
+        with daemon.paused():
+            tasks = broken(database, settings, 1_500)
+        pid = daemon.process_of_the_run()
+        if before_it_wrote:
+            wait_until(lambda: database[LEASES].find_one({"_id": {"$regex": "^repair:"}}), every=0.001)
+        else:
+            wait_until(lambda: database[CHATS].find_one({"title": {"$ne": "wrong"}}), every=0.001)
+        os.kill(pid, signal.SIGKILL)
+        killed_at = time.monotonic()
+        assert not all_done(database, tasks)
 
-
-def kill_a_run(database: Mongo, settings: Settings, daemon: Daemon, *, before_it_wrote: bool) -> None:
-    with daemon.paused():
-        tasks = broken(database, settings, 1_500)
-    pid = daemon.process_of_the_run()
-    if before_it_wrote:
-        wait_until(lambda: database[LEASES].find_one({"_id": {"$regex": "^repair:"}}), every=0.001)
-    else:
-        wait_until(lambda: database[CHATS].find_one({"title": {"$ne": "wrong"}}), every=0.001)
-    os.kill(pid, signal.SIGKILL)
-    killed_at = time.monotonic()
-    assert not all_done(database, tasks)
-
-    # Its lease lasts five minutes; the sensor of failed runs does not wait for that.
-    wait_until(lambda: all_done(database, tasks))
-    assert time.monotonic() - killed_at < settings.repair_lease_seconds / 2
-    assert daemon.runs(DagsterRunStatus.FAILURE)
-    assert healthy(database, settings)
-    assert database.repair_queue.count_documents({"attempts.reason": "lease_lost"}) < tasks
-    assert database.repair_queue.count_documents({"retry_count": {"$ne": 0}}) == 0, "no attempt was spent"
+        # Its lease lasts five minutes; the sensor of failed runs does not wait for that.
+        wait_until(lambda: all_done(database, tasks))
+        assert time.monotonic() - killed_at < settings.repair_lease_seconds / 2
+        assert daemon.runs(DagsterRunStatus.FAILURE)
+        assert healthy(database, settings)
+        assert database.repair_queue.count_documents({"attempts.reason": "lease_lost"}) < tasks
+        assert database.repair_queue.count_documents({"retry_count": {"$ne": 0}}) == 0, "no attempt was spent"

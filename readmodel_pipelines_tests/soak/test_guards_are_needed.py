@@ -26,31 +26,27 @@ SECONDS = 600
 class Guard:
     """`old` stands in `file` once."""
 
-    name: str
     file: str
     old: str
     new: str
     test: str
 
 
-GUARDS = (
-    Guard(
-        "a full run compares again before it replaces",
+GUARDS = {
+    "a full run compares again before it replaces": Guard(
         "reconcile/in_place.py",
         "changes = self._not_newer_than_events(changes)",
         "pass",
         "unit/test_sinks.py::test_a_full_run_replaces_no_document_that_was_read_after_its_events_and_is_newer",
     ),
-    Guard(
-        "what was touched is forgotten once it is worked off",
+    "what was touched is forgotten once it is worked off": Guard(
         "bookkeeping/kept_keys.py",
         '            yield [key["key"] for key in batch]\n',
         '            self._collection.delete_many({"_id": {"$in": batch}})\n'
         '            yield [key["key"] for key in batch]\n',
         "integration/test_touched.py::test_what_was_not_worked_off_is_given_again_to_who_comes_after_a_kill",
     ),
-    Guard(
-        "and so it is after a kill in the middle of the catch-up",
+    "and so it is after a kill in the middle of the catch-up": Guard(
         "bookkeeping/kept_keys.py",
         '            yield [key["key"] for key in batch]\n',
         '            self._collection.delete_many({"_id": {"$in": batch}})\n'
@@ -58,124 +54,108 @@ GUARDS = (
         "integration/test_full_rebuild_catches_up.py"
         "::test_what_was_touched_is_not_forgotten_by_a_run_that_is_killed_while_it_catches_up",
     ),
-    Guard(
-        "a dead owner frees its own leases",
+    "a dead owner frees its own leases": Guard(
         "bookkeeping/leases.py",
         'dead = {"owner": owner, "given_back": False}',
         'dead = {"given_back": False}',
         "integration/test_leases.py::test_a_dead_owner_frees_its_own_leases_and_nobody_else_s",
     ),
-    Guard(
-        "a busy aggregate is up to date since its events were looked at",
+    "a busy aggregate is up to date since its events were looked at": Guard(
         "repair/worker.py",
         "since.get(item, 1)",
         "1",
         "integration/test_repair_worker_and_others.py"
         "::test_a_document_that_others_change_each_time_but_never_let_catch_up_is_not_said_to_be_repaired",
     ),
-    Guard(
-        "a lease that was taken is trusted from before it was asked for",
+    "a lease that was taken is trusted from before it was asked for": Guard(
         "bookkeeping/leases.py",
         "min(self._ours_until, asked + self._seconds)",
         "min(self._ours_until, self._clock() + self._seconds)",
         "integration/test_leases.py"
         "::test_a_lease_is_trusted_no_longer_than_the_server_keeps_it_however_slow_its_answers_are[False]",
     ),
-    Guard(
-        "a lease that was renewed is trusted from before it was asked for",
+    "a lease that was renewed is trusted from before it was asked for": Guard(
         "bookkeeping/leases.py",
         "        self._ours_until = asked + self._seconds if",
         "        self._ours_until = self._clock() + self._seconds if",
         "integration/test_leases.py"
         "::test_a_lease_is_trusted_no_longer_than_the_server_keeps_it_however_slow_its_answers_are[True]",
     ),
-    Guard(
-        "a worker trusts its parent's lease no longer than that lasts",
+    "a worker trusts its parent's lease no longer than that lasts": Guard(
         "bookkeeping/leases.py",
         "min(seconds / _RENEWALS_PER_LIFE, *lasting)",
         "seconds / _RENEWALS_PER_LIFE",
         "integration/test_fixed_names.py::test_a_worker_trusts_its_lease_no_longer_than_that_lasts",
     ),
-    Guard(
-        "the lease is asked for right before the swap",
+    "the lease is asked for right before the swap": Guard(
         "rebuild/finish.py",
         "            finish.held.check()\n            swap(",
         "            swap(",
         "integration/test_fixed_names.py::test_who_lost_the_lease_at_the_last_look_swaps_nothing_in",
     ),
-    Guard(
-        "deletions are counted once more between gate and swap",
+    "deletions are counted once more between gate and swap": Guard(
         "rebuild/finish.py",
         "        finish.check_history()\n        _check_deletions(finish)\n",
         "        finish.check_history()\n",
         "integration/test_full_rebuild.py::test_deletions_that_became_too_many_while_a_copy_was_made_are_refused",
     ),
-    Guard(
-        "a gate with more suspects than it holds looks again",
+    "a gate with more suspects than it holds looks again": Guard(
         "rebuild/gate.py",
         "                    all_of_them = False\n",
         "                    pass\n",
         "integration/test_shadow.py::test_the_gate_goes_by_more_than_the_suspects_that_it_holds",
     ),
-    Guard(
-        "a shadow's document has no owned field too many",
+    "a shadow's document has no owned field too many": Guard(
         "cutover/shadow.py",
         "for name in self._projection.owned if name not in expected}",
         "for name in ()}",
         "integration/test_shadow.py::test_an_owned_field_that_nobody_wants_is_not_taken_over",
     ),
-    Guard(
-        "a shadow has the unique indexes of its read model",
+    "a shadow has the unique indexes of its read model": Guard(
         "cutover/shadow.py",
         "for own in of_read_model(projection):",
         "for own in of_read_model(projection)[:0]:",
         "integration/test_shadow.py::test_a_read_model_without_its_unique_indexes_has_them_after_it",
     ),
-    Guard(
-        "a duplicate does not lag",
+    "a duplicate does not lag": Guard(
         "reconcile/confirm.py",
         "return verdict.outcome in _MAY_LAG and verdict.reason is None",
         "return verdict.outcome in _MAY_LAG",
         "unit/test_confirm.py::test_a_second_document_for_a_key_does_not_lag_beside_the_one_that_does",
     ),
-    Guard(
-        "the tier of versions allows gaps where the settings do",
+    "the tier of versions allows gaps where the settings do": Guard(
         "reconcile/versions.py",
         "if end > events and Reason.VERSION_GAP not in allowed:",
         "if end > events:",
         "unit/test_versions.py::test_a_gap_is_suspected_but_where_gaps_are_allowed",
     ),
-    Guard(
-        "a bug counts as a crash",
+    "a bug counts as a crash": Guard(
         "repair/claim.py",
         "            if _is_nobodys_fault(error):",
         "            if True:",
         "integration/test_repair_worker_is_interrupted.py"
         "::test_an_error_that_nobody_expects_counts_as_a_crash_and_the_tasks_are_due_at_once",
     ),
-    Guard(
-        "a lease that a bug let go is not given back",
+    "a lease that a bug let go is not given back": Guard(
         "repair/claim.py",
         "                leases.abandon()",
         "                leases.give_back()",
         "integration/test_repair_worker_is_interrupted.py"
         "::test_an_error_that_nobody_expects_counts_as_a_crash_and_the_tasks_are_due_at_once",
     ),
-    Guard(
-        "a lease that was given back does not make the next one count a loss",
+    "a lease that was given back does not make the next one count a loss": Guard(
         "bookkeeping/leases.py",
         '{"$or": [{"$eq": [{"$type": "$nonce"}, "missing"]}, {"$eq": ["$given_back", True]}]}',
         '{"$eq": [{"$type": "$nonce"}, "missing"]}',
         "integration/test_leases.py::test_a_lease_that_was_given_back_was_not_lost_and_one_that_ran_out_was",
     ),
-    Guard(
-        "a lease that was given back is not told as lost",
+    "a lease that was given back is not told as lost": Guard(
         "bookkeeping/leases.py",
         '        if not lease.get("given_back")\n',
         "",
         "integration/test_leases.py::test_a_lease_that_was_given_back_was_not_lost_and_one_that_ran_out_was",
     ),
-)
+}
 
 
 @pytest.fixture(scope="module")
@@ -202,11 +182,11 @@ def run(folder: Path, *tests: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_with_all_guards_every_test_is_green(copy: Path) -> None:
-    ended = run(copy, *dict.fromkeys(guard.test for guard in GUARDS))
+    ended = run(copy, *dict.fromkeys(guard.test for guard in GUARDS.values()))
     assert ended.returncode == pytest.ExitCode.OK, ended.stdout
 
 
-@pytest.mark.parametrize("guard", GUARDS, ids=lambda guard: guard.name)
+@pytest.mark.parametrize("guard", GUARDS.values(), ids=GUARDS)
 def test_without_a_guard_its_test_is_red(copy: Path, guard: Guard) -> None:
     file = copy / PROGRAM / guard.file
     whole = file.read_text()
