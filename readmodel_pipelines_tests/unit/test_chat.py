@@ -164,18 +164,13 @@ def test_events_after_deleted_apply_and_the_chat_stays_deleted() -> None:
 
 def test_missing_fields_are_empty_and_a_missing_time_is_the_year_1() -> None:
     after = document(("created", {}), ("due_date_set", {}), ("participant_added", {"user_id": None}))
+    texts = ("workspace_id", "type", "title", "created_by", "status", "priority")
     assert after == {
         "chat_id": ID,
-        "workspace_id": "",
-        "type": "",
-        "title": "",
         "is_public": False,
-        "created_by": "",
-        "created_at": DatetimeMS(ZERO_TIME_MS),
         "participants": [""],
-        "status": "",
-        "priority": "",
-        "due_date": DatetimeMS(ZERO_TIME_MS),
+        **dict.fromkeys(texts, ""),
+        **dict.fromkeys(("created_at", "due_date"), DatetimeMS(ZERO_TIME_MS)),
     }
 
 

@@ -15,20 +15,11 @@ from pydantic import SecretStr
 from readmodel_pipelines.bookkeeping.held_leases import TakenLease
 from readmodel_pipelines.bookkeeping.queue_stats import QueueStats
 from readmodel_pipelines.bookkeeping.rebuild_record import RebuildRecord
+from readmodel_pipelines.doctor import server
 from readmodel_pipelines.doctor.check import Check, Diagnosis, Health
 from readmodel_pipelines.doctor.configuration import judge_embedded, judge_settings, settings_in_force
 from readmodel_pipelines.doctor.data import judge_collections, judge_indexes
 from readmodel_pipelines.doctor.queries import Answered, Plan, judge_queries, parse
-from readmodel_pipelines.doctor.server import (
-    History,
-    judge_clock,
-    judge_connection,
-    judge_history,
-    judge_rights,
-    judge_too_old,
-    judge_topology,
-    judge_version,
-)
 from readmodel_pipelines.doctor.work import judge_findings, judge_leases, judge_queue, judge_rebuilds
 from readmodel_pipelines.embedded.server import ServerStatus
 from readmodel_pipelines.mongo.indexes import Flaw
@@ -108,7 +99,7 @@ def test_an_embedded_server_that_does_not_run_is_told_and_so_is_why_it_could_not
 def test_a_connection_without_tls_is_told_unless_it_stays_on_this_machine(
     uri: str, hosts: list[str], state: Health, told: str
 ) -> None:
-    check = judge_connection(uri, hosts, "ann@admin", 0.0042)
+    check = server.judge_connection(uri, hosts, "ann@admin", 0.0042)
     assert_told(check, state, told, "within 5 ms, as ann@admin")
 
 
@@ -121,18 +112,18 @@ def test_a_connection_without_tls_is_told_unless_it_stays_on_this_machine(
     ],
 )
 def test_an_old_version_is_a_problem_and_a_newer_than_tested_a_warning(version: str, state: Health) -> None:
-    check = judge_version(version)
+    check = server.judge_version(version)
     assert_told(check, state, version)
     assert bool(check.hint) is (state is not OK)
 
 
 def test_a_server_that_the_driver_refuses_is_told_to_be_too_old() -> None:
     said = "Server at host:27017 reports wire version 6, but this version of PyMongo requires at least 9 (MongoDB 4.4)."
-    check = judge_too_old(said)
+    check = server.judge_too_old(said)
     assert check is not None
     assert check.name == "version"
     assert_told(check, PROBLEM, "MongoDB 4.4")
-    assert judge_too_old("All nodes are down") is None
+    assert server.judge_too_old("All nodes are down") is None
 
 
 @pytest.mark.parametrize(
@@ -150,7 +141,7 @@ def test_a_server_that_the_driver_refuses_is_told_to_be_too_old() -> None:
 def test_anything_but_a_replica_set_with_a_primary_is_a_problem(
     hello: dict[str, Any], state: Health, told: str
 ) -> None:
-    check = judge_topology(hello)
+    check = server.judge_topology(hello)
     assert_told(check, state, told)
     assert bool(check.hint) or state is OK
 
@@ -163,7 +154,7 @@ def test_anything_but_a_replica_set_with_a_primary_is_a_problem(
 def test_clocks_that_may_agree_are_no_finding_and_only_beyond_the_grace_time_they_are_a_problem(
     ahead: float, uncertain: float, grace: float
 ) -> None:
-    check = judge_clock(ahead, uncertain, grace)
+    check = server.judge_clock(ahead, uncertain, grace)
     sure = abs(ahead) - uncertain
     if sure <= 1:
         assert check.state is OK
@@ -173,9 +164,9 @@ def test_clocks_that_may_agree_are_no_finding_and_only_beyond_the_grace_time_the
 
 
 DAY = 86_400.0
-FRESH = History(ago(minutes=10), 600, 600)
-FULL = History(ago(hours=3), DAY / 8, 30 * DAY)
-LONG = History(ago(days=3), 3 * DAY, 30 * DAY)
+FRESH = server.History(ago(minutes=10), 600, 600)
+FULL = server.History(ago(hours=3), DAY / 8, 30 * DAY)
+LONG = server.History(ago(days=3), 3 * DAY, 30 * DAY)
 
 
 @pytest.mark.parametrize(
@@ -190,9 +181,9 @@ LONG = History(ago(days=3), 3 * DAY, 30 * DAY)
     ],
 )
 def test_a_history_too_short_for_what_goes_on_from_it_is_a_warning(
-    history: History | None, needed: Any, longest: float, state: Health, told: str
+    history: server.History | None, needed: Any, longest: float, state: Health, told: str
 ) -> None:
-    check = judge_history(history, needed, longest)
+    check = server.judge_history(history, needed, longest)
     assert_told(check, state, told)
 
 
@@ -204,18 +195,18 @@ LACKS = [("insert", "shop.chats"), ("update", "shop.chats"), ("insert", "shop.le
 
 def test_a_right_that_is_missing_is_a_problem_only_of_what_the_user_is_meant_for() -> None:
     lacking: Any = {"read_only": [], "verify": [("insert", "shop.findings")], "dagster": LACKS}
-    for_all = judge_rights("ann@shop", lacking, "dagster", local=False)
+    for_all = server.judge_rights("ann@shop", lacking, "dagster", local=False)
     assert_told(for_all, PROBLEM, "may not insert, update on shop.chats; insert on shop.leases", hint="--for read_only")
     assert "readmodel rights dagster" in for_all.hint
-    less = judge_rights("ann@shop", lacking, "read_only", local=False)
+    less = server.judge_rights("ann@shop", lacking, "read_only", local=False)
     assert less.state is OK
     assert any("read_only" in line for line in less.details)
     assert any("verify, dagster" in line for line in less.details)
 
 
 def test_a_server_that_asks_nobody_to_log_in_is_told_unless_it_is_this_machines_own() -> None:
-    assert judge_rights("", None, "dagster", local=True).state is OK
-    assert judge_rights("", None, "dagster", local=False).state is WARNING
+    assert server.judge_rights("", None, "dagster", local=True).state is OK
+    assert server.judge_rights("", None, "dagster", local=False).state is WARNING
 
 
 # Data

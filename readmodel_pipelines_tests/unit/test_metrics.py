@@ -6,7 +6,7 @@ import json
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
@@ -228,13 +228,9 @@ def test_the_table_of_the_page_has_every_metric_with_its_labels_and_meaning() ->
 # The dashboard
 
 
-def dashboard() -> dict[str, Any]:
-    made: dict[str, Any] = json.loads((FOLDER / "dashboard.json").read_text(encoding="utf-8"))
-    return made
-
-
-def panels() -> list[dict[str, Any]]:
-    return [panel for panel in dashboard()["panels"] if panel["type"] != "row"]
+DASHBOARD: dict[str, Any] = json.loads((FOLDER / "dashboard.json").read_text(encoding="utf-8"))
+PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
+QUERIES = [target["expr"] for panel in PANELS for target in panel["targets"]]
 
 
 def named_in(expression: str) -> set[str]:
@@ -242,17 +238,16 @@ def named_in(expression: str) -> set[str]:
 
 
 def test_the_dashboard_asks_for_what_is_exported_and_for_all_of_it() -> None:
-    asked = [target["expr"] for panel in panels() for target in panel["targets"]]
-    asked += [item["query"]["query"] for item in dashboard()["templating"]["list"] if item["type"] == "query"]
-    shown = set().union(*map(named_in, asked))
+    asked = [item["query"]["query"] for item in DASHBOARD["templating"]["list"] if item["type"] == "query"]
+    shown = set().union(*map(named_in, QUERIES + asked))
     assert shown <= NAMES
     assert NAMES - shown == {"readmodel_build_info", "readmodel_repair_queue_limit_tasks"}
 
 
 def test_the_dashboard_takes_any_data_source_and_says_what_each_panel_shows() -> None:
-    variables = {item["name"]: item for item in dashboard()["templating"]["list"]}
+    variables = {item["name"]: item for item in DASHBOARD["templating"]["list"]}
     assert variables["datasource"]["type"] == "datasource"
-    for panel in panels():
+    for panel in PANELS:
         assert panel["datasource"] == {"type": "prometheus", "uid": "${datasource}"}, panel["title"]
         assert panel["description"], panel["title"]
         for target in panel["targets"]:
@@ -260,33 +255,31 @@ def test_the_dashboard_takes_any_data_source_and_says_what_each_panel_shows() ->
 
 
 def test_the_panels_of_the_dashboard_do_not_overlap() -> None:
-    places = [panel["gridPos"] for panel in dashboard()["panels"]]
+    places = [panel["gridPos"] for panel in DASHBOARD["panels"]]
     cells = [
         (x, y) for at in places for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])
     ]
     assert len(cells) == len(set(cells))
     assert max(x for x, _ in cells) < 24
-    assert len({panel["id"] for panel in dashboard()["panels"]}) == len(places)
+    assert len({panel["id"] for panel in DASHBOARD["panels"]}) == len(places)
 
 
 def test_prometheus_understands_every_query_of_the_dashboard(tmp_path: Path) -> None:
-    queries = [target["expr"] for panel in panels() for target in panel["targets"]]
-    rules = [{"record": f"query:{number}", "expr": query} for number, query in enumerate(queries)]
+    rules = [{"record": f"query:{number}", "expr": query} for number, query in enumerate(QUERIES)]
     file = tmp_path / "queries.yaml"
     file.write_text(yaml.safe_dump({"groups": [{"name": "dashboard", "rules": rules}]}))
-    assert f"{len(queries)} rules found" in promtool("check", "rules", file)
+    assert f"{len(QUERIES)} rules found" in promtool("check", "rules", file)
 
 
 # The alerts
 
 
-def alerts() -> Iterator[dict[str, Any]]:
-    for group in yaml.safe_load(ALERTS.read_text(encoding="utf-8"))["groups"]:
-        yield from group["rules"]
+GROUPS = yaml.safe_load(ALERTS.read_text(encoding="utf-8"))["groups"]
+RULES: list[dict[str, Any]] = [rule for group in GROUPS for rule in group["rules"]]
 
 
 def test_every_alert_goes_by_what_is_exported_and_says_what_to_do_and_where() -> None:
-    for alert in alerts():
+    for alert in RULES:
         assert named_in(alert["expr"]), alert["alert"]
         assert named_in(alert["expr"]) <= NAMES, alert["alert"]
         assert alert["labels"]["severity"] in ("critical", "warning")
@@ -301,14 +294,14 @@ def test_the_page_lists_every_alert_as_it_is() -> None:
     rows = re.findall(r"^\| `(Readmodel\w+)` \| (\w+) \| (\w+) \| \[.+\]\((.*)#(.+)\) \|$", page, flags=re.MULTILINE)
     listed = [(*about, f"docs/{file or 'monitoring.md'}#{section}") for *about, file, section in rows]
     assert listed == [
-        (item["alert"], item["labels"]["severity"], item["for"], item["annotations"]["runbook"]) for item in alerts()
+        (item["alert"], item["labels"]["severity"], item["for"], item["annotations"]["runbook"]) for item in RULES
     ]
 
 
 def test_every_alert_is_tried_in_a_case_where_it_fires() -> None:
     tried = ALERT_TESTS.read_text(encoding="utf-8")
     fired = set(re.findall(r'alertname="(\w+)"', tried))
-    assert fired == {alert["alert"] for alert in alerts()}
+    assert fired == {alert["alert"] for alert in RULES}
 
 
 def test_prometheus_takes_the_alerts_and_they_fire_when_they_ought_to_and_only_then() -> None:

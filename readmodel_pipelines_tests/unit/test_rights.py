@@ -78,32 +78,26 @@ def test_the_command_line_prints_roles_and_knows_no_others() -> None:
     assert (unknown.exit_code, "read_only, verify" in unknown.stderr) == (2, True)
 
 
+LOG, ALL, SERVER = {"db": "shop", "collection": "log"}, {"db": "", "collection": ""}, {"cluster": True}
+
+
 @pytest.mark.parametrize(
-    ("held", "lacks"),
+    ("wanted", "held", "lacks"),
     [
-        ({"db": "shop", "collection": "log"}, []),
-        ({"db": "shop", "collection": ""}, []),
-        ({"db": "", "collection": "log"}, []),
-        ({"db": "", "collection": ""}, []),
-        ({"anyResource": True}, []),
-        ({"db": "shop", "collection": "other"}, [("find", "shop.log")]),
-        ({"db": "other", "collection": ""}, [("find", "shop.log")]),
-        ({"cluster": True}, [("find", "shop.log")]),
+        *((LOG, held, []) for held in (LOG, LOG | {"collection": ""}, LOG | {"db": ""}, ALL, {"anyResource": True})),
+        *((LOG, held, ["shop.log"]) for held in (LOG | {"collection": "other"}, ALL | {"db": "other"}, SERVER)),
+        (SERVER, ALL, ["the server"]),
+        (SERVER, SERVER, []),
     ],
     ids=str,
 )
-def test_a_right_is_held_by_name_or_by_all_names(held: dict[str, Any], lacks: list[Any]) -> None:
-    wanted = [{"resource": {"db": "shop", "collection": "log"}, "actions": ["find"]}]
-    assert lacking(wanted, [{"resource": held, "actions": ["find", "insert"]}]) == lacks
-    assert lacking(wanted, [{"resource": held, "actions": ["insert"]}]) == [("find", "shop.log")]
-
-
-def test_a_right_on_the_server_is_no_right_on_a_database() -> None:
-    wanted = [{"resource": {"cluster": True}, "actions": ["serverStatus"]}]
-    assert lacking(wanted, [{"resource": {"db": "", "collection": ""}, "actions": ["serverStatus"]}]) == [
-        ("serverStatus", "the server")
-    ]
-    assert lacking(wanted, [{"resource": {"cluster": True}, "actions": ["serverStatus"]}]) == []
+def test_a_right_is_held_by_name_or_by_all_names_and_on_the_server_by_itself(
+    wanted: dict[str, Any], held: dict[str, Any], lacks: list[str]
+) -> None:
+    needs = [{"resource": wanted, "actions": ["find"]}]
+    where = "shop.log" if wanted is LOG else "the server"
+    assert lacking(needs, [{"resource": held, "actions": ["find", "insert"]}]) == [("find", place) for place in lacks]
+    assert lacking(needs, [{"resource": held, "actions": ["insert"]}]) == [("find", where)]
 
 
 # The page

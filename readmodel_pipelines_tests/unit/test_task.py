@@ -166,15 +166,13 @@ def trimmed(character: str) -> tuple[bool, bool, bool]:
     return document["status"] == "Done", document["priority"] == "High", document["severity"] is None
 
 
-def test_every_white_space_of_the_application_is_trimmed() -> None:
-    spaces = "\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
-    spaces += "\u2028\u2029\u202f\u205f\u3000"
-    assert [character for character in spaces if trimmed(character) != (True, True, True)] == []
+SPACES = "\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u2028\u2029"
+OTHERS = "abcdefghijklmnopqrstuvwxyzTNVFRXU0123456789\\/.-_\0\x1c\x1d\x1e\x1f\u200b\ufeff"
 
 
-def test_nothing_but_white_space_is_trimmed() -> None:
-    others = "abcdefghijklmnopqrstuvwxyzTNVFRXU0123456789\\/.-_\0\x1c\x1d\x1e\x1f\u200b\ufeff"
-    assert [character for character in others if trimmed(character) != (False, False, False)] == []
+@pytest.mark.parametrize(("characters", "taken"), [(SPACES + "\u202f\u205f\u3000", True), (OTHERS, False)])
+def test_every_white_space_of_the_application_is_trimmed_and_nothing_else(characters: str, taken: bool) -> None:
+    assert [character for character in characters if trimmed(character) != (taken, taken, taken)] == []
 
 
 @pytest.mark.parametrize(
