@@ -8,7 +8,7 @@ that was killed leaves behind is deleted by whoever holds the lease next: nobody
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -104,24 +104,38 @@ class Touched:
             reached(Moment.TOUCHED_FORGOTTEN, kind=kind)
 
 
+def has_put_off(database: Database, lives: Sequence[str], run: str) -> bool:
+    """Whether any key of a run, over these live collections, is put off."""
+    return _collection(database, DEFERRED).find_one(_any_of(_of_run(lives, run)), {"_id": 1}) is not None
+
+
 def forget(database: Database, lives: Sequence[str], run: str) -> None:
     """Delete all keys of a run, over these live collections."""
-    starts = [{"of": live, "run": run} for live in lives]
-    _delete(database, [{"$gte": start, "$lt": {**start, "kind": MaxKey()}} for start in starts])
+    for name in (DEFERRED, TOUCHED):
+        _collection(database, name).delete_many(_any_of(_of_run(lives, run)))
 
 
-def forget_killed(database: Database, lives: Sequence[str], but: str) -> None:
-    """For whoever holds the leases of these live collections: delete what other runs left, but that of this rebuild."""
+def forget_killed(database: Database, lives: Sequence[str], but: str, there: Container[str]) -> None:
+    """For whoever holds the leases of these live collections: delete what other runs left, but that of this rebuild.
+
+    Collections that are not `there` are not asked.
+    """
     before = [{"$gte": {"of": live}, "$lt": {"of": live, "run": but}} for live in lives]
     behind = [
         {"$gt": {"of": live, "run": but, "kind": MaxKey()}, "$lt": {"of": live, "run": MaxKey()}} for live in lives
     ]
-    _delete(database, before + behind)
-
-
-def _delete(database: Database, ranges: Sequence[Document]) -> None:
     for name in (DEFERRED, TOUCHED):
-        _collection(database, name).delete_many({"$or": [{"_id": within} for within in ranges]})
+        if name in there:
+            _collection(database, name).delete_many(_any_of(before + behind))
+
+
+def _of_run(lives: Sequence[str], run: str) -> list[Document]:
+    starts = [{"of": live, "run": run} for live in lives]
+    return [{"$gte": start, "$lt": {**start, "kind": MaxKey()}} for start in starts]
+
+
+def _any_of(ranges: Sequence[Document]) -> Document:
+    return {"$or": [{"_id": within} for within in ranges]}
 
 
 def _collection(database: Database, name: str) -> Collection:

@@ -66,15 +66,14 @@ class Rebuilds:
         )
         # Last, so that a rebuild has all its ranges as soon as it can be found.
         new = {"kind": "rebuild", "state": RebuildState.BUILDING.value, "runs": 1, "ranges": len(ranges), **about}
-        self._rebuilds.update_one(
+        told = {name: {"$literal": value} for name, value in new.items()}
+        stored: Any = self._rebuilds.find_one_and_update(
             {"_id": rebuild_id},
-            [
-                {"$set": {name: {"$literal": value} for name, value in new.items()}},
-                {"$set": {"started_at": "$$NOW", "updated_at": "$$NOW"}},
-            ],
+            [{"$set": {**told, "started_at": "$$NOW", "updated_at": "$$NOW"}}],
             upsert=True,
+            return_document=ReturnDocument.AFTER,
         )
-        return self.get(rebuild_id)
+        return record_of(stored)
 
     def stored(self, rebuild_id: str) -> Document:
         """The rebuild's document as it lies there, for showing.

@@ -18,12 +18,11 @@ from pymongo import UpdateOne
 from pymongo.errors import BulkWriteError, DocumentTooLarge, OperationFailure, WriteError
 
 from readmodel_pipelines.events.ids import is_plain
-from readmodel_pipelines.mongo.changes import Token, drained, lost
+from readmodel_pipelines.mongo.changes import AWAIT_MS, Token, drained, lost
 from readmodel_pipelines.mongo.driver import CODEC, Collection, Document
 from readmodel_pipelines.mongo.scan import string_keys
 from readmodel_pipelines.projections.projection import Projection
 
-_AWAIT_MS = 5
 _AT_ONCE = 1_000
 _WRITES = ("insert", "replace", "update")
 _RAW = CODEC.with_options(document_class=RawBSONDocument)
@@ -57,7 +56,7 @@ class ForeignFollower:
         self._renamed_at: Timestamp | None = None
         watched: Any = live.with_options(codec_options=_RAW)
         try:
-            self._stream = watched.watch(resume_after=token, max_await_time_ms=_AWAIT_MS)
+            self._stream = watched.watch(resume_after=token, max_await_time_ms=AWAIT_MS)
         except OperationFailure as error:
             raise lost(error) from None
 
@@ -100,7 +99,7 @@ class ForeignFollower:
         since = Timestamp(self._renamed_at.time, self._renamed_at.inc + 1)
         watched = renamed.with_options(codec_options=CODEC)
         written: set[tuple[bytes, str]] = set()
-        with watched.watch(start_at_operation_time=since, max_await_time_ms=_AWAIT_MS) as stream:
+        with watched.watch(start_at_operation_time=since, max_await_time_ms=AWAIT_MS) as stream:
             for change in drained(stream, renamed.database):
                 if change["operationType"] in _WRITES:
                     fields = (

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
@@ -99,6 +100,7 @@ def index_like(database: Database, live: str, name: str, projection: Projection)
         ) from None
 
 
+@dataclass
 class ShadowSink:
     """Makes every document that ought to be there in a shadow; drops what the events do not account for.
 
@@ -107,27 +109,20 @@ class ShadowSink:
     stream keeps the document that it has. A batch may be written again after a crash.
     """
 
-    def __init__(
-        self,
-        shadow: Collection,
-        live: Collection,
-        lane: Lane,
-        summary: Summary,
-        rebuild_id: str,
-        still_ours: Callable[[], None],
-    ) -> None:
-        self._shadow = shadow.with_options(codec_options=CODEC)
-        self._live = live
-        self._counts = lane.counts
-        self._projection = lane.projection
-        self._summary = summary
-        self._rebuild_id = rebuild_id
-        self._still_ours = still_ours
-        self._copies: list[Document] = []
-        self._right: list[UpdateOne] = []
-        self._writes: list[tuple[Any, InsertOne[Document] | UpdateOne]] = []
-        self._bytes = 0
-        lane.keep = self.keep
+    shadow: Collection
+    live: Collection
+    lane: Lane
+    summary: Summary
+    rebuild_id: str
+    still_ours: Callable[[], None]
+    _copies: list[Document] = field(default_factory=list)
+    _right: list[UpdateOne] = field(default_factory=list)
+    _writes: list[tuple[Any, InsertOne[Document] | UpdateOne]] = field(default_factory=list)
+    _bytes: int = 0
+
+    def __post_init__(self) -> None:
+        self.shadow = self.shadow.with_options(codec_options=CODEC)
+        self.lane.keep = self.keep
 
     def keep(self, expected: Document, actual: Document) -> None:
         """A document that is right as it is."""
@@ -143,17 +138,17 @@ class ShadowSink:
                     self.carry(actual)
             case Outcome.MISSING | Outcome.DIFFERENT:
                 if actual is None:
-                    self._counts.inserted += 1
+                    self.lane.counts.inserted += 1
                     document = {"_id": self._id_of(verdict.aggregate_id), **expected}
                     self._writes.append((verdict.aggregate_id, InsertOne(document)))
                 else:
-                    self._counts.replaced += 1
+                    self.lane.counts.replaced += 1
                     self._writes.append((verdict.aggregate_id, self._mend(expected, actual)))
                     self._copies.append(actual)
                 self._bytes += verdict.size
                 self._flush_if_full()
             case _:
-                self._counts.deleted += 1
+                self.lane.counts.deleted += 1
 
     def carry(self, actual: Document) -> None:
         """A document that stays as it is, to the byte."""
@@ -162,14 +157,14 @@ class ShadowSink:
 
     def _mend(self, expected: Document, actual: Document) -> UpdateOne:
         # All of it, and an upsert: what is copied may not be what was compared any more.
-        unset = {name: "" for name in self._projection.owned if name not in expected}
+        unset = {name: "" for name in self.lane.projection.owned if name not in expected}
         return UpdateOne(
             {"_id": actual["_id"]}, {"$set": expected, **({"$unset": unset} if unset else {})}, upsert=True
         )
 
     def _id_of(self, key: Any) -> ObjectId:
         """The same each time, so that a batch that is repeated makes no second document."""
-        return ObjectId(hashlib.sha256(f"{self._rebuild_id}/{key}".encode("utf-8", "surrogateescape")).digest()[:12])
+        return ObjectId(hashlib.sha256(f"{self.rebuild_id}/{key}".encode("utf-8", "surrogateescape")).digest()[:12])
 
     def _flush_if_full(self) -> None:
         if len(self._copies) >= BATCH or len(self._writes) >= BATCH or self._bytes >= BATCH_BYTES:
@@ -180,7 +175,7 @@ class ShadowSink:
         copies, right, writes = self._copies, self._right, self._writes
         self._copies, self._right, self._writes, self._bytes = [], [], [], 0
         if copies or writes:
-            self._still_ours()
+            self.still_ours()
         if copies:
             self._copy(copies)
         if right:
@@ -190,19 +185,19 @@ class ShadowSink:
 
     def _copy(self, documents: Sequence[Document]) -> None:
         # Made before a crash, when there was no live one yet.
-        earlier = [self._id_of(document.get(self._projection.key)) for document in documents]
-        self._shadow.delete_many({"_id": {"$in": earlier}})
+        earlier = [self._id_of(document.get(self.lane.projection.key)) for document in documents]
+        self.shadow.delete_many({"_id": {"$in": earlier}})
         reached(Moment.SHADOW_COPY)
-        copy_by_id(self._live, self._shadow, [document["_id"] for document in documents])
+        copy_by_id(self.live, self.shadow, [document["_id"] for document in documents])
 
     def _make_sure_of(self, right: Sequence[UpdateOne], ids: Sequence[Any]) -> None:
         """Somebody may have deleted a live document, perhaps only to insert it anew, since it was compared."""
-        if self._shadow.count_documents({"_id": {"$in": list(ids)}}) < len(ids):
-            self._shadow.bulk_write(right, ordered=False, bypass_document_validation=True)
+        if self.shadow.count_documents({"_id": {"$in": list(ids)}}) < len(ids):
+            self.shadow.bulk_write(right, ordered=False, bypass_document_validation=True)
 
     def _write(self, writes: Sequence[tuple[Any, InsertOne[Document] | UpdateOne]]) -> None:
         try:
-            self._shadow.bulk_write([operation for _, operation in writes], ordered=False)
+            self.shadow.bulk_write([operation for _, operation in writes], ordered=False)
         except BulkWriteError as error:
             if not error.details["writeErrors"]:
                 raise
@@ -211,11 +206,11 @@ class ShadowSink:
                     continue
                 key, operation = writes[item["index"]]
                 if isinstance(operation, InsertOne):
-                    self._counts.inserted -= 1
+                    self.lane.counts.inserted -= 1
                 else:
-                    self._counts.replaced -= 1
+                    self.lane.counts.replaced -= 1
                 why = str(item.get("errmsg"))[:300]
-                self._summary.fail(self._projection.read_model, key, Why.WRITE_REFUSED, why)
+                self.summary.fail(self.lane.projection.read_model, key, Why.WRITE_REFUSED, why)
 
 
 def copy_by_id(live: Collection, shadow: Collection, ids: Sequence[Any]) -> None:

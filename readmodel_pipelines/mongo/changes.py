@@ -17,7 +17,8 @@ from readmodel_pipelines.mongo.driver import CODEC, DENIED, Collection, Database
 MOST_IDS = 200_000
 """Beyond so many changed aggregates a pass over all of them is the quicker way, and they are not held in memory."""
 
-_AWAIT_MS = 5
+AWAIT_MS = 1
+"""How long the server waits for a change before it says that there is none."""
 _IDS_AT_ONCE = 1_000
 _STANDALONE = 40573
 _HISTORY_LOST = {136, 260, 280, 286}
@@ -150,7 +151,8 @@ def token_of_now(collection: Collection) -> Token:
 def _from_now_on(events: Collection, unknown: str) -> Changes:
     try:
         with _watch(events, ()) as stream:
-            stream.try_next()
+            if stream.resume_token is None:
+                stream.try_next()
             return Changes(token=stream.resume_token, unknown=unknown)
     except OperationFailure as error:
         return Changes(unknown=_in_words(error))
@@ -172,7 +174,7 @@ def _watch(events: Collection, stored_as: Sequence[str], start_after: Token | No
         {"$project": {"operationType": 1, "clusterTime": 1, "fullDocument.aggregate_id": 1}},
     ]
     watched = events.with_options(codec_options=CODEC)
-    return watched.watch(pipeline, start_after=start_after, max_await_time_ms=_AWAIT_MS)
+    return watched.watch(pipeline, start_after=start_after, max_await_time_ms=AWAIT_MS)
 
 
 def time_of(token: Token | None) -> Timestamp:

@@ -7,7 +7,7 @@ Codes: https://github.com/mongodb/mongo/blob/master/src/mongo/base/error_codes.y
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
@@ -57,6 +57,13 @@ def server_time(database: Database) -> datetime:
 def later(seconds: float) -> Document:
     """The expression for the server's time in so many seconds."""
     return {"$add": ["$$NOW", int(seconds * 1000)]}
+
+
+def there(database: Database, names: Iterable[str]) -> list[str]:
+    """Those of these collections that are there, as far as the user may do anything with them."""
+    # Without `authorizedCollections` it takes a right on the whole database.
+    these = {"name": {"$in": list(names)}}
+    return database.list_collection_names(filter=these, authorizedCollections=True)
 
 
 @contextmanager

@@ -79,7 +79,7 @@ class EventStore:
         # The index holds 7 and 7.0 for equal, so that streams that differ by type alone come mixed.
         recent: deque[bytes] = deque(maxlen=64)
         arrays: set[bytes] = set()
-        for event in odd_documents(self._collection, _stored_as(fold), _ENVELOPE, _ORDER):
+        for event in odd_documents(self._collection, _stored_as(fold), _ENVELOPE, _ORDER, self.index):
             self.events_read += 1
             identity = bson.encode({"id": event.get("aggregate_id")})
             if identity in recent or identity in arrays:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import bson
@@ -38,7 +39,6 @@ class ReadModelCollection:
         self._collection = collection.with_options(codec_options=CODEC)
         self._projection = projection
         self._key = projection.key
-        self._index_name: str | None = None
         self._fields = {"_id": 1, **dict.fromkeys(projection.owned, 1)}
 
     def count(self) -> int:
@@ -82,13 +82,15 @@ class ReadModelCollection:
         return {document[self._key] for document in self._collection.aggregate(pipeline, allowDiskUse=True)}
 
     def _in_order(self, where: Document, fields: Document) -> Query:
-        if self._index_name is None:
-            self._index_name = index_on(self._collection, self._key)
-        return Query(where, fields, ((self._key, 1),), self._index_name)
+        return Query(where, fields, ((self._key, 1),), self._index)
+
+    @cached_property
+    def _index(self) -> str | None:
+        return index_on(self._collection, self._key)
 
     def odd_documents(self) -> Iterator[Document]:
         """Documents whose key is not a string; `_id` and owned fields only."""
-        return odd_documents(self._collection, {}, self._fields, [self._key])
+        return odd_documents(self._collection, {}, self._fields, [self._key], self._index)
 
     def odd_documents_with(self, document_ids: Sequence[Any]) -> Iterator[Document]:
         """Those of `odd_documents` that have these `_id`s; those whose key is no valid UTF-8 too."""

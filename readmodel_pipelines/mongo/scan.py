@@ -77,15 +77,18 @@ def drain(collection: Collection, query: Query) -> Iterator[list[Document]]:
 
 
 def odd_documents(
-    collection: Collection, where: Mapping[str, Any], fields: Mapping[str, Any], index_fields: Sequence[str]
+    collection: Collection,
+    where: Mapping[str, Any],
+    fields: Mapping[str, Any],
+    index_fields: Sequence[str],
+    index: str | None,
 ) -> Iterator[Document]:
     """Documents whose first index field is no string, equal keys side by side but for arrays.
 
-    Reads only the ends of the index, before and behind the strings. Array keys are spread all over it, so they are
-    looked for by a full scan, only when the index says that it has any.
+    Reads only the ends of the `index` on the fields, before and behind the strings. Array keys are spread all over it,
+    so they are looked for by a full scan, only when the index says that it has any.
     """
     key = index_fields[0]
-    index = index_on(collection, *index_fields)
     decoded = collection.with_options(codec_options=CODEC)
     if index is None:
         no_string = {"$expr": {"$ne": [{"$type": f"${key}"}, "string"]}}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Protocol
 
 from readmodel_pipelines.moments import Moment, reached
@@ -25,40 +26,32 @@ class Flushed(Protocol):
         """Write it."""
 
 
+@dataclass
 class Batches:
     """Implements `readmodel_pipelines.reconcile.run.Checkpoint` for a range of a rebuild.
 
     `written` names the counts that stand for documents written.
     """
 
-    def __init__(
-        self,
-        store: EventStore,
-        lanes: Sequence[Lane],
-        sinks: Sequence[Flushed],
-        save: Save,
-        pace: Pace,
-        size: BatchSize,
-        clock: Callable[[], float] = time.monotonic,
-        written: Sequence[str] = WRITES,
-    ) -> None:
-        self._written = written
-        self._store = store
-        self._lanes = lanes
-        self._sinks = sinks
-        self._save = save
-        self._pace = pace
-        self._size = size
-        self._clock = clock
-        self._streams = 0
-        self._events = store.events_read
-        self._counts: dict[str, dict[str, int]] = {lane.projection.read_model: {} for lane in lanes}
-        self._began = clock()
+    store: EventStore
+    lanes: Sequence[Lane]
+    sinks: Sequence[Flushed]
+    save: Save
+    pace: Pace
+    size: BatchSize
+    clock: Callable[[], float] = time.monotonic
+    written: Sequence[str] = WRITES
+    _streams: int = 0
+
+    def __post_init__(self) -> None:
+        self._events = self.store.events_read
+        self._counts: dict[str, dict[str, int]] = {lane.projection.read_model: {} for lane in self.lanes}
+        self._began = self.clock()
 
     def due(self) -> bool:
         """Whether the batch is full; counts the stream."""
         self._streams += 1
-        return self._streams > self._size.size
+        return self._streams > self.size.size
 
     def reached(self, aggregate_id: str) -> None:
         """Write and save the batch, then wait as the pace has it.
@@ -67,30 +60,30 @@ class Batches:
             WindowClosed: the run is to stop; everything before the id is done and saved.
         """
         events, documents = self._end(aggregate_id)
-        self._pace.wait(events, documents)
+        self.pace.wait(events, documents)
         reached(Moment.BATCH_SAVED)
         # The waiting included: a batch and its pause together are what the window's end has to wait for.
-        self._size.took(self._streams, self._clock() - self._began)
+        self.size.took(self._streams, self.clock() - self._began)
         # The stream that brought us here belongs to the next one.
         self._streams = 1
-        self._began = self._clock()
+        self._began = self.clock()
 
     def finish(self) -> None:
         """The range is done; its last batch is paid for, too."""
         events, documents = self._end(None)
         with suppress(WindowClosed):
-            self._pace.wait(events, documents)
+            self.pace.wait(events, documents)
         reached(Moment.RANGE_DONE)
 
     def _end(self, cursor: str | None) -> tuple[int, int]:
-        for sink in self._sinks:
+        for sink in self.sinks:
             sink.flush()
         reached(Moment.BATCH_WRITTEN)
-        events, self._events = self._store.events_read - self._events, self._store.events_read
+        events, self._events = self.store.events_read - self._events, self.store.events_read
         more: dict[str, dict[str, int]] = {}
-        for lane in self._lanes:
+        for lane in self.lanes:
             name, now = lane.projection.read_model, lane.counts.as_dict()
             more[name] = {kind: number - self._counts[name].get(kind, 0) for kind, number in now.items()}
             self._counts[name] = now
-        self._save(cursor, more, events, self._clock() - self._began)
-        return events, sum(numbers[kind] for numbers in more.values() for kind in self._written)
+        self.save(cursor, more, events, self.clock() - self._began)
+        return events, sum(numbers[kind] for numbers in more.values() for kind in self.written)

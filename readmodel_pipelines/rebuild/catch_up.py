@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 
 from readmodel_pipelines.bookkeeping.kept_keys import EVENTS
 from readmodel_pipelines.cutover.shadow import copy_by_id, sync_foreign
@@ -28,17 +29,19 @@ _BETWEEN_PASSES_SECONDS = 0.2
 _MOST_MALFORMED = 10_000
 
 
+@dataclass
 class CatchUp:
     """Reconciles touched aggregates in the live collections; those read models in `shadows` where they are built."""
 
-    def __init__(self, store: Store, following: Following, still_ours: Callable[[], None]) -> None:
-        self._store = store
-        self._following = following
-        self._still_ours = still_ours
-        self._events = EventStore(store.events)
-        self.written = 0
-        self._malformed: dict[str, set[str]] = {item.read_model: set() for item in store.projections}
-        self.summary = Summary("rebuild", "", read_models=counts_of(store.projections))
+    store: Store
+    following: Following
+    still_ours: Callable[[], None]
+    written: int = 0
+
+    def __post_init__(self) -> None:
+        self._events = EventStore(self.store.events)
+        self._malformed: dict[str, set[str]] = {item.read_model: set() for item in self.store.projections}
+        self.summary = Summary("rebuild", "", read_models=counts_of(self.store.projections))
 
     def until_nothing_is_written(self) -> str:
         """In the live collections; gives a warning when writers did not stand still in time, else nothing.
@@ -46,16 +49,16 @@ class CatchUp:
         Raises:
             HistoryLost: it is not known what was touched.
         """
-        deadline = time.monotonic() + self._store.settings.catch_up_seconds
+        deadline = time.monotonic() + self.store.settings.catch_up_seconds
         while True:
             written = self.once(())
-            if self._following.lost:
-                raise HistoryLost(self._following.lost)
+            if self.following.lost:
+                raise HistoryLost(self.following.lost)
             if not written:
                 return ""
             if time.monotonic() > deadline:
                 return (
-                    f"Writers were still ahead of their read models after {self._store.settings.catch_up_seconds:g} s "
+                    f"Writers were still ahead of their read models after {self.store.settings.catch_up_seconds:g} s "
                     f"(READMODEL_CATCH_UP_SECONDS); {written:,} documents were mended in the last look. Verify later."
                 )
             time.sleep(_BETWEEN_PASSES_SECONDS)
@@ -67,42 +70,42 @@ class CatchUp:
             started = time.monotonic()
             written = self.once(shadows)
             took = time.monotonic() - started
-            if not written or took < _SMALL_PASS_SECONDS or took > before / 2 or self._following.lost:
+            if not written or took < _SMALL_PASS_SECONDS or took > before / 2 or self.following.lost:
                 return
             before = took
 
     def once(self, shadows: Collection[str]) -> int:
         """Everything that was touched up to now; gives the number of documents written."""
-        self._following.drain(shadows)
+        self.following.drain(shadows)
         before = self.written
-        for ids in self._following.touched.batches(EVENTS):
+        for ids in self.following.touched.batches(EVENTS):
             self._reconcile(ids, shadows)
-        for item in self._store.projections if shadows else ():
+        for item in self.store.projections if shadows else ():
             # Its writer may have been late: documents of malformed streams are carried over once more.
             self.carry(item, shadows, sorted(self._malformed[item.read_model]))
-        for item in self._store.projections if shadows else ():
+        for item in self.store.projections if shadows else ():
             self._sync(item, shadows)
         return self.written - before
 
     def foreign_once(self, projection: Projection, shadows: Collection[str]) -> None:
         """The foreign fields of one read model that were changed up to now."""
-        self._following.drain([projection.read_model])
+        self.following.drain([projection.read_model])
         self._sync(projection, shadows)
 
     def _sync(self, projection: Projection, shadows: Collection[str]) -> None:
-        for ids in self._following.touched.batches(projection.read_model):
+        for ids in self.following.touched.batches(projection.read_model):
             self._sync_foreign(projection, shadows, {"_id": {"$in": ids}})
 
     def _sync_foreign(self, projection: Projection, shadows: Collection[str], where: Document) -> None:
-        sync_foreign(self._store.live(projection), self._store.place(projection, shadows), projection, where)
+        sync_foreign(self.store.live(projection), self.store.place(projection, shadows), projection, where)
 
     def _reconcile(self, ids: Sequence[str], shadows: Collection[str]) -> None:
-        self._still_ours()
-        projections = self._store.projections
+        self.still_ours()
+        projections = self.store.projections
         summary = Summary("rebuild", "", len(ids) * len(projections), read_models=counts_of(projections))
         claims = contested(self._events, projections, ids)
-        opened = OpenedPass(self._store, summary.read_models, claims, shadows=shadows, events=self._events)
-        sinks = opened.into(lambda lane: InPlace(opened.again(lane), summary, self._still_ours), summary)
+        opened = OpenedPass(self.store, summary.read_models, claims, shadows=shadows, events=self._events)
+        sinks = opened.into(lambda lane: InPlace(opened.again(lane), summary, self.still_ours), summary)
         opened.reconcile(sorted(ids))
         for lane, sink in zip(opened.lanes, sinks, strict=True):
             sink.finish()
@@ -120,7 +123,7 @@ class CatchUp:
         """Documents of malformed streams are in a shadow what they are in the live collection now."""
         if not ids:
             return
-        live, shadow = self._store.live(projection), self._store.place(projection, shadows)
+        live, shadow = self.store.live(projection), self.store.place(projection, shadows)
         these = string_keys(projection.key, ids)
         there = [item["_id"] for item in live.find(these, {"_id": 1})]
         # One of another `_id` would stand in the way of the unique key.

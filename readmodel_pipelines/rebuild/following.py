@@ -8,6 +8,7 @@ crash repeats and never skips.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
@@ -20,12 +21,14 @@ from readmodel_pipelines.mongo.driver import PyMongoError
 from readmodel_pipelines.mongo.store import Store
 
 _EVERY_SECONDS = 0.5
+_NOTE_SECONDS = 1.0
 
 
 class Following:
     """Follows events, and with `live` foreign fields too, for a rebuild: in the background, and on demand.
 
-    Without history `lost` says why, and what was done so far has to be done again. `touched` is what was noticed.
+    Without history `lost` says why, and what was done so far has to be done again; where the server keeps none, that
+    is so from the beginning, but after a second pass. `touched` is what was noticed.
     """
 
     def __init__(self, store: Store, rebuild: RebuildRecord) -> None:
@@ -33,9 +36,10 @@ class Following:
         self._rebuilds = Rebuilds(store.database)
         self.touched = Touched(store.database, rebuild.owner())
         self._lock = threading.Lock()
-        self.lost = ""
+        self.lost = rebuild.no_history if rebuild.first_pass else ""
         self._failed: Exception | None = None
         self._events: Follower | None = None
+        self._noted_at = time.monotonic()
         self.foreign: dict[str, ForeignFollower] = {}
         stored_as = [spelling for item in store.projections for spelling in item.fold.stored_as]
         try:
@@ -82,15 +86,18 @@ class Following:
     def _drain(self, foreign: Collection[str]) -> None:
         if self.lost:
             return
-        if self._events is not None:
-            for ids in self._events.drain():
-                self.touched.add(EVENTS, ids)
-            self._rebuilds.note(self._rebuild, token=self._events.token)
-        for read_model in foreign:
-            follower = self.foreign[read_model]
+        followed: dict[str, Follower | ForeignFollower] = {EVENTS: self._events} if self._events else {}
+        followed |= {name: self.foreign[name] for name in foreign}
+        tokens = {}
+        for kind, follower in followed.items():
             for ids in follower.drain():
-                self.touched.add(read_model, ids)
-            self._rebuilds.note(self._rebuild, **{f"live_tokens.{read_model}": follower.token})
+                self.touched.add(kind, ids)
+                self._noted_at = 0.0 if ids else self._noted_at
+            tokens["token" if kind == EVENTS else f"live_tokens.{kind}"] = follower.token
+        # Where nothing happened the history is read twice, should we be killed.
+        if tokens and time.monotonic() - self._noted_at >= _NOTE_SECONDS:
+            self._rebuilds.note(self._rebuild, **tokens)
+            self._noted_at = time.monotonic()
 
     def _follow(self, stop: threading.Event) -> None:
         while not stop.wait(_EVERY_SECONDS) and not self.lost:

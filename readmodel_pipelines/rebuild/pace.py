@@ -5,14 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from readmodel_pipelines.mongo.driver import Database
 from readmodel_pipelines.mongo.pressure import Pressure
 from readmodel_pipelines.pacing import RateLimit, Window
 from readmodel_pipelines.settings import Settings
 
-_LOOK_AGAIN_SECONDS = 1.0
+_LOOK_AGAIN = timedelta(seconds=1)
+_NEVER = datetime.fromtimestamp(0, UTC)
 
 
 class WindowClosed(Exception):
@@ -29,6 +30,7 @@ class Pace:
     window: Window | None = None
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     sleep: Callable[[float], object] = time.sleep
+    _asked_at: datetime = _NEVER
 
     def wait(self, events: int, documents: int) -> None:
         """Wait after a batch as long as limits and load ask for.
@@ -39,9 +41,12 @@ class Pace:
         self.check_window()
         self.events.spend(events)
         self.documents.spend(documents)
-        while self.load is not None and self.load.reason_to_wait():
-            self.check_window()
-            self.sleep(_LOOK_AGAIN_SECONDS)
+        # A load that was low a moment ago is not asked for again: batches may be short. A clock may be set back.
+        if self.load is not None and abs(self.now() - self._asked_at) >= _LOOK_AGAIN:
+            while self.load.reason_to_wait():
+                self.check_window()
+                self.sleep(_LOOK_AGAIN.total_seconds())
+            self._asked_at = self.now()
         self.check_window()
 
     def check_window(self) -> None:

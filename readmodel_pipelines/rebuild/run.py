@@ -8,23 +8,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
-from functools import partial
+from contextlib import ExitStack, closing
 from typing import Any
 
-from readmodel_pipelines.bookkeeping.kept_keys import forget
-from readmodel_pipelines.bookkeeping.leases import Leases
-from readmodel_pipelines.bookkeeping.rebuild_record import RebuildRecord, counted
+from readmodel_pipelines.bookkeeping.rebuild_record import RebuildRange, counted
 from readmodel_pipelines.errors import ReadModelBusy, ReadModelError
-from readmodel_pipelines.lanes import Contested, contested, counts_of, no_event
+from readmodel_pipelines.lanes import contested, counts_of, no_event
 from readmodel_pipelines.moments import Moment, reached
 from readmodel_pipelines.mongo.changes import HistoryLost
 from readmodel_pipelines.mongo.driver import Database
 from readmodel_pipelines.mongo.event_store import EventStore
 from readmodel_pipelines.mongo.store import Store
 from readmodel_pipelines.projections.registry import by_fold, choose_projections
-from readmodel_pipelines.rebuild.begin import Begin
-from readmodel_pipelines.rebuild.finish import Finish, Refused, finish_in_place, finish_shadow
+from readmodel_pipelines.rebuild.begin import begin_alone, begin_with_others
+from readmodel_pipelines.rebuild.finish import Refused, again, finish_in_place
 from readmodel_pipelines.rebuild.following import Following
 from readmodel_pipelines.rebuild.pace import WindowClosed
 from readmodel_pipelines.rebuild.request import RebuildRequest
@@ -96,175 +93,165 @@ class _Rebuild:
 
     def __init__(self, run: Run) -> None:
         self.run = run
-        self.store = run.store
-        self.request = run.request
-        self.summary = run.summary
-        self.rebuilds = run.rebuilds
-        self.nonces: Mapping[str, str] = {}
+        self.slice = run.request.slice
         self.events = 0
         self.said_at = 0.0
 
     def do(self) -> None:
         """All of it, or the part of it that is this run's."""
-        part, run = self.request.slice, self.run
+        run, outcome = self.run, self.run.summary.rebuild
         with ExitStack() as leases:
-            if part is None:
-                held = leases.enter_context(run.hold(run.collections))
-                self.nonces = held.nonces
-                record = Begin(run).alone(resume=self.request.resume)
+            if self.slice is None:
+                run.held = leases.enter_context(run.hold(run.collections))
+                run.nonces = run.held.nonces
+                run.record = begin_alone(run, resume=run.request.resume)
             else:
-                found = Begin(run).with_others(part)
+                found = begin_with_others(run, self.slice)
                 if found is None:
-                    self.summary.rebuild.reached(RebuildState.DONE)
-                    self.summary.rebuild.already_done = True
+                    outcome.reached(RebuildState.DONE)
+                    outcome.already_done = True
                     return
-                record = found
-                held = leases.enter_context(run.hold(run.collections, shared=record.id))
+                run.record = found
+                run.held = leases.enter_context(run.hold(run.collections, shared=found.id))
                 # The same slice is done by one run at a time.
-                own = leases.enter_context(run.hold([f"{run.collections[0]}/slice {part.number}"]))
-                self.nonces = held.nonces | own.nonces
-            self.summary.rebuild.id, self.summary.rebuild.strategy = record.id, record.strategy
+                own = leases.enter_context(run.hold([f"{run.collections[0]}/slice {self.slice.number}"]))
+                run.nonces = run.held.nonces | own.nonces
+            outcome.id, outcome.strategy = run.record.id, run.record.strategy
             reached(Moment.REBUILD_BEGUN)
             try:
-                self._go(record, held)
+                self._go(run)
             finally:
-                self.summary.events += self.events
+                run.summary.events += self.events
 
-    # The work
-
-    def _go(self, record: RebuildRecord, held: Leases) -> None:
-        claims = contested(EventStore(self.store.events), self.store.projections)
+    def _go(self, run: Run) -> None:
+        run.claims = contested(EventStore(run.store.events), run.store.projections)
         for _ in range(_PASSES):
-            following = Following(self.store, record)
-            try:
-                if not self._do_ranges(record, claims, following):
+            with closing(Following(run.store, run.record)) as run.following, ExitStack() as finishing:
+                try:
+                    if self._do_ranges(run) and self._is_finisher(run, finishing):
+                        self._finish(run)
                     return
-                with ExitStack() as finishing:
-                    now = self._finishing(record, finishing)
-                    if now is None:
-                        return
-                    finish = Finish(self.run, now, held, claims, following)
-                    try:
-                        self._finish(finish)
-                        return
-                    except HistoryLost as error:
-                        record = finish.again(error)
-            finally:
-                following.close()
+                except HistoryLost as error:
+                    again(run, error)
         raise ReadModelError(
-            f"The server's history of changes is too short to follow rebuild {record.id}, {_PASSES} times over.",
+            f"The server's history of changes is too short to follow rebuild {run.record.id}, {_PASSES} times over.",
             hint="Give the replica set a larger oplog, or rebuild while less is written; then resume.",
         )
 
-    def _do_ranges(self, record: RebuildRecord, claims: Contested, following: Following) -> bool:
-        """Whether all ranges are done, of all slices."""
-        if record.state is RebuildState.SWAPPING or not self.rebuilds.left(record):
+    def _do_ranges(self, run: Run) -> bool:
+        """Do the ranges of this run; whether all are done then, of all slices."""
+        run.ranges = run.rebuilds.ranges(run.record)
+        if run.record.state is RebuildState.SWAPPING or all(item.done for item in run.ranges):
             return True
-        self.rebuilds.to(record, RebuildState.BUILDING)
-        with following.in_background():
-            return self._build(record, claims)
+        if run.record.state is not RebuildState.BUILDING:
+            run.to(RebuildState.BUILDING)
+        # What has to be done again is done by whoever finishes.
+        first = run.record.first_pass
+        part = self.slice.number if self.slice and first else None
+        todo = [item for item in _mine(run, part) if not item.done]
+        workers = max(1, min(run.workers, len(todo)))
+        read_models = " and ".join(item.read_model for item in run.store.projections)
+        by = "this process" if workers == 1 else f"{workers} worker processes"
+        run.on_phase(
+            f"Rebuild {run.record.id} of {read_models}, {run.record.strategy}: {len(todo):,} of {run.record.ranges:,} "
+            f"ranges to do{'' if first else ' once more'}, by {by}."
+        )
+        job = Job(run.store.settings, run.record, run.request, run.nonces, run.claims, 1 / workers)
+        reached(Moment.RANGES)
+        window_closed = False
+        try:
+            with run.following.in_background():
+                for _, (found, stopped) in work_off(range_worker, job, todo, workers, self._say, run.store.database):
+                    run.summary.take_over(found.findings)
+                    run.summary.warnings += [item for item in found.warnings if item not in run.summary.warnings]
+                    window_closed |= stopped
+        except KeyboardInterrupt:
+            self._count(run.rebuilds.ranges(run.record, part))
+            raise
+        run.ranges = run.rebuilds.ranges(run.record)
+        self._count(_mine(run, part))
+        self._tell(self.events, {})
+        if window_closed:
+            self._pause()
+            return False
+        all_done = all(item.done for item in run.ranges)
+        if not all_done:
+            run.summary.rebuild.reached(RebuildState.BUILDING)
+        return all_done
 
-    def _finishing(self, record: RebuildRecord, leases: ExitStack) -> RebuildRecord | None:
-        """The record, once it is this run that finishes; None when another slice did.
+    def _is_finisher(self, run: Run, leases: ExitStack) -> bool:
+        """Whether it is this run that finishes, and not another slice.
 
         Of slices that end together one finishes. The others wait for it, for it may be killed.
         """
-        if self.request.slice is not None:
-            lease = f"{self.run.collections[0]}/finish {record.id}"
-            while True:
-                try:
-                    leases.enter_context(self.run.hold([lease]))
-                    break
-                except ReadModelBusy:
-                    time.sleep(_SAY_SECONDS)
-        record = self.rebuilds.get(record.id)
-        if record.state in (RebuildState.DONE, RebuildState.ABORTED):
-            self._count(record, None)
-            self.summary.rebuild.reached(record.state)
-            return None
-        if record.state is RebuildState.SWAPPING:
-            return record
-        return self.rebuilds.to(record, RebuildState.FINISHING)
+        while self.slice is not None:
+            try:
+                leases.enter_context(run.hold([f"{run.collections[0]}/finish {run.record.id}"]))
+                run.record = run.rebuilds.get(run.record.id)
+                break
+            except ReadModelBusy:
+                time.sleep(_SAY_SECONDS)
+        if run.record.state in (RebuildState.DONE, RebuildState.ABORTED):
+            self._count(run.ranges)
+            run.summary.rebuild.reached(run.record.state)
+            return False
+        if run.record.state is not RebuildState.SWAPPING:
+            run.to(RebuildState.FINISHING)
+        return True
 
-    def _build(self, record: RebuildRecord, claims: Contested) -> bool:
-        """Do the ranges of this run; whether all of the rebuild's are done."""
-        # What has to be done again is done by whoever finishes.
-        part = self.request.slice.number if self.request.slice and record.first_pass else None
-        todo = self.rebuilds.left(record, part)
-        workers = max(1, min(self.run.workers, len(todo)))
-        read_models = " and ".join(item.read_model for item in self.store.projections)
-        by = "this process" if workers == 1 else f"{workers} worker processes"
-        self.run.on_phase(
-            f"Rebuild {record.id} of {read_models}, {record.strategy}: {len(todo):,} of {record.ranges:,} ranges "
-            f"to do{'' if record.first_pass else ' once more'}, by {by}."
-        )
-        job = Job(self.store.settings, record, self.request, self.nonces, claims, 1 / workers)
-        reached(Moment.RANGES)
-        stopped = False
+    def _finish(self, run: Run) -> None:
+        self._count(run.ranges)
+        for name, so_far in run.record.finished.items():
+            run.summary.read_models[name].add(Counts(**so_far))
+        reached(Moment.FINISH)
+        state, why = RebuildState.DONE, {}
         try:
-            for _, done in work_off(range_worker, job, todo, workers, partial(self._say, record), self.store.database):
-                self.summary.take_over(done.summary.findings)
-                self.summary.warnings += [item for item in done.summary.warnings if item not in self.summary.warnings]
-                stopped |= done.stopped
-            self._count(record, part)
-            self._tell(self.events, {})
-        except KeyboardInterrupt:
-            self._count(record, part)
-            raise
-        if stopped:
-            self._pause(record)
-        elif self.rebuilds.left(record):
-            self.summary.rebuild.reached(RebuildState.BUILDING)
-        else:
-            return True
-        return False
+            if run.shadows:
+                # Only a shadow pays for loading its end.
+                from readmodel_pipelines.rebuild.finish_shadow import finish_shadow
 
-    def _pause(self, record: RebuildRecord) -> None:
-        self.summary.rebuild.reached(RebuildState.PAUSED)
+                finish_shadow(run)
+            else:
+                finish_in_place(run)
+        except Refused as refusal:
+            run.warn(str(refusal))
+            state, why = RebuildState.REFUSED, {"why": str(refusal)}
+        except WindowClosed:
+            self._pause()
+            return
+        counts = {item.read_model: run.summary.read_models[item.read_model].as_dict() for item in run.store.projections}
+        run.to(state, counts=counts, events=self.events, **why)
+        run.summary.rebuild.reached(state)
+        if self.slice is not None:
+            run.held.give_back()
+
+    def _pause(self) -> None:
+        self.run.summary.rebuild.reached(RebuildState.PAUSED)
         self.run.warn(
-            f"The off-peak window {self.store.settings.off_peak_window} is over. Rebuild {record.id} goes on where "
-            "it is when it is launched again, or resumed."
+            f"The off-peak window {self.run.store.settings.off_peak_window} is over. Rebuild {self.run.record.id} goes "
+            "on where it is when it is launched again, or resumed."
         )
 
-    def _count(self, record: RebuildRecord, part: int | None) -> None:
-        """What is known of the ranges: of this slice's, or of all, those done by earlier runs included."""
-        self.events, counts = self._counted(record, part)
-        self.summary.read_models |= counts
+    def _count(self, ranges: Sequence[RebuildRange]) -> None:
+        """What is known of these ranges, those done by earlier runs included."""
+        self.events, counts = self._counted(ranges)
+        self.run.summary.read_models |= counts
 
-    def _counted(self, record: RebuildRecord, part: int | None = None) -> tuple[int, dict[str, Counts]]:
-        ranges = self.rebuilds.ranges(record, part)
-        events = sum(item.events for item in ranges)
-        return events, {item.read_model: counted(ranges, item.read_model) for item in self.store.projections}
+    def _counted(self, ranges: Sequence[RebuildRange]) -> tuple[int, dict[str, Counts]]:
+        counts = {item.read_model: counted(ranges, item.read_model) for item in self.run.store.projections}
+        return sum(item.events for item in ranges), counts
 
-    def _say(self, record: RebuildRecord, _: Any) -> None:
+    def _say(self, _: Any) -> None:
         if self.run.on_progress is not None and time.monotonic() - self.said_at >= _SAY_SECONDS:
             self.said_at = time.monotonic()
-            self._tell(*self._counted(record))
+            self._tell(*self._counted(self.run.rebuilds.ranges(self.run.record)))
 
     def _tell(self, events: int, counts: Mapping[str, Counts]) -> None:
-        if self.run.on_progress is not None:
-            self.run.on_progress(self.summary.events + events, self.run.events, {**self.summary.read_models, **counts})
+        run = self.run
+        if run.on_progress is not None:
+            run.on_progress(run.summary.events + events, run.events, {**run.summary.read_models, **counts})
 
-    def _finish(self, finish: Finish) -> None:
-        self._count(finish.record, None)
-        for name, so_far in finish.record.finished.items():
-            self.summary.read_models[name].add(Counts(**so_far))
-        reached(Moment.FINISH)
-        try:
-            (finish_shadow if finish.shadows else finish_in_place)(finish)
-        except Refused as refusal:
-            self.run.warn(str(refusal))
-            self.rebuilds.to(finish.record, RebuildState.REFUSED, why=str(refusal))
-            self.summary.rebuild.reached(RebuildState.REFUSED)
-        except WindowClosed:
-            self._pause(finish.record)
-            return
-        else:
-            forget(self.store.database, finish.record.read_models, finish.record.id)
-            self.rebuilds.to(finish.record, RebuildState.DONE)
-            self.summary.rebuild.reached(RebuildState.DONE)
-        read_models = [item.read_model for item in self.store.projections]
-        counts = {name: self.summary.read_models[name].as_dict() for name in read_models}
-        self.rebuilds.note(finish.record, counts=counts, events=self.events)
-        if self.request.slice is not None:
-            finish.held.give_back()
+
+def _mine(run: Run, part: int | None) -> Sequence[RebuildRange]:
+    """The ranges of a slice; without one all."""
+    return run.ranges if part is None else run.rebuilds.ranges(run.record, part)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
 
 from readmodel_pipelines.bookkeeping.kept_keys import DeferredInMongo
 from readmodel_pipelines.bookkeeping.leases import check_held
@@ -31,6 +30,9 @@ from readmodel_pipelines.reconcile.summary import Summary
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines.workers.pool import Send
 
+_Done = tuple[Summary, bool]
+"""What became of a range in this run, and whether the window closed before its end."""
+
 
 @dataclass(frozen=True, slots=True)
 class Job:
@@ -52,16 +54,8 @@ class Job:
         return self.record.in_shadow and self.record.first_pass
 
 
-@dataclass(frozen=True, slots=True)
-class RangeDone:
-    """What became of a range in this run; `stopped` when the window closed before its end."""
-
-    summary: Summary
-    stopped: bool = False
-
-
 @contextmanager
-def range_worker(job: Job, here: Database | None = None) -> Iterator[Callable[[RebuildRange, Any], RangeDone]]:
+def range_worker(job: Job, here: Database | None = None) -> Iterator[Callable[[RebuildRange, Send], _Done]]:
     """Opens what a worker needs; a `readmodel_pipelines.workers.pool.Work`."""
     role = "shadow" if job.record.in_shadow else "rebuild"
     opened = open_database(job.settings, role) if here is None else nullcontext(here)
@@ -80,7 +74,7 @@ class _Worker:
     pace: Pace
     size: BatchSize
 
-    def do(self, at: RebuildRange, send: Send) -> RangeDone:
+    def do(self, at: RebuildRange, send: Send) -> _Done:
         job = self.job
         summary = Summary("rebuild", "", job.request.max_findings, read_models=counts_of(self.store.projections))
         shadows = () if job.builds else job.record.built_beside(self.store.projections)
@@ -104,11 +98,11 @@ class _Worker:
                         _carry_odd(opened.again(lane), sink)
             opened.reconcile(within=at.rest, checkpoint=batches)
         except WindowClosed:
-            return RangeDone(summary, stopped=True)
+            return summary, True
         batches.finish()
         if self.pace.load is not None and self.pace.load.warning:
             summary.warnings.append(self.pace.load.warning)
-        return RangeDone(summary)
+        return summary, False
 
     def _sink(self, opened: OpenedPass, lane: Lane, summary: Summary) -> InPlace | ShadowSink:
         live, record = self.store.live(lane.projection), self.job.record

@@ -15,7 +15,7 @@ from unittest.mock import patch
 from readmodel_pipelines.cutover.shadow import index_like
 from readmodel_pipelines.demo.sample_data import chat_events
 from readmodel_pipelines.mongo.connection import open_database
-from readmodel_pipelines.rebuild import RebuildRequest, finish, rebuild
+from readmodel_pipelines.rebuild import RebuildRequest, finish_shadow, rebuild
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines_tests.benchmarks.measuring import Best, bench_server, in_a_process, rebuilt
 from readmodel_pipelines_tests.benchmarks.reconcile import ORDER, PROJECTIONS, drain, empty, fill, projected, write_raw
@@ -58,7 +58,7 @@ def speed(settings: Settings, chats: int, rounds: int) -> None:
             empty(database, settings)
             timed(f"in place, empty, {of}", lambda: run("in_place", workers))
             empty(database, settings)
-            with patch.object(finish, "_pass_gate"):
+            with patch.object(finish_shadow, "_pass_gate"):
                 timed(f"shadow, empty, no gate, no copy, {of}", lambda: run("shadow", workers, copy=False))
 
         for _ in range(rounds):

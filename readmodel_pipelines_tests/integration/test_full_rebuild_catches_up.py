@@ -10,7 +10,7 @@ from readmodel_pipelines.errors import ReadModelError
 from readmodel_pipelines.moments import Moment
 from readmodel_pipelines.mongo.changes import HistoryLost
 from readmodel_pipelines.mongo.names import REBUILDS
-from readmodel_pipelines_tests.support.at_a_moment import At, Killed, each, killed_at, nth, once, raises
+from readmodel_pipelines_tests.support.at_a_moment import At, Killed, each, killed_at, once, raises
 from readmodel_pipelines_tests.support.scene import Scene, found_in
 from readmodel_pipelines_tests.support.verbs.rebuilding import BOTH, OTHER_TITLE, STANDALONE, full, leftovers, records
 
@@ -74,7 +74,7 @@ def test_a_history_that_is_lost_while_it_catches_up_has_everything_looked_at_aga
         scene.append(chats[0], OTHER_TITLE)
         raise HistoryLost("it is too short")
 
-    at(Moment.HISTORY_READ, nth(2, losing))
+    at(Moment.FINISH, once(lambda: at(Moment.HISTORY_READ, once(losing))))
     summary = full(scene)
     assert any("it is too short" in warning for warning in summary.warnings)
     assert scene.verify().ok
