@@ -39,8 +39,7 @@ from readmodel_pipelines.reconcile.progress import Progress
 from readmodel_pipelines.reconcile.summary import DEFAULT_MAX_FINDINGS, Summary, Verb
 from readmodel_pipelines.reconcile.versions import reconcile_versions
 from readmodel_pipelines.settings import Settings
-from readmodel_pipelines.spread import Look, Looked, Suspects, looker, plan_ranges, workers_for
-from readmodel_pipelines.workers.pool import work_off
+from readmodel_pipelines.spread import Look, Looked, look_over, plan_ranges, workers_for
 
 OnFindings = Callable[[Projection, Sequence[Finding]], None]
 """Told what a verification found in a read model, what lags too, some findings at a time."""
@@ -302,20 +301,15 @@ class ReadModelProjector:
         look = Look(self._store.settings, names(projections), (), claims)
         events = opened.events
 
-        def told(message: object) -> None:
-            if isinstance(message, Suspects):
-                for verdict in message.verdicts:
-                    lanes[message.read_model].emit(verdict)
-            elif isinstance(message, Looked):
-                events.events_read += message.events
-                for name, counts in message.counts.items():
-                    lanes[name].counts.add(counts)
-                if progress:
-                    progress(events.events_read)
+        def looked(part: Looked) -> None:
+            events.events_read += part.events
+            for name, counts in part.counts.items():
+                lanes[name].counts.add(counts)
+            if progress:
+                progress(events.events_read)
 
         ranges = [within for _, within in plan_ranges(events, projections, workers)]
-        for _, rest in work_off(looker, look, ranges, workers, told):
-            told(rest)
+        look_over(look, ranges, workers, lambda read_model, verdict: lanes[read_model].emit(verdict), looked)
 
     def _progress(self, summary: Summary) -> Callable[[int], None] | None:
         if self._on_progress is None:

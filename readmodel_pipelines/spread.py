@@ -24,7 +24,7 @@ from readmodel_pipelines.reconcile.collector import calm_collector
 from readmodel_pipelines.reconcile.outcome import Counts, Verdict
 from readmodel_pipelines.reconcile.ranges import EVERYTHING, IdRange, split
 from readmodel_pipelines.settings import Settings
-from readmodel_pipelines.workers.pool import Send
+from readmodel_pipelines.workers.pool import Send, work_off
 
 EVENTS_WORTH_A_PROCESS = 200_000
 """A process takes as long to start as it takes to read so many."""
@@ -62,7 +62,7 @@ class Look:
 
 
 @dataclass(frozen=True, slots=True)
-class Suspects:
+class _Suspects:
     """Verdicts on aggregates of a read model; those that can be asked for by their id have nothing but that."""
 
     read_model: str
@@ -77,9 +77,29 @@ class Looked:
     events: int
 
 
+def look_over(
+    look: Look,
+    ranges: Sequence[IdRange],
+    workers: int,
+    suspect: Callable[[str, Verdict], None],
+    looked: Callable[[Looked], None] = lambda _: None,
+    here: Database | None = None,
+) -> None:
+    """Have ranges looked at in so many processes, or `here`; is told what is suspicious in which read model."""
+
+    def told(message: object) -> None:
+        if isinstance(message, _Suspects):
+            for verdict in message.verdicts:
+                suspect(message.read_model, verdict)
+        elif isinstance(message, Looked):
+            looked(message)
+
+    for _, rest in work_off(_looker, look, ranges, workers, told, *([here] if here is not None else ())):
+        looked(rest)
+
+
 @contextmanager
-def looker(look: Look, here: Database | None = None) -> Iterator[Callable[[IdRange, Send], Looked]]:
-    """Looks at ranges and sends `Suspects`, and `Looked` now and then; a `readmodel_pipelines.workers.pool.Work`."""
+def _looker(look: Look, here: Database | None = None) -> Iterator[Callable[[IdRange, Send], Looked]]:
     role = "shadow" if look.shadows else "verify"
     opened = open_database(look.settings, role) if here is None else nullcontext(here)
     with opened as database, calm_collector():
@@ -136,5 +156,5 @@ class _Sending:
 
     def send(self) -> None:
         if self._verdicts:
-            self._send(Suspects(self._read_model, self._verdicts))
+            self._send(_Suspects(self._read_model, self._verdicts))
             self._verdicts = []

@@ -125,7 +125,7 @@ class ForeignFollower:
         if change["operationType"] != "update":
             # The `_id` of a new document is foreign, too.
             return True
-        return any(self._is_foreign(path) for path in _paths(change))
+        return any(_top(path) not in self._owned for path in _paths(change))
 
     def _do(self, change: Mapping[str, Any], collection: Collection, kept: Set[str]) -> bool:
         """Whether the document is there."""
@@ -142,9 +142,6 @@ class ForeignFollower:
             return True
         updates = [UpdateOne(this, step) for step in steps]
         return collection.bulk_write(updates, bypass_document_validation=True).matched_count > 0
-
-    def _is_foreign(self, path: str) -> bool:
-        return _top(path) not in self._owned
 
 
 def _steps(what: Mapping[str, Any], stands: Callable[[str], bool]) -> list[Any]:

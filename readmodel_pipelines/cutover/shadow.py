@@ -277,11 +277,6 @@ def identity(database: Database, name: str) -> str:
     return "".join(uuid.hex if isinstance(uuid, UUID) else uuid.hex() for uuid in uuids)
 
 
-def is_there(database: Database, name: str) -> bool:
-    """Whether there is such a collection."""
-    return bool(database.list_collection_names(filter={"name": name}))
-
-
 def drop(database: Database, names: Iterable[str]) -> None:
     """Drop them, if they are there."""
     for name in names:

@@ -78,12 +78,6 @@ def _why_anew(run: Run, record: RebuildRecord) -> str:
     return why_anew(record.stored, identity_of(run.store, run.request), age, run.store.settings.rebuild_valid_days)
 
 
-def _why_no_shadow(run: Run, record: RebuildRecord) -> str:
-    if not record.in_shadow or record.state is RebuildState.SWAPPING:
-        return ""
-    return "" if record.shadows == _shadows(run) else "its shadow is not there any more"
-
-
 def _shadows(run: Run) -> dict[str, str]:
     """What tells these shadows from others of the same name."""
     shadows = {item.read_model: run.store.shadow(item).name for item in run.store.projections}
@@ -93,7 +87,10 @@ def _shadows(run: Run) -> dict[str, str]:
 def _resumable(run: Run, unfinished: Iterable[RebuildRecord]) -> RebuildRecord | None:
     for record in unfinished:
         if record.read_models == run.collections:
-            if not (why := _why_anew(run, record) or _why_no_shadow(run, record)):
+            why = _why_anew(run, record)
+            if record.in_shadow and record.state is not RebuildState.SWAPPING and record.shadows != _shadows(run):
+                why = why or "its shadow is not there any more"
+            if not why:
                 run.rebuilds.resumed(record)
                 return record
             run.warn(f"Rebuild {record.id} is not resumed: {why}.")

@@ -6,10 +6,11 @@ from dataclasses import replace
 from typing import Any
 
 from readmodel_pipelines.bookkeeping.kept_keys import forget
-from readmodel_pipelines.cutover.shadow import copy_on_server, drop, identity, is_there, swap, sync_foreign
+from readmodel_pipelines.cutover.shadow import copy_on_server, drop, identity, swap, sync_foreign
 from readmodel_pipelines.lanes import OpenedPass, counts_of
 from readmodel_pipelines.moments import Moment, reached
 from readmodel_pipelines.mongo.changes import HistoryLost, token_of_now
+from readmodel_pipelines.mongo.driver import there
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.rebuild.catch_up import CatchUp
 from readmodel_pipelines.rebuild.finish import Refused, catch_up_in_place, check_history, index_shadows, sink_in_place
@@ -128,7 +129,7 @@ def _keep_copies(run: Run) -> dict[str, Any]:
     drop(store.database, names.values())
     copies = {}
     for item in store.projections:
-        if store.settings.keep_copy and is_there(store.database, store.live(item).name):
+        if store.settings.keep_copy and there(store.database, [store.live(item).name]):
             copies[item.read_model] = names[item.read_model]
             copy_on_server(store.database, store.live(item).name, names[item.read_model])
     return {"copies": copies, "copy_token": token}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 from readmodel_pipelines.batched import batched
 from readmodel_pipelines.events.ids import is_plain
@@ -12,8 +11,7 @@ from readmodel_pipelines.projections.registry import names
 from readmodel_pipelines.rebuild.catch_up import CatchUp
 from readmodel_pipelines.rebuild.this_run import Run
 from readmodel_pipelines.reconcile.outcome import Outcome, Verdict
-from readmodel_pipelines.spread import Look, Suspects, looker
-from readmodel_pipelines.workers.pool import work_off
+from readmodel_pipelines.spread import Look, look_over
 
 _LOOKS = 5
 _MOST = 20_000
@@ -36,21 +34,17 @@ def _suspects(run: Run, catch_up: CatchUp) -> tuple[dict[str, list[str]], bool]:
     malformed: dict[str, list[str]] = {item.read_model: [] for item in run.store.projections}
     all_of_them = True
 
-    def told(message: Any) -> None:
+    def suspect(read_model: str, verdict: Verdict) -> None:
         nonlocal all_of_them
-        if not isinstance(message, Suspects):
-            return
-        for verdict in message.verdicts:
-            kind = malformed if verdict.outcome is Outcome.MALFORMED else suspects
-            if len(kind[message.read_model]) < _MOST:
-                kind[message.read_model].append(verdict.aggregate_id)
-            else:
-                all_of_them = False
+        kind = malformed if verdict.outcome is Outcome.MALFORMED else suspects
+        if len(kind[read_model]) < _MOST:
+            kind[read_model].append(verdict.aggregate_id)
+        else:
+            all_of_them = False
 
     look = Look(run.store.settings, names(run.store.projections), run.shadows, run.claims)
     with run.following.in_background():
-        for _ in work_off(looker, look, [item.whole for item in run.ranges], run.workers, told, run.store.database):
-            pass
+        look_over(look, [item.whole for item in run.ranges], run.workers, suspect, here=run.store.database)
     for item in run.store.projections:
         for ids in batched(filter(is_plain, malformed[item.read_model]), _BATCH):
             # Nobody can say what they ought to be, but that they stay as they are.

@@ -12,8 +12,8 @@ from readmodel_pipelines.bookkeeping.rebuild_record import RebuildRange, Rebuild
 from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds
 from readmodel_pipelines.lanes import Contested
 from readmodel_pipelines.mongo.store import Store
+from readmodel_pipelines.rebuild.batches import Pace, window_of
 from readmodel_pipelines.rebuild.following import Following
-from readmodel_pipelines.rebuild.pace import Pace, window_of
 from readmodel_pipelines.rebuild.request import RebuildRequest
 from readmodel_pipelines.rebuild_state import RebuildState
 from readmodel_pipelines.reconcile.deletions import DeletionLimit

@@ -9,11 +9,11 @@ from readmodel_pipelines.bookkeeping.kept_keys import forget
 from readmodel_pipelines.bookkeeping.leases import hold_leases
 from readmodel_pipelines.bookkeeping.rebuild_record import RebuildRecord
 from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds
-from readmodel_pipelines.cutover.shadow import drop, index_like, is_there, swap
+from readmodel_pipelines.cutover.shadow import drop, index_like, swap
 from readmodel_pipelines.errors import NoCopy, UsageError
 from readmodel_pipelines.lanes import counts_of
 from readmodel_pipelines.mongo.changes import HistoryLost
-from readmodel_pipelines.mongo.driver import Database
+from readmodel_pipelines.mongo.driver import Database, there
 from readmodel_pipelines.mongo.names import copy_name, shadow_name
 from readmodel_pipelines.mongo.store import Store
 from readmodel_pipelines.projections.projection import Projection
@@ -69,7 +69,8 @@ def roll_back(database: Database, settings: Settings, rebuild_id: str) -> Summar
     with hold_leases(database, record.read_models, settings.lease_seconds) as held:
         # Again: meanwhile another rebuild would have made copies of the same names.
         record = rebuilds.get(rebuild_id)
-        copies = {name: copy for name, copy in record.copies.items() if is_there(database, copy)}
+        kept = there(database, record.copies.values())
+        copies = {name: copy for name, copy in record.copies.items() if copy in kept}
         summary.warnings += _check_rollback(rebuilds, record, store.projections, copies)
         record = rebuilds.to(record, RebuildState.ROLLED_BACK, token=record.copy_token, live_tokens={})
         for item in store.projections:

@@ -17,8 +17,7 @@ from readmodel_pipelines.mongo.driver import Database
 from readmodel_pipelines.mongo.store import Store
 from readmodel_pipelines.pacing import BatchSize
 from readmodel_pipelines.projections.registry import choose_projections
-from readmodel_pipelines.rebuild.batches import Batches
-from readmodel_pipelines.rebuild.pace import Pace, WindowClosed, pace_of
+from readmodel_pipelines.rebuild.batches import Batches, Pace, WindowClosed, pace_of
 from readmodel_pipelines.rebuild.request import RebuildRequest
 from readmodel_pipelines.reconcile.collector import calm_collector
 from readmodel_pipelines.reconcile.deletions import Deletions

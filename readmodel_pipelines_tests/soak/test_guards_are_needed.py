@@ -101,8 +101,8 @@ GUARDS = {
     ),
     "a gate with more suspects than it holds looks again": Guard(
         "rebuild/gate.py",
-        "                all_of_them = False\n",
-        "                pass\n",
+        "            all_of_them = False\n",
+        "            pass\n",
         "integration/test_shadow.py::test_the_gate_goes_by_more_than_the_suspects_that_it_holds",
     ),
     "a shadow's document has no owned field too many": Guard(
