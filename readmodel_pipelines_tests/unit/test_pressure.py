@@ -56,9 +56,11 @@ def config(**delays: int) -> dict[str, Any]:
     return {"config": {"members": [{"_id": 0}, {"_id": 1}, {"_id": 2, **delays}]}}
 
 
+QUIET = {"serverStatus": queued(0), "replSetGetStatus": status(), "replSetGetConfig": config()}
+
+
 def server(**answers: Any) -> Server:
-    quiet = {"serverStatus": queued(0), "replSetGetStatus": status(), "replSetGetConfig": config()}
-    return Server(**{**quiet, **answers})
+    return Server(**{**QUIET, **answers})
 
 
 DENIAL = OperationFailure("not authorized on admin to execute command { a: 1 }", 13, {"errmsg": "not authorized on"})
@@ -109,39 +111,39 @@ def test_a_limit_that_is_off_is_not_looked_at() -> None:
     assert (load.reason_to_wait(), load.warning, busy.asked) == ("", "", [])
 
 
-def test_who_may_not_look_is_warned_and_does_not_ask_again() -> None:
-    closed = server(serverStatus=DENIAL, replSetGetStatus=DENIAL, replSetGetConfig=DENIAL)
-    load = closed.load()
+ON_MONGOS = OperationFailure("x", None, {"errmsg": "replSetGetStatus is not supported through mongos"})
+NO_SET = {"replSetGetStatus": NO_REPLICATION, "replSetGetConfig": NO_REPLICATION}
+BEHIND = status(*lagging(11))
+
+
+@pytest.mark.parametrize(
+    ("answers", "reason", "warned"),
+    [
+        (dict.fromkeys(QUIET, DENIAL), "", ["serverStatus: not authorized; ", "rights pacing"]),
+        ({"serverStatus": queued(87), "replSetGetStatus": DENIAL}, "87 operations", []),
+        ({"serverStatus": DENIAL, "replSetGetStatus": BEHIND}, "a secondary", ["serverStatus"]),
+        (NO_SET, "", []),
+        (
+            {"serverStatus": {"ok": 1}, "replSetGetStatus": ON_MONGOS, "replSetGetConfig": ON_MONGOS},
+            "",
+            ["not supported through mongos", "serverStatus: a mongos"],
+        ),
+    ],
+    ids=["may not look", "may see the queue", "may see the secondaries", "a server alone", "a mongos"],
+)
+def test_what_cannot_be_looked_at_is_warned_of_and_not_asked_for_again(
+    answers: dict[str, Any], reason: str, warned: list[str]
+) -> None:
+    asked = server(**answers)
+    load = asked.load()
     assert load.warning == ""
-    for _ in range(3):
-        assert load.reason_to_wait() == ""
-    assert sorted(closed.asked) == ["replSetGetConfig", "replSetGetStatus", "serverStatus"]
-    assert "serverStatus: not authorized; " in load.warning
-    assert "rights pacing" in load.warning
-
-
-def test_who_may_look_at_one_thing_only_goes_by_that() -> None:
-    load = server(serverStatus=queued(87), replSetGetStatus=DENIAL).load()
-    assert load.reason_to_wait().startswith("87 operations")
-    load = server(serverStatus=DENIAL, replSetGetStatus=status(*lagging(11))).load()
-    assert load.reason_to_wait().startswith("a secondary")
-    assert "serverStatus" in load.warning
-
-
-def test_a_server_alone_has_no_secondaries_and_no_warning() -> None:
-    alone = server(replSetGetStatus=NO_REPLICATION, replSetGetConfig=NO_REPLICATION)
-    load = alone.load()
-    assert [load.reason_to_wait() for _ in range(3)] == ["", "", ""]
-    assert load.warning == ""
-    assert alone.asked.count("replSetGetStatus") == 1
-
-
-def test_a_mongos_tells_neither_and_that_is_said() -> None:
-    unsupported = OperationFailure("x", None, {"errmsg": "replSetGetStatus is not supported through mongos"})
-    load = server(serverStatus={"ok": 1}, replSetGetStatus=unsupported, replSetGetConfig=unsupported).load()
-    assert load.reason_to_wait() == ""
-    assert "not supported through mongos" in load.warning
-    assert "serverStatus: a mongos" in load.warning
+    said = [load.reason_to_wait() for _ in range(3)]
+    assert [bool(item) for item in said] == [bool(reason)] * 3
+    assert said[0].startswith(reason)
+    assert [part for part in warned if part not in load.warning] == []
+    assert bool(load.warning) is bool(warned)
+    again = {name for name in asked.asked if asked.asked.count(name) > 1}
+    assert not [name for name in again if isinstance(asked.answers[name], Exception)]
 
 
 def test_a_server_that_does_not_answer_is_asked_again() -> None:
