@@ -16,7 +16,7 @@ from readmodel_pipelines.cli.terminal.voice import plain, voice
 from readmodel_pipelines.wording import count
 
 if TYPE_CHECKING:
-    from readmodel_pipelines.doctor import Diagnosis
+    from readmodel_pipelines.doctor.check import Diagnosis
 
 _MARKS = {"ok": "✓", "warning": "!", "problem": "✗"}
 _NARROWEST = 60
@@ -41,7 +41,7 @@ def doctor(
     answered, history of changes, repair queue, findings, leases, rebuilds. Writes nothing and starts nothing; --verbose
     shows every setting. The exit code is 1 when there are problems, 0 with warnings alone, and 3 without MongoDB.
     """
-    from readmodel_pipelines.doctor import examine
+    from readmodel_pipelines.doctor.examine import examine
     from readmodel_pipelines.settings import load_settings
 
     diagnosis = examine(load_settings(), role)

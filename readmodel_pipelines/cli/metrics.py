@@ -34,7 +34,7 @@ def metrics(
     MongoDB is asked at each scrape: counts by index and single documents, no event. It need not be there: then the
     metrics say readmodel_up 0, also with --once, and the exit code is 0. The embedded server is not started.
     """
-    from readmodel_pipelines.metrics import Exporter, serving, text
+    from readmodel_pipelines.metrics.exporter import Exporter, serving, text
     from readmodel_pipelines.settings import load_settings
 
     with Exporter(load_settings(), timeout, complain) as exporter:

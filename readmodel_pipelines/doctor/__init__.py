@@ -4,8 +4,3 @@ It writes nothing and starts nothing, reads no event, and runs no query to see h
 it. `examine` asks what ordinary work asks, and the other modules judge: pure functions from facts to a `Check`. No
 check is shown a credential.
 """
-
-from readmodel_pipelines.doctor.check import Check, Diagnosis, Health
-from readmodel_pipelines.doctor.examine import examine
-
-__all__ = ["Check", "Diagnosis", "Health", "examine"]

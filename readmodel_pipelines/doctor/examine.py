@@ -17,7 +17,7 @@ from readmodel_pipelines.bookkeeping.rebuild_record import record_of
 from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds
 from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
 from readmodel_pipelines.bookkeeping.verifications import Verifications
-from readmodel_pipelines.doctor import data, queries, server, work
+from readmodel_pipelines.doctor import queries, server, work
 from readmodel_pipelines.doctor.check import Check, Diagnosis, Health
 from readmodel_pipelines.doctor.configuration import judge_embedded, judge_settings, settings_in_force
 from readmodel_pipelines.embedded import mongod_program
@@ -153,8 +153,8 @@ def _of_data_and_work(store: Store, there: set[str]) -> dict[str, Callable[[], C
         return {name: database[name].estimated_document_count() for name in (events, *live) if name in there}
 
     return {
-        "collections": lambda: data.judge_collections(settings.database, events, live, sizes(), there),
-        "indexes": lambda: data.judge_indexes(flaws(database, settings), there),
+        "collections": lambda: work.judge_collections(settings.database, events, live, sizes(), there),
+        "indexes": lambda: work.judge_indexes(flaws(database, settings), there),
         "queries": lambda: queries.judge_queries(list(queries.queries(store))),
         "history": lambda: _history(database, live),
         "repair queue": lambda: work.judge_queue(

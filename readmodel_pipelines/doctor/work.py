@@ -1,4 +1,4 @@
-"""Judges what is being done and what is left to do: repair queue, findings, leases, rebuilds."""
+"""Judges what lies there and what is left to do: collections, indexes, repair queue, findings, leases, rebuilds."""
 
 from __future__ import annotations
 
@@ -11,12 +11,70 @@ from readmodel_pipelines.bookkeeping.leases import is_gone
 from readmodel_pipelines.bookkeeping.queue_stats import QueueStats
 from readmodel_pipelines.bookkeeping.rebuild_record import RebuildRecord
 from readmodel_pipelines.doctor.check import Check, Health, worst
+from readmodel_pipelines.mongo.indexes import Flaw
+from readmodel_pipelines.mongo.wanted_indexes import VERSIONS
 from readmodel_pipelines.rebuild_state import RebuildState
 from readmodel_pipelines.wording import count, numbers, span
 
 _WAITS_LONG_SECONDS = 300
 _VERIFIED_LONG_AGO_SECONDS = 8 * 86_400.0
 _MANY = 5
+_SHOWN = 8
+
+
+def judge_collections(
+    database: str, events: str, read_models: Sequence[str], sizes: Mapping[str, int], there: Collection[str]
+) -> Check:
+    """Whether events and read models are where they are looked for; `sizes` of those that are `there`."""
+    held = ", ".join(f"{name} about {sizes[name]:,}" for name in (events, *read_models) if name in sizes)
+    if not sizes.get(events):
+        others = sorted(name for name in there if name not in (events, *read_models))
+        instead = f" The database has {', '.join(others[:_SHOWN])}." if others else " The database is empty."
+        return Check(
+            "collections",
+            Health.WARNING,
+            f"{database}.{events} holds no event, or is not there.{instead}",
+            "Check READMODEL_DATABASE and READMODEL_EVENTS_COLLECTION.",
+        )
+    empty = [name for name in read_models if not sizes.get(name)]
+    if empty:
+        return Check(
+            "collections",
+            Health.WARNING,
+            f"Documents in {database}: {held}. There is nothing in {', '.join(empty)}.",
+            "`readmodel rebuild-readmodel --type all --all` makes it from the events.",
+        )
+    return Check("collections", Health.OK, f"Documents in {database}: {held}.")
+
+
+def judge_indexes(flaws: Sequence[Flaw], there: Collection[str]) -> Check:
+    """Whether the indexes are as wanted. What is not there yet needs none: a rebuild and `ensure-indexes` make them."""
+    counted = [flaw for flaw in flaws if flaw.collection in there]
+    if not counted:
+        return Check("indexes", Health.OK, "Every index is there, on every collection that is.")
+    drop = [f"db.getCollection({flaw.collection!r}).dropIndex({flaw.instead!r})" for flaw in counted if flaw.in_the_way]
+    make = "`readmodel ensure-indexes`"
+    return Check(
+        "indexes",
+        # Without a unique index two writers make duplicates; any other makes work slow, and `queries` tells which.
+        worst(Health.PROBLEM if flaw.index.unique else Health.WARNING for flaw in counted),
+        f"{len(counted)} of the indexes are not as they ought to be.",
+        f"Drop what is in their place ({'; '.join(drop)}), then run {make}." if drop else f"{make} makes them.",
+        tuple(_told(flaw) for flaw in counted),
+    )
+
+
+def _told(flaw: Flaw) -> str:
+    fields = ", ".join(name for name, _ in flaw.index.key)
+    unique = "unique index" if flaw.index.unique else "index"
+    for_what = " (only --tier versions needs it)" if flaw.index == VERSIONS else ""
+    match flaw.kind:
+        case "missing":
+            return f"{flaw.collection}: no {unique} on {fields}{for_what}"
+        case "other":
+            return f"{flaw.collection}: {flaw.instead} on {fields} is no {unique} as it ought to be"
+        case "expiry":
+            return f"{flaw.collection}: {flaw.instead} lets documents expire at another time than the settings say"
 
 
 def judge_queue(stats: QueueStats, warning: int, limit: int) -> Check:
@@ -78,17 +136,14 @@ def judge_findings(
 
 def judge_leases(leases: Sequence[TakenLease], now: datetime, gone: Callable[[str], bool] = is_gone) -> Check:
     """Whether somebody who holds a lease is dead: it ran out and was not given back, or its process is gone."""
-    stale = [lease for lease in leases if lease.until <= now]
-    dead = [lease for lease in leases if lease.until > now and gone(lease.holder)]
-    told = [
-        f"{_on(lease)}: {lease.holder} did not give it back; it ran out {span((now - lease.until).total_seconds())} ago"
-        for lease in stale
-    ]
-    told += [
-        f"{_on(lease)}: {lease.holder} is no process of this machine any more; it runs out in "
-        f"{span((lease.until - now).total_seconds())}"
-        for lease in dead
-    ]
+    told = []
+    for lease in leases:
+        ago = (now - lease.until).total_seconds()
+        if ago >= 0:
+            told.append(f"{_on(lease)}: {lease.holder} did not give it back; it ran out {span(ago)} ago")
+        elif gone(lease.holder):
+            gone_from = f"{_on(lease)}: {lease.holder} is no process of this machine any more"
+            told.append(f"{gone_from}; it runs out in {span(-ago)}")
     if not told:
         working = "; ".join(f"{_on(lease)} by {lease.holder}" for lease in leases[:_MANY])
         return Check("leases", Health.OK, f"Held: {working}." if leases else "Nobody is at work.")

@@ -3,7 +3,3 @@
 `catalogue.py` lists every metric, `scrape.py` reads MongoDB and makes samples, `exporter.py` serves. `dashboard.json`
 and `alerts.yaml` are for Grafana and Prometheus; docs/monitoring.md explains them.
 """
-
-from readmodel_pipelines.metrics.exporter import Exporter, serving, text
-
-__all__ = ["Exporter", "serving", "text"]

@@ -87,14 +87,9 @@ _MEANINGS = {
     "events": "Events of every aggregate type, as estimated by MongoDB.",
 }
 
-
-def _metrics() -> dict[str, Metric]:
-    parts = ((*named.removesuffix("}").partition("{"), meaning) for named, meaning in _MEANINGS.items())
-    return {
-        name: Metric(f"readmodel_{name}", meaning, tuple(filter(None, labels.split(","))))
-        for name, _, labels, meaning in parts
-    }
-
-
-METRICS: Mapping[str, Metric] = _metrics()
+METRICS: Mapping[str, Metric] = {
+    name: Metric(f"readmodel_{name}", meaning, tuple(filter(None, labels.split(","))))
+    for told, meaning in _MEANINGS.items()
+    for name, _, labels in [told.removesuffix("}").partition("{")]
+}
 """All of them, in this order, by their names without `readmodel_`."""

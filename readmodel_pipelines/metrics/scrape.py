@@ -64,12 +64,17 @@ class Scrape:
         self._unfinished: dict[str, tuple[RebuildRecord, RangeProgress]] | None = None
         self._events: int | None = None
         self.samples: list[Sample] = []
-        self.parts: dict[str, str] = {}
-        parts = (self._rebuilds, self._verifications, self._leases, self._sizes, self._findings, self._queue)
+        parts: dict[str, Callable[[], Iterator[Sample]]] = {
+            "rebuilds": self._rebuilds,
+            "verifications": self._verifications,
+            "leases": lambda: of_leases(taken_leases(store.database), self._live),
+            "sizes": self._sizes,
+            "findings": self._findings,
+            "queue": lambda: of_queue(RepairQueue(store.database, store.settings).stats()),
+        }
         with timeout(seconds):
             server_time(store.database)
-            for read in parts:
-                self.parts[read.__name__.removeprefix("_")] = self._why_not(read)
+            self.parts = {name: self._why_not(read) for name, read in parts.items()}
         if self._unfinished is not None:
             for name in self._live:
                 self.samples += of_unfinished(name, self._unfinished.get(name), self._events)
@@ -108,9 +113,6 @@ class Scrape:
                 if record is not None:
                     yield from of_verification(name, coverage, _verified(record))
 
-    def _leases(self) -> Iterator[Sample]:
-        yield from of_leases(taken_leases(self._store.database), self._live)
-
     def _sizes(self) -> Iterator[Sample]:
         documents = self._store.sizes()
         self._events = self._store.events.estimated_document_count()
@@ -122,9 +124,6 @@ class Scrape:
         remembered = Findings(self._store.database)
         for name in self._live:
             yield from of_findings(name, remembered.open_by_outcome(name), remembered.oldest_open(name))
-
-    def _queue(self) -> Iterator[Sample]:
-        yield from of_queue(RepairQueue(self._store.database, self._store.settings).stats())
 
 
 def _verified(record: Document) -> Ended:

@@ -6,7 +6,6 @@ Unpartitioned: Dagster shows a partitioned check as skipped after runs over rang
 # Without `from __future__ import annotations`: Dagster takes the class of `context`, not its name.
 from collections import Counter
 from collections.abc import Iterator
-from itertools import islice
 from typing import Any
 
 import dagster as dg
@@ -14,10 +13,9 @@ import dagster as dg
 from readmodel_pipelines.bookkeeping.queue_stats import QueueStats
 from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
 from readmodel_pipelines.orchestration.assets import REPAIR_QUEUE
-from readmodel_pipelines.orchestration.config import VerifyConfig
-from readmodel_pipelines.orchestration.metadata import metadata_of, table_of
+from readmodel_pipelines.orchestration.config import SHOWN, VerifyConfig
+from readmodel_pipelines.orchestration.metadata import metadata_of, numbers_of, table_of, table_of_dead_letters
 from readmodel_pipelines.orchestration.partitions import READ_MODELS
-from readmodel_pipelines.orchestration.queue_metadata import SHOWN, numbers_of, table_of_dead_letters
 from readmodel_pipelines.orchestration.resources import MongoResource
 from readmodel_pipelines.reconcile.outcome import Outcome
 from readmodel_pipelines.reconcile.summary import Summary
@@ -40,11 +38,6 @@ _DESCRIPTIONS = {
     "READMODEL_GRACE_SECONDS. A warning: a repair or the next event may mend it. Looks at those aggregates only; "
     "changes nothing, and remembers nothing.",
 }
-
-
-def evaluations(summary: Summary, name: str, settings: Settings, max_findings: int) -> tuple[Evaluated, Evaluated]:
-    """What `matches_events` and `streams_intact` of a read model say after a verification."""
-    return _matches(summary, name, settings, max_findings), _intact(summary, name, max_findings)
 
 
 def fresh(summary: Summary, name: str, max_findings: int) -> Evaluated:
@@ -80,7 +73,9 @@ def read_model_checks(
     if whole:
         summary, settings = mongo.verify(context, whole, config)
         for name in whole:
-            results += evaluations(summary, READ_MODELS[name].read_model, settings, config.max_findings)
+            read_model = READ_MODELS[name].read_model
+            results.append(matches(summary, read_model, settings, config.max_findings))
+            results.append(intact(summary, read_model, config.max_findings))
     if young:
         summary = mongo.verify_fresh(context, young)
         results += [fresh(summary, READ_MODELS[name].read_model, config.max_findings) for name in young]
@@ -104,7 +99,7 @@ def whether_it_drains(queue: RepairQueue, stats: QueueStats, settings: Settings)
     """What `drains` says: an error with dead letters, which it lists, a warning when the queue is long."""
     metadata: dict[str, Any] = dict(numbers_of(stats))
     if stats.failed:
-        metadata["table_of_dead_letters"] = table_of_dead_letters(islice(queue.tasks("failed", limit=SHOWN), SHOWN))
+        metadata["table_of_dead_letters"] = table_of_dead_letters(queue.tasks("failed", limit=SHOWN))
         said = (
             f"{stats.failed:,} dead letters: {stats.reasons_in_words()}. Mend the cause, then `readmodel repair-queue "
             "requeue` brings them back."
@@ -119,7 +114,8 @@ def whether_it_drains(queue: RepairQueue, stats: QueueStats, settings: Settings)
     return _evaluated(REPAIR_QUEUE, DRAINS, said, metadata, passed=False, error=bool(stats.failed))
 
 
-def _matches(summary: Summary, name: str, settings: Settings, max_findings: int) -> Evaluated:
+def matches(summary: Summary, name: str, settings: Settings, max_findings: int) -> Evaluated:
+    """What `matches_events` says after a verification."""
     counts = summary.read_models[name]
     oldest = summary.oldest_seconds.get(name, 0.0)
     what = f"Looked at {summary.scope.coverage}: {counts.checked:,} aggregates."
@@ -138,7 +134,8 @@ def _matches(summary: Summary, name: str, settings: Settings, max_findings: int)
     return _evaluated(name, MATCHES, said, metadata, passed=False, error=not young)
 
 
-def _intact(summary: Summary, name: str, max_findings: int) -> Evaluated:
+def intact(summary: Summary, name: str, max_findings: int) -> Evaluated:
+    """What `streams_intact` says after a verification."""
     malformed = summary.read_models[name].malformed
     unseen = summary.elsewhere.get(name, Counter())[Outcome.MALFORMED]
     if malformed:

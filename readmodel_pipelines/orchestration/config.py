@@ -21,7 +21,8 @@ from readmodel_pipelines.verification.coverage import Bucket, Coverage
 from readmodel_pipelines.verification.folder import new_report_files
 from readmodel_pipelines.verification.verify import VerificationRequest
 
-FINDINGS_SHOWN = 50
+SHOWN = 50
+"""Of the rows of a table, unless a run asks for more."""
 
 
 class Config(dg.Config):
@@ -59,7 +60,7 @@ class ReportConfig(Config):
     """How much a run tells."""
 
     max_findings: int = Field(
-        default=FINDINGS_SHOWN,
+        default=SHOWN,
         ge=0,
         le=DEFAULT_MAX_FINDINGS,
         description="At most so many findings of a read model are shown in the table, "

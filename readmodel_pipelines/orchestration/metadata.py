@@ -1,4 +1,4 @@
-"""What a run says of its work when it is done: numbers to plot, tables of outcomes and findings, and a sentence."""
+"""What is said of runs and of the repair queue: numbers to plot, tables of outcomes, findings, dead letters, words."""
 
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -7,11 +7,16 @@ from typing import Any
 
 import dagster as dg
 
+from readmodel_pipelines.bookkeeping.queue_stats import QueueStats
+from readmodel_pipelines.mongo.driver import Document
+from readmodel_pipelines.orchestration.config import SHOWN
 from readmodel_pipelines.orchestration.failure import failure
 from readmodel_pipelines.rebuild_state import RebuildState
+from readmodel_pipelines.reconcile.extended_json import json_text
 from readmodel_pipelines.reconcile.finding import Finding
 from readmodel_pipelines.reconcile.outcome import ALARMS, WRITES, Counts, Outcome, Why
 from readmodel_pipelines.reconcile.summary import Summary
+from readmodel_pipelines.repair.summary import RepairSummary
 from readmodel_pipelines.wording import cut, cut_where_they_part, numbers, span
 
 _ALWAYS = ("aggregate_id", "outcome")
@@ -34,7 +39,7 @@ _MEANINGS = {
     "superseded": "writes that another writer was faster than; compared again",
     "failed": "aggregates that need a write and did not get it",
 }
-_COLUMNS = {
+_OF_FINDINGS = {
     "aggregate_id": "Aggregate whose document and events were compared",
     "outcome": "missing, different, unexpected, orphan or malformed",
     "reason": "Why a stream is malformed, or why the aggregate could not be done",
@@ -42,6 +47,16 @@ _COLUMNS = {
     "expected": "Its value according to the events, as Extended JSON",
     "actual": "Its value in the stored document, as Extended JSON",
     "age": "Since when verifications find it, its aggregate unchanged",
+}
+_LONGEST_TEXT = 500
+_OF_DEAD_LETTERS = {
+    "task": "`_id` of the task, for `readmodel repair-queue requeue --id`",
+    "aggregate_type": "Aggregate type as its producer wrote it",
+    "aggregate_id": "Aggregate whose read models are not repaired",
+    "reason": "Why it was parked, for `readmodel repair-queue requeue --reason`",
+    "detail": "What the last attempt said",
+    "attempts": "Failed attempts",
+    "since": "When it was added",
 }
 
 
@@ -184,9 +199,9 @@ def _numbers(counts: Counts, names: Iterable[str]) -> str:
 def table_of(findings: Iterable[Finding]) -> dg.TableMetadataValue:
     """Findings of a read model as a table, a line for each field. A column that no line fills is left out."""
     rows = [row for finding in findings for row in _rows(finding)]
-    filled = [name for name in _COLUMNS if name in _ALWAYS or any(row[name] for row in rows)]
+    filled = [name for name in _OF_FINDINGS if name in _ALWAYS or any(row[name] for row in rows)]
     shown = ({name: row[name] for name in filled} for row in rows)
-    return table(shown, {name: _COLUMNS[name] for name in filled})
+    return table(shown, {name: _OF_FINDINGS[name] for name in filled})
 
 
 def _rows(finding: Finding) -> Iterator[dict[str, str]]:
@@ -207,3 +222,65 @@ def _rows(finding: Finding) -> Iterator[dict[str, str]]:
 
 def _text(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
+
+
+def numbers_of(stats: QueueStats) -> dict[str, int | float]:
+    """The queue in numbers, for Dagster to plot."""
+    return {
+        "pending": stats.pending,
+        "in_work": stats.processing,
+        "completed": stats.completed,
+        "dead_letters": stats.failed,
+        "due": stats.due,
+        "oldest_pending_seconds": round(stats.oldest_pending_seconds, 1),
+        "repairs_per_minute": stats.repairs_per_minute,
+    }
+
+
+def metadata_of_repair(stats: QueueStats, summary: RepairSummary) -> dict[str, Any]:
+    """The queue behind a run, and what the run repaired, under names that are plotted behind those of the queue.
+
+    The aggregates that were taken first are listed, so that somebody sees whether theirs was among them, and those that
+    were parked; their tasks are not known, for the run names aggregates.
+    """
+    numbers = {name: getattr(summary, name) for name in ("aggregates", "claimed", "retried", "parked", "lost")}
+    numbers |= {"repaired": summary.completed, "seconds": round(summary.seconds, 3)}
+    numbers["repaired_per_second"] = round(summary.completed / max(summary.seconds, 1e-9), 1)
+    for read_model, counts in summary.read_models.items():
+        numbers |= {f"{read_model}/{write}": getattr(counts, write) for write in WRITES}
+    said: dict[str, Any] = {**numbers_of(stats), **{f"repair/{name}": number for name, number in numbers.items()}}
+    columns = ("aggregate_type", "aggregate_id")
+    if summary.first_taken:
+        taken = (dict(zip(columns, aggregate, strict=True)) for aggregate in summary.first_taken)
+        said["taken"] = table(taken, dict.fromkeys(columns))
+    if summary.dead_letters:
+        said["parked_now"] = table_of_dead_letters(
+            {**{name: getattr(letter, name) for name in (*columns, "reason")}, "attempts": [{"detail": letter.detail}]}
+            for letter in summary.dead_letters[:SHOWN]
+        )
+    return said
+
+
+def table_of_dead_letters(tasks: Iterable[Document]) -> dg.TableMetadataValue:
+    """Tasks as a table, whatever their producers put there."""
+    return table(map(_dead_letter, tasks), _OF_DEAD_LETTERS, numbers=["attempts"])
+
+
+def _dead_letter(task: Document) -> dict[str, Any]:
+    attempts, retries = task.get("attempts"), task.get("retry_count")
+    last = attempts[-1] if isinstance(attempts, list) and attempts and isinstance(attempts[-1], dict) else {}
+    return {
+        "task": _stored(task.get("_id")),
+        "aggregate_type": _stored(task.get("aggregate_type")),
+        "aggregate_id": _stored(task.get("aggregate_id")),
+        "reason": _stored(task.get("reason")),
+        "detail": _stored(last.get("detail")),
+        "attempts": retries if isinstance(retries, int) else 0,
+        "since": _stored(task.get("created_at")),
+    }
+
+
+def _stored(value: Any) -> str:
+    """A stored value as text that Dagster's storage takes."""
+    shown = "" if value is None else json_text(value)
+    return shown.encode("utf-8", "backslashreplace").decode()[:_LONGEST_TEXT]

@@ -76,22 +76,21 @@ def run_config(op: str, config: dg.Config) -> dict[str, Any]:
 
 def read_model_named_by(context: dg.OpExecutionContext) -> Projection:
     """The read model of the run's partition."""
-    which = (
-        f"read model is meant; nothing was done. Launch it again with one of the partitions {', '.join(READ_MODELS)}"
-    )
-    return READ_MODELS[_partition(context, which)]
+    return READ_MODELS[
+        _partition(context, "read model", f"it again with one of the partitions {', '.join(READ_MODELS)}")
+    ]
 
 
 def slice_named_by(context: dg.OpExecutionContext) -> tuple[Projection, Slice]:
     """The read model and the slice of the run's partition."""
-    which = "slice is meant; nothing was done. Launch a backfill of all slices of a read model"
-    name, part = SLICES[_partition(context, which)]
+    name, part = SLICES[_partition(context, "slice", "a backfill of all slices of a read model")]
     return READ_MODELS[name], part
 
 
-def _partition(context: dg.OpExecutionContext, which: str) -> str:
+def _partition(context: dg.OpExecutionContext, what: str, launch: str) -> str:
     if not context.has_partition_key:
-        raise failure(f"This run names no partition, so it is not known which {which}.")
+        lacks = f"This run names no partition, so it is not known which {what} is meant"
+        raise failure(f"{lacks}; nothing was done. Launch {launch}.")
     return context.partition_key
 
 

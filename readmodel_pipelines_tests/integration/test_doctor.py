@@ -15,8 +15,8 @@ from pydantic import SecretStr
 
 from readmodel_pipelines.bookkeeping.leases import Leases
 from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds
-from readmodel_pipelines.doctor import Check, Diagnosis, Health, examine
-from readmodel_pipelines.doctor.examine import ON_SERVER
+from readmodel_pipelines.doctor.check import Check, Diagnosis, Health
+from readmodel_pipelines.doctor.examine import ON_SERVER, examine
 from readmodel_pipelines.mongo.connection import open_database
 from readmodel_pipelines.mongo.names import shadow_name
 from readmodel_pipelines.mongo.rights import privileges, role_named

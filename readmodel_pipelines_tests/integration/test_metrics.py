@@ -29,8 +29,8 @@ from readmodel_pipelines.bookkeeping.rebuild_record import RebuildRange, Rebuild
 from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds
 from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
 from readmodel_pipelines.embedded import server as embedded
-from readmodel_pipelines.metrics import Exporter, text
 from readmodel_pipelines.metrics.catalogue import METRICS
+from readmodel_pipelines.metrics.exporter import Exporter, text
 from readmodel_pipelines.mongo.driver import server_time
 from readmodel_pipelines.mongo.names import FINDINGS, VERIFICATIONS
 from readmodel_pipelines.mongo.names import REBUILDS as REBUILDS

@@ -15,12 +15,10 @@ from pydantic import SecretStr
 from readmodel_pipelines.bookkeeping.held_leases import TakenLease
 from readmodel_pipelines.bookkeeping.queue_stats import QueueStats
 from readmodel_pipelines.bookkeeping.rebuild_record import RebuildRecord
-from readmodel_pipelines.doctor import server
+from readmodel_pipelines.doctor import server, work
 from readmodel_pipelines.doctor.check import Check, Diagnosis, Health
 from readmodel_pipelines.doctor.configuration import judge_embedded, judge_settings, settings_in_force
-from readmodel_pipelines.doctor.data import judge_collections, judge_indexes
 from readmodel_pipelines.doctor.queries import Answered, Plan, judge_queries, parse
-from readmodel_pipelines.doctor.work import judge_findings, judge_leases, judge_queue, judge_rebuilds
 from readmodel_pipelines.embedded.server import ServerStatus
 from readmodel_pipelines.mongo.indexes import Flaw
 from readmodel_pipelines.mongo.wanted_indexes import EVENTS, LEASES, VERSIONS
@@ -213,27 +211,27 @@ def test_a_server_that_asks_nobody_to_log_in_is_told_unless_it_is_this_machines_
 
 
 def test_events_that_are_not_there_are_told_with_what_is() -> None:
-    other = judge_collections("shop", "events", ["chats"], {}, {"orders", "customers"})
+    other = work.judge_collections("shop", "events", ["chats"], {}, {"orders", "customers"})
     assert_told(other, WARNING, "customers, orders", hint="READMODEL_DATABASE")
-    empty = judge_collections("shop", "events", ["chats", "tasks"], {"events": 5, "chats": 2}, {"events", "chats"})
+    empty = work.judge_collections("shop", "events", ["chats", "tasks"], {"events": 5, "chats": 2}, {"events", "chats"})
     assert_told(empty, WARNING, "nothing in tasks")
-    assert judge_collections("shop", "events", ["chats"], {"events": 5, "chats": 2}, {"events"}).state is OK
+    assert work.judge_collections("shop", "events", ["chats"], {"events": 5, "chats": 2}, {"events"}).state is OK
 
 
 def test_a_unique_index_that_is_missing_is_a_problem_and_another_a_warning() -> None:
     unique, versions = Flaw("events", EVENTS[0], "missing"), Flaw("events", VERSIONS, "missing")
     other, expiry = Flaw("events", EVENTS[0], "other", "plain"), Flaw("leases", LEASES[0], "expiry", "expiry")
     there = {"events", "leases"}
-    assert judge_indexes([], there).state is OK
-    assert judge_indexes([unique], set()).state is OK, "a collection that is not there needs none yet"
+    assert work.judge_indexes([], there).state is OK
+    assert work.judge_indexes([unique], set()).state is OK, "a collection that is not there needs none yet"
     for flaws, state in (([unique], PROBLEM), ([versions], WARNING), ([versions, other], PROBLEM), ([expiry], WARNING)):
-        assert judge_indexes(flaws, there).state is state
-    told = judge_indexes([unique, versions, other, expiry], there)
+        assert work.judge_indexes(flaws, there).state is state
+    told = work.judge_indexes([unique, versions, other, expiry], there)
     assert told.details[0] == "events: no unique index on aggregate_id, version"
     assert "only --tier versions" in told.details[1]
     assert "plain on aggregate_id, version is no unique index" in told.details[2]
     assert "db.getCollection('events').dropIndex('plain')" in told.hint
-    assert "Drop" not in judge_indexes([unique], there).hint
+    assert "Drop" not in work.judge_indexes([unique], there).hint
 
 
 GOOD = Plan(frozenset({"FETCH", "IXSCAN"}), ("i",))
@@ -308,26 +306,28 @@ def stats(**numbers: Any) -> QueueStats:
 def test_a_queue_with_dead_letters_is_a_problem_and_one_that_stands_a_warning(
     numbers: dict[str, Any], state: Health, told: str
 ) -> None:
-    check = judge_queue(stats(**numbers), warning=10, limit=100)
+    check = work.judge_queue(stats(**numbers), warning=10, limit=100)
     assert_told(check, state, told)
 
 
 def test_open_findings_are_a_problem_and_a_verification_long_ago_a_warning() -> None:
-    wrong = judge_findings({"chats": {"different": 2, "missing": 1}, "tasks": {}}, {"chats": NOW, "tasks": NOW}, NOW)
+    wrong = work.judge_findings(
+        {"chats": {"different": 2, "missing": 1}, "tasks": {}}, {"chats": NOW, "tasks": NOW}, NOW
+    )
     assert (wrong.state, wrong.details) == (PROBLEM, ("chats: 2 different, 1 missing",))
     none: dict[str, dict[str, int]] = {"chats": {}, "tasks": {}}
-    assert judge_findings(none, {"chats": NOW, "tasks": None}, NOW).state is WARNING
-    assert judge_findings(none, {"chats": NOW, "tasks": ago(days=9)}, NOW).state is WARNING
-    assert judge_findings(none, {"chats": NOW, "tasks": ago(days=2)}, NOW).state is OK
+    assert work.judge_findings(none, {"chats": NOW, "tasks": None}, NOW).state is WARNING
+    assert work.judge_findings(none, {"chats": NOW, "tasks": ago(days=9)}, NOW).state is WARNING
+    assert work.judge_findings(none, {"chats": NOW, "tasks": ago(days=2)}, NOW).state is OK
 
 
 def test_a_lease_is_stale_when_it_ran_out_or_its_process_is_gone() -> None:
     lease, over = (TakenLease("chats", "host process 1", until) for until in (ago(seconds=-30), ago(minutes=5)))
-    assert judge_leases([], NOW).state is OK
-    assert_told(judge_leases([lease], NOW), OK, "chats by host process 1")
+    assert work.judge_leases([], NOW).state is OK
+    assert_told(work.judge_leases([lease], NOW), OK, "chats by host process 1")
     for check, told in (
-        (judge_leases([over], NOW), "ran out 5 min ago"),
-        (judge_leases([lease], NOW, lambda _holder: True), "runs out in 30 s"),
+        (work.judge_leases([over], NOW), "ran out 5 min ago"),
+        (work.judge_leases([lease], NOW, lambda _holder: True), "runs out in 30 s"),
     ):
         assert (check.state, told in check.details[0]) == (WARNING, True)
 
@@ -352,12 +352,12 @@ def begun(state: RebuildState, *, days: float = 0.1, strategy: Strategy = "in_pl
 def test_an_unfinished_rebuild_that_nobody_works_on_is_told_with_how_to_go_on(
     rebuild: RebuildRecord, held: Collection[str], state: Health, hint: str
 ) -> None:
-    check = judge_rebuilds([rebuild], held, (), NOW, valid_days=7)
+    check = work.judge_rebuilds([rebuild], held, (), NOW, valid_days=7)
     assert_told(check, state, hint=hint)
     assert rebuild.id in check.details[0]
 
 
 def test_a_shadow_that_nobody_goes_on_with_is_told() -> None:
-    check = judge_rebuilds([], (), {"readmodel_shadow_chats"}, NOW, valid_days=7)
+    check = work.judge_rebuilds([], (), {"readmodel_shadow_chats"}, NOW, valid_days=7)
     assert (check.state, "readmodel_shadow_chats" in check.details[0]) == (WARNING, True)
-    assert judge_rebuilds([], (), (), NOW, valid_days=7).state is OK
+    assert work.judge_rebuilds([], (), (), NOW, valid_days=7).state is OK
