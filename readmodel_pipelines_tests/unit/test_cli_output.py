@@ -30,10 +30,7 @@ def test_long_values_are_shown_from_a_little_before_they_part() -> None:
     ("scope", "closing"),
     [
         (VerificationScope(), "All is well: every document is what its events say."),
-        (
-            VerificationScope("documents", str(Coverage())),
-            "All is well: every document is what its events say.",
-        ),
+        (VerificationScope("documents", str(Coverage())), "All is well: every document is what its events say."),
         (
             VerificationScope("documents", str(Coverage(bucket=Bucket(3, 7))), everything=False),
             "Nothing was found: every document that was looked at is what its events say.",

@@ -144,11 +144,7 @@ def test_anything_but_a_replica_set_with_a_primary_is_a_problem(
     assert bool(check.hint) or state is OK
 
 
-@given(
-    ahead=st.floats(-1e6, 1e6),
-    uncertain=st.floats(0, 10),
-    grace=st.sampled_from([0.0, 1.0, 5.0, 3600.0]),
-)
+@given(ahead=st.floats(-1e6, 1e6), uncertain=st.floats(0, 10), grace=st.sampled_from([0.0, 1.0, 5.0, 3600.0]))
 def test_clocks_that_may_agree_are_no_finding_and_only_beyond_the_grace_time_they_are_a_problem(
     ahead: float, uncertain: float, grace: float
 ) -> None:

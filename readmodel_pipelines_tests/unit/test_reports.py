@@ -203,10 +203,7 @@ def test_what_dead_runs_left_goes_and_what_is_being_written_stays(tmp_path: Path
 
 @pytest.mark.parametrize(
     ("aggregate_id", "which"),
-    [
-        (UUID, f"--id {UUID}"),
-        *((odd, "--all") for odd in ("x; rm -rf ~", "$(reboot)", "", 7, Code(UUID))),
-    ],
+    [(UUID, f"--id {UUID}"), *((odd, "--all") for odd in ("x; rm -rf ~", "$(reboot)", "", 7, Code(UUID)))],
 )
 def test_no_text_of_the_database_but_a_uuid_comes_into_a_command(tmp_path: Path, aggregate_id: Any, which: str) -> None:
     summary = Summary("verify", "chat", read_models={CHATS.read_model: Counts()})

@@ -146,9 +146,7 @@ def test_streams_have_about_the_mean_length_asked_for(generate: Generate, mean_e
 
 
 @generators
-def test_the_envelope_has_the_order_and_the_types_of_the_application(
-    generate: Generate,
-) -> None:
+def test_the_envelope_has_the_order_and_the_types_of_the_application(generate: Generate) -> None:
     aggregate_type = "Chat" if generate is chat_events else "Task"
     for event in generate(50):
         assert list(event) == ENVELOPE
@@ -162,9 +160,7 @@ def test_the_envelope_has_the_order_and_the_types_of_the_application(
 
 
 @generators
-def test_every_number_in_data_is_a_double_and_nothing_in_it_is_a_date(
-    generate: Generate,
-) -> None:
+def test_every_number_in_data_is_a_double_and_nothing_in_it_is_a_date(generate: Generate) -> None:
     for event in generate(100):
         for field, value in event["data"].items():
             assert type(value) in (str, float, bool, dict, type(None)), (event["event_type"], field, value)
