@@ -11,49 +11,28 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 _FROM = {
-    "settings": ("Settings", "load_settings"),
-    "mongo.connection": ("open_database",),
-    "projector": ("ReadModelProjector",),
-    "reconcile.summary": ("Summary",),
-    "reconcile.finding": ("Finding",),
-    "reconcile.outcome": ("Outcome",),
-    "repair.repository": ("EventRepository", "Saved"),
-    "repair.new_event": ("NewEvent",),
-    "repair.on_failure": ("repair_on_failure",),
-    "repair.worker": ("RepairWorker",),
-    "repair.summary": ("RepairSummary",),
-    "bookkeeping.repair_queue": ("RepairQueue",),
-    "projections.projection": ("Document", "Projection"),
-    "projections.chat": ("CHAT_FOLD", "Chat"),
-    "projections.task": ("TASK_FOLD", "Task"),
-    "events.stream": ("EventType", "Fold", "Malformed", "Reason", "fold_streams"),
-    "events.values": (
-        "ZERO_TIME_MS",
-        "BadField",
-        "Event",
-        "flag",
-        "integer",
-        "occurred_at_ms",
-        "optional_text",
-        "optional_time_ms",
-        "parse_time",
-        "text",
-        "time_ms",
-    ),
-    "errors": (
-        "AggregateNotFound",
-        "ConcurrencyConflict",
-        "LeaseLost",
-        "MongoUnavailable",
-        "ReadModelBusy",
-        "ReadModelError",
-        "RepairNotQueued",
-        "RepairQueueFull",
-        "UsageError",
-        "WrongAggregateType",
-    ),
+    "settings": "Settings load_settings",
+    "mongo.connection": "open_database",
+    "projector": "ReadModelProjector",
+    "reconcile.summary": "Summary",
+    "reconcile.finding": "Finding",
+    "reconcile.outcome": "Outcome",
+    "repair.repository": "EventRepository Saved",
+    "repair.new_event": "NewEvent",
+    "repair.on_failure": "repair_on_failure",
+    "repair.worker": "RepairWorker",
+    "repair.summary": "RepairSummary",
+    "bookkeeping.repair_queue": "RepairQueue",
+    "projections.projection": "Document Projection",
+    "projections.chat": "CHAT_FOLD Chat",
+    "projections.task": "TASK_FOLD Task",
+    "events.stream": "EventType Fold Malformed Reason fold_streams",
+    "events.values": "ZERO_TIME_MS BadField Event flag integer occurred_at_ms optional_text optional_time_ms parse_time "
+    "text time_ms",
+    "errors": "AggregateNotFound ConcurrencyConflict LeaseLost MongoUnavailable ReadModelBusy ReadModelError "
+    "RepairNotQueued RepairQueueFull UsageError WrongAggregateType",
 }
-_MODULES = {name: module for module, names in _FROM.items() for name in names}
+_MODULES = {name: module for module, names in _FROM.items() for name in names.split()}
 
 if TYPE_CHECKING:
     # The same list, for type checkers and editors; a test compares the two.
