@@ -52,12 +52,7 @@ def is_gone(holder: str) -> bool:
 
 @contextmanager
 def hold_leases(
-    database: Database,
-    read_models: Sequence[str],
-    seconds: float,
-    holder: str = "",
-    owner: str = "",
-    shared: str = "",
+    database: Database, read_models: Sequence[str], seconds: float, holder: str = "", owner: str = "", shared: str = ""
 ) -> Iterator[Leases]:
     """Hold the lease of every read model, in order of their names, and renew them meanwhile.
 

@@ -1,28 +1,131 @@
 """The record of rebuilds, `readmodel_rebuilds`: how far each is, so that a killed one goes on where it was.
 
-One document for a rebuild and one for each of its ranges (DATA_CONTRACT.md, «Rebuilds»). A range's cursor says from
-where it is still to be done; it is written with every batch. Which state may follow which says `rebuild_state`.
+One document for a rebuild and one for each of its ranges (DATA_CONTRACT.md, «Rebuilds»), which become values here
+alone: what records of earlier versions lack has a default, and of one of another form `ODD_RECORD` is raised. A range's
+cursor says from where it is still to be done; it is written with every batch. Which state may follow which says
+`rebuild_state`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any
 
 from pymongo import ReturnDocument, UpdateOne
 
-from readmodel_pipelines.bookkeeping.rebuild_record import RebuildRange, RebuildRecord, range_of, record_of
+from readmodel_pipelines.bookkeeping.kept_keys import Owner
 from readmodel_pipelines.errors import UsageError
+from readmodel_pipelines.mongo.changes import Token
 from readmodel_pipelines.mongo.driver import Database, Document
 from readmodel_pipelines.mongo.names import REBUILDS
-from readmodel_pipelines.rebuild_state import MAY_FOLLOW, UNFINISHED, RebuildState
-from readmodel_pipelines.reconcile.outcome import WRITES
+from readmodel_pipelines.projections.projection import Projection
+from readmodel_pipelines.rebuild_state import MAY_FOLLOW, UNFINISHED, RebuildState, Strategy
+from readmodel_pipelines.reconcile.outcome import WRITES, Counts
 from readmodel_pipelines.reconcile.ranges import IdRange
 
 _SHOWN_AT_MOST = 50
 _WRITES = (*WRITES, "superseded")
+
+
+@dataclass(frozen=True, slots=True)
+class RebuildRecord:
+    """A rebuild as it was when it was read; `stored` is its document, and `read_models` are live collections."""
+
+    id: str
+    state: RebuildState
+    strategy: Strategy
+    read_models: list[str]
+    started_at: datetime
+    updated_at: datetime
+    stored: Mapping[str, Any]
+    ended_at: datetime | None = None
+    names: Sequence[str] = ()
+    ranges: int = 0
+    passes: int = 1
+    token: Token | None = None
+    live_tokens: Mapping[str, Token] = field(default_factory=dict)
+    no_history: str = ""
+    idle_seconds: float = 0.0
+    shadows: Mapping[str, str] = field(default_factory=dict)
+    copies: Mapping[str, str] = field(default_factory=dict)
+    copy_token: Token | None = None
+    counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    events: int = 0
+    finished: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    mended: Mapping[str, int] = field(default_factory=dict)
+    reported: Sequence[int] = ()
+    campaigns: Sequence[str] = ()
+
+    @property
+    def in_shadow(self) -> bool:
+        """Whether it builds collections beside the live ones."""
+        return self.strategy == "shadow"
+
+    def built_beside(self, projections: Iterable[Projection]) -> tuple[str, ...]:
+        """Those of the read models that it builds beside the live ones."""
+        return tuple(item.read_model for item in projections if self.in_shadow)
+
+    @property
+    def first_pass(self) -> bool:
+        """Whether nothing had to be looked at twice."""
+        return self.passes == 1
+
+    @property
+    def seconds(self) -> float:
+        """How long it took from its beginning to its end; 0 before that."""
+        return 0.0 if self.ended_at is None else (self.ended_at - self.started_at).total_seconds()
+
+    def age_seconds(self, now: datetime) -> float:
+        """How long ago it began, by the server's clock."""
+        return (now.replace(tzinfo=None) - self.started_at).total_seconds()
+
+    def owner(self, live: str = "") -> Owner:
+        """Whose its keys are: those that concern one live collection, or all of them."""
+        return Owner(live or self.read_models[0], self.id)
+
+
+@dataclass(frozen=True, slots=True)
+class RebuildRange:
+    """One range of a rebuild, from `lower` on, by the `_id` of its document: what is to be done, what was counted."""
+
+    id: str
+    rest: IdRange
+    lower: str | None = None
+    done: bool = False
+    events: int = 0
+    counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+
+    @property
+    def whole(self) -> IdRange:
+        """All of it, done or not."""
+        return IdRange(self.lower, self.rest.upper)
+
+
+_KNOWN = {item.name for item in fields(RebuildRecord)}
+
+
+def record_of(document: Mapping[str, Any]) -> RebuildRecord:
+    """The rebuild that a document of it tells of."""
+    known = {"names": document["read_models"], **document}
+    told = {name: value for name, value in known.items() if name in _KNOWN}
+    state = RebuildState(document["state"])
+    return RebuildRecord(**{**told, "id": document["_id"], "state": state, "stored": document})
+
+
+def range_of(document: Mapping[str, Any]) -> RebuildRange:
+    """The range that a document of it tells of."""
+    told = (document[name] for name in ("lower", "done", "events", "counts"))
+    return RebuildRange(document["_id"], IdRange(document["cursor"], document["upper"]), *told)
+
+
+def counted(ranges: Iterable[RebuildRange], read_model: str) -> Counts:
+    """What was counted in these ranges."""
+    total = Counts()
+    for item in ranges:
+        total.add(Counts(**item.counts.get(read_model, {})))
+    return total
 
 
 class WrongState(UsageError):

@@ -338,11 +338,7 @@ class RepairQueue:
         return {**self._of(stream, [aggregate_id]), "aggregate_id": aggregate_id, "status": "pending"}
 
     def _of(self, stream: str, ids: Sequence[str]) -> Document:
-        return {
-            "aggregate_id": {"$in": list(ids)},
-            "aggregate_type": self._spellings[stream],
-            "task_type": TASK_TYPE,
-        }
+        return {"aggregate_id": {"$in": list(ids)}, "aggregate_type": self._spellings[stream], "task_type": TASK_TYPE}
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,21 +1,192 @@
-"""Verifications that were made, with their numbers, and the watermark of each read model: from where to go on.
+"""What verifications remember in collections of this project's own: themselves, their findings, and how far they came.
 
-DATA_CONTRACT.md, «What verifications remember», has the fields.
+DATA_CONTRACT.md, «What verifications remember», has the fields. A finding is open from when it is first seen until a
+verification that covers its aggregate does not find it any more. Its age begins anew when its stream has grown since:
+then it is another one, most likely a moment old. A document that lagged is kept until it is looked at again, because
+its writer may have died, and no finding before that. A read model's watermark says from where to go on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import json
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from bson.json_util import CANONICAL_JSON_OPTIONS
+from pymongo import ReplaceOne
+
+from readmodel_pipelines.batched import batched
+from readmodel_pipelines.events.ids import is_plain
 from readmodel_pipelines.mongo.changes import Token, time_of
-from readmodel_pipelines.mongo.driver import Database, Document, server_time
-from readmodel_pipelines.mongo.names import VERIFICATIONS, WATERMARKS
+from readmodel_pipelines.mongo.driver import Database, Document, duplicates_allowed, server_time
+from readmodel_pipelines.mongo.names import FINDINGS, VERIFICATIONS, WATERMARKS
+from readmodel_pipelines.mongo.scan import Query
+from readmodel_pipelines.reconcile.extended_json import json_value
+from readmodel_pipelines.reconcile.finding import Finding
+from readmodel_pipelines.reconcile.outcome import ALARMS, Outcome
 from readmodel_pipelines.reconcile.summary import Summary
 
+_BATCH = 1_000
+_LONGEST_ID = 200
 _EVERYTHING = "every aggregate"
-"""The coverage that is stored of one that left no aggregate out."""
+"""The coverage that is stored of a verification that left no aggregate out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Covered:
+    """What was looked at: the aggregates that `holds` says, and, with `odd_ids`, those whose id is no string."""
+
+    holds: Callable[[str], bool]
+    odd_ids: bool
+
+    def has(self, finding: Document) -> bool:
+        """Whether the aggregate of a remembered finding was. Of a cut or broken id only a look at everything knows."""
+        if finding["plain"]:
+            return self.holds(finding["aggregate_id"])
+        return self.odd_ids and bool(finding.get("odd"))
+
+
+class Findings:
+    """The remembered findings of a database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._findings = database[FINDINGS]
+
+    def remember(self, findings: Sequence[Finding], last_versions: Mapping[str, Any]) -> None:
+        """Keep these findings as open, and write on each since when; `last_versions` are those of their streams."""
+        now = server_time(self._database).replace(tzinfo=None)
+        by_key: dict[str, list[Finding]] = defaultdict(list)
+        for finding in findings:
+            by_key[_key(finding)].append(finding)
+        stored = {item["_id"]: item for item in self._findings.find({"_id": {"$in": list(by_key)}})}
+        new: list[Document] = []
+        changed: list[ReplaceOne[Document]] = []
+        as_before: list[str] = []
+        # The document of an aggregate and a second one with its key are two findings, remembered as one.
+        for key, alike in by_key.items():
+            before = stored.get(key, {})
+            seen = _seen(alike[0], _version(last_versions, alike[0]))
+            same_stream = before.get("state") == "open" and before["version"] == seen["version"]
+            since = before["first_seen"] if same_stream else now
+            for finding in alike:
+                finding.first_seen, finding.age_seconds = since, max(0.0, (now - since).total_seconds())
+            document = {"_id": key, **seen, "first_seen": since, "last_seen": now}
+            if not before:
+                new.append(document)
+            elif {**before, "last_seen": now} == document:
+                as_before.append(key)
+            else:
+                changed.append(ReplaceOne({"_id": key}, document))
+        # Three statements: an upsert for each finding takes several times as long.
+        if new:
+            # Another verification may have been faster to see the same.
+            with duplicates_allowed():
+                self._findings.insert_many(new, ordered=False)
+        if changed:
+            self._findings.bulk_write(changed, ordered=False)
+        if as_before:
+            self._findings.update_many({"_id": {"$in": as_before}}, {"$set": {"last_seen": now}})
+
+    def close(self, read_model: str, not_seen_since: datetime, covered: Covered | None) -> int:
+        """Close the open findings of covered aggregates that were not seen again; gives the number. None covers all.
+
+        What lagged there and does not any more is forgotten.
+        """
+        gone = {**_watched(read_model), "last_seen": {"$lt": not_seen_since}}
+        closed: list[Document] = [{"$set": {"state": "closed", "closed_at": "$$NOW"}}]
+        number = 0
+        for these in [{}] if covered is None else self._covered(gone, covered):
+            number += self._findings.update_many({**gone, **these, "state": "open"}, closed).modified_count
+            self._findings.delete_many({**gone, **these, "state": "lagging"})
+        return number
+
+    def _covered(self, gone: Document, covered: Covered) -> Iterator[Document]:
+        """Filters for the covered ones, some at a time."""
+        found = self._findings.find(gone, {"aggregate_id": 1, "plain": 1, "odd": 1})
+        for keys in batched((finding["_id"] for finding in found if covered.has(finding)), _BATCH):
+            yield {"_id": {"$in": keys}}
+
+    def open_ids(self, read_model: str) -> Iterator[str]:
+        """The ids of aggregates to look at again, with open findings or lagging, in order; but for those no texts."""
+        query = self.open_query(read_model)
+        for finding in self._findings.find(query.where, query.fields, sort=query.sort):
+            yield finding["aggregate_id"]
+
+    @staticmethod
+    def open_query(read_model: str) -> Query:
+        """What `open_ids` asks for."""
+        where = {**_watched(read_model), "plain": True}
+        return Query(where, {"_id": 0, "aggregate_id": 1}, (("aggregate_id", 1),))
+
+    def open_by_outcome(self, read_model: str) -> dict[str, int]:
+        """How many findings are open."""
+        where = {"read_model": read_model, "state": "open"}
+        groups = self._findings.aggregate([{"$match": where}, {"$group": {"_id": "$outcome", "findings": {"$sum": 1}}}])
+        return {group["_id"]: group["findings"] for group in groups}
+
+    def oldest_open(self, read_model: str) -> dict[str, datetime]:
+        """When the oldest open finding of each outcome was first seen."""
+        oldest = {}
+        for outcome in ALARMS:
+            where = {"read_model": read_model, "state": "open", "outcome": outcome.value}
+            found = self._findings.find_one(where, {"_id": 0, "first_seen": 1}, sort=[("first_seen", 1)])
+            if found is not None:
+                oldest[outcome.value] = found["first_seen"]
+        return oldest
+
+    def open_elsewhere(self, read_model: str, not_seen_since: datetime, covered: Covered) -> Counter[str]:
+        """How many findings are open, by outcome, that were neither seen since then nor are covered."""
+        unseen = {"read_model": read_model, "state": "open", "last_seen": {"$lt": not_seen_since}}
+        found = self._findings.find(unseen, {"aggregate_id": 1, "plain": 1, "odd": 1, "outcome": 1})
+        return Counter(finding["outcome"] for finding in found if not covered.has(finding))
+
+
+def _watched(read_model: str) -> Document:
+    return {"read_model": read_model, "state": {"$in": ["open", "lagging"]}}
+
+
+def _key(finding: Finding) -> str:
+    text = finding.aggregate_id
+    # An index key has its bounds, an id of whatever type has none; nor may the number 7 be taken for the text.
+    if not _is_whole(text):
+        text = hashlib.sha256(_json(text).encode()).hexdigest()
+    return f"{finding.read_model}/{text}"
+
+
+def _is_whole(aggregate_id: Any) -> bool:
+    """Whether the id is remembered as it is."""
+    return is_plain(aggregate_id) and len(aggregate_id) <= _LONGEST_ID
+
+
+def _json(aggregate_id: Any) -> str:
+    return json.dumps(json_value(aggregate_id, CANONICAL_JSON_OPTIONS))
+
+
+def _version(last_versions: Mapping[str, Any], finding: Finding) -> Any:
+    version = last_versions.get(finding.aggregate_id) if is_plain(finding.aggregate_id) else None
+    # A malformed stream may have any value for a version; what counts is whether it is another one.
+    return version if version is None or isinstance(version, int) else repr(version)
+
+
+def _seen(finding: Finding, version: Any) -> Document:
+    aggregate_id = finding.aggregate_id
+    return {
+        "read_model": finding.read_model,
+        "aggregate_id": aggregate_id if _is_whole(aggregate_id) else _json(aggregate_id)[:_LONGEST_ID],
+        "plain": _is_whole(aggregate_id),
+        # BSON code is decoded to a kind of str.
+        "odd": type(aggregate_id) is not str,
+        "outcome": finding.outcome.value,
+        "reason": None if finding.reason is None else str(finding.reason),
+        "fields": sorted(finding.fields),
+        "version": version,
+        "state": "lagging" if finding.outcome is Outcome.LAGGING else "open",
+    }
 
 
 class Verifications:

@@ -102,7 +102,7 @@ def _table(found: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def _details(shown: Mapping[str, Any], ranges: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    from readmodel_pipelines.bookkeeping.rebuild_record import range_of
+    from readmodel_pipelines.bookkeeping.rebuilds import range_of
 
     for name, value in shown.items():
         if name not in ("kind", "counts"):

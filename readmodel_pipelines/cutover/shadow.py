@@ -214,9 +214,14 @@ class ShadowSink:
 
 
 def copy_by_id(live: Collection, shadow: Collection, ids: Sequence[Any]) -> None:
-    """Put these documents into a shadow as they are, to the byte; they never leave the server."""
-    into = {"into": shadow.name, "on": "_id", "whenMatched": "replace", "whenNotMatched": "insert"}
-    live.aggregate([{"$match": {"_id": {"$in": list(ids)}}}, {"$merge": into}], bypassDocumentValidation=True)
+    """Put these documents into a shadow as they are, to the byte."""
+    _merge(live, shadow, ids, {"whenMatched": "replace", "whenNotMatched": "insert"})
+
+
+def _merge(live: Collection, shadow: Collection, ids: Sequence[Any], how: Document) -> None:
+    # They never leave the server: the driver cannot give back every text, type and name.
+    merge = {"into": shadow.name, "on": "_id", **how}
+    live.aggregate([{"$match": {"_id": {"$in": list(ids)}}}, {"$merge": merge}], bypassDocumentValidation=True)
 
 
 def sync_foreign(live: Collection, shadow: Collection, projection: Projection, where: Document) -> None:
@@ -230,7 +235,8 @@ def sync_foreign(live: Collection, shadow: Collection, projection: Projection, w
             if wanted[document[key]] != document["_id"]:
                 # The application inserted its document after ours was made.
                 _give_id(shadow, projection, document["_id"], wanted[document[key]])
-        _merge_foreign(live, shadow, projection, [item["_id"] for item in batch])
+        foreign = [{"$replaceWith": merged("$$ROOT", ["_id", *projection.owned], "$$new")}]
+        _merge(live, shadow, [item["_id"] for item in batch], {"whenMatched": foreign, "whenNotMatched": "discard"})
 
 
 def _give_id(shadow: Collection, projection: Projection, old: Any, new: Any) -> None:
@@ -245,13 +251,6 @@ def _give_id(shadow: Collection, projection: Projection, old: Any, new: Any) -> 
     with shadow.database.client.start_session() as session:
         # Not the client's own, which come from the connection string.
         session.with_transaction(replace, shadow.read_concern, shadow.write_concern, shadow.read_preference)
-
-
-def _merge_foreign(live: Collection, shadow: Collection, projection: Projection, ids: Sequence[Any]) -> None:
-    # They never leave the server: the driver cannot give back every text, type and name.
-    merge = [{"$replaceWith": merged("$$ROOT", ["_id", *projection.owned], "$$new")}]
-    into = {"into": shadow.name, "whenMatched": merge, "whenNotMatched": "discard"}
-    live.aggregate([{"$match": {"_id": {"$in": list(ids)}}}, {"$merge": into}], bypassDocumentValidation=True)
 
 
 def copy_on_server(database: Database, name: str, copy: str) -> None:

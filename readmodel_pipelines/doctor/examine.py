@@ -11,12 +11,10 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
 
-from readmodel_pipelines.bookkeeping.findings import Findings
 from readmodel_pipelines.bookkeeping.held_leases import taken_leases
-from readmodel_pipelines.bookkeeping.rebuild_record import record_of
-from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds
+from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds, record_of
 from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
-from readmodel_pipelines.bookkeeping.verifications import Verifications
+from readmodel_pipelines.bookkeeping.verifications import Findings, Verifications
 from readmodel_pipelines.doctor import queries, server, work
 from readmodel_pipelines.doctor.check import Check, Diagnosis, Health
 from readmodel_pipelines.doctor.configuration import judge_embedded, judge_settings, settings_in_force

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from readmodel_pipelines.bookkeeping.findings import Findings
 from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
+from readmodel_pipelines.bookkeeping.verifications import Findings
 from readmodel_pipelines.doctor.check import Check, Health, worst
 from readmodel_pipelines.mongo.driver import Collection, Document
 from readmodel_pipelines.mongo.event_store import EventStore, version_ranges_of

@@ -9,7 +9,7 @@ from functools import partial
 from readmodel_pipelines.bookkeeping.held_leases import TakenLease
 from readmodel_pipelines.bookkeeping.leases import is_gone
 from readmodel_pipelines.bookkeeping.queue_stats import QueueStats
-from readmodel_pipelines.bookkeeping.rebuild_record import RebuildRecord
+from readmodel_pipelines.bookkeeping.rebuilds import RebuildRecord
 from readmodel_pipelines.doctor.check import Check, Health, worst
 from readmodel_pipelines.mongo.indexes import Flaw
 from readmodel_pipelines.mongo.wanted_indexes import VERSIONS
@@ -52,7 +52,9 @@ def judge_indexes(flaws: Sequence[Flaw], there: Collection[str]) -> Check:
     counted = [flaw for flaw in flaws if flaw.collection in there]
     if not counted:
         return Check("indexes", Health.OK, "Every index is there, on every collection that is.")
-    drop = [f"db.getCollection({flaw.collection!r}).dropIndex({flaw.instead!r})" for flaw in counted if flaw.in_the_way]
+    drop = [
+        f"db.getCollection({flaw.collection!r}).dropIndex({flaw.instead!r})" for flaw in counted if flaw.kind == "other"
+    ]
     make = "`readmodel ensure-indexes`"
     return Check(
         "indexes",

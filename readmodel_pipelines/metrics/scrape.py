@@ -14,14 +14,12 @@ from datetime import UTC, datetime, timedelta
 
 from prometheus_client.core import GaugeMetricFamily
 
-from readmodel_pipelines.bookkeeping.findings import Findings
 from readmodel_pipelines.bookkeeping.held_leases import TakenLease, taken_leases
 from readmodel_pipelines.bookkeeping.queue_stats import STATUSES, QueueStats
-from readmodel_pipelines.bookkeeping.rebuild_record import RebuildRecord
-from readmodel_pipelines.bookkeeping.rebuilds import RangeProgress, Rebuilds
+from readmodel_pipelines.bookkeeping.rebuilds import RangeProgress, RebuildRecord, Rebuilds
 from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
 from readmodel_pipelines.bookkeeping.repair_task import DEAD_LETTER_REASONS
-from readmodel_pipelines.bookkeeping.verifications import Verifications
+from readmodel_pipelines.bookkeeping.verifications import Findings, Verifications
 from readmodel_pipelines.errors import raised
 from readmodel_pipelines.metrics.catalogue import METRICS
 from readmodel_pipelines.mongo.driver import ODD_RECORD, Document, PyMongoError, server_time, timeout

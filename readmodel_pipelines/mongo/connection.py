@@ -46,8 +46,17 @@ def open_database(settings: Settings, role: str = "") -> Iterator[Database]:
                 read_concern=ReadConcern("majority"),
                 write_concern=WriteConcern("majority"),
             )
-            with _saying_what_is_lacking(database, settings, role):
-                yield database
+            yield database
+        except OperationFailure as error:
+            if error.code != UNAUTHORIZED:
+                raise
+            # Only who lacks a right pays for knowing them.
+            from readmodel_pipelines.mongo.rights import what_is_lacking
+
+            told, hint = what_is_lacking(database, settings, role, error)
+            raise MongoUnavailable(
+                f"MongoDB at {settings.shown_uri()} refuses: {DENIED[UNAUTHORIZED]}. {told}", hint=hint
+            ) from None
         finally:
             client.close()
 
@@ -76,22 +85,6 @@ def _client(settings: Settings) -> MongoClient[Document]:
         raise UsageError(
             f"READMODEL_MONGODB_URI cannot be used: {_without_secrets(error, settings)}",
             hint="It looks like mongodb://user:password@host:27017/?replicaSet=rs0 with reserved characters %-escaped.",
-        ) from None
-
-
-@contextmanager
-def _saying_what_is_lacking(database: Database, settings: Settings, role: str) -> Iterator[None]:
-    try:
-        yield
-    except OperationFailure as error:
-        if error.code != UNAUTHORIZED:
-            raise
-        # Only who lacks a right pays for knowing them.
-        from readmodel_pipelines.mongo.rights import what_is_lacking
-
-        told, hint = what_is_lacking(database, settings, role, error)
-        raise MongoUnavailable(
-            f"MongoDB at {settings.shown_uri()} refuses: {DENIED[UNAUTHORIZED]}. {told}", hint=hint
         ) from None
 
 

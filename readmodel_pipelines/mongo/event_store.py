@@ -24,6 +24,7 @@ from readmodel_pipelines.mongo.scan import (
     holds_arrays,
     index_on,
     odd_documents,
+    sampled,
     string_keys,
 )
 from readmodel_pipelines.reconcile.ranges import EVERYTHING, IdRange
@@ -41,10 +42,7 @@ class EventStore:
     """
 
     def __init__(
-        self,
-        collection: Collection,
-        on_events: Callable[[int], None] | None = None,
-        met: set[str] | None = None,
+        self, collection: Collection, on_events: Callable[[int], None] | None = None, met: set[str] | None = None
     ) -> None:
         self._collection = collection.with_options(codec_options=CODEC)
         self._on_events = on_events
@@ -113,11 +111,7 @@ class EventStore:
             wanted = _with_key(claims, name, keys)
         ends = {"first": {"$min": "$aggregate_id"}, "last": {"$max": "$aggregate_id"}}
         groups = self._collection.aggregate(
-            [
-                {"$match": wanted},
-                {"$group": {"_id": key, **ends}},
-                {"$match": {"$expr": {"$ne": ["$first", "$last"]}}},
-            ],
+            [{"$match": wanted}, {"$group": {"_id": key, **ends}}, {"$match": {"$expr": {"$ne": ["$first", "$last"]}}}],
             allowDiskUse=True,
         )
         contested: dict[str, Malformed] = {}
@@ -138,8 +132,7 @@ class EventStore:
             {"$group": {"_id": "$aggregate_id", "last": {"$first": "$version"}}},
         ]
         # Descending and `$first`, so that the server looks up one key a stream.
-        options = _hinting(self.index)
-        groups = self._collection.aggregate(pipeline, **options)
+        groups = self._groups(pipeline, self.index)
         # `$in` finds arrays by their elements too.
         return {group["_id"]: group["last"] for group in groups if isinstance(group["_id"], str)}
 
@@ -162,7 +155,7 @@ class EventStore:
             },
             {"$group": {"_id": "$aggregate_id", "first": {"$min": "$version"}}},
         ]
-        return {group["_id"]: _whole_or_1(group["first"]) for group in self._collection.aggregate(pipeline)}
+        return {group["_id"]: _whole_or_1(group["first"]) for group in self._groups(pipeline)}
 
     def ids(self) -> Iterator[str]:
         """Every aggregate id that is a string, in order, of whatever type of stream; from the index alone."""
@@ -171,12 +164,11 @@ class EventStore:
             {"$sort": {"aggregate_id": 1, "version": 1}},
             {"$group": {"_id": "$aggregate_id"}},
         ]
-        options = _hinting(self.index)
         if self.index is None or holds_arrays(self._collection, _ORDER[0], self.index):
             # The server looks up one key a stream, in order, unless an array hides among the ids.
             pipeline[1] = {"$match": {"aggregate_id": NO_ARRAY}}
             pipeline.append({"$sort": {"_id": 1}})
-        groups = self._collection.aggregate(pipeline, allowDiskUse=True, batchSize=BATCH_DOCUMENTS, **options)
+        groups = self._groups(pipeline, self.index)
         return (group["_id"] for group in groups)
 
     def version_ranges(self, fold: Fold[Any]) -> Iterator[tuple[str, Any, Any, int]]:
@@ -184,10 +176,7 @@ class EventStore:
 
         Grouped on the server, on disk when it must, from an index alone where `version_index` is there.
         """
-        pipeline = version_ranges_of(fold)
-        options = _hinting(self.version_index)
-        groups = self._collection.aggregate(pipeline, allowDiskUse=True, batchSize=BATCH_DOCUMENTS, **options)
-        for group in groups:
+        for group in self._groups(version_ranges_of(fold), self.version_index):
             # An array is matched by the strings in it; a filter against it would cost the reading of every event.
             if isinstance(group["_id"], str):
                 self.events_read += group["events"]
@@ -204,13 +193,7 @@ class EventStore:
 
     def sample(self, fold: Fold[Any], size: int) -> list[str]:
         """The ids of about so many events picked at random: a stream with many events comes more often."""
-        # First, so that the server jumps about in the collection instead of sorting it.
-        pipeline: list[Mapping[str, Any]] = [
-            {"$sample": {"size": size}},
-            {"$match": {**_stored_as(fold), **string_keys("aggregate_id")}},
-            {"$project": {"_id": 0, "aggregate_id": 1}},
-        ]
-        return [event["aggregate_id"] for event in self._collection.aggregate(pipeline, allowDiskUse=True)]
+        return sampled(self._collection, "aggregate_id", {**_stored_as(fold), **string_keys("aggregate_id")}, size)
 
     def recent_ids(self, fold: Fold[Any], since: datetime, most: int) -> set[str]:
         """Ids of streams with events that were appended since then, at most so many."""
@@ -221,7 +204,7 @@ class EventStore:
             {"$group": {"_id": "$aggregate_id"}},
             {"$limit": most},
         ]
-        return {group["_id"] for group in self._collection.aggregate(pipeline, allowDiskUse=True)}
+        return {group["_id"] for group in self._groups(pipeline)}
 
     def have_events(self, fold: Fold[Any], ids: Sequence[Any]) -> list[bool]:
         """For each id, of whatever BSON type, whether any event carries it."""
@@ -234,6 +217,10 @@ class EventStore:
         found = self._collection.find(where, {"_id": 0, "aggregate_id": 1})
         carried = {bson.encode({"id": event.get("aggregate_id")}) for event in found}
         return [item in askable and bson.encode({"id": item}) in carried for item in ids]
+
+    def _groups(self, pipeline: Sequence[Mapping[str, Any]], index: str | None = None) -> Iterator[Document]:
+        hint: dict[str, Any] = {"hint": index} if index else {}
+        return self._collection.aggregate(pipeline, allowDiskUse=True, batchSize=BATCH_DOCUMENTS, **hint)
 
 
 def version_ranges_of(fold: Fold[Any]) -> list[Mapping[str, Any]]:
@@ -254,10 +241,6 @@ def _whole_or_1(version: Any) -> int:
         return 1
 
 
-def _hinting(index: str | None) -> dict[str, Any]:
-    return {"hint": index} if index else {}
-
-
 def _stored_as(fold: Fold[Any]) -> Document:
     return {"aggregate_type": {"$in": list(fold.stored_as)}}
 
@@ -269,12 +252,7 @@ def _claims(fold: Fold[Any], claim: tuple[str, str]) -> Document:
         {"$eq": [{"$type": "$data"}, "object"]},
         {"$in": [{"$type": f"$data.{name}"}, ["string", "null", "missing", "undefined"]]},
     ]
-    return {
-        **_stored_as(fold),
-        "event_type": event_type,
-        **string_keys("aggregate_id"),
-        "$expr": {"$and": sound},
-    }
+    return {**_stored_as(fold), "event_type": event_type, **string_keys("aggregate_id"), "$expr": {"$and": sound}}
 
 
 def _with_key(claims: Document, name: str, keys: Sequence[str]) -> Document:

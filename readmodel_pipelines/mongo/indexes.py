@@ -31,18 +31,13 @@ def ensure_indexes(database: Database, settings: Settings, *, for_versions: bool
 class Flaw:
     """An index that is not as it ought to be: `missing`, or `instead` of it is one with the same key.
 
-    Such a one is of another kind (`other`), or lets documents expire at another time (`expiry`).
+    Such a one is of another kind (`other`), to be dropped first, or lets documents expire at another time (`expiry`).
     """
 
     collection: str
     index: Index
     kind: Literal["missing", "other", "expiry"]
     instead: str = ""
-
-    @property
-    def in_the_way(self) -> bool:
-        """Whether it must be dropped before the right one can be made."""
-        return self.kind == "other"
 
 
 def flaws(database: Database, settings: Settings) -> list[Flaw]:

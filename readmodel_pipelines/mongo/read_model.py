@@ -7,8 +7,11 @@ and every owned field as read. What no filter can say (it would be too large) is
 from __future__ import annotations
 
 import uuid
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 import bson
@@ -19,7 +22,7 @@ from pymongo.errors import BulkWriteError, DocumentTooLarge, OperationFailure
 from readmodel_pipelines.events.ids import is_plain
 from readmodel_pipelines.moments import Moment, reached
 from readmodel_pipelines.mongo.driver import CODEC, DUPLICATE_KEY, ClientSession, Collection, Document
-from readmodel_pipelines.mongo.scan import Query, drain, index_on, odd_documents, string_keys
+from readmodel_pipelines.mongo.scan import Query, drain, index_on, odd_documents, sampled, string_keys
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.reconcile.compare import differing_fields, same_document, same_value
 from readmodel_pipelines.reconcile.outcome import Counts, Verdict, Why
@@ -48,45 +51,35 @@ class ReadModelCollection:
     def read(self, keys: Sequence[str] | None = None, within: IdRange = EVERYTHING) -> Iterator[Document]:
         """Documents with a string key in its order, `_id` and owned fields only: of `keys`, or all in a range."""
         reached(Moment.DOCUMENTS, keys=keys)
-        for batch in drain(self._collection, self.query(keys, within)):
-            yield from batch
+        yield from self._found(self.query(keys, within))
 
     def query(self, keys: Sequence[str] | None = None, within: IdRange = EVERYTHING) -> Query:
         """What `read` asks for."""
-        return self._in_order(string_keys(self._key, keys, within), self._fields)
-
-    def ids(self) -> Iterator[str]:
-        """Every key that is a string, in order, from the index alone; that of a duplicate comes twice."""
-        return (document[self._key] for document in self._outlines([]))
-
-    def versions(self) -> Iterator[Document]:
-        """Documents with a string key in its order, with nothing but their key and, where it has one, version."""
-        for document in self._outlines([name for name in self._projection.owned if name == "version"]):
-            # The join leaves it out of the comparison.
-            document["_id"] = None
-            yield document
-
-    def _outlines(self, fields: Sequence[str]) -> Iterator[Document]:
-        shown = {"_id": 0, self._key: 1, **dict.fromkeys(fields, 1)}
-        for batch in drain(self._collection, self._in_order(string_keys(self._key), shown)):
-            yield from batch
-
-    def sample(self, size: int) -> set[str]:
-        """About so many keys picked at random."""
-        # First, so that the server jumps about in the collection instead of sorting it.
-        pipeline: list[Mapping[str, Any]] = [
-            {"$sample": {"size": size}},
-            {"$match": string_keys(self._key)},
-            {"$project": {"_id": 0, self._key: 1}},
-        ]
-        return {document[self._key] for document in self._collection.aggregate(pipeline, allowDiskUse=True)}
-
-    def _in_order(self, where: Document, fields: Document) -> Query:
-        return Query(where, fields, ((self._key, 1),), self._index)
+        return Query(string_keys(self._key, keys, within), self._fields, ((self._key, 1),), self._index)
 
     @cached_property
     def _index(self) -> str | None:
         return index_on(self._collection, self._key)
+
+    def _found(self, query: Query) -> Iterator[Document]:
+        return chain.from_iterable(drain(self._collection, query))
+
+    def ids(self) -> Iterator[str]:
+        """Every key that is a string, in order, from the index alone; that of a duplicate comes twice."""
+        query = replace(self.query(), fields={"_id": 0, self._key: 1})
+        return (document[self._key] for document in self._found(query))
+
+    def versions(self) -> Iterator[Document]:
+        """Documents with a string key in its order, with nothing but their key and, where it has one, version."""
+        shown = {name: 1 for name in self._projection.owned if name in (self._key, "version")}
+        for document in self._found(replace(self.query(), fields={"_id": 0, self._key: 1, **shown})):
+            # The join leaves it out of the comparison.
+            document["_id"] = None
+            yield document
+
+    def sample(self, size: int) -> set[str]:
+        """About so many keys picked at random."""
+        return set(sampled(self._collection, self._key, string_keys(self._key), size))
 
     def odd_documents(self) -> Iterator[Document]:
         """Documents whose key is not a string; `_id` and owned fields only."""
@@ -102,10 +95,13 @@ class ReadModelCollection:
         """(a change, another document that holds a key which the change wants and an index keeps unique)."""
         held: list[tuple[Verdict, Document]] = []
         wanting = [change for change in changes if change.expected is not None]
-        for name in self._unique_fields() if wanting else ():
-            wanted: dict[Any, list[Verdict]] = {}
+        unique = (
+            [list(item["key"]) for item in self._collection.list_indexes() if item.get("unique")] if wanting else []
+        )
+        for name in [name for name in (self._key, *self._projection.unique) if [name] in unique]:
+            wanted: dict[Any, list[Verdict]] = defaultdict(list)
             for change in wanting:
-                wanted.setdefault((change.expected or {})[name], []).append(change)
+                wanted[(change.expected or {})[name]].append(change)
             for document in self._collection.find({name: {"$in": list(wanted)}}, self._fields):
                 value = document.get(name)
                 texts = [item for item in (value if isinstance(value, list) else [value]) if isinstance(item, str)]
@@ -113,19 +109,16 @@ class ReadModelCollection:
                 held += [(change, document) for change in wanting_it if not _is_own(change, document)]
         return held
 
-    def _unique_fields(self) -> list[str]:
-        names = (self._key, *self._projection.unique)
-        unique = [list(index["key"]) for index in self._collection.list_indexes() if index.get("unique")]
-        return [name for name in names if [name] in unique]
-
     def write(self, changes: Sequence[Verdict]) -> Written:
         """Write in one unordered batch, each change conditionally."""
         reached(Moment.WRITE, changes=changes)
-        batch = [change for change in changes if _fits_a_filter(change)]
-        written = self._write_batch(batch) if batch else Written()
+        batch: list[Verdict] = []
+        too_large: list[Verdict] = []
         for change in changes:
-            if not _fits_a_filter(change):
-                _add(written, self.swap([change]))
+            (batch if _fits_a_filter(change) else too_large).append(change)
+        written = self._write_batch(batch) if batch else Written()
+        for change in too_large:
+            _add(written, self.swap([change]))
         return written
 
     def _write_batch(self, changes: Sequence[Verdict]) -> Written:
@@ -262,17 +255,15 @@ class ReadModelCollection:
                 deletes.append(DeleteOne(this))
             else:
                 written.counts.replaced += 1
-                parked = self._parked(change.expected, change.actual) if len(changes) > 1 else {}
-                if parked:
-                    parks.append(UpdateOne(this, {"$set": parked}))
+                if len(changes) > 1 and (changing := self._changing_keys(change.expected, change.actual)):
+                    # Values nobody else has, so that others can take those given up.
+                    parks.append(UpdateOne(this, {"$set": {name: f"parked {uuid.uuid4()}" for name in changing}}))
                 writes.append(UpdateOne(this, _update(change.expected, change.actual)))
         self._collection.bulk_write([*deletes, *parks, *writes], session=session)
         return written
 
-    def _parked(self, expected: Document, actual: Document) -> Document:
-        """Values nobody else has for the unique keys that will change, so that others can take those given up."""
-        changing = [name for name in self._projection.unique if not same_value(expected[name], actual.get(name))]
-        return {name: f"parked {uuid.uuid4()}" for name in changing}
+    def _changing_keys(self, expected: Document, actual: Document) -> list[str]:
+        return [name for name in self._projection.unique if not same_value(expected[name], actual.get(name))]
 
 
 class _Superseded(Exception):

@@ -15,19 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from readmodel_pipelines.errors import UsageError
+from readmodel_pipelines.mongo import names
 from readmodel_pipelines.mongo.driver import Database, OperationFailure, PyMongoError
-from readmodel_pipelines.mongo.names import (
-    DEFERRED,
-    FINDINGS,
-    LEASES,
-    REBUILDS,
-    TOUCHED,
-    VERIFICATIONS,
-    WATERMARKS,
-    collection_of,
-    copy_name,
-    shadow_name,
-)
 from readmodel_pipelines.mongo.wanted_indexes import wanted_indexes
 from readmodel_pipelines.projections.registry import projections_for
 from readmodel_pipelines.settings import Settings
@@ -175,13 +164,13 @@ def _in_words(resource: Mapping[str, Any]) -> str:
 
 
 def _collections(settings: Settings) -> Mapping[str, Sequence[str]]:
-    models = [collection_of(settings, item) for item in projections_for(settings)]
+    models = [names.collection_of(settings, item) for item in projections_for(settings)]
     indexed = wanted_indexes(settings)
     return {
         _EVENTS: [settings.events_collection],
         _MODELS: models,
-        _SHADOWS: [shadow_name(name) for name in models],
-        _COPIES: [copy_name(name) for name in models],
+        _SHADOWS: [names.shadow_name(name) for name in models],
+        _COPIES: [names.copy_name(name) for name in models],
         _QUEUE: [settings.repair_queue_collection],
         _INDEXED: list(indexed),
         _EXPIRING: [
@@ -197,23 +186,23 @@ _FOLLOWS: _Grants = ((_EVENTS, "changeStream"),)
 _VERIFIES: _Grants = (
     *_READS,
     *_FOLLOWS,
-    (FINDINGS, "find"),
-    (VERIFICATIONS, "find"),
-    (WATERMARKS, "find"),
+    (names.FINDINGS, "find"),
+    (names.VERIFICATIONS, "find"),
+    (names.WATERMARKS, "find"),
 )
 _READ_ONLY: _Grants = (*_VERIFIES, (_INDEXED, "find listIndexes"))
 _VERIFY: _Grants = (
     *_VERIFIES,
-    (FINDINGS, _WRITE),
-    (VERIFICATIONS, "insert"),
-    (WATERMARKS, "insert update"),
+    (names.FINDINGS, _WRITE),
+    (names.VERIFICATIONS, "insert"),
+    (names.WATERMARKS, "insert update"),
 )
 _ENQUEUE: _Grants = (*_VERIFY, (_QUEUE, "find insert update"))
 
 # What writes read models
 
 _REBUILD_ONE: _Grants = (*_READS, (_MODELS, _WRITE))
-_REPAIR: _Grants = (*_REBUILD_ONE, (_QUEUE, "find update"), (LEASES, f"find {_WRITE}"))
+_REPAIR: _Grants = (*_REBUILD_ONE, (_QUEUE, "find update"), (names.LEASES, f"find {_WRITE}"))
 _REBUILD: _Grants = (
     *_REBUILD_ONE,
     *_FOLLOWS,
@@ -222,10 +211,10 @@ _REBUILD: _Grants = (
     # What a rebuild in a shadow that nobody goes on with left behind.
     (_SHADOWS, "dropCollection"),
     (_COPIES, "dropCollection"),
-    (LEASES, "find insert update"),
-    (REBUILDS, "find insert update"),
-    (DEFERRED, "find insert remove"),
-    (TOUCHED, f"find {_WRITE}"),
+    (names.LEASES, "find insert update"),
+    (names.REBUILDS, "find insert update"),
+    (names.DEFERRED, "find insert remove"),
+    (names.TOUCHED, f"find {_WRITE}"),
 )
 _SHADOW: _Grants = (
     *_REBUILD,

@@ -76,6 +76,15 @@ def drain(collection: Collection, query: Query) -> Iterator[list[Document]]:
         cursor.close()
 
 
+def sampled(collection: Collection, field: str, where: Mapping[str, Any], size: int) -> list[str]:
+    """That field of about so many documents picked at random; those in which the filter finds no text are left out."""
+    # The sample first, so that the server jumps about in the collection instead of sorting it.
+    found = collection.aggregate(
+        [{"$sample": {"size": size}}, {"$match": where}, {"$project": {"_id": 0, field: 1}}], allowDiskUse=True
+    )
+    return [document[field] for document in found]
+
+
 def odd_documents(
     collection: Collection,
     where: Mapping[str, Any],

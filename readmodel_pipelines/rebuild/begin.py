@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from readmodel_pipelines.bookkeeping.kept_keys import forget_killed
-from readmodel_pipelines.bookkeeping.rebuild_record import RebuildRecord
+from readmodel_pipelines.bookkeeping.rebuilds import RebuildRecord
 from readmodel_pipelines.cutover.shadow import create_like, drop, identity
 from readmodel_pipelines.errors import ReadModelBusy, ReadModelError
 from readmodel_pipelines.mongo.changes import NoHistory, token_of_now

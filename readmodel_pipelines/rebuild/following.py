@@ -13,8 +13,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
 from readmodel_pipelines.bookkeeping.kept_keys import EVENTS, Touched
-from readmodel_pipelines.bookkeeping.rebuild_record import RebuildRecord
-from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds
+from readmodel_pipelines.bookkeeping.rebuilds import RebuildRecord, Rebuilds
 from readmodel_pipelines.cutover.foreign import ForeignFollower
 from readmodel_pipelines.mongo.changes import Follower, HistoryLost
 from readmodel_pipelines.mongo.driver import PyMongoError

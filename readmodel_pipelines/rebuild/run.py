@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from typing import Any
 
-from readmodel_pipelines.bookkeeping.rebuild_record import RebuildRange, counted
+from readmodel_pipelines.bookkeeping.rebuilds import RebuildRange, counted
 from readmodel_pipelines.errors import ReadModelBusy, ReadModelError
 from readmodel_pipelines.lanes import contested, counts_of, no_event
 from readmodel_pipelines.moments import Moment, reached

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from readmodel_pipelines.bookkeeping.leases import Leases, hold_leases
-from readmodel_pipelines.bookkeeping.rebuild_record import RebuildRange, RebuildRecord
-from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds
+from readmodel_pipelines.bookkeeping.rebuilds import RebuildRange, RebuildRecord, Rebuilds
 from readmodel_pipelines.lanes import Contested
 from readmodel_pipelines.mongo.store import Store
 from readmodel_pipelines.rebuild.batches import Pace, window_of

@@ -7,8 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from readmodel_pipelines.bookkeeping.kept_keys import forget
 from readmodel_pipelines.bookkeeping.leases import hold_leases
-from readmodel_pipelines.bookkeeping.rebuild_record import RebuildRecord
-from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds
+from readmodel_pipelines.bookkeeping.rebuilds import RebuildRecord, Rebuilds
 from readmodel_pipelines.cutover.shadow import drop, index_like, swap
 from readmodel_pipelines.errors import NoCopy, UsageError
 from readmodel_pipelines.lanes import counts_of

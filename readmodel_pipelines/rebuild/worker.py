@@ -8,8 +8,7 @@ from dataclasses import dataclass
 
 from readmodel_pipelines.bookkeeping.kept_keys import DeferredInMongo
 from readmodel_pipelines.bookkeeping.leases import check_held
-from readmodel_pipelines.bookkeeping.rebuild_record import RebuildRange, RebuildRecord
-from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds
+from readmodel_pipelines.bookkeeping.rebuilds import RebuildRange, RebuildRecord, Rebuilds
 from readmodel_pipelines.cutover.shadow import ShadowSink
 from readmodel_pipelines.lanes import Contested, OpenedPass, counts_of
 from readmodel_pipelines.mongo.connection import open_database

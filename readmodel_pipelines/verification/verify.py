@@ -12,9 +12,8 @@ from itertools import chain, groupby, islice
 from pathlib import Path
 
 from readmodel_pipelines.batched import batched
-from readmodel_pipelines.bookkeeping.findings import Covered, Findings
 from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
-from readmodel_pipelines.bookkeeping.verifications import Verifications
+from readmodel_pipelines.bookkeeping.verifications import Covered, Findings, Verifications
 from readmodel_pipelines.errors import UsageError
 from readmodel_pipelines.events.ids import byte_order, is_utf8
 from readmodel_pipelines.moments import Moment, reached

@@ -25,8 +25,7 @@ from typer.testing import Result
 
 from readmodel_pipelines import RepairWorker
 from readmodel_pipelines.bookkeeping.leases import hold_leases
-from readmodel_pipelines.bookkeeping.rebuild_record import RebuildRange, RebuildRecord
-from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds
+from readmodel_pipelines.bookkeeping.rebuilds import RebuildRange, RebuildRecord, Rebuilds
 from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
 from readmodel_pipelines.embedded import server as embedded
 from readmodel_pipelines.metrics.catalogue import METRICS

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from bson import Decimal128
 
-from readmodel_pipelines.bookkeeping.findings import Findings
+from readmodel_pipelines.bookkeeping.verifications import Findings
 from readmodel_pipelines.moments import Moment
 from readmodel_pipelines.mongo.names import FINDINGS
 from readmodel_pipelines.reconcile.confirm import Confirm

@@ -9,8 +9,7 @@ import pytest
 from bson import ObjectId
 from bson.datetime_ms import DatetimeMS
 
-from readmodel_pipelines.bookkeeping.findings import Findings
-from readmodel_pipelines.bookkeeping.verifications import Verifications
+from readmodel_pipelines.bookkeeping.verifications import Findings, Verifications
 from readmodel_pipelines.mongo.names import FINDINGS, VERIFICATIONS
 from readmodel_pipelines.reconcile.finding import Finding
 from readmodel_pipelines.verification.coverage import Bucket, Coverage

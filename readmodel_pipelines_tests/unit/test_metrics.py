@@ -18,8 +18,7 @@ from prometheus_client.core import GaugeMetricFamily
 
 from readmodel_pipelines.bookkeeping.held_leases import TakenLease
 from readmodel_pipelines.bookkeeping.queue_stats import QueueStats
-from readmodel_pipelines.bookkeeping.rebuild_record import RebuildRecord
-from readmodel_pipelines.bookkeeping.rebuilds import RangeProgress
+from readmodel_pipelines.bookkeeping.rebuilds import RangeProgress, RebuildRecord
 from readmodel_pipelines.metrics.catalogue import METRICS
 from readmodel_pipelines.metrics.scrape import (
     Ended,

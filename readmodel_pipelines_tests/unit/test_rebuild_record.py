@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from readmodel_pipelines.bookkeeping.rebuild_record import record_of
+from readmodel_pipelines.bookkeeping.rebuilds import record_of
 from readmodel_pipelines.mongo.driver import ODD_RECORD
 from readmodel_pipelines.rebuild_state import MAY_FOLLOW, UNFINISHED, RebuildState
 
