@@ -15,7 +15,6 @@ from readmodel_pipelines.wording import numbers
 Status = Literal["pending", "processing", "completed", "failed"]
 STATUSES: tuple[Status, ...] = ("pending", "processing", "completed", "failed")
 
-_COMPLETED: Status = "completed"
 _RATE_MINUTES = 5
 
 
@@ -53,11 +52,11 @@ class QueueStats:
 
 def stats_of(tasks: Collection, now: datetime, due: Sequence[Mapping[str, Any]]) -> QueueStats:
     """The numbers of a queue at a moment of the server's; `due` are the filters of what a worker may take."""
-    counts = {status: tasks.count_documents({"status": status}) for status in STATUSES if status != _COMPLETED}
+    counts = {status: tasks.count_documents({"status": status}) for status in STATUSES if status != "completed"}
     other = tasks.count_documents({"status": {"$nin": list(STATUSES)}})
     oldest = tasks.find_one({"status": "pending"}, {"created_at": 1}, sort=[("created_at", 1)])
     since = now - timedelta(minutes=_RATE_MINUTES)
-    recent = tasks.count_documents({"status": _COMPLETED, "completed_at": {"$gte": since}})
+    recent = tasks.count_documents({"status": "completed", "completed_at": {"$gte": since}})
     reasons = tasks.aggregate([{"$match": {"status": "failed"}}, {"$group": {"_id": "$reason", "tasks": {"$sum": 1}}}])
     return QueueStats(
         **counts,

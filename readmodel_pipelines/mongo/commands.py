@@ -12,8 +12,8 @@ from typing import Any
 from pymongo import monitoring
 
 
-class Commands(monitoring.CommandListener):
-    """Counts and times of the commands that this process sent."""
+class Commands(monitoring.CommandListener, monitoring.ServerListener):
+    """Counts and times of the commands that this process sent; of servers it only tells."""
 
     def __init__(self, tell: Callable[[str], None]) -> None:
         self._tell = tell
@@ -45,11 +45,6 @@ class Commands(monitoring.CommandListener):
         code = event.failure.get("code", "")
         self._tell(f"{event.command_name} failed after {event.duration_micros / 1e6:.3f} s: code {code}")
 
-
-class _Servers(monitoring.ServerListener):
-    def __init__(self, tell: Callable[[str], None]) -> None:
-        self._tell = tell
-
     def opened(self, event: monitoring.ServerOpeningEvent) -> None:
         """Nothing: it is not known yet what is there."""
 
@@ -57,6 +52,7 @@ class _Servers(monitoring.ServerListener):
         """Nothing: it is the end of the connection."""
 
     def description_changed(self, event: monitoring.ServerDescriptionChangedEvent) -> None:
+        """What is known of a server now."""
         host, port = event.server_address
         now: Any = event.new_description
         of = f" of replica set {now.replica_set_name}" if now.replica_set_name else ""
@@ -68,5 +64,4 @@ def overheard(tell: Callable[[str], None]) -> Commands:
     """The commands of every client that is made from now on; the driver has no way back."""
     commands = Commands(tell)
     monitoring.register(commands)
-    monitoring.register(_Servers(tell))
     return commands

@@ -95,7 +95,9 @@ def errors_in_words(settings: Settings) -> Iterator[None]:
     try:
         yield
     except OperationFailure as error:
-        if _shuts_down(error):
+        # Of a bulk write only the write concern's error tells.
+        of_writes = (error.details or {}).get("writeConcernErrors") or ()
+        if not LOST.isdisjoint([error.code, *(item.get("code") for item in of_writes)]):
             raise MongoUnavailable(
                 f"{where} does not answer: it shuts down, or is no primary any more.",
                 hint="Check the server, or `readmodel server status`, and run it again.",
@@ -112,12 +114,6 @@ def errors_in_words(settings: Settings) -> Iterator[None]:
             f"{where} does not answer: {_without_secrets(error, settings)[:300]}",
             hint="Check READMODEL_MONGODB_URI, the network and the server, or `readmodel server status`.",
         ) from None
-
-
-def _shuts_down(error: OperationFailure) -> bool:
-    """Of a bulk write only the write concern's error tells."""
-    of_writes = (error.details or {}).get("writeConcernErrors") or ()
-    return not LOST.isdisjoint([error.code, *(item.get("code") for item in of_writes)])
 
 
 def _without_secrets(error: Exception, settings: Settings) -> str:

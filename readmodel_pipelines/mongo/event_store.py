@@ -15,18 +15,8 @@ from readmodel_pipelines.events.ids import is_utf8
 from readmodel_pipelines.events.stream import Fold, Malformed, Reason
 from readmodel_pipelines.events.values import BadField, whole
 from readmodel_pipelines.moments import Moment, reached
+from readmodel_pipelines.mongo import scan
 from readmodel_pipelines.mongo.driver import CODEC, Collection, Document
-from readmodel_pipelines.mongo.scan import (
-    BATCH_DOCUMENTS,
-    NO_ARRAY,
-    Query,
-    drain,
-    holds_arrays,
-    index_on,
-    odd_documents,
-    sampled,
-    string_keys,
-)
 from readmodel_pipelines.reconcile.ranges import EVERYTHING, IdRange
 
 _ORDER = ("aggregate_id", "version")
@@ -52,14 +42,14 @@ class EventStore:
     @cached_property
     def index(self) -> str | None:
         """The name of the index that gives streams in order; None when it is missing."""
-        return index_on(self._collection, *_ORDER)
+        return scan.index_on(self._collection, *_ORDER)
 
     def read(
         self, fold: Fold[Any], ids: Sequence[str] | None = None, within: IdRange = EVERYTHING
     ) -> Iterator[Document]:
         """Events in order of (aggregate_id, version), with the fields that the fold reads and no others."""
         reached(Moment.EVENTS, ids=ids)
-        for batch in drain(self._collection, self.query(fold, ids, within)):
+        for batch in scan.drain(self._collection, self.query(fold, ids, within)):
             self.events_read += len(batch)
             if self._met is not None:
                 self._met.update(event["aggregate_id"] for event in batch)
@@ -67,17 +57,17 @@ class EventStore:
                 self._on_events(self.events_read)
             yield from batch
 
-    def query(self, fold: Fold[Any], ids: Sequence[str] | None = None, within: IdRange = EVERYTHING) -> Query:
+    def query(self, fold: Fold[Any], ids: Sequence[str] | None = None, within: IdRange = EVERYTHING) -> scan.Query:
         """What `read` asks for."""
-        where = {**_stored_as(fold), **string_keys("aggregate_id", ids, within)}
-        return Query(where, _fields_of(fold), tuple((field, 1) for field in _ORDER), self.index)
+        where = {**_stored_as(fold), **scan.string_keys("aggregate_id", ids, within)}
+        return scan.Query(where, _fields_of(fold), tuple((field, 1) for field in _ORDER), self.index)
 
     def odd_streams(self, fold: Fold[Any]) -> Iterator[Document]:
         """The first event of every stream whose id is not a string."""
         # The index holds 7 and 7.0 for equal, so that streams that differ by type alone come mixed.
         recent: deque[bytes] = deque(maxlen=64)
         arrays: set[bytes] = set()
-        for event in odd_documents(self._collection, _stored_as(fold), _ENVELOPE, _ORDER, self.index):
+        for event in scan.odd_documents(self._collection, _stored_as(fold), _ENVELOPE, _ORDER, self.index):
             self.events_read += 1
             identity = bson.encode({"id": event.get("aggregate_id")})
             if identity in recent or identity in arrays:
@@ -103,7 +93,7 @@ class EventStore:
         wanted = claims
         if ids is not None:
             own = self._collection.aggregate(
-                [{"$match": {**claims, **string_keys("aggregate_id", ids)}}, {"$project": {"key": key}}]
+                [{"$match": {**claims, **scan.string_keys("aggregate_id", ids)}}, {"$project": {"key": key}}]
             )
             keys = [event["key"] for event in own if is_utf8(event["key"])]
             if not keys:
@@ -147,7 +137,7 @@ class EventStore:
             {
                 "$match": {
                     **_stored_as(fold),
-                    **string_keys("aggregate_id", ids),
+                    **scan.string_keys("aggregate_id", ids),
                     "created_at": {"$type": "date"},
                     "version": {"$type": "number"},
                     "$expr": {"$lt": [age, int(seconds * 1000)]},
@@ -164,9 +154,9 @@ class EventStore:
             {"$sort": {"aggregate_id": 1, "version": 1}},
             {"$group": {"_id": "$aggregate_id"}},
         ]
-        if self.index is None or holds_arrays(self._collection, _ORDER[0], self.index):
+        if self.index is None or scan.holds_arrays(self._collection, _ORDER[0], self.index):
             # The server looks up one key a stream, in order, unless an array hides among the ids.
-            pipeline[1] = {"$match": {"aggregate_id": NO_ARRAY}}
+            pipeline[1] = {"$match": {"aggregate_id": scan.NO_ARRAY}}
             pipeline.append({"$sort": {"_id": 1}})
         groups = self._groups(pipeline, self.index)
         return (group["_id"] for group in groups)
@@ -185,22 +175,24 @@ class EventStore:
     @property
     def version_index(self) -> str | None:
         """The name of the index that holds the versions of streams by type; None when it is missing."""
-        return index_on(self._collection, *VERSION_ORDER)
+        return scan.index_on(self._collection, *VERSION_ORDER)
 
     def version_index_has_arrays(self) -> bool:
         """Whether an array among the ids keeps `version_ranges` from reading the index alone."""
-        return bool(self.version_index) and holds_arrays(self._collection, "aggregate_id", str(self.version_index))
+        return bool(self.version_index) and scan.holds_arrays(self._collection, "aggregate_id", str(self.version_index))
 
     def sample(self, fold: Fold[Any], size: int) -> list[str]:
         """The ids of about so many events picked at random: a stream with many events comes more often."""
-        return sampled(self._collection, "aggregate_id", {**_stored_as(fold), **string_keys("aggregate_id")}, size)
+        return scan.sampled(
+            self._collection, "aggregate_id", {**_stored_as(fold), **scan.string_keys("aggregate_id")}, size
+        )
 
     def recent_ids(self, fold: Fold[Any], since: datetime, most: int) -> set[str]:
         """Ids of streams with events that were appended since then, at most so many."""
         # An event can occur long before it is appended. Its `_id` is made when it is appended, and has an index.
         appended = {"_id": {"$gte": ObjectId.from_datetime(since)}}
         pipeline: list[Mapping[str, Any]] = [
-            {"$match": {**_stored_as(fold), **appended, **string_keys("aggregate_id")}},
+            {"$match": {**_stored_as(fold), **appended, **scan.string_keys("aggregate_id")}},
             {"$group": {"_id": "$aggregate_id"}},
             {"$limit": most},
         ]
@@ -220,7 +212,7 @@ class EventStore:
 
     def _groups(self, pipeline: Sequence[Mapping[str, Any]], index: str | None = None) -> Iterator[Document]:
         hint: dict[str, Any] = {"hint": index} if index else {}
-        return self._collection.aggregate(pipeline, allowDiskUse=True, batchSize=BATCH_DOCUMENTS, **hint)
+        return self._collection.aggregate(pipeline, allowDiskUse=True, batchSize=scan.BATCH_DOCUMENTS, **hint)
 
 
 def version_ranges_of(fold: Fold[Any]) -> list[Mapping[str, Any]]:
@@ -252,7 +244,7 @@ def _claims(fold: Fold[Any], claim: tuple[str, str]) -> Document:
         {"$eq": [{"$type": "$data"}, "object"]},
         {"$in": [{"$type": f"$data.{name}"}, ["string", "null", "missing", "undefined"]]},
     ]
-    return {**_stored_as(fold), "event_type": event_type, **string_keys("aggregate_id"), "$expr": {"$and": sound}}
+    return {**_stored_as(fold), "event_type": event_type, **scan.string_keys("aggregate_id"), "$expr": {"$and": sound}}
 
 
 def _with_key(claims: Document, name: str, keys: Sequence[str]) -> Document:

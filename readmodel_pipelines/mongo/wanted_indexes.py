@@ -76,17 +76,6 @@ REBUILDS = (
 LEASES = (Index((("expires_at", 1),), name="expiry", expire_seconds=_DAY),)
 
 
-def of_repair_queue(settings: Settings) -> tuple[Index, ...]:
-    """The indexes of the repair queue; one lets completed tasks expire."""
-    retention = Index(
-        (("completed_at", 1),),
-        name="retention_of_completed",
-        expire_seconds=int(settings.repair_retention_days * _DAY),
-        only={"status": "completed"},
-    )
-    return (*REPAIR_QUEUE, retention)
-
-
 def of_read_model(projection: Projection) -> tuple[Index, ...]:
     """The unique indexes of a read model: its key, and the other unique fields."""
     return tuple(Index(((name, 1),), unique=True) for name in (projection.key, *projection.unique))
@@ -94,9 +83,15 @@ def of_read_model(projection: Projection) -> tuple[Index, ...]:
 
 def wanted_indexes(settings: Settings, *, for_versions: bool = True) -> Mapping[str, tuple[Index, ...]]:
     """Every index that ought to be there, by collection; that for the tier of versions can be left out."""
+    retention = Index(
+        (("completed_at", 1),),
+        name="retention_of_completed",
+        expire_seconds=int(settings.repair_retention_days * _DAY),
+        only={"status": "completed"},
+    )
     return {
         settings.events_collection: (*EVENTS, VERSIONS) if for_versions else EVENTS,
-        settings.repair_queue_collection: of_repair_queue(settings),
+        settings.repair_queue_collection: (*REPAIR_QUEUE, retention),
         names.LEASES: LEASES,
         names.FINDINGS: FINDINGS,
         names.VERIFICATIONS: VERIFICATIONS,
