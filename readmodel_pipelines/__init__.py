@@ -27,8 +27,8 @@ _FROM = {
     "projections.chat": "CHAT_FOLD Chat",
     "projections.task": "TASK_FOLD Task",
     "events.stream": "EventType Fold Malformed Reason fold_streams",
-    "events.values": "ZERO_TIME_MS BadField Event flag integer occurred_at_ms optional_text optional_time_ms parse_time "
-    "text time_ms",
+    "events.values": "ZERO_TIME_MS BadField Event flag integer occurred_at_ms optional_text optional_time_ms "
+    "parse_time text time_ms",
     "errors": "AggregateNotFound ConcurrencyConflict LeaseLost MongoUnavailable ReadModelBusy ReadModelError "
     "RepairNotQueued RepairQueueFull UsageError WrongAggregateType",
 }
