@@ -276,7 +276,8 @@ class ReadModelProjector:
         if by_versions:
             reconcile_versions(events, opened.lanes, self._store.settings.allow_malformed)
         elif batches is None:
-            workers = 1 if summary.verb != "verify" else workers_for(self._store.settings, self._events())
+            there = self._store.events.estimated_document_count() if summary.verb == "verify" else 0
+            workers = workers_for(self._store.settings, there)
             if workers > 1:
                 self._look_in_processes(opened, workers, self._progress(summary))
             else:
@@ -289,9 +290,6 @@ class ReadModelProjector:
                 sink.look_again()
         for sink in sinks:
             sink.finish()
-
-    def _events(self) -> int:
-        return self._store.events.estimated_document_count()
 
     def _look_in_processes(self, opened: OpenedPass, workers: int, progress: Callable[[int], None] | None) -> None:
         """A pass whose verdicts are looked at again anyway: other processes say which aggregates these are."""
@@ -314,7 +312,7 @@ class ReadModelProjector:
     def _progress(self, summary: Summary) -> Callable[[int], None] | None:
         if self._on_progress is None:
             return None
-        total = len(by_fold(self._store.projections)) * self._events()
+        total = len(by_fold(self._store.projections)) * self._store.events.estimated_document_count()
         return lambda done: self._on_progress(done, total, summary.read_models) if self._on_progress else None
 
 

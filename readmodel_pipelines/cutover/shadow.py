@@ -179,7 +179,10 @@ class ShadowSink:
         if copies:
             self._copy(copies)
         if right:
-            self._make_sure_of(right, [document["_id"] for document in copies])
+            # Somebody may have deleted a live document, perhaps only to insert it anew, since it was compared.
+            ids = [document["_id"] for document in copies]
+            if self.shadow.count_documents({"_id": {"$in": ids}}) < len(ids):
+                self.shadow.bulk_write(right, ordered=False, bypass_document_validation=True)
         if writes:
             self._write(writes)
 
@@ -189,11 +192,6 @@ class ShadowSink:
         self.shadow.delete_many({"_id": {"$in": earlier}})
         reached(Moment.SHADOW_COPY)
         copy_by_id(self.live, self.shadow, [document["_id"] for document in documents])
-
-    def _make_sure_of(self, right: Sequence[UpdateOne], ids: Sequence[Any]) -> None:
-        """Somebody may have deleted a live document, perhaps only to insert it anew, since it was compared."""
-        if self.shadow.count_documents({"_id": {"$in": list(ids)}}) < len(ids):
-            self.shadow.bulk_write(right, ordered=False, bypass_document_validation=True)
 
     def _write(self, writes: Sequence[tuple[Any, InsertOne[Document] | UpdateOne]]) -> None:
         try:

@@ -164,10 +164,10 @@ def _swap(run: Run, catch_up: CatchUp) -> None:
             # To documents that were not there before.
             _apply_foreign(run, item)
         catch_up_in_place(run, catch_up)
+        if run.following.lost:
+            raise HistoryLost(run.following.lost)
     except HistoryLost as error:
         _look_at_everything(run, error)
-    if run.following.lost:
-        _look_at_everything(run, HistoryLost(run.following.lost))
 
 
 def _apply_foreign(run: Run, projection: Projection) -> None:

@@ -22,8 +22,8 @@ from readmodel_pipelines.mongo.store import Store
 from readmodel_pipelines.projections.registry import by_fold, choose_projections
 from readmodel_pipelines.rebuild.batches import WindowClosed
 from readmodel_pipelines.rebuild.begin import begin_alone, begin_with_others
+from readmodel_pipelines.rebuild.catch_up import Following
 from readmodel_pipelines.rebuild.finish import Refused, again, finish_in_place
-from readmodel_pipelines.rebuild.following import Following
 from readmodel_pipelines.rebuild.request import RebuildRequest
 from readmodel_pipelines.rebuild.this_run import Run
 from readmodel_pipelines.rebuild.worker import Job, range_worker

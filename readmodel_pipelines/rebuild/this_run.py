@@ -12,7 +12,7 @@ from readmodel_pipelines.bookkeeping.rebuilds import RebuildRange, RebuildRecord
 from readmodel_pipelines.lanes import Contested
 from readmodel_pipelines.mongo.store import Store
 from readmodel_pipelines.rebuild.batches import Pace, window_of
-from readmodel_pipelines.rebuild.following import Following
+from readmodel_pipelines.rebuild.catch_up import Following
 from readmodel_pipelines.rebuild.request import RebuildRequest
 from readmodel_pipelines.rebuild_state import RebuildState
 from readmodel_pipelines.reconcile.deletions import DeletionLimit

@@ -17,8 +17,7 @@ from readmodel_pipelines.mongo.names import copy_name, shadow_name
 from readmodel_pipelines.mongo.store import Store
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.projections.registry import projections_for
-from readmodel_pipelines.rebuild.catch_up import CatchUp
-from readmodel_pipelines.rebuild.following import Following
+from readmodel_pipelines.rebuild.catch_up import CatchUp, Following
 from readmodel_pipelines.rebuild_state import RebuildState
 from readmodel_pipelines.reconcile.about import RebuildOutcome
 from readmodel_pipelines.reconcile.summary import Summary

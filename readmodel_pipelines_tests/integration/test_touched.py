@@ -10,7 +10,7 @@ from readmodel_pipelines.moments import Moment, listening
 from readmodel_pipelines.mongo.changes import token_of_now
 from readmodel_pipelines.mongo.store import Store
 from readmodel_pipelines.projections.chat import CHATS
-from readmodel_pipelines.rebuild.following import Following
+from readmodel_pipelines.rebuild.catch_up import Following
 from readmodel_pipelines.reconcile.ranges import EVERYTHING
 from readmodel_pipelines_tests.support.at_a_moment import killed_at, once, raises
 from readmodel_pipelines_tests.support.scene import Scene
