@@ -61,8 +61,8 @@ def queries(store: Store) -> Iterator[Answered]:
         yield _found(f"a range of streams in order {of_fold}", store.events, events.query(fold, within=_A_RANGE))
         yield _found(f"some streams {of_fold}", store.events, events.query(fold, _SOME_IDS))
         pipeline = {"aggregate": store.events.name, "pipeline": version_ranges_of(fold), "cursor": {}}
-        plan = _explained(store.events, pipeline, hint=events.version_index)
-        yield Answered(f"versions of all streams {of_fold}", store.events.name, plan, optional=True)
+        what = f"versions of all streams {of_fold}"
+        yield _answered(what, store.events, pipeline, optional=True, hint=events.version_index)
     for item in store.projections:
         live = store.live(item)
         model = ReadModelCollection(live, item)
@@ -80,13 +80,13 @@ def queries(store: Store) -> Iterator[Answered]:
 
 def _found(what: str, collection: Collection, query: Query) -> Answered:
     find = {"find": collection.name, "filter": query.where}
-    plan = _explained(collection, find, projection=query.fields, sort=dict(query.sort), hint=query.index)
-    return Answered(what, collection.name, plan)
+    return _answered(what, collection, find, projection=query.fields, sort=dict(query.sort), hint=query.index)
 
 
-def _explained(collection: Collection, command: Document, **more: Any) -> Plan:
+def _answered(what: str, collection: Collection, command: Document, *, optional: bool = False, **more: Any) -> Answered:
     asked = command | {name: value for name, value in more.items() if value}
-    return parse(collection.database.command("explain", asked, verbosity="queryPlanner"))
+    explained = collection.database.command("explain", asked, verbosity="queryPlanner")
+    return Answered(what, collection.name, parse(explained), optional)
 
 
 def parse(explained: Mapping[str, Any]) -> Plan:

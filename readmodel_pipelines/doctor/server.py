@@ -24,7 +24,6 @@ from readmodel_pipelines.wording import count, span
 TESTED = (6, 0)
 """The version that the tests run on, and the oldest that is supported."""
 
-_FOR_ALL = "dagster"
 _TESTED = ".".join(map(str, TESTED))
 _CLOCK_SECONDS = 1.0
 _CLOCK_LOOKS = 3
@@ -160,7 +159,7 @@ def judge_rights(
     if not lacking[role]:
         return Check("rights", Health.OK, f"{user} may do all that the role {role} is for.", details=details)
     hint = f"Give the user the role that `readmodel rights {role}` prints."
-    if role == _FOR_ALL:
+    if role == "dagster":
         hint += " If it is meant for less, say which role: `readmodel doctor --for read_only`."
     return Check(
         "rights",

@@ -9,11 +9,11 @@ from typing import Any
 
 import dagster as dg
 
+from readmodel_pipelines.orchestration import OWNERS
 from readmodel_pipelines.orchestration.config import FullRebuildConfig
 from readmodel_pipelines.orchestration.metadata import in_words, metadata_of, raise_unless_ok
 from readmodel_pipelines.orchestration.partitions import AGGREGATE_TYPE_TAG, READ_MODELS
 from readmodel_pipelines.orchestration.resources import MongoResource
-from readmodel_pipelines.orchestration.settings_at_load import OWNERS
 from readmodel_pipelines.projections.registry import built_in
 
 REPAIR_QUEUE = "repair_queue"

@@ -12,8 +12,8 @@ import dagster as dg
 
 from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
 from readmodel_pipelines.events.ids import UUID
+from readmodel_pipelines.orchestration import OWNERS, partitions
 from readmodel_pipelines.orchestration import config as configs
-from readmodel_pipelines.orchestration import partitions
 from readmodel_pipelines.orchestration.assets import REPAIR_QUEUE
 from readmodel_pipelines.orchestration.checks import Evaluated, fresh, intact, matches
 from readmodel_pipelines.orchestration.metadata import (
@@ -25,7 +25,6 @@ from readmodel_pipelines.orchestration.metadata import (
 )
 from readmodel_pipelines.orchestration.partitions import AGGREGATE_TYPE_TAG, READ_MODELS, tag_run
 from readmodel_pipelines.orchestration.resources import MongoResource, owner_of, where
-from readmodel_pipelines.orchestration.settings_at_load import OWNERS
 from readmodel_pipelines.rebuild import RebuildRequest
 from readmodel_pipelines.rebuild_state import RebuildState
 from readmodel_pipelines.reconcile.summary import Summary

@@ -160,17 +160,17 @@ def _wrong(summary: Summary) -> Iterator[str]:
     if summary.rebuild.state is RebuildState.REFUSED:
         yield from summary.warnings
     for name, counts in summary.read_models.items():
-        if summary.verb == "verify" and counts.discrepancies:
-            kinds = _numbers(counts, (item.value for item in Outcome if item is not Outcome.SAME))
-            number = f"{counts.discrepancies:,} of {counts.checked:,} aggregates"
-            yield f"{name}: {number} are not as their events say: {kinds}."
-        elif summary.verb != "verify" and counts.malformed + counts.failed:
-            number = f"{counts.malformed + counts.failed:,} of {counts.checked:,} aggregates"
-            kinds = _numbers(counts, ("malformed", "failed"))
-            if summary.verb == "rebuild":
-                yield f"{name}: {number} could not be rebuilt: {kinds}; the others are as their events say."
-            else:
-                yield f"{name}: a rebuild could not do {number}: {kinds}."
+        verify = summary.verb == "verify"
+        bad = counts.discrepancies if verify else counts.malformed + counts.failed
+        kinds = _numbers(counts, [name for name in _OUTCOMES if name != "same"] if verify else ["malformed", "failed"])
+        number = f"{bad:,} of {counts.checked:,} aggregates"
+        told = {
+            "verify": f"{number} are not as their events say: {kinds}.",
+            "rebuild": f"{number} could not be rebuilt: {kinds}; the others are as their events say.",
+            "dry_run": f"a rebuild could not do {number}: {kinds}.",
+        }
+        if bad:
+            yield f"{name}: {told[summary.verb]}"
 
 
 def _what_to_do(summary: Summary) -> Iterator[str]:

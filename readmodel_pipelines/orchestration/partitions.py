@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import dagster as dg
 
+from readmodel_pipelines.orchestration import SETTINGS_AT_LOAD
 from readmodel_pipelines.orchestration.failure import failure
-from readmodel_pipelines.orchestration.settings_at_load import SETTINGS_AT_LOAD
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.projections.registry import projections_for
 from readmodel_pipelines.rebuild import Slice
@@ -28,8 +28,6 @@ STRATEGY_TAG = "readmodel/strategy"
 
 _BACKFILL_TAGS = ("dagster/root_backfill_id", "dagster/backfill")
 """Dagster's own: the backfill that another one does failed partitions of again, and that which launched a run."""
-
-_STRATEGIES: Mapping[str, Strategy] = {item: item for item in get_args(Strategy)}
 
 Context = dg.OpExecutionContext | dg.AssetExecutionContext | dg.AssetCheckExecutionContext
 
@@ -76,9 +74,8 @@ def run_config(op: str, config: dg.Config) -> dict[str, Any]:
 
 def read_model_named_by(context: dg.OpExecutionContext) -> Projection:
     """The read model of the run's partition."""
-    return READ_MODELS[
-        _partition(context, "read model", f"it again with one of the partitions {', '.join(READ_MODELS)}")
-    ]
+    again = f"it again with one of the partitions {', '.join(READ_MODELS)}"
+    return READ_MODELS[_partition(context, "read model", again)]
 
 
 def slice_named_by(context: dg.OpExecutionContext) -> tuple[Projection, Slice]:
@@ -112,10 +109,11 @@ def campaign_of(context: Context) -> str:
 
 def strategy_of(context: Context, configured: Strategy) -> Strategy:
     """The strategy that the run's tag says, else the configured one."""
+    strategies: Mapping[str, Strategy] = {item: item for item in get_args(Strategy)}
     said = context.run.tags.get(STRATEGY_TAG, configured)
-    if said not in _STRATEGIES:
+    if said not in strategies:
         raise failure(
             f"The tag {STRATEGY_TAG} of this run is {said!r}, which is no strategy; nothing was done. "
-            f"Launch it again with one of {', '.join(_STRATEGIES)}."
+            f"Launch it again with one of {', '.join(strategies)}."
         )
-    return _STRATEGIES[said]
+    return strategies[said]

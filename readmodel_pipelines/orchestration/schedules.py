@@ -8,11 +8,10 @@ from zoneinfo import ZoneInfo
 
 import dagster as dg
 
-from readmodel_pipelines.orchestration import jobs
+from readmodel_pipelines.orchestration import OWNERS, SETTINGS_AT_LOAD, jobs
 from readmodel_pipelines.orchestration.config import RebuildConfig, VerifyConfig
 from readmodel_pipelines.orchestration.failure import failing_in_words
 from readmodel_pipelines.orchestration.partitions import READ_MODELS, run_config
-from readmodel_pipelines.orchestration.settings_at_load import OWNERS, SETTINGS_AT_LOAD
 from readmodel_pipelines.pacing import Window
 from readmodel_pipelines.settings import load_settings
 from readmodel_pipelines.verification.coverage import Bucket

@@ -14,12 +14,12 @@ import dagster as dg
 from readmodel_pipelines.bookkeeping.leases import free_leases
 from readmodel_pipelines.bookkeeping.queue_stats import QueueStats
 from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
+from readmodel_pipelines.orchestration import OWNERS
 from readmodel_pipelines.orchestration.assets import REPAIR_QUEUE
 from readmodel_pipelines.orchestration.checks import whether_it_drains
 from readmodel_pipelines.orchestration.jobs import repair_read_models
 from readmodel_pipelines.orchestration.metadata import numbers_of
 from readmodel_pipelines.orchestration.resources import MongoResource, owner_of
-from readmodel_pipelines.orchestration.settings_at_load import OWNERS
 from readmodel_pipelines.settings import Settings
 
 _Event = dg.AssetObservation | dg.AssetMaterialization | dg.AssetCheckEvaluation

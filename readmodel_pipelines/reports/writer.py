@@ -96,7 +96,9 @@ class ReportWriter:
     def _append(self) -> None:
         rows, self._rows = self._rows, []
         if rows:
-            frame = _frame(rows)
+            import pandas
+
+            frame = pandas.DataFrame(rows, columns=list(COLUMNS)).astype({"age_seconds": "float64"})
             for _, _, form in self._files:
                 form.append(frame)
 
@@ -205,17 +207,8 @@ def _rows_of(finding: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     # A finding about no field, such as a missing document, has a row all the same.
     for name, pair in finding["fields"].items() or [("", None)]:
         values = {side: json.dumps(pair[side], ensure_ascii=False) if pair else "" for side in ("expected", "actual")}
-        yield row | {"field": name} | values
-
-
-def _frame(rows: Sequence[Mapping[str, Any]]) -> pandas.DataFrame:
-    import pandas
-
-    plain = [
-        {
-            name: value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
-            for name, value in row.items()
+        told = row | {"field": name} | values
+        yield {
+            column: value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
+            for column, value in told.items()
         }
-        for row in rows
-    ]
-    return pandas.DataFrame(plain, columns=list(COLUMNS)).astype({"age_seconds": "float64"})
