@@ -187,7 +187,9 @@ class _Rebuild:
         while self.slice is not None:
             try:
                 leases.enter_context(run.hold([f"{run.collections[0]}/finish {run.record.id}"]))
+                # Another slice may have finished meanwhile, or been killed.
                 run.record = run.rebuilds.get(run.record.id)
+                run.ranges = run.rebuilds.ranges(run.record)
                 break
             except ReadModelBusy:
                 time.sleep(_SAY_SECONDS)
@@ -196,6 +198,8 @@ class _Rebuild:
             run.summary.rebuild.reached(run.record.state)
             return False
         if run.record.state is not RebuildState.SWAPPING:
+            if not all(item.done for item in run.ranges):
+                raise HistoryLost("the slice that was to finish ended while everything was looked at again")
             run.to(RebuildState.FINISHING)
         return True
 

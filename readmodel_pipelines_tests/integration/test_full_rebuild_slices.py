@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from readmodel_pipelines.bookkeeping.leases import hold_leases
+from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds
 from readmodel_pipelines.errors import ReadModelBusy
 from readmodel_pipelines.moments import Moment
 from readmodel_pipelines.rebuild import Slice
-from readmodel_pipelines_tests.support.at_a_moment import At, Killed, each, raises
+from readmodel_pipelines_tests.support.at_a_moment import At, Killed, each, nth, raises
 from readmodel_pipelines_tests.support.scene import Scene
 from readmodel_pipelines_tests.support.verbs.rebuilding import STANDALONE, KilledAfter, full, leftovers, records
 
@@ -68,3 +69,13 @@ def test_the_slice_that_finishes_does_again_what_has_to_be(scene: Scene, at: At)
     states = [full(scene, "chat", resume=True, slice=Slice(number, 3)).about["state"] for number in (1, 2, 3)]
     assert states == ["building", "building", "done"]
     assert records(scene)[0]["passes"] == 2
+
+
+def test_a_slice_that_waits_for_one_that_dies_in_its_second_look_does_that_itself(scene: Scene, at: At) -> None:
+    scene.fill(10)
+    rebuilds = Rebuilds(scene.database)
+    # The leases of the plan, of the read model twice, and of the slice; then that of who finishes.
+    at(Moment.LEASE_TAKEN, nth(5, lambda: rebuilds.again(rebuilds.unfinished(None)[0])))
+    assert full(scene, "chat", resume=True, slice=Slice(1, 1)).about["state"] == "done"
+    assert records(scene)[0]["passes"] == 2
+    assert all(item["done"] for item in scene.database.readmodel_rebuilds.find({"of": records(scene)[0]["_id"]}))
