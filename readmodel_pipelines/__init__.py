@@ -17,8 +17,7 @@ _FROM = {
     "reconcile.summary": "Summary",
     "reconcile.finding": "Finding",
     "reconcile.outcome": "Outcome",
-    "repair.repository": "EventRepository Saved",
-    "repair.new_event": "NewEvent",
+    "repair.repository": "EventRepository NewEvent Saved",
     "repair.on_failure": "repair_on_failure",
     "repair.worker": "RepairWorker",
     "repair.summary": "RepairSummary",
@@ -74,9 +73,9 @@ if TYPE_CHECKING:
     from readmodel_pipelines.reconcile.finding import Finding as Finding
     from readmodel_pipelines.reconcile.outcome import Outcome as Outcome
     from readmodel_pipelines.reconcile.summary import Summary as Summary
-    from readmodel_pipelines.repair.new_event import NewEvent as NewEvent
     from readmodel_pipelines.repair.on_failure import repair_on_failure as repair_on_failure
     from readmodel_pipelines.repair.repository import EventRepository as EventRepository
+    from readmodel_pipelines.repair.repository import NewEvent as NewEvent
     from readmodel_pipelines.repair.repository import Saved as Saved
     from readmodel_pipelines.repair.summary import RepairSummary as RepairSummary
     from readmodel_pipelines.repair.worker import RepairWorker as RepairWorker

@@ -19,7 +19,7 @@ from pymongo import UpdateOne
 from readmodel_pipelines.moments import Moment, reached
 from readmodel_pipelines.mongo.driver import CODEC, Collection, Database, Document, duplicates_allowed
 from readmodel_pipelines.mongo.names import DEFERRED, TOUCHED
-from readmodel_pipelines.reconcile.deferred import KEYS_AT_ONCE, Deferred
+from readmodel_pipelines.reconcile.deletions import KEYS_AT_ONCE, Deferred
 
 EVENTS = "events"
 _BATCH = 1_000

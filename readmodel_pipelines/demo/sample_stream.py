@@ -16,7 +16,7 @@ from typing import Any, Self, TypeVar
 
 from bson import DatetimeMS, ObjectId
 
-from readmodel_pipelines.repair.new_event import YEAR_ONE, YEAR_ONE_TEXT
+from readmodel_pipelines.repair.repository import YEAR_ONE, YEAR_ONE_TEXT
 
 Event = dict[str, Any]
 T = TypeVar("T")

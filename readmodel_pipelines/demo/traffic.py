@@ -18,8 +18,7 @@ from readmodel_pipelines.errors import ReadModelError
 from readmodel_pipelines.mongo.connection import open_database
 from readmodel_pipelines.mongo.driver import Database, Document, PyMongoError
 from readmodel_pipelines.projector import ReadModelProjector
-from readmodel_pipelines.repair.new_event import NewEvent
-from readmodel_pipelines.repair.repository import EventRepository
+from readmodel_pipelines.repair.repository import EventRepository, NewEvent
 from readmodel_pipelines.settings import Settings
 
 MARKER = "readmodel_demo"

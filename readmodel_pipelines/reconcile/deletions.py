@@ -1,11 +1,20 @@
-"""Deletions: when they are made, and how many a full run may make, so that lost events never empty a read model."""
+"""Deletions: when they are made, and how many a full run may make, so that lost events never empty a read model.
+
+They, and whatever else has to wait for the end of a pass, are put off as keys.
+"""
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
+from typing import Any
+
+from readmodel_pipelines.batched import batched
 
 DELETE_FLOOR = 100
+KEYS_AT_ONCE = 500
 
 
 class Deletions(Enum):
@@ -38,3 +47,25 @@ class DeletionLimit:
             f"{int(self.of(documents)):,} allowed; none was. "
             "If the events are complete, allow them: --allow-deletions, or allow_deletions in a job's config."
         )
+
+
+class Deferred:
+    """Keys that were put off, by kind; in memory, for a run that needs them no longer than it lasts."""
+
+    def __init__(self) -> None:
+        self._keys: dict[str, list[Any]] = defaultdict(list)
+
+    def add(self, kind: str, keys: Sequence[Any]) -> None:
+        """Put keys off."""
+        self._keys[kind] += keys
+
+    def count(self, kind: str) -> int:
+        """How many were put off."""
+        return len(self._keys[kind])
+
+    def batches(self, kind: str) -> Iterator[list[Any]]:
+        """The keys, some hundred at a time."""
+        return batched(self._keys[kind], KEYS_AT_ONCE)
+
+    def write(self) -> None:
+        """Make sure that nothing put off is lost with this process, where it is to outlive it."""

@@ -55,9 +55,7 @@ class DryRun:
         wanted, self._wanted = self._wanted, []
         held = {change.aggregate_id for change, _ in self._lane.model.holders(wanted)}
         stuck = [change for change in wanted if change.aggregate_id in held]
-        blocked: dict[Any, Any] = {}
-        if stuck:
-            blocked = self._predict_stuck(stuck)
+        blocked = self._predict_stuck(stuck) if stuck else {}
         for change in wanted:
             if change.aggregate_id in blocked:
                 why = why_blocked(self.again, change.aggregate_id, blocked[change.aggregate_id])

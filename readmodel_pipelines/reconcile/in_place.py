@@ -14,8 +14,7 @@ from typing import Any
 from readmodel_pipelines.events.ids import is_plain
 from readmodel_pipelines.moments import Moment, reached
 from readmodel_pipelines.reconcile.conflicts import untangle, why_blocked
-from readmodel_pipelines.reconcile.deferred import Deferred
-from readmodel_pipelines.reconcile.deletions import DeletionLimit, Deletions
+from readmodel_pipelines.reconcile.deletions import Deferred, DeletionLimit, Deletions
 from readmodel_pipelines.reconcile.outcome import Outcome, Verdict, Why
 from readmodel_pipelines.reconcile.ports import BATCH, BATCH_BYTES, Written
 from readmodel_pipelines.reconcile.second_look import SecondLook

@@ -8,23 +8,65 @@ saved.projected    # False: the read models are a moment behind, and their repai
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
+
+from bson import DatetimeMS, ObjectId
 
 from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
 from readmodel_pipelines.errors import ConcurrencyConflict, ReadModelError, UsageError
 from readmodel_pipelines.events.ids import UUID
 from readmodel_pipelines.events.stream import Fold
+from readmodel_pipelines.events.values import ZERO_TIME_MS
 from readmodel_pipelines.mongo.driver import DUPLICATE_KEY, ClientSession, Database, Document, OperationFailure
 from readmodel_pipelines.projections.registry import projections_for
 from readmodel_pipelines.projector import ReadModelProjector
-from readmodel_pipelines.repair.new_event import NewEvent
 from readmodel_pipelines.repair.on_failure import repair_on_failure
 from readmodel_pipelines.settings import Settings
 
+YEAR_ONE = DatetimeMS(ZERO_TIME_MS)
+"""Go's zero time, which most events carry as the timestamp of their metadata."""
+
+YEAR_ONE_TEXT = "0001-01-01T00:00:00Z"
+
 _NO_TRANSACTIONS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class NewEvent:
+    """One event to be appended: its type, its own fields, and who or what caused it where that is known.
+
+    `traces` may hold user_id, correlation_id, causation_id, ip_address and user_agent. What is
+    stored is as DATA_CONTRACT.md, «Events», has it.
+    """
+
+    event_type: str
+    data: Mapping[str, Any] = field(default_factory=dict)
+    traces: Mapping[str, str] = field(default_factory=dict)
+
+    def stored(self, aggregate_id: str, aggregate_type: str, version: int, now: datetime) -> Document:
+        """The document for the event store, `aggregate_type` in its spelling there; `now` has a time zone."""
+        envelope = {
+            "event_type": self.event_type,
+            "aggregate_id": aggregate_id,
+            "aggregate_type": aggregate_type,
+            "occurred_at": now,
+            "version": version,
+            "metadata": {"timestamp": YEAR_ONE_TEXT, **self.traces},
+        }
+        return {
+            "_id": ObjectId(),
+            "aggregate_id": aggregate_id,
+            "aggregate_type": aggregate_type,
+            "event_type": self.event_type,
+            "version": version,
+            "data": _through_json({**self.data, **envelope}),
+            "metadata": {"timestamp": YEAR_ONE, "correlation_id": "", **self.traces},
+            "occurred_at": now,
+            "created_at": now,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,3 +176,15 @@ def _conflict(aggregate_id: str, expected: int, why: str) -> ConcurrencyConflict
         f"The stream of {aggregate_id} is not at version {expected}: {why}; nothing was saved.",
         hint="Read the aggregate again, decide again and save again.",
     )
+
+
+def _through_json(value: Any) -> Any:
+    """The value as the application's way through JSON leaves it: every number a double, every time a text."""
+    if isinstance(value, Mapping):
+        return {name: _through_json(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_through_json(item) for item in value]
+    if isinstance(value, datetime):
+        moment = value if value.tzinfo else value.replace(tzinfo=UTC)
+        return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import islice
 from typing import Any
 
@@ -25,10 +25,6 @@ class DeadLetter:
     aggregate_id: Any
     reason: str
     detail: str
-
-    def as_json(self) -> dict[str, Any]:
-        """As plain JSON types."""
-        return {name: json_value(getattr(self, name)) for name in self.__slots__}
 
 
 @dataclass(slots=True)
@@ -100,5 +96,5 @@ class RepairSummary:
             **{name: getattr(self, name) for name in _NUMBERS},
             "seconds": round(self.seconds, 3),
             "read_models": {name: counts.as_dict() for name, counts in self.read_models.items()},
-            "dead_letters": [letter.as_json() for letter in self.dead_letters],
+            "dead_letters": [json_value(asdict(letter)) for letter in self.dead_letters],
         }

@@ -11,7 +11,7 @@ from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.reconcile.finding import Finding
 from readmodel_pipelines.reconcile.outcome import Outcome
 from readmodel_pipelines.reconcile.summary import Summary
-from readmodel_pipelines.reports.writer import ReportWriter
+from readmodel_pipelines.reports.writer import ReportWriter, check_report_file
 
 _NOT_BY_US = "mend its events first"
 
@@ -20,9 +20,14 @@ class Reporting:
     """Report files of one verification; `close` leaves nothing behind that is not finished.
 
     A full disk must not take the result of an hour's work with it: what goes wrong is in `error`, and nothing rises.
+
+    Raises:
+        UsageError: a report cannot be written there; at the beginning alone.
     """
 
     def __init__(self, files: Sequence[Path]) -> None:
+        for file in files:
+            check_report_file(file)
         self.error: OSError | None = None
         try:
             self._writer = ReportWriter(files)

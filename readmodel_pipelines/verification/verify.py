@@ -15,7 +15,7 @@ from readmodel_pipelines.batched import batched
 from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
 from readmodel_pipelines.bookkeeping.verifications import Covered, Findings, Verifications
 from readmodel_pipelines.errors import UsageError
-from readmodel_pipelines.events.ids import byte_order, is_utf8
+from readmodel_pipelines.events.ids import byte_order, is_plain, is_utf8
 from readmodel_pipelines.moments import Moment, reached
 from readmodel_pipelines.mongo.changes import Changes, Token, changes_since
 from readmodel_pipelines.mongo.driver import Database, server_time
@@ -31,7 +31,6 @@ from readmodel_pipelines.reconcile.finding import Finding
 from readmodel_pipelines.reconcile.outcome import ALARMS
 from readmodel_pipelines.reconcile.progress import Progress
 from readmodel_pipelines.reconcile.summary import DEFAULT_MAX_FINDINGS, Summary
-from readmodel_pipelines.reports.writer import check_report_file
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines.verification.coverage import Coverage
 from readmodel_pipelines.verification.enqueue import Enqueue
@@ -87,8 +86,6 @@ def verify(
     Raises:
         UsageError: there is no such read model, or a report cannot be written there.
     """
-    for file in request.reports:
-        check_report_file(file)
     with closing(Reporting(request.reports)) as reporting:
         return _Verification(database, settings, read_models, request, on_progress, reporting).run()
 
@@ -106,10 +103,8 @@ def verify_one(
         UsageError: the id is no UUID, there is no such read model, or a report cannot be written there.
         AggregateNotFound: there is neither an event nor a document.
     """
-    for file in reports:
-        check_report_file(file)
-    summary = ReadModelProjector(database, settings, *read_models).verify_consistency(aggregate_id)
     with closing(Reporting(reports)) as reporting:
+        summary = ReadModelProjector(database, settings, *read_models).verify_consistency(aggregate_id)
         projections = choose_projections(settings, read_models)
         for projection in projections:
             reporting(projection, [item for item in summary.findings if item.read_model == projection.read_model])
@@ -218,8 +213,7 @@ class _Verification:
 
     def _note(self, projection: Projection, findings: Sequence[Finding]) -> None:
         if self._request.remember:
-            texts = {item.aggregate_id for item in findings if isinstance(item.aggregate_id, str)}
-            ids = [item for item in texts if is_utf8(item)]
+            ids = list({item.aggregate_id for item in findings if is_plain(item.aggregate_id)})
             self._findings.remember(findings, EventStore(self._store.events).last_versions(ids) if ids else {})
         alarms = [item for item in findings if item.outcome in ALARMS]
         if self._enqueue:

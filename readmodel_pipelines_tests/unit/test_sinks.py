@@ -10,8 +10,7 @@ import pytest
 from readmodel_pipelines.events.stream import Malformed, Reason
 from readmodel_pipelines.projections.chat import CHATS
 from readmodel_pipelines.projections.projection import Document
-from readmodel_pipelines.reconcile.deferred import Deferred
-from readmodel_pipelines.reconcile.deletions import DeletionLimit, Deletions
+from readmodel_pipelines.reconcile.deletions import Deferred, DeletionLimit, Deletions
 from readmodel_pipelines.reconcile.dry_run import DryRun
 from readmodel_pipelines.reconcile.in_place import ATTEMPTS, InPlace
 from readmodel_pipelines.reconcile.join import Lane
