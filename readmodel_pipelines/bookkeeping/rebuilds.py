@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any
 
-from pymongo import ReturnDocument, UpdateOne
+from pymongo import ReturnDocument, UpdateOne, WriteConcern
 
 from readmodel_pipelines.bookkeeping.kept_keys import Owner
 from readmodel_pipelines.errors import UsageError
@@ -146,10 +146,12 @@ class Rebuilds:
 
     def __init__(self, database: Database) -> None:
         self._rebuilds = database[REBUILDS]
+        # For what comes before a write that waits for a majority: that one waits for both.
+        self._unwaited = self._rebuilds.with_options(write_concern=WriteConcern(w=1))
 
     def begin(self, rebuild_id: str, about: Mapping[str, Any], ranges: Sequence[tuple[int, IdRange]]) -> RebuildRecord:
         """A new rebuild with these (slice, range)s."""
-        self._rebuilds.insert_many(
+        self._unwaited.insert_many(
             [
                 {
                     "_id": f"{rebuild_id}/{number}",
@@ -243,7 +245,7 @@ class Rebuilds:
         )
         if found is not None and "ended_at" in found:
             # They expire together.
-            self._rebuilds.update_many({"of": rebuild.id}, {"$set": {"ended_at": found["ended_at"]}})
+            self._unwaited.update_many({"of": rebuild.id}, {"$set": {"ended_at": found["ended_at"]}})
         if found is None:
             raise WrongState(
                 f"Rebuild {rebuild.id} is {self.get(rebuild.id).state} and cannot become {state.value}.",
