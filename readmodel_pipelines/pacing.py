@@ -47,7 +47,7 @@ class BatchSize:
     From `least` to `most`, and at most doubled from one batch to the next.
     """
 
-    def __init__(self, target_seconds: float = 0.5, first: int = 500, least: int = 50, most: int = 20_000) -> None:
+    def __init__(self, target_seconds: float = 0.5, first: int = 1_000, least: int = 50, most: int = 20_000) -> None:
         self._target_seconds = target_seconds
         self._least = least
         self._most = most
