@@ -33,8 +33,7 @@ def demo(
     """
     from readmodel_pipelines.cli.dagster import ui
     from readmodel_pipelines.cli.terminal.summary import human_lines
-    from readmodel_pipelines.demo.run import run_demo
-    from readmodel_pipelines.demo.traffic import traffic_in_background
+    from readmodel_pipelines.demo.run import run_demo, traffic_in_background
     from readmodel_pipelines.settings import load_settings
 
     settings = load_settings()

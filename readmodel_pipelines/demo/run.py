@@ -1,6 +1,7 @@
 """The demo: sample events on the embedded server; read models built, broken in every way, found out and mended.
 
-Then an application goes on saving events while some of its updates fail, and their repairs come out of the queue.
+Then an application goes on saving events through `EventRepository`, as any would; faults are injected into some of its
+updates. What fails is in the repair queue, and stays wrong until somebody repairs it.
 
 It writes and breaks data, so it works on the embedded server alone, and there it drops only what a demo made: each
 collection that it is going to fill is noted in `readmodel_demo` first.
@@ -8,26 +9,42 @@ collection that it is going to fill is noted in `readmodel_demo` first.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from itertools import chain
+import random
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from itertools import chain, groupby, islice
+from operator import itemgetter
 
 from readmodel_pipelines.batched import batched
 from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
 from readmodel_pipelines.demo.damage import LEGACY_TASKS, Damage, damage_everything
 from readmodel_pipelines.demo.sample_data import chat_events, task_events
-from readmodel_pipelines.demo.traffic import MARKER, Traffic
-from readmodel_pipelines.errors import UsageError
+from readmodel_pipelines.errors import ReadModelError, UsageError
 from readmodel_pipelines.mongo.connection import open_database
-from readmodel_pipelines.mongo.driver import Database
+from readmodel_pipelines.mongo.driver import Database, Document, PyMongoError
 from readmodel_pipelines.mongo.indexes import ensure_indexes
 from readmodel_pipelines.mongo.store import Store
 from readmodel_pipelines.projections.registry import projections_for
 from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.reconcile.summary import Summary
+from readmodel_pipelines.repair.repository import EventRepository, NewEvent
 from readmodel_pipelines.repair.worker import RepairWorker
 from readmodel_pipelines.settings import Settings
 
 DEFAULT_CHATS = 300
+
+# Of the live traffic.
+_FAULTS = 0.25
+_SECONDS_BETWEEN = 1.0
+# Another than that of the demo's own chats: these begin while everybody watches.
+_SEED = 20_231
+_CHATS = 100_000
+_OPEN_CHATS = 12
+_ENVELOPE = {"event_type", "aggregate_id", "aggregate_type", "occurred_at", "version", "metadata"}
+
+# The collection that says which others a demo made, and how many events are its own.
+_MARKER = "readmodel_demo"
 
 _BATCH = 1_000
 _SAVES = 60
@@ -83,7 +100,7 @@ def run_demo(settings: Settings, *, chats: int = DEFAULT_CHATS, say: Say, show: 
         show(mended, _SHOWN_FINDINGS)
 
         say(f"9. Let an application save {_SAVES} events; some updates of its read models fail, and queue their repair")
-        traffic = Traffic(database, settings)
+        traffic = _Traffic(database, settings)
         for _ in range(_SAVES):
             traffic.step()
         say(
@@ -105,7 +122,7 @@ def run_demo(settings: Settings, *, chats: int = DEFAULT_CHATS, say: Say, show: 
 
 def _make_room(store: Store) -> None:
     """Drop what an earlier demo left; refuse when there is anything else."""
-    marker = store.database[MARKER]
+    marker = store.database[_MARKER]
     made = {document["_id"]: document for document in marker.find()}
     read_models = [store.live(item) for item in store.projections]
     filled = [store.events, *read_models, store.database[store.settings.repair_queue_collection]]
@@ -135,7 +152,7 @@ def _fill(store: Store, chats: int) -> int:
     for batch in batched(chain(chat_events(chats), legacy), _BATCH):
         store.events.insert_many(batch)
         events += len(batch)
-    store.database[MARKER].update_one({"_id": store.events.name}, {"$set": {"events": events}})
+    store.database[_MARKER].update_one({"_id": store.events.name}, {"$set": {"events": events}})
     return events
 
 
@@ -145,3 +162,70 @@ def _break(database: Database, settings: Settings) -> list[Damage]:
         return damage_everything(chats, tasks, tasks_model=LEGACY_TASKS)
     discussions = chats.find({"type": "discussion"}).sort("chat_id").limit(_UNWANTED_TASKS)
     return damage_everything(chats, tasks, discussion_ids=[chat["chat_id"] for chat in discussions])
+
+
+class _InjectedFault(Exception):
+    """What an update fails with here; in production a lost connection or a bug."""
+
+
+class _Traffic:
+    """Several chats at once, one event with every `step`. One in four updates fails, some of them half done."""
+
+    def __init__(self, database: Database, settings: Settings, *, seed: int = 0) -> None:
+        self.failed = 0
+        self._random = random.Random(seed)
+        self._marker, self._events = database[_MARKER], settings.events_collection
+        self._repository = EventRepository(database, settings, project=self._project)
+        self._first, self._both = (ReadModelProjector(database, settings, *names) for names in (["chat"], []))
+        self._chats = _interleaved(chat_events(_CHATS, seed=_SEED + seed, mean_events=12), _OPEN_CHATS, self._random)
+
+    def step(self) -> None:
+        """Save the next event and update its read models, or fail to."""
+        event = next(self._chats)
+        own = {name: value for name, value in event["data"].items() if name not in _ENVELOPE}
+        self._marker.update_one({"_id": self._events}, {"$inc": {"events": 1}})
+        new, after = [NewEvent(event["event_type"], own)], event["version"] - 1
+        self.failed += not self._repository.save(event["aggregate_id"], "chat", new, expected_version=after).projected
+
+    def _project(self, aggregate_id: str) -> None:
+        if self._random.random() >= _FAULTS:
+            self._both.rebuild_some([aggregate_id])
+        elif self._random.random() < 0.5:
+            raise _InjectedFault("no read model was updated")
+        else:
+            self._first.rebuild_some([aggregate_id])
+            raise _InjectedFault("chats_read_model was updated, tasks_read_model was not")
+
+
+@contextmanager
+def traffic_in_background(settings: Settings) -> Iterator[None]:
+    """Traffic of another application while the block runs."""
+    stop = threading.Event()
+
+    def go_on() -> None:
+        # Until the server ends, which is told by everything else that needs it.
+        with suppress(ReadModelError, PyMongoError), open_database(settings) as database:
+            traffic = _Traffic(database, settings, seed=1)
+            while not stop.wait(_SECONDS_BETWEEN):
+                traffic.step()
+
+    thread = threading.Thread(target=go_on, name="live traffic", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _interleaved(events: Iterator[Document], streams: int, choice: random.Random) -> Iterator[Document]:
+    """Events that come stream by stream, mixed so that several streams grow at once, each in its own order."""
+    rest = (list(stream)[::-1] for _, stream in groupby(events, key=itemgetter("aggregate_id")))
+    growing: list[list[Document]] = []
+    while True:
+        growing += islice(rest, streams - len(growing))
+        stream = choice.choice(growing)
+        # The last event is the first that is still to come.
+        yield stream.pop()
+        if not stream:
+            growing.remove(stream)

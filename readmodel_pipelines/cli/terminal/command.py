@@ -39,16 +39,13 @@ _LONGEST = 500
 _Given = ParamSpec("_Given")
 
 
-class Interrupted(KeyboardInterrupt):
+class Interrupted(ReadModelError):
     """Ctrl-C, or a polite kill, met by somebody who knows what was done until then and how to go on."""
 
-    code = "interrupted"
     exit_code = 130
 
     def __init__(self, message: str, *, hint: str = "", done: Mapping[str, Any] | None = None) -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        super().__init__(message, hint=hint)
         self.done = done or {}
 
 
@@ -82,19 +79,19 @@ def command(
 @contextmanager
 def in_words(verb: str) -> Iterator[None]:
     """Turn what a person can cause or must act on into words and an exit code."""
-    found: ReadModelError | Interrupted
+    found: ReadModelError
     try:
         with _explained(verb):
             yield
         return
-    except (ReadModelError, Interrupted) as ending:
+    except ReadModelError as ending:
         found = ending
     except KeyboardInterrupt:
         found = Interrupted(_AT_LEAST.get(verb, "Interrupted: nothing was changed."), hint=f"Again: {again()}")
     # Evaluated only when an error comes this far, so that help and usage errors need no driver.
     except _driver_error() as error:
         found = _of_driver(error)
-    complain(f"{found.message}\n{found.hint}" if found.hint else found.message)
+    complain(str(found))
     told = {"verb": verb, "error": {"code": found.code, "message": found.message, "hint": found.hint}}
     done = {"done": found.done} if isinstance(found, Interrupted) and found.done else {}
     voice.document(told | done)
