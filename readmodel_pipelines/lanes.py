@@ -70,11 +70,7 @@ class OpenedPass:
         return sinks
 
     def reconcile(
-        self,
-        ids: Sequence[str] | None = None,
-        *,
-        within: IdRange = EVERYTHING,
-        checkpoint: Checkpoint | None = None,
+        self, ids: Sequence[str] | None = None, *, within: IdRange = EVERYTHING, checkpoint: Checkpoint | None = None
     ) -> None:
         """Compare the aggregates `ids` (sorted), or all in a range."""
         reconcile(self.events, self.lanes, self._allowed, ids, within=within, checkpoint=checkpoint)

@@ -21,10 +21,7 @@ from readmodel_pipelines_tests.support.servers.embedded import own_server
 
 # A property that takes long on a busy machine still holds; where others look at the outcome, it is the same each time.
 hypothesis.settings.register_profile(
-    "readmodel",
-    deadline=None,
-    derandomize="CI" in os.environ,
-    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+    "readmodel", deadline=None, derandomize="CI" in os.environ, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("readmodel")
 

@@ -20,8 +20,7 @@ app = typer.Typer()
 def demo(
     no_ui: Annotated[bool, typer.Option("--no-ui", help="End after the last verification, with 0 when clean.")] = False,
     port: Annotated[
-        int | None,
-        typer.Option(min=1, max=65535, help="Port of the Dagster UI; 3000 or a free one if not given."),
+        int | None, typer.Option(min=1, max=65535, help="Port of the Dagster UI; 3000 or a free one if not given.")
     ] = None,
     chats: Annotated[int, typer.Option(min=1, help="How many sample chats.")] = 300,
 ) -> bool:

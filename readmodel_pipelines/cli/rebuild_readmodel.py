@@ -48,7 +48,7 @@ def rebuild_readmodel(
         Strategy,
         typer.Option(
             help="Of --all. in_place: write what differs into the live collection. shadow: build a new collection "
-            "beside it, verify it, and swap it in; for a changed projection.",
+            "beside it, verify it, and swap it in; for a changed projection."
         ),
     ] = "in_place",
     resume: Annotated[
@@ -58,8 +58,7 @@ def rebuild_readmodel(
         ),
     ] = False,
     off_peak: Annotated[
-        bool,
-        typer.Option("--off-peak", help="Of --all: stop when READMODEL_OFF_PEAK_WINDOW ends; --resume goes on."),
+        bool, typer.Option("--off-peak", help="Of --all: stop when READMODEL_OFF_PEAK_WINDOW ends; --resume goes on.")
     ] = False,
     part: Annotated[
         str | None,

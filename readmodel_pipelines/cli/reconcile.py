@@ -64,10 +64,7 @@ def carry_out(
     Raises:
         Interrupted: Ctrl-C, with what was done.
     """
-    with (
-        open_database(settings, role) as database,
-        event_progress(verb.replace("_", " ")) as on_progress,
-    ):
+    with open_database(settings, role) as database, event_progress(verb.replace("_", " ")) as on_progress:
         reached: _Reached = (0, 0, {})
 
         def progress(*now: *_Reached) -> None:

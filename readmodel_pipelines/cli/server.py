@@ -15,8 +15,7 @@ if TYPE_CHECKING:
 _NOT_USED = "READMODEL_MONGODB_URI is set, so the embedded server is not used."
 
 app = group(
-    "server",
-    "Start, stop or look at the embedded server.\n\nIt is used when READMODEL_MONGODB_URI is not set.",
+    "server", "Start, stop or look at the embedded server.\n\nIt is used when READMODEL_MONGODB_URI is not set."
 )
 
 

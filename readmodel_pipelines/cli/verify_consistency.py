@@ -37,7 +37,7 @@ def verify_consistency(
         Tier,
         typer.Option(
             help="documents: every field and BSON type. versions: only whether documents are there, at the version of "
-            "their streams; cheap.",
+            "their streams; cheap."
         ),
     ] = "documents",
     sample: Annotated[

@@ -247,10 +247,7 @@ def break_field(collection: Collection, model: OwnedFields, key: str, field: str
     if field != model.key:
         return [Damage(model.name, way.name, key, field, "different")]
     stored = None if wrong is ABSENT else wrong
-    return [
-        Damage(model.name, way.name, key, field, "missing"),
-        Damage(model.name, way.name, stored, field, "orphan"),
-    ]
+    return [Damage(model.name, way.name, key, field, "missing"), Damage(model.name, way.name, stored, field, "orphan")]
 
 
 def applies(way: Way, right: Any) -> bool:

@@ -65,9 +65,7 @@ def _streams(
         for index in range(streams)
         # The square of a uniform draw has the mean 1/3: many short streams, a few long ones.
         for event in life(
-            values,
-            values.ascending_uuid(index, streams),
-            1 + int((3 * mean_events - 1) * values.random() ** 2),
+            values, values.ascending_uuid(index, streams), 1 + int((3 * mean_events - 1) * values.random() ** 2)
         )
     )
 

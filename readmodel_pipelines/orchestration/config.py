@@ -182,8 +182,7 @@ class RepairConfig(Config):
         description="The run ends after about so many aggregates; the sensor launches the next one.",
     )
     task_ids: list[str] = Field(
-        default=[],
-        description="Repair these open tasks now, whether due or not, by their _id. Empty: whatever is due.",
+        default=[], description="Repair these open tasks now, whether due or not, by their _id. Empty: whatever is due."
     )
     lease_seconds: float | None = Field(
         default=None,

@@ -19,10 +19,7 @@ from readmodel_pipelines.verification.coverage import Bucket
 TIMEZONE = SETTINGS_AT_LOAD.timezone
 _WINDOW = Window.parse(SETTINGS_AT_LOAD.off_peak_window, TIMEZONE)
 _schedule = partial(
-    dg.schedule,
-    execution_timezone=TIMEZONE,
-    default_status=dg.DefaultScheduleStatus.STOPPED,
-    owners=OWNERS,
+    dg.schedule, execution_timezone=TIMEZONE, default_status=dg.DefaultScheduleStatus.STOPPED, owners=OWNERS
 )
 
 

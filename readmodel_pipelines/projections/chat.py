@@ -113,11 +113,7 @@ _EVENTS: Mapping[str, EventType[Chat]] = {
 }
 
 CHAT_FOLD: Fold[Chat] = Fold(
-    aggregate_type="chat",
-    stored_as=("Chat", "chat"),
-    prefix="chat.",
-    events=_EVENTS,
-    start=Chat,
+    aggregate_type="chat", stored_as=("Chat", "chat"), prefix="chat.", events=_EVENTS, start=Chat
 )
 
 

@@ -14,13 +14,7 @@ from dataclasses import dataclass
 from readmodel_pipelines.bookkeeping.leases import Leases
 from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
 from readmodel_pipelines.errors import LeaseLost, MongoUnavailable
-from readmodel_pipelines.mongo.driver import (
-    DENIED,
-    ConnectionFailure,
-    Database,
-    OperationFailure,
-    PyMongoError,
-)
+from readmodel_pipelines.mongo.driver import DENIED, ConnectionFailure, Database, OperationFailure, PyMongoError
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,11 +91,7 @@ def verify(
 
 
 def verify_one(
-    database: Database,
-    settings: Settings,
-    read_models: Sequence[str],
-    aggregate_id: str,
-    reports: Sequence[Path] = (),
+    database: Database, settings: Settings, read_models: Sequence[str], aggregate_id: str, reports: Sequence[Path] = ()
 ) -> Summary:
     """Verify one aggregate. Writes nothing to the database, and remembers nothing.
 

@@ -12,12 +12,7 @@ import pytest
 from pymongo.errors import AutoReconnect
 
 from readmodel_pipelines import EventRepository, NewEvent, RepairQueue, RepairWorker, repair_on_failure
-from readmodel_pipelines.errors import (
-    ConcurrencyConflict,
-    RepairNotQueued,
-    RepairQueueFull,
-    UsageError,
-)
+from readmodel_pipelines.errors import ConcurrencyConflict, RepairNotQueued, RepairQueueFull, UsageError
 from readmodel_pipelines_tests.support.environment import name_database
 from readmodel_pipelines_tests.support.pages.blocks import PAGES, blocks_of
 from readmodel_pipelines_tests.support.scene import Scene, found_in, typed

@@ -41,11 +41,7 @@ def test_a_limit_holds_within_a_tenth_whatever_the_work_takes(seed: int, per_sec
 
 @pytest.mark.parametrize(
     ("per_second", "oversleep", "rounds", "number", "work", "took"),
-    [
-        (100, 0.0, 50, 100, 1.5, 75),
-        (10, 0.2, 101, 10, 0.0, 100),
-        (None, 0.0, 100, 10**9, 0.0, 0),
-    ],
+    [(100, 0.0, 50, 100, 1.5, 75), (10, 0.2, 101, 10, 0.0, 100), (None, 0.0, 100, 10**9, 0.0, 0)],
     ids=["slower work does not wait", "sleeping too long does not add up", "without a limit"],
 )
 def test_a_limit_makes_work_take_its_time_and_no_longer(
