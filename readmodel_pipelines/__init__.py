@@ -5,8 +5,6 @@ nothing else is public. A name is imported with what it needs when it is first a
 starts by importing this package and must not wait for what it does not use.
 """
 
-from __future__ import annotations
-
 from importlib import import_module
 from typing import TYPE_CHECKING
 

@@ -1,7 +1,5 @@
 """Batches of whatever comes one by one. Imports nothing of this project."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import TypeVar

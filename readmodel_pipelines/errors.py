@@ -5,8 +5,6 @@ code is the name of its class in small letters (`aggregate_not_found`), so that 
 Nothing in here ever holds a credential; see `readmodel_pipelines.settings.Settings.shown_uri`.
 """
 
-from __future__ import annotations
-
 import re
 import traceback
 

@@ -4,8 +4,6 @@ Between the engine, which knows no database, and the verbs, which say what is co
 claims that others contest, and a way to look at aggregates again.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Protocol, TypeVar
 

@@ -4,8 +4,6 @@ Only tests listen. A moment is one of a batch, a command or a phase, never of a 
 nothing to speak of. What a listener raises goes through the work as if it had gone wrong there.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import Enum, auto

@@ -3,8 +3,6 @@
 Every verb asks `MAY_FOLLOW` before it changes a record. A summary has a state too: that of what one run worked on.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Literal

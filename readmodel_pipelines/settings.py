@@ -1,7 +1,5 @@
 """Every knob of the project, once: environment variables ``READMODEL_*``, validated here and nowhere else."""
 
-from __future__ import annotations
-
 import os
 import re
 from pathlib import Path

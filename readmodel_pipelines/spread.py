@@ -3,8 +3,6 @@
 A look gives what is suspicious and no more: whoever asked looks again before anything is told.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext

@@ -4,8 +4,6 @@ Command line, doctor, checks, warnings and logs of runs say them with these; doc
 nothing of this project.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Mapping
 from datetime import datetime

@@ -1,7 +1,5 @@
 """What the tests share: one real mongod for the session, a database of its own for each test, the corpus."""
 
-from __future__ import annotations
-
 import os
 import signal
 import uuid

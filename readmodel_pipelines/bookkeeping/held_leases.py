@@ -1,7 +1,5 @@
 """Leases as others see them: who holds one now, and who left one behind. The doctor and the metrics look here."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from datetime import datetime
 

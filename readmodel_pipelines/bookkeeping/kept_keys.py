@@ -6,8 +6,6 @@ key; so the only index gives the keys of one run and kind, and who keeps the sam
 that was killed leaves behind is deleted by whoever holds the lease next: nobody else can be at work there.
 """
 
-from __future__ import annotations
-
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """The repair queue in numbers: how deep, how old, how fast, what is dead. Each is cheap, however long the queue is."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta

@@ -6,8 +6,6 @@ cursor says from where it is still to be done; it is written with every batch. W
 `rebuild_state`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime

@@ -3,8 +3,6 @@
 DATA_CONTRACT.md, «Repair queue», has the fields.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any

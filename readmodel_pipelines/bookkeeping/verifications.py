@@ -6,8 +6,6 @@ then it is another one, most likely a moment old. A document that lagged is kept
 its writer may have died, and no finding before that. A read model's watermark says from where to go on.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections import Counter, defaultdict

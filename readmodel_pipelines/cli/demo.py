@@ -1,7 +1,5 @@
 """`demo`: gives the demo a voice and the summaries' look, and serves Dagster's UI at its end."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING, Annotated
 
 import typer

@@ -4,8 +4,6 @@ Documents pass through in batches, so a file may be larger than memory. What the
 unique key) is left as it is and counted, so a load that was interrupted is simply run again.
 """
 
-from __future__ import annotations
-
 import gzip
 import zlib
 from collections.abc import Iterator, Mapping

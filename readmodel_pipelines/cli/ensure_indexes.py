@@ -1,7 +1,5 @@
 """`ensure-indexes`: makes the indexes that are missing."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import typer

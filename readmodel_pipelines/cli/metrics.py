@@ -1,7 +1,5 @@
 """`metrics`: served until somebody ends it, or printed once."""
 
-from __future__ import annotations
-
 import threading
 from typing import Annotated
 

@@ -3,8 +3,6 @@
 A pass shows its progress, ends with its summary, and on Ctrl-C tells how far it came and how to go on.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 
 from readmodel_pipelines.cli.terminal.command import Interrupted, again

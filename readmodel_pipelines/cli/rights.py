@@ -1,7 +1,5 @@
 """`rights`: the roles there are, and what makes one of them on the server. Opens no database."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import typer

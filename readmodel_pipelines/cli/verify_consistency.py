@@ -1,7 +1,5 @@
 """`verify-consistency`: one aggregate, all of them or some; here, or as a run of Dagster's."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 

@@ -5,8 +5,6 @@ change stream alone, which ends with the renaming: it is applied to the new coll
 server has them wherever that can be done, for the driver cannot give back every text, type and name.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from typing import Any
 

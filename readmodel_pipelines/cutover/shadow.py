@@ -6,8 +6,6 @@ the fields that their projection does not own. Its name is fixed, because MongoD
 begins a rebuild, and holds the lease, drops what an earlier one left there.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field

@@ -9,8 +9,6 @@ given when it cannot make that value wrong (there is no int64 of a text). Dates 
 that any date of BSON can be damaged.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random

@@ -7,8 +7,6 @@ It writes and breaks data, so it works on the embedded server alone, and there i
 collection that it is going to fill is noted in `readmodel_demo` first.
 """
 
-from __future__ import annotations
-
 import random
 import threading
 from collections.abc import Callable, Iterator

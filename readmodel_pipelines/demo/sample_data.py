@@ -8,8 +8,6 @@ only a discussion changes its type, only a bug has a severity, nothing is remove
 those that stood. What grows is capped, so that a chat of a million events keeps a small state.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 
 from readmodel_pipelines.demo.sample_stream import ODD_TIMES, Event, Stream, Values

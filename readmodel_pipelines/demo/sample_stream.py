@@ -6,8 +6,6 @@ cut to milliseconds towards the past. BSON dates are `bson.DatetimeMS`, the form
 that sample events can be folded as they are.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime, timedelta
 from operator import itemgetter

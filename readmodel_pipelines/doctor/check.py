@@ -1,7 +1,5 @@
 """A check: what was looked at, how it is, in a sentence, and what to do. A diagnosis is all of them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum

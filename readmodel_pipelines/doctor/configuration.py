@@ -1,7 +1,5 @@
 """Judges what needs no MongoDB: the settings in force, and the embedded server."""
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Mapping
 from typing import Any

@@ -3,8 +3,6 @@
 A check that the server does not let anybody make, or does not answer in time, is told as such and costs no other.
 """
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Callable, Sequence

@@ -4,8 +4,6 @@ Asking runs nothing: the planner alone is asked. Plans differ between versions a
 only the names of their stages count, wherever they stand.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime

@@ -5,8 +5,6 @@ What is needed of MongoDB: 4.4 has every command and stage that is used (`hello`
 the same: nobody knows whether a rebuild is right there.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Judges what lies there and what is left to do: collections, indexes, repair queue, findings, leases, rebuilds."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from functools import partial

@@ -5,8 +5,6 @@ through to the next place. Whatever stands in the way is said together with what
 (`READMODEL_MONGODB_URI`) is always a way out.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import platform

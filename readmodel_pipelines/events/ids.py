@@ -4,8 +4,6 @@ The order is that of bytes, as MongoDB has it. Bytes that are no UTF-8 are decod
 compared, and cannot be sent back in a query.
 """
 
-from __future__ import annotations
-
 import re
 
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")

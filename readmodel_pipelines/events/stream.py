@@ -5,8 +5,6 @@ of it is guessed, and no stream can disturb another. Events pass through one at 
 with a stream's length. The rules are DATA_CONTRACT.md, «Malformed streams».
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum

@@ -5,8 +5,6 @@ alone. Of two offences the one that they share is told, though it may be the lat
 prefix and the event types of their streams.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any
 

@@ -7,8 +7,6 @@ Times are milliseconds since 1970 as plain integers and not `datetime` objects: 
 Python's first date, and Python's own parsers stop at microseconds.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from datetime import date

@@ -5,8 +5,6 @@ grows: all of it is read from the database as it is. Every label takes values of
 registry, outcomes, states, reasons of this project (all others are `other`). No id is ever a label.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 

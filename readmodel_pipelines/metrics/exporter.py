@@ -3,8 +3,6 @@
 MongoDB may be away, slow or locked: the scrape is answered all the same, in time, with `readmodel_up 0`.
 """
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Callable, Iterator

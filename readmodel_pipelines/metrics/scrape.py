@@ -5,8 +5,6 @@ after Prometheus has given up. What is cheap comes first, so that a part that ta
 known becomes samples in functions without a database; label values come from closed sets, and zeros are told.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """What happened to the events since a moment: a change stream, resumed from a token and drained up to now."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field

@@ -3,8 +3,6 @@
 Told in words, with no document in them. Worker processes have their own.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from typing import Any

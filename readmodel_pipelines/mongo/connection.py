@@ -4,8 +4,6 @@ Those concerns hold whatever the connection string says: a secondary that lags, 
 make a verification lie.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -5,8 +5,6 @@ Only `bookkeeping`, `cutover`, `embedded` and this room import the driver itself
 Codes: https://github.com/mongodb/mongo/blob/master/src/mongo/base/error_codes.yml
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime

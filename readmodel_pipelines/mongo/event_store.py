@@ -1,7 +1,5 @@
 """The event store: the application's `events` collection, read in stream order and never written."""
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime

@@ -1,7 +1,5 @@
 """The indexes that are there: judged by those that ought to be, and made where they are missing."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal

@@ -3,8 +3,6 @@
 `readmodel_…` are this project's own; what lies in them is told by the rooms `bookkeeping` and `cutover`.
 """
 
-from __future__ import annotations
-
 from readmodel_pipelines.projections.chat import CHATS
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.projections.task import TASKS_OF_CHATS

@@ -4,8 +4,6 @@ Looking never fails a run. Who may not look is warned and runs on without; a ser
 wait, since the next read or write says so in better words.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping
 from typing import Any
 

@@ -4,8 +4,6 @@ Every replace and delete is conditional on the document being still what was com
 and every owned field as read. What no filter can say (it would be too large) is compared inside a transaction.
 """
 
-from __future__ import annotations
-
 import uuid
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence

@@ -5,8 +5,6 @@ What must stay true: no role but `load` may write events, `read_only` writes not
 remembers (`readmodel_…`). A test runs every command as a user with just its role, and without each single right of it.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence

@@ -4,8 +4,6 @@ Keys are split by BSON type as the join wants it: `string_keys` is the filter fo
 all others once. An array is never a string key: MongoDB would match it by its elements, twice or inside other streams.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any

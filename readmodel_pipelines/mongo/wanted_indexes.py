@@ -1,7 +1,5 @@
 """Which indexes ought to be there, by collection: those that the application keeps (DATA_CONTRACT.md), and our own."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any

@@ -4,8 +4,6 @@ The fold keeps everything that any read model made from chats needs; it validate
 asked for, so that a stream is malformed for all of them or for none. The rules are DATA_CONTRACT.md, «Chats».
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any

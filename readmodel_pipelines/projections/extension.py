@@ -4,8 +4,6 @@ An extension is loaded by its name or path, never pickled, and defines `READ_MOD
 projection that would harm another one, or that no pass could be made with, is refused here, before anything is read.
 """
 
-from __future__ import annotations
-
 import hashlib
 import importlib
 import importlib.util

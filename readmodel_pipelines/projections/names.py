@@ -1,7 +1,5 @@
 """What people call the built-in read models; for the command line's help, too, which imports none of them."""
 
-from __future__ import annotations
-
 CHAT, TASK = "chat", "task"
 BUILT_IN = (CHAT, TASK)
 ALL = "all"

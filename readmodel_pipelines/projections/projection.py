@@ -4,8 +4,6 @@ A read model is one file that makes one `Projection`: in this folder and `regist
 by the settings (docs/extending.md). Those that are made from the same streams are fed by one pass.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any

@@ -4,8 +4,6 @@ Two generations of the application fill this read model; the setting `task_sourc
 at the end of this file. The rules are DATA_CONTRACT.md, «Tasks».
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 

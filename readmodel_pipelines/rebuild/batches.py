@@ -1,7 +1,5 @@
 """Batches of a range: what is written and saved together, and how fast: between them alone a run waits, or stops."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress

@@ -1,7 +1,5 @@
 """Which rebuild a run works on: the unfinished one that it resumes, or a new one; what cannot be resumed is dropped."""
 
-from __future__ import annotations
-
 import time
 import uuid
 from collections.abc import Iterable

@@ -6,8 +6,6 @@ may take. The token is written after what it stands for, so that a crash repeats
 was drained to a moment after the last write, and wrote nothing itself.
 """
 
-from __future__ import annotations
-
 import math
 import threading
 import time

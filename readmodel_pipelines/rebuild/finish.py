@@ -1,7 +1,5 @@
 """The end of a rebuild, once all ranges are done: what both strategies need of it, and that of one in place."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

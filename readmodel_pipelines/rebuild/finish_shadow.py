@@ -1,7 +1,5 @@
 """The end of a rebuild in a shadow, once all ranges are done: indexes, catch-up, the gate, a copy, the swap."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

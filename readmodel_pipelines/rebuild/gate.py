@@ -1,7 +1,5 @@
 """The gate: a shadow is verified, like any read model, before it takes the place of the live collection."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 
 from readmodel_pipelines.batched import batched

@@ -4,8 +4,6 @@ The steps: take the leases; find the unfinished rebuild or begin one; follow the
 the ranges; then finish as the strategy has it. Progress is saved with every batch, so that any step may be killed.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing

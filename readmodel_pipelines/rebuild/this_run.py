@@ -1,7 +1,5 @@
 """The run that is at work on a rebuild of read models that are made from the same streams, and whom it tells."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """What can be done with a rebuild besides resuming it: abort one that is unfinished, roll back one that is done."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Collection, Mapping, Sequence
 

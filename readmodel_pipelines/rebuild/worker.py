@@ -1,7 +1,5 @@
 """The work on one range, in this process or in a worker's: rebuild it in place or in a shadow, batch by batch."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass

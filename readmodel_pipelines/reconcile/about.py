@@ -3,8 +3,6 @@
 Whoever decides asks these values; their words and JSON are for showing. A field is None where there is nothing to say.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal

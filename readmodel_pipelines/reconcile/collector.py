@@ -4,8 +4,6 @@ A pass makes millions of small dicts that die young and no cycles at all; the cy
 every module loaded, over and over: about a third of a verify's time. It stays on, with rare rounds.
 """
 
-from __future__ import annotations
-
 import gc
 import threading
 from collections.abc import Iterator

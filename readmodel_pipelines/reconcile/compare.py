@@ -3,8 +3,6 @@
 The order of array elements counts, the order of fields does not.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, Final
 

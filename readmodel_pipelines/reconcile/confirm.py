@@ -5,8 +5,6 @@ compared again, documents first. One whose stream has events younger than the gr
 more when that time is over; a document that is then what its stream folds to without such young events is `lagging`.
 """
 
-from __future__ import annotations
-
 import time
 from collections import deque
 from collections.abc import Callable, Sequence

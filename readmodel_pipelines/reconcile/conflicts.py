@@ -4,8 +4,6 @@ Every holder is looked at: one that will be deleted or gets another key itself g
 it. What can be freed is written in one transaction; what cannot is blocked, and so is what waits for it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any

@@ -3,8 +3,6 @@
 They, and whatever else has to wait for the end of a pass, are put off as keys.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

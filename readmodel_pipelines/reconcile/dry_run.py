@@ -1,7 +1,5 @@
 """The sink that predicts: counts what a rebuild would write, and writes nothing."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any

@@ -1,7 +1,5 @@
 """BSON values as Extended JSON: of plain JSON types for machines, and as texts."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A finding: what a run tells of one aggregate that is not `same`."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any

@@ -3,8 +3,6 @@
 A write that another writer was faster than is compared again from the events on, a bounded number of times.
 """
 
-from __future__ import annotations
-
 import random
 import time
 from collections.abc import Callable, Sequence

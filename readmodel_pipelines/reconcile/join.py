@@ -4,8 +4,6 @@ Keys and ids are strings on both sides, in the order of their bytes. Neither sid
 does.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any

@@ -1,7 +1,5 @@
 """What reconcile asks of a database. `readmodel_pipelines.mongo` implements it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol

@@ -1,7 +1,5 @@
 """Progress of a pass over many events: what is told meanwhile, and how it reads as a line now and then."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Mapping
 

@@ -4,8 +4,6 @@ Ranges are half-open. Those of a split hold every text exactly once, in order; t
 there is at least one. Ids are compared by their bytes, as MongoDB does, and need not be UUIDs.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise

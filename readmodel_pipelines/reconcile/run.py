@@ -4,8 +4,6 @@ One pass feeds every read model made from those streams. Verbs differ in the agg
 Streams and documents whose id is no string the merge join cannot meet; one scan finds them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterable, Sequence
 from typing import Protocol
 

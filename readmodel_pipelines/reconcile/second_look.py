@@ -1,7 +1,5 @@
 """A second look at some aggregates of one read model: what they are now, from their events on. Counts nothing."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby

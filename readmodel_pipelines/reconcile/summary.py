@@ -4,8 +4,6 @@ Findings are capped: those of a read model, and among them malformed streams apa
 their own, so that many of one kind hide none of another. `as_json` is the command line's `--json` document.
 """
 
-from __future__ import annotations
-
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field

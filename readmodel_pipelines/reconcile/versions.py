@@ -3,8 +3,6 @@
 What this finds is looked at again as documents before it is told, so it is cheap where all is well, and exact.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any

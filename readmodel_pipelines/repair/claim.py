@@ -5,8 +5,6 @@ interruption, a lost lease or a lost server gives back what is still ours as if 
 looks like a crash, and counts as one: whoever comes next sees that leases and tasks were lost.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ with repair_on_failure(RepairQueue(database, settings), chat_id, "chat") as upda
 if update.failed: ...       # the copy is a moment behind; its repair is queued
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager

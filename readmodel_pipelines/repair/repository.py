@@ -6,8 +6,6 @@ saved.version      # 8
 saved.projected    # False: the read models are a moment behind, and their repair is queued
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime

@@ -5,8 +5,6 @@ trips that does not grow with the batch. A task is completed only when it was cl
 read. One process may die at any point, and any number may work beside one another.
 """
 
-from __future__ import annotations
-
 import random
 import time
 from collections.abc import Callable, Sequence

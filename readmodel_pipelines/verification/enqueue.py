@@ -5,8 +5,6 @@ a full rebuild would dare to do. It brings every read model in line that is made
 deletion from one is refused is not queued because of another.
 """
 
-from __future__ import annotations
-
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence

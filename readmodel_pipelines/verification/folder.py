@@ -1,7 +1,5 @@
 """The folder of reports that nobody named a file for: those of Dagster's runs."""
 
-from __future__ import annotations
-
 import re
 import time
 from collections import defaultdict

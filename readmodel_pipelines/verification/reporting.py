@@ -1,7 +1,5 @@
 """What a verification puts into its reports: every finding with what mends it, and what to run in all."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any

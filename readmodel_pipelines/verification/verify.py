@@ -1,7 +1,5 @@
 """A verification: looks at what it covers, remembers what it finds, and tells whoever wants to hear of it."""
 
-from __future__ import annotations
-
 import heapq
 import random
 from collections.abc import Iterable, Iterator, Sequence

@@ -5,8 +5,6 @@ of that kind. A worker, whose program is this module, ends with its parent, howe
 pipe.
 """
 
-from __future__ import annotations
-
 import os
 import pickle
 import signal

@@ -1,7 +1,5 @@
 """How the benchmarks measure: a server of their own, the best of some rounds, the peak memory of a process."""
 
-from __future__ import annotations
-
 import resource
 import tempfile
 import time

@@ -6,8 +6,6 @@ server and building the indexes. Each figure is the best of some rounds, taken i
 time and peak memory of large stores.
 """
 
-from __future__ import annotations
-
 import argparse
 from typing import Any
 from unittest.mock import patch

@@ -5,8 +5,6 @@ draining events and read models raw. Each figure is the best of some rounds, tak
 disturbs both sides alike. One worker; embedded server; all indexes; majority write concern on both sides.
 """
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Iterable
 from itertools import islice

@@ -5,8 +5,6 @@ a queue that holds 1,000,000 completed tasks against one from a queue that holds
 taken in turn. Embedded server; all indexes; majority write concern.
 """
 
-from __future__ import annotations
-
 import argparse
 import random
 import statistics

@@ -4,8 +4,6 @@ Healthy against damaged, the tier of versions against that of documents, what ch
 memory at ten times the findings. Each figure is the best of some rounds. One process; embedded server; all indexes.
 """
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 from typing import Any

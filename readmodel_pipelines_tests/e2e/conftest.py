@@ -1,7 +1,5 @@
 """What the tests of Dagster share: Dagster in this process, the environment of the test's database, sample events."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import dagster as dg

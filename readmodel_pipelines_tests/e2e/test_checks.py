@@ -1,7 +1,5 @@
 """The checks of the read models, the job that evaluates them, and the schedules that launch it."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """The Dagster jobs and assets on documents that the real application wrote."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """The Dagster jobs and assets against a real MongoDB: what they write, what they record, and how they fail."""
 
-from __future__ import annotations
-
 from uuid import uuid4
 
 import dagster as dg

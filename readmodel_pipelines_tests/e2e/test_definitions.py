@@ -1,7 +1,5 @@
 """What Dagster loads: complete, described, configured by the files of the checkout, and deaf to the environment."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

@@ -1,7 +1,5 @@
 """Every command on the pages that people read does what the page says; `pages/terminal.py` says how they are run."""
 
-from __future__ import annotations
-
 import os
 import tempfile
 from collections.abc import Iterator

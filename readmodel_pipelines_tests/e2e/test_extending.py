@@ -1,7 +1,5 @@
 """The worked example of extending.md is one file, and with it there is a read model like the built-in ones."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """Full rebuilds through Dagster: resuming by launching again, shadows, slices and the tags of their backfill."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime, timedelta
 from typing import Any
 

@@ -1,7 +1,5 @@
 """`--launch` with a real web server and a real daemon: the run is theirs, and the command follows it."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

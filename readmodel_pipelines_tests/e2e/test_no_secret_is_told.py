@@ -1,7 +1,5 @@
 """A password is told nowhere: not by any command that fails, not in what Dagster keeps of a run that fails."""
 
-from __future__ import annotations
-
 import gzip
 import json
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """The Dagster side of repairs in this process: the job, the sensors, the asset and its check."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable

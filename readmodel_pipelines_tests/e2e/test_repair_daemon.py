@@ -3,8 +3,6 @@
 So it ends what a verification finds: what is queued is repaired, and the same look is clean.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The page of a report as somebody sees it: opened from a file, offline, in a browser."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path

@@ -4,8 +4,6 @@ Everything is launched by clicks first, so that the daemon works on all of it at
 thing. The pictures in the documents are what these tests see: READMODEL_SCREENSHOTS=folder saves them.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field

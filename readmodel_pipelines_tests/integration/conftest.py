@@ -1,7 +1,5 @@
 """The fixtures of the engine's tests: a scene, whatever else writes to it, and streams that are damaged."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from typing import Any

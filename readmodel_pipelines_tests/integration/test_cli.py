@@ -1,7 +1,5 @@
 """The command line as a person or a script meets it: exit codes, stdout and stderr, no secrets."""
 
-from __future__ import annotations
-
 import gzip
 import json
 import os

@@ -1,7 +1,5 @@
 """Reports from the command line: the files that `verify-consistency --report` writes."""
 
-from __future__ import annotations
-
 import csv
 import json
 from pathlib import Path

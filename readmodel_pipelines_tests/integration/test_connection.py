@@ -1,7 +1,5 @@
 """The connection: concerns that a URI cannot weaken, errors in words, and never a credential."""
 
-from __future__ import annotations
-
 import traceback
 
 import pytest

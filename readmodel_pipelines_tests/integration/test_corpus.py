@@ -1,7 +1,5 @@
 """The recorded corpus: what the real application wrote is what a rebuild makes, to the BSON type."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

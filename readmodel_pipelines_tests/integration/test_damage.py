@@ -1,7 +1,5 @@
 """Damage breaks what it says it breaks and nothing else, on a real server with the application's unique indexes."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any

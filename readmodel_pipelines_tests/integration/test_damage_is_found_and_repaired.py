@@ -3,8 +3,6 @@
 Each way of `demo.damage` breaks a document of its own, all at once; foreign fields are in every document before.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from random import Random
 from typing import Any

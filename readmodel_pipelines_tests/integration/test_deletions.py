@@ -1,7 +1,5 @@
 """Deletions of a full rebuild wait for the end, are proven again one by one, and are refused together when too many."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

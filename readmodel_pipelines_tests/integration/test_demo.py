@@ -3,8 +3,6 @@
 It serves the web UI by the `dagster dev` of README.md.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import signal

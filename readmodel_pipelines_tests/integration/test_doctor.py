@@ -1,7 +1,5 @@
 """The doctor on real servers: it finds what is wrong, says what to do, writes nothing, starts nothing."""
 
-from __future__ import annotations
-
 import json
 import socket
 import subprocess

@@ -1,7 +1,5 @@
 """A dry run says exactly what the rebuild then does, whatever is broken at once: seeded random damage."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from random import Random
 from typing import Any

@@ -1,7 +1,5 @@
 """The embedded server against a real mongod: who starts it, who finds it, who may reach it, and how it survives."""
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import os

@@ -1,7 +1,5 @@
 """The event store on a real server: long streams in flat memory, many ids, the plans of its queries."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from typing import Any

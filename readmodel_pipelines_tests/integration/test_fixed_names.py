@@ -1,7 +1,5 @@
 """Shadows and copies have one name, whoever makes them: who comes too late must not take another's for its own."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any

@@ -1,7 +1,5 @@
 """A full rebuild makes what the projector makes, deletes no more than it may, runs alone, and keeps its pace."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime, timedelta
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What is written while a full rebuild is at work is caught up with, by the history of changes or without one."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

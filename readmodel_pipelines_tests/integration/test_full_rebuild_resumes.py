@@ -1,7 +1,5 @@
 """A full rebuild that was killed goes on where it was, or begins anew and says why; its states, and who may end it."""
 
-from __future__ import annotations
-
 import json
 from datetime import UTC, datetime, timedelta
 from typing import Any

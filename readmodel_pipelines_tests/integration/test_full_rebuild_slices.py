@@ -1,7 +1,5 @@
 """Slices of one full rebuild: they share its record, and the last one finishes it."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """Indexes: everything works without them; an empty read model gets its own, a filled one a warning."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from typing import Any

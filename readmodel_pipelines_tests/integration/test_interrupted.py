@@ -1,7 +1,5 @@
 """Ctrl-C and a polite kill, in a real process: what was done is said, how to go on is said, and going on works."""
 
-from __future__ import annotations
-
 import gzip
 import json
 import os

@@ -1,7 +1,5 @@
 """Key conflicts: a unique key that a document needs is held by another one."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from typing import Any

@@ -1,7 +1,5 @@
 """Leases: one full rebuild of a read model at a time, by the server's clock, and nothing written without the lease."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta

@@ -1,7 +1,5 @@
 """Verifying and rebuilding while an application writes. The long forms are in `soak/`."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

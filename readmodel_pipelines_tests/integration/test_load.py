@@ -1,7 +1,5 @@
 """Loading: every BSON value arrives as it was, what is there stays, and a broken file is named with its line."""
 
-from __future__ import annotations
-
 import gzip
 import json
 from pathlib import Path

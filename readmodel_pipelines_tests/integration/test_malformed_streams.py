@@ -3,8 +3,6 @@
 Its documents stay as they were, every other aggregate is rebuilt, and the run does not call itself a success.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """`readmodel metrics` on a real MongoDB: what it says, what it costs, and that it answers whatever MongoDB does."""
 
-from __future__ import annotations
-
 import re
 import shutil
 import signal

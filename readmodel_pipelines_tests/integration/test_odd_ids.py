@@ -3,8 +3,6 @@
 Streams of such ids are malformed, reported once; documents of no stream are orphans. Neither disturbs its neighbours.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

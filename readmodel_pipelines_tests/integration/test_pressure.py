@@ -1,7 +1,5 @@
 """The server's load on a real server: a quiet one is no reason to wait, operations that really queue are."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor

@@ -1,7 +1,5 @@
 """The public API: what each method refuses, and what an event handler gets."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -3,8 +3,6 @@
 Its change is never lost, losing is an outcome (`superseded`) and no error, and the document ends as its events say.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """A rebuild and its server: one that goes away and comes back, and one whose history is short."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """A rebuild by several processes that is killed in the middle; the long form is in `soak/`."""
 
-from __future__ import annotations
-
 import pytest
 
 from readmodel_pipelines.settings import Settings

@@ -1,7 +1,5 @@
 """`readmodel repair-queue …`: what it says, what it does, how it ends."""
 
-from __future__ import annotations
-
 import json
 import re
 import signal

@@ -3,8 +3,6 @@
 Fifty killed workers are in `soak/`.
 """
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

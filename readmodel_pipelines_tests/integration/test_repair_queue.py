@@ -1,7 +1,5 @@
 """The repair queue: what producers write is taken as it is, what is added is in their form, and ends are kept."""
 
-from __future__ import annotations
-
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any

@@ -1,7 +1,5 @@
 """The repair worker: what it mends, what it parks, and what it tries again."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4

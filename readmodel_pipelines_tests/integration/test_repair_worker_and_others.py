@@ -1,7 +1,5 @@
 """The repair worker beside others: one at a time repairs an aggregate, and it may grow meanwhile."""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """What an interruption of a repair worker leaves behind, and what the next one does about it."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What applications call: saving events with their read models, and queueing a repair where the update fails."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime

@@ -1,7 +1,5 @@
 """Rights: every command does its work with the role that docs/rights.md names for it, and says what is lacking."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from pathlib import Path

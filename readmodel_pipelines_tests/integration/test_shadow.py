@@ -1,7 +1,5 @@
 """A rebuild in a shadow: what it carries over, what it refuses, the swap, and the way back."""
 
-from __future__ import annotations
-
 import threading
 from dataclasses import replace
 from typing import Any

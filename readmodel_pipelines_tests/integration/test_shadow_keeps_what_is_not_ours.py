@@ -1,7 +1,5 @@
 """What a shadow takes from the live collection without a change: foreign fields, options, documents that are right."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

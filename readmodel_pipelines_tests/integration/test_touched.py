@@ -1,7 +1,5 @@
 """What is remembered of the time while a rebuild goes on, and what follows it in the background."""
 
-from __future__ import annotations
-
 import pytest
 
 from readmodel_pipelines.bookkeeping.kept_keys import EVENTS, Owner, Touched

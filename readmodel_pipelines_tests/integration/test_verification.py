@@ -1,7 +1,5 @@
 """What a verification covers, and that each way of looking tells what a full look would tell."""
 
-from __future__ import annotations
-
 import json
 import sys
 from datetime import UTC, datetime, timedelta

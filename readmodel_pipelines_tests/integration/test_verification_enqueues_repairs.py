@@ -1,7 +1,5 @@
 """Findings go into the repair queue: once each, within its limits, no more deletions than a rebuild would dare."""
 
-from __future__ import annotations
-
 import pytest
 
 from readmodel_pipelines_tests.support.scene import Scene

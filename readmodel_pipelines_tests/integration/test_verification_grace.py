@@ -1,7 +1,5 @@
 """Verification beside writers that are a moment behind: what lags is no finding, and what stays behind is one."""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """What a verification remembers: findings with their age, when they close, and the numbers of each look."""
 
-from __future__ import annotations
-
 import time
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What a verification goes on from: events since the last one, and everything when it cannot know what changed."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import bson

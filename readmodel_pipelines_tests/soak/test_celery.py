@@ -3,8 +3,6 @@
 The machines are Celery workers, started as scaling_out.md has it.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import tempfile

@@ -1,7 +1,5 @@
 """The repair loop where what works on it is killed, daemon or run: `e2e/test_repair_daemon.py` has the short tests."""
 
-from __future__ import annotations
-
 import os
 import random
 import signal

@@ -4,8 +4,6 @@ Each names the file, the text that is the guard, what stands there instead, and 
 guard moves its text here.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

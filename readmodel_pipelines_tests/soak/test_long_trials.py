@@ -1,7 +1,5 @@
 """The long forms of the trials in `integration/`: live writers, rebuilds and workers that are killed."""
 
-from __future__ import annotations
-
 import random
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Dagster as deploying.md has it, word for word: its three processes over a PostgreSQL, at work and upgraded."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

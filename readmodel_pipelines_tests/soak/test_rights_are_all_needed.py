@@ -3,8 +3,6 @@
 Then at least one command of the role fails, or warns that it goes without. Several minutes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """To act at a moment of the work: each time, the first time, at the n-th time; or to die there."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

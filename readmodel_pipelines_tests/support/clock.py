@@ -1,7 +1,5 @@
 """Time that passes only in work and in sleep."""
 
-from __future__ import annotations
-
 
 class Clock:
     """Seconds; a sleep lasts a bit longer than asked for."""

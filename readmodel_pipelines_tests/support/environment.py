@@ -1,7 +1,5 @@
 """The environment that names a test's database to the commands and processes that it starts."""
 
-from __future__ import annotations
-
 import pytest
 
 from readmodel_pipelines.settings import Settings

@@ -1,7 +1,5 @@
 """Another writer of the read models, whose changes come just before one of ours."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Documents in files of Extended JSON, as the real application's were recorded."""
 
-from __future__ import annotations
-
 import gzip
 from pathlib import Path
 from typing import Any

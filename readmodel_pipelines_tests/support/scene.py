@@ -3,8 +3,6 @@
 It has helpers to write streams, to break documents and to compare whole dumps byte by byte.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar

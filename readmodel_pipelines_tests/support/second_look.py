@@ -1,7 +1,5 @@
 """A second look at documents, without a database: it gives what it is told to give."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from typing import cast
 

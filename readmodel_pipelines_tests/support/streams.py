@@ -1,7 +1,5 @@
 """Streams as they lie in the event store, folded: for tests that need no database."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from bson.datetime_ms import DatetimeMS

@@ -1,7 +1,5 @@
 """The arrows between the rooms point inwards, there is no circle: pyproject.toml has the contracts, and they bite."""
 
-from __future__ import annotations
-
 import re
 import shutil
 import subprocess

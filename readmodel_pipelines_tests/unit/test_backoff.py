@@ -1,7 +1,5 @@
 """Backoff: waits that grow, are capped, and are drawn from zero on."""
 
-from __future__ import annotations
-
 import random
 
 from hypothesis import given

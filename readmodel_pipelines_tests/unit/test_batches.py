@@ -1,7 +1,5 @@
 """Batches of a range: saved with what was counted in them, paced by limits, load and the hours of the day."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any

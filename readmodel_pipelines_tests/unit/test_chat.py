@@ -1,7 +1,5 @@
 """The fold of a chat stream, event type by event type, and the `chats_read_model` document."""
 
-from __future__ import annotations
-
 import bson
 import pytest
 from bson.datetime_ms import DatetimeMS

@@ -1,7 +1,5 @@
 """Help reads as a map, completion knows what options take, and every command takes --quiet, --verbose and --json."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """What the command line makes of a summary and of progress, without a database."""
 
-from __future__ import annotations
-
 import pytest
 
 from readmodel_pipelines.cli.terminal import options

@@ -1,7 +1,5 @@
 """Documents are compared by value and BSON type, to the depth of their arrays."""
 
-from __future__ import annotations
-
 import copy
 import datetime
 from itertools import product

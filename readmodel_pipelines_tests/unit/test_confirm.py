@@ -1,7 +1,5 @@
 """What a verification tells: what stands when it is looked at again, once a writer had its moment."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping, Sequence
 from typing import cast
 

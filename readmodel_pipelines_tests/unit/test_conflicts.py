@@ -1,7 +1,5 @@
 """Who is blocked by whom when documents wait for one another's unique keys."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from typing import Any, cast

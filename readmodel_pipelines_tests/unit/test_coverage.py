@@ -1,7 +1,5 @@
 """Coverage: buckets that are even, disjoint and complete, and words for what is looked at."""
 
-from __future__ import annotations
-
 from collections import Counter
 from uuid import UUID
 

@@ -1,7 +1,5 @@
 """The doctor's judgements: from facts to ok, warning or problem, with a sentence and what to do."""
 
-from __future__ import annotations
-
 from collections.abc import Collection
 from datetime import datetime, timedelta
 from pathlib import Path

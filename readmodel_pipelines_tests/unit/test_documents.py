@@ -1,7 +1,5 @@
 """The pages are held to the code and to each other: links, commands and their options, settings with their defaults."""
 
-from __future__ import annotations
-
 import re
 import shlex
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Of a batch that failed only duplicates may be passed over."""
 
-from __future__ import annotations
-
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 

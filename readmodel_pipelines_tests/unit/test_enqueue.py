@@ -1,7 +1,5 @@
 """How findings become repair tasks: at their pace, up to their limit, and never more deletions than a rebuild dares."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, cast
 

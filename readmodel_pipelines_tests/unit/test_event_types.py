@@ -1,7 +1,5 @@
 """A fold names just what it reads: the reader asks MongoDB for nothing else."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """Read models of one's own: what is loaded, what is refused and in which words, and that one pass feeds them all."""
 
-from __future__ import annotations
-
 import pickle
 import re
 import runpy

@@ -1,7 +1,5 @@
 """The merge join of streams and documents against a plain dictionary of both."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, cast
 

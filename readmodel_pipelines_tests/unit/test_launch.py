@@ -1,7 +1,5 @@
 """`--launch` against a web server that answers as Dagster does when something is wrong; the real one is in `e2e/`."""
 
-from __future__ import annotations
-
 import json
 import threading
 from collections.abc import Iterator

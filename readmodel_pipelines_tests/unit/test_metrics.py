@@ -1,7 +1,5 @@
 """Metrics from facts, and what is made of them: the table of the page, the dashboard, the alert rules."""
 
-from __future__ import annotations
-
 import json
 import re
 import shutil

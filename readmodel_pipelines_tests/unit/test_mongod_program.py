@@ -1,7 +1,5 @@
 """Finding `mongod`, telling why it cannot run here, and reading why it ended. No server is started."""
 
-from __future__ import annotations
-
 import importlib.metadata  # noqa: F401  (a test empties sys.path)
 import json
 import platform

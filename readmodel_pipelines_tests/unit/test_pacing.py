@@ -1,7 +1,5 @@
 """Pacing: a limit that holds, batches that take their time, and windows by the clock on the wall."""
 
-from __future__ import annotations
-
 import random
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo

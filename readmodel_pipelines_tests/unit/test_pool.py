@@ -1,7 +1,5 @@
 """Work spread over processes: what goes wrong in a worker is told in the parent, what it sends adds up."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any

@@ -1,7 +1,5 @@
 """Prefixes: a document of a busy stream is right when it is what some beginning of the stream folds to."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The server's load, from answers made by hand: how far behind a secondary is, and what cannot be looked at."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from types import SimpleNamespace

@@ -1,7 +1,5 @@
 """What an application imports comes from the package's root alone: a list that is held here, and imported lazily."""
 
-from __future__ import annotations
-
 import ast
 import re
 import subprocess

@@ -1,7 +1,5 @@
 """Ranges of ids: complete, disjoint, in order, and about even."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Callable
 from uuid import UUID

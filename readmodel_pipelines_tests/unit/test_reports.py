@@ -1,7 +1,5 @@
 """Report files: each whole or not at all, every finding in them, readable by what they are for."""
 
-from __future__ import annotations
-
 import csv
 import json
 import os

@@ -1,7 +1,5 @@
 """Roles: what they may do, how they are printed, and that docs/rights.md names one for every command."""
 
-from __future__ import annotations
-
 import json
 import re
 from typing import Any

@@ -1,7 +1,5 @@
 """The pipeline over some aggregates: their documents are read before their events, never the other way round."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from typing import Any
 

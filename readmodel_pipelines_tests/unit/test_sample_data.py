@@ -1,7 +1,5 @@
 """Sample events look like the application's own, to the key and the type, and are the same for the same seed."""
 
-from __future__ import annotations
-
 import inspect
 import re
 import tracemalloc

@@ -1,7 +1,5 @@
 """Settings: what an environment may say, and that a connection string's secrets are never shown."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """A stream is folded whole or found malformed, whatever its neighbours are."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from typing import Any
 from uuid import UUID

@@ -1,7 +1,5 @@
 """Counts are whole, findings are capped, and JSON shows what differs even where only the BSON type does."""
 
-from __future__ import annotations
-
 import copy
 import json
 from collections import Counter

@@ -1,7 +1,5 @@
 """The `tasks_read_model` document, from chat streams and from legacy task streams."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """RFC 3339 text becomes whole milliseconds, rounded down; everything else is refused, nothing is guessed."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from fractions import Fraction
 from math import floor

@@ -1,7 +1,5 @@
 """Values of fields: what is taken, what stands for nothing, what makes a stream malformed."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any

@@ -1,7 +1,5 @@
 """The tier of versions: what it suspects, from the ends of streams and the versions of documents alone."""
 
-from __future__ import annotations
-
 from collections.abc import Collection
 from typing import cast
 

@@ -1,7 +1,5 @@
 """Words for people: numbers of things, spans of time, moments, long values, lines of progress."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from datetime import datetime
 

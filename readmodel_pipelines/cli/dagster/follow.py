@@ -1,7 +1,5 @@
 """Following runs of Dagster: their logs as they come, then how they ended. Nothing that happens here touches them."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field

@@ -3,8 +3,6 @@
 A run carries the tags that its partition has there, so that the instance's limits hold for it, and it is found by them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from readmodel_pipelines.cli.dagster.follow import Run, follow, left_alone

@@ -1,7 +1,5 @@
 """Dagster's UI for the demo: a child process that ends with us, told the same database."""
 
-from __future__ import annotations
-
 import contextlib
 import http.client
 import json

@@ -4,8 +4,6 @@ Importing Dagster would cost seconds, and its own client knows neither partition
 go into a header and nowhere else.
 """
 
-from __future__ import annotations
-
 import base64
 import http.client
 import json

@@ -3,8 +3,6 @@
 A command's heading is its `rich_help_panel`, one of `HEADINGS`. Nothing is imported but Typer: help is instant.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any

@@ -4,8 +4,6 @@ Choices that are closed are literals, which Typer shows, completes and checks. T
 READMODEL_PROJECTIONS adds to them, and whoever reads the option refuses others.
 """
 
-from __future__ import annotations
-
 import os
 from typing import Annotated
 

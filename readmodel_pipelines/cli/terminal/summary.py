@@ -1,7 +1,5 @@
 """How a summary looks: one JSON document, or a table of counts, the first findings and a sentence on what is next."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from typing import Any

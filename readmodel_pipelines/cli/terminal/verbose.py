@@ -1,7 +1,5 @@
 """`--verbose`: what a command works with and what it asks of the server, on stderr. No document and no secret in it."""
 
-from __future__ import annotations
-
 import logging
 import platform
 import sys

@@ -5,8 +5,6 @@ always, notes and progress unless `--quiet`, what goes on under the hood with `-
 belongs to the process and not to what is passed around: `voice` is the only one, and the command line sets it.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 A mark is an HTML comment on the lines before a block, invisible to readers: `<!-- exits 1: findings -->`.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """A headless Chromium of the machine's, for pages that people look at."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from collections.abc import Iterator

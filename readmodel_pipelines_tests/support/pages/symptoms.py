@@ -3,8 +3,6 @@
 The pages name chats of the demo, so that a reader can type the commands after `make demo`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 

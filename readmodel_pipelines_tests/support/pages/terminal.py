@@ -11,8 +11,6 @@ holds for the next. A command must end with 0. Marks before a block say otherwis
     run by TEST       another test runs it, and says so
 """
 
-from __future__ import annotations
-
 import http.client
 import os
 import re

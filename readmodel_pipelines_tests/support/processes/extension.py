@@ -4,8 +4,6 @@ Tells the assets, checks, partitions and choices that are there; then materializ
 partition and rebuilds one aggregate, as the web UI does.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 from typing import Any

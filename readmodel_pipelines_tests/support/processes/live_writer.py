@@ -5,8 +5,6 @@ many events it appended, which chats it projected too late, what it wrote into i
 failed, by chat.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import random

@@ -3,8 +3,6 @@
 Resumes what there is. Few events are worth a process here, so that a small store is rebuilt by several.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 

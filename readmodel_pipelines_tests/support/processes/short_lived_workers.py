@@ -4,8 +4,6 @@ A process of its own, because pytest's has threads and connections that no fork 
 Prints how many workers were killed, and how many of these in the middle of a repair.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

@@ -4,8 +4,6 @@ Each is a process of its own, with the arguments, environment, folder, input and
 looks at the environment when it is imported (the choices of `--type`) each imports by itself.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import signal

@@ -1,7 +1,5 @@
 """A real mongod that asks for a password and checks rights; users with just the privileges that a test gives them."""
 
-from __future__ import annotations
-
 import os
 import secrets
 import tempfile

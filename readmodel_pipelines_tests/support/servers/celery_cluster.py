@@ -3,8 +3,6 @@
 Everything lies in one folder and carries its name in the environment, so that all of it ends with the test.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """A real `dagster-daemon` in a process group of its own, with an instance of its own, that ends with the test."""
 
-from __future__ import annotations
-
 import os
 import re
 import signal

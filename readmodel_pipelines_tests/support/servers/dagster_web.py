@@ -1,7 +1,5 @@
 """Dagster as somebody uses it: code server, web server and daemon over an instance of its own, ended with the test."""
 
-from __future__ import annotations
-
 import os
 import signal
 import socket

@@ -1,7 +1,5 @@
 """An embedded server of the tests' own: it ends, and its data goes, with the block that asked for it."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import tempfile

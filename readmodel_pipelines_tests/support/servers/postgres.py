@@ -1,7 +1,5 @@
 """A PostgreSQL of a test's own: an empty cluster in a folder, reached by a socket there, that ends with the test."""
 
-from __future__ import annotations
-
 import os
 import pwd
 import shutil

@@ -1,7 +1,5 @@
 """A real mongod that is in no replica set, on a unix socket of its own."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import tempfile

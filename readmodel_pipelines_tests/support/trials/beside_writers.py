@@ -1,7 +1,5 @@
 """Verifies, or rebuilds, while an application writes, and holds what comes of it against what is true."""
 
-from __future__ import annotations
-
 import json
 import random
 import subprocess

@@ -1,7 +1,5 @@
 """Kills a rebuild again and again at random moments, resumes it each time, and holds its progress to its word."""
 
-from __future__ import annotations
-
 import json
 import os
 import random

@@ -1,7 +1,5 @@
 """Repair workers that are killed: chats for them to repair, and processes of their own where they live short."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

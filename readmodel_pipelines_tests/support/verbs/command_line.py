@@ -1,7 +1,5 @@
 """The command line on a test's database: the fixtures of its tests, which `conftest.py` makes known."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterator
 from typing import Any

@@ -1,7 +1,5 @@
 """Runs of the Dagster jobs and assets in this process, and what they recorded."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """What the tests of full rebuilds share: a way to rebuild, the records of it, what it should not leave behind."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any

@@ -1,7 +1,5 @@
 """What the tests of the repair queue and its worker share: tasks, a way to repair, leases of workers that died."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime, timedelta
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What the tests of verification share: a way to look, what was found, and one damage of each kind."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
