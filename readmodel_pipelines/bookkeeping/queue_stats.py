@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from bson.datetime_ms import DatetimeMS
 
-from readmodel_pipelines.mongo.driver import Collection, Document
+from readmodel_pipelines.mongo.driver import Collection
 from readmodel_pipelines.wording import numbers
 
 Status = Literal["pending", "processing", "completed", "failed"]
@@ -52,7 +52,8 @@ def stats_of(tasks: Collection, now: datetime, due: Sequence[Mapping[str, Any]])
     """The numbers of a queue at a moment of the server's; `due` are the filters of what a worker may take."""
     counts = {status: tasks.count_documents({"status": status}) for status in STATUSES if status != "completed"}
     other = tasks.count_documents({"status": {"$nin": list(STATUSES)}})
-    oldest = tasks.find_one({"status": "pending"}, {"created_at": 1}, sort=[("created_at", 1)])
+    oldest = tasks.find_one({"status": "pending"}, {"created_at": 1}, sort=[("created_at", 1)]) or {}
+    created = int(at) / 1000 if isinstance(at := oldest.get("created_at"), DatetimeMS) else now.timestamp()
     since = now - timedelta(minutes=_RATE_MINUTES)
     recent = tasks.count_documents({"status": "completed", "completed_at": {"$gte": since}})
     reasons = tasks.aggregate([{"$match": {"status": "failed"}}, {"$group": {"_id": "$reason", "tasks": {"$sum": 1}}}])
@@ -62,12 +63,7 @@ def stats_of(tasks: Collection, now: datetime, due: Sequence[Mapping[str, Any]])
         completed=max(0, tasks.estimated_document_count() - sum(counts.values()) - other),
         other=other,
         due=sum(tasks.count_documents(where) for where in due),
-        oldest_pending_seconds=_age(oldest, now),
+        oldest_pending_seconds=max(0.0, now.timestamp() - created),
         repairs_per_minute=recent / _RATE_MINUTES,
         dead_letters={str(group["_id"] or "unknown"): group["tasks"] for group in reasons},
     )
-
-
-def _age(task: Document | None, now: datetime) -> float:
-    created = (task or {}).get("created_at")
-    return max(0.0, (int(now.timestamp() * 1000) - int(created)) / 1000) if isinstance(created, DatetimeMS) else 0.0

@@ -50,7 +50,8 @@ def long_stream(events: int, *, seed: int = 0) -> Iterator[Event]:
     """One stream of exactly that many events: a task that is renamed, moved, joined and left, all the time."""
     _at_least("events", events, 1)
     values = Values(seed, "long")
-    return _long_chat_life(values, values.uuid(), events)
+    chat = _Chat(values, values.uuid())
+    return (chat.some(_FLAT) if number else chat.created("task") for number in range(events))
 
 
 def _streams(
@@ -303,13 +304,6 @@ def _chat_life(values: Values, chat_id: str, events: int) -> Iterator[Event]:
             yield chat.deleted()
         else:
             yield chat.some(_IN_A_DISCUSSION if chat.type == "discussion" else _IN_WORK)
-
-
-def _long_chat_life(values: Values, chat_id: str, events: int) -> Iterator[Event]:
-    chat = _Chat(values, chat_id)
-    yield chat.created("task")
-    for _ in range(events - 1):
-        yield chat.some(_FLAT)
 
 
 def _task_life(values: Values, task_id: str, events: int) -> Iterator[Event]:

@@ -129,10 +129,6 @@ class Values:
             return self.pick(ODD_TITLES)
         return f"{self.pick(_WORDS)} {self.pick(_WORDS)} {self.pick(_WORDS)}"
 
-    def start_ns(self) -> int:
-        """A moment within 90 days after `BASE_TIME`, in nanoseconds since 1970."""
-        return _BASE_NS + int(self.random() * 90 * _DAY_NS)
-
     def instant(self, ns: int) -> tuple[str, DatetimeMS]:
         """That moment (nanoseconds since 1970) in 0 to 9 fraction digits and some zone, and the same as a BSON date."""
         bits = self._bits(14)
@@ -177,7 +173,7 @@ class Stream:
         self.attachments: list[str] = []
         self.assignee: str | None = None
         self.due_date: str | None = None
-        self.ns = values.start_ns()
+        self.ns = _BASE_NS + int(values.random() * 90 * _DAY_NS)  # within 90 days
 
     def some(self, actions: Sequence[Callable[[Self], Event | None]]) -> Event:
         """What one of these actions gives, each as likely as the others."""

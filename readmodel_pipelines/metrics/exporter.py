@@ -68,7 +68,10 @@ class Exporter(ExitStack):
         try:
             # A lost connection is mended by the driver: it is opened once, and closed at the end.
             with errors_in_words(self._settings):
-                scrape = Scrape(Store(self._opened(), self._settings, self._projections), self._seconds)
+                with self._opening:
+                    if self._database is None:
+                        self._database = self.enter_context(open_database(_without_starting(self._settings)))
+                scrape = Scrape(Store(self._database, self._settings, self._projections), self._seconds)
         except MongoUnavailable as error:
             self._tell(f"{error.message} The metrics say readmodel_up 0 until that is over. {error.hint}".strip())
             return None
@@ -77,12 +80,6 @@ class Exporter(ExitStack):
             return None
         self._tell(" ".join(f"{part} cannot be read: {why}." for part, why in scrape.parts.items() if why))
         return scrape
-
-    def _opened(self) -> Database:
-        with self._opening:
-            if self._database is None:
-                self._database = self.enter_context(open_database(_without_starting(self._settings)))
-            return self._database
 
     def _tell(self, trouble: str) -> None:
         """Once, not at each scrape."""

@@ -58,7 +58,9 @@ class EventStore:
     def query(self, fold: Fold[Any], ids: Sequence[str] | None = None, within: IdRange = EVERYTHING) -> scan.Query:
         """What `read` asks for."""
         where = {**_stored_as(fold), **scan.string_keys("aggregate_id", ids, within)}
-        return scan.Query(where, _fields_of(fold), tuple((field, 1) for field in _ORDER), self.index)
+        own = {name for event_type in fold.events.values() for name in event_type.fields}
+        fields = dict.fromkeys((*_ENVELOPE, *fold.envelope, *(f"data.{name}" for name in sorted(own))), 1)
+        return scan.Query(where, fields, tuple((field, 1) for field in _ORDER), self.index)
 
     def odd_streams(self, fold: Fold[Any]) -> Iterator[Document]:
         """The first event of every stream whose id is not a string."""
@@ -252,8 +254,3 @@ def _with_key(claims: Document, name: str, keys: Sequence[str]) -> Document:
     if "" in keys:
         one_of.append({field: {"$not": {"$type": "string"}}})
     return {**claims, "$or": one_of}
-
-
-def _fields_of(fold: Fold[Any]) -> Document:
-    own = {name for event_type in fold.events.values() for name in event_type.fields}
-    return dict.fromkeys((*_ENVELOPE, *fold.envelope, *(f"data.{name}" for name in sorted(own))), 1)
