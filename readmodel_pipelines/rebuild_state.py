@@ -1,6 +1,6 @@
 """The states of a full rebuild, and which may follow which; the strategies that there are.
 
-Every verb asks `MAY_FOLLOW` before it changes a record. A summary has a state too: that of what one run worked on.
+`Rebuilds.to` asks `MAY_FOLLOW` before it changes a record. A summary has a state too: what one run's work came to.
 """
 
 from collections.abc import Mapping

@@ -37,7 +37,7 @@ def demo(
     free = ui.choose_port(port) if not no_ui else None
     shown: list[Summary] = []
 
-    def show(summary: Summary, findings: int) -> None:
+    def show(summary: "Summary", findings: int) -> None:
         shown.append(summary)
         lines = human_lines(summary, shown_findings=findings)
         voice.say("\n".join(f"   {line}".rstrip() for line in lines) + "\n")

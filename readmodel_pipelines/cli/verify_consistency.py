@@ -129,7 +129,7 @@ def verify_consistency(
         runs = [Run("verify_read_models", "verify_read_model", config, name) for name in names]
         return launch_runs(settings, "verify", runs)
 
-    def work(database: Database, on_progress: Progress) -> Summary:
+    def work(database: "Database", on_progress: "Progress") -> "Summary":
         if aggregate_id is not None:
             return verify_one(database, settings, names, aggregate_id, reports)
         return verify(database, settings, names, request, on_progress=on_progress)

@@ -1,9 +1,9 @@
 """A shadow: the new collection that a rebuild builds beside the live one, until it takes its place.
 
-It is made with the options of the live one, filled by bulk inserts, indexed after that as the live one is, and then
-renamed over it in one step: readers see the old documents or the new ones, never none. Documents keep their `_id` and
-the fields that their projection does not own. Its name is fixed, because MongoDB grants rights by exact names: whoever
-begins a rebuild, and holds the lease, drops what an earlier one left there.
+It is made with the options of the live one, filled by copies on the server and bulk writes, indexed after that as the
+live one is, and then renamed over it in one step: readers see the old documents or the new ones, never none. Documents
+keep their `_id` and the fields that their projection does not own. Its name is fixed, because MongoDB grants rights by
+exact names: whoever begins a rebuild, and holds the lease, drops what an earlier one left there.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""Dagster: resources, jobs, assets and sensors, thin over projector and worker. Nothing else imports Dagster.
+"""Dagster: jobs, assets, checks, schedules and sensors. Nothing else but `definitions.py` imports it.
 
 The settings as they are when the definitions load are here: what Dagster must know before a run, such as a time zone.
 """
