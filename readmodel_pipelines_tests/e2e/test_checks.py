@@ -111,7 +111,7 @@ def test_every_kind_of_damage_is_in_the_table_with_field_expected_and_actual(
         assert all(Path(str(numbers[f"report{suffix}"])).is_file() for suffix in (".html", ".parquet"))
 
 
-def test_malformed_streams_fail_their_own_check_alone_and_are_not_forgotten_by_a_look_elsewhere(
+def test_malformed_streams_fail_their_own_check_alone_and_wherever_else_is_looked(
     healthy: Mongo, dagster: Dagster
 ) -> None:
     event = healthy.events.find_one_and_update({"version": 1}, {"$set": {"event_type": "chat.exploded"}})
@@ -127,7 +127,7 @@ def test_malformed_streams_fail_their_own_check_alone_and_are_not_forgotten_by_a
     assert {key for key, item in elsewhere.items() if not item.passed} == {(CHATS, INTACT), (TASKS, INTACT)}
 
 
-def test_what_was_appended_lately_and_is_not_projected_is_not_fresh(
+def test_what_is_young_and_not_projected_is_late(
     healthy: Mongo, dagster: Dagster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chat = healthy.chats_read_model.find_one() or {}
@@ -146,7 +146,7 @@ def test_what_was_appended_lately_and_is_not_projected_is_not_fresh(
     assert dagster.evaluate((CHATS, FRESH))[CHATS, FRESH].passed
 
 
-def test_more_young_aggregates_than_are_looked_at_are_told(
+def test_a_look_at_some_young_ones_alone_is_told(
     healthy: Mongo, dagster: Dagster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys.modules["readmodel_pipelines.verification.verify"], "_MOST_RECENT", 3)
@@ -185,7 +185,7 @@ def test_findings_that_are_gone_are_counted_for_their_own_read_model(healthy: Mo
     assert (metadata(found[CHATS, MATCHES])["closed"], metadata(found[TASKS, MATCHES])["closed"]) == (0, 1)
 
 
-def test_what_is_found_warns_until_it_is_as_old_as_an_alarm(
+def test_a_finding_warns_until_it_is_old_enough(
     healthy: Mongo, dagster: Dagster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     healthy.chats_read_model.update_one({}, {"$set": {"title": "broken"}})
@@ -241,7 +241,7 @@ def test_a_job_that_only_reads_leaves_nothing_in_mongodb(healthy: Mongo, dagster
     assert set(healthy.list_collection_names()) == before
 
 
-def test_old_reports_make_room_for_new_ones(
+def test_old_reports_make_room(
     healthy: Mongo, dagster: Dagster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("READMODEL_REPORTS_DIR", str(tmp_path / "deep" / "reports"))

@@ -23,9 +23,7 @@ def recorded_events(database: Mongo, settings: Settings, corpus: Path) -> Mongo:
     return with_events(database, settings, read_documents(corpus / "small" / "events.jsonl.gz"))
 
 
-def test_partition_runs_make_both_read_models_as_the_application_wrote_them(
-    recorded_events: Mongo, dagster: Dagster, corpus: Path
-) -> None:
+def test_partition_runs_make_what_the_application_wrote(recorded_events: Mongo, dagster: Dagster, corpus: Path) -> None:
     for partition, read_model in BOTH:
         result = dagster.run("rebuild_read_models", partition)
         assert result.success
@@ -43,7 +41,7 @@ def test_partition_runs_make_both_read_models_as_the_application_wrote_them(
         assert dagster.observed(verified)[read_model]["same"] == 200
 
 
-def test_materialized_assets_are_as_the_application_wrote_them_in_one_pass(
+def test_one_pass_materializes_what_the_application_wrote(
     recorded_events: Mongo, dagster: Dagster, corpus: Path
 ) -> None:
     result = dagster.materialize(CHATS, TASKS)

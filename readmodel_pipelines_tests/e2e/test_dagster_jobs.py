@@ -27,7 +27,7 @@ from readmodel_pipelines_tests.support.verbs.dagster_runs import (
 
 
 @pytest.mark.parametrize(("partition", "read_model"), BOTH)
-def test_a_rebuild_records_numbers_to_plot_on_the_asset_of_its_read_model_only_and_has_the_tag_that_makes_others_wait(
+def test_a_rebuild_records_numbers_to_plot_on_its_asset_alone(
     sample: Mongo, dagster: Dagster, partition: str, read_model: str
 ) -> None:
     result = dagster.run("rebuild_read_models", partition)
@@ -60,9 +60,7 @@ def test_materializing_one_asset_writes_that_read_model_alone(sample: Mongo, dag
     assert sample[CHATS].count_documents({}) == 0
 
 
-def test_a_dry_run_writes_nothing_records_no_materialization_and_predicts_the_rebuild(
-    sample: Mongo, dagster: Dagster
-) -> None:
+def test_a_dry_run_predicts_the_rebuild_and_neither_writes_nor_materializes(sample: Mongo, dagster: Dagster) -> None:
     dry = dagster.run("rebuild_read_models", "chat", dry_run=True)
 
     assert dry.success
@@ -86,9 +84,7 @@ def test_a_dry_run_of_one_aggregate_writes_nothing(sample: Mongo, dagster: Dagst
     assert "a rebuild would write: 1 inserted" in dagster.log_of(dry)
 
 
-def test_rebuilding_one_aggregate_says_the_outcome_and_neither_renews_its_read_model_nor_is_drawn_into_its_plots(
-    sample: Mongo, dagster: Dagster
-) -> None:
+def test_one_aggregate_s_rebuild_is_told_and_neither_materialized_nor_plotted(sample: Mongo, dagster: Dagster) -> None:
     chat_id = SAMPLE[0]["aggregate_id"]
     result = dagster.run("rebuild_aggregate", aggregate_type="chat", aggregate_id=chat_id)
 
@@ -100,7 +96,7 @@ def test_rebuilding_one_aggregate_says_the_outcome_and_neither_renews_its_read_m
     assert [name for name, value in said.items() if type(value) in (int, float)] == []
 
 
-def test_runs_over_an_aggregate_and_over_a_read_model_are_found_by_their_tags_whoever_launched_them(
+def test_runs_over_an_aggregate_or_a_read_model_are_found_by_their_tags(
     sample: Mongo, settings: Settings, dagster: Dagster
 ) -> None:
     chat_id, other = SAMPLE[0]["aggregate_id"], SAMPLE[-1]["aggregate_id"]
@@ -217,9 +213,7 @@ def test_the_table_of_findings_is_as_long_as_asked_and_the_counts_are_whole(samp
     assert few["missing"] == none["missing"] == 40
 
 
-def test_a_malformed_stream_fails_the_run_in_words_and_every_other_aggregate_is_rebuilt(
-    sample: Mongo, dagster: Dagster
-) -> None:
+def test_a_malformed_stream_fails_the_run_in_words_and_every_other_is_rebuilt(sample: Mongo, dagster: Dagster) -> None:
     long_enough = next(event for event in SAMPLE if event["version"] == 3)["aggregate_id"]
     sample.events.delete_one({"aggregate_id": long_enough, "version": 2})
     sample[CHATS].insert_one({"chat_id": long_enough, "title": "as it was"})
@@ -253,7 +247,7 @@ def test_one_malformed_aggregate_fails_in_words(sample: Mongo, dagster: Dagster)
 
 
 @pytest.mark.parametrize(("strategy", "words"), [("in_place", "set allow_deletions"), ("shadow", "101")])
-def test_too_many_deletions_are_refused_until_they_are_allowed(
+def test_too_many_deletions_are_refused_until_allowed(
     sample: Mongo, dagster: Dagster, strategy: str, words: str
 ) -> None:
     assert dagster.run("rebuild_read_models", "chat").success
@@ -290,7 +284,7 @@ def test_a_number_out_of_its_range_is_told_in_a_sentence(sample: Mongo, dagster:
     assert "launch again" in said
 
 
-def test_a_setting_that_cannot_be_used_is_told_in_a_sentence(
+def test_a_wrong_setting_is_told_in_a_sentence(
     sample: Mongo, dagster: Dagster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("READMODEL_TASK_SOURCE", "elsewhere")

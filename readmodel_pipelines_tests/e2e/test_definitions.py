@@ -197,9 +197,7 @@ def test_the_location_has_the_same_name_whichever_way_it_is_started() -> None:
     assert module["location_name"] == project["code_location_name"] == "readmodel_pipelines"
 
 
-def test_the_instance_of_the_checkout_lets_one_rebuild_of_a_read_model_run_and_retries_crashes_only(
-    tmp_path: Path,
-) -> None:
+def test_the_checkout_s_instance_lets_one_rebuild_of_a_read_model_run_and_retries_crashes_only(tmp_path: Path) -> None:
     shutil.copy(PROJECT / "dagster.yaml", tmp_path)
     with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
         queue = instance.get_concurrency_config().run_queue_config

@@ -43,7 +43,7 @@ def run_here(page: Path) -> list[Block]:
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if run_here(page)], ids=name_of)
-def test_the_commands_do_what_the_page_says(
+def test_commands_do_what_the_page_says(
     page: Path, server: tuple[Settings, str], programs: Path, tmp_path: Path
 ) -> None:
     settings, uri = server

@@ -33,9 +33,7 @@ def test_a_partition_that_is_launched_again_goes_on_where_it_was(
     assert ReadModelProjector(sample, settings, "chat").verify_all().ok
 
 
-def test_all_slices_are_one_rebuild_that_the_last_one_finishes(
-    sample: Mongo, settings: Settings, dagster: Dagster
-) -> None:
+def test_all_slices_are_one_rebuild_that_the_last_finishes(sample: Mongo, settings: Settings, dagster: Dagster) -> None:
     partitions = defs.resolve_job_def("rebuild_slices").partitions_def
     assert partitions is not None
     keys = [key for key in partitions.get_partition_keys() if key.startswith("chat_")]

@@ -93,9 +93,7 @@ def test_no_command_tells_the_password_however_it_fails(
     assert told_in("".join(capfd.readouterr()).encode()) == []
 
 
-def test_no_command_tells_the_password_to_dagster_when_it_launches_a_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_command_that_launches_a_run_tells_the_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("READMODEL_MONGODB_URI", NOBODY_ANSWERS)
     monkeypatch.setenv("READMODEL_DAGSTER_URL", f"http://somebody:{quote_plus(PASSWORD)}@127.0.0.1:1/")
     launching = [(name, command) for name, command in commands() if "launch" in {item.name for item in command.params}]

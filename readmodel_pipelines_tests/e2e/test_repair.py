@@ -147,7 +147,7 @@ def test_no_run_is_requested_while_one_is_queued_or_going(
 
 
 @pytest.mark.parametrize("status", ["SUCCESS", "FAILURE", "CANCELED"])
-def test_runs_that_ended_and_those_of_other_jobs_hinder_nothing(
+def test_runs_that_ended_or_of_other_jobs_hinder_none(
     broken: list[str], tick: Any, dagster: Dagster, status: str
 ) -> None:
     dagster.instance.create_run_for_job(defs.resolve_job_def(JOB), status=DagsterRunStatus[status])
@@ -157,7 +157,7 @@ def test_runs_that_ended_and_those_of_other_jobs_hinder_nothing(
     assert len(tick().run_requests) == 1
 
 
-def test_the_sensor_says_the_depth_when_nothing_is_due(
+def test_the_sensor_says_the_depth_of_an_idle_queue(
     sample: Mongo, queue: RepairQueue, broken: list[str], tick: Any
 ) -> None:
     sample.repair_queue.update_many({}, [{"$set": {"next_attempt_at": {"$add": ["$$NOW", 3_600_000]}}}])
@@ -211,9 +211,7 @@ def test_without_a_server_the_tick_fails_in_words_and_the_next_one_works(
     assert len(tick().run_requests) == 1
 
 
-def test_the_sensor_starts_no_embedded_server_that_nobody_asked_for(
-    tick: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_the_sensor_starts_no_embedded_server(tick: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("READMODEL_MONGODB_URI")
     monkeypatch.setenv("READMODEL_DATA_DIR", str(tmp_path / "data"))
     assert "does not run" in tick().skip_reason.skip_message

@@ -125,7 +125,7 @@ def test_the_page_opens_offline_and_says_what_was_found(page: Any) -> None:
         ({"tier": "versions"}, "Nothing was found: presence and version agree, no other field was compared", ""),
     ],
 )
-def test_a_verdict_says_no_more_than_was_looked_at(
+def test_a_verdict_says_what_was_looked_at(
     tab: Any, tmp_path: Path, about: dict[str, str], verdict: str, colour: str
 ) -> None:
     tab.goto(report(tmp_path / "clean.html", 0, **about).as_uri())

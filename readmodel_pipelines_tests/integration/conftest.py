@@ -20,7 +20,7 @@ from readmodel_pipelines_tests.support.at_a_moment import At, Killed, nth, raise
 from readmodel_pipelines_tests.support.other_writer import OtherWriter
 from readmodel_pipelines_tests.support.scene import BOTH, FindingOf, Mongo, Scene, found_in, typed
 from readmodel_pipelines_tests.support.verbs.command_line import cli, damaged, env, known  # noqa: F401
-from readmodel_pipelines_tests.support.verbs.rebuilding import KilledAfter, taken_over
+from readmodel_pipelines_tests.support.verbs.rebuilding import KilledAfter, full, taken_over
 
 
 @pytest.fixture(scope="session")
@@ -184,9 +184,13 @@ def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def killed_after(at: At, small_batches: None) -> KilledAfter:
-    """Lets a rebuild die after so many batches, at most once."""
-    return lambda batches: at(Moment.BATCH_SAVED, nth(batches, raises(Killed())))
+def killed_after(scene: Scene, at: At, small_batches: None) -> KilledAfter:
+    def rebuild(batches: int, *names: str, **options: Any) -> None:
+        at(Moment.BATCH_SAVED, nth(batches, raises(Killed())))
+        with pytest.raises(Killed):
+            full(scene, *names, **options)
+
+    return rebuild
 
 
 @pytest.fixture

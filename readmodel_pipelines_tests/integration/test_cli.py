@@ -66,14 +66,6 @@ def test_one_aggregate_can_be_verified_and_mended_alone(cli: Cli, damaged: str, 
     assert cli("verify-consistency", *EVERYTHING).exit_code == 0
 
 
-def test_a_malformed_stream_makes_a_rebuild_exit_1_and_says_why(database: Mongo, cli: Cli, known: list[str]) -> None:
-    database.events.delete_one({"aggregate_id": known[2], "version": 1})
-    result = cli("rebuild-readmodel", *EVERYTHING)
-    assert result.exit_code == 1
-    assert "malformed" in result.stdout
-    assert "mend their events first" in result.stdout
-
-
 def test_an_id_that_nobody_has_exits_1_and_says_so(cli: Cli, known: list[str]) -> None:
     result = cli("rebuild-readmodel", "--type", "all", "--id", NOBODY)
     assert result.exit_code == 1
@@ -120,15 +112,6 @@ def test_an_unreachable_server_exits_3_without_credentials(env: dict[str, str]) 
     assert f"MongoDB at mongodb://127.0.0.1:{port}/?serverSelectionTimeoutMS=300 does not answer" in result.stderr
     assert "s3cr3t" not in result.stdout + result.stderr
     assert "Traceback" not in result.stderr
-
-
-def test_a_wrong_password_exits_3_without_credentials(env: dict[str, str]) -> None:
-    uri = env["READMODEL_MONGODB_URI"].replace("mongodb://", "mongodb://user:s3cr3t@")
-    result = shell("verify-consistency", *EVERYTHING, "--json", env=env | {"READMODEL_MONGODB_URI": uri})
-    assert result.returncode == 3
-    assert json.loads(result.stdout)["error"]["code"] == "mongo_unavailable"
-    assert "refuses" in result.stderr
-    assert "s3cr3t" not in result.stdout + result.stderr
 
 
 def test_a_read_model_that_somebody_rebuilds_exits_1_and_says_who(database: Mongo, cli: Cli, known: list[str]) -> None:
@@ -182,11 +165,15 @@ def test_json_is_exactly_one_document_with_the_documented_keys(env: dict[str, st
     assert finding["fields"]["is_public"]["actual"] == {"$absent": True}
 
 
-def test_json_of_a_malformed_stream_names_its_first_offending_event(
+def test_a_malformed_stream_exits_1_and_json_names_its_first_offending_event(
     database: Mongo, cli: Cli, known: list[str]
 ) -> None:
     event = found_in(database.events, {"aggregate_id": known[1], "version": 1})
     database.events.update_one({"aggregate_id": known[1], "version": 1}, {"$set": {"event_type": "?"}})
+    result = cli("rebuild-readmodel", *EVERYTHING)
+    assert result.exit_code == 1
+    assert "malformed" in result.stdout
+    assert "mend their events first" in result.stdout
     document = json.loads(cli("verify-consistency", "--type", "chat", "--all", "--json").stdout)
     (finding,) = document["findings"]
     assert set(finding) - {"read_model", "aggregate_id", "outcome", "reason", "fields"} == {
@@ -216,9 +203,7 @@ def test_findings_are_capped_and_counts_are_not(database: Mongo, cli: Cli, known
     assert len(json.loads(both.stdout)["findings"]) == 3
 
 
-def test_a_dry_run_writes_nothing_and_predicts_the_rebuild(
-    database: Mongo, cli: Cli, damaged: str, known: list[str]
-) -> None:
+def test_a_dry_run_only_predicts_the_rebuild(database: Mongo, cli: Cli, damaged: str, known: list[str]) -> None:
     database.tasks_read_model.insert_one({"task_id": NOBODY, "chat_id": NOBODY})
     before = everything(database)
     predicted = json.loads(cli("rebuild-readmodel", *EVERYTHING, "--dry-run", "--json").stdout)
@@ -229,7 +214,7 @@ def test_a_dry_run_writes_nothing_and_predicts_the_rebuild(
     assert done["read_models"]["tasks_read_model"]["deleted"] == 1
 
 
-def test_too_many_deletions_are_refused_until_they_are_allowed(database: Mongo, cli: Cli, known: list[str]) -> None:
+def test_too_many_deletions_are_refused_until_allowed(database: Mongo, cli: Cli, known: list[str]) -> None:
     database.chats_read_model.insert_many([{"chat_id": f"{number:08}{NOBODY[8:]}"} for number in range(101)])
     refused = cli("rebuild-readmodel", *EVERYTHING)
     assert refused.exit_code == 1

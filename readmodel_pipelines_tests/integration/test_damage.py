@@ -207,9 +207,7 @@ def test_the_same_seed_breaks_the_same_documents(database: Mongo) -> None:
     [(20, [DISCUSSION]), (160, []), (160, [uuid("chat 3")])],
     ids=["too few documents", "no discussion", "a discussion that is a task"],
 )
-def test_what_cannot_all_be_damaged_is_refused_before_anything_is_written(
-    database: Mongo, count: int, discussion_ids: list[str]
-) -> None:
+def test_what_cannot_all_be_damaged_is_refused_at_once(database: Mongo, count: int, discussion_ids: list[str]) -> None:
     chats, tasks = filled(database, CHATS, 160), filled(database, TASKS, count)
     before = stored(chats), stored(tasks)
     with pytest.raises(UsageError):

@@ -292,9 +292,7 @@ def doctor(monkeypatch: pytest.MonkeyPatch, settings: Settings, *arguments: str)
     return readmodel("doctor", *arguments)
 
 
-def test_each_check_is_a_line_with_a_mark_and_below_it_what_to_do(
-    healthy: Scene, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_each_check_is_a_line_with_a_mark_and_then_what_to_do(healthy: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     well = doctor(monkeypatch, healthy.settings)
     assert well.exit_code == 0
     assert well.stdout.endswith("\n\nAll is well.\n")

@@ -1,6 +1,7 @@
 """A dry run says exactly what the rebuild then does, whatever is broken at once: seeded random damage."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from random import Random
 from typing import Any
 from uuid import UUID
@@ -41,10 +42,8 @@ class Vandal:
             for document in self.some(collection, self.rng.randrange(6)):
                 field = self.rng.choice(list(model.fields))
                 way = self.rng.choice(model.fields[field])
-                try:
+                with suppress(UsageError, DuplicateKeyError):
                     break_field(collection, model, document[model.key], field, way)
-                except (UsageError, DuplicateKeyError):
-                    continue
 
     def removed(self) -> None:
         for collection, _ in self.models:
@@ -111,28 +110,17 @@ class Vandal:
             self.insert(self.scene.tasks, clone)
 
     def set(self, collection: Any, document: dict[str, Any], change: dict[str, Any]) -> None:
-        try:
+        with suppress(DuplicateKeyError):
             collection.update_one({"_id": document["_id"]}, {"$set": change})
-        except DuplicateKeyError:
-            return
 
     def insert(self, collection: Any, document: dict[str, Any]) -> None:
-        try:
+        with suppress(DuplicateKeyError):
             collection.insert_one(document)
-        except DuplicateKeyError:
-            return
 
     def rampage(self) -> None:
         acts: list[Callable[[], None]] = [
-            self.fields,
-            self.removed,
-            self.odd_keys,
-            self.orphans,
-            self.duplicates,
-            self.moved_keys,
-            self.malformed,
-            self.contested,
-            self.unwanted,
+            *(self.fields, self.removed, self.odd_keys, self.orphans, self.duplicates),
+            *(self.moved_keys, self.malformed, self.contested, self.unwanted),
         ]
         for act in self.rng.sample(acts, self.rng.randrange(2, len(acts) + 1)):
             act()

@@ -141,9 +141,6 @@ def listening(pid: int) -> tuple[list[str], int]:
     return sorted(paths), len(mine.intersection(tcp))
 
 
-linux_only = pytest.mark.skipif(not Path("/proc/net/unix").exists(), reason="asks Linux's /proc")
-
-
 def test_the_server_is_a_writable_primary_with_transactions_and_change_streams(running: Settings) -> None:
     with MongoClient[dict[str, Any]](ensure_running(running)) as client:
         hello = client.admin.command("hello")
@@ -154,41 +151,24 @@ def test_the_server_is_a_writable_primary_with_transactions_and_change_streams(r
             assert next(changes)["fullDocument"] == {"_id": 1}
 
 
-@linux_only
-def test_the_server_listens_on_no_tcp_port(running: Settings) -> None:
-    pid = status(running).pid
-    assert pid is not None
-    assert listening(pid)[1] == 0
-
-
-@linux_only
-def test_no_second_socket_appears_in_the_temporary_folder(running: Settings) -> None:
+@pytest.mark.skipif(not Path("/proc/net/unix").exists(), reason="asks Linux's /proc")
+def test_the_server_listens_on_no_tcp_port_and_on_one_socket(running: Settings) -> None:
     now = status(running)
     assert now.pid is not None
-    assert listening(now.pid)[0] == [str(now.socket)]
+    assert listening(now.pid) == ([str(now.socket)], 0)
 
 
-def test_the_socket_and_folder_are_private(running: Settings) -> None:
-    sock = status(running).socket
-    assert stat.S_ISSOCK(sock.stat().st_mode)
-    assert mode(sock) == 0o600
-    assert mode(sock.parent) == 0o700
-    assert mode(running.data_dir) == 0o700
-
-
-def test_the_uri_quotes_the_path_of_the_socket(running: Settings) -> None:
-    now = status(running)
-    quoted = str(now.socket).replace("/", "%2F")
-    assert ensure_running(running) == now.uri == f"mongodb://{quoted}/?directConnection=true"
-
-
-def test_a_running_server_is_described(running: Settings) -> None:
+def test_a_running_server_is_described_and_its_socket_and_folder_are_private(running: Settings) -> None:
     now = status(running)
     assert now.running
     assert now.version is not None
     assert now.version[0].isdigit()
     assert now.data_dir == running.data_dir
     os.kill(now.pid or -1, 0)
+    quoted = str(now.socket).replace("/", "%2F")
+    assert ensure_running(running) == now.uri == f"mongodb://{quoted}/?directConnection=true"
+    assert stat.S_ISSOCK(now.socket.stat().st_mode)
+    assert [mode(path) for path in (now.socket, now.socket.parent, running.data_dir)] == [0o600, 0o700, 0o700]
 
 
 _FIND_IT = """
@@ -251,11 +231,24 @@ def test_a_server_that_dies_with_its_parent_ends_when_that_is_killed(settings: S
     assert stop(settings) is False
 
 
-def test_a_killed_server_starts_again_with_its_data(settings: Settings) -> None:
+def lose_data_folder(settings: Settings) -> None:
+    while settings.data_dir.exists():  # the server still runs, and may make a file in a folder just emptied
+        shutil.rmtree(settings.data_dir, ignore_errors=True)
+
+
+@pytest.mark.parametrize(
+    ("harm", "left"),
+    [(kill_server, ["kept"]), (lambda settings: status(settings).socket.unlink(), ["kept"]), (lose_data_folder, [])],
+    ids=["killed", "lost its socket", "lost its data folder"],
+)
+def test_a_server_that_was_harmed_is_replaced_over_the_data_that_is_left(
+    settings: Settings, harm: Callable[[Settings], object], left: list[str]
+) -> None:
     write(ensure_running(settings, die_with_parent=True), "kept")
-    kill_server(settings)
-    assert status(settings).socket.exists()
-    assert read(ensure_running(settings, die_with_parent=True)) == ["kept"]
+    before = status(settings).pid
+    harm(settings)
+    assert read(ensure_running(settings, die_with_parent=True)) == left
+    assert status(settings).pid != before
 
 
 def test_a_moved_data_folder_still_starts(settings: Settings, folder: Path) -> None:
@@ -309,14 +302,6 @@ def test_no_path_that_fits_says_to_choose_a_shorter_one(folder: Path, monkeypatc
         ensure_running(settings_for(folder / LONG / "data"))
 
 
-def test_a_server_that_lost_its_socket_is_replaced(settings: Settings) -> None:
-    write(ensure_running(settings, die_with_parent=True), "kept")
-    before = status(settings)
-    before.socket.unlink()
-    assert read(ensure_running(settings, die_with_parent=True)) == ["kept"]
-    assert status(settings).pid != before.pid
-
-
 def test_a_server_whose_starter_died_early_is_completed(settings: Settings) -> None:
     sock = status(settings).socket
     (sock.parent / "db").mkdir(mode=0o700, parents=True)
@@ -330,13 +315,6 @@ def test_a_server_whose_starter_died_early_is_completed(settings: Settings) -> N
             assert status(settings).pid == bare.pid
         finally:
             bare.kill()
-
-
-def test_a_deleted_data_folder_starts_afresh(settings: Settings) -> None:
-    write(ensure_running(settings, die_with_parent=True), "lost")
-    while settings.data_dir.exists():  # the server still runs, and may make a file in a folder just emptied
-        shutil.rmtree(settings.data_dir, ignore_errors=True)
-    assert read(ensure_running(settings, die_with_parent=True)) == []
 
 
 def test_a_server_that_does_not_start_tells_why_and_where_the_log_is(settings: Settings) -> None:
@@ -368,9 +346,7 @@ def test_a_folder_of_somebody_else_is_refused(settings: Settings, monkeypatch: p
     monkeypatch.undo()
 
 
-def test_a_socket_folder_that_somebody_else_made_first_is_refused(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_socket_folder_that_somebody_else_made_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     far = settings_for(folder / LONG / LONG)
     trap = status(far).socket.parent
     (folder / "trap").mkdir()

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
 
 import pytest
 
@@ -13,17 +12,13 @@ from readmodel_pipelines.errors import LeaseLost, NoCopy, UsageError
 from readmodel_pipelines.moments import Moment
 from readmodel_pipelines.mongo.names import copy_name, shadow_name
 from readmodel_pipelines.rebuild import RebuildRequest, rebuild, roll_back
-from readmodel_pipelines.reconcile.summary import Summary
 from readmodel_pipelines_tests.support.at_a_moment import At, killed_at, once
 from readmodel_pipelines_tests.support.scene import Scene, found_in
+from readmodel_pipelines_tests.support.verbs.rebuilding import in_shadow
 
 CHATS = "chats_read_model"
 SHADOW = "readmodel_shadow_chats_read_model"
 PAST = datetime(2000, 1, 1, tzinfo=UTC)
-
-
-def in_shadow(scene: Scene, *names: str, **options: Any) -> Summary:
-    return rebuild(scene.database, scene.settings, names, RebuildRequest("shadow", **options))
 
 
 def killed_in_the_middle(scene: Scene, *names: str) -> None:
@@ -77,7 +72,7 @@ def test_a_run_that_lost_its_lease_takes_no_copy_from_whoever_took_over(
     assert {item["title"] for item in scene.chats.find()} == {"as it was"}
 
 
-def test_who_lost_the_lease_at_the_last_look_swaps_nothing_in(
+def test_who_lost_the_lease_at_the_last_look_swaps_nothing(
     scene: Scene, at: At, lose_leases: Callable[[], None]
 ) -> None:
     scene.fill(8)

@@ -70,9 +70,7 @@ def test_damage_is_repaired_without_any_index(bare: Scene, one_by_one: bool) -> 
 
 
 @pytest.mark.parametrize("one_by_one", [True, False])
-def test_duplicates_of_a_read_model_without_its_index_are_found_and_all_but_one_deleted(
-    bare: Scene, one_by_one: bool
-) -> None:
+def test_duplicates_in_a_read_model_without_its_index_are_found_and_deleted(bare: Scene, one_by_one: bool) -> None:
     chat = found_in(bare.chats, {}, {"_id": 0})
     bare.chats.insert_many([{**chat}, {**chat, "title": "another"}, {**chat, "title": 7}])
     run: Callable[..., Summary] = partial(bare.rebuild_one, chat["chat_id"]) if one_by_one else bare.rebuild
@@ -101,9 +99,7 @@ def test_duplicates_of_a_malformed_stream_stay(bare: Scene) -> None:
     [{"sparse": True}, {"partialFilterExpression": {"title": "x"}}, {"collation": {"locale": "en", "strength": 1}}],
     ids=["sparse", "partial", "collation"],
 )
-def test_an_index_that_does_not_hold_every_document_in_order_is_not_relied_on(
-    bare: Scene, options: dict[str, Any]
-) -> None:
+def test_an_index_that_does_not_hold_every_document_is_not_relied_on(bare: Scene, options: dict[str, Any]) -> None:
     bare.events.create_index([("aggregate_id", 1), ("version", 1)], **options)
     bare.chats.create_index("chat_id", **options)
     bare.tasks.create_index("task_id", **options)

@@ -78,9 +78,7 @@ def interruption(stdout: str) -> dict[str, Any]:
     return document
 
 
-def test_a_full_rebuild_says_its_id_what_it_did_and_the_command_that_goes_on(
-    scene: Scene, interrupted: Interruptible
-) -> None:
+def test_a_full_rebuild_says_its_id_what_it_did_and_how_to_go_on(scene: Scene, interrupted: Interruptible) -> None:
     scene.add(chat_events(4_000, mean_events=8))
 
     def read() -> int:
@@ -143,9 +141,7 @@ def test_a_verification_says_how_far_it_came(scene: Scene, interrupted: Interrup
     assert f"Again: readmodel verify-consistency {' '.join(EVERYTHING)} --json" in stderr
 
 
-def test_a_load_says_what_is_loaded_and_goes_on_when_it_is_run_again(
-    scene: Scene, interrupted: Interruptible, tmp_path: Path
-) -> None:
+def test_a_load_says_what_is_loaded_and_goes_on_later(scene: Scene, interrupted: Interruptible, tmp_path: Path) -> None:
     lines = "\n".join(f'{{"_id": {number}, "filling": "{number:0200}"}}' for number in range(20_000))
     (tmp_path / "repair_queue.jsonl.gz").write_bytes(gzip.compress(lines.encode(), 1))
     queue = scene.database.repair_queue

@@ -79,7 +79,7 @@ def test_a_cycle_is_turned_back(scene: Scene, either: Either, length: int) -> No
     assert scene.verify().ok
 
 
-def test_a_chain_whose_end_is_an_orphan_is_freed_by_its_deletion(
+def test_a_chain_that_ends_in_an_orphan_is_freed_by_its_deletion(
     scene: Scene, three: list[str], either: Either
 ) -> None:
     a, b, c = three
@@ -102,9 +102,7 @@ def test_a_chain_whose_end_is_an_orphan_is_freed_by_its_deletion(
     ],
     ids=repr,
 )
-def test_a_document_whose_key_was_damaged_gives_way_to_the_right_one(
-    scene: Scene, three: list[str], either: Either, key: Any
-) -> None:
+def test_a_document_of_a_damaged_key_gives_way(scene: Scene, three: list[str], either: Either, key: Any) -> None:
     stored_elsewhere(scene, three[1], key)
     run = either(three[1])
 
@@ -285,7 +283,7 @@ def test_rebuilding_one_frees_a_key_from_two_documents_with_the_same_id(scene: S
 # In a shadow the document of a malformed stream comes along, and keeps the key: `ShadowFailed` says what to do.
 @in_place_alone
 @pytest.mark.parametrize("malformed", [True, False], ids=["malformed_holder", "orphan_holder"])
-def test_without_unique_indexes_a_held_key_keeps_nobody_out(
+def test_without_indexes_a_held_key_hinders_nobody(
     scene: Scene, three: list[str], either: Either, malformed: bool
 ) -> None:
     a, b, _ = three
@@ -306,7 +304,7 @@ def test_without_unique_indexes_a_held_key_keeps_nobody_out(
 
 # The one that is refused stands, in a shadow, in the way of the index.
 @in_place_alone
-def test_a_validator_that_refuses_one_of_two_swapped_documents_stops_nobody(
+def test_a_validator_that_refuses_one_of_two_swapped_stops_nobody(
     scene: Scene, three: list[str], finding: FindingOf
 ) -> None:
     a, b, c = three

@@ -132,7 +132,7 @@ def test_a_lease_is_renewed_while_its_holder_works(scene: Scene, chat_id: str, o
 
 
 @pytest.mark.parametrize("renewable", [True, False])
-def test_a_rebuild_whose_lease_was_taken_over_writes_nothing_more_even_if_it_could_not_renew(
+def test_a_rebuild_that_lost_its_lease_writes_nothing_more(
     scene: Scene, chat_id: str, other_writer: OtherWriter, at: At, lose_leases: Callable[[], None], renewable: bool
 ) -> None:
     # Its only write loses a race; until it tries again its lease is somebody else's.
@@ -150,7 +150,7 @@ def test_a_rebuild_whose_lease_was_taken_over_writes_nothing_more_even_if_it_cou
     assert not is_free(scene)
 
 
-def test_a_rebuild_whose_lease_was_taken_over_deletes_nothing(
+def test_a_rebuild_that_lost_its_lease_deletes_nothing(
     scene: Scene, chat_id: str, other_writer: OtherWriter, lose_leases: Callable[[], None]
 ) -> None:
     template = found_in(scene.chats, {}, {"_id": 0})
@@ -175,7 +175,7 @@ class SlowServer(CommandListener):
 
 
 @pytest.mark.parametrize("renewed", [False, True])
-def test_a_lease_is_trusted_no_longer_than_the_server_keeps_it_however_slow_its_answers_are(
+def test_a_lease_is_trusted_no_longer_than_the_server_keeps_it_however_slow_that_is(
     scene: Scene, renewed: bool
 ) -> None:
     server = SlowServer()

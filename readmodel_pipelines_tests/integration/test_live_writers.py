@@ -15,9 +15,7 @@ def test_a_live_writer_is_no_false_alarm_and_a_damage_made_meanwhile_is_found(se
 
 
 @pytest.mark.parametrize("strategy", ["in_place", "shadow"])
-def test_a_rebuild_beside_writers_that_fail_and_are_late_leaves_nothing_wrong(
-    settings: Settings, strategy: Any
-) -> None:
+def test_a_rebuild_beside_writers_that_fail_or_are_late_leaves_nothing_wrong(settings: Settings, strategy: Any) -> None:
     events, _ = rebuild_beside_writers(
         settings, strategy=strategy, seconds=3, writers=2, rate=300, seed=1, quiet_chats=600
     )

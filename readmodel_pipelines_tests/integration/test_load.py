@@ -94,7 +94,7 @@ def test_every_index_is_made_and_other_files_are_named_and_skipped(database: Mon
     }
 
 
-def test_files_go_into_the_collections_that_the_settings_name(
+def test_files_go_where_the_settings_say(
     database: Mongo, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("READMODEL_CHATS_COLLECTION", "conversations")
@@ -142,9 +142,7 @@ def test_a_file_that_is_no_whole_gzip_file_exits_2(cli: Cli, tmp_path: Path, con
     assert "gzip" in result.stderr
 
 
-def test_a_folder_that_is_missing_or_has_nothing_to_load_exits_2(
-    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_with_nothing_to_load_exits_2(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Nothing answers there: the folder is looked at first.
     monkeypatch.setenv("READMODEL_MONGODB_URI", "mongodb://127.0.0.1:9/?serverSelectionTimeoutMS=300")
     assert cli("load", tmp_path / "nowhere").exit_code == 2

@@ -238,9 +238,7 @@ def test_a_document_beyond_16_mib_is_malformed_for_that_read_model_alone(
     assert all(scene.verify_one(key).ok for key in neighbours)
 
 
-def test_a_text_that_is_not_utf_8_is_malformed_for_every_read_model_of_the_stream(
-    scene: Scene, neighbours: list[str]
-) -> None:
+def test_a_text_that_is_no_utf_8_is_malformed_for_every_read_model_of_it(scene: Scene, neighbours: list[str]) -> None:
     (only,) = scene.put((1, "chat.created", {**CREATED, "workspace_id": "PLACEHOLDER"}), aggregate_id=BAD)
     scene.replace_bytes("events", {"_id": only}, b"PLACEHOLDER", b"PLACE\xff\xfeLDER")
     summary = scene.rebuild()

@@ -18,34 +18,11 @@ CREATED = {"type": "bug", "created_at": "2026-03-01T08:00:00Z"}
 RENAMED = ("chat.renamed", {"new_title": "t"})
 
 
-ODD_IDS: list[Any] = [
-    ObjectId(),
-    7,
-    8.5,
-    Int64(9),
-    ["00000000-0000-4000-a000-000000000000"],
-    ["x", BAD],
-    [1, 2],
-    [],
-    [[]],
-    None,
-    {"id": BAD},
-    {},
-    {"$oid": "65f0"},
-    True,
-    b"bytes",
-    Regex("^9"),
-    Decimal128("10"),
-    MinKey(),
-    MaxKey(),
-    Timestamp(1, 1),
-    Code("x"),
-    "no uuid",
-    "",
-    BAD.upper(),
-    "9999999900004000a000000000000000",
-    BAD + "\n",
-    "\U0001f41b",
+ARRAY_OF_A_NEIGHBOUR = ["00000000-0000-4000-a000-000000000000"]
+ODD: list[Any] = [
+    *(ObjectId(), 7, 8.5, Int64(9), Decimal128("10"), True, None, {"id": BAD}, {}, {"$oid": "65f0"}),
+    *(["x", BAD], [1, 2], [], [[]], b"bytes", Regex("^9"), MinKey(), MaxKey(), Timestamp(1, 1), Code("x")),
+    *("no uuid", "", BAD.upper(), "9999999900004000a000000000000000", BAD + "\n", "\U0001f41b"),
 ]
 
 
@@ -54,7 +31,7 @@ def test_each_aggregate_id_that_is_no_uuid_is_found(
     scene: Scene, plain_index: None, found_malformed: Callable[..., None], indexed: bool
 ) -> None:
     wanted = []
-    for odd in ODD_IDS:
+    for odd in (*ODD, ARRAY_OF_A_NEIGHBOUR):
         ids = scene.put((1, "chat.created", CREATED), (2, *RENAMED), (3, *RENAMED), aggregate_id=odd)
         wanted.append((odd, "bad_aggregate_id", ids[0], 1))
     if not indexed:
@@ -62,7 +39,7 @@ def test_each_aggregate_id_that_is_no_uuid_is_found(
     found_malformed(*wanted)
 
 
-@pytest.mark.parametrize("odd", [["00000000-0000-4000-a000-000000000000"], [1, 2], [], [[]]], ids=repr)
+@pytest.mark.parametrize("odd", [ARRAY_OF_A_NEIGHBOUR, [1, 2], [], [[]]], ids=repr)
 def test_one_array_among_the_aggregate_ids_is_found(
     scene: Scene, plain_index: None, found_malformed: Callable[..., None], odd: list[Any]
 ) -> None:
@@ -70,9 +47,7 @@ def test_one_array_among_the_aggregate_ids_is_found(
     found_malformed((odd, "bad_aggregate_id", only, 1))
 
 
-def test_a_missing_aggregate_id_is_found(
-    scene: Scene, neighbours: list[str], found_malformed: Callable[..., None]
-) -> None:
+def test_a_missing_aggregate_id_is_found(scene: Scene, found_malformed: Callable[..., None]) -> None:
     ids = scene.put((1, "chat.created", CREATED), (2, *RENAMED), aggregate_id=...)
     found_malformed((None, "bad_aggregate_id", ids[0], 1))
 
@@ -98,26 +73,7 @@ def test_documents_of_streams_with_odd_ids_stay(scene: Scene, neighbours: list[s
     assert scene.chats.count_documents({"title": "damaged"}) == 5
 
 
-ODD_KEYS: list[Any] = [
-    *[
-        ObjectId(),
-        7,
-        8.5,
-        Int64(9),
-        ["x", "y"],
-        [1, 2],
-        [],
-        [[]],
-        None,
-        {"id": 1},
-        {},
-        {"$oid": "65f0"},
-        True,
-        b"bytes",
-    ],
-    *[Regex("^9"), Decimal128("10"), MinKey(), MaxKey(), Timestamp(1, 1), Code("x"), float("nan"), "no uuid", ""],
-    *[BAD.upper(), BAD + "\n", "\U0001f41b"],
-]
+ODD_KEYS = [*ODD, float("nan")]
 
 
 def orphans_with(scene: Scene, keys: list[Any]) -> None:
@@ -126,9 +82,7 @@ def orphans_with(scene: Scene, keys: list[Any]) -> None:
 
 
 @pytest.mark.parametrize("indexed", [True, False])
-def test_documents_with_odd_keys_and_no_events_are_orphans_and_deleted(
-    scene: Scene, neighbours: list[str], indexed: bool
-) -> None:
+def test_documents_with_odd_keys_and_no_events_are_deleted(scene: Scene, neighbours: list[str], indexed: bool) -> None:
     orphans_with(scene, ODD_KEYS)
     if not indexed:
         scene.chats.drop_indexes()
@@ -158,9 +112,7 @@ def test_a_document_without_its_key_is_an_orphan_and_deleted(scene: Scene, neigh
 
 
 @pytest.mark.parametrize("text", [b"\xff\xfe", b"99999999-\xc3\x28", b"\xed\xa0\x80"], ids=repr)
-def test_a_document_whose_key_is_not_utf_8_is_an_orphan_and_deleted(
-    scene: Scene, neighbours: list[str], text: bytes
-) -> None:
+def test_a_document_whose_key_is_no_utf_8_is_deleted(scene: Scene, neighbours: list[str], text: bytes) -> None:
     orphans_with(scene, ["PLACEHOLDER"])
     scene.replace_bytes("chats_read_model", {"chat_id": "PLACEHOLDER"}, b"PLACEHOLDER", text.ljust(11, b"x"))
 

@@ -292,9 +292,7 @@ def test_only_the_contended_document_of_a_batch_is_done_again(scene: Scene, othe
 
 
 @both_ways
-def test_a_swap_does_not_overwrite_what_another_writer_changed(
-    scene: Scene, other_writer: OtherWriter, full: bool
-) -> None:
+def test_a_swap_does_not_overwrite_what_others_changed(scene: Scene, other_writer: OtherWriter, full: bool) -> None:
     scene.index()
     one, two = scene.chat("one"), scene.chat("two")
     scene.rebuild()

@@ -82,9 +82,7 @@ def test_a_server_that_stops_and_starts_again_costs_a_rebuild_nothing_but_time(s
         assert ReadModelProjector(database, server).verify_all().ok
 
 
-def test_an_oplog_that_rolled_over_has_everything_looked_at_again(
-    server: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_oplog_that_rolled_over_has_all_looked_at_again(server: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     command = mongod_program.command
 
     def small(*arguments: Any, **options: Any) -> list[str]:

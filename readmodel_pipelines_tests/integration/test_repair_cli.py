@@ -97,7 +97,7 @@ def test_work_says_what_it_parked_and_how_to_bring_it_back(queue: RepairQueue, c
     assert "requeue" in result.stdout
 
 
-def test_named_tasks_are_repaired_although_they_are_not_due(
+def test_named_tasks_are_repaired_before_they_are_due(
     scene: Scene, broken: list[str], queue: RepairQueue, cli: Cli
 ) -> None:
     scene.database.repair_queue.update_many({}, [{"$set": {"next_attempt_at": {"$add": ["$$NOW", 3_600_000]}}}])
@@ -111,9 +111,7 @@ def test_named_tasks_are_repaired_although_they_are_not_due(
     assert cli("work", "--id", "no such task").exit_code == 1
 
 
-def test_stats_tell_depth_age_rate_and_dead_letters(
-    scene: Scene, broken: list[str], queue: RepairQueue, cli: Cli
-) -> None:
+def test_stats_tell_depth_age_and_dead_letters(scene: Scene, broken: list[str], queue: RepairQueue, cli: Cli) -> None:
     scene.database.repair_queue.update_one({}, {"$set": {"created_at": datetime.now(UTC) - timedelta(hours=3.21)}})
     before = cli("stats").stdout
     assert re.search(r"^pending.* 4$", before, re.MULTILINE)
@@ -189,9 +187,7 @@ def test_what_makes_no_sense_is_a_usage_error(cli: Cli, arguments: tuple[str, ..
     assert result.stderr
 
 
-def test_purging_deletes_what_ended_and_dead_letters_only_with_a_yes(
-    scene: Scene, broken: list[str], queue: RepairQueue, cli: Cli
-) -> None:
+def test_purging_dead_letters_wants_a_yes(scene: Scene, broken: list[str], queue: RepairQueue, cli: Cli) -> None:
     queue.add(str(uuid4()), "chat")
     cli("work", "--once")
     queue.add(broken[0], "chat")
@@ -225,7 +221,7 @@ def worker(*arguments: str) -> Iterator[subprocess.Popen[str]]:
 
 
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT])
-def test_a_worker_that_is_ended_gives_back_what_it_took_and_says_what_it_did(
+def test_a_worker_that_is_ended_gives_back_what_it_took(
     scene: Scene, queue: RepairQueue, ending: signal.Signals
 ) -> None:
     many(scene, 400)

@@ -52,9 +52,7 @@ def test_adding_coalesces_with_a_pending_task_of_the_same_stream(scene: Scene, q
 
 
 @pytest.mark.parametrize("status", ["processing", "completed", "failed"])
-def test_adding_never_coalesces_with_a_task_in_work_or_one_that_ended(
-    scene: Scene, queue: RepairQueue, status: str
-) -> None:
+def test_adding_never_coalesces_with_a_task_in_work_or_ended(scene: Scene, queue: RepairQueue, status: str) -> None:
     chat_id = str(uuid4())
     put(scene, task(chat_id, status=status))
     assert queue.add(chat_id, "chat")
@@ -107,9 +105,7 @@ def test_what_no_repair_could_work_on_is_not_added(queue: RepairQueue, aggregate
     assert queue.stats().open == 0
 
 
-def test_due_is_what_waits_for_nothing_the_oldest_first_and_each_aggregate_once(
-    scene: Scene, queue: RepairQueue
-) -> None:
+def test_due_is_what_waits_for_nothing_the_oldest_first_each_aggregate_once(scene: Scene, queue: RepairQueue) -> None:
     now = datetime.now(UTC)
     old, new, waiting, held, lost = (str(uuid4()) for _ in range(5))
     put(
@@ -183,9 +179,7 @@ def test_nothing_ends_but_under_the_token_it_was_taken_with(scene: Scene, queue:
     assert not {"lease_token", "lease_until", "next_attempt_at"} & set(done)
 
 
-def test_a_failure_waits_as_long_as_its_attempts_say_and_is_parked_after_the_last(
-    scene: Scene, queue: RepairQueue
-) -> None:
+def test_a_failure_waits_as_its_attempts_say_and_is_parked_after_the_last(scene: Scene, queue: RepairQueue) -> None:
     chat_id = str(uuid4())
     put(scene, task(chat_id))
     for attempt, wait in enumerate((10.0, 20.0, 30.0), 1):
@@ -339,9 +333,7 @@ def test_the_numbers_of_a_queue_without_indexes_are_the_same(scene: Scene) -> No
     assert (queue.stats().due, queue.stats().pending) == (1, 1)
 
 
-def test_of_its_tasks_the_newest_tells_whether_an_aggregate_waits_for_a_person(
-    scene: Scene, queue: RepairQueue
-) -> None:
+def test_the_newest_of_its_tasks_tells_if_an_aggregate_waits_for_a_person(scene: Scene, queue: RepairQueue) -> None:
     then, now = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 2, tzinfo=UTC)
     waits, repaired, dead, other = (str(uuid4()) for _ in range(4))
     put(scene, task(waits, created_at=then), task(waits, created_at=now, status="failed"))

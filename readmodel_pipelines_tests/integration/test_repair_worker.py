@@ -1,4 +1,4 @@
-"""The repair worker: what it mends, what it parks, and what it tries again."""
+"""The repair worker: what it mends, parks and tries again, and what an interruption leaves for the next one."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -6,12 +6,17 @@ from uuid import uuid4
 
 import pytest
 from bson import ObjectId
+from pymongo.errors import AutoReconnect, OperationFailure
 
-from readmodel_pipelines_tests.support.scene import FOREIGN, Scene
+from readmodel_pipelines.bookkeeping.leases import free_leases, lost_leases
+from readmodel_pipelines.mongo.names import LEASES
+from readmodel_pipelines_tests.support.other_writer import OtherWriter
+from readmodel_pipelines_tests.support.scene import FOREIGN, Scene, found_in
 from readmodel_pipelines_tests.support.verbs.repairing import (
     break_all,
     leases,
     longest,
+    lost_lease,
     put,
     queue_of,
     repair,
@@ -23,7 +28,7 @@ from readmodel_pipelines_tests.support.verbs.repairing import (
 
 
 @pytest.mark.parametrize("aggregate_type", ["chat", "task", "  Chat\n", "TASK"])
-def test_a_task_of_either_name_mends_every_read_model_made_from_the_stream(
+def test_a_task_of_either_name_mends_all_read_models_of_the_stream(
     scene: Scene, ids: list[str], aggregate_type: str
 ) -> None:
     right = scene.everything()
@@ -51,9 +56,7 @@ def test_legacy_tasks_are_repaired_from_their_own_streams(legacy_scene: Scene) -
     assert repair(scene).parked == 1, "there is no chat of that id"
 
 
-def test_several_tasks_of_one_aggregate_are_one_repair_and_ids_of_any_type_are_taken(
-    scene: Scene, ids: list[str]
-) -> None:
+def test_several_tasks_of_one_aggregate_are_one_repair_whatever_their_ids_are(scene: Scene, ids: list[str]) -> None:
     break_all(scene)
     odd: list[Any] = [ObjectId(), "by hand", 7, {"a": 1}, 3.5, datetime.now(UTC)]
     put(scene, *(task(ids[0], _id=odd_id) for odd_id in odd))
@@ -176,9 +179,7 @@ def test_a_dead_letter_is_repaired_once_its_cause_is_mended_and_it_is_requeued(s
     assert scene.verify().ok
 
 
-def test_a_write_that_is_refused_is_tried_again_later_and_parked_after_the_last_attempt(
-    scene: Scene, ids: list[str]
-) -> None:
+def test_a_write_that_is_refused_is_tried_later_and_parked_after_the_last_attempt(scene: Scene, ids: list[str]) -> None:
     scene.settings = scene.settings.model_copy(update={"repair_attempts": 3})
     break_all(scene)
     scene.database.command("collMod", "chats_read_model", validator={"title": "wrong"})
@@ -200,3 +201,92 @@ def test_a_write_that_is_refused_is_tried_again_later_and_parked_after_the_last_
     queue_of(scene).requeue(all_failed=True)
     assert repair(scene).completed == 2
     assert scene.verify_one(ids[0]).ok
+
+
+# What an interruption leaves behind, and what the next one does about it
+
+
+def interrupted_with(other_writer: OtherWriter, error: BaseException) -> None:
+    def fails(_: Any) -> None:
+        raise error
+
+    other_writer.once_before("write", "replace", fails)
+
+
+@pytest.mark.parametrize(
+    "error", [KeyboardInterrupt(), SystemExit(), AutoReconnect("reset"), OperationFailure("no", 13)]
+)
+def test_an_interruption_and_a_lost_server_give_back_what_was_taken_as_if_it_had_not_been(
+    scene: Scene, ids: list[str], other_writer: OtherWriter, error: BaseException
+) -> None:
+    break_all(scene)
+    put(scene, *(task(chat_id) for chat_id in ids))
+    interrupted_with(other_writer, error)
+    with pytest.raises(type(error)):
+        repair(scene)
+
+    assert leases(scene) == []
+    assert {(item["status"], item["retry_count"], "lease_token" in item) for item in stored(scene)} == {
+        ("pending", 0, False)
+    }
+    assert repair(scene).completed == 6
+    assert all("attempts" not in item for item in stored(scene))
+
+
+def test_a_bug_counts_as_a_crash_and_the_tasks_are_due_at_once(
+    scene: Scene, ids: list[str], other_writer: OtherWriter
+) -> None:
+    break_all(scene)
+    put(scene, *(task(chat_id) for chat_id in ids))
+    interrupted_with(other_writer, RuntimeError("a bug"))
+    with pytest.raises(RuntimeError, match="a bug"):
+        repair(scene)
+
+    assert queue_of(scene).stats().due == 6
+    names = [item["_id"] for item in leases(scene)]
+    assert lost_leases(scene.database, names) == dict.fromkeys(names, 1)
+    assert len(names) == 6
+    assert repair(scene).completed == 6
+    assert all(item["attempts"][0]["reason"] == "lease_lost" for item in stored(scene))
+    assert leases(scene) == []
+
+
+def test_what_lost_its_worker_three_times_is_taken_alone_and_last(scene: Scene, ids: list[str]) -> None:
+    lost_lease(scene, ids[0], 3)
+    lost_lease(scene, ids[1], 2)
+    lost_lease(scene, ids[2], 5)
+    put(scene, *(task(chat_id) for chat_id in ids))
+    batches: list[tuple[int, int]] = []
+    summary = repair(scene, on_batch=lambda so_far: batches.append((so_far.batches, so_far.aggregates)))
+
+    assert batches == [(1, 4), (2, 5), (3, 6)]
+    assert summary.completed == 6
+    assert leases(scene) == []
+
+
+def test_what_lost_its_worker_twenty_times_is_parked_alone(scene: Scene, ids: list[str]) -> None:
+    break_all(scene)
+    lost_lease(scene, ids[0], 20)
+    lost_lease(scene, ids[1], 19)
+    put(scene, *(task(chat_id) for chat_id in ids))
+    summary = repair(scene)
+
+    assert (summary.completed, summary.parked) == (5, 1)
+    (parked,) = stored(scene, status="failed")
+    assert (parked["aggregate_id"], parked["reason"]) == (ids[0], "crashes_worker")
+    assert found_in(scene.chats, {"chat_id": ids[0]})["title"] == "wrong", "it was not touched"
+    assert leases(scene) == [], "and begins anew when somebody requeues it"
+    queue_of(scene).requeue(reason="crashes_worker")
+    assert repair(scene).completed == 1
+
+
+def test_what_a_dead_run_held_is_free_early(scene: Scene, ids: list[str]) -> None:
+    put(scene, task(ids[0], status="processing", claimed_by="run 7", lease_until=datetime(2100, 1, 1, tzinfo=UTC)))
+    lost_lease(scene, ids[0], 1, expired=False)
+    held = {"owner": "Dagster run 7", "given_back": False}
+    scene.database[LEASES].update_one({"_id": f"repair:chat:{ids[0]}"}, {"$set": held})
+    assert repair(scene).claimed == 0
+
+    assert free_leases(scene.database, "Dagster run 7") == 1
+    assert queue_of(scene).free("run 7") == 1
+    assert repair(scene).completed == 1

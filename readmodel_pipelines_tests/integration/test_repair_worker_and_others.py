@@ -1,19 +1,30 @@
-"""The repair worker beside others: one at a time repairs an aggregate, and it may grow meanwhile."""
+"""Repair workers beside others, who may die: one at a time repairs an aggregate, and nothing is lost.
 
+Fifty killed workers are in `soak/`.
+"""
+
+import json
+import subprocess
+import sys
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
+from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
+from readmodel_pipelines.cli import main as command_line
 from readmodel_pipelines.mongo.names import LEASES
 from readmodel_pipelines.projections.registry import built_in
 from readmodel_pipelines.projector import ReadModelProjector
+from readmodel_pipelines_tests.support.environment import name_database
 from readmodel_pipelines_tests.support.other_writer import OtherWriter
 from readmodel_pipelines_tests.support.scene import Scene, event, found_in
+from readmodel_pipelines_tests.support.trials.killed_workers import broken, kill_at_random_moments, short_lived
 from readmodel_pipelines_tests.support.verbs.repairing import (
     break_all,
     leases,
@@ -35,16 +46,14 @@ def test_an_aggregate_that_somebody_else_holds_is_left_to_them(scene: Scene, ids
     assert [item["aggregate_id"] for item in stored(scene, status="pending")] == [ids[0]]
 
 
-def test_an_aggregate_with_thousands_of_tasks_that_a_dead_worker_holds_does_not_stop_others(
-    scene: Scene, ids: list[str]
-) -> None:
+def test_an_aggregate_with_thousands_of_tasks_of_a_dead_worker_stops_no_other(scene: Scene, ids: list[str]) -> None:
     lost_lease(scene, ids[0], 1, expired=False)
     old = datetime.now(UTC) - timedelta(days=1)
     put(scene, *(task(ids[0], created_at=old) for _ in range(3_000)), *(task(chat_id) for chat_id in ids[1:]))
     assert repair(scene, batch_size=10).completed == 5
 
 
-def test_a_task_added_while_its_aggregate_is_repaired_is_repaired_by_the_next_one(
+def test_a_task_added_during_its_repair_is_left_to_the_next_one(
     scene: Scene, ids: list[str], other_writer: OtherWriter
 ) -> None:
     break_all(scene)
@@ -70,7 +79,7 @@ def take_over(scene: Scene) -> Callable[[Any], None]:
     return act
 
 
-def test_a_worker_whose_lease_was_taken_over_completes_nothing_and_breaks_nothing(
+def test_a_worker_that_lost_its_lease_completes_and_breaks_nothing(
     scene: Scene, ids: list[str], other_writer: OtherWriter
 ) -> None:
     break_all(scene)
@@ -85,9 +94,7 @@ def test_a_worker_whose_lease_was_taken_over_completes_nothing_and_breaks_nothin
     assert leases(scene) == []
 
 
-def test_leases_and_tasks_are_renewed_while_the_worker_works(
-    scene: Scene, ids: list[str], other_writer: OtherWriter
-) -> None:
+def test_leases_and_tasks_are_renewed_during_the_work(scene: Scene, ids: list[str], other_writer: OtherWriter) -> None:
     break_all(scene)
     put(scene, task(ids[0]))
     due: list[bool] = []
@@ -147,7 +154,7 @@ def test_a_busy_aggregate_is_repaired_in_its_first_attempt(scene: Scene, ids: li
     ReadModelProjector(scene.database, scene.settings).rebuild_one(chat_id)
 
 
-def test_a_document_that_others_change_each_time_is_repaired_once_it_has_caught_up(
+def test_a_document_that_others_change_is_repaired_once_it_caught_up(
     scene: Scene, ids: list[str], other_writer: OtherWriter
 ) -> None:
     chat_id = ids[0]
@@ -169,7 +176,7 @@ def test_a_document_that_others_change_each_time_is_repaired_once_it_has_caught_
     assert summary.read_models["chats_read_model"].superseded >= 6
 
 
-def test_a_document_that_others_change_each_time_but_never_let_catch_up_is_not_said_to_be_repaired(
+def test_a_document_that_others_never_let_catch_up_is_not_called_repaired(
     scene: Scene, ids: list[str], other_writer: OtherWriter
 ) -> None:
     chat_id = ids[0]
@@ -187,3 +194,54 @@ def test_a_document_that_others_change_each_time_but_never_let_catch_up_is_not_s
     summary = repair(scene)
     assert (summary.completed, summary.retried) == (0, 1)
     assert {item["retry_count"] for item in stored(scene)} == {0}, "being busy spends no attempt"
+
+
+# In processes
+
+
+def test_eight_processes_repair_five_hundred_tasks_each_by_one(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken(scene, 300, 500)
+    name_database(monkeypatch, scene.settings)
+    work = [sys.executable, "-m", command_line.__name__, "repair-queue", "work", "--once", "--batch-size", "15"]
+    with scene.database.repair_queue.watch(full_document="updateLookup") as changes, ExitStack() as ends:
+        workers = [
+            ends.enter_context(subprocess.Popen([*work, "--json"], stdout=subprocess.PIPE, text=True)) for _ in range(8)
+        ]
+        try:
+            done = [json.loads(process.communicate(timeout=120)[0])["completed"] for process in workers]
+        finally:
+            for process in workers:
+                process.kill()
+        history = defaultdict(list)
+        while (change := changes.try_next()) is not None:
+            history[change["documentKey"]["_id"]].append(change["updateDescription"]["updatedFields"].get("status"))
+
+    assert sum(done) == 500
+    assert sum(number > 0 for number in done) >= 2, "they worked beside one another"
+    assert len(history) == 500
+    assert {tuple(item) for item in history.values()} == {("processing", "completed")}, "once each, by one"
+    assert scene.verify().ok
+    assert scene.database[LEASES].count_documents({"_id": {"$regex": "^repair:"}}) == 0
+
+
+def test_workers_killed_at_random_moments_lose_nothing_and_leave_nothing_wrong(scene: Scene) -> None:
+    kill_at_random_moments(scene, kills=15, seed=20_261_124)
+
+
+def test_a_task_that_kills_its_worker_every_time_is_parked_alone(scene: Scene) -> None:
+    ids = broken(scene, 60, 60)
+    told = short_lived(scene, deadly=ids[7], lease=300)
+
+    assert told["killed"] == 20
+    (parked,) = stored(scene, status="failed")
+    assert (parked["aggregate_id"], parked["reason"]) == (ids[7], "crashes_worker")
+    others = stored(scene, status="completed")
+    assert len(others) == 59
+    assert max(len(item.get("attempts", ())) for item in others) <= 3, "no more workers died with them than it takes"
+    assert [finding.aggregate_id for finding in scene.verify("chat").findings] == [ids[7]]
+
+    queue = RepairQueue(scene.database, scene.settings)
+    assert queue.requeue(reason="crashes_worker") == 1
+    short_lived(scene, kills=0)
+    assert queue.stats().completed == 60
+    assert scene.verify().ok

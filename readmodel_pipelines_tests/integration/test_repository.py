@@ -167,7 +167,7 @@ def test_a_failed_update_is_queued_and_told_and_the_worker_mends_it(ready: Scene
     assert ready.verify().ok
 
 
-def test_a_stream_that_cannot_be_projected_is_queued_too_and_becomes_a_dead_letter(
+def test_a_stream_that_cannot_be_projected_is_queued_and_becomes_a_dead_letter(
     ready: Scene, queue: RepairQueue
 ) -> None:
     chat_id = str(uuid4())
@@ -213,7 +213,7 @@ def test_a_write_path_of_its_own_is_wrapped(ready: Scene, queue: RepairQueue) ->
 
 
 @pytest.mark.parametrize("ending", [KeyboardInterrupt, SystemExit])
-def test_what_ends_the_process_in_the_middle_of_an_update_is_queued_and_goes_on(
+def test_what_ends_the_process_during_an_update_is_queued(
     ready: Scene, queue: RepairQueue, ending: type[BaseException]
 ) -> None:
     chat_id = ready.chat("one")
@@ -223,9 +223,7 @@ def test_what_ends_the_process_in_the_middle_of_an_update_is_queued_and_goes_on(
 
 
 @pytest.mark.parametrize(("aggregate_id", "aggregate_type"), [("x", "chat"), (SOME_ID, "chart")])
-def test_a_wrong_name_is_told_before_the_update_and_not_only_when_it_fails(
-    queue: RepairQueue, aggregate_id: str, aggregate_type: str
-) -> None:
+def test_a_wrong_name_is_told_before_the_update(queue: RepairQueue, aggregate_id: str, aggregate_type: str) -> None:
     updated = False
     with pytest.raises(UsageError), repair_on_failure(queue, aggregate_id, aggregate_type):
         updated = True
@@ -240,7 +238,7 @@ def run_example(containing: str, **names: Any) -> dict[str, Any]:
     return names
 
 
-def test_the_example_of_saving_in_the_documents_works_as_it_stands(ready: Scene) -> None:
+def test_the_example_of_saving_in_the_documents_works(ready: Scene) -> None:
     chat_id = ready.chat("one")
     ready.append(chat_id, *[("chat.renamed", {"new_title": f"{number}"}) for number in range(5)])
     about = {"database": ready.database, "settings": ready.settings, "chat_id": chat_id}
@@ -251,9 +249,7 @@ def test_the_example_of_saving_in_the_documents_works_as_it_stands(ready: Scene)
     assert RepairQueue(ready.database, ready.settings).stats().pending == 1
 
 
-def test_the_example_of_projecting_in_the_documents_works_as_it_stands(
-    ready: Scene, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_example_of_projecting_in_the_documents_works(ready: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     chat_id = ready.chat("one")
     name_database(monkeypatch, ready.settings)
     run_example("rebuild_all", aggregate_id=chat_id, event=found_in(ready.database.events, {"aggregate_id": chat_id}))

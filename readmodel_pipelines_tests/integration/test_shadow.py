@@ -17,15 +17,9 @@ from readmodel_pipelines.mongo.changes import token_of_now
 from readmodel_pipelines.projections import registry
 from readmodel_pipelines.projections.chat import CHATS
 from readmodel_pipelines.rebuild import RebuildRequest, abort, gate, rebuild, roll_back
-from readmodel_pipelines.reconcile.summary import Summary
 from readmodel_pipelines_tests.support.at_a_moment import At, each, killed_at, once
 from readmodel_pipelines_tests.support.scene import Scene, found_in, taken_from
-
-OTHER_TITLE = ("chat.renamed", {"new_title": "Told meanwhile", "old_title": "", "renamed_by": "u"})
-
-
-def in_shadow(scene: Scene, *names: str, **options: Any) -> Summary:
-    return rebuild(scene.database, scene.settings, names, RebuildRequest("shadow", **options))
+from readmodel_pipelines_tests.support.verbs.rebuilding import OTHER_TITLE, in_shadow
 
 
 def copies(scene: Scene) -> list[str]:
@@ -79,17 +73,6 @@ def test_documents_of_malformed_streams_and_odd_keys_with_events_stay_to_the_byt
     assert summary.about["state"] == "done"
     assert summary.read_models["chats_read_model"].malformed == 2
     assert [item.raw for item in scene.raw("chats_read_model").find(kept).sort("_id")] == before
-
-
-def test_a_foreign_text_that_the_driver_cannot_give_back_comes_along(scene: Scene) -> None:
-    chats = scene.fill(6)
-    stored = found_in(scene.raw("chats_read_model"), {"chat_id": chats[0]}).raw
-    document = {**bson.decode(stored), "note": "xx", "title": "damaged"}
-    scene.chats.delete_one({"chat_id": chats[0]})
-    scene.database.chats_read_model.insert_one(RawBSONDocument(bson.encode(document).replace(b"xx", b"\xff\xfe")))
-    assert in_shadow(scene).ok
-    assert b"\xff\xfe" in found_in(scene.raw("chats_read_model"), {"chat_id": chats[0]}).raw
-    assert scene.verify().ok
 
 
 def test_what_is_missing_different_or_not_wanted_is_made_right(scene: Scene) -> None:
@@ -151,9 +134,7 @@ def test_the_gate_refuses_a_shadow_that_a_bug_made_wrong(scene: Scene, at: At) -
     assert copies(scene) == ["readmodel_shadow_chats_read_model"]
 
 
-def test_the_gate_goes_by_more_than_the_suspects_that_it_holds(
-    scene: Scene, at: At, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_gate_goes_by_more_suspects_than_it_holds(scene: Scene, at: At, monkeypatch: pytest.MonkeyPatch) -> None:
     scene.fill(10)
     before = scene.everything()
     monkeypatch.setattr(gate, "_MOST", 3)

@@ -14,10 +14,9 @@ from readmodel_pipelines.cutover.foreign import ForeignFollower
 from readmodel_pipelines.moments import Moment
 from readmodel_pipelines.mongo.changes import token_of_now
 from readmodel_pipelines.projections.chat import CHATS
-from readmodel_pipelines.rebuild import RebuildRequest, rebuild
-from readmodel_pipelines.reconcile.summary import Summary
 from readmodel_pipelines_tests.support.at_a_moment import At, Killed, each, killed_at
 from readmodel_pipelines_tests.support.scene import Scene, found_in
+from readmodel_pipelines_tests.support.verbs.rebuilding import in_shadow
 
 ANY_TEXT: CodecOptions[RawBSONDocument] = CodecOptions(
     document_class=RawBSONDocument, unicode_decode_error_handler="surrogateescape"
@@ -34,10 +33,6 @@ FOREIGN_FIELDS = {
     "a name with a dot": b"\x10a.b\x00\x05\x00\x00\x00",
     "a name with a dollar": b"\x10$name\x00\x05\x00\x00\x00",
 }
-
-
-def in_shadow(scene: Scene, *names: str, **options: Any) -> Summary:
-    return rebuild(scene.database, scene.settings, names, RebuildRequest("shadow", **options))
 
 
 def add_raw(collection: Collection[Any], chat_id: str, fields: bytes) -> None:
@@ -76,9 +71,7 @@ def test_every_foreign_field_comes_along_to_the_byte(scene: Scene, fields: bytes
 
 
 @pytest.mark.parametrize("fields", FOREIGN_FIELDS.values(), ids=FOREIGN_FIELDS)
-def test_every_foreign_field_that_is_written_meanwhile_comes_along_to_the_byte(
-    scene: Scene, built: Collection[Any], fields: bytes
-) -> None:
+def test_every_foreign_field_written_meanwhile_comes_along(scene: Scene, built: Collection[Any], fields: bytes) -> None:
     chat_id, other = (item["chat_id"] for item in scene.chats.find().limit(2))
     add_raw(scene.chats, chat_id, fields)
     scene.chats.update_one({"chat_id": chat_id}, {"$unset": {"z_index": ""}, "$set": {"title": "not of the events"}})
@@ -130,7 +123,7 @@ def test_every_foreign_field_that_is_written_around_the_swap_comes_along_to_the_
     assert late.not_applied == []
 
 
-def test_what_the_driver_cannot_say_around_the_swap_is_told_and_keeps_nothing_else_back(
+def test_what_the_driver_cannot_say_around_the_swap_is_told_and_stops_no_other(
     scene: Scene, late: ForeignFollower
 ) -> None:
     one, other = scene.chats.find().limit(2)

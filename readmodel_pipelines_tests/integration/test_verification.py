@@ -1,4 +1,4 @@
-"""What a verification covers, and that each way of looking tells what a full look would tell."""
+"""What a verification covers, that each way of looking tells what a full look would tell, and what it queues."""
 
 import json
 import sys
@@ -118,7 +118,7 @@ def test_what_was_appended_lately_is_looked_at_however_long_ago_it_occurred(scen
     assert summary.read_models["chats_read_model"].checked == 1
 
 
-def test_more_young_aggregates_than_are_looked_at_are_told(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_look_at_some_young_ones_alone_is_told(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     scene.index()
     for number in range(12):
         scene.chat(f"chat {number}")
@@ -200,3 +200,56 @@ def test_the_report_of_one_aggregate_says_how_to_mend_that_one(scene: Scene, tmp
     commands = [item["command"] for item in json.loads(file.read_text())["mend"]]
     assert commands
     assert all(f"--type chat --id {chat_id}" in command and "--all" not in command for command in commands)
+
+
+# Findings that go into the repair queue: once each, and no more deletions than a rebuild would dare
+
+
+def test_findings_go_into_the_queue_once_and_malformed_ones_do_not(scene: Scene) -> None:
+    chats = scene.fill(30)
+    damage(scene)
+    scene.tasks.update_one({"task_id": chats[0]}, {"$set": {"title": "broken"}})
+    first = look(scene, enqueue_repairs=True)
+    tasks = list(scene.database.repair_queue.find())
+    wanted = {
+        item.aggregate_id for item in first.findings if item.outcome != "malformed" and len(item.aggregate_id) == 36
+    }
+    assert {task["aggregate_id"] for task in tasks} == wanted
+    assert len(tasks) == len(wanted) == first.about["queued"]
+    assert {task["task_type"] for task in tasks} == {"readmodel_sync"}
+    second = look(scene, enqueue_repairs=True)
+    assert (second.about["queued"], scene.database.repair_queue.count_documents({})) == (0, len(wanted))
+    assert second.about["pending_already"] >= len(wanted)
+
+
+@pytest.mark.parametrize("limit", ["enqueue_limit", "repair_queue_limit"])
+def test_no_more_than_the_limit_is_queued_and_the_rest_is_told(scene: Scene, limit: str) -> None:
+    scene.fill(30)
+    scene.chats.delete_many({})
+    scene.settings = scene.settings.model_copy(update={limit: 7})
+    summary = look(scene, "chat", enqueue_repairs=True)
+    assert scene.database.repair_queue.count_documents({}) == summary.about["queued"] == 7
+    assert any("23 findings were not queued" in warning for warning in summary.warnings)
+
+
+def test_what_waits_already_is_counted_as_such_in_a_full_queue(scene: Scene) -> None:
+    scene.fill(10)
+    scene.chats.update_many({}, {"$set": {"title": "broken"}})
+    scene.settings = scene.settings.model_copy(update={"repair_queue_limit": 10})
+    look(scene, "chat", enqueue_repairs=True)
+    again = look(scene, "chat", enqueue_repairs=True)
+    assert (again.about["pending_already"], again.warnings) == (10, [])
+
+
+@pytest.mark.parametrize("asked", [("chat",), ("chat", "task")])
+def test_no_repair_deletes_more_of_a_read_model_than_a_rebuild_would(scene: Scene, asked: tuple[str, ...]) -> None:
+    scene.fill(10)
+    ids = [scene.chat(f"gone {number}") for number in range(120)]
+    scene.rebuild()
+    for chat_id in ids:
+        scene.append(chat_id, ("chat.type_changed", {"new_type": "discussion", "old_type": "task"}))
+    scene.rebuild("chat")
+    scene.chats.update_many({"chat_id": {"$in": ids}}, {"$set": {"title": "broken"}})
+    summary = look(scene, *asked, enqueue_repairs=True)
+    assert summary.about["queued"] == 100
+    assert "20 documents" in summary.warnings[0]

@@ -2,7 +2,6 @@
 
 import threading
 import time
-from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partialmethod
 from typing import Any
@@ -53,36 +52,23 @@ def test_an_old_damage_is_told_without_waiting(scene: Scene) -> None:
     assert time.monotonic() - started < 10
 
 
-class Busy:
-    """A chat that gets an event at the very moments when a verification looks, projected `late` events later."""
-
-    def __init__(self, scene: Scene, chat_id: str, projects: Callable[[], object]) -> None:
-        self._scene, self._chat_id, self._projects = scene, chat_id, projects
-
-    def go_on(self) -> None:
-        self._projects()
-        just_now(self._scene, self._chat_id, RENAMED)
-
-
 @pytest.mark.parametrize(("projected", "outcome"), [(True, "lagging"), (False, "different")])
 def test_a_document_that_is_always_a_moment_behind_lags_and_one_that_stands_still_is_wrong(
     scene: Scene, at: At, projected: bool, outcome: str
 ) -> None:
     chats = scene.fill(6)
     scene.settings = scene.settings.model_copy(update={"grace_seconds": 0.3})
-    busy = Busy(scene, chats[0], lambda: scene.rebuild_one(chats[0]) if projected else None)
     just_now(scene, chats[0], ("chat.renamed", {"new_title": "First", "old_title": "", "renamed_by": "u"}))
     going_on: list[bool] = []
 
     def grows(ids: Any) -> None:
-        if (
-            ids is not None
-            and chats[0] in ids
-            and not going_on
-            and threading.current_thread() is threading.main_thread()
-        ):
+        """At the very moments when the verification looks."""
+        looks = ids is not None and chats[0] in ids and threading.current_thread() is threading.main_thread()
+        if looks and not going_on:
             going_on.append(True)
-            busy.go_on()
+            if projected:
+                scene.rebuild_one(chats[0])
+            just_now(scene, chats[0], RENAMED)
             going_on.clear()
 
     at(Moment.EVENTS, grows)

@@ -42,7 +42,7 @@ GUARDS = {
         '            yield [key["key"] for key in batch]\n',
         '            self._collection.delete_many({"_id": {"$in": batch}})\n'
         '            yield [key["key"] for key in batch]\n',
-        "integration/test_touched.py::test_what_was_not_worked_off_is_given_again_to_who_comes_after_a_kill",
+        "integration/test_full_rebuild_catches_up.py::test_what_was_not_worked_off_is_given_again_to_who_comes_after_a_kill",
     ),
     "and so it is after a kill in the middle of the catch-up": Guard(
         "bookkeeping/kept_keys.py",
@@ -63,21 +63,21 @@ GUARDS = {
         "since.get(item, 1)",
         "1",
         "integration/test_repair_worker_and_others.py"
-        "::test_a_document_that_others_change_each_time_but_never_let_catch_up_is_not_said_to_be_repaired",
+        "::test_a_document_that_others_never_let_catch_up_is_not_called_repaired",
     ),
     "a lease that was taken is trusted from before it was asked for": Guard(
         "bookkeeping/leases.py",
         "min(self._ours_until, asked + self._seconds)",
         "min(self._ours_until, self._clock() + self._seconds)",
         "integration/test_leases.py"
-        "::test_a_lease_is_trusted_no_longer_than_the_server_keeps_it_however_slow_its_answers_are[False]",
+        "::test_a_lease_is_trusted_no_longer_than_the_server_keeps_it_however_slow_that_is[False]",
     ),
     "a lease that was renewed is trusted from before it was asked for": Guard(
         "bookkeeping/leases.py",
         "        self._ours_until = asked + self._seconds if",
         "        self._ours_until = self._clock() + self._seconds if",
         "integration/test_leases.py"
-        "::test_a_lease_is_trusted_no_longer_than_the_server_keeps_it_however_slow_its_answers_are[True]",
+        "::test_a_lease_is_trusted_no_longer_than_the_server_keeps_it_however_slow_that_is[True]",
     ),
     "a worker trusts its parent's lease no longer than that lasts": Guard(
         "bookkeeping/leases.py",
@@ -89,7 +89,7 @@ GUARDS = {
         "rebuild/finish_shadow.py",
         "            run.held.check()\n            swap(",
         "            swap(",
-        "integration/test_fixed_names.py::test_who_lost_the_lease_at_the_last_look_swaps_nothing_in",
+        "integration/test_fixed_names.py::test_who_lost_the_lease_at_the_last_look_swaps_nothing",
     ),
     "deletions are counted once more between gate and swap": Guard(
         "rebuild/finish_shadow.py",
@@ -101,7 +101,7 @@ GUARDS = {
         "rebuild/gate.py",
         "            all_of_them = False\n",
         "            pass\n",
-        "integration/test_shadow.py::test_the_gate_goes_by_more_than_the_suspects_that_it_holds",
+        "integration/test_shadow.py::test_the_gate_goes_by_more_suspects_than_it_holds",
     ),
     "a shadow's document has no owned field too many": Guard(
         "cutover/shadow.py",
@@ -131,15 +131,13 @@ GUARDS = {
         "repair/claim.py",
         "            if _is_nobodys_fault(error):",
         "            if True:",
-        "integration/test_repair_worker_is_interrupted.py"
-        "::test_an_error_that_nobody_expects_counts_as_a_crash_and_the_tasks_are_due_at_once",
+        "integration/test_repair_worker.py::test_a_bug_counts_as_a_crash_and_the_tasks_are_due_at_once",
     ),
     "a lease that a bug let go is not given back": Guard(
         "repair/claim.py",
         "                leases.abandon()",
         "                leases.give_back()",
-        "integration/test_repair_worker_is_interrupted.py"
-        "::test_an_error_that_nobody_expects_counts_as_a_crash_and_the_tasks_are_due_at_once",
+        "integration/test_repair_worker.py::test_a_bug_counts_as_a_crash_and_the_tasks_are_due_at_once",
     ),
     "a lease that was given back does not make the next one count a loss": Guard(
         "bookkeeping/leases.py",

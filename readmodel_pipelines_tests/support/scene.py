@@ -4,7 +4,8 @@ It has helpers to write streams, to break documents and to compare whole dumps b
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, TypeVar
 from uuid import NAMESPACE_URL, uuid5
 
@@ -106,6 +107,17 @@ class Scene:
     def make_foreign(self) -> None:
         for collection in (self.chats, self.tasks):
             collection.update_many({}, {"$set": FOREIGN})
+
+    @contextmanager
+    def profiled(self) -> Iterator[list[Document]]:
+        """What the server does in the block, told when that is over."""
+        work: list[Document] = []
+        self.database.command("profile", 2)
+        try:
+            yield work
+        finally:
+            self.database.command("profile", 0)
+        work += self.database["system.profile"].find()
 
     def dump(self) -> dict[str, dict[bytes, bytes]]:
         """Every byte of every collection but the events and what rebuilds keep of themselves, by `_id`.

@@ -21,6 +21,8 @@ from readmodel_pipelines.verification.coverage import Bucket, Coverage
 from readmodel_pipelines.verification.verify import VerificationRequest, verify
 from readmodel_pipelines_tests.support.environment import uri_of
 from readmodel_pipelines_tests.support.processes import live_writer
+from readmodel_pipelines_tests.support.scene import Scene
+from readmodel_pipelines_tests.support.verbs.rebuilding import leftovers
 
 _QUIET_CHATS = 300
 _LAST_LOOK = 2.0
@@ -124,9 +126,7 @@ def rebuild_beside_writers(
             for chat_id, value in output["own"].items():
                 wanted = {"count": value, "all": list(range(1, value + 1))}
                 assert stored[chat_id].get(f"own_{number}") == wanted, (seed, chat_id)
-        left = [name for name in database.list_collection_names() if name.startswith("readmodel_shadow_")]
-        left += [name for name in ("readmodel_deferred", "readmodel_touched") if database[name].find_one({})]
-        assert left == [], seed
+        assert leftovers(Scene(database, settings)) == [], seed
         database.client.drop_database(database.name)
     return sum(output["events"] for output in told), summary.about["caught_up"]
 

@@ -16,7 +16,8 @@ from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines_tests.support.environment import uri_of
 from readmodel_pipelines_tests.support.processes import rebuild
-from readmodel_pipelines_tests.support.scene import Mongo
+from readmodel_pipelines_tests.support.scene import Mongo, Scene
+from readmodel_pipelines_tests.support.verbs.rebuilding import leftovers
 
 _LEASE = 0.5
 _READ_AHEAD = 5_000
@@ -59,15 +60,8 @@ def kill_and_resume(
     assert [record["state"] for record in records] == ["done"], "it is one rebuild"
     read = sum(item["events"] for item in database[REBUILDS].find({"of": records[0]["_id"]}))
     assert read <= total + kills * _READ_AHEAD, "ranges were done again from their start"
-    _nothing_is_left(database)
+    assert leftovers(Scene(database, settings)) == []
     return at_work
-
-
-def _nothing_is_left(database: Mongo) -> None:
-    assert [name for name in database.list_collection_names() if name.startswith("readmodel_shadow_")] == []
-    assert [database[name].find_one({}) for name in ("readmodel_deferred", "readmodel_touched")] == [None, None]
-    live = {"expires_at": {"$gt": database.client.admin.command("hello")["localTime"]}}
-    assert list(database.readmodel_leases.find(live)) == []
 
 
 def _start(settings: Settings, strategy: str, rate: float | None) -> subprocess.Popen[str]:

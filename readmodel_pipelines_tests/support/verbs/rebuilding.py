@@ -11,8 +11,8 @@ from readmodel_pipelines.rebuild import RebuildRequest, rebuild
 from readmodel_pipelines.reconcile.summary import Summary
 from readmodel_pipelines_tests.support.scene import Scene
 
-KilledAfter = Callable[[int], None]
-"""Lets a rebuild die after so many batches, at most once."""
+KilledAfter = Callable[..., None]
+"""A full rebuild, with these options, that dies after so many batches."""
 
 BOTH = ("chats_read_model", "tasks_read_model")
 STANDALONE = OperationFailure("the $changeStream stage is only supported on replica sets", 40573)
@@ -21,6 +21,10 @@ OTHER_TITLE = ("chat.renamed", {"new_title": "Told meanwhile", "old_title": "", 
 
 def full(scene: Scene, *names: str, **options: Any) -> Summary:
     return rebuild(scene.database, scene.settings, names, RebuildRequest(**options))
+
+
+def in_shadow(scene: Scene, *names: str, **options: Any) -> Summary:
+    return full(scene, *names, strategy="shadow", **options)
 
 
 def taken_over(scene: Scene) -> None:
