@@ -1,4 +1,4 @@
-"""A full rebuild makes what the projector makes, deletes no more than it may, runs alone and in slices, and is paced."""
+"""A full rebuild makes what the projector makes, deletes no more than it may, runs alone, in slices, and is paced."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
