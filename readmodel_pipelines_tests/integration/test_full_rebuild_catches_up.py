@@ -14,7 +14,7 @@ from readmodel_pipelines.mongo.store import Store
 from readmodel_pipelines.projections.chat import CHATS
 from readmodel_pipelines.rebuild.catch_up import Following
 from readmodel_pipelines.reconcile.ranges import EVERYTHING
-from readmodel_pipelines_tests.support.at_a_moment import At, Killed, each, killed_at, nth, once, raises
+from readmodel_pipelines_tests.support.at_a_moment import At, Killed, each, killed_at, once, raises
 from readmodel_pipelines_tests.support.scene import Scene, found_in
 from readmodel_pipelines_tests.support.verbs.rebuilding import BOTH, OTHER_TITLE, STANDALONE, full, leftovers, records
 
