@@ -115,7 +115,7 @@ def drained(stream: ChangeStream[Document], database: Database) -> Iterator[Docu
     Raises:
         HistoryLost: it cannot tell everything.
     """
-    now: Timestamp = database.client.admin.command("ping")["operationTime"]
+    now = _time_of_server(database)
     while stream.alive:
         try:
             change = stream.try_next()
@@ -125,6 +125,14 @@ def drained(stream: ChangeStream[Document], database: Database) -> Iterator[Docu
             yield dict(change)
         if change["clusterTime"] > now if change else time_of(stream.resume_token) >= now:
             return
+
+
+def _time_of_server(database: Database) -> Timestamp:
+    """The time of the last operation that the server knows of."""
+    admin = database.client.admin
+    # A replica set that has no key yet to sign times with, in its first seconds, leaves it out of its replies.
+    now: Timestamp = admin.command("ping").get("operationTime") or admin.command("hello")["lastWrite"]["opTime"]["ts"]
+    return now
 
 
 def lost(error: OperationFailure) -> Exception:
