@@ -26,8 +26,8 @@ _FROM = {
     "events.stream": "EventType Fold Malformed Reason fold_streams",
     "events.values": "ZERO_TIME_MS BadField Event flag integer occurred_at_ms optional_text optional_time_ms "
     "parse_time text time_ms",
-    "errors": "AggregateNotFound ConcurrencyConflict LeaseLost MongoUnavailable ReadModelBusy ReadModelError "
-    "RepairNotQueued RepairQueueFull UsageError WrongAggregateType",
+    "errors": "AggregateNotFound ConcurrencyConflict EventRefused LeaseLost MongoUnavailable ReadModelBusy "
+    "ReadModelError RepairNotQueued RepairQueueFull UsageError WrongAggregateType",
 }
 _MODULES = {name: module for module, names in _FROM.items() for name in names.split()}
 
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue as RepairQueue
     from readmodel_pipelines.errors import AggregateNotFound as AggregateNotFound
     from readmodel_pipelines.errors import ConcurrencyConflict as ConcurrencyConflict
+    from readmodel_pipelines.errors import EventRefused as EventRefused
     from readmodel_pipelines.errors import LeaseLost as LeaseLost
     from readmodel_pipelines.errors import MongoUnavailable as MongoUnavailable
     from readmodel_pipelines.errors import ReadModelBusy as ReadModelBusy

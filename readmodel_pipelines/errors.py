@@ -45,6 +45,10 @@ class WrongAggregateType(UsageError):
     """An event of one aggregate type was given to the projector of another."""
 
 
+class EventRefused(UsageError):
+    """An event that no read model could ever take was to be appended; nothing was saved."""
+
+
 class NoCopy(UsageError):
     """A rebuild that is to be rolled back has no copy of what was before it."""
 

@@ -21,12 +21,13 @@ from readmodel_pipelines.errors import AggregateNotFound, UsageError, WrongAggre
 from readmodel_pipelines.events.ids import UUID
 from readmodel_pipelines.events.stream import check_id
 from readmodel_pipelines.lanes import OpenedPass, contested, counts_of, no_event
+from readmodel_pipelines.mongo.arrival import WAIT_SECONDS, Arrival
 from readmodel_pipelines.mongo.driver import Database
 from readmodel_pipelines.mongo.event_store import EventStore
 from readmodel_pipelines.mongo.indexes import ensure_for_empty
 from readmodel_pipelines.mongo.store import Store
 from readmodel_pipelines.projections.projection import Projection
-from readmodel_pipelines.projections.registry import by_fold, choose_projections, names
+from readmodel_pipelines.projections.registry import by_fold, choose_projections
 from readmodel_pipelines.rebuild_state import Strategy
 from readmodel_pipelines.reconcile.collector import calm_collector
 from readmodel_pipelines.reconcile.confirm import Confirm
@@ -39,7 +40,7 @@ from readmodel_pipelines.reconcile.progress import Progress
 from readmodel_pipelines.reconcile.summary import DEFAULT_MAX_FINDINGS, Summary, Verb
 from readmodel_pipelines.reconcile.versions import reconcile_versions
 from readmodel_pipelines.settings import Settings
-from readmodel_pipelines.spread import Look, Looked, look_over, plan_ranges, workers_for
+from readmodel_pipelines.spread import look_at_all, workers_for
 
 OnFindings = Callable[[Projection, Sequence[Finding]], None]
 """Told what a verification found in a read model, what lags too, some findings at a time."""
@@ -121,9 +122,9 @@ class ReadModelProjector:
         write. Gives the ids that have neither an event nor a document besides.
         """
         wanted = sorted(set(ids))
-        met: set[str] = set()
+        met: dict[str, Any] = {}
         summary = self._run("rebuild", lambda _: [wanted], _in_place(still_ours or _always_ours), met)
-        known = met | {finding.aggregate_id for finding in summary.findings}
+        known = met.keys() | {finding.aggregate_id for finding in summary.findings}
         return summary, [aggregate_id for aggregate_id in wanted if aggregate_id not in known]
 
     def last_versions(self, ids: Sequence[str]) -> Mapping[str, Any]:
@@ -138,12 +139,18 @@ class ReadModelProjector:
         opened = OpenedPass(self._store, counts_of(self._store.projections))
         return all(opened.again(lane).behind({aggregate_id: version}) for lane in opened.lanes)
 
-    def process_event(self, event: Mapping[str, Any]) -> Summary:
-        """An event handler's entry: bring the document of the event's aggregate up to date with all of its events.
+    def process_event(self, event: Mapping[str, Any], *, wait_seconds: float = WAIT_SECONDS) -> Summary:
+        """An event handler's entry: bring the documents of the event's aggregate up to date with all of its events.
+
+        A read model holds no event that may still be rolled back. So this waits until a majority has the event's
+        version, `wait_seconds` at most; then the documents are as the events before it say, the summary is not ok, and
+        the reason is `event_not_there`, or `bad_version` where the version is none. An event that is given without a
+        version is not waited for.
 
         Raises:
             WrongAggregateType: none of these read models is made from the event's aggregate type.
             UsageError: its aggregate id is no UUID in lower case.
+            AggregateNotFound: neither the event came in time nor is there another one, nor a document.
         """
         stored = event.get("aggregate_type")
         if not any(stored in projection.fold.stored_as for projection in self._store.projections):
@@ -155,7 +162,15 @@ class ReadModelProjector:
         malformed = check_id(event)
         if malformed:
             raise UsageError(f"The event cannot be projected: {malformed.detail}.", hint="Mend whoever wrote it.")
-        return self.rebuild_one(event["aggregate_id"])
+        aggregate_id, arrival = event["aggregate_id"], Arrival(event)
+        arrival.wait(EventStore(self._store.events), wait_seconds)
+        met: dict[str, Any] = {}
+        summary = self._run_one("rebuild", aggregate_id, _in_place(_always_ours), met)
+        if missing := arrival.missing_from(met.get(aggregate_id)):
+            for projection in self._store.projections:
+                if stored in projection.fold.stored_as:
+                    summary.lack(projection.read_model, aggregate_id, *missing)
+        return summary
 
     def verify_all(self, on_findings: OnFindings | None = None) -> Summary:
         """Compare every document with its events; writes nothing.
@@ -189,8 +204,8 @@ class ReadModelProjector:
         """
         return self._run_one("verify", self._checked_id(aggregate_id), _confirm())
 
-    def _run_one(self, verb: Verb, aggregate_id: str, sink_for: _SinkFor) -> Summary:
-        summary = self._run(verb, lambda _: [[aggregate_id]], sink_for)
+    def _run_one(self, verb: Verb, aggregate_id: str, sink_for: _SinkFor, met: dict[str, Any] | None = None) -> Summary:
+        summary = self._run(verb, lambda _: [[aggregate_id]], sink_for, met)
         if not any(counts.checked for counts in summary.read_models.values()):
             raise AggregateNotFound(
                 f"There is neither an event nor a document for {aggregate_id}.",
@@ -218,7 +233,7 @@ class ReadModelProjector:
         verb: Verb,
         batches_for: BatchesFor | None,
         sink_for: _SinkFor,
-        met: set[str] | None = None,
+        met: dict[str, Any] | None = None,
         *,
         by_versions: bool = False,
         odd_ids: bool = False,
@@ -277,11 +292,7 @@ class ReadModelProjector:
             reconcile_versions(events, opened.lanes, self._store.settings.allow_malformed)
         elif batches is None:
             there = self._store.events.estimated_document_count() if summary.verb == "verify" else 0
-            workers = workers_for(self._store.settings, there)
-            if workers > 1:
-                self._look_in_processes(opened, workers, self._progress(summary))
-            else:
-                opened.reconcile()
+            look_at_all(opened, self._store.settings, workers_for(self._store.settings, there), self._progress(summary))
         for ids in batches or ():
             opened.reconcile(ids)
         for sink in sinks:
@@ -290,24 +301,6 @@ class ReadModelProjector:
                 sink.look_again()
         for sink in sinks:
             sink.finish()
-
-    def _look_in_processes(self, opened: OpenedPass, workers: int, progress: Callable[[int], None] | None) -> None:
-        """A pass whose verdicts are looked at again anyway: other processes say which aggregates these are."""
-        lanes = {lane.projection.read_model: lane for lane in opened.lanes}
-        claims = {name: lane.contested for name, lane in lanes.items()}
-        projections = [lane.projection for lane in opened.lanes]
-        look = Look(self._store.settings, names(projections), (), claims)
-        events = opened.events
-
-        def looked(part: Looked) -> None:
-            events.events_read += part.events
-            for name, counts in part.counts.items():
-                lanes[name].counts.add(counts)
-            if progress:
-                progress(events.events_read)
-
-        ranges = [within for _, within in plan_ranges(events, projections, workers)]
-        look_over(look, ranges, workers, lambda read_model, verdict: lanes[read_model].emit(verdict), looked)
 
     def _progress(self, summary: Summary) -> Callable[[int], None] | None:
         if self._on_progress is None:

@@ -17,9 +17,10 @@ from readmodel_pipelines.mongo.driver import Database
 from readmodel_pipelines.mongo.event_store import EventStore
 from readmodel_pipelines.mongo.store import Store
 from readmodel_pipelines.projections.projection import Projection
-from readmodel_pipelines.projections.registry import choose_projections
+from readmodel_pipelines.projections.registry import choose_projections, names
 from readmodel_pipelines.reconcile.collector import calm_collector
 from readmodel_pipelines.reconcile.outcome import Counts, Verdict
+from readmodel_pipelines.reconcile.ports import BATCH_BYTES
 from readmodel_pipelines.reconcile.ranges import EVERYTHING, IdRange, split
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines.workers.pool import Send, work_off
@@ -96,6 +97,30 @@ def look_over(
         looked(rest)
 
 
+def look_at_all(
+    opened: OpenedPass, settings: Settings, workers: int, progress: Callable[[int], None] | None = None
+) -> None:
+    """A pass whose verdicts are looked at again anyway: with several workers other processes say which these are."""
+    if workers == 1:
+        opened.reconcile()
+        return
+    lanes = {lane.projection.read_model: lane for lane in opened.lanes}
+    claims = {name: lane.contested for name, lane in lanes.items()}
+    projections = [lane.projection for lane in opened.lanes]
+    events = opened.events
+
+    def looked(part: Looked) -> None:
+        events.events_read += part.events
+        for name, counts in part.counts.items():
+            lanes[name].counts.add(counts)
+        if progress:
+            progress(events.events_read)
+
+    look = Look(settings, names(projections), (), claims)
+    ranges = [within for _, within in plan_ranges(events, projections, workers)]
+    look_over(look, ranges, workers, lambda read_model, verdict: lanes[read_model].emit(verdict), looked)
+
+
 @contextmanager
 def _looker(look: Look, here: Database | None = None) -> Iterator[Callable[[IdRange, Send], Looked]]:
     role = "shadow" if look.shadows else "verify"
@@ -145,14 +170,20 @@ class _Sending:
         self._read_model = read_model
         self._send = send
         self._verdicts: list[Verdict] = []
+        self._bytes = 0
 
     def accept(self, verdict: Verdict) -> None:
-        if len(self._verdicts) >= _AT_ONCE and self._verdicts[-1].aggregate_id != verdict.aggregate_id:
+        full = len(self._verdicts) >= _AT_ONCE or self._bytes >= BATCH_BYTES
+        if full and self._verdicts[-1].aggregate_id != verdict.aggregate_id:
             self.send()
-        plain = is_plain(verdict.aggregate_id)
-        self._verdicts.append(Verdict(verdict.aggregate_id, verdict.outcome) if plain else verdict)
+        weight = verdict.weight
+        if is_plain(verdict.aggregate_id):
+            verdict = Verdict(verdict.aggregate_id, verdict.outcome, size=weight)
+        else:
+            self._bytes += weight
+        self._verdicts.append(verdict)
 
     def send(self) -> None:
         if self._verdicts:
             self._send(_Suspects(self._read_model, self._verdicts))
-            self._verdicts = []
+            self._verdicts, self._bytes = [], 0

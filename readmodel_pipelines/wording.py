@@ -7,7 +7,6 @@ nothing of this project.
 import time
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from itertools import takewhile
 
 _UNITS = (("d", 86_400), ("h", 3_600), ("min", 60))
 # Of the longest text that is shown.
@@ -44,11 +43,20 @@ def cut(text: str, longest: int) -> str:
 
 def cut_where_they_part(one: str, other: str, longest: int) -> tuple[str, str]:
     """Two texts; long ones that begin alike would look alike, and begin a little before they part."""
-    alike = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
+    alike = _alike(one, other)
     before = int(longest * _SHOWN_BEFORE)
     if max(len(one), len(other)) > longest and alike > before:
         one, other = (f"…{text[alike - before :]}" for text in (one, other))
     return cut(one, longest), cut(other, longest)
+
+
+def _alike(one: str, other: str) -> int:
+    """How many characters two texts have in common at their beginnings; by halves, for texts of megabytes."""
+    least, most = 0, min(len(one), len(other))
+    while least < most:
+        half = (least + most + 1) // 2
+        least, most = (half, most) if one[least:half] == other[least:half] else (least, half - 1)
+    return least
 
 
 class NowAndThen:

@@ -77,7 +77,7 @@ def carry_out(
                 raise _interrupted_rebuild(getattr(ending, "summary", None)) from None
             raise _interrupted_look(reached, remembers=remembers) from None
     # A summary keeps so many of each kind; what was asked for is so many in all.
-    del summary.findings[max_findings:]
+    summary.findings = summary.first_findings(max_findings)
     voice.result(summary.as_json(), human_lines(summary, aggregate_id))
     # No report although one was asked for: its disk is full, for one.
     return summary.ok and summary.scope.reports != []

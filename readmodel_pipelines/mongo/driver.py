@@ -19,6 +19,7 @@ from pymongo.errors import ConfigurationError as ConfigurationError
 from pymongo.errors import ConnectionFailure as ConnectionFailure
 from pymongo.errors import OperationFailure as OperationFailure
 from pymongo.errors import PyMongoError as PyMongoError
+from pymongo.write_concern import WriteConcern
 
 from readmodel_pipelines.projections.projection import Document as Document
 
@@ -29,6 +30,8 @@ Collection = pymongo.collection.Collection[Document]
 CODEC: CodecOptions[Document] = CodecOptions(
     datetime_conversion=DatetimeConversion.DATETIME_MS, unicode_decode_error_handler="surrogateescape"
 )
+
+MAJORITY = WriteConcern("majority")
 
 ODD_RECORD = (LookupError, TypeError, ValueError, AttributeError)
 """What reading a record raises that somebody else wrote, or another version: a field lacks, or is of another type."""
@@ -42,6 +45,8 @@ DENIED: Mapping[int | None, str] = {
 """Codes of a server that lets us not in, or not do something, in words."""
 DUPLICATE_KEY = 11000
 INVALID_NAMESPACE = 73
+UNFIT = frozenset({2, 15, 22, 52, 55, 56, 57, 121, 10334, 17280})
+"""What is to be written cannot be: its nesting, names, size, or a validator."""
 LOST = frozenset({91, 11600, 11602, 189, 10107})
 """In shutdown, interrupted at shutdown, interrupted by a change of roles, stepped down, no writable primary."""
 

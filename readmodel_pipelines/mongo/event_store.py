@@ -26,11 +26,11 @@ _ENVELOPE = {"_id": 1, "aggregate_id": 1, "event_type": 1, "version": 1}
 class EventStore:
     """Implements `readmodel_pipelines.reconcile.ports.EventStore`; `on_events` is told the number read, by batch.
 
-    A `met` that is given gets those of the ids asked for that have events.
+    A `met` that is given gets the last version that was read of each stream.
     """
 
     def __init__(
-        self, collection: Collection, on_events: Callable[[int], None] | None = None, met: set[str] | None = None
+        self, collection: Collection, on_events: Callable[[int], None] | None = None, met: dict[str, Any] | None = None
     ) -> None:
         self._collection = collection.with_options(codec_options=CODEC)
         self._on_events = on_events
@@ -50,7 +50,7 @@ class EventStore:
         for batch in scan.drain(self._collection, self.query(fold, ids, within)):
             self.events_read += len(batch)
             if self._met is not None:
-                self._met.update(event["aggregate_id"] for event in batch)
+                self._met.update((event["aggregate_id"], event.get("version")) for event in batch)
             if self._on_events:
                 self._on_events(self.events_read)
             yield from batch
@@ -114,6 +114,13 @@ class EventStore:
                 contested[aggregate_id] = Malformed(Reason.KEY_CONFLICT, detail, event.get("version"), event["_id"])
         return contested
 
+    def other_claimant(self, fold: Fold[Any], claim: tuple[str, str], key: str, aggregate_id: str) -> str | None:
+        """Another stream that claims this key, if there is one; unless an index is there, as dear as `contested`."""
+        _, name = claim
+        others = {"$and": [_with_key(_claims(fold, claim), name, [key]), {"aggregate_id": {"$ne": aggregate_id}}]}
+        found = self._collection.find_one(others, {"aggregate_id": 1})
+        return None if found is None else str(found["aggregate_id"])
+
     def last_versions(self, ids: Sequence[str]) -> dict[str, Any]:
         """The last version of each of these streams, from the index alone."""
         pipeline: list[Mapping[str, Any]] = [
@@ -171,6 +178,32 @@ class EventStore:
             if isinstance(group["_id"], str):
                 self.events_read += group["events"]
                 yield group["_id"], group["first"], group["last"], group["events"]
+
+    def deciding(self, fold: Fold[Any], event_types: Sequence[str]) -> Iterator[Document]:
+        """Events of these types alone, of every stream with a string id, in order of (aggregate_id, version)."""
+        own = {name for event_type in event_types for name in fold.events[event_type].fields}
+        fields = dict.fromkeys((*_ENVELOPE, *fold.envelope, *(f"data.{name}" for name in sorted(own))), 1)
+        these = {**_stored_as(fold), **scan.string_keys("aggregate_id"), "event_type": {"$in": list(event_types)}}
+        # Small before they are sorted. The server would rather read every event in order than sort some.
+        pipeline = [{"$match": these}, {"$project": fields}, {"$sort": dict.fromkeys(_ORDER, 1)}]
+        return self._groups(pipeline, self._type_index)
+
+    def skipping(self, fold: Fold[Any]) -> Iterator[str]:
+        """Every stream with a string id that has events of a type with another prefix, in their order."""
+        behind = fold.prefix[:-1] + chr(ord(fold.prefix[-1]) + 1)
+        other = [{"event_type": {"$lt": fold.prefix}}, {"event_type": {"$gte": behind}}]
+        these = {**_stored_as(fold), **scan.string_keys("aggregate_id"), "$or": other}
+        pipeline: list[Mapping[str, Any]] = [{"$match": these}, {"$group": {"_id": "$aggregate_id"}}]
+        groups = self._groups([*pipeline, {"$sort": {"_id": 1}}], self._type_index)
+        return (group["_id"] for group in groups)
+
+    @property
+    def _type_index(self) -> str | None:
+        """The name of an index that leads from event types to events; None when there is none."""
+        for index in self._collection.list_indexes():
+            if scan.holds_every_document(index) and next(iter(index["key"])) == "event_type":
+                return str(index["name"])
+        return None
 
     @property
     def version_index(self) -> str | None:

@@ -28,6 +28,7 @@ from readmodel_pipelines.reconcile.ports import Written
 from readmodel_pipelines.reconcile.ranges import EVERYTHING, IdRange
 
 _NO_TRANSACTIONS = 20
+_WRITE_CONFLICT = 112
 _LARGEST_STATEMENT = 15 * 1024 * 1024
 
 Write = InsertOne[Document] | UpdateOne | DeleteOne
@@ -221,7 +222,8 @@ class ReadModelCollection:
                 return _refused(keys, str(error))
             except OperationFailure as error:
                 if error.has_error_label("TransientTransactionError"):
-                    return Written(Counts(superseded=1), again=list(changes))
+                    # Any other one is the server's: a lock, an election.
+                    return Written(Counts(superseded=int(error.code == _WRITE_CONFLICT)), again=list(changes))
                 if isinstance(error, BulkWriteError):
                     first = error.details["writeErrors"][0]
                     if first["code"] == DUPLICATE_KEY:

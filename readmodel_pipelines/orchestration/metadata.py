@@ -1,6 +1,5 @@
 """What is said of runs and of the repair queue: numbers to plot, tables of outcomes, findings, dead letters, words."""
 
-import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import PurePath
 from typing import Any
@@ -13,10 +12,12 @@ from readmodel_pipelines.orchestration.config import SHOWN
 from readmodel_pipelines.orchestration.failure import failure
 from readmodel_pipelines.rebuild_state import RebuildState
 from readmodel_pipelines.reconcile.extended_json import json_text
-from readmodel_pipelines.reconcile.finding import Finding
+from readmodel_pipelines.reconcile.finding import Finding, kind_of
 from readmodel_pipelines.reconcile.outcome import ALARMS, WRITES, Counts, Outcome, Why
+from readmodel_pipelines.reconcile.shortened import how_long, part_of
 from readmodel_pipelines.reconcile.summary import Summary
 from readmodel_pipelines.repair.summary import RepairSummary
+from readmodel_pipelines.shares import shared
 from readmodel_pipelines.wording import cut, cut_where_they_part, numbers, span
 
 _ALWAYS = ("aggregate_id", "outcome")
@@ -87,7 +88,7 @@ def metadata_of(
         said["oldest_seconds"] = summary.oldest_seconds[read_model]
     for place in summary.scope.reports or ():
         said[f"report{PurePath(place).suffix}"] = dg.MetadataValue.path(place)
-    findings = [item for item in summary.findings if item.read_model == read_model][:max_findings]
+    findings = shared((item for item in summary.findings if item.read_model == read_model), max_findings, kind_of)
     if findings:
         said["findings"] = table_of(findings)
     return said
@@ -208,20 +209,18 @@ def _rows(finding: Finding) -> Iterator[dict[str, str]]:
     shown = finding.as_json()
     aggregate_id = shown["aggregate_id"]
     about = {
-        "aggregate_id": aggregate_id if isinstance(aggregate_id, str) else cut(_text(aggregate_id), _LONGEST_VALUE),
+        "aggregate_id": aggregate_id if isinstance(aggregate_id, str) else cut(part_of(aggregate_id), _LONGEST_VALUE),
         "outcome": finding.outcome.value,
         "reason": ": ".join(part for part in (shown["reason"], finding.detail) if part),
     }
     about["age"] = "" if finding.age_seconds is None else span(finding.age_seconds)
     # An aggregate that differs in no field, because it has no document for example, has a line all the same.
     for field, pair in shown["fields"].items() or [("", None)]:
-        texts = ("", "") if pair is None else (_text(pair["expected"]), _text(pair["actual"]))
+        texts = ("", "") if pair is None else (part_of(pair["expected"]), part_of(pair["actual"]))
         expected, actual = cut_where_they_part(*texts, _LONGEST_VALUE)
+        if pair is not None:
+            expected, actual = expected + how_long(pair["expected"]), actual + how_long(pair["actual"])
         yield {**about, "field": field, "expected": expected, "actual": actual}
-
-
-def _text(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)
 
 
 def numbers_of(stats: QueueStats) -> dict[str, int | float]:

@@ -103,6 +103,9 @@ def _flaws(projection: Projection) -> Iterator[str]:
         event_type, name = projection.claims
         if event_type not in projection.fold.events or name not in projection.fold.events[event_type].fields:
             yield f"claims names {name} of {event_type}, which the fold's events do not"
+    strangers = sorted(set(projection.decided_by) - set(projection.fold.events))
+    if strangers:
+        yield f"decided_by names {', '.join(map(repr, strangers))}, which the fold's events do not"
 
 
 def _flaws_of_fold(fold: Fold[Any], others: Sequence[Projection]) -> Iterator[str]:

@@ -26,7 +26,8 @@ class Projection:
     None where there ought to be none. `owned` are the fields it decides on, their absence included; every other field
     of a stored document is foreign and left alone. `unique` are keys besides `key` that the collection keeps unique.
     `claims` tells where a stream fixes such a key: event type and field of its `data`; None where it is the key itself.
-    `optional`: `document` gives None for some streams, so that only the fold tells whether a document is missing.
+    `optional`: `document` gives None for some streams. `decided_by` are the event types, that which creates among them,
+    that alone decide whether it does: the tier of versions folds no others, and without them cannot tell.
     `schema_version` is raised with every change of what `document` makes: a rebuild is due then, and one that began
     before starts anew.
     """
@@ -40,6 +41,7 @@ class Projection:
     unique: tuple[str, ...] = ()
     claims: tuple[str, str] | None = None
     optional: bool = False
+    decided_by: tuple[str, ...] = ()
     schema_version: int = 1
     description: str = ""
 

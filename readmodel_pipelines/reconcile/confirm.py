@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 
 from readmodel_pipelines.events.ids import is_plain
 from readmodel_pipelines.reconcile.outcome import Counts, Outcome, Verdict
+from readmodel_pipelines.reconcile.ports import BATCH, BATCH_BYTES
 from readmodel_pipelines.reconcile.second_look import SecondLook
 
-BATCH = 1_000
 PUT_OFF = 50_000
 """So many ids are held until their grace time is over; when there are more, the pass waits for the oldest."""
 
@@ -32,7 +32,8 @@ class Confirm:
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], object] = time.sleep
     _doubtful: list[str] = field(default_factory=list)
-    _put_off: deque[tuple[float, str]] = field(default_factory=deque)
+    _bytes: int = 0
+    _put_off: deque[tuple[float, str, int]] = field(default_factory=deque)
 
     def accept(self, verdict: Verdict) -> None:
         """Look at it again with the next batch; what no id can ask for stands as it is."""
@@ -40,9 +41,11 @@ class Confirm:
             self.note([verdict])
             return
         # All verdicts on one id, those on duplicates of its document too, go into one batch.
-        if len(self._doubtful) >= BATCH and self._doubtful[-1] != verdict.aggregate_id:
+        full = len(self._doubtful) >= BATCH or self._bytes >= BATCH_BYTES
+        if full and self._doubtful[-1] != verdict.aggregate_id:
             self.look_again()
         self._doubtful.append(verdict.aggregate_id)
+        self._bytes += verdict.weight
 
     def finish(self) -> None:
         """Look again at what is left, wait the grace time out where that is needed, and tell."""
@@ -52,13 +55,15 @@ class Confirm:
 
     def look_again(self) -> None:
         """Look again at what was taken so far; the grace time of what may lag begins now."""
-        ids, self._doubtful = self._doubtful, []
+        ids, self._doubtful, self._bytes = self._doubtful, [], 0
         if not ids:
             return
         verdicts = self._compare(ids)
         young = self.again.young(ids, self.grace_seconds) if self.grace_seconds else {}
         due = self.clock() + self.grace_seconds
-        self._put_off += [(due, verdict.aggregate_id) for verdict in verdicts if verdict.aggregate_id in young]
+        self._put_off += [
+            (due, verdict.aggregate_id, verdict.weight) for verdict in verdicts if verdict.aggregate_id in young
+        ]
         self.note([verdict for verdict in verdicts if verdict.aggregate_id not in young])
         while len(self._put_off) > PUT_OFF:
             self._settle()
@@ -66,10 +71,11 @@ class Confirm:
     def _settle(self) -> None:
         """Compare the oldest of those put off, a batch of them, once more."""
         ids: list[str] = []
-        due = 0.0
-        while self._put_off and (len(ids) < BATCH or self._put_off[0][1] == ids[-1]):
-            due, aggregate_id = self._put_off.popleft()
+        due, size = 0.0, 0
+        while self._put_off and ((len(ids) < BATCH and size < BATCH_BYTES) or self._put_off[0][1] == ids[-1]):
+            due, aggregate_id, weight = self._put_off.popleft()
             ids.append(aggregate_id)
+            size += weight
         self.sleep(max(0.0, due - self.clock()))
         verdicts = self._compare(ids)
         young = self.again.young(sorted({item.aggregate_id for item in verdicts if _may_lag(item)}), self.grace_seconds)

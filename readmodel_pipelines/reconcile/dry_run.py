@@ -7,7 +7,7 @@ from typing import Any
 from readmodel_pipelines.reconcile.conflicts import node_of, untangle, why_blocked
 from readmodel_pipelines.reconcile.deletions import DeletionLimit
 from readmodel_pipelines.reconcile.outcome import Counts, Outcome, Verdict
-from readmodel_pipelines.reconcile.ports import BATCH
+from readmodel_pipelines.reconcile.ports import BATCH, BATCH_BYTES
 from readmodel_pipelines.reconcile.second_look import SecondLook
 from readmodel_pipelines.reconcile.summary import Summary
 
@@ -20,6 +20,7 @@ class DryRun:
     summary: Summary
     limit: DeletionLimit | None
     _wanted: list[Verdict] = field(default_factory=list)
+    _bytes: int = 0
     _deletions: int = 0
     _wait_for_deletions: Counts = field(default_factory=Counts)
 
@@ -30,7 +31,8 @@ class DryRun:
         """Predict the write that mends it."""
         if verdict.expected is not None:
             self._wanted.append(verdict)
-            if len(self._wanted) >= BATCH:
+            self._bytes += verdict.weight
+            if len(self._wanted) >= BATCH or self._bytes >= BATCH_BYTES:
                 self._predict()
         elif verdict.outcome is not Outcome.MALFORMED:
             self._deletions += 1
@@ -50,7 +52,7 @@ class DryRun:
 
     def _predict(self) -> None:
         """Everything wanted is written, unless a document that will stay holds its unique key."""
-        wanted, self._wanted = self._wanted, []
+        wanted, self._wanted, self._bytes = self._wanted, [], 0
         held = {change.aggregate_id for change, _ in self._lane.model.holders(wanted)}
         stuck = [change for change in wanted if change.aggregate_id in held]
         blocked = self._predict_stuck(stuck) if stuck else {}

@@ -7,12 +7,15 @@ from bson import json_util
 from bson.json_util import RELAXED_JSON_OPTIONS, JSONOptions
 
 from readmodel_pipelines.reconcile.compare import ABSENT
+from readmodel_pipelines.reconcile.shortened import Shortened
 
 
 def json_value(value: Any, options: JSONOptions = RELAXED_JSON_OPTIONS) -> Any:
     """A BSON value as plain JSON types, in Extended JSON."""
     if value is ABSENT:
         return {"$absent": True}
+    if isinstance(value, Shortened):
+        return value.as_json()
     return json.loads(json_util.dumps(value, json_options=options))
 
 

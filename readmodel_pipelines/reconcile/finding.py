@@ -9,12 +9,15 @@ from bson.json_util import CANONICAL_JSON_OPTIONS
 from readmodel_pipelines.reconcile.compare import differing_fields
 from readmodel_pipelines.reconcile.extended_json import json_value
 from readmodel_pipelines.reconcile.outcome import Outcome, Verdict
+from readmodel_pipelines.reconcile.shortened import ALWAYS_WHOLE, shortened, shortened_pairs
+from readmodel_pipelines.wording import cut
 
 
 @dataclass(slots=True)
 class Finding:
     """One aggregate that is not `same`: where, what, why; the differing fields with (expected, actual).
 
+    Long values are `Shortened`: thousands of findings are held, and written into reports.
     For a malformed stream `version` and `event_id` are those of its first offending event. `failed`: a run that writes
     did not get it written; `reason` and `detail` say why. `first_seen` and `age_seconds` come from a verification that
     remembers.
@@ -36,7 +39,7 @@ class Finding:
         """As plain JSON types; BSON values in Extended JSON, a field that is not there as `{"$absent": true}`."""
         shown: dict[str, Any] = {
             "read_model": self.read_model,
-            "aggregate_id": json_value(self.aggregate_id),
+            "aggregate_id": json_value(shortened(self.aggregate_id)),
             "outcome": self.outcome.value,
             "reason": None if self.reason is None else str(self.reason),
             "fields": {name: _json_pair(*pair) for name, pair in self.fields.items()},
@@ -50,14 +53,19 @@ class Finding:
         return shown
 
 
+def kind_of(finding: Finding) -> tuple[str, bool]:
+    """What has room of its own among findings: those of a read model, and malformed streams apart from the others."""
+    return finding.read_model, finding.outcome is Outcome.MALFORMED
+
+
 def finding_of(read_model: str, verdict: Verdict) -> Finding:
     """The finding that a verdict is, with the fields that differ."""
     finding = Finding(read_model, verdict.aggregate_id, verdict.outcome, verdict.reason)
     if verdict.malformed is not None:
-        finding.detail = verdict.malformed.detail
-        finding.version, finding.event_id = verdict.malformed.version, verdict.malformed.event_id
+        finding.detail = cut(verdict.malformed.detail, ALWAYS_WHOLE)
+        finding.version, finding.event_id = map(shortened, (verdict.malformed.version, verdict.malformed.event_id))
     elif verdict.expected is not None and verdict.actual is not None:
-        finding.fields = dict(differing_fields(verdict.expected, verdict.actual))
+        finding.fields = shortened_pairs(differing_fields(verdict.expected, verdict.actual))
     return finding
 
 

@@ -59,7 +59,7 @@ class InPlace:
             return
         if verdict.expected is not None or self._may_delete:
             self._changes.append(verdict)
-            self._bytes += verdict.size
+            self._bytes += verdict.weight
         elif verdict.actual is not None and not is_plain(verdict.aggregate_id):
             self.deferred.add(_DELETE_ODD, [verdict.actual["_id"]])
         else:
@@ -101,6 +101,7 @@ class InPlace:
         return inserts + again
 
     def _write(self, changes: Sequence[Verdict], on_conflict: Callable[[list[Verdict]], None]) -> None:
+        before = self._lane.counts.superseded
         for attempt in range(ATTEMPTS):
             if not changes:
                 return
@@ -115,10 +116,10 @@ class InPlace:
                 return
             self.pause(attempt)
             changes = self._look_again(lost)
-        self._give_up_busy(changes)
+        self._give_up_busy(changes, before)
 
     def _overtaken(self, changes: Sequence[Verdict], written: Written) -> list[Verdict]:
-        """Documents inserted although their stream has grown since it was folded.
+        """Documents inserted although their stream has grown since it was folded, and which are wrong by now.
 
         Another writer may have seen that no document was there and left it so, as for a chat that was deleted: no
         condition of an insert can tell.
@@ -127,7 +128,10 @@ class InPlace:
         kept_out |= {*written.conflicts, *(key for key, _, _ in written.refused if is_plain(key))}
         inserts = [change for change in changes if change.actual is None and change.aggregate_id not in kept_out]
         last = self.again.last_versions([change.aggregate_id for change in inserts]) if inserts else {}
-        overtaken = [change for change in inserts if last.get(change.aggregate_id) != change.version]
+        # An event that is skipped ends a stream at a version that no fold has.
+        grown = [change for change in inserts if last.get(change.aggregate_id) != change.version]
+        wrong = {verdict.aggregate_id for verdict in self.again.verdicts([item.aggregate_id for item in grown])}
+        overtaken = [change for change in grown if change.aggregate_id in wrong]
         self._lane.counts.superseded += len(overtaken)
         return overtaken
 
@@ -160,9 +164,12 @@ class InPlace:
     def _give_up(self, key: Any, reason: str, detail: str = "") -> None:
         self.summary.fail(self._lane.projection.read_model, key, reason, detail)
 
-    def _give_up_busy(self, changes: Sequence[Verdict]) -> None:
+    def _give_up_busy(self, changes: Sequence[Verdict], superseded: int) -> None:
+        """Give up what could not be written each time; that many writes had lost against others before."""
+        others = self._lane.counts.superseded - superseded >= ATTEMPTS
+        why = "another writer was faster" if others else "the server put the write off"
         for change in changes:
-            self._give_up(change.aggregate_id, Why.BUSY, f"another writer was faster {ATTEMPTS} times; run it again")
+            self._give_up(change.aggregate_id, Why.BUSY, f"{why} {ATTEMPTS} times; run it again")
 
     def _delete(self, limit: DeletionLimit) -> None:
         """Delete what was put off, each proven again to be unwanted, or nothing when it is too much."""
@@ -197,6 +204,7 @@ class InPlace:
         Those that are only in the way have a verdict of their own, and are written or given up by it.
         """
         asked_for = {change.aggregate_id for change in stuck}
+        before = self._lane.counts.superseded
         for attempt in range(ATTEMPTS):
             tangle = untangle(self.again, stuck, deleting=self._may_delete)
             for key, holder in tangle.blocked.items():
@@ -215,5 +223,5 @@ class InPlace:
             if not stuck:
                 return
         self._give_up_busy(
-            [change for change in stuck if is_plain(change.aggregate_id) and change.aggregate_id in asked_for]
+            [change for change in stuck if is_plain(change.aggregate_id) and change.aggregate_id in asked_for], before
         )

@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any
 
+import bson
+
 from readmodel_pipelines.events.stream import Malformed
 from readmodel_pipelines.projections.projection import Document
 
@@ -34,6 +36,9 @@ class Outcome(StrEnum):
 ALARMS = (Outcome.MISSING, Outcome.DIFFERENT, Outcome.UNEXPECTED, Outcome.ORPHAN, Outcome.MALFORMED)
 """Outcomes that are discrepancies; the others are no reason to look."""
 
+
+_WHATEVER = 64 * 1024
+"""Bytes that a document is taken for which cannot be measured."""
 
 WRITES = ("inserted", "replaced", "deleted")
 """The counts of documents written."""
@@ -98,7 +103,7 @@ class Why(StrEnum):
     DUPLICATE_KEY = "duplicate_key"
     """A second document with the same key; the collection lacks its unique index."""
     BUSY = "busy"
-    """Other writers changed the document each time between our read and our write."""
+    """Other writers changed the document each time between our read and our write, or the server put the write off."""
     DELETIONS_REFUSED = "deletions_refused"
     """The run would have deleted more than the settings allow, so it deleted nothing."""
     KEY_HELD = "key_held"
@@ -107,6 +112,8 @@ class Why(StrEnum):
     """Only a transaction could write this, and a standalone server has none."""
     WRITE_REFUSED = "write_refused"
     """MongoDB refused the document, a validator for example."""
+    EVENT_NOT_THERE = "event_not_there"
+    """The event that was to be projected was not among those that a majority holds; the document lacks it."""
 
 
 @dataclass(slots=True)
@@ -124,3 +131,13 @@ class Verdict:
     malformed: Malformed | None = None
     version: int = 0
     size: int = 0
+
+    @property
+    def weight(self) -> int:
+        """About how many bytes it holds, the stored document's included."""
+        if self.actual is None:
+            return self.size
+        try:
+            return self.size + len(bson.encode(self.actual))
+        except Exception:  # noqa: BLE001 - what the driver gives and does not take back is not one kind
+            return self.size + _WHATEVER

@@ -29,6 +29,12 @@ class EventStore(Protocol):
     def version_ranges(self, fold: Fold[Any]) -> Iterator[tuple[str, Any, Any, int]]:
         """(id, first version, last version, number of events) of every stream with a string id, in their order."""
 
+    def deciding(self, fold: Fold[Any], event_types: Sequence[str]) -> Iterator[Event]:
+        """Events of these types alone, of every stream with a string id, in order of (aggregate_id, version)."""
+
+    def skipping(self, fold: Fold[Any]) -> Iterator[str]:
+        """Every stream with a string id that has events of a type with another prefix, in their order."""
+
     def last_versions(self, ids: Sequence[str]) -> Mapping[str, Any]:
         """The last version of each of these streams, at a small cost."""
 

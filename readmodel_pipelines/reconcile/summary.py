@@ -11,8 +11,11 @@ from typing import Any, Literal
 
 from readmodel_pipelines.rebuild_state import RebuildState
 from readmodel_pipelines.reconcile.about import RebuildOutcome, VerificationScope
-from readmodel_pipelines.reconcile.finding import Finding, finding_of
+from readmodel_pipelines.reconcile.finding import Finding, finding_of, kind_of
 from readmodel_pipelines.reconcile.outcome import ALARMS, Counts, Outcome, Verdict
+from readmodel_pipelines.reconcile.shortened import ALWAYS_WHOLE
+from readmodel_pipelines.shares import shared
+from readmodel_pipelines.wording import cut
 
 Verb = Literal["rebuild", "dry_run", "verify"]
 
@@ -97,9 +100,13 @@ class Summary:
         """Keep findings that are counted already, while there is room."""
         for finding in findings:
             if self._has_room(finding.read_model, finding.outcome):
-                self._kept[finding.read_model, finding.outcome is Outcome.MALFORMED] += 1
+                self._kept[kind_of(finding)] += 1
                 self.findings.append(finding)
                 self._by_aggregate.setdefault((finding.read_model, repr(finding.aggregate_id)), finding)
+
+    def first_findings(self, most: int) -> list[Finding]:
+        """At most so many in all, shared out among the kinds that have room of their own."""
+        return shared(self.findings, most, kind_of)
 
     def _has_room(self, read_model: str, outcome: Outcome) -> bool:
         return self._kept[read_model, outcome is Outcome.MALFORMED] < self.max_findings
@@ -113,7 +120,14 @@ class Summary:
         self.read_models[read_model].failed += 1
         finding = self._by_aggregate.get((read_model, repr(aggregate_id)))
         if finding is not None:
-            finding.reason, finding.detail, finding.failed = reason, detail, True
+            finding.reason, finding.detail, finding.failed = reason, cut(detail, ALWAYS_WHOLE), True
+
+    def lack(self, read_model: str, aggregate_id: Any, reason: str, detail: str) -> None:
+        """Count an aggregate whose documents lack an event, unless its stream is malformed anyway."""
+        if not self.read_models[read_model].malformed:
+            if (read_model, repr(aggregate_id)) not in self._by_aggregate:
+                self.take_over([Finding(read_model, aggregate_id, Outcome.LAGGING)])
+            self.fail(read_model, aggregate_id, reason, detail)
 
     @property
     def about(self) -> dict[str, Any]:

@@ -1,13 +1,15 @@
-"""The tier of versions: is there a document for every stream, at its version? Nothing is folded.
+"""The tier of versions: is there a document for every stream that wants one, at its version?
 
-What this finds is looked at again as documents before it is told, so it is cheap where all is well, and exact.
+Of the events the index tells the versions, and those that decide whether there is a document at all are folded. What
+this finds is looked at again as documents before it is told, so it is cheap where all is well, and exact.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from readmodel_pipelines.events.stream import Malformed, Reason, Stream
+from readmodel_pipelines.events.ids import byte_order
+from readmodel_pipelines.events.stream import Malformed, Reason, Stream, fold_streams
 from readmodel_pipelines.events.values import BadField, whole
 from readmodel_pipelines.projections.projection import Document, Projection, stored_version
 from readmodel_pipelines.reconcile.join import Lane, MergeJoin
@@ -17,44 +19,93 @@ from readmodel_pipelines.reconcile.ports import EventStore
 
 @dataclass(slots=True)
 class _Ends:
-    """The state of a stream of which only the version is known."""
+    """The state of a stream of which only the version is known, and whether it wants a document."""
 
     version: int
+    wanted: bool = True
     created: bool = True
+
+
+_Result = _Ends | Malformed
+_ToBeLookedAt = Malformed(Reason.UNKNOWN_EVENT_TYPE, "only the whole fold tells")
 
 
 def reconcile_versions(store: EventStore, lanes: Sequence[Lane], allowed: Collection[str] = ()) -> None:
     """Compare presence and version of every aggregate with a string id in every lane."""
-    joins = [
-        MergeJoin(replace(lane, projection=_outline(lane.projection), emit=_deciding(lane)), lane.model.versions())
-        for lane in lanes
-    ]
+    skipping = _InOrder(
+        (aggregate_id, True)
+        for aggregate_id in (store.skipping(lanes[0].projection.fold) if Reason.UNKNOWN_EVENT_TYPE in allowed else ())
+    )
+    joins = [(MergeJoin(_outlined(lane), lane.model.versions()), _presence(store, lane, allowed)) for lane in lanes]
     for aggregate_id, first, last, events in store.version_ranges(lanes[0].projection.fold):
-        stream: Stream[_Ends] = Stream(aggregate_id, _ends(first, last, events, allowed))
-        for join in joins:
-            join.meet(stream)
-    for join in joins:
+        # The last version is not the stream's where it may be that of an event that is skipped.
+        ends = _ToBeLookedAt if skipping.at(aggregate_id) else _ends(first, last, events, allowed)
+        for join, presence in joins:
+            result = ends
+            if presence is not None and isinstance(ends, _Ends):
+                wanted = presence.at(aggregate_id)
+                result = _ToBeLookedAt if wanted is None else replace(ends, wanted=wanted)
+            join.meet(Stream(aggregate_id, result))
+    for join, _ in joins:
         join.finish()
 
 
-def _outline(projection: Projection) -> Projection:
-    """The projection of a document's key and version alone."""
+class _InOrder:
+    """What is known of some aggregates, which come in order and are asked for in order."""
+
+    def __init__(self, known: Iterable[tuple[str, bool | None]]) -> None:
+        self._rest = iter(known)
+        self._next = next(self._rest, None)
+
+    def at(self, aggregate_id: str) -> bool | None:
+        """What is known of this one; None is nothing."""
+        while self._next is not None and byte_order(self._next[0]) < byte_order(aggregate_id):
+            self._next = next(self._rest, None)
+        return self._next[1] if self._next is not None and self._next[0] == aggregate_id else None
+
+
+def _presence(store: EventStore, lane: Lane, allowed: Collection[str]) -> _InOrder | None:
+    """Whether streams want a document, by the events that decide it; None where these are not known, or all do."""
+    projection = lane.projection
+    if not (projection.optional and projection.decided_by):
+        return None
+    events = store.deciding(projection.fold, projection.decided_by)
+    # What lies between them is left out.
+    streams = fold_streams(events, projection.fold, {*allowed, Reason.VERSION_GAP})
+    return _InOrder((stream.aggregate_id, _wants(projection, stream)) for stream in streams)
+
+
+def _wants(projection: Projection, stream: Stream[Any]) -> bool | None:
+    if isinstance(stream.result, Malformed):
+        return None
+    try:
+        return projection.document(stream.aggregate_id, stream.result) is not None
+    except Exception:  # noqa: BLE001 - a fault of one projection on one stream disturbs no other
+        return None
+
+
+def _outlined(lane: Lane) -> Lane:
+    """The lane with the outline of its documents, their key and version alone."""
+    projection = lane.projection
     versioned = "version" in projection.owned
 
-    def document(aggregate_id: str, ends: _Ends) -> Document:
+    def document(aggregate_id: str, ends: _Ends) -> Document | None:
         outline: Document = {projection.key: aggregate_id}
         if versioned:
             outline["version"] = stored_version(ends.version)
-        return outline
+        return outline if ends.wanted else None
 
-    return replace(projection, document=document)
+    outlined = replace(lane, projection=replace(projection, document=document), keep=None)
+    if not projection.optional or projection.decided_by:
+        return outlined
+    return replace(outlined, emit=_deciding(lane), keep=_undecided(lane))
 
 
 def _deciding(lane: Lane) -> Callable[[Verdict], None]:
-    """Whether an absent document ought to be there cannot be told, where the projection is optional."""
+    """Whether an absent document ought to be there cannot be told."""
 
     def emit(verdict: Verdict) -> None:
-        if verdict.outcome is Outcome.MISSING and lane.projection.optional:
+        if verdict.outcome is Outcome.MISSING:
             lane.counts.undecided += 1
         else:
             lane.emit(verdict)
@@ -62,7 +113,17 @@ def _deciding(lane: Lane) -> Callable[[Verdict], None]:
     return emit
 
 
-def _ends(first: Any, last: Any, events: int, allowed: Collection[str]) -> _Ends | Malformed:
+def _undecided(lane: Lane) -> Callable[[Document, Document], None]:
+    """Nor whether one at the right version ought to be."""
+
+    def keep(_: Document, __: Document) -> None:
+        lane.counts.same -= 1
+        lane.counts.undecided += 1
+
+    return keep
+
+
+def _ends(first: Any, last: Any, events: int, allowed: Collection[str]) -> _Result:
     try:
         begin, end = whole(first, "version"), whole(last, "version")
     except BadField as error:

@@ -4,6 +4,8 @@ repository = EventRepository(database, settings)
 saved = repository.save(chat_id, "chat", [NewEvent("chat.renamed", {"new_title": "Tea"})], expected_version=7)
 saved.version      # 8
 saved.projected    # False: the read models are a moment behind, and their repair is queued
+
+What the fold of its own stream could never take is refused before it is appended: such a stream is malformed for ever.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,13 +16,22 @@ from typing import Any
 from bson import DatetimeMS, ObjectId
 
 from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
-from readmodel_pipelines.errors import ConcurrencyConflict, ReadModelError, UsageError
-from readmodel_pipelines.events.ids import UUID
+from readmodel_pipelines.errors import ConcurrencyConflict, EventRefused, ReadModelError, UsageError
+from readmodel_pipelines.events.ids import is_aggregate_id
 from readmodel_pipelines.events.stream import Fold
 from readmodel_pipelines.events.values import ZERO_TIME_MS
-from readmodel_pipelines.mongo.driver import DUPLICATE_KEY, ClientSession, Database, Document, OperationFailure
+from readmodel_pipelines.mongo.driver import (
+    DUPLICATE_KEY,
+    MAJORITY,
+    UNFIT,
+    ClientSession,
+    Database,
+    Document,
+    OperationFailure,
+)
+from readmodel_pipelines.mongo.store import Store
 from readmodel_pipelines.projections.registry import projections_for
-from readmodel_pipelines.projector import ReadModelProjector
+from readmodel_pipelines.repair.foresight import Foresight
 from readmodel_pipelines.repair.on_failure import repair_on_failure
 from readmodel_pipelines.settings import Settings
 
@@ -84,11 +95,9 @@ class EventRepository:
     def __init__(
         self, database: Database, settings: Settings, *, project: Callable[[str], object] | None = None
     ) -> None:
-        self._database = database
-        self._settings = settings
-        self._events = database[settings.events_collection]
+        self._store = Store(database, settings, projections_for(settings))
         self._queue = RepairQueue(database, settings)
-        self._folds: dict[str, Fold[Any]] = {item.fold.aggregate_type: item.fold for item in projections_for(settings)}
+        self._folds: dict[str, Fold[Any]] = {item.fold.aggregate_type: item.fold for item in self._store.projections}
         self._project = project
 
     def save(
@@ -97,76 +106,103 @@ class EventRepository:
         """Append all of these events or none, then update the read models made from the stream.
 
         `aggregate_type` is that of the stream; `expected_version` is the version that the decision was based on, 0 for
-        a new stream. The event store's unique index on (aggregate_id, version) is what keeps two writers apart.
+        a new stream. The event store's unique index on (aggregate_id, version) is what keeps two writers apart. The
+        stream is read once.
 
         Raises:
-            UsageError: no such event can be appended; nothing was saved.
+            UsageError: there is no such stream, version or event; nothing was saved.
+            EventRefused: the stream is malformed, or would be; nothing was saved.
             ConcurrencyConflict: the stream is not at that version; nothing was saved.
             RepairNotQueued: the events are saved, the read models are not up to date, and nobody knows.
         """
-        fold = self._check(aggregate_id, aggregate_type, events)
+        fold = self._check(aggregate_id, aggregate_type, events, expected_version)
         now = datetime.now(UTC)
-        documents = [
-            event.stored(aggregate_id, fold.stored_as[0], version, now)
-            for version, event in enumerate(events, expected_version + 1)
-        ]
-        self._append(aggregate_id, documents, expected_version)
+        try:
+            documents = [
+                event.stored(aggregate_id, fold.stored_as[0], version, now)
+                for version, event in enumerate(events, expected_version + 1)
+            ]
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
+            raise EventRefused(
+                f"The events cannot be stored: {error}; nothing was saved.",
+                hint="Their data is a dict of texts, numbers, bools, datetimes, None, and lists and dicts of them.",
+            ) from error
+        made_from_it = [item for item in self._store.projections if item.fold.aggregate_type == fold.aggregate_type]
+        foresight = Foresight(self._store.of(made_from_it), aggregate_id, documents)
+        last = foresight.last.get("version", 0)
+        if last != expected_version:
+            raise _conflict(aggregate_id, expected_version, f"it is at {last}")
+        foresight.check()
+        self._append(aggregate_id, documents, expected_version, foresight.last.get("_id"))
         with repair_on_failure(self._queue, aggregate_id, fold.aggregate_type) as update:
             if self._project is None:
-                self._bring_in_line(aggregate_id, fold)
+                foresight.bring_in_line()
             else:
                 self._project(aggregate_id)
         return Saved(expected_version + len(events), projected=not update.failed)
 
-    def _check(self, aggregate_id: str, aggregate_type: str, events: Sequence[NewEvent]) -> Fold[Any]:
-        fold = self._folds.get(aggregate_type)
+    def _check(
+        self, aggregate_id: str, aggregate_type: str, events: Sequence[NewEvent], expected_version: int
+    ) -> Fold[Any]:
+        fold = self._folds.get(aggregate_type) if isinstance(aggregate_type, str) else None
         if fold is None:
             raise UsageError(
                 f"There are no {aggregate_type!r} streams.", hint=f"Take one of: {', '.join(self._folds)}."
             )
-        if not UUID.fullmatch(aggregate_id):
+        if not is_aggregate_id(aggregate_id):
             raise UsageError(f"{aggregate_id!r} is no aggregate id.", hint="It is a UUID in lower case with hyphens.")
-        unknown = sorted({event.event_type for event in events} - set(fold.events))
+        if type(expected_version) is not int or expected_version < 0:
+            raise UsageError(
+                f"{expected_version!r} is no version that a stream can be at.",
+                hint="expected_version is the version that was decided on, 0 for a new stream.",
+            )
+        types = [event.event_type for event in events]
+        unknown = sorted(str(item) for item in types if not isinstance(item, str) or item not in fold.events)
         if unknown or not events:
             what = f"{', '.join(unknown)} in a {aggregate_type} stream" if unknown else "no event"
-            raise UsageError(f"There is nothing to append: {what}.", hint="DATA_CONTRACT.md lists the event types.")
+            raise EventRefused(f"There is nothing to append: {what}.", hint="DATA_CONTRACT.md lists the event types.")
         return fold
 
-    def _append(self, aggregate_id: str, documents: Sequence[Document], expected_version: int) -> None:
+    def _append(self, aggregate_id: str, documents: Sequence[Document], expected_version: int, behind: Any) -> None:
+        """Append them if the stream ends with the event `behind`, none for a new one."""
+        events, database = self._store.events, self._store.database
+
         def append(session: ClientSession) -> None:
-            last = self._events.find_one(
+            found = events.find_one(
                 {"aggregate_id": aggregate_id}, {"version": 1}, sort=[("version", -1)], session=session
             )
-            version = last["version"] if last else 0
-            if version != expected_version:
-                raise _conflict(aggregate_id, expected_version, f"it is at {version}")
-            self._events.insert_many(documents, session=session)
+            last = found or {"_id": None, "version": 0}
+            if last["_id"] != behind:
+                raise _conflict(aggregate_id, expected_version, f"it is at {last.get('version')}")
+            events.insert_many(documents, session=session)
 
         try:
-            with self._database.client.start_session() as session:
+            with database.client.start_session() as session:
                 session.with_transaction(
                     append,
-                    read_concern=self._database.read_concern,
-                    write_concern=self._database.write_concern,
-                    read_preference=self._database.read_preference,
+                    read_concern=database.read_concern,
+                    # Whoever gives us a database of its own may wait for less, and a read model would hold what is
+                    # rolled back.
+                    write_concern=MAJORITY,
+                    read_preference=database.read_preference,
                 )
         except OperationFailure as error:
             of_documents = (error.details or {}).get("writeErrors", ())
-            if DUPLICATE_KEY in (error.code, *(item.get("code") for item in of_documents)):
+            codes = {error.code, *(item.get("code") for item in of_documents)}
+            if DUPLICATE_KEY in codes:
                 raise _conflict(aggregate_id, expected_version, "somebody else appended first") from None
+            if codes & UNFIT:
+                why = "; ".join(str(item.get("errmsg")) for item in of_documents) or str(error)
+                raise EventRefused(
+                    f"MongoDB takes no such event for {aggregate_id}: {why[:300]}; nothing was saved.",
+                    hint="Mend the event, or the validator of the collection.",
+                ) from None
             if error.code == _NO_TRANSACTIONS:
                 raise ReadModelError(
                     "Events are saved in a transaction, and this MongoDB is a standalone server; nothing was saved.",
                     hint="Run it as a replica set; one member is enough.",
                 ) from None
             raise
-
-    def _bring_in_line(self, aggregate_id: str, fold: Fold[Any]) -> None:
-        names = self._queue.read_models[fold.aggregate_type]
-        summary, _ = ReadModelProjector(self._database, self._settings, *names).rebuild_some([aggregate_id])
-        if not summary.ok:
-            finding = summary.findings[0]
-            raise ReadModelError(f"{finding.read_model}: {finding.reason}: {finding.detail}")
 
 
 def _conflict(aggregate_id: str, expected: int, why: str) -> ConcurrencyConflict:
@@ -183,6 +219,15 @@ def _through_json(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_through_json(item) for item in value]
     if isinstance(value, datetime):
-        moment = value if value.tzinfo else value.replace(tzinfo=UTC)
-        return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        return _time_text(value)
     return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _time_text(moment: datetime) -> str:
+    """RFC 3339 with four digits of the year, to the microsecond; without a zone it is in UTC."""
+    try:
+        in_utc = moment.astimezone(UTC) if moment.utcoffset() is not None else moment
+    except OverflowError:
+        # In UTC it lies before the year 1, or behind 9999.
+        return moment.isoformat(timespec="microseconds")
+    return f"{in_utc.replace(tzinfo=None).isoformat(timespec='microseconds')}Z"

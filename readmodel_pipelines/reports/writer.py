@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from readmodel_pipelines.errors import UsageError
+from readmodel_pipelines.shares import SharedRoom
 
 if TYPE_CHECKING:
     import pandas
@@ -26,6 +27,8 @@ COLUMNS = (
 )
 FINDINGS_ON_PAGE = 5_000
 _ROWS = 10_000
+_BYTES = 8 * 1024 * 1024
+"""So many rows are held, and so many characters of them; as many bytes of findings are on a page."""
 
 
 def check_report_file(file: Path) -> None:
@@ -53,6 +56,7 @@ class ReportWriter:
     def __init__(self, files: Sequence[Path]) -> None:
         self._files: list[tuple[Path, Path, _Format]] = []
         self._rows: list[dict[str, Any]] = []
+        self._bytes = 0
         # Two spellings of one file would get into each other's way.
         places = {file.parent.resolve() / file.name: file for file in files}
         try:
@@ -68,8 +72,10 @@ class ReportWriter:
         for _, _, form in self._files:
             form.add(finding)
         if self._files:
-            self._rows += _rows_of(finding)
-        if len(self._rows) >= _ROWS:
+            rows = list(_rows_of(finding))
+            self._rows += rows
+            self._bytes += sum(len(value) for row in rows for value in row.values() if isinstance(value, str))
+        if len(self._rows) >= _ROWS or self._bytes >= _BYTES:
             self._append()
 
     def finish(self, summary: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -> list[Path]:
@@ -94,7 +100,7 @@ class ReportWriter:
             unfinished.unlink(missing_ok=True)
 
     def _append(self) -> None:
-        rows, self._rows = self._rows, []
+        rows, self._rows, self._bytes = self._rows, [], 0
         if rows:
             import pandas
 
@@ -173,20 +179,20 @@ class _Html(_Format):
 
     def __init__(self, file: Path) -> None:
         super().__init__(file)
-        self._findings: list[Mapping[str, Any]] = []
+        self._findings: SharedRoom[Mapping[str, Any]] = SharedRoom(FINDINGS_ON_PAGE, _BYTES)
         self._total = 0
         self._fields: Counter[tuple[str, str]] = Counter()
 
     def add(self, finding: Mapping[str, Any]) -> None:
         self._total += 1
         self._fields.update((finding["read_model"], field) for field in finding["fields"])
-        if len(self._findings) < FINDINGS_ON_PAGE:
-            self._findings.append(finding)
+        kind = finding["read_model"], finding["outcome"] == "malformed"
+        self._findings.add(kind, finding, len(json.dumps(finding)))
 
     def finish(self, summary: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -> None:
         most_first = sorted(self._fields.items(), key=lambda item: (-item[1], item[0]))
         fields = [[model, field, number] for (model, field), number in most_first]
-        data = {"summary": summary, "findings": self._findings, "total": self._total, "fields": fields}
+        data = {"summary": summary, "findings": self._findings.items(), "total": self._total, "fields": fields}
         text = json.dumps({**data, "history": history})
         # As JSON that no reader of HTML or script can mistake: what production data holds may be hostile.
         for character in "<>&":

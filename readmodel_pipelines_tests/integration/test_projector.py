@@ -1,12 +1,16 @@
 """The public API: what each method refuses, and what an event handler gets."""
 
+import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from bson import ObjectId
+from bson import Int64, ObjectId
+from pymongo.write_concern import WriteConcern
 
 from readmodel_pipelines.errors import AggregateNotFound, UsageError, WrongAggregateType
-from readmodel_pipelines_tests.support.scene import Scene, found_in
+from readmodel_pipelines.mongo import arrival
+from readmodel_pipelines_tests.support.scene import Scene, event, found_in
 
 NOBODY = "00000000-0000-4000-a000-000000000000"
 CHATS, TASKS = "chats_read_model", "tasks_read_model"
@@ -86,6 +90,76 @@ def test_an_event_brings_the_documents_of_its_aggregate_up_to_date(scene: Scene,
     before = scene.dump()
     scene.projector().process_event(dict(found_in(scene.events, {"aggregate_id": chat_id, "version": 1})))
     assert scene.dump() == before
+
+
+def test_an_event_that_no_majority_has_yet_is_waited_for(scene: Scene, chat_id: str) -> None:
+    unwaited = scene.events.with_options(write_concern=WriteConcern(w=1))
+    for version in range(3, 15):
+        appended = event(chat_id, "Chat", version, "chat.renamed", {"new_title": f"{version}"})
+        unwaited.insert_one(appended)
+        assert scene.projector().process_event(appended).ok
+        assert found_in(scene.chats, {"chat_id": chat_id})["title"] == f"{version}"
+
+
+def test_an_event_that_comes_late_is_waited_for_and_no_longer(
+    scene: Scene, chat_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paused: list[float] = []
+
+    def pause(seconds: float) -> None:
+        paused.append(seconds)
+        if len(paused) == 3:
+            scene.append(chat_id, ("chat.renamed", {"new_title": "late"}))
+
+    monkeypatch.setattr(arrival, "time", SimpleNamespace(monotonic=time.monotonic, sleep=pause))
+    late = {"aggregate_id": chat_id, "aggregate_type": "Chat", "version": 3.0}
+    assert scene.projector().process_event(late).ok
+    assert paused == sorted(set(paused))
+    assert len(paused) == 3
+    assert found_in(scene.chats, {"chat_id": chat_id})["title"] == "late"
+
+
+NEVER: dict[str, tuple[Any, str]] = {
+    "one that never comes": (4, "event_not_there"),
+    "as int64": (Int64(4), "event_not_there"),
+    "as a double": (4.0, "event_not_there"),
+    **{f"version {odd!r}": (odd, "bad_version") for odd in ("3", 1.5, 0, -1, True, float("nan"), 2**64, [3])},
+}
+
+
+@pytest.mark.parametrize(("version", "reason"), NEVER.values(), ids=NEVER)
+def test_an_event_that_is_not_there_is_no_success(scene: Scene, chat_id: str, version: Any, reason: str) -> None:
+    scene.append(chat_id, ("chat.renamed", {"new_title": "newer"}))
+    given = {"aggregate_id": chat_id, "aggregate_type": "Chat", "version": version}
+    summary = scene.projector().process_event(given, wait_seconds=0)
+
+    assert not summary.ok
+    assert {(item.read_model, item.reason, item.failed) for item in summary.findings} == {
+        (CHATS, reason, True),
+        (TASKS, reason, True),
+    }
+    # What is there of the stream is in its documents all the same.
+    assert found_in(scene.chats, {"chat_id": chat_id})["title"] == "newer"
+    assert not scene.projector().process_event(given, wait_seconds=0).ok
+
+
+def test_an_event_of_an_aggregate_that_never_comes_is_told(scene: Scene, chat_id: str) -> None:
+    with pytest.raises(AggregateNotFound):
+        scene.projector().process_event(
+            {"aggregate_id": NOBODY, "aggregate_type": "Chat", "version": 1}, wait_seconds=0
+        )
+    scene.append(chat_id, ("chat.exploded", {}))
+    exploded = {"aggregate_id": chat_id, "aggregate_type": "Chat", "version": 7}
+    summary = scene.projector("chat").process_event(exploded, wait_seconds=0)
+    assert [item.reason for item in summary.findings] == ["unknown_event_type"]
+
+
+def test_an_event_that_is_not_there_is_missing_in_what_is_made_of_its_streams_alone(legacy_scene: Scene) -> None:
+    legacy_scene.index()
+    chat_id = legacy_scene.chat("chat")
+    given = {"aggregate_id": chat_id, "aggregate_type": "Chat", "version": 9}
+    summary = legacy_scene.projector().process_event(given, wait_seconds=0)
+    assert [counts.failed for counts in summary.read_models.values()] == [1, 0]
 
 
 @pytest.mark.parametrize("wrong", ["Task", "task", "User", "", None, "CHAT", ["Chat"]], ids=repr)

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from pymongo.errors import OperationFailure
 
+from readmodel_pipelines.mongo.read_model import ReadModelCollection
 from readmodel_pipelines.reconcile.in_place import ATTEMPTS
 from readmodel_pipelines.reconcile.summary import Summary
 from readmodel_pipelines_tests.support.other_writer import OtherWriter
@@ -341,3 +343,36 @@ def test_a_stream_that_became_malformed_meanwhile_leaves_the_document_alone(race
     assert not summary.ok
     assert [item.reason for item in summary.findings] == ["unknown_event_type"]
     assert race.chat()["title"] == "another"
+
+
+@both_ways
+def test_a_stream_that_ends_in_a_skipped_event_is_no_race(scene: Scene, full: bool) -> None:
+    scene.index()
+    scene.settings = scene.settings.model_copy(update={"allow_malformed": frozenset({"unknown_event_type"})})
+    chat_id = scene.chat("noted", ("audit.noted", {}))
+    summary = scene.rebuild("chat") if full else scene.rebuild_one(chat_id, "chat")
+    assert (writes_of(summary), summary.ok) == ({"inserted": 1}, True)
+
+
+@pytest.mark.parametrize(("code", "superseded"), [(112, 1), (251, 0), (24, 0)], ids=["conflict", "election", "lock"])
+def test_a_transaction_that_the_server_puts_off_lost_to_nobody_unless_it_says_so(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, code: int, superseded: int
+) -> None:
+    scene.index()
+    one, two = scene.chat("one"), scene.chat("two")
+    scene.rebuild()
+    for key, chat_id in ((one, "parked"), (two, one), (one, two)):
+        scene.tasks.update_one({"task_id": key}, {"$set": {"chat_id": chat_id}})
+    within, left = ReadModelCollection._swap_within, [OperationFailure("", code, TRANSIENT)]
+
+    def put_off(*parts: Any) -> Any:
+        if left:
+            raise left.pop()
+        return within(*parts)
+
+    monkeypatch.setattr(ReadModelCollection, "_swap_within", put_off)
+    counts = scene.rebuild("task").read_models[TASKS]
+    assert (counts.superseded, counts.replaced, counts.failed) == (superseded, 2, 0)
+
+
+TRANSIENT = {"errorLabels": ["TransientTransactionError"]}

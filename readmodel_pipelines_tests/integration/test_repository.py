@@ -167,19 +167,6 @@ def test_a_failed_update_is_queued_and_told_and_the_worker_mends_it(ready: Scene
     assert ready.verify().ok
 
 
-def test_a_stream_that_cannot_be_projected_is_queued_and_becomes_a_dead_letter(
-    ready: Scene, queue: RepairQueue
-) -> None:
-    chat_id = str(uuid4())
-    broken = NewEvent("chat.renamed", {"new_title": ["no", "title"]})
-    assert not repository(ready).save(chat_id, "chat", [CREATED, broken], expected_version=0).projected
-
-    (task,) = queue.tasks()
-    assert "bad_field" in task["error"]
-    RepairWorker(ready.database, ready.settings).work()
-    assert queue.stats().dead_letters == {"bad_field": 1}
-
-
 def test_a_full_queue_is_told_to_the_producer_with_what_was_saved(ready: Scene) -> None:
     settings = ready.settings.model_copy(update={"repair_queue_limit": 1})
     first, second = str(uuid4()), str(uuid4())

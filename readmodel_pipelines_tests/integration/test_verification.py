@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -139,9 +140,59 @@ def test_the_tier_of_versions_finds_presence_and_version_but_no_other_field(scen
     summary = look(scene, tier="versions")
     assert found(summary) == {item for item in wanted if item[::2] != ("chats_read_model", "different")}
     tasks = summary.read_models["tasks_read_model"]
-    absent = scene.chats.count_documents({"type": "discussion"})
-    assert 0 < absent <= tasks.undecided
-    assert tasks.checked == tasks.same + tasks.undecided + tasks.discrepancies
+    assert tasks.checked == tasks.same + tasks.discrepancies
+
+
+def deleted(scene: Scene) -> str:
+    return scene.chat("gone", ("chat.deleted", {}))
+
+
+def discussion(scene: Scene) -> str:
+    return scene.chat("talk", kind="discussion")
+
+
+def became_a_discussion(scene: Scene) -> str:
+    return scene.chat("talked", ("chat.type_changed", {"new_type": "discussion", "title": "talked"}))
+
+
+def became_a_task(scene: Scene) -> str:
+    return scene.chat("agreed", ("chat.type_changed", {"new_type": "task", "title": "agreed"}), kind="discussion")
+
+
+@pytest.mark.parametrize(("makes", "versions"), [(deleted, 3), (discussion, 2), (became_a_discussion, 3)])
+def test_the_tier_of_versions_finds_a_document_at_the_right_version_that_nobody_wants(
+    scene: Scene, makes: Callable[[Scene], str], versions: int
+) -> None:
+    scene.fill(6)
+    chat_id = makes(scene)
+    scene.build()
+    assert look(scene, tier="versions").ok
+    scene.tasks.insert_one({"task_id": chat_id, "chat_id": chat_id, "version": versions})
+    assert found(look(scene, tier="versions")) == {("tasks_read_model", chat_id, "unexpected")}
+
+
+def test_the_tier_of_versions_finds_a_task_that_is_missing(scene: Scene) -> None:
+    scene.fill(6)
+    chat_id = became_a_task(scene)
+    scene.build()
+    scene.tasks.delete_one({"task_id": chat_id})
+    assert found(look(scene, tier="versions")) == {("tasks_read_model", chat_id, "missing")}
+
+
+@pytest.mark.parametrize("which", ["scene", "legacy_scene"])
+@pytest.mark.parametrize("skipped", ["audit.noted", "tasks.noted", "zzz", ""])
+def test_the_tier_of_versions_leaves_out_events_that_are_skipped(
+    request: pytest.FixtureRequest, which: str, skipped: str
+) -> None:
+    scene = request.getfixturevalue(which)
+    scene.settings = scene.settings.model_copy(update={"allow_malformed": frozenset({"unknown_event_type"})})
+    scene.fill(6)
+    makes = scene.chat if which == "scene" else scene.task
+    key = makes("noted", *([] if which == "scene" else ["c"]), (skipped, {}))
+    scene.build()
+    assert look(scene, tier="versions").ok
+    scene.tasks.update_one({"task_id": key}, {"$inc": {"version": 1}})
+    assert found(look(scene, tier="versions")) == {("tasks_read_model", key, "different")}
 
 
 @pytest.mark.parametrize("which", ["scene", "legacy_scene"])

@@ -7,8 +7,9 @@ import pytest
 
 from readmodel_pipelines.events.stream import Malformed, Reason
 from readmodel_pipelines.reconcile import confirm
-from readmodel_pipelines.reconcile.confirm import BATCH, Confirm
+from readmodel_pipelines.reconcile.confirm import Confirm
 from readmodel_pipelines.reconcile.outcome import Counts, Outcome, Verdict, Why
+from readmodel_pipelines.reconcile.ports import BATCH, BATCH_BYTES
 from readmodel_pipelines.reconcile.second_look import SecondLook
 
 GRACE = 5.0
@@ -27,6 +28,7 @@ class World:
         self.behind_ids: set[str] = set()
         self.asked_behind: list[Mapping[str, int]] = []
         self.batches: list[list[str]] = []
+        self.size = 0
         self.counts = Counts()
         self.noted: list[Verdict] = []
 
@@ -50,7 +52,7 @@ class World:
         found = []
         for key in sorted(set(ids)):
             if self.now < self.wrong_until.get(key, 1e9):
-                found.append(Verdict(key, self.outcomes.get(key, Outcome.DIFFERENT)))
+                found.append(Verdict(key, self.outcomes.get(key, Outcome.DIFFERENT), size=self.size))
                 found += [Verdict(key, Outcome.UNEXPECTED, reason=Why.DUPLICATE_KEY)] if key in self.twice else []
         return found
 
@@ -145,3 +147,17 @@ def test_however_many_may_lag_no_more_than_some_are_held(world: World, monkeypat
     sink.finish()
     assert held <= 4 * BATCH
     assert len(world.noted) == world.counts.checked == len(MANY)
+
+
+@pytest.mark.parametrize("grace", [0.0, GRACE])
+def test_wide_documents_are_looked_at_a_few_at_a_time(grace: float) -> None:
+    world, wide = World(), BATCH_BYTES // 4
+    world.young_ids = dict.fromkeys(MANY[:10], 5)
+    world.size = wide
+    sink = world.sink(grace)
+    for aggregate_id in MANY[:10]:
+        world.counts.checked += 1
+        sink.accept(Verdict(aggregate_id, Outcome.DIFFERENT, size=wide))
+    sink.finish()
+    assert {len(batch) for batch in world.batches} <= {4, 2}
+    assert len(world.noted) == 10

@@ -24,8 +24,8 @@ PUBLIC = [
     *("EventType", "Fold", "Malformed", "Reason", "fold_streams"),
     *("BadField", "Event", "ZERO_TIME_MS", "flag", "integer", "occurred_at_ms", "optional_text", "optional_time_ms"),
     *("parse_time", "text", "time_ms"),
-    *("AggregateNotFound", "ConcurrencyConflict", "LeaseLost", "MongoUnavailable", "ReadModelBusy", "ReadModelError"),
-    *("RepairNotQueued", "RepairQueueFull", "UsageError", "WrongAggregateType"),
+    *("AggregateNotFound", "ConcurrencyConflict", "EventRefused", "LeaseLost", "MongoUnavailable", "ReadModelBusy"),
+    *("ReadModelError", "RepairNotQueued", "RepairQueueFull", "UsageError", "WrongAggregateType"),
 ]
 
 
@@ -45,8 +45,8 @@ def test_codes_of_errors_are_stable() -> None:
     public = [getattr(readmodel_pipelines, name) for name in PUBLIC]
     errors = [item for item in public if isinstance(item, type) and issubclass(item, ReadModelError)]
     assert {item.code for item in errors} == {
-        *("aggregate_not_found", "concurrency_conflict", "error", "lease_lost", "mongo_unavailable", "read_model_busy"),
-        *("repair_not_queued", "repair_queue_full", "usage", "wrong_aggregate_type"),
+        *("aggregate_not_found", "concurrency_conflict", "error", "event_refused", "lease_lost", "mongo_unavailable"),
+        *("read_model_busy", "repair_not_queued", "repair_queue_full", "usage", "wrong_aggregate_type"),
     }
     assert (NoCopy.code, EmbeddedServerError.code) == ("usage", "embedded_server")
 

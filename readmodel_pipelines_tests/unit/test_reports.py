@@ -6,6 +6,7 @@ import os
 import re
 import time
 import tracemalloc
+from collections import Counter
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -196,6 +197,14 @@ def test_what_dead_runs_left_goes_and_what_is_being_written_stays(tmp_path: Path
     assert list(tmp_path.iterdir()) == [alive]
 
 
+def test_the_page_is_shared_out_among_the_read_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer, "FINDINGS_ON_PAGE", 10)
+    findings = [{**finding(str(number)), "read_model": name} for name in ("a", "b") for number in range(20)]
+    page = data_of(written(tmp_path, *findings)[".html"])
+    assert Counter(item["read_model"] for item in page["findings"]) == {"a": 5, "b": 5}
+    assert page["total"] == 40
+
+
 # What to run
 
 
@@ -237,3 +246,19 @@ def test_more_findings_than_the_page_or_a_batch_of_rows_takes_are_not_held(
     assert page["fields"] == [["chats_read_model", "title", 3_600]]
     assert len(json.loads((tmp_path / "3600.json").read_text())["findings"]) == 3_600
     assert len(pandas.read_parquet(tmp_path / "3600.parquet")) == 3_600
+
+
+def test_wide_findings_are_not_held_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer, "_BYTES", 200_000)
+    files = [tmp_path / f"report{suffix}" for suffix in SUFFIXES]
+    with closing(ReportWriter(files)) as report:
+        report.add(finding("0", title=("a", "b")))
+        tracemalloc.start()
+        for number in range(300):
+            report.add(finding(str(number), title=("x" * 20_000, "y")))
+        report.finish(SUMMARY, [])
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    # The rows of a CSV file alone have six million characters.
+    assert most < 3_000_000
+    assert data_of(tmp_path / "report.html")["total"] == 301

@@ -64,6 +64,55 @@ def test_findings_of_one_read_model_or_malformed_streams_leave_room_for_the_othe
     assert sorted(kinds.values()) == [2, 2, 2, 2]
 
 
+@pytest.mark.parametrize("most", [0, 1, 2, 3, 10, 100])
+def test_findings_that_are_shown_are_shared_out_among_the_read_models(most: int) -> None:
+    result = summary()
+    result.read_models["tasks_read_model"] = Counts()
+    for name in result.read_models:
+        for number in range(20):
+            result.note(name, Verdict(str(number), Outcome.DIFFERENT))
+    of_each = Counter(item.read_model for item in result.first_findings(most))
+    assert sum(of_each.values()) == min(most, 40)
+    assert max(of_each.values(), default=0) - min(of_each.values(), default=0) <= 1 or most == 1
+
+
+def test_a_long_value_is_shortened_and_told_apart_from_one_that_begins_alike() -> None:
+    result, long = summary(), "x" * 100_000
+    for end in ("a", "b"):
+        result.note(MODEL, Verdict("a", Outcome.DIFFERENT, {"f": f"{long}{end}", "g": 1}, {"_id": 1, "f": "", "g": 2}))
+    one, other = (item["fields"] for item in result.as_json()["findings"])
+    assert one["g"] == {"expected": 1, "actual": 2}
+    assert one["f"]["actual"] == ""
+    ours, theirs = (shown["f"]["expected"]["$shortened"] for shown in (one, other))
+    assert ours["bytes"] == theirs["bytes"] == 100_001
+    assert ours["sha256"] != theirs["sha256"]
+    assert len(json.dumps(result.as_json())) < 10_000
+
+
+def test_two_long_values_are_shown_where_they_part() -> None:
+    result, long = summary(), "x" * 100_000
+    result.note(MODEL, different(f"{long} ours", f"{long} theirs"))
+    ((ours, theirs),) = result.findings[0].fields.values()
+    assert ours.part.endswith(' ours"')
+    assert theirs.part.endswith(' theirs"')
+
+
+def test_many_fields_of_a_moderate_length_are_shortened_together() -> None:
+    result = summary()
+    fields = {f"f{number}": [f"{number} {item}" for item in range(1_000)] for number in range(10)}
+    result.note(MODEL, Verdict("a", Outcome.DIFFERENT, fields, {"_id": 1, "f1": 5}))
+    assert len(json.dumps(result.as_json())) < 32 * 1024
+    shown = result.findings[0].as_json()["fields"].values()
+    assert len({pair["expected"]["$shortened"]["sha256"] for pair in shown}) == 10
+
+
+def test_whatever_a_malformed_stream_holds_its_finding_is_short() -> None:
+    result, long = summary(), "x" * 5_000_000
+    result.note(MODEL, Verdict("m", Outcome.MALFORMED, malformed=Malformed(Reason.BAD_VERSION, long, long, long)))
+    result.fail(MODEL, "m", Why.WRITE_REFUSED, long)
+    assert len(json.dumps(result.as_json())) < 10_000
+
+
 def test_a_finding_names_just_the_fields_that_differ() -> None:
     result = summary()
     expected = {"title": "a", "status": "New", "severity": "Major"}

@@ -1,6 +1,5 @@
 """How a summary looks: one JSON document, or a table of counts, the first findings and a sentence on what is next."""
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,6 +7,7 @@ from readmodel_pipelines.cli.terminal.voice import plain
 from readmodel_pipelines.rebuild_state import RebuildState
 from readmodel_pipelines.reconcile.finding import Finding
 from readmodel_pipelines.reconcile.outcome import Counts
+from readmodel_pipelines.reconcile.shortened import how_long, part_of
 from readmodel_pipelines.reconcile.summary import Summary
 from readmodel_pipelines.wording import count, cut, cut_where_they_part, span
 
@@ -38,6 +38,15 @@ def human_lines(
     yield from _what_became(summary)
     yield ""
     yield _closing(summary, aggregate_id)
+
+
+def what_was_found(summary: Summary) -> Iterator[str]:
+    """The table of counts and the first findings, where there are any."""
+    if summary.findings:
+        yield ""
+        yield from _table(summary)
+        yield from _findings(summary, SHOWN_FINDINGS)
+        yield ""
 
 
 def _what_became(summary: Summary) -> Iterator[str]:
@@ -78,7 +87,7 @@ def _table(summary: Summary) -> Iterator[str]:
 
 
 def _findings(summary: Summary, most: int) -> Iterator[str]:
-    shown = summary.findings[:most]
+    shown = summary.first_findings(most)
     if not shown:
         return
     yield ""
@@ -102,11 +111,12 @@ def _finding_lines(finding: Finding) -> Iterator[str]:
     yield f"{finding.read_model}  {name}  {shown['outcome']}{reason}{detail}{age}"
     for field, pair in shown["fields"].items():
         values = cut_where_they_part(_text(pair["expected"]), _text(pair["actual"]), _LONGEST_VALUE)
-        yield f"    {plain(field)}: {' → '.join(values)}"
+        told = (value + how_long(pair[side]) for value, side in zip(values, ("expected", "actual"), strict=True))
+        yield f"    {plain(field)}: {' → '.join(told)}"
 
 
 def _text(value: Any) -> str:
-    return "(absent)" if value == {"$absent": True} else plain(json.dumps(value, ensure_ascii=False))
+    return "(absent)" if value == {"$absent": True} else plain(part_of(value))
 
 
 def _closing(summary: Summary, aggregate_id: str | None) -> str:

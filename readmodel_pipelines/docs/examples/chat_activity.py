@@ -1,8 +1,7 @@
 """Chat activity: which chats are in use and which fell silent. One document for each chat that is not deleted.
 
-    READMODEL_PROJECTIONS=readmodel_pipelines/docs/examples/chat_activity.py
-
-adds it wherever read models are listed; extending.md beside this folder goes through it line by line.
+READMODEL_PROJECTIONS=readmodel_pipelines/docs/examples/chat_activity.py adds it wherever read models are listed;
+extending.md beside this folder goes through it line by line.
 """
 
 from bson.datetime_ms import DatetimeMS
@@ -93,6 +92,7 @@ READ_MODELS = (
         owned=("chat_id", "workspace_id", "version", "people", "last_event_at"),
         document=document,
         optional=True,
+        decided_by=("chat.created", "chat.deleted"),
         schema_version=1,
         description="One document per chat: how many took part, and when something last happened in it.",
     ),

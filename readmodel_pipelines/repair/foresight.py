@@ -1,0 +1,153 @@
+"""Foresight: what a stream folds to with events that are about to be appended, before anybody has them.
+
+An event that its own fold can never take would make its stream malformed for ever: it is refused. For that the stream
+is read once, as it would be anyway to bring its read models in line; what was compared is written as soon as the events
+are appended, on condition as ever.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import bson
+
+from readmodel_pipelines.errors import EventRefused, ReadModelError
+from readmodel_pipelines.events.ids import is_plain
+from readmodel_pipelines.events.stream import Malformed, Reason
+from readmodel_pipelines.lanes import OpenedPass, contested, counts_of
+from readmodel_pipelines.mongo.ahead import EventsAhead
+from readmodel_pipelines.mongo.driver import Document
+from readmodel_pipelines.mongo.indexes import ensure_for_empty
+from readmodel_pipelines.mongo.store import Store
+from readmodel_pipelines.projections.projection import Projection
+from readmodel_pipelines.projections.registry import built_in
+from readmodel_pipelines.reconcile.in_place import InPlace
+from readmodel_pipelines.reconcile.join import MAX_DOCUMENT_BYTES, Lane
+from readmodel_pipelines.reconcile.outcome import Outcome, Verdict
+from readmodel_pipelines.reconcile.summary import Summary
+
+
+class _Found:
+    """The sink of one read model: keeps what was found, which is little."""
+
+    def __init__(self) -> None:
+        self.verdicts: list[Verdict] = []
+
+    def accept(self, verdict: Verdict) -> None:
+        """Keep it."""
+        self.verdicts.append(verdict)
+
+    @property
+    def malformed(self) -> Malformed | None:
+        """Why the read model can take the stream no more."""
+        return next((verdict.malformed for verdict in self.verdicts if verdict.malformed), None)
+
+
+class Foresight:
+    """Looks at one stream with `new` events behind it; the store's projections are all made from it.
+
+    Raises:
+        EventRefused: MongoDB could not hold one of them.
+    """
+
+    def __init__(self, store: Store, aggregate_id: str, new: Sequence[Document]) -> None:
+        self._store = store
+        self._aggregate_id = aggregate_id
+        self._new = new
+        self._events = EventsAhead(store.events, [_encoded(event) for event in new])
+        self._summary = Summary("rebuild", "", read_models=counts_of(store.projections))
+        claims = contested(self._events, store.projections, [aggregate_id])
+        for item in store.projections:
+            claims[item.read_model] = {**claims.get(item.read_model, {}), **self._contested(item)}
+        self._opened = OpenedPass(store, self._summary.read_models, claims, events=self._events)
+        self._found = self._opened.into(lambda _: _Found())
+        self._opened.reconcile([aggregate_id])
+
+    @property
+    def last(self) -> Document:
+        """The stored event that the new ones come behind; empty where there is none."""
+        return self._events.last
+
+    def check(self) -> None:
+        """Refuse what no built-in read model could take, or none at all.
+
+        An added one's own code stops nobody, nor does another stream that claims the key of one that is there: that is
+        reported once the events are appended.
+
+        Raises:
+            EventRefused: it says why; nothing is written yet.
+        """
+        malformed = [(lane.projection, why) for lane, found in self._lanes() if (why := found.malformed)]
+        ours = built_in(self._store.settings.task_source)
+        new = [event["_id"] for event in self._new]
+        for projection, why in malformed:
+            of_all = projection in ours or len(malformed) == len(self._found)
+            by_others = why.reason is Reason.KEY_CONFLICT and why.event_id not in new
+            if of_all and not by_others and why.reason is not Reason.PROJECTION_FAILED:
+                raise self._refused(projection, why)
+
+    def _refused(self, projection: Projection, why: Malformed) -> EventRefused:
+        new = [event["_id"] for event in self._new]
+        if why.event_id in new:
+            event = self._new[new.index(why.event_id)]
+            what = f"{event['event_type']} cannot be appended as version {event['version']} of {self._aggregate_id}"
+            hint = "Mend the event. DATA_CONTRACT.md says what each field takes."
+        elif why.event_id is None:
+            what = f"The events cannot be appended to {self._aggregate_id}"
+            hint = f"{projection.read_model} could not hold what comes of them."
+        else:
+            what = f"Nothing can be appended to {self._aggregate_id}, whose stream is malformed"
+            hint = "Mend its stored events first: DATA_CONTRACT.md, «Malformed streams»."
+        return EventRefused(f"{what}: {why.reason}: {why.detail}; nothing was saved.", hint=hint)
+
+    def bring_in_line(self) -> None:
+        """Write what was compared; the events are appended.
+
+        Raises:
+            ReadModelError: a read model could not be brought in line.
+        """
+        for lane, found in self._lanes():
+            ensure_for_empty(self._store.live(lane.projection), lane.projection)
+            sink = InPlace(self._opened.again(lane), self._summary, lambda: None)
+            for verdict in found.verdicts:
+                self._summary.note(lane.projection.read_model, verdict)
+                sink.accept(verdict)
+            sink.finish()
+        if not self._summary.ok:
+            finding = next(item for item in self._summary.findings if item.failed or item.outcome is Outcome.MALFORMED)
+            raise ReadModelError(f"{finding.read_model}: {finding.reason}: {finding.detail}")
+
+    def _lanes(self) -> Iterator[tuple[Lane, _Found]]:
+        return zip(self._opened.lanes, self._found, strict=True)
+
+    def _contested(self, projection: Projection) -> dict[str, Malformed]:
+        """The claim of a new event on a key that another stream claims."""
+        for event in self._new if projection.claims else ():
+            event_type, name = projection.claims or ("", "")
+            key = event["data"].get(name) or ""
+            if event["event_type"] != event_type or not is_plain(key):
+                continue
+            other = self._events.other_claimant(projection.fold, (event_type, name), key, self._aggregate_id)
+            if other:
+                detail = f"{self._aggregate_id} and {other} claim the same {name}"
+                return {self._aggregate_id: Malformed(Reason.KEY_CONFLICT, detail, event["version"], event["_id"])}
+        return {}
+
+
+def _encoded(event: Document) -> bytes:
+    """The event as MongoDB would hold it.
+
+    Raises:
+        EventRefused: it could not.
+    """
+    what = f"{event['event_type']} cannot be stored as version {event['version']} of {event['aggregate_id']}"
+    try:
+        encoded = bson.encode(event)
+    except Exception as error:  # what the driver raises for a type that it does not know is not one kind
+        raise EventRefused(
+            f"{what}: {error}; nothing was saved.",
+            hint="Its data takes texts of valid UTF-8, numbers, bools, datetimes, None, and lists and dicts of them.",
+        ) from error
+    if len(encoded) > MAX_DOCUMENT_BYTES:
+        raise EventRefused(
+            f"{what}: it would have {len(encoded):,} bytes; nothing was saved.", hint="MongoDB holds 16 MiB."
+        )
+    return encoded
