@@ -234,6 +234,10 @@ class Verifications:
         """Up to which moment of the server's history each read model is verified, from where a next look goes on."""
         return {str(item["_id"]): time_of(item["token"]).as_datetime() for item in self._watermarks.find()}
 
+    def forget_watermarks(self, read_models: Sequence[str]) -> None:
+        """Other documents are there than those that were verified."""
+        self._watermarks.delete_many({"_id": {"$in": list(read_models)}})
+
     def set_watermark(self, read_model: str, token: Token, made_from: Sequence[str]) -> None:
         """All changes up to this token are verified, with these settings."""
         this = {"_id": read_model}

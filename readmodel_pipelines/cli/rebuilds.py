@@ -68,12 +68,13 @@ def abort(rebuild_id: _RebuildId) -> None:
 
 
 @command(app, "rollback", "Put back what was before a rebuild in a shadow.")
-def rollback(rebuild_id: _RebuildId, yes: Yes = False) -> None:
+def rollback(rebuild_id: _RebuildId, yes: Yes = False) -> bool:
     """Put back what the read models were before a rebuild in a shadow, then catch up with the events since then.
 
     One rename for each read model, and locks them meanwhile. What others wrote into fields that the projection does not
-    own since the rebuild is lost.
+    own since the rebuild is lost. Then everything is verified, and what the copy has wrong is told: the exit code is 1.
     """
+    from readmodel_pipelines.cli.terminal.summary import what_was_found
     from readmodel_pipelines.rebuild import roll_back
 
     if not yes and not voice.as_json:
@@ -81,7 +82,9 @@ def rollback(rebuild_id: _RebuildId, yes: Yes = False) -> None:
     with opened("shadow") as (database, settings):
         summary = roll_back(database, settings, rebuild_id)
     done = f"Rebuild {rebuild_id} is rolled back; {summary.rebuild.caught_up:,} documents caught up since."
-    voice.result(summary.as_json(), [done, *(f"Warning: {plain(item)}" for item in summary.warnings)])
+    warnings = (f"Warning: {plain(item)}" for item in summary.warnings)
+    voice.result(summary.as_json(), [done, *what_was_found(summary), *warnings])
+    return summary.ok
 
 
 def _shown(record: Mapping[str, Any], rebuilds: Rebuilds) -> dict[str, Any]:

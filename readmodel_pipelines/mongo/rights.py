@@ -221,6 +221,8 @@ _SHADOW: _Grants = (
     (_MODELS, "changeStream collStats bypassDocumentValidation dropCollection"),
     (_SHADOWS, f"find {_WRITE} createIndex listIndexes bypassDocumentValidation"),
     (_COPIES, "find insert remove createIndex bypassDocumentValidation"),
+    # What is put back was verified by nobody.
+    (names.WATERMARKS, "remove"),
 )
 
 # What prepares a database

@@ -20,6 +20,7 @@ from readmodel_pipelines.rebuild import RebuildRequest, abort, gate, rebuild, ro
 from readmodel_pipelines_tests.support.at_a_moment import At, each, killed_at, once
 from readmodel_pipelines_tests.support.scene import Scene, found_in, taken_from
 from readmodel_pipelines_tests.support.verbs.rebuilding import OTHER_TITLE, in_shadow
+from readmodel_pipelines_tests.support.verbs.verifying import SINCE_LAST, found, look
 
 
 def copies(scene: Scene) -> list[str]:
@@ -294,6 +295,66 @@ def test_a_rollback_puts_back_what_was_before_and_catches_up(scene: Scene) -> No
     assert found_in(scene.chats, {"chat_id": chats[0]})["title"] == "Told meanwhile"
     assert scene.chats.index_information() == indexes
     assert copies(scene) == []
+
+
+def test_a_rollback_tells_each_document_that_it_puts_back_wrong(scene: Scene) -> None:
+    chats = scene.fill(10)
+    in_shadow(scene)
+    scene.chats.update_one({"chat_id": chats[1]}, {"$set": {"title": "was wrong"}})
+    scene.tasks.insert_one({"task_id": "nobody", "chat_id": "nobody"})
+    scene.chats.delete_one({"chat_id": chats[2]})
+    rebuilt = in_shadow(scene).about["rebuild"]
+    assert scene.verify().ok
+
+    summary = roll_back(scene.database, scene.settings, rebuilt)
+    assert not summary.ok
+    assert (
+        found(summary)
+        == found(scene.verify())
+        == {
+            ("chats_read_model", chats[1], "different"),
+            ("chats_read_model", chats[2], "missing"),
+            ("tasks_read_model", "nobody", "orphan"),
+        }
+    )
+    assert all(item.failed for item in summary.findings)
+    assert [counts.failed for counts in summary.read_models.values()] == [2, 1]
+
+
+def test_a_rollback_tells_a_document_that_was_stale_and_is_repaired_since(scene: Scene) -> None:
+    chats = scene.fill(10)
+    scene.append(chats[0], OTHER_TITLE)
+    with listening(Moment.COPY_MADE, once(lambda: scene.append(chats[3], OTHER_TITLE))):
+        rebuilt = in_shadow(scene, "chat").about["rebuild"]
+    summary = roll_back(scene.database, scene.settings, rebuilt)
+    # What came after the copy is caught up with; what it lacked, and the rebuild wrote, is told.
+    assert found(summary) == {("chats_read_model", chats[0], "different")}
+    assert found_in(scene.chats, {"chat_id": chats[3]})["title"] == "Told meanwhile"
+
+
+def test_what_a_rollback_puts_back_is_looked_at_by_the_next_verification_of_what_changed(scene: Scene) -> None:
+    chats = scene.fill(10)
+    scene.chats.update_one({"chat_id": chats[1]}, {"$set": {"title": "was wrong"}})
+    rebuilt = in_shadow(scene).about["rebuild"]
+    for _ in range(2):
+        assert look(scene, coverage=SINCE_LAST).ok
+    roll_back(scene.database, scene.settings, rebuilt)
+    assert found(look(scene, coverage=SINCE_LAST)) == {("chats_read_model", chats[1], "different")}
+
+
+def test_a_rollback_to_an_older_schema_calls_none_of_its_fields_wrong(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chats = scene.fill(10)
+    in_shadow(scene, "chat")
+    newer = replace(CHATS, schema_version=2, document=lambda *chat: {**(CHATS.document(*chat) or {}), "type": "TYPE"})
+    monkeypatch.setattr(registry, "CHATS", newer)
+    rebuilt = in_shadow(scene, "chat").about["rebuild"]
+    assert found_in(scene.chats, {"chat_id": chats[0]})["type"] == "TYPE"
+    summary = roll_back(scene.database, scene.settings, rebuilt)
+    counts = summary.read_models["chats_read_model"]
+    assert (summary.ok, counts.different, counts.failed) == (True, 10, 0)
+    assert summary.warnings
 
 
 def test_only_the_last_copy_is_kept_and_none_where_it_is_not_wanted(scene: Scene) -> None:
