@@ -4,19 +4,22 @@ The order of array elements counts, the order of fields does not.
 """
 
 from collections.abc import Mapping
+from enum import Enum, auto
 from typing import Any, Final
 
 from readmodel_pipelines.projections.projection import Document
 
 
-class Absent:
-    """The type of `ABSENT`."""
+class Absent(Enum):
+    """The type of `ABSENT`: a member of an enum is the same one in every process."""
+
+    ABSENT = auto()
 
     def __repr__(self) -> str:
         return "absent"
 
 
-ABSENT: Final = Absent()
+ABSENT: Final = Absent.ABSENT
 """Stands for a field that is not there, which is not the same as null."""
 
 

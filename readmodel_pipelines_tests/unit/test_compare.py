@@ -2,12 +2,13 @@
 
 import copy
 import datetime
+import pickle
 from itertools import product
 from typing import Any
 
 import bson
 import pytest
-from bson import Binary, Code, Decimal128, Int64, MaxKey, MinKey, ObjectId, Regex, Timestamp
+from bson import Binary, Code, DBRef, Decimal128, Int64, MaxKey, MinKey, ObjectId, Regex, Timestamp
 from bson.datetime_ms import DatetimeMS
 from hypothesis import given
 from hypothesis import strategies as st
@@ -50,6 +51,12 @@ def test_values_of_different_type_or_content_are_never_the_same_however_deep_the
     for one, other in product(DISTINCT, DISTINCT):
         stored = {"_id": 1, "value": {"deep": [{"er": other}]}}
         assert same_document({"value": {"deep": [{"er": one}]}}, stored) is same_value(one, other) is (one is other)
+
+
+@pytest.mark.parametrize("value", [*DISTINCT, Code("a", {}), DBRef("a", 1, "b", more=2), "\udcff"], ids=ascii)
+def test_every_value_is_the_same_in_another_process(value: Any) -> None:
+    for one in (value, [{"deep": value}]):
+        assert same_value(pickle.loads(pickle.dumps(one)), one)  # noqa: S301 - our own
 
 
 @pytest.mark.parametrize("value", DISTINCT, ids=repr)

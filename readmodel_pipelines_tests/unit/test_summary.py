@@ -2,6 +2,7 @@
 
 import copy
 import json
+import pickle
 from collections import Counter
 from typing import Any
 
@@ -124,6 +125,35 @@ def test_a_finding_names_just_the_fields_that_differ() -> None:
         "severity": ("Major", ABSENT),
         "due_date": (ABSENT, None),
     }
+
+
+LACKING = {"_id": 1, "kept": None}
+FOUND = [
+    BAD,
+    *(Verdict("a", outcome) for outcome in (Outcome.LAGGING, Outcome.UNDECIDED, Outcome.ORPHAN)),
+    *(Verdict("half \ud83d", Outcome.ORPHAN, None, {"_id": EVENT}, why) for why in Why),
+    *(Verdict("a", Outcome.MALFORMED, reason=why, malformed=Malformed(why, "half \ud83d")) for why in Reason),
+    Verdict("a", Outcome.MISSING, {"f": None}, version=2**40, size=5),
+    Verdict("a", Outcome.UNEXPECTED, None, {"_id": 1, "f": DatetimeMS(ZERO_TIME_MS)}, Why.DUPLICATE_KEY),
+    Verdict("a", Outcome.DIFFERENT, {"kept": None, "lacks": 1}, LACKING),
+    Verdict({"a": Int64(1)}, Outcome.DIFFERENT, {}, LACKING),
+]
+
+
+@pytest.mark.parametrize("verdict", FOUND, ids=lambda verdict: f"{verdict.outcome} {verdict.reason}")
+def test_whatever_is_found_is_the_same_in_another_process(verdict: Verdict) -> None:
+    there = pickle.loads(pickle.dumps(verdict))  # noqa: S301 - our own
+    told = summary()
+    told.note(MODEL, there)
+    told.fail(MODEL, verdict.aggregate_id, Why.BUSY, "half \ud83d")
+    back = pickle.loads(pickle.dumps(told))  # noqa: S301 - our own
+    here = summary()
+    here.note(MODEL, verdict)
+    here.fail(MODEL, verdict.aggregate_id, Why.BUSY, "half \ud83d")
+
+    assert back.as_json() == here.as_json()
+    assert (back.findings, back.differing, back.reasons) == (here.findings, here.differing, here.reasons)
+    json.dumps(back.as_json())
 
 
 @pytest.mark.parametrize(
