@@ -6,7 +6,13 @@ Nothing in here ever holds a credential; see `readmodel_pipelines.settings.Setti
 """
 
 import re
-import traceback
+
+from readmodel_pipelines.wording import cut, storable
+
+FAULTS = (Exception, SystemExit)
+"""What somebody else's code may raise; an interruption is no fault of its own."""
+
+_LONGEST = 1_000
 
 
 class ReadModelError(Exception):
@@ -30,9 +36,25 @@ class ReadModelError(Exception):
 
 def raised(error: BaseException) -> str:
     """What somebody else's code raised, and where, in one line: its traceback would bury what it happened to."""
-    frames = traceback.extract_tb(error.__traceback__)
-    where = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}: {error}{where}"
+    at = error.__traceback__
+    while at is not None and at.tb_next is not None:
+        at = at.tb_next
+    where = f" ({at.tb_frame.f_code.co_filename}, line {at.tb_lineno})" if at else ""
+    return f"{kind_and_words(error)}{storable(where)}"
+
+
+def kind_and_words(error: BaseException) -> str:
+    """What kind of error it is, and what it says."""
+    return f"{type(error).__name__}: {words(error)}"
+
+
+def words(error: BaseException) -> str:
+    """What an error says, cut and as it can be stored, whatever its own code does."""
+    try:
+        said = str(error)
+    except FAULTS:
+        said = "it has no words, for its own code fails"
+    return storable(cut(said, _LONGEST))
 
 
 class UsageError(ReadModelError):

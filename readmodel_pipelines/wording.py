@@ -36,6 +36,11 @@ def moment(value: object) -> str:
     return f"{value:%Y-%m-%d %H:%M:%S} UTC" if isinstance(value, datetime) else "an unknown time"
 
 
+def storable(text: str) -> str:
+    """The text as databases, files and Dagster take it: half an emoji, or a byte that was no UTF-8, as its number."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def cut(text: str, longest: int) -> str:
     """The beginning of a text that is too long."""
     return text if len(text) <= longest else f"{text[: longest - 1]}…"

@@ -22,6 +22,7 @@ from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.rebuild_state import MAY_FOLLOW, UNFINISHED, RebuildState, Strategy
 from readmodel_pipelines.reconcile.outcome import WRITES, Counts
 from readmodel_pipelines.reconcile.ranges import IdRange
+from readmodel_pipelines.wording import storable
 
 _SHOWN_AT_MOST = 50
 _WRITES = (*WRITES, "superseded")
@@ -126,6 +127,12 @@ def counted(ranges: Iterable[RebuildRange], read_model: str) -> Counts:
     return total
 
 
+def _literally(values: Mapping[str, Any]) -> Document:
+    """The expressions for these values, whatever is in their texts."""
+    told = ((name, storable(value) if isinstance(value, str) else value) for name, value in values.items())
+    return {name: {"$literal": value} for name, value in told}
+
+
 class WrongState(UsageError):
     """The rebuild is in a state in which that cannot be done."""
 
@@ -169,10 +176,9 @@ class Rebuilds:
         )
         # Last, so that a rebuild has all its ranges as soon as it can be found.
         new = {"kind": "rebuild", "state": RebuildState.BUILDING.value, "runs": 1, "ranges": len(ranges), **about}
-        told = {name: {"$literal": value} for name, value in new.items()}
         stored: Any = self._rebuilds.find_one_and_update(
             {"_id": rebuild_id},
-            [{"$set": {**told, "started_at": "$$NOW", "updated_at": "$$NOW"}}],
+            [{"$set": {**_literally(new), "started_at": "$$NOW", "updated_at": "$$NOW"}}],
             upsert=True,
             return_document=ReturnDocument.AFTER,
         )
@@ -234,11 +240,10 @@ class Rebuilds:
             WrongState: it is not.
         """
         before = MAY_FOLLOW[state]
-        new = {"state": state.value, **changed}
         stamps = {"updated_at": "$$NOW"} | ({} if state in UNFINISHED else {"ended_at": "$$NOW"})
         found = self._rebuilds.find_one_and_update(
             {"_id": rebuild.id, "kind": "rebuild", "state": {"$in": list(before)}},
-            [{"$set": {**{name: {"$literal": value} for name, value in new.items()}, **stamps}}],
+            [{"$set": {**_literally({"state": state.value, **changed}), **stamps}}],
             return_document=ReturnDocument.AFTER,
         )
         if found is not None and "ended_at" in found:
@@ -257,8 +262,7 @@ class Rebuilds:
 
     def note(self, rebuild: RebuildRecord, **changed: Any) -> None:
         """Write something on it."""
-        new = {name: {"$literal": value} for name, value in changed.items()}
-        self._rebuilds.update_one({"_id": rebuild.id}, [{"$set": {**new, "updated_at": "$$NOW"}}])
+        self._rebuilds.update_one({"_id": rebuild.id}, [{"$set": {**_literally(changed), "updated_at": "$$NOW"}}])
 
     def keep_copies(self, rebuild: RebuildRecord, copies: Mapping[str, str], token: Any) -> None:
         """The copies are this one's from now on, and no older one's any more: they are about to be made."""

@@ -41,6 +41,7 @@ from readmodel_pipelines.mongo.driver import Collection as MongoCollection
 from readmodel_pipelines.mongo.scan import Query
 from readmodel_pipelines.projections.registry import by_fold, projections_for
 from readmodel_pipelines.settings import Settings
+from readmodel_pipelines.wording import storable
 
 _SCANNED_PER_AGGREGATE = 10
 _BLANKS = r"[ \t\n\r\f\v]*"
@@ -83,7 +84,7 @@ class RepairQueue:
         """
         stream = self.stream_of(aggregate_id, aggregate_type)
         pending = self._pending(stream, aggregate_id)
-        latest = {"$set": {"error": error}}
+        latest = {"$set": {"error": storable(error)}}
         if self._tasks.update_one(pending, latest).matched_count:
             return False
         if self._tasks.count_documents(OPEN, limit=self._limit) >= self._limit:
@@ -108,7 +109,7 @@ class RepairQueue:
         writes = []
         for aggregate_id in new[:room]:
             pending_one = self._pending(self.stream_of(aggregate_id, aggregate_type), aggregate_id)
-            task = {**new_task(aggregate_type), "error": error}
+            task = {**new_task(aggregate_type), "error": storable(error)}
             writes.append(UpdateOne(pending_one, {"$setOnInsert": task}, upsert=True))
         added = self._tasks.bulk_write(writes, ordered=False).upserted_count if writes else 0
         return added, len(new) - len(writes)

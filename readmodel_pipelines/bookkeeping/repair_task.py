@@ -12,6 +12,7 @@ from bson import ObjectId
 from readmodel_pipelines.events.stream import Reason
 from readmodel_pipelines.mongo.driver import Document
 from readmodel_pipelines.reconcile.outcome import Why
+from readmodel_pipelines.wording import storable
 
 TASK_TYPE = "readmodel_sync"
 UNKNOWN_AGGREGATE_TYPE = "unknown_aggregate_type"
@@ -64,7 +65,7 @@ def attempt_of(reason: str, detail: str) -> Document:
     return {
         "at": "$$NOW",
         "reason": {"$literal": reason},
-        "detail": {"$literal": detail[:_LONGEST_DETAIL]},
+        "detail": {"$literal": storable(detail)[:_LONGEST_DETAIL]},
         "claimed_by": "$claimed_by",
     }
 

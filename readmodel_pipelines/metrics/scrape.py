@@ -18,7 +18,7 @@ from readmodel_pipelines.bookkeeping.rebuilds import RangeProgress, RebuildRecor
 from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
 from readmodel_pipelines.bookkeeping.repair_task import DEAD_LETTER_REASONS
 from readmodel_pipelines.bookkeeping.verifications import Findings, Verifications
-from readmodel_pipelines.errors import raised
+from readmodel_pipelines.errors import raised, words
 from readmodel_pipelines.metrics.catalogue import METRICS
 from readmodel_pipelines.mongo.driver import ODD_RECORD, Document, PyMongoError, server_time, timeout
 from readmodel_pipelines.mongo.store import Store
@@ -79,7 +79,7 @@ class Scrape:
         try:
             self.samples += list(read())
         except PyMongoError as error:
-            return str(error)[:_LONGEST_WHY]
+            return words(error)[:_LONGEST_WHY]
         except ODD_RECORD as error:
             return f"a record has another form ({raised(error)})"[:_LONGEST_WHY]
         return ""

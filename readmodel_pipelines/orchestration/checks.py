@@ -20,7 +20,7 @@ from readmodel_pipelines.orchestration.resources import MongoResource
 from readmodel_pipelines.reconcile.outcome import Outcome
 from readmodel_pipelines.reconcile.summary import Summary
 from readmodel_pipelines.settings import Settings
-from readmodel_pipelines.wording import numbers, span
+from readmodel_pipelines.wording import numbers, span, storable
 
 MATCHES, INTACT, FRESH, DRAINS = "matches_events", "streams_intact", "is_fresh", "drains"
 
@@ -160,7 +160,7 @@ def _evaluated(
         "check_name": check,
         "passed": passed,
         "severity": dg.AssetCheckSeverity.ERROR if error else dg.AssetCheckSeverity.WARN,
-        "description": description,
+        "description": storable(description),
         "metadata": metadata,
     }
 

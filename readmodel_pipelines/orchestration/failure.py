@@ -7,11 +7,12 @@ from typing import Any
 import dagster as dg
 
 from readmodel_pipelines.errors import ReadModelError
+from readmodel_pipelines.wording import storable
 
 
 def failure(sentence: str, metadata: Mapping[str, Any] | None = None) -> dg.Failure:
     """The failure to raise."""
-    return dg.Failure(sentence, metadata, allow_retries=False)
+    return dg.Failure(storable(sentence), metadata, allow_retries=False)
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from readmodel_pipelines.reconcile.shortened import how_long, part_of
 from readmodel_pipelines.reconcile.summary import Summary
 from readmodel_pipelines.repair.summary import RepairSummary
 from readmodel_pipelines.shares import shared
-from readmodel_pipelines.wording import cut, cut_where_they_part, numbers, span
+from readmodel_pipelines.wording import cut, cut_where_they_part, numbers, span, storable
 
 _ALWAYS = ("aggregate_id", "outcome")
 _LONGEST_VALUE = 200
@@ -132,7 +132,8 @@ def table(
     made = [
         dg.TableColumn(name, "int" if name in numbers else "string", description=said) for name, said in columns.items()
     ]
-    return dg.MetadataValue.table([dg.TableRecord(row) for row in rows], dg.TableSchema(made))
+    told = [{name: storable(value) if isinstance(value, str) else value for name, value in row.items()} for row in rows]
+    return dg.MetadataValue.table([dg.TableRecord(row) for row in told], dg.TableSchema(made))
 
 
 def in_words(summary: Summary) -> str:
@@ -280,6 +281,5 @@ def _dead_letter(task: Document) -> dict[str, Any]:
 
 
 def _stored(value: Any) -> str:
-    """A stored value as text that Dagster's storage takes."""
-    shown = "" if value is None else json_text(value)
-    return shown.encode("utf-8", "backslashreplace").decode()[:_LONGEST_TEXT]
+    """A stored value as text."""
+    return "" if value is None else json_text(value)[:_LONGEST_TEXT]

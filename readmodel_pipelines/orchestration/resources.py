@@ -20,6 +20,7 @@ from readmodel_pipelines.reconcile.progress import ProgressLines
 from readmodel_pipelines.reconcile.summary import Summary
 from readmodel_pipelines.settings import Settings, load_settings
 from readmodel_pipelines.verification.verify import verify, verify_fresh
+from readmodel_pipelines.wording import storable
 
 
 def owner_of(run_id: str) -> str:
@@ -115,5 +116,5 @@ class MongoResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # at ru
 
 def _warned(context: Context, summary: Summary) -> Summary:
     for warning in summary.warnings:
-        context.log.warning(warning)
+        context.log.warning(storable(warning))
     return summary

@@ -11,10 +11,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
-from readmodel_pipelines.errors import ReadModelError, RepairNotQueued
+from readmodel_pipelines.errors import ReadModelError, RepairNotQueued, kind_and_words, words
 from readmodel_pipelines.mongo.driver import PyMongoError
 
-_LONGEST_ERROR = 1_000
 _log = logging.getLogger(__name__)
 # A library leaves it to its application where log lines go.
 _log.addHandler(logging.NullHandler())
@@ -55,13 +54,13 @@ def repair_on_failure(queue: RepairQueue, aggregate_id: str, aggregate_type: str
 
 
 def _add(queue: RepairQueue, aggregate_id: str, aggregate_type: str, error: BaseException) -> None:
-    text = f"{type(error).__name__}: {error}"[:_LONGEST_ERROR]
+    text = kind_and_words(error)
     try:
         queue.add(aggregate_id, aggregate_type, text)
     except (ReadModelError, PyMongoError) as second:
         raise RepairNotQueued(
             f"The events of {aggregate_type} {aggregate_id} are saved, but its read model is not up to date ({text}), "
-            f"and no repair could be queued ({second}).",
+            f"and no repair could be queued ({words(second)}).",
             hint=f"Do not save them again. `readmodel rebuild-readmodel --type {aggregate_type} --id {aggregate_id}` "
             "mends the read model.",
         ) from error

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from readmodel_pipelines.errors import UsageError
 from readmodel_pipelines.shares import SharedRoom
+from readmodel_pipelines.wording import storable
 
 if TYPE_CHECKING:
     import pandas
@@ -214,7 +215,4 @@ def _rows_of(finding: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     for name, pair in finding["fields"].items() or [("", None)]:
         values = {side: json.dumps(pair[side], ensure_ascii=False) if pair else "" for side in ("expected", "actual")}
         told = row | {"field": name} | values
-        yield {
-            column: value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
-            for column, value in told.items()
-        }
+        yield {column: storable(value) if isinstance(value, str) else value for column, value in told.items()}

@@ -1,5 +1,6 @@
 """The checks of the read models, the job that evaluates them, and the schedules that launch it."""
 
+import json
 import os
 import subprocess
 import sys
@@ -10,7 +11,9 @@ from typing import Any
 import dagster as dg
 import pytest
 from bson import ObjectId
+from bson.raw_bson import RawBSONDocument
 from dagster import DagsterEventType
+from pymongo.collection import Collection
 
 from readmodel_pipelines.definitions import defs
 from readmodel_pipelines.demo.damage import damage_everything
@@ -21,7 +24,7 @@ from readmodel_pipelines.settings import Settings, load_settings
 from readmodel_pipelines.verification.coverage import Bucket
 from readmodel_pipelines_tests.support.at_a_moment import each, raises
 from readmodel_pipelines_tests.support.recorded import read_documents
-from readmodel_pipelines_tests.support.scene import Mongo
+from readmodel_pipelines_tests.support.scene import RAW, Mongo, taken_from
 from readmodel_pipelines_tests.support.verbs.dagster_runs import (
     CHATS,
     SAMPLE,
@@ -109,6 +112,22 @@ def test_every_kind_of_damage_is_in_the_table_with_field_expected_and_actual(
         by_field = {row["field"] for row in different}
         assert {name.removeprefix("differs/") for name in numbers if name.startswith("differs/")} == by_field
         assert all(Path(str(numbers[f"report{suffix}"])).is_file() for suffix in (".html", ".parquet"))
+
+
+def test_texts_that_are_no_utf_8_are_told_as_every_storage_takes_them(healthy: Mongo, dagster: Dagster) -> None:
+    chats: Collection[Any] = healthy.get_collection(CHATS, codec_options=RAW)
+    for name in ("chat_id", "title"):
+        document = taken_from(chats, {name: {"$ne": ""}})
+        broken = str(document[name]).encode()
+        chats.insert_one(RawBSONDocument(document.raw.replace(broken, b"\xff" + broken[1:])))
+
+    found = dagster.evaluate((CHATS, MATCHES))[CHATS, MATCHES]
+
+    assert len(rows(found)) > 2
+    assert "\\udcff" in str(rows(found))
+    json.dumps(rows(found), ensure_ascii=False).encode()
+    failed = dagster.run("verify_read_models", "chat", max_findings=5)
+    sentence(failed).encode()
 
 
 def test_malformed_streams_fail_their_own_check_alone_and_wherever_else_is_looked(

@@ -12,6 +12,7 @@ from pymongo.errors import AutoReconnect
 from readmodel_pipelines import EventRepository, NewEvent, RepairQueue, RepairWorker, repair_on_failure
 from readmodel_pipelines.errors import ConcurrencyConflict, RepairNotQueued, RepairQueueFull, UsageError
 from readmodel_pipelines_tests.support.environment import name_database
+from readmodel_pipelines_tests.support.faulty_read_models import HALF, Mute
 from readmodel_pipelines_tests.support.pages.blocks import PAGES, blocks_of
 from readmodel_pipelines_tests.support.scene import Scene, found_in, typed
 
@@ -197,6 +198,26 @@ def test_a_write_path_of_its_own_is_wrapped(ready: Scene, queue: RepairQueue) ->
     assert bad.failed
     (task,) = queue.tasks()
     assert (task["aggregate_type"], task["error"]) == ("task", "ValueError: what a read model can fail with")
+
+
+@pytest.mark.parametrize("error", [ValueError(HALF), Mute(), UnicodeEncodeError("utf-8", HALF, 0, 1, HALF)], ids=ascii)
+def test_a_repair_is_queued_in_whatever_words_an_update_fails(
+    ready: Scene, queue: RepairQueue, error: Exception
+) -> None:
+    chat_id, other = str(uuid4()), ready.chat("one")
+
+    def fail(_: str) -> None:
+        raise error
+
+    assert not repository(ready, fail).save(chat_id, "chat", [CREATED], expected_version=0).projected
+    with repair_on_failure(queue, other, "chat") as update:
+        raise error
+    assert update.error is error
+    assert queue.add_many([ready.chat("two")], "chat", HALF) == (1, 0)
+
+    tasks = list(queue.tasks())
+    assert [task["error"].split(":")[0] for task in tasks[:2]] == [type(error).__name__] * 2
+    assert len(tasks) == 3
 
 
 @pytest.mark.parametrize("ending", [KeyboardInterrupt, SystemExit])

@@ -7,7 +7,7 @@ import pytest
 
 from readmodel_pipelines.reconcile.outcome import Counts
 from readmodel_pipelines.reconcile.progress import ProgressLines
-from readmodel_pipelines.wording import NowAndThen, count, cut_where_they_part, moment, numbers, span
+from readmodel_pipelines.wording import NowAndThen, count, cut_where_they_part, moment, numbers, span, storable
 
 
 def test_numbers_of_things() -> None:
@@ -34,6 +34,13 @@ def test_two_long_values_are_shown_from_a_little_before_they_part() -> None:
     assert cut_where_they_part("a" * 30 + "one", "a" * 30 + "two", 20) == ("…aaaaone", "…aaaatwo")
     assert cut_where_they_part("one", "other", 20) == ("one", "other")
     assert cut_where_they_part("b" * 30, "one", 20) == ("b" * 19 + "…", "one")
+
+
+@pytest.mark.parametrize("text", ["", "é \U0001f600 \x00\n", "half \ud83d of it", "\udcff"], ids=ascii)
+def test_every_text_can_be_stored_and_what_can_be_already_is_left_as_it_is(text: str) -> None:
+    stored = storable(text)
+    assert (stored == text) is (text.encode(errors="ignore").decode() == text)
+    assert storable(stored) == stored.encode().decode() == stored
 
 
 def test_a_line_comes_at_most_once_in_so_many_seconds() -> None:
