@@ -1,10 +1,12 @@
 """A small pool of worker processes: each opens its own connections once, takes tasks one after another, and tells.
 
 Not `multiprocessing`'s: a Dagster run that a Celery worker executes is a daemonic process, which may have no children
-of that kind. A worker, whose program is this module, ends with its parent, however that ends: it reads the end of its
-pipe.
+of that kind. A worker, whose program is this module, imports from where its parent does, and from no folder that it
+happens to be started in. It ends with its parent, however that ends: it reads the end of its pipe, and on Linux the
+kernel ends it, for what holds the interpreter's lock for long lets no thread read.
 """
 
+import ctypes
 import os
 import pickle
 import signal
@@ -16,10 +18,11 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
 from multiprocessing.connection import Connection, Pipe, wait
+from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from readmodel_pipelines.errors import ReadModelError
+from readmodel_pipelines.errors import ReadModelError, kind_and_words
 
 Send = Callable[[Any], None]
 """Tells the parent something meanwhile."""
@@ -32,10 +35,25 @@ In the process that has it done it is given besides what that has opened already
 
 
 _SILENCE = 1.0
+_PR_SET_PDEATHSIG = 1
+
+# What cannot be loaded says why: nobody reads what a worker writes on its own.
+_PROGRAM = """\
+import sys
+sys.path[:] = {path!r}
+from multiprocessing.connection import Connection
+parent = Connection({to})
+try:
+    from readmodel_pipelines.workers.pool import serve
+except Exception as error:
+    parent.send(("not loaded", f"{{type(error).__name__}}: {{error}}"))
+    raise SystemExit(1)
+serve(parent)
+"""
 
 
 class WorkerDied(ReadModelError):
-    """A worker process ended without a word: killed, or out of memory."""
+    """A worker process ended without a word, killed or out of memory, or it could not begin."""
 
 
 def work_off(
@@ -81,8 +99,13 @@ def _in_processes(
                 told(None)
             for connection in heard:
                 kind, message = _receive(connection, processes[connection])
+                if kind == "not loaded":
+                    raise WorkerDied(
+                        f"A worker process cannot load what this one runs: {message}.",
+                        hint="Mend the installation, or do without worker processes: READMODEL_WORKERS=1.",
+                    )
                 if kind == "raised":
-                    raise message
+                    raise _error_of(*message)
                 if kind == "sent":
                     told(message)
                     continue
@@ -100,7 +123,13 @@ def _start() -> tuple[Connection, subprocess.Popen[bytes]]:
     ours, theirs = Pipe()
     with theirs:
         process = subprocess.Popen(
-            [sys.executable, "-m", "readmodel_pipelines.workers.pool", str(theirs.fileno())],
+            # Otherwise the current folder would come before all others.
+            [
+                sys.executable,
+                "-I" if sys.flags.isolated else "-P",
+                "-c",
+                _PROGRAM.format(path=_path(), to=theirs.fileno()),
+            ],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -108,6 +137,12 @@ def _start() -> tuple[Connection, subprocess.Popen[bytes]]:
             start_new_session=True,
         )
     return ours, process
+
+
+def _path() -> list[str]:
+    """Where this process imports from. The current folder may be another one by now: its place is that of this code."""
+    home = str(Path(__file__).parents[2])
+    return [home if not Path(place).is_absolute() and Path(place).exists() else place for place in sys.path]
 
 
 def _send(connection: Connection, message: Any) -> None:
@@ -131,35 +166,46 @@ def _receive(connection: Connection, process: subprocess.Popen[bytes]) -> tuple[
 
 def serve(connection: Connection) -> None:
     """In a worker: do what the parent asks until it is gone."""
-    inbox: SimpleQueue[Any] = SimpleQueue()
+    inbox: SimpleQueue[bytes] = SimpleQueue()
 
     def listen() -> None:
         try:
             while True:
-                inbox.put(connection.recv())
+                inbox.put(connection.recv_bytes())
         except (EOFError, OSError):
             # Not at the next task: nobody is left for whom this one is done.
             os._exit(1)
 
     threading.Thread(target=listen, daemon=True).start()
-    work, setup = inbox.get()
+    if sys.platform == "linux":
+        # When the parent's thread ends that started this process, which waits for it.
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    try:
+        work, setup = pickle.loads(inbox.get())  # noqa: S301 - our own
+    except Exception as error:  # noqa: BLE001 - whatever importing it raises
+        connection.send(("not loaded", kind_and_words(error)))
+        return
     try:
         with work(setup) as do:
             while True:
-                task = inbox.get()
+                task = pickle.loads(inbox.get())  # noqa: S301 - our own
                 connection.send(("done", do(task, lambda told: connection.send(("sent", told)))))
     except Exception as error:  # noqa: BLE001 - whatever it is, the parent raises it
         connection.send(("raised", _portable(error)))
 
 
-def _portable(error: Exception) -> Exception:
-    """The error if it survives the way to the parent: not all can be pickled and unpickled; else its text."""
+def _portable(error: Exception) -> tuple[bytes, str]:
+    """The error for the way to the parent, and its text: not all can be pickled, and not everywhere unpickled."""
+    text = "".join(traceback.format_exception(error))
     try:
-        pickle.loads(pickle.dumps(error))  # noqa: S301 - our own
+        return pickle.dumps(error), text
     except Exception:  # noqa: BLE001 - whatever its own code raises
-        return RuntimeError("".join(traceback.format_exception(error)))
-    return error
+        return b"", text
 
 
-if __name__ == "__main__":
-    serve(Connection(int(sys.argv[1])))
+def _error_of(pickled: bytes, text: str) -> Exception:
+    try:
+        error = pickle.loads(pickled)  # noqa: S301 - our own
+    except Exception:  # noqa: BLE001 - whatever its own code raises
+        error = None
+    return error if isinstance(error, Exception) else RuntimeError(text)

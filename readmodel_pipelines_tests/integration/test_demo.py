@@ -16,9 +16,11 @@ from pathlib import Path
 
 import pytest
 
+import readmodel_pipelines
+from readmodel_pipelines.cli.dagster import ui
 from readmodel_pipelines.cli.dagster.ui import HOST, choose_port
 from readmodel_pipelines.demo.run import run_demo
-from readmodel_pipelines.errors import UsageError
+from readmodel_pipelines.errors import ReadModelError, UsageError
 from readmodel_pipelines.mongo.connection import open_database
 from readmodel_pipelines.reconcile.summary import Summary
 from readmodel_pipelines.settings import Settings
@@ -154,6 +156,19 @@ def test_a_port_that_is_taken_is_refused_when_asked_for(settings: Settings) -> N
         with pytest.raises(UsageError):
             choose_port(taken.getsockname()[1])
     assert choose_port(None) > 0
+
+
+def test_the_ui_imports_nothing_from_the_current_folder(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "lies_here.py").touch()
+    monkeypatch.chdir(tmp_path)
+    # Installed, and no checkout.
+    monkeypatch.setattr(readmodel_pipelines, "__file__", str(tmp_path / "installed/readmodel_pipelines/__init__.py"))
+    monkeypatch.setattr(ui, "_DAGSTER_DEV", (sys.executable, "-m", "lies_here"))
+    with pytest.raises(ReadModelError) as caught:
+        ui.serve(settings, choose_port(None), lambda _: None)
+    assert "No module named lies_here" in caught.value.hint
 
 
 def test_the_ui_answers_at_the_address_that_is_printed_and_ctrl_c_ends_it_all(data_dir: Path) -> None:

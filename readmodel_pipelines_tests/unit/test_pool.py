@@ -1,22 +1,56 @@
 """Work spread over processes: what goes wrong in a worker is told in the parent, what it sends adds up."""
 
+import ctypes
+import os
+import pickle
+import re
+import signal
+import subprocess
+import sys
+import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pymongo.errors import BulkWriteError
 
+import readmodel_pipelines
 from readmodel_pipelines import spread
 from readmodel_pipelines.errors import ReadModelError
 from readmodel_pipelines.events.values import BadField
 from readmodel_pipelines.reconcile.outcome import Counts
-from readmodel_pipelines.workers.pool import work_off
+from readmodel_pipelines.workers import pool
+from readmodel_pipelines.workers.pool import WorkerDied, work_off
+
+MANY = 2
+LARGE = b"more than a pipe holds" * 100_000
 
 
 class NotToBePickled(Exception):
     def __reduce__(self) -> Any:
         raise TypeError("no")
+
+
+def fail_in(process: int, to_load: str) -> str:
+    """Unpickled in this process it is a text; in another one it cannot be loaded."""
+    if process != os.getpid():
+        raise ImportError(to_load)
+    return to_load
+
+
+class OnlyHere(Exception):
+    """Whatever it is in the process that made it, it is nothing that can be raised in another one."""
+
+    def __reduce__(self) -> Any:
+        return fail_in, (os.getpid(), "a message")
+
+
+class NotToBeLoaded:
+    def __reduce__(self) -> Any:
+        return fail_in, (os.getpid(), "no such module")
 
 
 ERRORS = [
@@ -25,7 +59,11 @@ ERRORS = [
     # Unpickling it calls it with one argument of three.
     BadField("a message", 1, "wanted"),
     NotToBePickled("a message"),
+    OnlyHere("a message"),
+    UnicodeEncodeError("utf-8", "half \ud83d", 5, 6, "a message"),
 ]
+KINDS = [type(error).__name__ for error in ERRORS]
+UNCHANGED = ("ReadModelError", "BulkWriteError", "UnicodeEncodeError")
 
 
 @contextmanager
@@ -36,15 +74,121 @@ def raising(_: Any) -> Iterator[Callable[[int, Any], None]]:
     yield do
 
 
-@pytest.mark.parametrize("number", range(len(ERRORS)), ids=[type(error).__name__ for error in ERRORS])
-def test_what_a_worker_raises_reaches_the_parent_with_its_text(number: int) -> None:
+@pytest.mark.parametrize("number", [KINDS.index("ReadModelError"), KINDS.index("OnlyHere")])
+def test_what_a_worker_raises_is_raised_in_the_parent(number: int) -> None:
     with pytest.raises(Exception, match="a message") as raised:
-        list(work_off(raising, None, [number, number], 2))
-    if number < 2:
-        assert type(raised.value) is type(ERRORS[number])
-        assert str(raised.value) == str(ERRORS[number])
+        list(work_off(raising, None, [number, number], MANY))
+    assert_told(raised.value, number)
+
+
+@pytest.mark.parametrize("number", range(len(ERRORS)), ids=KINDS)
+def test_an_error_that_cannot_go_to_another_process_goes_there_as_a_text(number: int) -> None:
+    assert_told(pool._error_of(*pool._portable(ERRORS[number])), number)
+
+
+def assert_told(raised: BaseException, number: int) -> None:
+    if KINDS[number] in UNCHANGED:
+        assert type(raised) is type(ERRORS[number])
+        assert str(raised) == str(ERRORS[number])
     else:
-        assert type(ERRORS[number]).__name__ in str(raised.value)
+        assert KINDS[number] in str(raised)
+
+
+def kinds_of(error: type[ReadModelError]) -> list[type[ReadModelError]]:
+    return [error, *(kind for below in error.__subclasses__() for kind in kinds_of(below))]
+
+
+@pytest.mark.parametrize("kind", kinds_of(ReadModelError), ids=lambda kind: kind.__name__)
+def test_an_error_is_told_in_the_parent_as_it_would_be_here(kind: type[ReadModelError]) -> None:
+    error = kind("half \ud83d", hint="a hint")
+    there = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own
+    assert (type(there), str(there), there.hint) == (kind, str(error), "a hint")
+
+
+@contextmanager
+def telling_where(_: Any) -> Iterator[Callable[[int, Any], list[str]]]:
+    yield lambda *_: [str(module.__file__) for module in (uuid, readmodel_pipelines)]
+
+
+def test_workers_run_the_code_that_this_process_runs_whatever_lies_in_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for place in ("uuid.py", "pickle.py", "readmodel_pipelines/__init__.py"):
+        (tmp_path / place).parent.mkdir(exist_ok=True)
+        (tmp_path / place).write_text("raise SystemExit('of another version')")
+    monkeypatch.chdir(tmp_path)
+    for relative in ("", "."):
+        monkeypatch.setattr(sys, "path", [relative, *sys.path])
+
+    with telling_where(None) as here:
+        told = [place for _, place in work_off(telling_where, None, [1, 2], MANY)]
+        assert told == [here(1, None)] * 2
+
+
+@pytest.mark.parametrize("everything", [True, False], ids=["nothing can be imported", "a module cannot"])
+def test_a_worker_that_cannot_load_says_why_and_nobody_waits_for_it(
+    everything: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken: Any
+    if everything:
+        ours = [place for place in sys.path if not (Path(place) / "readmodel_pipelines").exists()]
+        monkeypatch.setattr(sys, "path", [place for place in ours if "site-packages" not in place])
+        broken, why = raising, "ModuleNotFoundError: No module named 'readmodel_pipelines"
+    else:
+        broken, why = NotToBeLoaded(), "ImportError: no such module"
+
+    with pytest.raises(WorkerDied, match=re.escape(why)) as caught:
+        list(work_off(broken, LARGE, [1, 2], MANY))
+
+    assert "READMODEL_WORKERS=1" in caught.value.hint
+
+
+@contextmanager
+def noting_who(folder: str) -> Iterator[Callable[[str, Any], None]]:
+    def do(task: str, _: Any) -> None:
+        file = Path(folder, str(os.getpid()))
+        if task == "waits":
+            file.touch()
+            time.sleep(600)
+        # Lets no other thread of its process run meanwhile.
+        alone = f"touch {file}; while kill -0 {os.getpid()} 2> {os.devnull}; do sleep 0.1; done"
+        ctypes.PyDLL(None).system(alone.encode())
+
+    yield do
+
+
+_PARENT = """
+from readmodel_pipelines.workers.pool import work_off
+from {test} import noting_who
+list(work_off(noting_who, {folder!r}, {tasks!r}, 2))
+"""
+
+
+def test_workers_end_with_a_parent_that_is_killed_whatever_they_do(tmp_path: Path) -> None:
+    # Elsewhere no kernel ends a process with its parent.
+    tasks = ["waits", "works alone" if sys.platform == "linux" else "waits"]
+    program = _PARENT.format(test=__name__, folder=str(tmp_path), tasks=tasks)
+    parent = subprocess.Popen([sys.executable, "-c", program], cwd=Path(__file__).parents[2])
+    try:
+        while len(workers := [int(file.name) for file in tmp_path.iterdir()]) < MANY:
+            assert parent.poll() is None
+            time.sleep(0.01)
+    finally:
+        parent.kill()
+        parent.wait()
+    deadline = time.monotonic() + 10
+    while left := [worker for worker in workers if is_there(worker)]:
+        if time.monotonic() > deadline:
+            for worker in left:
+                os.kill(worker, signal.SIGKILL)
+            pytest.fail(f"{len(left)} workers outlived their parent")
+        time.sleep(0.01)
+
+
+def is_there(process: int) -> bool:
+    """Whether it runs; one that nobody buried does not."""
+    told = subprocess.run(["ps", "-o", "stat=", "-p", str(process)], capture_output=True, text=True, check=False)
+    return told.stdout.strip()[:1] not in ("", "Z")
 
 
 def test_what_is_sent_now_and_then_and_at_the_end_adds_up(monkeypatch: pytest.MonkeyPatch) -> None:

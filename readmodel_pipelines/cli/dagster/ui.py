@@ -67,7 +67,8 @@ def serve(settings: Settings, port: int, say: Callable[[str], None]) -> None:
                 [*_DAGSTER_DEV, "-w", workspace, "-h", HOST, "-p", str(port), "--log-level", "warning"],
                 # A checkout's dagster.yaml counts.
                 cwd=checkout if (checkout / "dagster.yaml").is_file() else None,
-                env={**os.environ, "READMODEL_DATABASE": settings.database},
+                # It, and what it starts, imports nothing from the folder that it happens to be started in.
+                env={**os.environ, "READMODEL_DATABASE": settings.database, "PYTHONSAFEPATH": "1"},
                 stdout=out,
                 stderr=out,
                 # Its own group, so that Ctrl-C reaches it once, through us, and nothing of it outlives us.
