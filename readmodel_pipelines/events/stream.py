@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Generic, Protocol, TypeVar
 
-from readmodel_pipelines.errors import raised
+from readmodel_pipelines.errors import FAULTS, raised, words
 from readmodel_pipelines.events.ids import UUID
 from readmodel_pipelines.events.values import BadField, Event, whole
 
@@ -105,7 +105,7 @@ def fold_streams(events: Iterable[Event], fold: Fold[S], allowed: Collection[str
     `allowed` names reasons that are let pass: `unknown_event_type` skips such events, `version_gap` steps over holes.
     """
     current: str | None = None
-    state = fold.start()
+    state: Any = None
     last = 0
     offence: Malformed | None = None
     first: Event = {}
@@ -114,8 +114,12 @@ def fold_streams(events: Iterable[Event], fold: Fold[S], allowed: Collection[str
         if event["aggregate_id"] != current:
             if current is not None:
                 yield Stream(current, offence or finished(state, first))
-            current, first, state, last = event["aggregate_id"], event, fold.start(), 0
+            current, first, last = event["aggregate_id"], event, 0
             offence = check_id(event)
+            try:
+                state = fold.start()
+            except FAULTS as error:
+                offence = offence or offence_of(event, error)
         if offence is not None:
             continue
         try:
@@ -136,7 +140,8 @@ def fold_streams(events: Iterable[Event], fold: Fold[S], allowed: Collection[str
                 state.version = version
         except _Offence as error:
             offence = _malformed(event, error.reason, error.detail)
-        except Exception as error:  # noqa: BLE001 - a fault of one projection on one stream disturbs no other
+        except FAULTS as error:
+            # Of one projection on one stream: it disturbs no other.
             offence = offence_of(event, error)
     if current is not None:
         yield Stream(current, offence or finished(state, first))
@@ -150,17 +155,20 @@ def check_id(event: Event) -> Malformed | None:
     return _malformed(event, Reason.BAD_AGGREGATE_ID, "aggregate_id is not a UUID in lower case with hyphens")
 
 
-def offence_of(event: Event, error: Exception) -> Malformed:
+def offence_of(event: Event, error: BaseException) -> Malformed:
     """What the event did wrong when applying it raised this."""
     if isinstance(error, BadField):
-        return _malformed(event, Reason.BAD_FIELD, str(error))
+        return _malformed(event, Reason.BAD_FIELD, words(error))
     return _malformed(event, Reason.PROJECTION_FAILED, raised(error))
 
 
 def finished(state: S, first: Event) -> S | Malformed:
     """The state of a stream that came to its end, if it was created at all; `first` is its first event."""
-    if state.created:
-        return state
+    try:
+        if state.created:
+            return state
+    except FAULTS as error:
+        return offence_of(first, error)
     return _malformed(first, Reason.NO_CREATED_EVENT, "the stream has no created event")
 
 

@@ -8,6 +8,7 @@ prefix and the event types of their streams.
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from readmodel_pipelines.errors import FAULTS
 from readmodel_pipelines.events.stream import EventType, Fold, Malformed, State, Stream, finished, offence_of
 from readmodel_pipelines.events.values import Event
 
@@ -15,17 +16,18 @@ from readmodel_pipelines.events.values import Event
 class Together:
     """What a stream folds to in each of several folds: a state, or why that one cannot trust it."""
 
-    __slots__ = ("_parts", "_version", "first")
+    __slots__ = ("_folds", "_parts", "_version", "first")
 
     def __init__(self, folds: Sequence[Fold[Any]]) -> None:
-        self._parts: list[Any] = [fold.start() for fold in folds]
+        self._folds = folds
+        self._parts: list[Any] = []
         self._version = 0
         self.first: Event | None = None
 
     @property
     def created(self) -> bool:
         """Each part answers for itself, unless none can."""
-        return any(isinstance(part, Malformed) or part.created for part in self._parts)
+        return any(isinstance(part, Malformed) or _is_created(part) for part in self._parts)
 
     @property
     def version(self) -> int:
@@ -35,26 +37,45 @@ class Together:
     @version.setter
     def version(self, version: int) -> None:
         self._version = version
-        for part in self._parts:
+        for place, part in enumerate(self._parts):
             if not isinstance(part, Malformed):
-                part.version = version
+                try:
+                    part.version = version
+                except FAULTS as error:
+                    self._parts[place] = offence_of({"version": version}, error)
 
     def apply(self, handlers: Sequence[Callable[[Any, Event], None]], event: Event) -> None:
         """Apply an event to every part that can still be trusted."""
         if self.first is None:
             self.first = event
+            self._parts = [_started(fold, event) for fold in self._folds]
         for place, handler in enumerate(handlers):
             part = self._parts[place]
             if not isinstance(part, Malformed):
                 try:
                     handler(part, event)
-                except Exception as error:  # noqa: BLE001 - as in a pass of its own
+                except FAULTS as error:
                     self._parts[place] = offence_of(event, error)
 
     def part(self, place: int) -> State | Malformed:
         """What the fold at this place comes to."""
         part = self._parts[place]
         return part if isinstance(part, Malformed) else finished(part, self.first or {})
+
+
+def _started(fold: Fold[Any], first: Event) -> Any:
+    try:
+        return fold.start()
+    except FAULTS as error:
+        return offence_of(first, error)
+
+
+def _is_created(part: State) -> bool:
+    try:
+        return bool(part.created)
+    except FAULTS:
+        # It says so itself.
+        return True
 
 
 def together(folds: Sequence[Fold[Any]]) -> Fold[Any]:

@@ -59,7 +59,10 @@ class EventStore:
         """What `read` asks for."""
         where = {**_stored_as(fold), **scan.string_keys("aggregate_id", ids, within)}
         own = {name for event_type in fold.events.values() for name in event_type.fields}
-        fields = dict.fromkeys((*_ENVELOPE, *fold.envelope, *(f"data.{name}" for name in sorted(own))), 1)
+        # Of a fold that reads nothing from it, whether `data` is a document has to be known all the same.
+        names = {*_ENVELOPE, *fold.envelope, *(f"data.{name}" for name in own or "_")}
+        # MongoDB refuses a field beside one that it lies in.
+        fields = {name: 1 for name in sorted(names) if names.isdisjoint(_above(name))}
         return scan.Query(where, fields, tuple((field, 1) for field in _ORDER), self.index)
 
     def odd_streams(self, fold: Fold[Any]) -> Iterator[Document]:
@@ -246,6 +249,12 @@ class EventStore:
     def _groups(self, pipeline: Sequence[Mapping[str, Any]], index: str | None = None) -> Iterator[Document]:
         hint: dict[str, Any] = {"hint": index} if index else {}
         return self._collection.aggregate(pipeline, allowDiskUse=True, batchSize=scan.BATCH_DOCUMENTS, **hint)
+
+
+def _above(field: str) -> list[str]:
+    """The fields that this one lies in."""
+    names = field.split(".")
+    return [".".join(names[:number]) for number in range(1, len(names))]
 
 
 def version_ranges_of(fold: Fold[Any]) -> list[Mapping[str, Any]]:

@@ -6,7 +6,7 @@ and every owned field as read. What no filter can say (it would be too large) is
 
 import uuid
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from itertools import chain
@@ -21,8 +21,9 @@ from readmodel_pipelines.events.ids import is_plain
 from readmodel_pipelines.moments import Moment, reached
 from readmodel_pipelines.mongo.driver import CODEC, DUPLICATE_KEY, ClientSession, Collection, Document
 from readmodel_pipelines.mongo.scan import Query, drain, index_on, odd_documents, sampled, string_keys
+from readmodel_pipelines.mongo.unique_keys import having_one_of, unique_keys
 from readmodel_pipelines.projections.projection import Projection
-from readmodel_pipelines.reconcile.compare import differing_fields, same_document, same_value
+from readmodel_pipelines.reconcile.compare import ABSENT, differing_fields, same_document, same_value
 from readmodel_pipelines.reconcile.outcome import Counts, Verdict, Why
 from readmodel_pipelines.reconcile.ports import Written
 from readmodel_pipelines.reconcile.ranges import EVERYTHING, IdRange
@@ -98,13 +99,15 @@ class ReadModelCollection:
             [list(item["key"]) for item in self._collection.list_indexes() if item.get("unique")] if wanting else []
         )
         for name in [name for name in (self._key, *self._projection.unique) if [name] in unique]:
-            wanted: dict[Any, list[Verdict]] = defaultdict(list)
+            wanted: dict[Hashable, list[Verdict]] = defaultdict(list)
+            keys: dict[Hashable, Any] = {}
             for change in wanting:
-                wanted[(change.expected or {})[name]].append(change)
-            for document in self._collection.find({name: {"$in": list(wanted)}}, self._fields):
-                value = document.get(name)
-                texts = [item for item in (value if isinstance(value, list) else [value]) if isinstance(item, str)]
-                wanting_it = [change for text in texts for change in wanted.get(text, ())]
+                own = unique_keys(change.expected or {}, name)
+                keys |= own
+                for key in own:
+                    wanted[key].append(change)
+            for document in self._collection.find(having_one_of(name, keys.values()), self._fields):
+                wanting_it = [change for key in unique_keys(document, name) for change in wanted.get(key, ())]
                 held += [(change, document) for change in wanting_it if not _is_own(change, document)]
         return held
 
@@ -263,7 +266,8 @@ class ReadModelCollection:
         return written
 
     def _changing_keys(self, expected: Document, actual: Document) -> list[str]:
-        return [name for name in self._projection.unique if not same_value(expected[name], actual.get(name))]
+        both = ((name, expected.get(name, ABSENT), actual.get(name, ABSENT)) for name in self._projection.unique)
+        return [name for name, one, other in both if not same_value(one, other)]
 
 
 class _Superseded(Exception):

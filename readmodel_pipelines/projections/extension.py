@@ -9,17 +9,22 @@ import importlib
 import importlib.util
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from readmodel_pipelines.errors import UsageError, raised
+from readmodel_pipelines.errors import FAULTS, UsageError, raised
+from readmodel_pipelines.events.ids import is_utf8
 from readmodel_pipelines.events.stream import EventType, Fold
 from readmodel_pipelines.projections.names import ALL
 from readmodel_pipelines.projections.projection import Projection
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
+# MongoDB's namespaces have a bound, and shadows and copies have longer names.
+_LONGEST_NAME = 60
+# A field of a document, or one of those below it.
+_READ = re.compile(r"[^.$\0][^.\0]*(\.[^.$\0][^.\0]*)*")
 _ASSETS = ("events", "repair_queue")
 _GUIDE = "readmodel_pipelines/docs/extending.md shows a whole one."
 
@@ -33,10 +38,11 @@ def load_extension(source: str) -> tuple[Projection, ...]:
     is_file = source.endswith(".py") or "/" in source
     try:
         module = _load_file(source) if is_file else importlib.import_module(source)
+        found = getattr(module, "READ_MODELS", None)
     except UsageError:
         raise
     # A script that nobody may import ends the process: silently, if it were let.
-    except (Exception, SystemExit) as error:
+    except FAULTS as error:
         if isinstance(error, ModuleNotFoundError) and not is_file and f"{source}.".startswith(f"{error.name}."):
             raise UsageError(
                 f"READMODEL_PROJECTIONS names the module {source}, and there is none.",
@@ -46,7 +52,6 @@ def load_extension(source: str) -> tuple[Projection, ...]:
             f"READMODEL_PROJECTIONS names {source}, which does not load: {raised(error)}.",
             hint="Mend it, or take it out of READMODEL_PROJECTIONS.",
         ) from error
-    found = getattr(module, "READ_MODELS", None)
     if not isinstance(found, tuple | list) or not found or not all(isinstance(item, Projection) for item in found):
         raise UsageError(
             f"READMODEL_PROJECTIONS names {source}, which adds no read model: it has no tuple READ_MODELS of "
@@ -64,13 +69,43 @@ def check_extension(
     Raises:
         UsageError: it says what is wrong, and all of it.
     """
-    wrong = [*_clashes(projection, others, collections), *_flaws(projection), *_flaws_of_fold(projection.fold, others)]
+    try:
+        wrong = [*_of_another_type(projection)] or [
+            *_clashes(projection, others, collections),
+            *_flaws(projection),
+            *_flaws_of_fold(projection.fold, others),
+        ]
+    except FAULTS as error:
+        wrong = [f"it cannot be looked at: {raised(error)}"]
     if wrong:
         raise UsageError(
             f"READMODEL_PROJECTIONS names {source}, whose read model {projection.name!r} cannot be used: "
             f"{'; '.join(wrong)}.",
             hint=f"Mend it there. {_GUIDE}",
         )
+
+
+def _of_another_type(projection: Projection) -> Iterator[str]:
+    """What keeps anybody from looking further."""
+    fold = projection.fold
+    if not isinstance(fold, Fold) or not isinstance(fold.events, Mapping):
+        yield "fold is no Fold with a mapping of events"
+        return
+    of_projection, of_fold = ("name", "read_model", "key", "description"), ("aggregate_type", "prefix")
+    texts = {name: getattr(item, name) for item, own in ((projection, of_projection), (fold, of_fold)) for name in own}
+    yield from (f"{what} is {text!r}, and no text" for what, text in texts.items() if not _is_text(text))
+    read = {f"fields of {name}": item.fields for name, item in fold.events.items() if isinstance(item, EventType)}
+    read["envelope"] = fold.envelope
+    several = {"owned": projection.owned, "unique": projection.unique, "stored_as": fold.stored_as, **read}
+    for what, names in several.items():
+        if isinstance(names, str) or not isinstance(names, Collection) or not all(map(_is_text, names)):
+            yield f"{what} is {names!r}, and no tuple of texts"
+        elif what in read and not all(map(_READ.fullmatch, names)):
+            yield f"{what} names what no field is called: {', '.join(map(repr, names))}"
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and is_utf8(value)
 
 
 def _clashes(projection: Projection, others: Sequence[Projection], collections: Sequence[str]) -> Iterator[str]:
@@ -82,12 +117,12 @@ def _clashes(projection: Projection, others: Sequence[Projection], collections: 
 
 def _flaws(projection: Projection) -> Iterator[str]:
     for what, text in (("name", projection.name), ("read_model", projection.read_model)):
-        if not isinstance(text, str) or not _NAME.fullmatch(text):
-            yield f"{what} is {text!r}, and takes a to z, then also 0 to 9 and _"
+        if not _NAME.fullmatch(text) or len(text) > _LONGEST_NAME:
+            yield f"{what} is {text!r}, and takes a to z, then also 0 to 9 and _, at most {_LONGEST_NAME} of them"
         elif text.startswith(("readmodel_", "system_")) or "__" in text:
             yield f"{what} is {text!r}: readmodel_…, system_… and …__… are kept for bookkeeping"
     owned = projection.owned
-    if isinstance(owned, str) or not owned or len(set(owned)) < len(owned):
+    if not owned or len(set(owned)) < len(owned):
         yield "owned names no field, or one twice"
     bad = [name for name in owned if not name or name == "_id" or name.startswith("$") or "." in name]
     if bad:
@@ -109,15 +144,17 @@ def _flaws(projection: Projection) -> Iterator[str]:
 
 
 def _flaws_of_fold(fold: Fold[Any], others: Sequence[Projection]) -> Iterator[str]:
-    if isinstance(fold.stored_as, str) or not fold.stored_as:
+    if not fold.stored_as:
         yield "the fold's stored_as names no spelling"
-    odd = sorted(name for name, item in fold.events.items() if not isinstance(item, EventType))
+    odd = sorted(
+        str(name) for name, item in fold.events.items() if not isinstance(item, EventType) or not callable(item.apply)
+    )
     if odd:
         yield f"the fold's events have no EventType for {', '.join(odd)}"
     try:
         state = fold.start()
         state.version = int(state.created)
-    except Exception as error:  # noqa: BLE001 - whatever somebody else's code raises
+    except FAULTS as error:
         yield f"the fold's start makes no state with created and version: {raised(error)}"
     for other in (item.fold for item in others):
         if fold.aggregate_type == other.aggregate_type:

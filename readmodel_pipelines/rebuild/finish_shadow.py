@@ -1,17 +1,27 @@
 """The end of a rebuild in a shadow, once all ranges are done: indexes, catch-up, the gate, a copy, the swap."""
 
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
 from readmodel_pipelines.bookkeeping.kept_keys import forget
-from readmodel_pipelines.cutover.shadow import copy_on_server, drop, identity, swap, sync_foreign
+from readmodel_pipelines.cutover.shadow import (
+    ShadowFailed,
+    copy_on_server,
+    drop,
+    identity,
+    index_like,
+    swap,
+    sync_foreign,
+)
 from readmodel_pipelines.lanes import OpenedPass, counts_of
 from readmodel_pipelines.moments import Moment, reached
 from readmodel_pipelines.mongo.changes import HistoryLost, token_of_now
 from readmodel_pipelines.mongo.driver import there
+from readmodel_pipelines.projections.names import BUILT_IN
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.rebuild.catch_up import CatchUp
-from readmodel_pipelines.rebuild.finish import Refused, catch_up_in_place, check_history, index_shadows, sink_in_place
+from readmodel_pipelines.rebuild.finish import Refused, catch_up_in_place, check_history, sink_in_place
 from readmodel_pipelines.rebuild.gate import what_is_wrong
 from readmodel_pipelines.rebuild.this_run import Run
 from readmodel_pipelines.rebuild_state import RebuildState
@@ -20,6 +30,9 @@ from readmodel_pipelines.reconcile.finding import finding_of
 from readmodel_pipelines.reconcile.summary import Summary
 
 _SHOWN = 3
+_WHOM_TO_TELL = "Tell whoever wrote the projection."
+_LEFT_OUT = ""
+"""Stands on the record for the shadow of a read model that is left out."""
 
 
 def finish_shadow(run: Run) -> None:
@@ -28,19 +41,23 @@ def finish_shadow(run: Run) -> None:
     Raises:
         HistoryLost: do all ranges again.
         Refused: too many deletions, or the shadow is not right; the live collection is untouched.
+        ShadowFailed: two documents want the same unique key, and there is no other read model to go on with.
     """
     catch_up = CatchUp(run.store, run.following, run.held.check)
+    for item in run.store.projections:
+        if run.record.shadows.get(item.read_model) == _LEFT_OUT:
+            _leave_out(run, catch_up, item, "its shadow could not be had before this rebuild was interrupted")
     if run.record.state is not RebuildState.SWAPPING:
         run.check_window()
         check_history(run)
         run.on_phase("Every range is done. The shadow gets its indexes, and catches up with what writers did.")
         reached(Moment.SHADOW_INDEXES)
         with run.following.in_background():
-            index_shadows(run)
+            _index(run, catch_up)
         _mend(run)
         catch_up.until_small(run.shadows)
         run.check_window()
-        _check_deletions(run)
+        _check_deletions(run, catch_up)
         reached(Moment.GATE)
         run.on_phase("Gate: the shadow is verified; the live collection is still as it was.")
         _pass_gate(run, catch_up)
@@ -54,11 +71,40 @@ def finish_shadow(run: Run) -> None:
         catch_up.once(run.shadows)
         # The last moment to turn back.
         check_history(run)
-        _check_deletions(run)
+        _check_deletions(run, catch_up)
         run.held.check()
+        copies["copies"] = {name: copy for name, copy in copies["copies"].items() if name in run.shadows}
         run.to(RebuildState.SWAPPING, **copies)
     _swap(run, catch_up)
     forget(run.store.database, run.record.read_models, run.record.id)
+
+
+def _index(run: Run, catch_up: CatchUp) -> None:
+    """Give the shadows the indexes of the live collections; where two documents want one key, there is none."""
+    for item in run.store.projections:
+        try:
+            index_like(run.store.database, run.store.live(item).name, run.store.shadow(item).name, item)
+        except ShadowFailed as error:
+            if len(run.store.projections) == 1:
+                raise
+            _leave_out(run, catch_up, item, str(error))
+
+
+def _leave_out(run: Run, catch_up: CatchUp, item: Projection, why: str) -> None:
+    """This read model stays what it was, and the others go on without it."""
+    counts = run.summary.read_models[item.read_model]
+    counts.failed += counts.written
+    counts.inserted = counts.replaced = counts.deleted = 0
+    run.warn(f"{item.read_model} was left out, and is what it was: {why}")
+    run.record = replace(run.record, shadows={**run.record.shadows, item.read_model: _LEFT_OUT})
+    run.rebuilds.note(run.record, shadows=run.record.shadows)
+    drop(run.store.database, [run.store.shadow(item).name])
+    run.store = catch_up.store = run.store.of(other for other in run.store.projections if other is not item)
+
+
+def _may_go_without(run: Run, items: Collection[Projection]) -> bool:
+    """Whether these were added, so that no fault of theirs may stop the others; and there are others."""
+    return len(items) < len(run.store.projections) and not any(item.name in BUILT_IN for item in items)
 
 
 def _mend(run: Run) -> None:
@@ -76,7 +122,7 @@ def _mend(run: Run) -> None:
         sync_foreign(run.store.live(item), run.store.shadow(item), item, {})
 
 
-def _check_deletions(run: Run) -> None:
+def _check_deletions(run: Run, catch_up: CatchUp) -> None:
     for item in run.store.projections:
         counts = run.summary.read_models[item.read_model]
         documents = run.store.live(item).estimated_document_count()
@@ -84,8 +130,12 @@ def _check_deletions(run: Run) -> None:
         deletions = counts.deleted + run.record.mended.get(item.read_model, 0)
         reached(Moment.DELETIONS_COUNTED)
         if not run.limit.allows(deletions, documents):
+            refusal = run.limit.refusal(item.read_model, deletions, documents)
+            if _may_go_without(run, [item]):
+                _leave_out(run, catch_up, item, refusal)
+                continue
             _take_back(run)
-            raise Refused(run.limit.refusal(item.read_model, deletions, documents))
+            raise Refused(refusal)
 
 
 def _take_back(run: Run) -> None:
@@ -99,6 +149,14 @@ def _pass_gate(run: Run, catch_up: CatchUp) -> None:
     wrong = what_is_wrong(run, catch_up)
     if not wrong:
         return
+    names = {read_model for read_model, _ in wrong}
+    items = [item for item in run.store.projections if item.read_model in names]
+    if _may_go_without(run, items):
+        for item in items:
+            _leave_out(run, catch_up, item, f"its shadow is not what the events say. {_WHOM_TO_TELL}")
+        # What there was too much of to be held may be of the others.
+        _pass_gate(run, catch_up)
+        return
     _take_back(run)
     for read_model, verdict in wrong:
         finding = finding_of(read_model, verdict)
@@ -110,7 +168,7 @@ def _pass_gate(run: Run, catch_up: CatchUp) -> None:
     )
     raise Refused(
         f"The shadow of rebuild {run.record.id} is not what the events say in {len(wrong):,} documents, and did "
-        f"not take the place of the live one: {some}. Tell whoever wrote the projection; `readmodel rebuilds abort "
+        f"not take the place of the live one: {some}. {_WHOM_TO_TELL} `readmodel rebuilds abort "
         f"{run.record.id}` drops it."
     )
 

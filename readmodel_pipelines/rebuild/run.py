@@ -206,6 +206,7 @@ class _Rebuild:
         for name, so_far in run.record.finished.items():
             run.summary.read_models[name].add(Counts(**so_far))
         reached(Moment.FINISH)
+        projections = run.store.projections
         state, why = RebuildState.DONE, {}
         try:
             if run.shadows:
@@ -221,7 +222,7 @@ class _Rebuild:
         except WindowClosed:
             self._pause()
             return
-        counts = {item.read_model: run.summary.read_models[item.read_model].as_dict() for item in run.store.projections}
+        counts = {item.read_model: run.summary.read_models[item.read_model].as_dict() for item in projections}
         run.to(state, counts=counts, events=self.events, **why)
         run.summary.rebuild.reached(state)
         if self.slice is not None:

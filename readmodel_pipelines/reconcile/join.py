@@ -11,7 +11,7 @@ from typing import Any
 import bson
 from bson.codec_options import CodecOptions, DatetimeConversion
 
-from readmodel_pipelines.errors import raised
+from readmodel_pipelines.errors import FAULTS, raised, words
 from readmodel_pipelines.events.ids import byte_order
 from readmodel_pipelines.events.stream import Malformed, Reason, Stream
 from readmodel_pipelines.projections.projection import Document, Projection
@@ -81,20 +81,21 @@ class MergeJoin:
         try:
             expected = self._make(aggregate_id, result)
             same = actual is not None and expected is not None and same_document(expected, actual)
-        except Exception as error:  # noqa: BLE001 - a fault of one projection on one stream disturbs no other
+            found = None if same or expected is None else self._differ(aggregate_id, expected, actual, result.version)
+        except FAULTS as error:
+            # Of one projection on one stream: it disturbs no other.
             self._refuse(aggregate_id, actual, Malformed(Reason.PROJECTION_FAILED, raised(error)))
             return
-        if expected is None:
-            if actual is None:
-                self._counts.same += 1
-            else:
-                self._emit(Verdict(aggregate_id, Outcome.UNEXPECTED, None, actual))
-        elif same:
-            self._counts.same += 1
-            if self._keep is not None and actual is not None:
-                self._keep(expected, actual)
+        if isinstance(found, Malformed):
+            self._refuse(aggregate_id, actual, found)
+        elif found is not None:
+            self._emit(found)
+        elif expected is None and actual is not None:
+            self._emit(Verdict(aggregate_id, Outcome.UNEXPECTED, None, actual))
         else:
-            self._differ(aggregate_id, expected, actual, result.version)
+            self._counts.same += 1
+            if self._keep is not None and expected is not None and actual is not None:
+                self._keep(expected, actual)
 
     def move_to(self, aggregate_id: str) -> None:
         """No stream before this id will come: every document before it is decided now."""
@@ -107,20 +108,19 @@ class MergeJoin:
         while self._key_place is not None:
             self._leave_behind()
 
-    def _differ(self, aggregate_id: str, expected: Document, actual: Document | None, version: int) -> None:
+    def _differ(
+        self, aggregate_id: str, expected: Document, actual: Document | None, version: int
+    ) -> Verdict | Malformed:
         if not isinstance(expected, dict):
             what = type(expected).__name__
-            why = Malformed(Reason.PROJECTION_FAILED, f"the projection makes a {what}, and no document")
-            self._refuse(aggregate_id, actual, why)
-            return
+            return Malformed(Reason.PROJECTION_FAILED, f"the projection makes a {what}, and no document")
         size = stored_size(expected)
         if isinstance(size, Malformed):
-            self._refuse(aggregate_id, actual, size)
-        elif misfit := self._misfit(aggregate_id, expected, actual):
-            self._refuse(aggregate_id, actual, Malformed(Reason.PROJECTION_FAILED, misfit))
-        else:
-            outcome = Outcome.MISSING if actual is None else Outcome.DIFFERENT
-            self._emit(Verdict(aggregate_id, outcome, expected, actual, version=version, size=size))
+            return size
+        if misfit := self._misfit(aggregate_id, expected, actual):
+            return Malformed(Reason.PROJECTION_FAILED, misfit)
+        outcome = Outcome.MISSING if actual is None else Outcome.DIFFERENT
+        return Verdict(aggregate_id, outcome, expected, actual, version=version, size=size)
 
     def _misfit(self, aggregate_id: str, expected: Document, actual: Document | None) -> str:
         """What keeps a document from ever being found as its projection made it; empty where nothing does."""
@@ -169,7 +169,7 @@ def stored_size(document: Document) -> int | Malformed:
     except UnicodeEncodeError:
         return Malformed(Reason.BAD_FIELD, "a text of the document is not valid UTF-8")
     except Exception as error:  # noqa: BLE001 - what the driver raises for a type that it does not know is not one kind
-        return Malformed(Reason.PROJECTION_FAILED, f"the document cannot be stored: {error}")
+        return Malformed(Reason.PROJECTION_FAILED, f"the document cannot be stored: {words(error)}")
     if size > MAX_DOCUMENT_BYTES - _ROOM_FOR_ID:
         return Malformed(Reason.DOCUMENT_TOO_LARGE, f"the document would have {size:,} bytes; MongoDB holds 16 MiB")
     return size

@@ -6,6 +6,7 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
+from readmodel_pipelines.errors import FAULTS
 from readmodel_pipelines.events.stream import Malformed, fold_streams
 from readmodel_pipelines.events.values import Event
 from readmodel_pipelines.moments import Moment, reached
@@ -83,21 +84,23 @@ def is_of_a_prefix(
         states.append(projection.fold.start())
         return states[-1]
 
-    def wanted(state: Any) -> bool:
-        if state.version < since or not state.created:
-            return False
+    def wanted() -> bool:
         try:
+            state = states[-1]
+            if state.version < since or not state.created:
+                return False
             expected = projection.document(aggregate_id, state)
-        except Exception:  # noqa: BLE001 - there is no document of this beginning; of the whole stream there may be one
+            return expected is document if expected is None or document is None else same_document(expected, document)
+        except FAULTS:
+            # There is no document of this beginning; of the whole stream there may be one.
             return False
-        return expected is document if expected is None or document is None else same_document(expected, document)
 
     def looked_at() -> Iterator[Event]:
         nonlocal found
         for event in events:
             yield event
             # Whoever asks for the next one has folded this one.
-            found = found or wanted(states[-1])
+            found = found or wanted()
 
     streams = list(fold_streams(looked_at(), replace(projection.fold, start=start), allowed))
     return found and not any(isinstance(stream.result, Malformed) for stream in streams)

@@ -3,6 +3,7 @@
 import pickle
 import re
 import runpy
+import sys
 import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -180,6 +181,26 @@ INVOICE = own_fold(aggregate_type="invoice", stored_as=("Invoice",))
         ({"fold": own_fold(start=dict)}, "the fold's start makes no state with created and version: AttributeError"),
         ({"fold": own_fold(start=Frozen)}, "makes no state with created and version: FrozenInstanceError"),
         ({"fold": own_fold(start=lambda: 1 // 0)}, "makes no state with created and version: ZeroDivisionError"),
+        ({"fold": own_fold(start=sys.exit)}, "makes no state with created and version: SystemExit"),
+        ({"name": 7}, "name is 7, and no text"),
+        ({"description": b"bytes"}, "description is b'bytes', and no text"),
+        ({"read_model": "x" * 61}, "at most 60 of them"),
+        ({"key": "half \ud83d"}, "key is 'half \\ud83d', and no text"),
+        ({"unique": "chat_id"}, "unique is 'chat_id', and no tuple of texts"),
+        ({"owned": ("chat_id", 7)}, "owned is ('chat_id', 7), and no tuple of texts"),
+        ({"claims": ("chat.created",)}, "cannot be looked at: ValueError"),
+        ({"fold": None}, "fold is no Fold"),
+        ({"fold": own_fold(events=["chat.created"])}, "fold is no Fold with a mapping of events"),
+        ({"fold": own_fold(stored_as="Chat")}, "stored_as is 'Chat', and no tuple of texts"),
+        ({"fold": own_fold(prefix=None)}, "prefix is None, and no text"),
+        ({"fold": own_fold(envelope="occurred_at")}, "envelope is 'occurred_at', and no tuple of texts"),
+        ({"fold": own_fold(envelope=("$where",))}, "envelope names what no field is called: '$where'"),
+        (
+            {"fold": own_fold(events={"chat.created": EventType(print, cast(Any, "title"))})},
+            "fields of chat.created is 'title', and",
+        ),
+        ({"fold": own_fold(events={"chat.created": EventType(print, ("a..b",))})}, "what no field is called: 'a..b'"),
+        ({"fold": own_fold(events={"chat.created": EventType(cast(Any, "text"))})}, "no EventType for chat.created"),
     ],
 )
 def test_a_projection_that_is_not_whole_or_harms_another_is_refused(changes: dict[str, Any], said: str) -> None:

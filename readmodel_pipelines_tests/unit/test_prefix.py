@@ -77,5 +77,15 @@ def test_a_projection_that_cannot_take_some_prefix_is_asked_about_the_others() -
             raise KeyError("not there yet")
         return CHATS.document(chat_id, state)
 
-    picky = replace(CHATS, document=whole_streams_only)
-    assert is_of_a_prefix(picky, aggregate_id, events, document_at(CHATS, events, len(events)), 1)
+    document = document_at(CHATS, events, len(events))
+    assert is_of_a_prefix(replace(CHATS, document=whole_streams_only), aggregate_id, events, document, 1)
+
+
+def test_a_fold_without_a_state_has_no_prefix() -> None:
+    aggregate_id, events = next(iter(STREAMS.items()))
+
+    def no_start() -> Any:
+        raise SystemExit(1)
+
+    stateless = replace(CHATS, fold=replace(CHATS.fold, start=no_start))
+    assert not is_of_a_prefix(stateless, aggregate_id, events, document_at(CHATS, events, 1), 0)

@@ -1,0 +1,94 @@
+"""Nothing that an added read model's file does stops the built-in ones, nor another one that was added."""
+
+import pytest
+
+from readmodel_pipelines import RepairWorker
+from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds
+from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
+from readmodel_pipelines.rebuild_state import RebuildState, Strategy
+from readmodel_pipelines.reconcile.ranges import EVERYTHING
+from readmodel_pipelines.reconcile.summary import Summary
+from readmodel_pipelines_tests.support import faulty_read_models as faulty
+from readmodel_pipelines_tests.support.scene import BOTH, Scene
+from readmodel_pipelines_tests.support.verbs.rebuilding import full, leftovers, records
+from readmodel_pipelines_tests.support.verbs.repairing import stored
+
+STREAMS = 4
+
+
+@pytest.fixture
+def damaged(scene: Scene) -> list[str]:
+    """Chats whose built-in read models are damaged, and read models at fault besides; gives their ids."""
+    ids = scene.fill(STREAMS)
+    for collection in (scene.chats, scene.tasks):
+        collection.update_many({}, {"$set": {"title": "damaged"}})
+    scene.settings = scene.settings.model_copy(update={"projections": (faulty.__name__,)})
+    return ids
+
+
+def assert_each_stream_told(summary: Summary) -> None:
+    for read_model, reason in faulty.WRONG.items():
+        told = [(item.outcome, str(item.reason)) for item in summary.findings if item.read_model == read_model]
+        assert (read_model, told) == (read_model, [("malformed", reason)] * STREAMS)
+    for finding in summary.findings:
+        assert finding.detail.isprintable()
+
+
+def written(summary: Summary, read_model: str) -> tuple[int, int, int]:
+    counts = summary.read_models[read_model]
+    return counts.inserted, counts.replaced, counts.failed
+
+
+def test_every_fault_is_told_by_stream_and_the_others_are_done(
+    scene: Scene, damaged: list[str], strategy: Strategy
+) -> None:
+    right = [{**item, "title": None} for item in scene.chats.find({}, {"_id": 0})]
+    found, predicted, done = scene.verify(), scene.rebuild(dry_run=True), full(scene, strategy=strategy)
+
+    for summary in (found, predicted, done):
+        assert_each_stream_told(summary)
+    assert (records(scene)[-1]["state"], leftovers(scene)) == ("done", [])
+    for read_model in BOTH:
+        assert written(done, read_model) == written(predicted, read_model)
+        assert written(done, read_model)[1:] == (scene.database[read_model].count_documents({}), 0)
+    assert [{**item, "title": None} for item in scene.chats.find({}, {"_id": 0})] == right
+    assert not scene.chats.find_one({"title": "damaged"})
+    for read_model in faulty.UNIQUE:
+        assert written(done, read_model) == (STREAMS, 0, 0)
+    for read_model in faulty.CLASHING:
+        if strategy == "shadow":
+            assert (read_model, written(done, read_model)) == (read_model, (0, 0, STREAMS))
+            assert any(warning.startswith(f"{read_model} was left out") for warning in done.warnings)
+        else:
+            assert (read_model, written(done, read_model)) == (read_model, (1, 0, STREAMS - 1))
+            reasons = {item.reason for item in done.findings if item.read_model == read_model and item.failed}
+            assert reasons == {"key_conflict"}
+        assert scene.database[read_model].count_documents({}) == written(done, read_model)[0]
+
+
+def test_repairs_mend_the_others_and_are_parked_with_the_reason(scene: Scene, damaged: list[str]) -> None:
+    queue = RepairQueue(scene.database, scene.settings)
+    for chat_id in damaged:
+        assert queue.add(chat_id, "chat", faulty.HALF)
+
+    summary = RepairWorker(scene.database, scene.settings).work()
+
+    assert (summary.claimed, summary.parked, summary.lost) == (STREAMS, STREAMS, 0)
+    assert {(item["status"], item["reason"]) for item in stored(scene)} <= {
+        ("failed", reason) for reason in faulty.WRONG.values()
+    }
+    assert not scene.chats.find_one({"title": "damaged"})
+    scene.settings = scene.settings.model_copy(update={"projections": ()})
+    assert scene.verify().ok
+
+
+def test_a_rebuild_s_record_takes_whatever_text(scene: Scene) -> None:
+    rebuilds = Rebuilds(scene.database)
+    record = rebuilds.begin(
+        "one", {"read_models": ["x"], "strategy": "in_place", "holder": faulty.HALF}, [(1, EVERYTHING)]
+    )
+    rebuilds.note(record, no_history=faulty.HALF)
+
+    ended = rebuilds.to(record, RebuildState.ABORTED, why=faulty.HALF)
+
+    assert ended.no_history == ended.stored["why"] == ended.stored["holder"] == r"half an emoji \ud83d"
