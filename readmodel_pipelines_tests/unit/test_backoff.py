@@ -39,9 +39,7 @@ def test_one_attempt_has_no_wait_behind_it() -> None:
 
 
 @given(seconds, st.floats(1, 1e3), seconds, st.integers(1, 1000), st.integers())
-def test_every_wait_lies_between_zero_and_the_capped_exponential(
-    base: float, factor: float, cap: float, attempts: int, seed: int
-) -> None:
+def test_waits_are_capped_and_drawn_from_zero(base: float, factor: float, cap: float, attempts: int, seed: int) -> None:
     settings = policy(base, factor, cap, attempts)
     most = delays(settings, longest)
     drawn = delays(settings, random.Random(seed).uniform)

@@ -40,9 +40,7 @@ def test_long_values_are_shown_from_a_little_before_they_part() -> None:
         ),
     ],
 )
-def test_a_verification_that_found_nothing_says_no_more_than_it_looked_at(
-    scope: VerificationScope, closing: str
-) -> None:
+def test_a_verification_without_findings_says_what_it_looked_at(scope: VerificationScope, closing: str) -> None:
     result = Summary("verify", "chat", read_models={"chats_read_model": Counts(checked=1, same=1)}, scope=scope)
     assert list(human_lines(result))[-1] == closing
 

@@ -92,9 +92,7 @@ def test_an_embedded_server_that_does_not_run_is_told_and_so_is_why_it_could_not
         ("mongodb://a,b/?ssl=TRUE&tlsInsecure=true", ["a", "b"], WARNING, "not fully checked"),
     ],
 )
-def test_a_connection_without_tls_is_told_unless_it_stays_on_this_machine(
-    uri: str, hosts: list[str], state: Health, told: str
-) -> None:
+def test_a_connection_without_tls_to_elsewhere_is_told(uri: str, hosts: list[str], state: Health, told: str) -> None:
     check = server.judge_connection(uri, hosts, "ann@admin", 0.0042)
     assert_told(check, state, told, "within 5 ms, as ann@admin")
 
@@ -134,9 +132,7 @@ def test_a_server_that_the_driver_refuses_is_told_to_be_too_old() -> None:
         ({"msg": "isdbgrid", "isWritablePrimary": True}, OK, "sharded"),
     ],
 )
-def test_anything_but_a_replica_set_with_a_primary_is_a_problem(
-    hello: dict[str, Any], state: Health, told: str
-) -> None:
+def test_all_but_a_replica_set_with_a_primary_is_a_problem(hello: dict[str, Any], state: Health, told: str) -> None:
     check = server.judge_topology(hello)
     assert_told(check, state, told)
     assert bool(check.hint) or state is OK
@@ -297,9 +293,7 @@ def stats(**numbers: Any) -> QueueStats:
         ({"failed": 2, "dead_letters": {"bad_field": 2}}, PROBLEM, "2 dead letters (2 bad_field)"),
     ],
 )
-def test_a_queue_with_dead_letters_is_a_problem_and_one_that_stands_a_warning(
-    numbers: dict[str, Any], state: Health, told: str
-) -> None:
+def test_dead_letters_are_a_problem_a_standing_queue_warns(numbers: dict[str, Any], state: Health, told: str) -> None:
     check = work.judge_queue(stats(**numbers), warning=10, limit=100)
     assert_told(check, state, told)
 

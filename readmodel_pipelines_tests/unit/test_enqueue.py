@@ -69,9 +69,7 @@ def test_an_aggregate_is_queued_once_whatever_was_found_of_it() -> None:
         (findings(2, ids=lambda _: uuid(1).upper() + "A"), ["2 findings"]),
     ],
 )
-def test_what_no_repair_can_mend_is_not_queued_and_told_unless_it_is_malformed(
-    wrong: list[Finding], said: list[str]
-) -> None:
+def test_what_no_repair_can_mend_is_told_and_not_queued(wrong: list[Finding], said: list[str]) -> None:
     queue = Queue()
     asked = enqueued(queue, (CHATS, wrong))
     assert queue.added == []

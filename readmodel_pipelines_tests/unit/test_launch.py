@@ -182,16 +182,14 @@ def test_a_partition_that_is_not_there_and_a_refused_launch_are_told(answers: An
         (("repair-queue", "work", "--launch", "--json"), "a worker without --once does not"),
     ],
 )
-def test_what_makes_no_sense_as_a_run_is_refused_before_anybody_is_asked(
-    answers: Answers, arguments: tuple[str, ...], said: str
-) -> None:
+def test_what_makes_no_sense_as_a_run_is_not_asked_for(answers: Answers, arguments: tuple[str, ...], said: str) -> None:
     error = refused(*arguments, code=2)
     assert said in error["message"]
     assert answers.asked == []
 
 
 @pytest.mark.parametrize(("healthy", "said"), [(True, "other runs go first"), (False, "no daemon takes runs")])
-def test_a_run_that_waits_long_is_told_why(
+def test_a_run_that_waits_tells_why(
     answers: Answers, monkeypatch: pytest.MonkeyPatch, healthy: bool, said: str
 ) -> None:
     monkeypatch.setattr("readmodel_pipelines.cli.dagster.follow._QUEUED_LONG", 0.0)

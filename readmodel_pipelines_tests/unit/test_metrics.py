@@ -26,12 +26,10 @@ from readmodel_pipelines.metrics.scrape import (
     of_leases,
     of_queue,
     of_rebuild,
-    of_scrape,
     of_unfinished,
     of_verification,
 )
 from readmodel_pipelines.rebuild_state import RebuildState
-from readmodel_pipelines.settings import Settings
 from readmodel_pipelines_tests.support.pages.blocks import ROOT, anchors_of
 
 FOLDER = ROOT / "readmodel_pipelines" / "metrics"
@@ -72,25 +70,6 @@ def names(found: Samples) -> set[str]:
 
 
 # The values
-
-
-def test_without_mongodb_there_is_nothing_but_that() -> None:
-    assert samples(of_scrape(0.25, "1.2.3", None, Settings())) == {
-        ("readmodel_up", ()): 0,
-        ("readmodel_build_info", ("1.2.3",)): 1,
-        ("readmodel_scrape_duration_seconds", ()): 0.25,
-    }
-
-
-def test_a_part_that_cannot_be_read_is_told_and_is_no_zero() -> None:
-    found = samples(of_scrape(0.25, "1.2.3", {"queue": "not authorized", "leases": ""}, Settings()))
-
-    assert found["readmodel_up", ()] == 1
-    assert found["readmodel_scrape_collector_success", ("queue",)] == 0
-    assert found["readmodel_scrape_collector_success", ("leases",)] == 1
-    assert "readmodel_repair_queue_tasks" not in names(found)
-    assert found["readmodel_repair_queue_warning_tasks", ()] == 1000
-    assert found["readmodel_repair_queue_limit_tasks", ()] == 100_000
 
 
 def test_the_queue_is_told_in_base_units() -> None:

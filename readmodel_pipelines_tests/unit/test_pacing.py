@@ -147,9 +147,7 @@ NIGHT = "22:00-06:00"
     ],
     ids=["across midnight", "within a day", "up to midnight", "by the clock of its zone"],
 )
-def test_a_window_is_open_from_its_start_until_before_its_end(
-    text: str, opened: list[datetime], closed: list[datetime]
-) -> None:
+def test_a_window_is_open_until_before_its_end(text: str, opened: list[datetime], closed: list[datetime]) -> None:
     window = Window.parse(text, VIENNA)
     assert [moment for moment in opened if not window.is_open(moment)] == []
     assert [moment for moment in closed if window.is_open(moment)] == []

@@ -129,9 +129,7 @@ BEHIND = status(*lagging(11))
     ],
     ids=["may not look", "may see the queue", "may see the secondaries", "a server alone", "a mongos"],
 )
-def test_what_cannot_be_looked_at_is_warned_of_and_not_asked_for_again(
-    answers: dict[str, Any], reason: str, warned: list[str]
-) -> None:
+def test_what_cannot_be_looked_at_is_warned_of_once(answers: dict[str, Any], reason: str, warned: list[str]) -> None:
     asked = server(**answers)
     load = asked.load()
     assert load.warning == ""

@@ -15,13 +15,12 @@ import pandas
 import pytest
 from bson.code import Code
 
-from readmodel_pipelines.errors import UsageError
 from readmodel_pipelines.projections.chat import CHATS
 from readmodel_pipelines.reconcile.finding import Finding
 from readmodel_pipelines.reconcile.outcome import Counts, Outcome
 from readmodel_pipelines.reconcile.summary import Summary
 from readmodel_pipelines.reports import writer
-from readmodel_pipelines.reports.writer import COLUMNS, SUFFIXES, ReportWriter, check_report_file
+from readmodel_pipelines.reports.writer import COLUMNS, SUFFIXES, ReportWriter
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines.verification.folder import new_report_files
 from readmodel_pipelines.verification.reporting import Reporting
@@ -151,13 +150,6 @@ def test_a_report_that_cannot_be_opened_leaves_no_other_behind(tmp_path: Path) -
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["report.txt", "report", "nowhere/report.csv", "folder.html"])
-def test_what_is_in_the_way_of_a_report_is_found_before_the_work(tmp_path: Path, name: str) -> None:
-    (tmp_path / "folder.html").mkdir()
-    with pytest.raises(UsageError):
-        check_report_file(tmp_path / name)
-
-
 # The folder of reports
 
 
@@ -221,7 +213,7 @@ def test_no_text_of_the_database_but_a_uuid_comes_into_a_command(tmp_path: Path,
     assert told["mend"] == f"readmodel rebuild-readmodel --type chat {which}"
 
 
-def test_more_findings_than_the_page_or_a_batch_of_rows_takes_are_not_held(
+def test_more_findings_than_a_page_or_a_batch_takes_are_not_held(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(writer, "FINDINGS_ON_PAGE", 500)

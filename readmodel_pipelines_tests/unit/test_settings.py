@@ -96,9 +96,7 @@ def test_allowed_kinds_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch, 
         *(("OWNERS", "the chat team"), ("OWNERS", "team:chat,")),
     ],
 )
-def test_a_value_that_cannot_be_is_a_usage_error_that_names_its_variable(
-    monkeypatch: pytest.MonkeyPatch, name: str, value: str
-) -> None:
+def test_a_value_that_cannot_be_is_told_by_its_name(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     monkeypatch.setenv(f"READMODEL_{name}", value)
     monkeypatch.setenv("READMODEL_MONGODB_URI", "mongodb://ann:secret@h/")
     with pytest.raises(UsageError, match=f"READMODEL_{name}: ") as caught:

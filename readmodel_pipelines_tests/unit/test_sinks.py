@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import cast
 
 import pytest
 
@@ -119,23 +119,6 @@ class Run:
         return self.counts.inserted, self.counts.replaced, self.counts.deleted, self.counts.failed
 
 
-MIXED = [missing("a"), different("b"), orphan("c"), malformed("d"), missing("e")]
-
-
-@pytest.mark.parametrize("limit", [None, DeletionLimit(0.05)])
-def test_a_dry_run_predicts_what_in_place_writes_and_writes_nothing(limit: DeletionLimit | None) -> None:
-    wet, dry = Run(Model(), limit, *MIXED).over(*MIXED), Run(Model(), limit, *MIXED, dry=True).over(*MIXED)
-    assert wet.written == dry.written == (2, 1, 1, 0)
-    assert dry.model.batches == []
-    assert "d" not in {change.aggregate_id for batch in wet.model.batches for change in batch}
-
-
-def test_a_full_run_deletes_last_and_only_what_is_still_unwanted() -> None:
-    run = Run(Model(), DeletionLimit(0.05), orphan("a")).over(orphan("a"), orphan("b"), missing("c"))
-    assert [[change.aggregate_id for change in batch] for batch in run.model.batches] == [["c"], ["a"]]
-    assert run.written == (1, 0, 1, 0)
-
-
 def test_a_range_of_a_full_run_leaves_deletions_and_conflicts_to_its_end() -> None:
     model = Model(Written(conflicts=["b"]))
     run = Run(model, None, orphan("a"), deletions=Deletions.PUT_OFF).over(orphan("a"), missing("b"))
@@ -159,39 +142,11 @@ def test_writes_go_in_batches() -> None:
     assert run.counts.inserted == 2 * BATCH + 1
 
 
-def test_a_superseded_write_is_compared_again_and_written_anew() -> None:
-    model = Model(SUPERSEDED)
-    run = Run(model, None, different("a")).over(missing("a"))
-    assert [[(c.aggregate_id, c.actual is None) for c in batch] for batch in model.batches] == [
-        [("a", True)],
-        [("a", False)],
-    ]
-    assert (run.counts.replaced, run.counts.superseded, run.counts.failed) == (1, 1, 0)
-
-
 def test_a_document_that_others_change_each_time_is_given_up_as_busy() -> None:
     run = Run(Model(*[SUPERSEDED] * ATTEMPTS), None, different("a")).over(different("a"))
     assert (len(run.model.batches), run.counts.superseded, run.counts.failed) == (ATTEMPTS, ATTEMPTS, 1)
     assert run.summary.findings[0].reason == Why.BUSY
     assert run.pauses == list(range(ATTEMPTS))
-
-
-@pytest.mark.parametrize(
-    ("answer", "again", "findings"),
-    [
-        (SUPERSEDED, [], [(None, "")]),
-        (SUPERSEDED, [malformed("a")], [(Reason.BAD_DATA, "no document")]),
-        (Written(refused=[("a", Why.WRITE_REFUSED, "a validator")]), [], [(Why.WRITE_REFUSED, "a validator")]),
-    ],
-    ids=["it became right", "its stream became malformed", "MongoDB refuses it"],
-)
-def test_what_cannot_be_written_is_left_or_given_up_with_its_reason(
-    answer: Written, again: list[Verdict], findings: list[Any]
-) -> None:
-    run = Run(Model(answer), None, *again).over(different("a"))
-    assert len(run.model.batches) == 1
-    assert run.written == (0, 0, 0, sum(reason is not None for reason, _ in findings))
-    assert [(finding.reason, finding.detail) for finding in run.summary.findings] == findings
 
 
 @pytest.mark.parametrize("deletions", [DeletionLimit(1.0), Deletions.PUT_OFF])
