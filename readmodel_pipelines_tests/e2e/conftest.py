@@ -11,10 +11,17 @@ from readmodel_pipelines_tests.support.scene import Mongo
 from readmodel_pipelines_tests.support.verbs.dagster_runs import SAMPLE, Dagster, with_events
 
 
+@pytest.fixture(scope="session")
+def ephemeral() -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield instance
+
+
 @pytest.fixture
-def dagster() -> Iterator[Dagster]:
-    with dg.DagsterInstance.ephemeral() as ephemeral:
-        yield Dagster(ephemeral)
+def dagster(ephemeral: dg.DagsterInstance) -> Iterator[Dagster]:
+    """Knows nothing of what other tests ran; to make an instance anew costs more than many a run."""
+    yield Dagster(ephemeral)
+    ephemeral.wipe()
 
 
 @pytest.fixture(autouse=True)

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from readmodel_pipelines_tests.support.verbs.dagster_runs import (
     Dagster,
     sentence,
     table,
+    values,
     with_events,
 )
 
@@ -52,7 +54,7 @@ def healthy(database: Mongo, settings: Settings, dagster: Dagster) -> Mongo:
 
 
 def metadata(evaluation: Any) -> dict[str, Any]:
-    return {name: value.value for name, value in evaluation.metadata.items()}
+    return values(evaluation.metadata)
 
 
 def said_by(dagster: Dagster, result: Any) -> list[Any]:
@@ -61,8 +63,8 @@ def said_by(dagster: Dagster, result: Any) -> list[Any]:
     return [event.asset_check_evaluation_data for event in events]
 
 
-def rows(evaluation: Any) -> list[dict[str, Any]]:
-    return [dict(record.data) for record in evaluation.metadata["findings"].value.records]
+def rows(evaluation: Any) -> list[Mapping[str, Any]]:
+    return table(metadata(evaluation))
 
 
 def test_the_checks_of_healthy_read_models_pass_and_say_what_was_looked_at(healthy: Mongo, dagster: Dagster) -> None:
@@ -87,7 +89,7 @@ def test_every_kind_of_damage_is_in_the_table_with_field_expected_and_actual(
     if source == "recorded":
         events = read_documents(request.getfixturevalue("corpus") / "small" / "events.jsonl.gz")
     else:
-        events = list(chat_events(300, seed=7))
+        events = list(chat_events(200, seed=7))
     healthy = with_events(database, settings, events)
     assert ReadModelProjector(database, settings).rebuild_all().ok
     discussions = [item["chat_id"] for item in healthy.chats_read_model.find({"type": "discussion"})]
@@ -130,9 +132,7 @@ def test_texts_that_are_no_utf_8_are_told_as_every_storage_takes_them(healthy: M
     sentence(failed).encode()
 
 
-def test_malformed_streams_fail_their_own_check_alone_and_wherever_else_is_looked(
-    healthy: Mongo, dagster: Dagster
-) -> None:
+def test_malformed_streams_fail_their_own_check_alone_wherever_is_looked(healthy: Mongo, dagster: Dagster) -> None:
     event = healthy.events.find_one_and_update({"version": 1}, {"$set": {"event_type": "chat.exploded"}})
     assert event is not None
     found = dagster.evaluate(*ALL)
@@ -146,9 +146,7 @@ def test_malformed_streams_fail_their_own_check_alone_and_wherever_else_is_looke
     assert {key for key, item in elsewhere.items() if not item.passed} == {(CHATS, INTACT), (TASKS, INTACT)}
 
 
-def test_what_is_young_and_not_projected_is_late(
-    healthy: Mongo, dagster: Dagster, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_nobody_projected_is_late(healthy: Mongo, dagster: Dagster, monkeypatch: pytest.MonkeyPatch) -> None:
     chat = healthy.chats_read_model.find_one() or {}
     last = healthy.events.find_one({"aggregate_id": chat["chat_id"]}, sort=[("version", -1)]) or {}
     at = datetime.now(UTC) - timedelta(minutes=5)
@@ -163,20 +161,6 @@ def test_what_is_young_and_not_projected_is_late(
     assert [row["aggregate_id"] for row in rows(late)] == [chat["chat_id"]]
     monkeypatch.setenv("READMODEL_FRESH_MINUTES", "3")
     assert dagster.evaluate((CHATS, FRESH))[CHATS, FRESH].passed
-
-
-def test_a_look_at_some_young_ones_alone_is_told(
-    healthy: Mongo, dagster: Dagster, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sys.modules["readmodel_pipelines.verification.verify"], "_MOST_RECENT", 3)
-    events = list(healthy.events.find({}, {"_id": 0}))
-    healthy.events.delete_many({})
-    healthy.events.insert_many(events)  # All appended at this moment.
-    result = dagster.run("verify_read_models", "chat")
-    (young,) = [item for item in said_by(dagster, result) if item.check_name == FRESH]
-    assert young.passed
-    assert "the others were not looked at" in str(young.description)
-    assert "More than 3 aggregates" in dagster.log_of(result)
 
 
 def test_what_was_not_looked_at_is_not_said_to_be_well(healthy: Mongo, dagster: Dagster) -> None:
@@ -204,9 +188,7 @@ def test_findings_that_are_gone_are_counted_for_their_own_read_model(healthy: Mo
     assert (metadata(found[CHATS, MATCHES])["closed"], metadata(found[TASKS, MATCHES])["closed"]) == (0, 1)
 
 
-def test_a_finding_warns_until_it_is_old_enough(
-    healthy: Mongo, dagster: Dagster, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_finding_warns_until_it_is_old(healthy: Mongo, dagster: Dagster, monkeypatch: pytest.MonkeyPatch) -> None:
     healthy.chats_read_model.update_one({}, {"$set": {"title": "broken"}})
     monkeypatch.setenv("READMODEL_ALARM_AFTER_SECONDS", "3600")
     assert dagster.evaluate((CHATS, MATCHES))[CHATS, MATCHES].severity is dg.AssetCheckSeverity.WARN
@@ -258,18 +240,6 @@ def test_a_job_that_only_reads_leaves_nothing_in_mongodb(healthy: Mongo, dagster
     dagster.run("verify_read_models", "chat", read_only=True, write_reports=False)
     assert healthy.readmodel_findings.count_documents({}) == 0
     assert set(healthy.list_collection_names()) == before
-
-
-def test_old_reports_make_room(
-    healthy: Mongo, dagster: Dagster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("READMODEL_REPORTS_DIR", str(tmp_path / "deep" / "reports"))
-    monkeypatch.setenv("READMODEL_REPORTS_KEPT", "4")
-    for _ in range(4):
-        assert dagster.run("verify_read_models", "chat").success
-    folder = tmp_path / "deep" / "reports"
-    assert len(list(folder.iterdir())) == 4
-    assert folder.stat().st_mode & 0o777 == 0o700
 
 
 # Schedules
@@ -325,7 +295,6 @@ def test_the_schedules_go_by_the_time_zone_of_the_settings() -> None:
         "from readmodel_pipelines.orchestration.schedules import nightly_verification as it;"
         "print(it.execution_timezone)"
     )
-    for zone, wanted in (("Europe/Vienna", "Europe/Vienna"), ("Mars/Olympus", "UTC")):
-        environment = {**os.environ, "READMODEL_TIMEZONE": zone}
-        said = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-        assert said.stdout.strip() == wanted
+    environment = {**os.environ, "READMODEL_TIMEZONE": "Europe/Vienna"}
+    said = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == "Europe/Vienna"

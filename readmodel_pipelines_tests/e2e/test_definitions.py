@@ -13,15 +13,15 @@ from typing import Any, get_args
 import dagster as dg
 import pytest
 import yaml
+from dagster_graphql.schema import create_schema
+from graphql import parse, validate
 
+from readmodel_pipelines.cli.dagster import follow, launch
 from readmodel_pipelines.definitions import defs
-from readmodel_pipelines.demo.sample_data import chat_events
-from readmodel_pipelines.mongo.indexes import ensure_indexes
 from readmodel_pipelines.orchestration.config import AggregateConfig
 from readmodel_pipelines.projections.registry import built_in, names
 from readmodel_pipelines.settings import Settings
-from readmodel_pipelines_tests.support.environment import environment_of
-from readmodel_pipelines_tests.support.scene import Mongo
+from readmodel_pipelines_tests.support.verbs.command_line import readmodel
 
 PROJECT = Path(__file__).parents[2]
 PARTITIONED = ("rebuild_read_models", "verify_read_models")
@@ -218,10 +218,16 @@ def test_the_checkout_s_instance_lets_one_rebuild_of_a_read_model_run_and_retrie
         assert instance.telemetry_enabled is False
 
 
-@pytest.mark.parametrize("from_file", [[], ["-w", "workspace.yaml"]], ids=["pyproject.toml", "workspace.yaml"])
-def test_the_checkout_loads_without_a_warning_of_ours_and_without_reading_a_setting(from_file: list[str]) -> None:
-    ended = dagster("definitions", "validate", *from_file, READMODEL_TASK_SOURCE="no such source")
-
+def test_the_checkout_loads_without_a_warning_of_ours_and_without_reading_a_setting() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "dagster", "definitions", "validate"],
+        cwd=PROJECT,
+        env={**os.environ, "READMODEL_TASK_SOURCE": "no such source", "READMODEL_TIMEZONE": "Mars/Olympus"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
     assert ended.returncode == 0, ended.stderr
     said = ended.stdout + ended.stderr
     assert "Validation successful for code location readmodel_pipelines" in said
@@ -230,37 +236,34 @@ def test_the_checkout_loads_without_a_warning_of_ours_and_without_reading_a_sett
     assert warned == []
 
 
-def test_a_process_of_its_own_rebuilds_an_aggregate_with_the_instance_of_the_checkout(
-    database: Mongo, settings: Settings, tmp_path: Path
-) -> None:
-    events = list(chat_events(3))
-    ensure_indexes(database, settings)
-    database.events.insert_many(events)
-    chat_id = events[0]["aggregate_id"]
-    shutil.copy(PROJECT / "dagster.yaml", tmp_path)
-    config = tmp_path / "config.yaml"
-    op = {"config": {"aggregate_type": "chat", "aggregate_id": chat_id}}
-    config.write_text(yaml.safe_dump({"ops": {"rebuild_one_aggregate": op}}))
+# What `--launch` asks of them
 
-    ended = dagster(
-        *("job", "execute", "-m", "readmodel_pipelines.definitions", "-j", "rebuild_aggregate", "-c", str(config)),
-        DAGSTER_HOME=str(tmp_path),
-        **environment_of(settings),
-    )
-
-    assert ended.returncode == 0, ended.stderr
-    (document,) = database.chats_read_model.find()
-    assert (document["chat_id"], document["created_by"]) == (chat_id, events[0]["data"]["created_by"])
+WANTED = [
+    ("rebuild_read_models", "rebuild-readmodel --type all --all --strategy shadow --off-peak --allow-deletions"),
+    ("rebuild_read_models", "rebuild-readmodel --type chat --all --dry-run --max-findings 7"),
+    ("rebuild_aggregate", "rebuild-readmodel --type chat --id 6f1c2d3e-0000-4000-8000-000000000001"),
+    ("verify_read_models", "verify-consistency --type all --all --sample 5 --bucket 1/7 --since last"),
+    ("verify_read_models", "verify-consistency --type chat --all --enqueue-repairs --max-findings 7"),
+    ("repair_read_models", "repair-queue work --limit 1 --batch-size 2 --id x"),
+]
 
 
-def dagster(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Dagster's own command, as from a shell in the checkout."""
-    return subprocess.run(
-        [sys.executable, "-m", "dagster", *arguments],
-        cwd=PROJECT,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+@pytest.mark.parametrize(("job", "line"), WANTED)
+def test_the_jobs_take_the_config_that_is_given_to_them(job: str, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs: list[follow.Run] = []
+    monkeypatch.setattr(launch, "launch_runs", lambda _settings, _verb, wanted: bool(runs.extend(wanted)) or True)
+    assert readmodel(*line.split(), "--launch").exit_code == 0
+    assert len(runs) == (2 if "--type all" in line else 1)
+    for wanted in runs:
+        assert wanted.job == job
+        found = defs.resolve_job_def(job)
+        taken = dg.validate_run_config(found, {"ops": {wanted.op: {"config": wanted.config}}})
+        assert taken["ops"][wanted.op]["config"].items() >= wanted.config.items()
+        partitions = found.partitions_def
+        assert (wanted.partition in partitions.get_partition_keys()) if partitions else not wanted.partition
+
+
+def test_the_installed_web_server_knows_every_query() -> None:
+    schema = create_schema().graphql_schema
+    queries = [launch._LOCATIONS, launch._TAGS, launch._LAUNCH, follow._NEWS, follow._DAEMON]
+    assert [error.message for query in queries for error in validate(schema, parse(query))] == []

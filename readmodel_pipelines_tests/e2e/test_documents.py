@@ -43,9 +43,7 @@ def run_here(page: Path) -> list[Block]:
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if run_here(page)], ids=name_of)
-def test_commands_do_what_the_page_says(
-    page: Path, server: tuple[Settings, str], programs: Path, tmp_path: Path
-) -> None:
+def test_commands_do_what_pages_say(page: Path, server: tuple[Settings, str], programs: Path, tmp_path: Path) -> None:
     settings, uri = server
     env = {
         "READMODEL_DATA_DIR": str(settings.data_dir),
@@ -76,19 +74,25 @@ def page_with(tmp_path: Path, text: str) -> Block:
     return block
 
 
-def run(tmp_path: Path, text: str) -> str:
-    return Terminal(tmp_path, {}).run(page_with(tmp_path, text))
+WRONG_CODE = "<!-- exits 1: so it says -->\n```sh\n{}\n```\n"
 
 
-def test_a_command_that_fails_is_told_with_page_line_and_output(tmp_path: Path) -> None:
-    with pytest.raises(AssertionError, match=r"page\.md:4: line 5, `ls nowhere`, ended with 2\n(?s:.*)No such file"):
-        run(tmp_path, "```sh\necho fine\nls nowhere\necho never\n```\n")
-
-
-@pytest.mark.parametrize("code", ["true", "(exit 2)", "false; false"])
-def test_a_page_that_is_wrong_about_an_exit_code_is_told(tmp_path: Path, code: str) -> None:
-    with pytest.raises(AssertionError, match="ended with"):
-        run(tmp_path, f"<!-- exits 1: so it says -->\n```sh\n{code}\n```\n")
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (
+            "```sh\necho fine\nls nowhere\necho never\n```\n",
+            r"page\.md:4: line 5, `ls nowhere`, ended with 2\n(?s:.*)No such file",
+        ),
+        *((WRONG_CODE.format(code), "ended with") for code in ("true", "(exit 2)", "false; false")),
+        ("<!-- serves 3000 -->\n```sh\necho 3000\n```\n", "ended by itself"),
+        ("```sh\nmake coffee\n```\n", "make"),
+        ("<!-- exist 1 -->\n```sh\ntrue\n```\n", "nobody knows the mark"),
+    ],
+)
+def test_what_does_not_go_as_the_page_says_is_told(tmp_path: Path, text: str, told: str) -> None:
+    with pytest.raises(AssertionError, match=told):
+        Terminal(tmp_path, {}).run(page_with(tmp_path, text))
 
 
 def test_what_a_block_exports_holds_for_the_next_one(tmp_path: Path) -> None:
@@ -96,18 +100,3 @@ def test_what_a_block_exports_holds_for_the_next_one(tmp_path: Path) -> None:
     terminal.run(page_with(tmp_path, "```sh\nexport COLOUR='a \"b\"'\nmkdir there && cd there\n```\n"))
     said = terminal.run(page_with(tmp_path, '<!-- exits 1: no -->\n```sh\nfalse\necho "$COLOUR in ${PWD##*/}"\n```\n'))
     assert said == 'a "b" in there\n'
-
-
-def test_a_service_that_ends_by_itself_is_told(tmp_path: Path) -> None:
-    with pytest.raises(AssertionError, match="ended by itself"):
-        run(tmp_path, "<!-- serves 3000 -->\n```sh\necho 3000\n```\n")
-
-
-def test_a_target_that_the_makefile_lacks_is_told(tmp_path: Path) -> None:
-    with pytest.raises(AssertionError, match="make"):
-        run(tmp_path, "```sh\nmake coffee\n```\n")
-
-
-def test_an_unknown_mark_is_told(tmp_path: Path) -> None:
-    with pytest.raises(AssertionError, match="nobody knows the mark"):
-        run(tmp_path, "<!-- exist 1 -->\n```sh\ntrue\n```\n")

@@ -129,9 +129,7 @@ def test_damage_is_found_explained_and_mended_by_a_rebuild_or_a_repair(sample: M
     assert as_json("verify-consistency", "--type", "all", "--all")["findings"] == []
 
 
-def test_worker_processes_load_it_themselves(
-    sample: Mongo, extended: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_worker_processes_load_it_too(sample: Mongo, extended: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(spread, "EVENTS_WORTH_A_PROCESS", 50)
     settings = extended.model_copy(update={"workers": 2})
 

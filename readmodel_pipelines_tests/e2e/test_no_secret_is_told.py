@@ -2,18 +2,14 @@
 
 import gzip
 import json
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote, quote_plus
 
 import dagster as dg
 import pytest
-from typer.main import get_command
 
-from readmodel_pipelines.cli import main
 from readmodel_pipelines_tests.support.servers.authorized import AuthorizedServer
-from readmodel_pipelines_tests.support.verbs.command_line import readmodel
+from readmodel_pipelines_tests.support.verbs.command_line import COMMANDS, readmodel
 from readmodel_pipelines_tests.support.verbs.dagster_runs import CHATS, Dagster, sentence
 
 BEGINNING, END = "Zq7Jx", "k9WvB"
@@ -41,24 +37,14 @@ def told_in(said: bytes) -> list[str]:
     return [form for form in FORMS if form.encode() in said]
 
 
-def commands(group: Any = None, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Every command there is, whoever added it."""
-    group = group or get_command(main.app)
-    for name, command in group.commands.items():
-        if hasattr(command, "commands"):
-            yield from commands(command, f"{path}{name} ")
-        else:
-            yield f"{path}{name}", command
-
-
-def arguments(name: str, command: Any, folder: Path) -> list[str]:
+def arguments(words: tuple[str, ...], folder: Path) -> list[str]:
     """What the command cannot do without."""
-    given = name.split()
-    for parameter in command.params:
+    given = [*words]
+    for parameter in COMMANDS[words].params:
         if parameter.required:
             option = [parameter.opts[0]] if parameter.param_type_name == "option" else []
             given += [*option, REQUIRED.get(parameter.name, str(folder))]
-    return [*given, *WITH.get(name, [])]
+    return [*given, *WITH.get(" ".join(words), [])]
 
 
 @pytest.fixture
@@ -82,11 +68,12 @@ def test_no_command_tells_the_password_however_it_fails(
     (tmp_path / "events.jsonl.gz").write_bytes(gzip.compress(b""))
     for reason, (uri, code) in reasons_to_fail.items():
         monkeypatch.setenv("READMODEL_MONGODB_URI", uri)
-        for name, command in commands():
+        for words in COMMANDS:
+            name = " ".join(words)
             # The driver takes half a second to give up, and all commands connect the same way.
             if reason == "nobody answers" and name not in ("doctor", "repair-queue work", "metrics"):
                 continue
-            ended = safe_exit_code((reason, name), arguments(name, command, tmp_path))
+            ended = safe_exit_code((reason, name), arguments(words, tmp_path))
             if name not in NEEDS_NO_DATABASE:
                 # The doctor goes on without rights, and tells that they are lacking.
                 assert ended == (1 if (reason, name) == ("no right", "doctor") else code), (reason, name)
@@ -96,10 +83,10 @@ def test_no_command_tells_the_password_however_it_fails(
 def test_no_command_that_launches_a_run_tells_the_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("READMODEL_MONGODB_URI", NOBODY_ANSWERS)
     monkeypatch.setenv("READMODEL_DAGSTER_URL", f"http://somebody:{quote_plus(PASSWORD)}@127.0.0.1:1/")
-    launching = [(name, command) for name, command in commands() if "launch" in {item.name for item in command.params}]
+    launching = [words for words, command in COMMANDS.items() if "launch" in {item.name for item in command.params}]
     assert len(launching) == 3
-    for name, command in launching:
-        assert safe_exit_code(name, [*arguments(name, command, tmp_path), "--launch"]) not in (0, 2)
+    for words in launching:
+        assert safe_exit_code(words, [*arguments(words, tmp_path), "--launch"]) not in (0, 2)
 
 
 def safe_exit_code(about: object, arguments: list[str]) -> int:

@@ -97,34 +97,11 @@ def test_tasks_that_are_named_are_repaired_although_they_are_not_due(
     assert "Not every task named is open" in dagster.log_of(again)
 
 
-def test_poison_is_parked_the_others_are_repaired_and_the_run_is_a_success(
-    sample: Mongo, settings: Settings, queue: RepairQueue, broken: list[str], dagster: Dagster
-) -> None:
-    nobody = str(uuid4())
-    queue.add(nobody, "chat")
-    sample.repair_queue.insert_one({"aggregate_type": 7, "task_type": "readmodel_sync", "status": "pending"})
-    result = dagster.run(JOB)
-
-    assert result.success
-    assert healthy(sample, settings)
-    rows = dagster.observed(result)[ASSET]["parked_now"].records
-    assert {row.data["reason"] for row in rows} == {"aggregate_not_found", "unknown_aggregate_type"}
-    assert "2 tasks were parked" in dagster.log_of(result)
-
-
-def test_the_sensor_requests_one_run_without_a_key_for_all_that_is_due(broken: list[str], tick: Any) -> None:
-    result = tick()
-
-    (request,) = result.run_requests
-    assert request.run_key is None
-    assert result.skip_reason is None
-
-
-def test_the_sensor_only_reads(sample: Mongo, broken: list[str], tick: Any) -> None:
+def test_the_sensor_asks_for_one_run_without_a_key_and_only_reads(sample: Mongo, broken: list[str], tick: Any) -> None:
     before = contents(sample)
-    first, second = tick(), tick()
-
-    assert len(first.run_requests) == len(second.run_requests) == 1
+    for result in (tick(), tick()):
+        (request,) = result.run_requests
+        assert (request.run_key, result.skip_reason) == (None, None)
     assert contents(sample) == before
 
 
@@ -147,9 +124,7 @@ def test_no_run_is_requested_while_one_is_queued_or_going(
 
 
 @pytest.mark.parametrize("status", ["SUCCESS", "FAILURE", "CANCELED"])
-def test_runs_that_ended_or_of_other_jobs_hinder_none(
-    broken: list[str], tick: Any, dagster: Dagster, status: str
-) -> None:
+def test_ended_runs_and_other_jobs_hinder_none(broken: list[str], tick: Any, dagster: Dagster, status: str) -> None:
     dagster.instance.create_run_for_job(defs.resolve_job_def(JOB), status=DagsterRunStatus[status])
     other = {"ops": {"rebuild_one_aggregate": {"config": {"aggregate_type": "chat", "aggregate_id": broken[0]}}}}
     job = defs.resolve_job_def("rebuild_aggregate")
@@ -157,9 +132,7 @@ def test_runs_that_ended_or_of_other_jobs_hinder_none(
     assert len(tick().run_requests) == 1
 
 
-def test_the_sensor_says_the_depth_of_an_idle_queue(
-    sample: Mongo, queue: RepairQueue, broken: list[str], tick: Any
-) -> None:
+def test_the_sensor_tells_how_deep_a_queue_is(sample: Mongo, queue: RepairQueue, broken: list[str], tick: Any) -> None:
     sample.repair_queue.update_many({}, [{"$set": {"next_attempt_at": {"$add": ["$$NOW", 3_600_000]}}}])
     message = tick().skip_reason.skip_message
     assert message == "Nothing is due: 5 pending, 0 in work, 0 completed, 0 dead letters."
@@ -234,15 +207,20 @@ def test_the_check_passes_while_the_queue_drains_and_warns_when_it_is_long(
     assert "5 repairs are open" in str(warned.description)
 
 
-def test_the_check_is_an_error_with_dead_letters_and_lists_them_with_their_reasons(
-    sample: Mongo, queue: RepairQueue, broken: list[str], dagster: Dagster
+def test_poison_is_parked_the_others_are_repaired_and_the_check_lists_the_dead_letters_with_their_reasons(
+    sample: Mongo, settings: Settings, queue: RepairQueue, broken: list[str], dagster: Dagster
 ) -> None:
     nobody = str(uuid4())
     queue.add(nobody, "chat")
     sample.repair_queue.insert_one({"_id": "by hand", "aggregate_id": 7, "task_type": "mail", "status": "pending"})
-    dagster.run(JOB)
-    failed = drains(dagster)
+    result = dagster.run(JOB)
+    assert result.success
+    assert healthy(sample, settings)
+    parked = dagster.observed(result)[ASSET]["parked_now"].records
+    assert {row.data["reason"] for row in parked} == {"aggregate_not_found", "unknown_task_type"}
+    assert "2 tasks were parked" in dagster.log_of(result)
 
+    failed = drains(dagster)
     assert (failed.passed, failed.severity) == (False, dg.AssetCheckSeverity.ERROR)
     assert "1 aggregate_not_found, 1 unknown_task_type" in str(failed.description)
     assert "requeue" in str(failed.description)

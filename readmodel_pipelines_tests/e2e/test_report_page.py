@@ -125,9 +125,7 @@ def test_the_page_opens_offline_and_says_what_was_found(page: Any) -> None:
         ({"tier": "versions"}, "Nothing was found: presence and version agree, no other field was compared", ""),
     ],
 )
-def test_a_verdict_says_what_was_looked_at(
-    tab: Any, tmp_path: Path, about: dict[str, str], verdict: str, colour: str
-) -> None:
+def test_a_verdict_says_what_it_saw(tab: Any, tmp_path: Path, about: dict[str, str], verdict: str, colour: str) -> None:
     tab.goto(report(tmp_path / "clean.html", 0, **about).as_uri())
     said = tab.locator("#verdict")
     assert (said.inner_text(), said.get_attribute("class") or "") == (verdict, colour)

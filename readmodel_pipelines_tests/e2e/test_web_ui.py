@@ -4,11 +4,17 @@ Everything is launched by clicks first, so that the daemon works on all of it at
 thing. The pictures in the documents are what these tests see: READMODEL_SCREENSHOTS=folder saves them.
 """
 
+import json
+import os
 import re
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import dagster as dg
 import pytest
 
 from readmodel_pipelines import RepairQueue
@@ -17,13 +23,17 @@ from readmodel_pipelines.mongo.connection import open_database
 from readmodel_pipelines.mongo.driver import CODEC
 from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.settings import Settings
+from readmodel_pipelines_tests.support.environment import environment_of
 from readmodel_pipelines_tests.support.pages.browser import browser_page, keep_screenshot
 from readmodel_pipelines_tests.support.scene import Mongo
+from readmodel_pipelines_tests.support.servers.dagster_daemon import wait_until
 from readmodel_pipelines_tests.support.servers.dagster_web import Services, services
 from readmodel_pipelines_tests.support.verbs.dagster_runs import CHATS, TASKS, with_events
 
 WRONG = "not what the events say"
 JOBS = "locations/readmodel_pipelines/jobs"
+REPAIRED = '"depth": [0, 0, 24, 0]'
+"""The sensor's cursor once nothing is pending, in work or parked any more."""
 NAVIGATION = 240
 """Its width; pictures leave it out."""
 
@@ -77,28 +87,40 @@ class Ui:
 
 
 @pytest.fixture(scope="module")
-def ui(mongodb_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ui]:
-    settings = Settings(mongodb_uri=mongodb_uri, database="flowra_ui")
+def settings(mongodb_uri: str) -> Settings:
+    """One database for the module: the runs have it from the environment."""
+    return Settings(mongodb_uri=mongodb_uri, database="flowra_ui")
+
+
+@pytest.fixture(scope="module")
+def started(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
     environment = {
-        "READMODEL_MONGODB_URI": mongodb_uri,
-        "READMODEL_DATABASE": settings.database,
+        **environment_of(settings),
         "READMODEL_SLICES": "2",
         "READMODEL_REPORTS_DIR": str(tmp_path_factory.mktemp("reports")),
     }
-    with services(tmp_path_factory.mktemp("dagster"), environment) as started, open_database(settings) as opened:
-        database: Mongo = opened.with_options(codec_options=CODEC)
-        try:
-            wrong = _fill(database, settings)
-            started.start_web_server()
-            with browser_page() as page:
-                page.set_default_timeout(90_000)
-                ui = Ui(page, started.address, database, *wrong)
-                page.on("pageerror", lambda error: ui.trouble.append(str(error)))
-                _launch_everything(ui, started)
-                yield ui
-                assert ui.trouble == []
-        finally:
-            database.client.drop_database(settings.database)
+    with services(tmp_path_factory.mktemp("dagster"), environment) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def opened(settings: Settings) -> Iterator[Mongo]:
+    with open_database(settings) as found:
+        yield found.with_options(codec_options=CODEC)
+        found.client.drop_database(settings.database)
+
+
+@pytest.fixture(scope="module")
+def ui(started: Services, opened: Mongo, settings: Settings) -> Iterator[Ui]:
+    wrong = _fill(opened, settings)
+    started.start_web_server()
+    with browser_page() as page:
+        page.set_default_timeout(90_000)
+        ui = Ui(page, started.address, opened, *wrong)
+        page.on("pageerror", lambda error: ui.trouble.append(str(error)))
+        _launch_everything(ui, started)
+        yield ui
+        assert ui.trouble == []
 
 
 def _fill(database: Mongo, settings: Settings) -> tuple[str, str, str]:
@@ -125,8 +147,18 @@ def _launch_everything(ui: Ui, started: Services) -> None:
     ui.click("Execute")
     ui.shows("Launched run")
     _launch_backfill(ui)
-    # Only now: it looks for backfills when it starts, and then every thirty seconds.
+    # Only now: it looks for backfills when it starts, and then every thirty seconds. A page that looks on costs more.
+    ui.page.goto("about:blank")
     started.start_daemon()
+    with dg.DagsterInstance.from_config(str(started.home)) as instance:
+        wait_until(lambda: _all_is_done(instance), 240)
+
+
+def _all_is_done(instance: dg.DagsterInstance) -> bool:
+    """Two runs of an id, one of a check, one of the queue and two of slices; and a tick saw the queue drained."""
+    ticked = [state.instigator_data for state in instance.all_instigator_state()]
+    drained = any(REPAIRED in str(getattr(data, "cursor", "")) for data in ticked)
+    return drained and sum(run.is_finished for run in instance.get_runs()) >= 6
 
 
 def _launch_for_id(ui: Ui, aggregate_id: str) -> str:
@@ -215,8 +247,7 @@ def test_materializing_an_asset_from_its_page_rebuilds_it(ui: Ui) -> None:
 
 def test_the_sensor_shows_its_ticks_and_the_run_that_it_launched(ui: Ui) -> None:
     ui.go("locations/readmodel_pipelines/sensors/repair_queue_sensor")
-    # The last tick has seen the queue drained: nothing pending, in work or parked.
-    ui.until(r"Cursor\s+\{\"depth\": \[0, 0, 24, 0\].*1 run requested", mark="Latest tick")
+    ui.until(rf"Cursor\s+\{{{re.escape(REPAIRED)}.*1 run requested", mark="Latest tick")
     ui.picture("sensor")
 
 
@@ -248,3 +279,62 @@ def test_the_lineage_leads_from_the_events_to_read_models_and_queue(ui: Ui) -> N
         ui.shows(asset)
     ui.page.get_by_text("Loading").first.wait_for(state="hidden")
     ui.picture("lineage")
+
+
+# Runs that the command line launches, as the web UI does
+
+
+def launching(started: Services, *arguments: str) -> subprocess.Popen[str]:
+    # No database: a command that launches needs none.
+    env = {name: value for name, value in os.environ.items() if not name.startswith("READMODEL_")}
+    return subprocess.Popen(
+        [sys.executable, "-m", "readmodel_pipelines.cli.main", *arguments, "--launch"],
+        env=env | {"READMODEL_DAGSTER_URL": started.address},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_runs_are_launched_followed_and_left_on_ctrl_c(started: Services, opened: Mongo, settings: Settings) -> None:
+    started.start_web_server()
+    started.start_daemon()
+    opened.client.drop_database(opened.name)
+    with_events(opened, settings, list(chat_events(30, seed=5, mean_events=6)))
+    with launching(started, "rebuild-readmodel", "--type", "all", "--all", "--json") as rebuilding:
+        stdout, stderr = rebuilding.communicate(timeout=120)
+    assert rebuilding.returncode == 0, stderr
+    chats, tasks = json.loads(stdout)["runs"]
+    assert (chats["status"], chats["metadata"]["inserted"]) == ("success", 30)
+    assert f"{CHATS}: 30 aggregates compared: 30 missing; written: 30 inserted." in chats["said"]
+    assert tasks["partition"] == "task"
+    assert f"rebuild_read_models of chat (run {chats['run_id'][:8]}) is launched: {started.address}/runs/" in stderr
+    assert "task: Rebuilding tasks_read_model" in stderr, "its log comes along"
+    assert opened[CHATS].count_documents({}) == 30
+    assert opened[TASKS].count_documents({}) > 0
+
+    opened[CHATS].update_one({}, {"$set": {"title": "wrong"}})
+    verify = ("verify-consistency", "--all", "--read-only", "--type")
+    with launching(started, *verify, "chat") as verifying, launching(started, *verify, "task") as left:
+        assert left.stderr is not None
+        launched = left.stderr.readline()
+        left.send_signal(signal.SIGINT)
+        _, told = left.communicate(timeout=240)
+        stdout, stderr = verifying.communicate(timeout=120)
+    assert verifying.returncode == 1, stderr
+    assert "chats_read_model: 1 of 30 aggregates are not as their events say: 1 different." in stdout
+    run_id = launched.strip().rpartition("/")[2]
+    assert left.returncode == 130
+    assert f"No longer following; verify_read_models of task (run {run_id[:8]}) goes on." in told
+    assert f"{started.address}/runs/{run_id}" in told
+    with dg.DagsterInstance.from_config(str(started.home)) as instance:
+
+        def run_of(run_id: str) -> dg.DagsterRun:
+            found = instance.get_run_by_id(run_id)
+            assert found is not None
+            return found
+
+        tags = run_of(chats["run_id"]).tags
+        assert tags["dagster/partition"] == tags["readmodel/rebuild"] == tags["readmodel/aggregate_type"] == "chat"
+        wait_until(lambda: run_of(run_id).is_finished)
+        assert run_of(run_id).is_success

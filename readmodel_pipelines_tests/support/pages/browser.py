@@ -10,6 +10,13 @@ from typing import Any
 import pytest
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+_STILL = """
+addEventListener("DOMContentLoaded", () => {
+    const style = document.createElement("style");
+    style.textContent = "*, *::before, *::after { animation: none !important; transition: none !important; }";
+    document.head.append(style);
+});
+"""
 # Read now: the tests take every setting out of the environment.
 _SCREENSHOTS = os.environ.get("READMODEL_SCREENSHOTS")
 
@@ -25,7 +32,10 @@ def browser_page(**options: Any) -> Iterator[Any]:
         arguments = ["--no-sandbox", "--disable-gpu"]
         browser = playwright.chromium.launch(executable_path=program, headless=True, args=arguments)
         try:
-            yield browser.new_page(viewport={"width": 1280, "height": 900}, **options)
+            page = browser.new_page(viewport={"width": 1280, "height": 900}, reduced_motion="reduce", **options)
+            # What turns or fades is drawn anew for every frame, without a graphics card to draw it.
+            page.add_init_script(_STILL)
+            yield page
         finally:
             browser.close()
 

@@ -1,12 +1,10 @@
 """A real mongod that asks for a password and checks rights; users with just the privileges that a test gives them."""
 
-import os
 import secrets
-import tempfile
+import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote_plus
 
@@ -17,6 +15,7 @@ from pymongo import MongoClient
 from readmodel_pipelines.embedded import mongod_program
 from readmodel_pipelines.embedded import server as embedded
 from readmodel_pipelines.settings import Settings
+from readmodel_pipelines_tests.support.servers.embedded import own_server
 
 Privilege = dict[str, Any]
 
@@ -62,23 +61,24 @@ class AuthorizedServer:
 @contextmanager
 def authorized_server() -> Iterator[AuthorizedServer]:
     """Started without a password to make the administrator, and then again with one: a replica set of one member."""
-    with tempfile.TemporaryDirectory(prefix="readmodel-auth-") as folder:
-        own = Settings(data_dir=Path(folder), mongod=os.environ.get("READMODEL_MONGOD") or None)
-        key = Path(folder) / "key"
+    with own_server(started=False) as own:
+        key = own.data_dir / "key"
         key.touch(mode=0o600)
         key.write_text(secrets.token_hex(32))
-        try:
-            open_to_all: MongoClient[Any] = MongoClient(embedded.ensure_running(own, die_with_parent=True))
-            with open_to_all:
-                password = secrets.token_hex(8)
-                open_to_all.admin.command("createUser", "administrator", pwd=password, roles=["root"])
-            embedded.stop(own)
-            with pytest.MonkeyPatch.context() as patch:
-                command = mongod_program.command
-                patch.setattr(mongod_program, "command", lambda *a, **o: [*command(*a, **o), "--keyFile", str(key)])
-                uri = embedded.ensure_running(own, die_with_parent=True)
-            server = AuthorizedServer(uri, "administrator", password)
-            with server.client:
-                yield server
-        finally:
-            embedded.stop(own)
+        open_to_all: MongoClient[Any] = MongoClient(embedded.ensure_running(own, die_with_parent=True))
+        with open_to_all:
+            password = secrets.token_hex(8)
+            open_to_all.admin.command("createUser", "administrator", pwd=password, roles=["root"])
+        embedded.stop(own)
+        with pytest.MonkeyPatch.context() as patch:
+            command = mongod_program.command
+            patch.setattr(mongod_program, "command", lambda *a, **o: [*command(*a, **o), "--keyFile", str(key)])
+            uri = embedded.ensure_running(own, die_with_parent=True)
+        server = AuthorizedServer(uri, "administrator", password)
+        with server.client, MongoClient[Any](server.user_with([])) as nobody:
+            # It tells its time to who is no administrator once it has made a key to sign it with.
+            deadline = time.monotonic() + 60
+            while "operationTime" not in nobody.admin.command("ping"):
+                assert time.monotonic() < deadline, "the server signs no time"
+                time.sleep(0.05)
+            yield server

@@ -45,11 +45,13 @@ class Services:
         return f"http://127.0.0.1:{self._web}"
 
     def start_web_server(self) -> None:
+        """Once, however often it is asked for."""
         _wait_for(self._code, self._processes[0])
         self._start("dagster_webserver", "-w", str(self._workspace), "-h", "127.0.0.1", "-p", str(self._web))
         _wait_for(self._web, self._processes[-1])
 
     def start_daemon(self) -> None:
+        """Once, however often it is asked for."""
         self._start("dagster._daemon", "run", "-w", str(self._workspace))
 
     def end(self) -> None:
@@ -62,7 +64,9 @@ class Services:
                 os.kill(pid, signal.SIGKILL)
 
     def _start(self, module: str, *arguments: str) -> None:
-        with (self.home / f"{module.strip('_')}.log").open("ab") as log:
+        if (log_file := self.home / f"{module.strip('_')}.log").exists():
+            return
+        with log_file.open("ab") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", module, *arguments],
                 cwd=PROJECT,

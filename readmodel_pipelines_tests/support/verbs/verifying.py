@@ -51,3 +51,12 @@ def damage(scene: Scene) -> set[tuple[str, str, str]]:
         ("chats_read_model", gap, "malformed"),
         ("tasks_read_model", gap, "malformed"),
     }
+
+
+def token_of_long_ago(scene: Scene) -> str:
+    """That of an event which is there, but so long ago that the server knows nothing of it any more."""
+    with scene.events.watch() as stream:
+        scene.append(found_in(scene.chats, sort=[("chat_id", 1)])["chat_id"], RENAMED)
+        token: str = stream.next()["_id"]["_data"]
+    scene.rebuild()
+    return token[:2] + "00000001" + token[10:]
