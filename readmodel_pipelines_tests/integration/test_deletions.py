@@ -88,15 +88,6 @@ def test_more_than_allowed_are_refused_and_everything_else_is_done_until_they_ar
     assert keys_of(filled) == []
 
 
-def test_the_share_is_of_the_read_model(filled: Scene) -> None:
-    orphans(filled, 120)
-    # 130 documents in all: 92 % is 119.6, 93 % is 120.9.
-    refused = filled.projector("chat", max_delete_share=0.92).rebuild_all()
-    assert refused.read_models[CHATS].deleted == 0
-    done = filled.projector("chat", max_delete_share=0.93).rebuild_all()
-    assert done.read_models[CHATS].deleted == 120
-
-
 # A shadow is refused as a whole.
 @in_place_alone
 def test_events_that_are_gone_altogether_delete_no_read_model(filled: Scene) -> None:
@@ -111,6 +102,7 @@ def test_events_that_are_gone_altogether_delete_no_read_model(filled: Scene) -> 
     assert summary.read_models[TASKS].deleted == 10
 
 
+@in_place_alone
 def test_rebuilding_one_is_exempt(filled: Scene) -> None:
     keys = orphans(filled, DELETE_FLOOR + 1)
     summary = filled.projector("chat", max_delete_share=0).rebuild_one(keys[0])

@@ -51,7 +51,7 @@ def of_its_own(data_dir: Path) -> Settings:
 def played(data_dir: Path) -> tuple[Settings, bool, list[Summary]]:
     """A demo that was played through: where, whether all was well, and what its verbs told."""
     settings = of_its_own(data_dir)
-    return settings, *play(settings)
+    return settings, *play(settings, chats=200)
 
 
 def play(settings: Settings, **options: int) -> tuple[bool, list[Summary]]:

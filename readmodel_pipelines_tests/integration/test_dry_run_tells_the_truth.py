@@ -143,7 +143,7 @@ def any_scene(request: pytest.FixtureRequest) -> Scene:
     return scene
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(9))
 def test_a_dry_run_predicts_a_full_rebuild(any_scene: Scene, seed: int) -> None:
     any_scene.fill(24, seed)
     Vandal(any_scene, seed).rampage()
@@ -164,7 +164,7 @@ def test_a_dry_run_predicts_a_full_rebuild(any_scene: Scene, seed: int) -> None:
     assert sum(counts.discrepancies for counts in left.read_models.values()) == malformed + unhealed, f"seed {seed}"
 
 
-@pytest.mark.parametrize("seed", range(100, 108))
+@pytest.mark.parametrize("seed", range(100, 106))
 def test_a_dry_run_predicts_the_rebuild_of_each_one(any_scene: Scene, seed: int) -> None:
     any_scene.fill(10, seed)
     Vandal(any_scene, seed).rampage()

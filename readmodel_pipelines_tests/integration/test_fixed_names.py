@@ -72,7 +72,7 @@ def test_a_run_that_lost_its_lease_takes_no_copy_from_whoever_took_over(
     assert {item["title"] for item in scene.chats.find()} == {"as it was"}
 
 
-def test_who_lost_the_lease_at_the_last_look_swaps_nothing(
+def test_who_lost_its_lease_at_the_last_look_swaps_nothing(
     scene: Scene, at: At, lose_leases: Callable[[], None]
 ) -> None:
     scene.fill(8)

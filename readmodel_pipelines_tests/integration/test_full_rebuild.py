@@ -1,6 +1,7 @@
 """A full rebuild makes what the projector makes, deletes no more than it may, runs alone, in slices, and is paced."""
 
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -10,8 +11,10 @@ from readmodel_pipelines.bookkeeping.leases import hold_leases
 from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds
 from readmodel_pipelines.errors import ReadModelBusy
 from readmodel_pipelines.moments import Moment
+from readmodel_pipelines.pacing import RateLimit
 from readmodel_pipelines.rebuild import Slice
 from readmodel_pipelines_tests.support.at_a_moment import At, each, nth, once, raises
+from readmodel_pipelines_tests.support.clock import Clock
 from readmodel_pipelines_tests.support.scene import Scene
 from readmodel_pipelines_tests.support.verbs.rebuilding import BOTH, STANDALONE, KilledAfter, full, leftovers, records
 
@@ -100,13 +103,6 @@ def test_a_read_model_that_is_refused_is_not_hidden_by_one_that_is_done(legacy_s
 # One at a time
 
 
-def test_a_second_rebuild_of_a_read_model_is_told_who_is_at_work(scene: Scene) -> None:
-    scene.fill(4)
-    with hold_leases(scene.database, ["chats_read_model"], 60, "somebody"), pytest.raises(ReadModelBusy):
-        full(scene, "chat")
-    assert records(scene) == []
-
-
 # Pace
 
 
@@ -126,18 +122,21 @@ def test_outside_of_its_window_a_rebuild_stops_cleanly_and_goes_on_in_it(scene: 
     assert scene.verify().ok
 
 
-def test_a_limit_of_events_is_held(scene: Scene, small_batches: None) -> None:
-    scene.fill(30)
-    events = scene.events.count_documents({})
-    scene.settings = scene.settings.model_copy(update={"max_events_per_second": float(events)})
-    summary = full(scene)
-    assert summary.seconds > 0.9
-
-
-def test_a_limit_of_documents_counts_what_a_shadow_copies(scene: Scene, small_batches: None) -> None:
-    scene.fill(30)
-    scene.settings = scene.settings.model_copy(update={"max_documents_per_second": 30.0})
-    assert full(scene, "chat", strategy="shadow").seconds > 0.9
+@pytest.mark.parametrize(
+    ("limit", "strategy"), [("max_events_per_second", "in_place"), ("max_documents_per_second", "shadow")]
+)
+def test_a_limit_is_held_of_the_events_read_and_of_the_documents_that_a_shadow_copies(
+    scene: Scene, small_batches: None, monkeypatch: pytest.MonkeyPatch, limit: str, strategy: Any
+) -> None:
+    chats = scene.fill(30)
+    clock = Clock()
+    limited = partial(RateLimit, clock=clock, sleep=clock.sleep)
+    monkeypatch.setattr("readmodel_pipelines.rebuild.batches.RateLimit", limited)
+    number = scene.events.count_documents({}) if limit == "max_events_per_second" else len(chats)
+    scene.settings = scene.settings.model_copy(update={limit: float(number)})
+    full(scene, "chat", strategy=strategy)
+    # Nobody pays for the last batch.
+    assert clock.now - 100 > 0.85
 
 
 # Slices: they share the record of one rebuild, and the last one finishes it

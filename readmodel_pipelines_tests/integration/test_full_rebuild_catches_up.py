@@ -14,8 +14,10 @@ from readmodel_pipelines.mongo.store import Store
 from readmodel_pipelines.projections.chat import CHATS
 from readmodel_pipelines.rebuild.catch_up import Following
 from readmodel_pipelines.reconcile.ranges import EVERYTHING
+from readmodel_pipelines.settings import Settings
 from readmodel_pipelines_tests.support.at_a_moment import At, Killed, each, killed_at, once, raises
 from readmodel_pipelines_tests.support.scene import Scene, found_in
+from readmodel_pipelines_tests.support.trials.beside_writers import rebuild_beside_writers
 from readmodel_pipelines_tests.support.verbs.rebuilding import BOTH, OTHER_TITLE, STANDALONE, full, leftovers, records
 
 
@@ -95,6 +97,15 @@ def test_what_was_touched_is_not_forgotten_by_a_run_that_is_killed_while_it_catc
         full(scene, strategy=strategy)
     assert full(scene, strategy=strategy, resume=True).about["state"] == "done"
     assert scene.verify().ok
+
+
+# The long form of this is in `soak/`.
+@pytest.mark.parametrize("strategy", ["in_place", "shadow"])
+def test_a_rebuild_beside_writers_that_fail_or_are_late_leaves_nothing_wrong(settings: Settings, strategy: Any) -> None:
+    events, _ = rebuild_beside_writers(
+        settings, strategy=strategy, seconds=2, writers=2, rate=300, seed=1, quiet_chats=300
+    )
+    assert events > 0
 
 
 # What is remembered meanwhile

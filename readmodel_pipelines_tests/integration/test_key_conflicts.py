@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from bson import DatetimeMS, ObjectId
 
+from readmodel_pipelines.rebuild_state import Strategy
 from readmodel_pipelines.reconcile.summary import Summary
 from readmodel_pipelines_tests.support.scene import FindingOf, Scene, found_in, in_place_alone
 
@@ -33,6 +34,11 @@ def either(request: pytest.FixtureRequest, scene: Scene) -> Either:
     if request.param == "full":
         return lambda _: scene.rebuild
     return lambda aggregate_id: partial(scene.rebuild_one, aggregate_id)
+
+
+full_in_both_strategies_and_one = pytest.mark.parametrize(
+    ("strategy", "either"), [("in_place", "full"), ("shadow", "full"), ("in_place", "rebuild_one")], indirect=True
+)
 
 
 def give(scene: Scene, chat_ids: dict[str, Any]) -> None:
@@ -67,6 +73,7 @@ def test_swapped_chat_ids_are_swapped_back(scene: Scene, three: list[str]) -> No
     assert all(task["not_ours"]["deep"] == [1, {"kept": "yes"}] for task in scene.tasks.find())
 
 
+@full_in_both_strategies_and_one
 @pytest.mark.parametrize("length", [2, 3, 60])
 def test_a_cycle_is_turned_back(scene: Scene, either: Either, length: int) -> None:
     scene.index()
@@ -79,9 +86,8 @@ def test_a_cycle_is_turned_back(scene: Scene, either: Either, length: int) -> No
     assert scene.verify().ok
 
 
-def test_a_chain_that_ends_in_an_orphan_is_freed_by_its_deletion(
-    scene: Scene, three: list[str], either: Either
-) -> None:
+@full_in_both_strategies_and_one
+def test_a_chain_that_ends_in_an_orphan_is_freed_by_deleting_it(scene: Scene, three: list[str], either: Either) -> None:
     a, b, c = three
     # a waits for b, b for c, c for an orphan.
     orphan = "00000000-0000-4000-a000-000000000000"
@@ -94,6 +100,7 @@ def test_a_chain_that_ends_in_an_orphan_is_freed_by_its_deletion(
     assert scene.verify().ok
 
 
+@full_in_both_strategies_and_one
 @pytest.mark.parametrize(
     "key",
     [
@@ -148,26 +155,29 @@ def test_a_chain_behind_a_malformed_stream_stays_but_others_are_done(scene: Scen
 
 
 @pytest.fixture
-def legacy(legacy_scene: Scene) -> Scene:
+def legacy(legacy_scene: Scene, strategy: Strategy) -> Scene:
     legacy_scene.index()
+    legacy_scene.strategy = strategy
     return legacy_scene
 
 
-@pytest.mark.parametrize("chat_id", ["chat 2", None], ids=["the same chat", "no chat"])
-def test_two_legacy_streams_with_the_same_chat_are_both_malformed(
-    legacy: Scene, finding: FindingOf, chat_id: str | None
+@pytest.mark.parametrize(
+    ("names", "chat_id"), [("one two", "chat 2"), ("one two", None), ("one two three", "chat 2")], ids=str
+)
+def test_legacy_streams_with_the_same_chat_are_all_malformed_and_name_one_another(
+    legacy: Scene, finding: FindingOf, names: str, chat_id: str | None
 ) -> None:
     good = legacy.task("good", "chat 1")
-    one, two = legacy.task("one", chat_id), legacy.task("two", chat_id)
+    keys = [legacy.task(name, chat_id) for name in names.split()]
 
     for summary in (legacy.verify("task"), legacy.rebuild("task", dry_run=True), legacy.rebuild("task")):
-        assert summary.read_models[TASKS].malformed == 2
-        for key in (one, two):
+        assert summary.read_models[TASKS].malformed == len(keys)
+        for key in keys:
             found = finding(summary, key)
             created = found_in(legacy.events, {"aggregate_id": key, "version": 1})
             assert (found.outcome, found.reason) == ("malformed", "key_conflict")
-            assert one in found.detail
-            assert two in found.detail
+            assert key in found.detail
+            assert any(other in found.detail for other in keys if other != key)
             assert (found.version, found.event_id) == (1, created["_id"])
         assert not summary.ok
     assert [task["task_id"] for task in legacy.tasks.find()] == [good]
@@ -190,18 +200,6 @@ def test_a_lone_legacy_stream_without_a_chat_is_no_conflict(legacy: Scene) -> No
 
     assert legacy.rebuild("task").ok
     assert found_in(legacy.tasks, {"task_id": key})["chat_id"] == ""
-
-
-def test_three_legacy_streams_with_the_same_chat_name_one_another(legacy: Scene, finding: FindingOf) -> None:
-    keys = [legacy.task(name, "chat") for name in ("one", "two", "three")]
-    summary = legacy.rebuild("task")
-
-    assert summary.read_models[TASKS].malformed == 3
-    for key in keys:
-        detail = finding(summary, key).detail
-        assert key in detail
-        assert any(other in detail for other in keys if other != key)
-    assert legacy.tasks.count_documents({}) == 0
 
 
 def test_documents_of_contested_streams_stay_as_they_are(legacy: Scene) -> None:
@@ -283,9 +281,7 @@ def test_rebuilding_one_frees_a_key_from_two_documents_with_the_same_id(scene: S
 # In a shadow the document of a malformed stream comes along, and keeps the key: `ShadowFailed` says what to do.
 @in_place_alone
 @pytest.mark.parametrize("malformed", [True, False], ids=["malformed_holder", "orphan_holder"])
-def test_without_indexes_a_held_key_hinders_nobody(
-    scene: Scene, three: list[str], either: Either, malformed: bool
-) -> None:
+def test_without_indexes_a_key_hinders_nobody(scene: Scene, three: list[str], either: Either, malformed: bool) -> None:
     a, b, _ = three
     scene.tasks.drop_indexes()
     scene.tasks.update_one({"task_id": a}, {"$set": {"chat_id": "nowhere"}})
@@ -304,9 +300,7 @@ def test_without_indexes_a_held_key_hinders_nobody(
 
 # The one that is refused stands, in a shadow, in the way of the index.
 @in_place_alone
-def test_a_validator_that_refuses_one_of_two_swapped_stops_nobody(
-    scene: Scene, three: list[str], finding: FindingOf
-) -> None:
+def test_a_validator_that_refuses_one_of_two_stops_nobody(scene: Scene, three: list[str], finding: FindingOf) -> None:
     a, b, c = three
     scene.database.command("collMod", TASKS, validator={"title": {"$ne": "a"}}, validationLevel="strict")
     scene.tasks.update_one({"task_id": a}, {"$set": {"title": "x"}})

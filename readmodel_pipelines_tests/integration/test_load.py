@@ -55,9 +55,7 @@ def test_loading_again_says_there_already_and_changes_nothing(database: Mongo, c
 
 
 @pytest.mark.parametrize("options", [CANONICAL, RELAXED], ids=["canonical", "relaxed"])
-def test_every_value_arrives_with_its_type(
-    database: Mongo, cli: Cli, tmp_path: Path, options: json_util.JSONOptions
-) -> None:
+def test_values_keep_their_types(database: Mongo, cli: Cli, tmp_path: Path, options: json_util.JSONOptions) -> None:
     values = {
         "year_one_and_before": [DatetimeMS(-62135596800000), DatetimeMS(-62135614800000), DatetimeMS(253402300800000)],
         "usual": DatetimeMS(1_772_352_000_123),
@@ -94,7 +92,7 @@ def test_every_index_is_made_and_other_files_are_named_and_skipped(database: Mon
     }
 
 
-def test_files_go_where_the_settings_say(
+def test_files_go_where_settings_say(
     database: Mongo, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("READMODEL_CHATS_COLLECTION", "conversations")

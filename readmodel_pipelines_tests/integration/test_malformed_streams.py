@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from bson import Decimal128, Int64, ObjectId, Regex
 
-from readmodel_pipelines_tests.support.scene import Scene, found_in
+from readmodel_pipelines_tests.support.scene import Scene, found_in, in_place_alone
 
 pytestmark = pytest.mark.usefixtures("strategy")
 
@@ -136,33 +136,8 @@ def test_each_wrong_event_is_found(scene: Scene, neighbours: list[str], found_ma
     found_malformed(*wanted)
 
 
-def test_an_event_without_data_or_type(
-    scene: Scene, neighbours: list[str], found_malformed: Callable[..., None]
-) -> None:
-    ids = scene.put((1, "chat.created", CREATED), (2, *RENAMED), aggregate_id=BAD)
-    scene.events.update_one({"_id": ids[1]}, {"$unset": {"data": ""}})
-    found_malformed((BAD, "bad_data", ids[1], 2))
-    scene.events.update_one({"_id": ids[1]}, {"$set": {"data": {}}, "$unset": {"event_type": ""}})
-    found_malformed((BAD, "unknown_event_type", ids[1], 2))
-
-
-def test_a_stream_without_created(scene: Scene, neighbours: list[str], found_malformed: Callable[..., None]) -> None:
-    ids = scene.put((1, *RENAMED), (2, *RENAMED), aggregate_id=BAD)
-    found_malformed((BAD, "no_created_event", ids[0], 1))
-
-
-def test_many_malformed_streams_are_each_reported_once(scene: Scene, neighbours: list[str]) -> None:
-    for number in range(30):
-        aggregate_id = nth(number)
-        scene.put(*[(version, "chat.exploded", {}) for version in range(1, 6)], aggregate_id=aggregate_id)
-    summary = scene.rebuild()
-
-    assert [counts.malformed for counts in summary.read_models.values()] == [30, 30]
-    assert all(scene.verify_one(key).ok for key in neighbours)
-
-
 @pytest.mark.parametrize(("kind", "event"), [("unknown_event_type", "chat.exploded"), ("version_gap", "chat.renamed")])
-def test_an_allowed_kind_is_folded_all_the_same_and_the_other_is_not(
+def test_an_allowed_kind_is_folded_and_the_other_is_not(
     scene: Scene, neighbours: list[str], kind: str, event: str
 ) -> None:
     other = "88888888-0000-4000-a000-000000000000"
@@ -179,6 +154,7 @@ def test_an_allowed_kind_is_folded_all_the_same_and_the_other_is_not(
     assert not scene.verify_one(BAD).ok
 
 
+@in_place_alone
 def test_rebuilding_a_malformed_one_alone_leaves_its_documents(
     scene: Scene, neighbours: list[str], old: Callable[..., dict[str, Any]]
 ) -> None:
@@ -236,13 +212,3 @@ def test_a_document_beyond_16_mib_is_malformed_for_that_read_model_alone(
     assert old()["chats_read_model"] == before["chats_read_model"]
     assert found_in(scene.tasks, {"task_id": BAD})["version"] == 4
     assert all(scene.verify_one(key).ok for key in neighbours)
-
-
-def test_a_text_that_is_no_utf_8_is_malformed_for_every_read_model_of_it(scene: Scene, neighbours: list[str]) -> None:
-    (only,) = scene.put((1, "chat.created", {**CREATED, "workspace_id": "PLACEHOLDER"}), aggregate_id=BAD)
-    scene.replace_bytes("events", {"_id": only}, b"PLACEHOLDER", b"PLACE\xff\xfeLDER")
-    summary = scene.rebuild()
-
-    assert [(item.read_model, item.reason) for item in summary.findings if item.outcome == "malformed"] == [
-        (name, "bad_field") for name in BOTH
-    ]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from pymongo.collection import Collection
 from pymongo.errors import OperationFailure
 
 from readmodel_pipelines.mongo.read_model import ReadModelCollection
@@ -221,45 +222,37 @@ def test_a_delete_does_not_take_a_document_that_changed(race: Race, full: bool) 
     assert scene.verify("task").ok
 
 
-@both_ways
-def test_a_delete_that_lost_is_compared_again_and_done(race: Race, full: bool) -> None:
-    scene = race.scene
-    task = found_in(scene.tasks, {"task_id": race.chat_id}, {"_id": 0})
-    scene.tasks.insert_one({**task, "task_id": NOBODY, "chat_id": NOBODY})
-    race.before_delete(lambda: scene.tasks.update_one({"task_id": NOBODY}, {"$set": {"title": "touched"}}))
-    counts = (scene.rebuild("task") if full else scene.rebuild_one(NOBODY, "task")).read_models[TASKS]
+def touches(chats: Collection[Document], key: Document) -> object:
+    return chats.update_one(key, {"$set": {"title": "touched"}})
 
-    assert (counts.superseded, counts.deleted, counts.failed) == (1, 1, 0)
-    assert scene.verify("task").ok
+
+def deletes(chats: Collection[Document], key: Document) -> object:
+    return chats.delete_one(key)
+
+
+ODD_KEYS: list[Any] = [None, {"a": 1}, ["x"], b"bytes", 5, 2.5, True]
 
 
 @pytest.mark.parametrize(
-    "key",
-    [None, {"a": 1}, ["x"], b"bytes", 5, 2.5, True],
-    ids=["null", "document", "array", "binary", "number", "double", "bool"],
+    ("key", "full", "act", "deleted"),
+    [
+        *((NOBODY, full, *acts) for full in (True, False) for acts in ((touches, 1), (deletes, 0))),
+        *((odd, True, touches, 1) for odd in ODD_KEYS),
+    ],
+    ids=lambda value: getattr(value, "__name__", str(value)),
 )
-def test_a_delete_of_a_document_with_an_odd_key_that_lost_is_compared_again_and_done(race: Race, key: Any) -> None:
+def test_a_delete_that_lost_is_compared_again_and_done_where_it_still_has_to_be(
+    race: Race, key: Any, full: bool, act: Callable[[Collection[Document], Document], object], deleted: int
+) -> None:
     chats = race.scene.chats
-    chat = found_in(chats, {"chat_id": race.chat_id}, {"_id": 0})
-    stored = chats.insert_one({**chat, "chat_id": key}).inserted_id
-    race.before_delete(lambda: chats.update_one({"_id": stored}, {"$set": {"title": "touched"}}))
-    counts = race.scene.rebuild("chat").read_models[CHATS]
-
-    assert race.other_writer.times == 1
-    assert (counts.superseded, counts.deleted, counts.failed) == (1, 1, 0)
-    assert race.scene.verify("chat").ok
-
-
-@both_ways
-def test_an_orphan_that_vanished_before_its_deletion_is_well(race: Race, full: bool) -> None:
-    chats = race.scene.chats
-    chats.insert_one({**found_in(chats, {"chat_id": race.chat_id}, {"_id": 0}), "chat_id": NOBODY})
-    race.before_delete(lambda: chats.delete_one({"chat_id": NOBODY}))
-    summary = race.scene.rebuild("chat") if full else race.scene.rebuild_one(NOBODY, "chat")
+    stored = chats.insert_one({**found_in(chats, {"chat_id": race.chat_id}, {"_id": 0}), "chat_id": key}).inserted_id
+    race.before_delete(lambda: act(chats, {"_id": stored}))
+    summary = race.scene.rebuild("chat") if full else race.scene.rebuild_one(key, "chat")
 
     counts = summary.read_models[CHATS]
-    assert (counts.superseded, counts.deleted, counts.failed) == (1, 0, 0)
-    assert summary.ok
+    assert (race.other_writer.times, summary.ok) == (1, True)
+    assert (counts.superseded, counts.deleted, counts.failed) == (1, deleted, 0)
+    assert race.scene.verify("chat").ok
 
 
 def test_another_writer_who_is_always_faster_wins_in_the_end(race: Race, rebuild: Rebuild) -> None:

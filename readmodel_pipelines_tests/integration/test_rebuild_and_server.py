@@ -1,11 +1,12 @@
-"""A rebuild and its server: one that goes away and comes back, and one whose history is short."""
+"""A rebuild and its server: one that goes away and comes back, one whose history is short, one that is loaded."""
 
 import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -17,11 +18,12 @@ from readmodel_pipelines.moments import Moment
 from readmodel_pipelines.mongo.connection import open_database
 from readmodel_pipelines.mongo.indexes import ensure_indexes
 from readmodel_pipelines.mongo.names import LEASES, REBUILDS
+from readmodel_pipelines.mongo.pressure import Pressure
 from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.rebuild import RebuildRequest, rebuild
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines_tests.support.at_a_moment import killed_at
-from readmodel_pipelines_tests.support.scene import found_in
+from readmodel_pipelines_tests.support.scene import Mongo, found_in
 from readmodel_pipelines_tests.support.servers.embedded import own_server
 
 REBUILD = [sys.executable, "-m", "readmodel_pipelines.cli.main", "rebuild-readmodel", "--type", "all", "--all"]
@@ -109,3 +111,36 @@ def test_an_oplog_that_rolled_over_has_all_looked_at_again(server: Settings, mon
         assert any("does not reach back" in warning for warning in summary.warnings)
         assert (summary.ok, summary.about["state"]) == (True, "done")
         assert ReadModelProjector(database, server).verify_all().ok
+
+
+# Its load: a quiet one is no reason to wait, operations that really queue are
+
+
+def test_a_quiet_server_is_no_reason_to_wait(database: Mongo) -> None:
+    load = Pressure(database, max_queued=50, max_lag_seconds=10)
+    assert (load.reason_to_wait(), load.warning) == ("", "")
+
+
+def until(holds: Callable[[], bool]) -> bool:
+    end = time.monotonic() + 20
+    while not holds() and time.monotonic() < end:
+        time.sleep(0.05)
+    return holds()
+
+
+def test_writes_that_queue_are_a_reason_until_they_are_through(database: Mongo) -> None:
+    load, patient = (Pressure(database, max_queued=most, max_lag_seconds=10) for most in (1, 1_000))
+    admin = database.client.admin
+    database["queued"].insert_one({})
+    with ThreadPoolExecutor(4) as writers:
+        # Until it is unlocked, no write gets through.
+        admin.command("fsync", lock=True)
+        try:
+            for number in range(4):
+                writers.submit(database["queued"].insert_one, {"number": number})
+            assert until(lambda: "operations are queued on the server (limit 1)" in load.reason_to_wait())
+            assert patient.reason_to_wait() == ""
+        finally:
+            admin.command("fsyncUnlock")
+    assert until(lambda: load.reason_to_wait() == "")
+    assert load.warning == ""

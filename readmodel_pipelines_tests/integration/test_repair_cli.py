@@ -76,30 +76,24 @@ def test_work_once_repairs_what_is_due_and_says_so(scene: Scene, broken: list[st
     assert cli("work", "--once").stdout == "Nothing was due.\n"
 
 
-def test_work_as_json_is_one_document(broken: list[str], queue: RepairQueue, cli: Cli) -> None:
+def test_work_says_what_it_parked_and_how_to_bring_it_back(broken: list[str], queue: RepairQueue, cli: Cli) -> None:
     queue.add(str(uuid4()), "task")
     result = cli("work", "--once", "--json")
     said = ended(result)
-
     assert result.exit_code == 1, "not everything is repaired"
     assert (said["verb"], said["claimed"], said["completed"], said["parked"]) == ("repair", 5, 4, 1)
     assert said["read_models"]["chats_read_model"]["replaced"] == 4
     assert [letter["reason"] for letter in said["dead_letters"]] == ["aggregate_not_found"]
 
-
-def test_work_says_what_it_parked_and_how_to_bring_it_back(queue: RepairQueue, cli: Cli) -> None:
     nobody = str(uuid4())
     queue.add(nobody, "chat")
-    result = cli("work", "--once")
+    in_words = cli("work", "--once")
+    assert in_words.exit_code == 1
+    assert f"parked: chat {nobody}  aggregate_not_found: there is neither an event nor a document" in in_words.stdout
+    assert "requeue" in in_words.stdout
 
-    assert result.exit_code == 1
-    assert f"parked: chat {nobody}  aggregate_not_found: there is neither an event nor a document" in result.stdout
-    assert "requeue" in result.stdout
 
-
-def test_named_tasks_are_repaired_before_they_are_due(
-    scene: Scene, broken: list[str], queue: RepairQueue, cli: Cli
-) -> None:
+def test_named_tasks_are_repaired_at_once(scene: Scene, broken: list[str], queue: RepairQueue, cli: Cli) -> None:
     scene.database.repair_queue.update_many({}, [{"$set": {"next_attempt_at": {"$add": ["$$NOW", 3_600_000]}}}])
     first, second, *_ = queue.tasks()
     assert cli("work", "--once").stdout == "Nothing was due.\n"
@@ -221,9 +215,7 @@ def worker(*arguments: str) -> Iterator[subprocess.Popen[str]]:
 
 
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT])
-def test_a_worker_that_is_ended_gives_back_what_it_took(
-    scene: Scene, queue: RepairQueue, ending: signal.Signals
-) -> None:
+def test_a_worker_that_is_ended_gives_back_its_tasks(scene: Scene, queue: RepairQueue, ending: signal.Signals) -> None:
     many(scene, 400)
     with worker("--batch-size", "20", "--json") as process:
         deadline = time.monotonic() + 240

@@ -12,7 +12,6 @@ from pymongo.errors import DuplicateKeyError
 from readmodel_pipelines.bookkeeping.repair_queue import Failure, RepairQueue
 from readmodel_pipelines.bookkeeping.repair_task import pending_until, under
 from readmodel_pipelines.errors import RepairQueueFull, UsageError
-from readmodel_pipelines.settings import Settings
 from readmodel_pipelines_tests.support.scene import Scene, found_in
 from readmodel_pipelines_tests.support.verbs.repairing import put, stored, task
 
@@ -325,12 +324,6 @@ def test_looking_for_what_is_due_and_taking_it_read_the_indexes_made_for_them(sc
     queue.claim("chat", ids[:5], "token", "a run", 60)
     ended = tasks.find(under("token", ids[:5])).explain()
     assert ended["executionStats"]["totalDocsExamined"] == 5
-
-
-def test_the_numbers_of_a_queue_without_indexes_are_the_same(scene: Scene) -> None:
-    queue = RepairQueue(scene.database, Settings(**scene.settings.model_dump()))
-    put(scene, task(str(uuid4())))
-    assert (queue.stats().due, queue.stats().pending) == (1, 1)
 
 
 def test_the_newest_of_its_tasks_tells_if_an_aggregate_waits_for_a_person(scene: Scene, queue: RepairQueue) -> None:

@@ -28,9 +28,7 @@ from readmodel_pipelines_tests.support.verbs.repairing import (
 
 
 @pytest.mark.parametrize("aggregate_type", ["chat", "task", "  Chat\n", "TASK"])
-def test_a_task_of_either_name_mends_all_read_models_of_the_stream(
-    scene: Scene, ids: list[str], aggregate_type: str
-) -> None:
+def test_a_task_of_either_name_mends_all_of_the_stream(scene: Scene, ids: list[str], aggregate_type: str) -> None:
     right = scene.everything()
     break_all(scene)
     put(scene, *(task(chat_id, aggregate_type=aggregate_type) for chat_id in ids))
@@ -167,18 +165,6 @@ def test_poison_is_parked_with_its_reason_and_everything_else_goes_on(scene: Sce
     assert repair(scene).claimed == 0
 
 
-def test_a_dead_letter_is_repaired_once_its_cause_is_mended_and_it_is_requeued(scene: Scene, ids: list[str]) -> None:
-    scene.append(ids[0], ("chat.renamed", {"new_title": 7}))
-    put(scene, task(ids[0]))
-    assert repair(scene).parked == 1
-    scene.events.update_one({"aggregate_id": ids[0], "data.new_title": 7}, {"$set": {"data.new_title": "mended"}})
-
-    assert repair(scene).claimed == 0
-    assert queue_of(scene).requeue(reason="bad_field") == 1
-    assert repair(scene).completed == 1
-    assert scene.verify().ok
-
-
 def test_a_write_that_is_refused_is_tried_later_and_parked_after_the_last_attempt(scene: Scene, ids: list[str]) -> None:
     scene.settings = scene.settings.model_copy(update={"repair_attempts": 3})
     break_all(scene)
@@ -233,9 +219,7 @@ def test_an_interruption_and_a_lost_server_give_back_what_was_taken_as_if_it_had
     assert all("attempts" not in item for item in stored(scene))
 
 
-def test_a_bug_counts_as_a_crash_and_the_tasks_are_due_at_once(
-    scene: Scene, ids: list[str], other_writer: OtherWriter
-) -> None:
+def test_a_bug_counts_as_a_crash_and_the_tasks_are_due(scene: Scene, ids: list[str], other_writer: OtherWriter) -> None:
     break_all(scene)
     put(scene, *(task(chat_id) for chat_id in ids))
     interrupted_with(other_writer, RuntimeError("a bug"))

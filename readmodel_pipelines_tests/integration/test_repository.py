@@ -221,9 +221,7 @@ def test_a_repair_is_queued_in_whatever_words_an_update_fails(
 
 
 @pytest.mark.parametrize("ending", [KeyboardInterrupt, SystemExit])
-def test_what_ends_the_process_during_an_update_is_queued(
-    ready: Scene, queue: RepairQueue, ending: type[BaseException]
-) -> None:
+def test_what_ends_a_process_meanwhile_is_queued(ready: Scene, queue: RepairQueue, ending: type[BaseException]) -> None:
     chat_id = ready.chat("one")
     with pytest.raises(ending), repair_on_failure(queue, chat_id, "chat"):
         raise ending

@@ -102,9 +102,7 @@ def refused(act: Any, *arguments: Any, **options: Any) -> bool:
     ("role", "left_alone"),
     [("verify", ("events", *MODELS, "repair_queue")), ("repair", ("events",)), ("dagster", ("events",))],
 )
-def test_a_role_cannot_write_what_is_not_its_business(
-    scene: RightsScene, role: str, left_alone: tuple[str, ...]
-) -> None:
+def test_a_role_cannot_write_what_is_not_its_own(scene: RightsScene, role: str, left_alone: tuple[str, ...]) -> None:
     space = scene.settings.database
     for name in (*left_alone, "readmodel_shadow_chats_read_model"):
         scene.server.client[space][name].insert_one({"chat_id": NOBODY})

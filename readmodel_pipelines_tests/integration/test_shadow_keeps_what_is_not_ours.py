@@ -123,9 +123,7 @@ def test_every_foreign_field_that_is_written_around_the_swap_comes_along_to_the_
     assert late.not_applied == []
 
 
-def test_what_the_driver_cannot_say_around_the_swap_is_told_and_stops_no_other(
-    scene: Scene, late: ForeignFollower
-) -> None:
+def test_what_the_driver_cannot_say_around_the_swap_is_told(scene: Scene, late: ForeignFollower) -> None:
     one, other = scene.chats.find().limit(2)
     scene.chats.update_many({}, {"$set": {"deep": {"first": 1}}})
     deep = bson.encode({"deep": {"first": 1, "text": "xx"}})[4:-1].replace(b"xx", b"\xff\xfe")

@@ -283,15 +283,6 @@ def test_no_more_than_the_limit_is_queued_and_the_rest_is_told(scene: Scene, lim
     assert any("23 findings were not queued" in warning for warning in summary.warnings)
 
 
-def test_what_waits_already_is_counted_as_such_in_a_full_queue(scene: Scene) -> None:
-    scene.fill(10)
-    scene.chats.update_many({}, {"$set": {"title": "broken"}})
-    scene.settings = scene.settings.model_copy(update={"repair_queue_limit": 10})
-    look(scene, "chat", enqueue_repairs=True)
-    again = look(scene, "chat", enqueue_repairs=True)
-    assert (again.about["pending_already"], again.warnings) == (10, [])
-
-
 @pytest.mark.parametrize("asked", [("chat",), ("chat", "task")])
 def test_no_repair_deletes_more_of_a_read_model_than_a_rebuild_would(scene: Scene, asked: tuple[str, ...]) -> None:
     scene.fill(10)

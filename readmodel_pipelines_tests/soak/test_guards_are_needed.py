@@ -62,22 +62,19 @@ GUARDS = {
         "repair/worker.py",
         "since.get(item, 1)",
         "1",
-        "integration/test_repair_worker_and_others.py"
-        "::test_a_document_that_others_never_let_catch_up_is_not_called_repaired",
+        "integration/test_repair_worker_and_others.py::test_what_others_never_let_catch_up_is_not_repaired",
     ),
     "a lease that was taken is trusted from before it was asked for": Guard(
         "bookkeeping/leases.py",
         "min(self._ours_until, asked + self._seconds)",
         "min(self._ours_until, self._clock() + self._seconds)",
-        "integration/test_leases.py"
-        "::test_a_lease_is_trusted_no_longer_than_the_server_keeps_it_however_slow_that_is[False]",
+        "integration/test_leases.py::test_a_lease_is_trusted_no_longer_than_a_slow_server_keeps_it[False]",
     ),
     "a lease that was renewed is trusted from before it was asked for": Guard(
         "bookkeeping/leases.py",
         "        self._ours_until = asked + self._seconds if",
         "        self._ours_until = self._clock() + self._seconds if",
-        "integration/test_leases.py"
-        "::test_a_lease_is_trusted_no_longer_than_the_server_keeps_it_however_slow_that_is[True]",
+        "integration/test_leases.py::test_a_lease_is_trusted_no_longer_than_a_slow_server_keeps_it[True]",
     ),
     "a worker trusts its parent's lease no longer than that lasts": Guard(
         "bookkeeping/leases.py",
@@ -89,7 +86,7 @@ GUARDS = {
         "rebuild/finish_shadow.py",
         "            run.held.check()\n            swap(",
         "            swap(",
-        "integration/test_fixed_names.py::test_who_lost_the_lease_at_the_last_look_swaps_nothing",
+        "integration/test_fixed_names.py::test_who_lost_its_lease_at_the_last_look_swaps_nothing",
     ),
     "deletions are counted once more between gate and swap": Guard(
         "rebuild/finish_shadow.py",
@@ -131,13 +128,13 @@ GUARDS = {
         "repair/claim.py",
         "            if _is_nobodys_fault(error):",
         "            if True:",
-        "integration/test_repair_worker.py::test_a_bug_counts_as_a_crash_and_the_tasks_are_due_at_once",
+        "integration/test_repair_worker.py::test_a_bug_counts_as_a_crash_and_the_tasks_are_due",
     ),
     "a lease that a bug let go is not given back": Guard(
         "repair/claim.py",
         "                leases.abandon()",
         "                leases.give_back()",
-        "integration/test_repair_worker.py::test_a_bug_counts_as_a_crash_and_the_tasks_are_due_at_once",
+        "integration/test_repair_worker.py::test_a_bug_counts_as_a_crash_and_the_tasks_are_due",
     ),
     "a lease that was given back does not make the next one count a loss": Guard(
         "bookkeeping/leases.py",

@@ -5,11 +5,13 @@ from typing import Any
 
 import pytest
 
+from readmodel_pipelines import RepairQueue
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines_tests.support.scene import Mongo, Scene
 from readmodel_pipelines_tests.support.trials.beside_writers import rebuild_beside_writers, verify_beside_a_writer
 from readmodel_pipelines_tests.support.trials.killed_rebuilds import kill_and_resume
-from readmodel_pipelines_tests.support.trials.killed_workers import kill_at_random_moments
+from readmodel_pipelines_tests.support.trials.killed_workers import broken, kill_at_random_moments, short_lived
+from readmodel_pipelines_tests.support.verbs.repairing import stored
 
 both_strategies = pytest.mark.parametrize("strategy", ["in_place", "shadow"])
 
@@ -42,3 +44,22 @@ def test_workers_killed_at_fifty_random_moments_lose_nothing_and_leave_nothing_w
     seed = random.randrange(2**20)
     print(f"seed {seed}")
     kill_at_random_moments(scene, kills=50, seed=seed)
+
+
+def test_a_task_that_kills_its_worker_every_time_is_parked_alone(scene: Scene) -> None:
+    ids = broken(scene, 60, 60)
+    told = short_lived(scene, deadly=ids[7], lease=300)
+
+    assert told["killed"] == 20
+    (parked,) = stored(scene, status="failed")
+    assert (parked["aggregate_id"], parked["reason"]) == (ids[7], "crashes_worker")
+    others = stored(scene, status="completed")
+    assert len(others) == 59
+    assert max(len(item.get("attempts", ())) for item in others) <= 3, "no more workers died with them than it takes"
+    assert [finding.aggregate_id for finding in scene.verify("chat").findings] == [ids[7]]
+
+    queue = RepairQueue(scene.database, scene.settings)
+    assert queue.requeue(reason="crashes_worker") == 1
+    short_lived(scene, kills=0)
+    assert queue.stats().completed == 60
+    assert scene.verify().ok
