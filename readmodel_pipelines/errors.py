@@ -63,6 +63,10 @@ class UsageError(ReadModelError):
     exit_code = 2
 
 
+class UnsuitableCollection(UsageError):
+    """A collection that the settings name is of a kind that cannot be read, or written, as it is to be."""
+
+
 class WrongAggregateType(UsageError):
     """An event of one aggregate type was given to the projector of another."""
 
@@ -99,6 +103,10 @@ class RepairQueueFull(ReadModelError):
 
 class RepairNotQueued(ReadModelError):
     """Events are saved, their read model is not up to date, and no repair could be queued for it."""
+
+
+class OutOfOrder(ReadModelError):
+    """A collection gives its keys in another order than that of their bytes: nothing can be compared with it."""
 
 
 class MongoUnavailable(ReadModelError):

@@ -1,10 +1,10 @@
 """The merge join: folded streams and stored documents, both in order of the aggregate id, meet one by one.
 
-Keys and ids are strings on both sides, in the order of their bytes. Neither side is held: each moves on as the other
-does.
+Keys and ids are strings on both sides, in the order of their bytes; one that goes back ends the pass. Neither side is
+held: each moves on as the other does.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,8 +16,10 @@ from readmodel_pipelines.events.ids import byte_order
 from readmodel_pipelines.events.stream import Malformed, Reason, Stream
 from readmodel_pipelines.projections.projection import Document, Projection
 from readmodel_pipelines.reconcile.compare import ABSENT, same_document, same_value
+from readmodel_pipelines.reconcile.order import InOrder
 from readmodel_pipelines.reconcile.outcome import Counts, Outcome, Verdict, Why
 from readmodel_pipelines.reconcile.ports import ReadModel
+from readmodel_pipelines.reconcile.ranges import EVERYTHING, IdRange
 
 MAX_DOCUMENT_BYTES = 16 * 1024 * 1024
 _ROOM_FOR_ID = 64
@@ -45,9 +47,15 @@ class Lane:
 
 
 class MergeJoin:
-    """Joins the streams of one pass with the documents of one read model, some or all."""
+    """Joins the streams of one pass with the documents of one read model: all in a range, or those of `ids`.
 
-    def __init__(self, lane: Lane, documents: Iterable[Document]) -> None:
+    Raises (here and in what follows):
+        OutOfOrder: a stream or document does not come where it has to.
+    """
+
+    def __init__(
+        self, lane: Lane, documents: Iterable[Document], ids: Sequence[str] | None = None, within: IdRange = EVERYTHING
+    ) -> None:
         self._owned = set(lane.projection.owned)
         self._counts = lane.counts
         self._emit = lane.emit
@@ -58,11 +66,14 @@ class MergeJoin:
         self._met: str | None = None
         self._met_malformed = False
         self._rest = iter(documents)
+        self._streams = InOrder("the event store", within, ids)
+        self._documents = InOrder(lane.projection.read_model, within, ids)
         self._move_on()
 
     def meet(self, stream: Stream[Any]) -> None:
         """Compare one stream, whose id lies behind every earlier one's, with its document."""
         aggregate_id = stream.aggregate_id
+        self._streams.place(aggregate_id)
         if self._key is not None and self._key != aggregate_id:
             self.move_to(aggregate_id)
         self._counts.checked += 1
@@ -159,7 +170,7 @@ class MergeJoin:
     def _move_on(self) -> None:
         self._actual: Document | None = next(self._rest, None)
         self._key: str | None = None if self._actual is None else self._actual[self._key_field]
-        self._key_place = None if self._key is None else byte_order(self._key)
+        self._key_place = None if self._key is None else self._documents.place(self._key)
 
 
 def stored_size(document: Document) -> int | Malformed:

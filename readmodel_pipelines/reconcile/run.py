@@ -43,7 +43,7 @@ def reconcile(
     folds = list(dict.fromkeys(lane.projection.fold for lane in lanes))
     fold = together(folds)
     places = [folds.index(lane.projection.fold) for lane in lanes]
-    joins = [MergeJoin(lane, _documents(lane, ids, within)) for lane in lanes]
+    joins = [MergeJoin(lane, _documents(lane, ids, within), ids, within) for lane in lanes]
     for stream in fold_streams(store.read(fold, ids, within), fold, allowed):
         # No query can begin at an id that is no UTF-8.
         if checkpoint is not None and checkpoint.due() and is_plain(stream.aggregate_id):

@@ -1,5 +1,6 @@
 """The merge join of streams and documents against a plain dictionary of both."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -9,12 +10,14 @@ from bson import Int64
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from readmodel_pipelines.errors import OutOfOrder
 from readmodel_pipelines.events.stream import Malformed, Reason, Stream
 from readmodel_pipelines.projections.chat import CHAT_FOLD
 from readmodel_pipelines.projections.projection import Document, Projection
 from readmodel_pipelines.reconcile.join import Lane, MergeJoin, stored_size
 from readmodel_pipelines.reconcile.outcome import Counts, Outcome, Verdict, Why
 from readmodel_pipelines.reconcile.ports import ReadModel
+from readmodel_pipelines.reconcile.ranges import EVERYTHING, IdRange
 from readmodel_pipelines.reconcile.summary import Summary
 
 BAD = Malformed(Reason.VERSION_GAP, "version 3 follows 1", 3, "event")
@@ -187,3 +190,37 @@ def test_neither_side_is_read_ahead_by_more_than_one() -> None:
     join = MergeJoin(Lane(VALUES, NO_MODEL, Counts()), documents())
     join.meet(Stream("a", Folded(1)))
     assert read == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("streams", "documents", "ids", "within"),
+    [
+        ("abc", "acb", None, EVERYTHING),
+        ("acb", "abc", None, EVERYTHING),
+        ("ab", "ab", "a", EVERYTHING),
+        ("a", "aA", "a", EVERYTHING),
+        ("b", "ab", None, IdRange("b", None)),
+        ("ab", "b", None, IdRange("b", None)),
+        ("ab", "abc", None, IdRange(None, "c")),
+        ("abc", "ab", None, IdRange(None, "c")),
+        (["\ue000", "\U00010000"], ["\U00010000", "\ue000"], None, EVERYTHING),
+        (["\udcff", "\U00010000"], [], None, EVERYTHING),
+    ],
+    ids=[
+        *("a document goes back", "a stream goes back", "a stream that nobody asked for", "a document of another case"),
+        *("a document before the range", "a stream before it", "a document behind the range", "a stream behind it"),
+        *("by bytes, not as UTF-16 has it", "by bytes, not as Python has surrogates"),
+    ],
+)
+def test_a_key_out_of_its_place_ends_the_pass(
+    streams: Sequence[str], documents: Sequence[str], ids: Sequence[str] | None, within: IdRange
+) -> None:
+    def met() -> None:
+        found = [{"_id": key, "key": key, "value": 1} for key in documents]
+        join = MergeJoin(Lane(VALUES, NO_MODEL, Counts()), found, ids, within)
+        for key in streams:
+            join.meet(Stream(key, Folded(1)))
+        join.finish()
+
+    with pytest.raises(OutOfOrder):
+        met()
