@@ -241,6 +241,7 @@ class ReadModelProjector:
         name = self._read_models[0] if len(self._read_models) == 1 else "all"
         summary = Summary(verb, name, self._max_findings, read_models=counts_of(self._store.projections))
         started = time.perf_counter()
+        summary.warnings += self._store.check(writes=verb != "verify")
         if verb == "rebuild":
             for projection in self._store.projections:
                 summary.warnings += ensure_for_empty(self._store.live(projection), projection)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from readmodel_pipelines.bookkeeping.leases import OF_A_REBUILD
-from readmodel_pipelines.mongo.driver import Database
+from readmodel_pipelines.mongo.driver import Collection, Database
 from readmodel_pipelines.mongo.names import LEASES
 
 
@@ -35,7 +35,9 @@ def taken_leases(database: Database) -> list[TakenLease]:
         "number": {"$sum": 1},
     }
     where = {"given_back": {"$ne": True}, "expires_at": {"$type": "date"}}
-    found = database[LEASES].aggregate([{"$match": where}, {"$group": group}, {"$sort": {"until": 1, "_id": 1}}])
+    found = Collection(database, LEASES).aggregate(
+        [{"$match": where}, {"$group": group}, {"$sort": {"until": 1, "_id": 1}}]
+    )
     return [
         TakenLease(
             of["on"].removeprefix(OF_A_REBUILD), str(of.get("holder")), item["until"], item["number"], of["over"]

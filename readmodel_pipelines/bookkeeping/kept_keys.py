@@ -137,4 +137,4 @@ def _any_of(ranges: Sequence[Document]) -> Document:
 
 
 def _collection(database: Database, name: str) -> Collection:
-    return database.get_collection(name, codec_options=CODEC)
+    return Collection(database, name, codec_options=CODEC)

@@ -23,6 +23,7 @@ from pymongo import UpdateOne
 
 from readmodel_pipelines.errors import LeaseLost, ReadModelBusy
 from readmodel_pipelines.moments import Moment, reached
+from readmodel_pipelines.mongo.driver import Collection as MongoCollection
 from readmodel_pipelines.mongo.driver import Database, Document, PyMongoError, duplicates_allowed, later
 from readmodel_pipelines.mongo.names import LEASES
 from readmodel_pipelines.wording import moment
@@ -105,7 +106,11 @@ def check_held(
         asked = clock()
         any_of = [{"_id": name, "nonce": nonce} for name, nonce in nonces.items()]
         left = {"left": {"$divide": [{"$subtract": ["$expires_at", "$$NOW"]}, 1000]}}
-        lasting = [lease["left"] for lease in database[LEASES].find({"$or": any_of}, left) if lease["left"] > 0]
+        lasting = [
+            lease["left"]
+            for lease in MongoCollection(database, LEASES).find({"$or": any_of}, left)
+            if lease["left"] > 0
+        ]
         if len(lasting) < len(nonces):
             raise _lost(nonces)
         ours_until = asked + min(seconds / _RENEWALS_PER_LIFE, *lasting)
@@ -129,7 +134,7 @@ class Leases:
         nonce: str = "",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._collection = database[LEASES]
+        self._collection = MongoCollection(database, LEASES)
         self._clock = clock
         self._seconds = seconds
         self._holder = holder or this_process()
@@ -237,7 +242,7 @@ def lost_leases(database: Database, names: Sequence[str]) -> dict[str, int]:
     """How many holders in a row never gave these leases back, the one that holds it now included; 0 is left out."""
     return {
         lease["_id"]: int(lease.get("lost") or 0) + 1
-        for lease in database[LEASES].find({"_id": {"$in": list(names)}})
+        for lease in MongoCollection(database, LEASES).find({"_id": {"$in": list(names)}})
         if not lease.get("given_back")
     }
 
@@ -245,7 +250,7 @@ def lost_leases(database: Database, names: Sequence[str]) -> dict[str, int]:
 def free_leases(database: Database, owner: str) -> int:
     """Let others take at once what a dead owner holds; gives the number of leases. Expiry would do so later."""
     dead = {"owner": owner, "given_back": False}
-    return database[LEASES].update_many(dead, [{"$set": {"expires_at": "$$NOW"}}]).matched_count
+    return MongoCollection(database, LEASES).update_many(dead, [{"$set": {"expires_at": "$$NOW"}}]).matched_count
 
 
 def _lost(names: Collection[str]) -> LeaseLost:

@@ -16,7 +16,7 @@ from pymongo import ReturnDocument, UpdateOne, WriteConcern
 from readmodel_pipelines.bookkeeping.kept_keys import Owner
 from readmodel_pipelines.errors import UsageError
 from readmodel_pipelines.mongo.changes import Token
-from readmodel_pipelines.mongo.driver import Database, Document
+from readmodel_pipelines.mongo.driver import Collection, Database, Document
 from readmodel_pipelines.mongo.names import REBUILDS
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.rebuild_state import MAY_FOLLOW, UNFINISHED, RebuildState, Strategy
@@ -150,7 +150,7 @@ class Rebuilds:
     """Records of rebuilds in a database."""
 
     def __init__(self, database: Database) -> None:
-        self._rebuilds = database[REBUILDS]
+        self._rebuilds = Collection(database, REBUILDS)
         # For what comes before a write that waits for a majority: that one waits for both.
         self._unwaited = self._rebuilds.with_options(write_concern=WriteConcern(w=1))
 

@@ -63,7 +63,7 @@ class RepairQueue:
 
     def __init__(self, database: Database, settings: Settings) -> None:
         self._database = database
-        self._tasks: MongoCollection = database.get_collection(settings.repair_queue_collection, codec_options=CODEC)
+        self._tasks = MongoCollection(database, settings.repair_queue_collection, codec_options=CODEC)
         self._limit = settings.repair_queue_limit
         groups = by_fold(projections_for(settings))
         # People and producers name a read model; every one made from the same stream is repaired with it.

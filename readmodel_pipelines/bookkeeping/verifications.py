@@ -20,7 +20,7 @@ from pymongo import ReplaceOne
 from readmodel_pipelines.batched import batched
 from readmodel_pipelines.events.ids import is_plain
 from readmodel_pipelines.mongo.changes import Token, time_of
-from readmodel_pipelines.mongo.driver import Database, Document, duplicates_allowed, server_time
+from readmodel_pipelines.mongo.driver import Collection, Database, Document, duplicates_allowed, server_time
 from readmodel_pipelines.mongo.names import FINDINGS, VERIFICATIONS, WATERMARKS
 from readmodel_pipelines.mongo.scan import Query
 from readmodel_pipelines.reconcile.extended_json import json_value
@@ -53,7 +53,7 @@ class Findings:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._findings = database[FINDINGS]
+        self._findings = Collection(database, FINDINGS)
 
     def remember(self, findings: Sequence[Finding], last_versions: Mapping[str, Any]) -> None:
         """Keep these findings as open, and write on each since when; `last_versions` are those of their streams."""
@@ -192,8 +192,8 @@ class Verifications:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._verifications = database[VERIFICATIONS]
-        self._watermarks = database[WATERMARKS]
+        self._verifications = Collection(database, VERIFICATIONS)
+        self._watermarks = Collection(database, WATERMARKS)
 
     def record(self, read_model: str, started_at: datetime, summary: Summary) -> None:
         """Keep the numbers of a verification."""

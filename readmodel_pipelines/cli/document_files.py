@@ -80,7 +80,7 @@ def load_files(database: Database, settings: Settings, paths: Mapping[Path, str]
     for path, collection in paths.items():
         inserted = present = 0
         for batch in _batches(path):
-            there = _insert(database[collection], batch, path)
+            there = _insert(Collection(database, collection), batch, path)
             inserted += len(batch) - there
             present += there
             yield Loaded(path.name, collection, inserted, present)

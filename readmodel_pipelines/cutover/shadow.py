@@ -19,6 +19,7 @@ from readmodel_pipelines.cutover.foreign import merged
 from readmodel_pipelines.errors import ReadModelError
 from readmodel_pipelines.events.ids import is_plain
 from readmodel_pipelines.moments import Moment, reached
+from readmodel_pipelines.mongo.collection import BY_BYTES
 from readmodel_pipelines.mongo.driver import (
     CODEC,
     DUPLICATE_KEY,
@@ -30,6 +31,7 @@ from readmodel_pipelines.mongo.driver import (
     Document,
     OperationFailure,
 )
+from readmodel_pipelines.mongo.kinds import expiry_of
 from readmodel_pipelines.mongo.scan import string_keys
 from readmodel_pipelines.mongo.wanted_indexes import of_read_model
 from readmodel_pipelines.projections.projection import Projection
@@ -59,6 +61,11 @@ def create_like(database: Database, live: str, name: str) -> None:
             "its place.",
             hint="Rebuild it with the strategy in_place.",
         )
+    if index := expiry_of(Collection(database, live)):
+        raise ShadowFailed(
+            f"MongoDB deletes documents of {live} by its index {index}, and a shadow could not be verified meanwhile.",
+            hint="Rebuild it with the strategy in_place, or drop that index first.",
+        )
     if database.list_collection_names(filter={"name": name}):
         return
     try:
@@ -79,14 +86,17 @@ def index_like(database: Database, live: str, name: str, projection: Projection)
         ShadowFailed: two documents want the same unique key.
     """
     wanted: list[Document] = [dict(index) for index in database[live].list_indexes() if index["name"] != "_id_"]
-    keys = [list(index["key"].items()) for index in wanted]
+    by_bytes = [list(index["key"].items()) for index in wanted if "collation" not in index]
+    names = {index["name"] for index in wanted}
     for own in of_read_model(projection):
-        if list(own.key) not in keys:
-            ((field, way),) = own.key
-            wanted.append({"key": {field: way}, "name": f"{field}_{way}", "unique": True})
+        if list(own.key) not in by_bytes:
+            called = own.name_beside(names)
+            wanted.append({"key": dict(own.key), "name": called, "unique": True})
     for index in wanted:
         for option in ("v", "ns"):
             index.pop(option, None)
+        # One without a collation says so, or it gets the collection's own.
+        index.setdefault("collation", BY_BYTES)
     try:
         database.command("createIndexes", name, indexes=wanted)
     except OperationFailure as error:
@@ -217,7 +227,9 @@ def copy_by_id(live: Collection, shadow: Collection, ids: Sequence[Any]) -> None
 def _merge(live: Collection, shadow: Collection, ids: Sequence[Any], how: Document) -> None:
     # They never leave the server: the driver cannot give back every text, type and name.
     merge = {"into": shadow.name, "on": "_id", **how}
-    live.aggregate([{"$match": {"_id": {"$in": list(ids)}}}, {"$merge": merge}], bypassDocumentValidation=True)
+    pipeline = [{"$match": {"_id": {"$in": list(ids)}}}, {"$merge": merge}]
+    # By the collation of both of them, which their index on `_id` has: `$merge` asks for an index that has its own.
+    live.aggregate(pipeline, bypassDocumentValidation=True, collation=None)
 
 
 def sync_foreign(live: Collection, shadow: Collection, projection: Projection, where: Document) -> None:
@@ -252,7 +264,7 @@ def _give_id(shadow: Collection, projection: Projection, old: Any, new: Any) -> 
 def copy_on_server(database: Database, name: str, copy: str) -> None:
     """Copy a collection with its options and validators; the documents never leave the server."""
     create_like(database, name, copy)
-    database[name].aggregate([{"$out": copy}], bypassDocumentValidation=True)
+    Collection(database, name).aggregate([{"$out": copy}], bypassDocumentValidation=True)
 
 
 def swap(database: Database, name: str, live: str) -> None:

@@ -22,7 +22,7 @@ from bson.codec_options import CodecOptions, DatetimeConversion
 
 from readmodel_pipelines.demo.sample_stream import uuid_of
 from readmodel_pipelines.errors import UsageError
-from readmodel_pipelines.mongo.driver import Collection, Document
+from readmodel_pipelines.mongo.driver import AnyCollection, Document
 from readmodel_pipelines.reconcile.compare import ABSENT
 
 Outcome = Literal["missing", "different", "unexpected", "orphan"]
@@ -226,7 +226,7 @@ class Damage:
     outcome: Outcome
 
 
-def break_field(collection: Collection, model: OwnedFields, key: str, field: str, way: Way) -> list[Damage]:
+def break_field(collection: AnyCollection, model: OwnedFields, key: str, field: str, way: Way) -> list[Damage]:
     """Make the field of the document with that key wrong in that way.
 
     Returns:
@@ -253,25 +253,25 @@ def applies(way: Way, right: Any) -> bool:
     return _bytes(way.wrong(right)) != _bytes(right)
 
 
-def remove_document(collection: Collection, model: OwnedFields, key: str) -> Damage:
+def remove_document(collection: AnyCollection, model: OwnedFields, key: str) -> Damage:
     """Delete the document with that key."""
     collection.delete_one({"_id": _document(collection, model, key)["_id"]})
     return Damage(model.name, "document_removed", key, None, "missing")
 
 
-def add_orphan(collection: Collection, model: OwnedFields, key: str) -> Damage:
+def add_orphan(collection: AnyCollection, model: OwnedFields, key: str) -> Damage:
     """Insert a document that looks like the others under a key that no stream has."""
     _insert_like_others(collection, model, key)
     return Damage(model.name, "orphan_added", key, None, "orphan")
 
 
-def add_unwanted_task(tasks: Collection, chat_id: str) -> Damage:
+def add_unwanted_task(tasks: AnyCollection, chat_id: str) -> Damage:
     """Insert a document that looks like the others for a chat that should have none: a discussion, or a deleted one."""
     _insert_like_others(tasks, TASKS, chat_id)
     return Damage(TASKS.name, "unwanted_added", chat_id, None, "unexpected")
 
 
-def swap_chat_ids(tasks: Collection, one: str, other: str) -> list[Damage]:
+def swap_chat_ids(tasks: AnyCollection, one: str, other: str) -> list[Damage]:
     """Exchange the chat_ids of two tasks documents, which the unique index on chat_id allows only step by step."""
     first, second = (_document(tasks, TASKS, key) for key in (one, other))
     for document_id, chat_id in (
@@ -284,8 +284,8 @@ def swap_chat_ids(tasks: Collection, one: str, other: str) -> list[Damage]:
 
 
 def damage_everything(
-    chats: Collection,
-    tasks: Collection,
+    chats: AnyCollection,
+    tasks: AnyCollection,
     *,
     discussion_ids: Sequence[str] = (),
     tasks_model: OwnedFields = TASKS,
@@ -318,7 +318,7 @@ def damage_everything(
     return done
 
 
-def _plan(collection: Collection, model: OwnedFields, rng: Random) -> tuple[list[tuple[str, str, Way]], list[str]]:
+def _plan(collection: AnyCollection, model: OwnedFields, rng: Random) -> tuple[list[tuple[str, str, Way]], list[str]]:
     """What to break (key, field, way), and the keys of three documents that stay whole so far."""
     stored = collection.with_options(codec_options=_AS_STORED).find({model.key: {"$type": "string"}})
     documents = {document[model.key]: document for document in stored.sort(model.key).limit(_MOST_CANDIDATES)}
@@ -351,14 +351,14 @@ def _plan(collection: Collection, model: OwnedFields, rng: Random) -> tuple[list
     return breaks, list(free)[:3]
 
 
-def _document(collection: Collection, model: OwnedFields, key: str) -> Document:
+def _document(collection: AnyCollection, model: OwnedFields, key: str) -> Document:
     document = collection.with_options(codec_options=_AS_STORED).find_one({model.key: key})
     if document is None:
         raise UsageError(f"{collection.full_name} has no document with {model.key} {key!r}, so nothing to break.")
     return document
 
 
-def _insert_like_others(collection: Collection, model: OwnedFields, key: str) -> None:
+def _insert_like_others(collection: AnyCollection, model: OwnedFields, key: str) -> None:
     other = collection.with_options(codec_options=_AS_STORED).find_one({}, dict.fromkeys(model.fields, 1)) or {}
     collection.insert_one(other | dict.fromkeys(("chat_id", model.key), key) | {"_id": ObjectId()})
 

@@ -20,7 +20,7 @@ from readmodel_pipelines.demo.damage import LEGACY_TASKS, Damage, damage_everyth
 from readmodel_pipelines.demo.sample_data import chat_events, task_events
 from readmodel_pipelines.errors import ReadModelError, UsageError
 from readmodel_pipelines.mongo.connection import open_database
-from readmodel_pipelines.mongo.driver import Database, Document, PyMongoError
+from readmodel_pipelines.mongo.driver import Collection, Database, Document, PyMongoError
 from readmodel_pipelines.mongo.indexes import ensure_indexes
 from readmodel_pipelines.mongo.store import Store
 from readmodel_pipelines.projections.registry import projections_for
@@ -120,10 +120,10 @@ def run_demo(settings: Settings, *, chats: int = DEFAULT_CHATS, say: Say, show: 
 
 def _make_room(store: Store) -> None:
     """Drop what an earlier demo left; refuse when there is anything else."""
-    marker = store.database[_MARKER]
+    marker = Collection(store.database, _MARKER)
     made = {document["_id"]: document for document in marker.find()}
     read_models = [store.live(item) for item in store.projections]
-    filled = [store.events, *read_models, store.database[store.settings.repair_queue_collection]]
+    filled = [store.events, *read_models, store.repair_queue]
     for collection in filled:
         if collection.name not in made and collection.find_one({}, {"_id": 1}) is not None:
             raise UsageError(
@@ -150,12 +150,12 @@ def _fill(store: Store, chats: int) -> int:
     for batch in batched(chain(chat_events(chats), legacy), _BATCH):
         store.events.insert_many(batch)
         events += len(batch)
-    store.database[_MARKER].update_one({"_id": store.events.name}, {"$set": {"events": events}})
+    Collection(store.database, _MARKER).update_one({"_id": store.events.name}, {"$set": {"events": events}})
     return events
 
 
 def _break(database: Database, settings: Settings) -> list[Damage]:
-    chats, tasks = database[settings.chats_collection], database[settings.tasks_collection]
+    chats, tasks = Collection(database, settings.chats_collection), Collection(database, settings.tasks_collection)
     if settings.task_source == "task":
         return damage_everything(chats, tasks, tasks_model=LEGACY_TASKS)
     discussions = chats.find({"type": "discussion"}).sort("chat_id").limit(_UNWANTED_TASKS)
@@ -172,7 +172,7 @@ class _Traffic:
     def __init__(self, database: Database, settings: Settings, *, seed: int = 0) -> None:
         self.failed = 0
         self._random = random.Random(seed)
-        self._marker, self._events = database[_MARKER], settings.events_collection
+        self._marker, self._events = Collection(database, _MARKER), settings.events_collection
         self._repository = EventRepository(database, settings, project=self._project)
         self._first, self._both = (ReadModelProjector(database, settings, *names) for names in (["chat"], []))
         self._chats = _interleaved(chat_events(_CHATS, seed=_SEED + seed, mean_events=12), _OPEN_CHATS, self._random)

@@ -24,6 +24,7 @@ from readmodel_pipelines.mongo.connection import open_database
 from readmodel_pipelines.mongo.driver import (
     DENIED,
     ODD_RECORD,
+    Collection,
     ConfigurationError,
     Database,
     OperationFailure,
@@ -146,7 +147,9 @@ def _of_data_and_work(store: Store, there: set[str]) -> dict[str, Callable[[], C
     live = [store.live(item).name for item in store.projections]
 
     def sizes() -> dict[str, int]:
-        return {name: database[name].estimated_document_count() for name in (events, *live) if name in there}
+        return {
+            name: Collection(database, name).estimated_document_count() for name in (events, *live) if name in there
+        }
 
     return {
         "collections": lambda: work.judge_collections(settings.database, events, live, sizes(), there),

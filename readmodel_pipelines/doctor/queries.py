@@ -67,13 +67,13 @@ def queries(store: Store) -> Iterator[Answered]:
         yield _found("all documents in order", live, model.query())
         yield _found("a range of documents in order", live, model.query(within=_A_RANGE))
         yield _found("some documents", live, model.query(_SOME_IDS))
-    tasks = store.database[store.settings.repair_queue_collection]
+    tasks = store.repair_queue
     waiting, abandoned = RepairQueue.due_queries(datetime.now(UTC))
     yield _found("tasks that are due, in order", tasks, waiting)
     yield _found("tasks of workers that died", tasks, abandoned)
     for item in store.projections:
         query = Findings.open_query(item.read_model)
-        yield _found(f"open findings of {item.read_model}", store.database[FINDINGS], query)
+        yield _found(f"open findings of {item.read_model}", Collection(store.database, FINDINGS), query)
 
 
 def _found(what: str, collection: Collection, query: Query) -> Answered:
@@ -82,8 +82,7 @@ def _found(what: str, collection: Collection, query: Query) -> Answered:
 
 
 def _answered(what: str, collection: Collection, command: Document, *, optional: bool = False, **more: Any) -> Answered:
-    asked = command | {name: value for name, value in more.items() if value}
-    explained = collection.database.command("explain", asked, verbosity="queryPlanner")
+    explained = collection.plan(command | {name: value for name, value in more.items() if value})
     return Answered(what, collection.name, parse(explained), optional)
 
 

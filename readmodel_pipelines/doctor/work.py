@@ -71,6 +71,8 @@ def _told(flaw: Flaw) -> str:
     match flaw.kind:
         case "missing":
             return f"{flaw.collection}: no {unique} on {fields}{for_what}"
+        case "collation":
+            return f"{flaw.collection}: {flaw.instead} on {fields} has a collation, and no {unique} goes by bytes"
         case "other":
             return f"{flaw.collection}: {flaw.instead} on {fields} is no {unique} as it ought to be"
         case "expiry":

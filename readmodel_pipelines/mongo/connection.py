@@ -16,11 +16,12 @@ from pymongo.read_concern import ReadConcern
 from pymongo.read_preferences import ReadPreference
 from pymongo.write_concern import WriteConcern
 
-from readmodel_pipelines.errors import MongoUnavailable, UsageError
+from readmodel_pipelines.errors import MongoUnavailable, ReadModelError, UsageError
 from readmodel_pipelines.mongo.driver import DENIED, LOST, UNAUTHORIZED, Database, Document
 from readmodel_pipelines.settings import Settings
 
 _SELECTION_TIMEOUT_MS = 5_000
+_INVALID = 121
 _CONNECTIONS = 100
 
 
@@ -99,6 +100,13 @@ def errors_in_words(settings: Settings) -> Iterator[None]:
             raise MongoUnavailable(
                 f"{where} does not answer: it shuts down, or is no primary any more.",
                 hint="Check the server, or `readmodel server status`, and run it again.",
+            ) from None
+        of_documents = (error.details or {}).get("writeErrors") or ()
+        if _INVALID in (error.code, *(item.get("code") for item in of_documents)):
+            raise ReadModelError(
+                f"{where} refuses a write that the validator of its collection does not take.",
+                hint="Change that validator (collMod): DATA_CONTRACT.md has the fields that are written to the repair "
+                "queue and to readmodel_….",
             ) from None
         if error.code not in DENIED:
             raise

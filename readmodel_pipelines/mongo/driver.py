@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
-import pymongo.collection
 import pymongo.database
 from bson.codec_options import CodecOptions, DatetimeConversion
 from pymongo import timeout as timeout
@@ -21,10 +20,11 @@ from pymongo.errors import OperationFailure as OperationFailure
 from pymongo.errors import PyMongoError as PyMongoError
 from pymongo.write_concern import WriteConcern
 
+from readmodel_pipelines.mongo.collection import AnyCollection as AnyCollection
+from readmodel_pipelines.mongo.collection import Collection as Collection
 from readmodel_pipelines.projections.projection import Document as Document
 
 Database = pymongo.database.Database[Document]
-Collection = pymongo.collection.Collection[Document]
 
 # Dates as milliseconds, for year 1 and beyond; a text that is not UTF-8 must not stop the scan, it is found later.
 CODEC: CodecOptions[Document] = CodecOptions(

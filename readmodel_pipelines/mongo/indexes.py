@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from readmodel_pipelines.errors import ReadModelError
 from readmodel_pipelines.mongo.driver import DENIED, Collection, Database, OperationFailure
+from readmodel_pipelines.mongo.kinds import indexes_of
 from readmodel_pipelines.mongo.scan import holds_every_document
 from readmodel_pipelines.mongo.wanted_indexes import Index, of_read_model, wanted_indexes
 from readmodel_pipelines.projections.projection import Projection
@@ -20,7 +21,7 @@ def ensure_indexes(database: Database, settings: Settings, *, for_versions: bool
     """
     wanted = wanted_indexes(settings, for_versions=for_versions)
     return {
-        name: [_mend(database[name], flaw) for flaw in _flaws(database[name], indexes)]
+        name: [_mend(Collection(database, name), flaw) for flaw in _flaws(Collection(database, name), indexes)]
         for name, indexes in wanted.items()
     }
 
@@ -30,22 +31,28 @@ class Flaw:
     """An index that is not as it ought to be: `missing`, or `instead` of it is one with the same key.
 
     Such a one is of another kind (`other`), to be dropped first, or lets documents expire at another time (`expiry`).
+    One with a collation of its own (`collation`) orders texts otherwise than by their bytes; it stays, beside ours.
     """
 
     collection: str
     index: Index
-    kind: Literal["missing", "other", "expiry"]
+    kind: Literal["missing", "other", "expiry", "collation"]
     instead: str = ""
+    name: str = ""
+    """What it is to be called beside another one."""
 
 
 def flaws(database: Database, settings: Settings) -> list[Flaw]:
     """What `ensure_indexes` would make, change or fail at. Makes nothing."""
     wanted = wanted_indexes(settings)
-    return [flaw for name, indexes in wanted.items() for flaw in _flaws(database[name], indexes)]
+    return [flaw for name, indexes in wanted.items() for flaw in _flaws(Collection(database, name), indexes)]
 
 
 def _flaws(collection: Collection, indexes: Iterable[Index]) -> list[Flaw]:
-    there = list(collection.list_indexes())
+    there = indexes_of(collection)
+    if there is None:
+        # A view has those of what it shows.
+        return []
     return [flaw for index in indexes if (flaw := _flaw(collection.name, index, there))]
 
 
@@ -54,8 +61,13 @@ def _flaw(collection: str, index: Index, there: Sequence[Mapping[str, Any]]) -> 
         if _is_as_wanted(index, item):
             of_old = index.expire_seconds is not None and item.get("expireAfterSeconds") != index.expire_seconds
             return Flaw(collection, index, "expiry", str(item["name"])) if of_old else None
-    instead = next((str(item["name"]) for item in there if tuple(item["key"].items()) == index.key), "")
-    return Flaw(collection, index, "other" if instead else "missing", instead)
+    alike = [item for item in there if tuple(item["key"].items()) == index.key]
+    collated = [str(item["name"]) for item in alike if "collation" in item]
+    # Only one with the same collation stands in the way.
+    in_the_way = next((str(item["name"]) for item in alike if "collation" not in item), "")
+    if collated and not in_the_way:
+        return Flaw(collection, index, "collation", collated[0], index.name_beside(collated))
+    return Flaw(collection, index, "other" if in_the_way else "missing", in_the_way)
 
 
 def ensure_for_empty(collection: Collection, projection: Projection) -> list[str]:
@@ -74,11 +86,14 @@ def ensure_for_empty(collection: Collection, projection: Projection) -> list[str
                 raise
         else:
             return []
-    return [
-        f"{collection.name} has no unique index on {flaw.index.key[0][0]}; two writers can make duplicates. "
-        "`readmodel ensure-indexes` makes it."
-        for flaw in missing
-    ]
+    return [f"{collection.name} {_lacks(flaw)} `readmodel ensure-indexes` makes it." for flaw in missing]
+
+
+def _lacks(flaw: Flaw) -> str:
+    field = flaw.index.key[0][0]
+    if flaw.kind == "collation":
+        return f"is sorted anew for each pass: {flaw.instead} on {field} has a collation, and no index goes by bytes."
+    return f"has no unique index on {field}; two writers can make duplicates."
 
 
 def _is_as_wanted(index: Index, item: Mapping[str, Any]) -> bool:
@@ -97,7 +112,8 @@ def _mend(collection: Collection, flaw: Flaw) -> str:
         collection.database.command("collMod", collection.name, index=changed)
         return f"{flaw.instead} (expiry changed)"
     try:
-        return collection.create_index(list(index.key), **index.options)
+        made = collection.create_index(list(index.key), name=flaw.name or index.name_beside(()), **index.options)
+        return f"{made} (beside {flaw.instead}, which has a collation)" if flaw.kind == "collation" else made
     except OperationFailure as error:
         if error.code in DENIED:
             raise

@@ -13,6 +13,7 @@ from bson.min_key import MinKey
 from pymongo.cursor import CursorType
 
 from readmodel_pipelines.mongo.driver import CODEC, Collection, Document
+from readmodel_pipelines.mongo.kinds import indexes_of
 from readmodel_pipelines.reconcile.ranges import EVERYTHING, IdRange
 
 BATCH_DOCUMENTS = 2_000
@@ -41,7 +42,7 @@ def string_keys(field: str, keys: Sequence[str] | None = None, within: IdRange =
 
 def index_on(collection: Collection, *fields: str) -> str | None:
     """The name of an index that holds every document in ascending order of just these fields, if there is one."""
-    for index in collection.list_indexes():
+    for index in indexes_of(collection) or ():
         if holds_every_document(index) and list(index["key"].items()) == [(field, 1) for field in fields]:
             return str(index["name"])
     return None
@@ -116,9 +117,8 @@ def _bound(index_fields: Sequence[str], value: Any) -> list[tuple[str, Any]]:
 
 def holds_arrays(collection: Collection, key: str, index: str) -> bool:
     """Whether an index that begins with this field has, or had, an array in it."""
-    find = {"find": collection.name, "filter": {key: {"$gte": MinKey()}}, "hint": index}
     # `Cursor.explain` would run the query to the end.
-    plan = collection.database.command("explain", find, verbosity="queryPlanner")
+    plan = collection.plan({"find": collection.name, "filter": {key: {"$gte": MinKey()}}, "hint": index})
     return _mentions(plan["queryPlanner"], "isMultiKey")
 
 

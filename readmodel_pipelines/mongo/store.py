@@ -6,6 +6,7 @@ from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from readmodel_pipelines.mongo.driver import Collection, Database
+from readmodel_pipelines.mongo.kinds import check_kinds, expiry_of
 from readmodel_pipelines.mongo.names import collection_of, copy_name, shadow_name
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.settings import Settings
@@ -24,17 +25,22 @@ class Store:
         return replace(self, projections=tuple(projections))
 
     @property
+    def repair_queue(self) -> Collection:
+        """The tasks that producers and this project add."""
+        return Collection(self.database, self.settings.repair_queue_collection)
+
+    @property
     def events(self) -> Collection:
         """The events; nobody but the application writes there."""
-        return self.database[self.settings.events_collection]
+        return Collection(self.database, self.settings.events_collection)
 
     def live(self, projection: Projection) -> Collection:
         """The collection that the application reads."""
-        return self.database[collection_of(self.settings, projection)]
+        return Collection(self.database, collection_of(self.settings, projection))
 
     def shadow(self, projection: Projection) -> Collection:
         """The collection that a rebuild builds beside it."""
-        return self.database[shadow_name(collection_of(self.settings, projection))]
+        return Collection(self.database, shadow_name(collection_of(self.settings, projection)))
 
     def place(self, projection: Projection, shadows: Container[str]) -> Collection:
         """Where a read model lies, if those named are the ones that are being built."""
@@ -42,7 +48,23 @@ class Store:
 
     def copy(self, projection: Projection) -> Collection:
         """What the live one was before the last rebuild in a shadow."""
-        return self.database[copy_name(collection_of(self.settings, projection))]
+        return Collection(self.database, copy_name(collection_of(self.settings, projection)))
+
+    def check(self, *, writes: bool) -> list[str]:
+        """Refuse what cannot be read, or written, for what it is; gives what is to be known of it, as warnings.
+
+        Raises:
+            UnsuitableCollection: it cannot be.
+        """
+        lives = [self.live(item) for item in self.projections]
+        names = [item.name for item in lives]
+        check_kinds(self.database, [self.settings.events_collection, *names], kept=names if writes else ())
+        return [
+            f"{live.name}: MongoDB deletes documents by its index {index}. One that expired is missing for a "
+            "verification, and a rebuild makes it again."
+            for live in lives
+            if (index := expiry_of(live))
+        ]
 
     def sizes(self) -> dict[str, int]:
         """About how many documents each read model has, as the server estimates it."""

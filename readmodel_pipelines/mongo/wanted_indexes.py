@@ -1,6 +1,6 @@
 """Which indexes ought to be there, by collection: those that the application keeps (DATA_CONTRACT.md), and our own."""
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,10 +28,15 @@ class Index:
     expire_seconds: int | None = None
     only: Mapping[str, Any] | None = None
 
+    def name_beside(self, taken: Container[str]) -> str:
+        """Its name, and another where somebody's index with a collation of its own has that."""
+        name = self.name or "_".join(f"{field}_{way}" for field, way in self.key)
+        return f"{name}_by_bytes" if name in taken else name
+
     @property
     def options(self) -> dict[str, Any]:
-        """Besides the key, what MongoDB is told of it."""
-        named = {"name": self.name, "partialFilterExpression": self.only, "expireAfterSeconds": self.expire_seconds}
+        """Besides key and name, what MongoDB is told of it."""
+        named = {"partialFilterExpression": self.only, "expireAfterSeconds": self.expire_seconds}
         return {"unique": self.unique, **{option: value for option, value in named.items() if value is not None}}
 
 

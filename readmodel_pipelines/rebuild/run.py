@@ -61,7 +61,7 @@ def rebuild(
     other slices are.
 
     Raises:
-        UsageError: there is no such read model.
+        UsageError: there is no such read model, or its collection is of a kind that cannot be rebuilt.
         ReadModelBusy: somebody else rebuilds one of them.
         LeaseLost: this run was taken for dead and somebody else took over.
         WorkerDied: a worker process was killed; resume.
@@ -71,6 +71,7 @@ def rebuild(
     name = read_models[0] if len(read_models) == 1 else "all"
     summary = Summary("rebuild", name, request.max_findings, read_models=counts_of(projections))
     started = time.perf_counter()
+    summary.warnings += Store(database, settings, projections).check(writes=True)
     try:
         for group in by_fold(projections):
             store = Store(database, settings, group)

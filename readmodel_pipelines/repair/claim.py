@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from readmodel_pipelines.bookkeeping.leases import Leases
 from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
-from readmodel_pipelines.errors import LeaseLost, MongoUnavailable
+from readmodel_pipelines.errors import LeaseLost, MongoUnavailable, OutOfOrder, UnsuitableCollection
 from readmodel_pipelines.mongo.driver import DENIED, ConnectionFailure, Database, OperationFailure, PyMongoError
 
 
@@ -87,4 +87,5 @@ def lease_of(stream: str, aggregate_id: str) -> str:
 def _is_nobodys_fault(error: BaseException) -> bool:
     if isinstance(error, OperationFailure):
         return error.code in DENIED
-    return not isinstance(error, Exception) or isinstance(error, LeaseLost | ConnectionFailure | MongoUnavailable)
+    of_all = LeaseLost | ConnectionFailure | MongoUnavailable | OutOfOrder | UnsuitableCollection
+    return not isinstance(error, Exception) or isinstance(error, of_all)

@@ -16,6 +16,7 @@ from readmodel_pipelines.errors import LeaseLost
 from readmodel_pipelines.events.stream import Reason
 from readmodel_pipelines.moments import Moment, reached
 from readmodel_pipelines.mongo.driver import Database, Document
+from readmodel_pipelines.mongo.kinds import check_kinds
 from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.reconcile.outcome import Outcome, Why
 from readmodel_pipelines.reconcile.summary import Summary
@@ -73,6 +74,7 @@ class RepairWorker:
         come last, each alone.
         """
         reached(Moment.REPAIRS)
+        check_kinds(self._database, written=[self._settings.repair_queue_collection])
         summary = RepairSummary()
         started = time.perf_counter()
         left: set[str] = set()

@@ -16,7 +16,7 @@ from readmodel_pipelines.errors import UsageError
 from readmodel_pipelines.events.ids import byte_order, is_plain, is_utf8
 from readmodel_pipelines.moments import Moment, reached
 from readmodel_pipelines.mongo.changes import Changes, Token, changes_since
-from readmodel_pipelines.mongo.driver import Database, server_time
+from readmodel_pipelines.mongo.driver import Collection, Database, server_time
 from readmodel_pipelines.mongo.event_store import EventStore
 from readmodel_pipelines.mongo.read_model import ReadModelCollection
 from readmodel_pipelines.mongo.store import Store
@@ -111,7 +111,7 @@ def verify_fresh(database: Database, settings: Settings, read_models: Sequence[s
     """Verify the aggregates that got events in the last minutes, as many as the settings say. Remembers nothing."""
     reached(Moment.LOOK_AT_FRESH)
     since = server_time(database) - timedelta(minutes=settings.fresh_minutes)
-    store = EventStore(database[settings.events_collection])
+    store = EventStore(Collection(database, settings.events_collection))
     warnings = []
 
     def recent(group: Sequence[Projection]) -> Iterable[list[str]]:

@@ -46,7 +46,7 @@ def test_what_a_run_writes_too_late_into_a_shadow_that_was_swapped_takes_no_plac
         in_shadow(scene)
     before = scene.dump()[CHATS]
     # A worker of the killed run, which had asked for its lease just before.
-    shadow.copy_by_id(scene.chats, scene.database[SHADOW], [found_in(scene.chats)["_id"]])
+    shadow.copy_by_id(scene.chats, scene.collection(SHADOW), [found_in(scene.chats)["_id"]])
     assert in_shadow(scene, resume=True).about["state"] == "done"
     assert scene.dump()[CHATS] == before
     assert scene.verify().ok

@@ -77,7 +77,7 @@ def test_every_foreign_field_written_meanwhile_comes_along(scene: Scene, built: 
     scene.chats.update_one({"chat_id": chat_id}, {"$unset": {"z_index": ""}, "$set": {"title": "not of the events"}})
     built.update_one({"chat_id": chat_id}, {"$set": {"title": "of the events"}, "$unset": {"participants": ""}})
     untouched = raw_of(built, other)
-    shadow.sync_foreign(scene.chats, built, CHATS, {"chat_id": chat_id})
+    shadow.sync_foreign(scene.chats, scene.collection(built.name), CHATS, {"chat_id": chat_id})
     assert fields in raw_of(built, chat_id)
     now = built.find_one({"chat_id": chat_id}, {"title": 1, "participants": 1, "z_index": 1, "_id": 0})
     assert now == {"title": "of the events"}, "owned fields stay, and a foreign field that is gone goes"
@@ -148,9 +148,9 @@ def test_a_document_that_gets_the_id_of_the_live_one_is_there_at_every_moment(
     with monkeypatch.context() as patch:
         patch.setattr(Collection, "insert_one", killed)
         with pytest.raises(Killed):
-            shadow.sync_foreign(scene.chats, built, CHATS, {})
+            shadow.sync_foreign(scene.chats, scene.collection(built.name), CHATS, {})
     assert found_in(built, {"chat_id": before["chat_id"]}) == before
-    shadow.sync_foreign(scene.chats, built, CHATS, {})
+    shadow.sync_foreign(scene.chats, scene.collection(built.name), CHATS, {})
     owned = {name: value for name, value in before.items() if name in CHATS.owned}
     assert found_in(built, {"chat_id": before["chat_id"]}) == {"_id": of_application, **owned, "theirs": 1}
     assert built.count_documents({}) == scene.chats.count_documents({})

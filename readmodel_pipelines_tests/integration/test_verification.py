@@ -208,7 +208,7 @@ def test_a_look_at_versions_is_covered_by_its_index(scene: Scene) -> None:
     scene.fill(30)
     assert "ensure-indexes" in look(scene, tier="versions").warnings[0]
     scene.ensure_indexes()
-    store = EventStore(scene.database["events"])
+    store = EventStore(scene.events)
     aggregate: dict[str, Any] = {
         "aggregate": scene.events.name,
         "pipeline": version_ranges_of(CHAT_FOLD),

@@ -19,6 +19,7 @@ from pymongo.database import Database
 
 from readmodel_pipelines.demo.sample_data import chat_events, task_events
 from readmodel_pipelines.mongo.driver import CODEC
+from readmodel_pipelines.mongo.driver import Collection as ByBytes
 from readmodel_pipelines.mongo.indexes import ensure_indexes
 from readmodel_pipelines.mongo.names import DEFERRED, LEASES, REBUILDS, TOUCHED
 from readmodel_pipelines.projector import ReadModelProjector
@@ -49,10 +50,9 @@ class Scene:
         self.database = database
         self.settings = settings
         self.strategy: Strategy = "in_place"
-        seen = database.with_options(codec_options=CODEC)
-        self.events: Collection[Document] = seen[settings.events_collection]
-        self.chats: Collection[Document] = seen[settings.chats_collection]
-        self.tasks: Collection[Document] = seen[settings.tasks_collection]
+        self.events = self.collection(settings.events_collection)
+        self.chats = self.collection(settings.chats_collection)
+        self.tasks = self.collection(settings.tasks_collection)
 
     # The engine
 
@@ -76,12 +76,15 @@ class Scene:
 
     # What lies in the database
 
+    def collection(self, name: str) -> ByBytes:
+        return ByBytes(self.database, name, codec_options=CODEC)
+
     def index(self) -> None:
-        """The unique indexes, which are all that the engine looks at."""
-        self.events.create_index([("aggregate_id", 1), ("version", 1)], unique=True)
-        self.chats.create_index("chat_id", unique=True)
+        """The unique indexes as the application makes them, with the collation of the collection if it has one."""
+        self.events.create_index([("aggregate_id", 1), ("version", 1)], unique=True, collation=None)
+        self.chats.create_index("chat_id", unique=True, collation=None)
         for field in ("task_id", "chat_id"):
-            self.tasks.create_index(field, unique=True)
+            self.tasks.create_index(field, unique=True, collation=None)
 
     def ensure_indexes(self) -> None:
         ensure_indexes(self.database, self.settings)
@@ -146,7 +149,7 @@ class Scene:
         """The documents by key without `_id`, fields in one order: what two right read models have in common."""
         key = "task_id" if name == self.settings.tasks_collection else "chat_id"
         found: dict[str, list[Document]] = {}
-        for document in self.database.get_collection(name, codec_options=CODEC).find({}, {"_id": 0}):
+        for document in self.collection(name).find({}, {"_id": 0}):
             found.setdefault(repr(document.get(key)), []).append(typed(document))
         return found
 

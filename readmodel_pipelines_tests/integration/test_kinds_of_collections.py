@@ -1,0 +1,177 @@
+"""Views, capped, clustered and time series collections, validators, documents that expire: works, or says why not."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from readmodel_pipelines.cutover.shadow import ShadowFailed
+from readmodel_pipelines.errors import ReadModelError, UnsuitableCollection
+from readmodel_pipelines.mongo.connection import errors_in_words
+from readmodel_pipelines.reconcile.summary import Summary
+from readmodel_pipelines_tests.support.scene import BOTH, Scene
+from readmodel_pipelines_tests.support.verbs.rebuilding import full, in_shadow
+from readmodel_pipelines_tests.support.verbs.repairing import put, repair, stored, task
+from readmodel_pipelines_tests.support.verbs.verifying import look
+
+CHATS, TASKS = BOTH
+IDS = [f"{number:08}-0000-4000-8000-000000000000" for number in range(5)]
+Made = Callable[[Scene, str], None]
+
+
+def view(scene: Scene, name: str, **options: Any) -> None:
+    scene.database[name].rename(f"{name}_shown")
+    scene.database.command("create", name, viewOn=f"{name}_shown", pipeline=[], **options)
+
+
+def danish_view(scene: Scene, name: str) -> None:
+    view(scene, name, collation={"locale": "da"})
+
+
+def made_anew(**options: Any) -> Made:
+    def make(scene: Scene, name: str) -> None:
+        documents = list(scene.database[name].find())
+        scene.database.drop_collection(name)
+        scene.database.create_collection(name, **options)
+        if "timeseries" in options:
+            documents = [{**item, "at": datetime(2026, 1, 1, tzinfo=UTC)} for item in documents]
+        scene.database[name].insert_many(documents)
+
+    return make
+
+
+capped = made_anew(capped=True, size=1_000_000, max=3)
+roomy = made_anew(capped=True, size=1_000_000)
+time_series = made_anew(timeseries={"timeField": "at"})
+danish = made_anew(collation={"locale": "da"})
+clustered = made_anew(clusteredIndex={"key": {"_id": 1}, "unique": True})
+
+
+@pytest.fixture
+def chats(scene: Scene) -> Scene:
+    """Five right chats."""
+    scene.index()
+    for chat_id in IDS:
+        scene.chat("right", id=chat_id)
+    scene.build()
+    return scene
+
+
+VERBS: dict[str, Callable[[Scene], Summary]] = {
+    "dry run": lambda scene: scene.rebuild(dry_run=True),
+    "rebuild": lambda scene: scene.rebuild(),
+    "shadow": lambda scene: in_shadow(scene),
+    "one": lambda scene: scene.rebuild_one(IDS[0]),
+    "some": lambda scene: scene.projector().rebuild_some(IDS)[0],
+}
+
+
+@pytest.mark.parametrize("verb", VERBS.values(), ids=VERBS)
+@pytest.mark.parametrize("make", [view, capped, time_series], ids=["view", "capped", "time series"])
+def test_a_read_model_that_cannot_be_written_is_refused_before_anything_is(
+    chats: Scene, make: Made, verb: Callable[[Scene], Summary]
+) -> None:
+    make(chats, CHATS)
+    before = chats.everything()
+    with pytest.raises(UnsuitableCollection) as refused:
+        verb(chats)
+    assert CHATS in refused.value.message
+    assert refused.value.hint
+    assert chats.everything() == before
+
+
+@pytest.mark.parametrize(
+    ("make", "missing"), [(view, 0), (capped, 2), (time_series, 0), (clustered, 0)], ids=["view", "capped", "ts", "cl"]
+)
+def test_a_read_model_of_any_kind_can_be_verified(chats: Scene, make: Made, missing: int) -> None:
+    make(chats, CHATS)
+    for tier in ("documents", "versions"):
+        found = look(chats, "chat", tier=tier, remember=False)
+        assert found.read_models[CHATS].missing == missing
+    assert chats.verify_one(IDS[4]).ok
+
+
+@pytest.mark.parametrize("place", ["events", CHATS])
+@pytest.mark.parametrize("verb", [*VERBS.values(), lambda scene: scene.verify()], ids=[*VERBS, "verify"])
+def test_a_view_with_a_collation_cannot_be_read_by_bytes(
+    chats: Scene, place: str, verb: Callable[[Scene], Summary]
+) -> None:
+    danish_view(chats, place)
+    with pytest.raises(UnsuitableCollection):
+        verb(chats)
+
+
+@pytest.mark.parametrize("make", [view, roomy, time_series, clustered], ids=["view", "capped", "ts", "clustered"])
+def test_events_of_any_kind_are_read(chats: Scene, make: Made) -> None:
+    make(chats, "events")
+    assert chats.verify().ok
+    chats.chats.update_many({}, {"$set": {"title": "wrong"}})
+    assert chats.rebuild_one(IDS[0]).ok
+    done = full(chats)
+    assert (done.ok, done.read_models[CHATS].replaced) == (True, 4)
+    assert chats.verify().ok
+
+
+@pytest.mark.parametrize("make", [view, time_series], ids=["view", "time series"])
+def test_events_without_a_history_of_changes_are_no_base_for_a_shadow(chats: Scene, make: Made) -> None:
+    make(chats, "events")
+    before = chats.everything()
+    with pytest.raises(ReadModelError) as refused:
+        in_shadow(chats)
+    assert "in_place" in refused.value.hint
+    assert chats.everything() == before
+
+
+def test_a_clustered_read_model_is_mended_in_place_and_gets_no_shadow(chats: Scene) -> None:
+    clustered(chats, CHATS)
+    chats.chats.update_many({}, {"$set": {"title": "wrong"}})
+    with pytest.raises(ShadowFailed):
+        in_shadow(chats)
+    assert chats.rebuild("chat").read_models[CHATS].replaced == 5
+    assert chats.verify().ok
+
+
+def test_documents_that_a_validator_refuses_are_told_one_by_one(chats: Scene) -> None:
+    chats.database.command("collMod", CHATS, validator={"title": {"$ne": "right"}})
+    chats.chats.delete_many({})
+    chats.append(IDS[0], ("chat.renamed", {"new_title": "another"}))
+    done = chats.rebuild("chat")
+    assert (done.read_models[CHATS].inserted, done.read_models[CHATS].failed) == (1, 4)
+    assert {str(item.reason) for item in done.findings if item.failed} == {"write_refused"}
+
+
+def test_documents_that_expire_are_warned_of_and_get_no_shadow(chats: Scene) -> None:
+    chats.chats.create_index("expires_at", expireAfterSeconds=0, name="theirs")
+    for summary in (look(chats, "chat", remember=False), chats.rebuild("chat", dry_run=True), chats.rebuild("chat")):
+        assert any("theirs" in warning for warning in summary.warnings)
+        assert summary.ok
+    with pytest.raises(ShadowFailed) as refused:
+        in_shadow(chats, "chat")
+    assert "theirs" in refused.value.message
+
+
+@pytest.mark.parametrize("make", [roomy, clustered, danish], ids=["capped", "clustered", "with a collation"])
+def test_a_queue_of_another_kind_is_worked_off(chats: Scene, make: Made) -> None:
+    chats.chats.update_many({}, {"$set": {"title": "wrong"}})
+    put(chats, *map(task, IDS))
+    make(chats, "repair_queue")
+    assert repair(chats).completed == 5
+    assert chats.verify().ok
+
+
+@pytest.mark.parametrize("make", [view, time_series], ids=["view", "time series"])
+def test_a_queue_that_cannot_be_written_is_refused(chats: Scene, make: Made) -> None:
+    put(chats, task(IDS[0]))
+    make(chats, "repair_queue")
+    with pytest.raises(UnsuitableCollection):
+        repair(chats)
+
+
+def test_a_queue_whose_validator_takes_nothing_of_ours_is_told(chats: Scene) -> None:
+    put(chats, task(IDS[0]))
+    chats.database.command("collMod", "repair_queue", validator={"lease_token": {"$exists": False}})
+    with pytest.raises(ReadModelError) as refused, errors_in_words(chats.settings):
+        repair(chats)
+    assert "validator" in str(refused.value)
+    assert [item["status"] for item in stored(chats)] == ["pending"]
