@@ -6,7 +6,7 @@ and every owned field as read. What no filter can say (it would be too large) is
 
 import uuid
 from collections import defaultdict
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from itertools import chain
@@ -20,6 +20,7 @@ from pymongo.errors import BulkWriteError, DocumentTooLarge, OperationFailure
 from readmodel_pipelines.events.ids import is_plain
 from readmodel_pipelines.moments import Moment, reached
 from readmodel_pipelines.mongo.driver import CODEC, DUPLICATE_KEY, ClientSession, Collection, Document
+from readmodel_pipelines.mongo.other_indexes import UniqueIndex, claims, held, unique_indexes
 from readmodel_pipelines.mongo.scan import Query, drain, index_on, odd_documents, sampled, string_keys
 from readmodel_pipelines.mongo.unique_keys import having_one_of, unique_keys
 from readmodel_pipelines.projections.projection import Projection
@@ -91,25 +92,43 @@ class ReadModelCollection:
             if not is_plain(document.get(self._key)):
                 yield document
 
-    def holders(self, changes: Sequence[Verdict]) -> list[tuple[Verdict, Document]]:
-        """(a change, another document that holds a key which the change wants and an index keeps unique)."""
-        held: list[tuple[Verdict, Document]] = []
+    def holders(self, changes: Sequence[Verdict]) -> list[tuple[Verdict, Document, Sequence[str]]]:
+        """(a change, another document that holds a key which the change wants, the fields of that unique index)."""
+        found: list[tuple[Verdict, Document, Sequence[str]]] = []
         wanting = [change for change in changes if change.expected is not None]
-        unique = (
-            [list(item["key"]) for item in self._collection.list_indexes() if item.get("unique")] if wanting else []
-        )
-        for name in [name for name in (self._key, *self._projection.unique) if [name] in unique]:
-            wanted: dict[Hashable, list[Verdict]] = defaultdict(list)
-            keys: dict[Hashable, Any] = {}
-            for change in wanting:
-                own = unique_keys(change.expected or {}, name)
-                keys |= own
-                for key in own:
-                    wanted[key].append(change)
-            for document in self._collection.find(having_one_of(name, keys.values()), self._fields):
-                wanting_it = [change for key in unique_keys(document, name) for change in wanted.get(key, ())]
-                held += [(change, document) for change in wanting_it if not _is_own(change, document)]
-        return held
+        for index in unique_indexes(self._collection) if wanting else ():
+            ours = self._is_one_of_ours(index)
+            held_of_it: Iterable[tuple[Verdict, Document]] = (
+                self._holders_of_key(index.fields[0], wanting)
+                if ours
+                else held(self._collection, index, self._projection, wanting)
+            )
+            found += [(change, document, index.fields) for change, document in held_of_it]
+        return [item for item in found if not _is_own(item[0], item[1])]
+
+    def _is_one_of_ours(self, index: UniqueIndex) -> bool:
+        return index.is_plain and index.fields[0] in (self._key, *self._projection.unique)
+
+    def _holders_of_key(self, name: str, wanting: Sequence[Verdict]) -> Iterator[tuple[Verdict, Document]]:
+        wanted: dict[Hashable, list[Verdict]] = defaultdict(list)
+        keys: dict[Hashable, Any] = {}
+        for change in wanting:
+            own = unique_keys(change.expected or {}, name)
+            keys |= own
+            for key in own:
+                wanted[key].append(change)
+        for document in self._collection.find(having_one_of(name, keys.values()), self._fields):
+            for key in unique_keys(document, name):
+                yield from ((change, document) for change in wanted.get(key, ()))
+
+    def claims(self, changes: Sequence[Verdict]) -> list[list[tuple[Sequence[str], bytes]]]:
+        """For each change what it claims of unique indexes that are none of this project's: their fields, a digest."""
+        claimed: list[list[tuple[Sequence[str], bytes]]] = [[] for _ in changes]
+        for index in unique_indexes(self._collection) if changes else ():
+            if not self._is_one_of_ours(index):
+                for place, claim in claims(self._collection, index, self._projection, changes):
+                    claimed[place].append((index.fields, claim))
+        return claimed
 
     def write(self, changes: Sequence[Verdict]) -> Written:
         """Write in one unordered batch, each change conditionally."""
@@ -172,13 +191,13 @@ class ReadModelCollection:
             elif changes[position].actual is None and list(error.get("keyPattern", {})) == [self._key]:
                 raced[key] = changes[position]
             else:
-                written.conflicts.append(key)
+                written.conflicts[key] = _index_of(error)
         if raced:
             there = {document[self._key] for document in self.read(sorted(raced))}
             written.counts.superseded += len(there)
             written.again += [change for key, change in raced.items() if key in there]
             # Held by a document whose key is an array, or inserted and gone again.
-            written.conflicts += [key for key in raced if key not in there]
+            written.conflicts |= {key: self._key for key in raced if key not in there}
 
     def _look_after_lost(self, done: Sequence[Verdict], lost: int, written: Written) -> None:
         """Find which changes were lost, for the bulk result only tells how many.
@@ -230,7 +249,8 @@ class ReadModelCollection:
                 if isinstance(error, BulkWriteError):
                     first = error.details["writeErrors"][0]
                     if first["code"] == DUPLICATE_KEY:
-                        return Written(conflicts=keys)
+                        wanting = [change.aggregate_id for change in changes if change.expected is not None]
+                        return Written(conflicts=dict.fromkeys(wanting, _index_of(first)))
                     return _refused(keys, str(first.get("errmsg")))
                 if error.code == _NO_TRANSACTIONS:
                     detail = "documents exchange unique keys, which takes a transaction; run MongoDB as a replica set"
@@ -242,6 +262,7 @@ class ReadModelCollection:
         found = self._collection.find({"_id": {"$in": ids}}, self._fields, session=session)
         stored = {_identity(document): document for document in found}
         written = Written()
+        indexed = {name for item in unique_indexes(self._collection) for name in item.fields} if ids[1:] else ()
         deletes: list[Write] = []
         parks: list[Write] = []
         writes: list[Write] = []
@@ -258,16 +279,12 @@ class ReadModelCollection:
                 deletes.append(DeleteOne(this))
             else:
                 written.counts.replaced += 1
-                if len(changes) > 1 and (changing := self._changing_keys(change.expected, change.actual)):
+                if changing := [name for name in differing_fields(change.expected, change.actual) if name in indexed]:
                     # Values nobody else has, so that others can take those given up.
                     parks.append(UpdateOne(this, {"$set": {name: f"parked {uuid.uuid4()}" for name in changing}}))
                 writes.append(UpdateOne(this, _update(change.expected, change.actual)))
         self._collection.bulk_write([*deletes, *parks, *writes], session=session)
         return written
-
-    def _changing_keys(self, expected: Document, actual: Document) -> list[str]:
-        both = ((name, expected.get(name, ABSENT), actual.get(name, ABSENT)) for name in self._projection.unique)
-        return [name for name, one, other in both if not same_value(one, other)]
 
 
 class _Superseded(Exception):
@@ -307,6 +324,11 @@ def _fits_a_filter(change: Verdict) -> bool:
     return size < _LARGEST_STATEMENT
 
 
+def _index_of(error: Mapping[str, Any]) -> str:
+    """The fields of the unique index that an error names."""
+    return ", ".join(error.get("keyPattern", ()))
+
+
 def _refused(keys: Sequence[Any], why: str) -> Written:
     return Written(refused=[(key, Why.WRITE_REFUSED, why[:300]) for key in keys])
 
@@ -314,5 +336,5 @@ def _refused(keys: Sequence[Any], why: str) -> Written:
 def _add(total: Written, part: Written) -> None:
     total.counts.add(part.counts)
     total.again += part.again
-    total.conflicts += part.conflicts
+    total.conflicts |= part.conflicts
     total.refused += part.refused

@@ -5,14 +5,24 @@ it. What can be freed is written in one transaction; what cannot is blocked, and
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from readmodel_pipelines.events.ids import is_plain
 from readmodel_pipelines.events.stream import Reason
 from readmodel_pipelines.projections.projection import Document
+from readmodel_pipelines.reconcile.compare import same_value
 from readmodel_pipelines.reconcile.outcome import Outcome, Verdict, Why
 from readmodel_pipelines.reconcile.second_look import SecondLook
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """A document that holds what another one wants: its key, the fields of the unique index, whether it keeps it."""
+
+    key: Any
+    index: tuple[str, ...]
+    keeps: bool = False
 
 
 @dataclass(slots=True)
@@ -20,7 +30,7 @@ class Tangle:
     """Changes that wait for one another: those that can be written together, and by whom the others are blocked."""
 
     movable: list[Verdict] = field(default_factory=list)
-    blocked: dict[Any, Any] = field(default_factory=dict)
+    blocked: dict[Any, Holder] = field(default_factory=dict)
 
 
 def blocked_by(holders: Mapping[Any, Sequence[Any]], movable: Iterable[Any]) -> dict[Any, Any]:
@@ -53,27 +63,38 @@ def untangle(again: SecondLook, stuck: Sequence[Verdict], *, deleting: bool = Tr
     changes = {node_of(change): change for change in stuck}
     asked_for = set(changes)
     looked_at = set(changes)
-    holders: dict[str, list[str]] = {}
-    key_of: dict[str, Any] = {}
+    held: dict[str, dict[str, Holder]] = {}
     frontier = list(stuck)
     while frontier:
         unknown: list[Document] = []
-        for change, document in again.lane.model.holders(frontier):
-            holder = repr(document["_id"])
-            holders.setdefault(node_of(change), []).append(holder)
-            key_of[holder] = document.get(again.lane.projection.key)
-            if holder not in looked_at:
-                looked_at.add(holder)
+        for change, document, index in again.lane.model.holders(frontier):
+            node = repr(document["_id"])
+            held.setdefault(node_of(change), {})[node] = Holder(document.get(again.lane.projection.key), tuple(index))
+            if node not in looked_at:
+                looked_at.add(node)
                 unknown.append(document)
         freeing = _free_up(again, unknown) if unknown else []
         frontier = [item for item in freeing if (deleting or item.expected) and node_of(item) not in changes]
         changes |= {node_of(change): change for change in frontier}
         looked_at |= changes.keys()
-    blocked = blocked_by(holders, changes)
+    for waiting, of_it in held.items():
+        for node in [node for node in of_it if node in changes]:
+            if _keeps(changes[node], changes[waiting], of_it[node].index):
+                # By a name of its own, for its holder may move all the same.
+                of_it[f"{node} keeps it"] = replace(of_it.pop(node), keeps=True)
+    blocked = blocked_by({waiting: list(of_it) for waiting, of_it in held.items()}, changes)
     return Tangle(
         movable=[change for node, change in changes.items() if node not in blocked],
-        blocked={changes[node].aggregate_id: key_of[holder] for node, holder in blocked.items() if node in asked_for},
+        blocked={changes[node].aggregate_id: held[node][by] for node, by in blocked.items() if node in asked_for},
     )
+
+
+def _keeps(holder: Verdict, wanting: Verdict, index: Sequence[str]) -> bool:
+    """Whether a holder that is changed itself is to hold the same, by its own events."""
+    ours, theirs = wanting.expected or {}, holder.expected or {}
+    if holder.expected is None or holder.aggregate_id == wanting.aggregate_id:
+        return False
+    return all(same_value(ours.get(name), theirs.get(name)) for name in index)
 
 
 def node_of(change: Verdict) -> str:
@@ -90,8 +111,9 @@ def _free_up(again: SecondLook, documents: Sequence[Document]) -> list[Verdict]:
     return [verdict for verdict in verdicts if verdict.outcome is not Outcome.MALFORMED]
 
 
-def why_blocked(again: SecondLook, key: Any, holder: Any) -> tuple[str, str]:
+def why_blocked(again: SecondLook, key: Any, holder: Holder) -> tuple[str, str]:
     """Reason and detail. A holder that is right as it is claims the key by its own events: neither is trusted."""
-    if is_plain(holder) and not again.verdicts([holder]):
-        return Reason.KEY_CONFLICT, f"{key} and {holder} claim the same unique key"
-    return Why.KEY_HELD, f"its unique key is held by the document of {holder}, which this run may not change"
+    index = f"of the unique index on {', '.join(holder.index)}"
+    if holder.keeps or (is_plain(holder.key) and not again.verdicts([holder.key])):
+        return Reason.KEY_CONFLICT, f"{key} and {holder.key} claim the same key {index}"
+    return Why.KEY_HELD, f"its key {index} is held by the document of {holder.key}, which this run may not change"

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from readmodel_pipelines.reconcile.conflicts import node_of, untangle, why_blocked
+from readmodel_pipelines.reconcile.conflicts import Holder, node_of, untangle, why_blocked
 from readmodel_pipelines.reconcile.deletions import DeletionLimit
 from readmodel_pipelines.reconcile.outcome import Counts, Outcome, Verdict
 from readmodel_pipelines.reconcile.ports import BATCH, BATCH_BYTES
@@ -23,6 +23,7 @@ class DryRun:
     _bytes: int = 0
     _deletions: int = 0
     _wait_for_deletions: Counts = field(default_factory=Counts)
+    _claimed: dict[bytes, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._lane = self.again.lane
@@ -53,17 +54,23 @@ class DryRun:
     def _predict(self) -> None:
         """Everything wanted is written, unless a document that will stay holds its unique key."""
         wanted, self._wanted, self._bytes = self._wanted, [], 0
-        held = {change.aggregate_id for change, _ in self._lane.model.holders(wanted)}
+        held = {change.aggregate_id for change, _, _ in self._lane.model.holders(wanted)}
         stuck = [change for change in wanted if change.aggregate_id in held]
         blocked = self._predict_stuck(stuck) if stuck else {}
-        for change in wanted:
+        for change, claims in zip(wanted, self._lane.model.claims(wanted), strict=True):
+            if change.aggregate_id not in blocked:
+                # Of several that claim the same key of somebody else's index the first one gets it.
+                for index, claim in claims:
+                    first = self._claimed.setdefault(claim, change.aggregate_id)
+                    if first != change.aggregate_id:
+                        blocked[change.aggregate_id] = Holder(first, tuple(index), keeps=True)
             if change.aggregate_id in blocked:
                 why = why_blocked(self.again, change.aggregate_id, blocked[change.aggregate_id])
                 self.summary.fail(self._lane.projection.read_model, change.aggregate_id, *why)
             else:
                 _count(change, self._lane.counts)
 
-    def _predict_stuck(self, stuck: Sequence[Verdict]) -> dict[Any, Any]:
+    def _predict_stuck(self, stuck: Sequence[Verdict]) -> dict[Any, Holder]:
         tangle = untangle(self.again, stuck)
         if self.limit is None:
             # Only those asked for are predicted by their verdicts; a rebuild writes who is in their way as well.

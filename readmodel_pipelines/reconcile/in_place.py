@@ -5,7 +5,7 @@ A write that another writer was faster than is compared again from the events on
 
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -46,6 +46,7 @@ class InPlace:
     pause: Callable[[int], None] = _pause
     deletions_refused: bool = False
     _changes: list[Verdict] = field(default_factory=list)
+    _last: list[Verdict] = field(default_factory=list)
     _bytes: int = 0
 
     def __post_init__(self) -> None:
@@ -57,9 +58,12 @@ class InPlace:
         """Put the write that mends it into the batch."""
         if verdict.outcome is Outcome.MALFORMED:
             return
-        if verdict.expected is not None or self._may_delete:
+        if verdict.expected is not None:
             self._changes.append(verdict)
             self._bytes += verdict.weight
+        elif self._may_delete:
+            # Not before everything was met in order.
+            self._last.append(verdict)
         elif verdict.actual is not None and not is_plain(verdict.aggregate_id):
             self.deferred.add(_DELETE_ODD, [verdict.actual["_id"]])
         else:
@@ -69,6 +73,7 @@ class InPlace:
 
     def finish(self) -> None:
         """Write the last batch, then the deletions, then what had to wait for them; or leave these to somebody else."""
+        self._changes += self._last
         self.flush()
         if self.deletions is Deletions.PUT_OFF:
             return
@@ -164,6 +169,11 @@ class InPlace:
     def _give_up(self, key: Any, reason: str, detail: str = "") -> None:
         self.summary.fail(self._lane.projection.read_model, key, reason, detail)
 
+    def _give_up_held(self, conflicts: Mapping[Any, str], asked_for: Container[Any]) -> None:
+        for key, index in conflicts.items():
+            if is_plain(key) and key in asked_for:
+                self._give_up(key, Why.KEY_HELD, f"its key of the unique index on {index} is held by another document")
+
     def _give_up_busy(self, changes: Sequence[Verdict], superseded: int) -> None:
         """Give up what could not be written each time; that many writes had lost against others before."""
         others = self._lane.counts.superseded - superseded >= ATTEMPTS
@@ -214,9 +224,15 @@ class InPlace:
                 return
             self.still_ours()
             written = self._lane.model.swap(tangle.movable)
+            if written.conflicts:
+                # Several want what nobody holds yet: each for itself, and the first one gets it.
+                written = self._lane.model.write(tangle.movable)
             written.refused = [item for item in written.refused if is_plain(item[0]) and item[0] in asked_for]
             self._count(written)
             if not (written.again or written.conflicts):
+                return
+            if len(written.conflicts) == len(tangle.movable):
+                self._give_up_held(written.conflicts, asked_for)
                 return
             self.pause(attempt)
             stuck = [change for change in self._look_again(tangle.movable) if change.expected]

@@ -50,12 +50,12 @@ class Written:
     """What became of a batch of changes, in numbers and else.
 
     `again` are changes whose document another writer changed between our read and our write. `conflicts` are keys that
-    a unique index kept out; `refused` has (key, reason, detail).
+    a unique index kept out, with the fields of that index in words; `refused` has (key, reason, detail).
     """
 
     counts: Counts = field(default_factory=Counts)
     again: list[Verdict] = field(default_factory=list)
-    conflicts: list[Any] = field(default_factory=list)
+    conflicts: dict[Any, str] = field(default_factory=dict)
     refused: list[tuple[Any, str, str]] = field(default_factory=list)
 
 
@@ -74,8 +74,11 @@ class ReadModel(Protocol):
     def odd_documents_with(self, document_ids: Sequence[Any]) -> Iterator[Document]:
         """Those of `odd_documents` that have these `_id`s; those whose key is no valid UTF-8 too."""
 
-    def holders(self, changes: Sequence[Verdict]) -> list[tuple[Verdict, Document]]:
-        """(a change, another document that holds a key which the change wants and an index keeps unique)."""
+    def holders(self, changes: Sequence[Verdict]) -> list[tuple[Verdict, Document, Sequence[str]]]:
+        """(a change, another document that holds a key which the change wants, the fields of that unique index)."""
+
+    def claims(self, changes: Sequence[Verdict]) -> list[list[tuple[Sequence[str], bytes]]]:
+        """For each change what it claims of unique indexes that are none of this project's: their fields, a digest."""
 
     def write(self, changes: Sequence[Verdict]) -> Written:
         """Write what mends these in one unordered batch.

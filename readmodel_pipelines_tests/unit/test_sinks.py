@@ -63,8 +63,11 @@ class Model:
         )
         return Written(done)
 
-    def holders(self, changes: Sequence[Verdict]) -> list[tuple[Verdict, Document]]:
+    def holders(self, changes: Sequence[Verdict]) -> list[tuple[Verdict, Document, Sequence[str]]]:
         return []
+
+    def claims(self, changes: Sequence[Verdict]) -> list[list[tuple[Sequence[str], bytes]]]:
+        return [[] for _ in changes]
 
     def count(self) -> int:
         return self.documents
@@ -120,7 +123,7 @@ class Run:
 
 
 def test_a_range_of_a_full_run_leaves_deletions_and_conflicts_to_its_end() -> None:
-    model = Model(Written(conflicts=["b"]))
+    model = Model(Written(conflicts={"b": "chat_id"}))
     run = Run(model, None, orphan("a"), deletions=Deletions.PUT_OFF).over(orphan("a"), missing("b"))
     assert [[change.aggregate_id for change in batch] for batch in model.batches] == [["b"]]
     assert [list(run.waiting.batches(kind)) for kind in ("delete", "conflict")] == [[["a"]], [["b"]]]

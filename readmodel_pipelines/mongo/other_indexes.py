@@ -1,0 +1,134 @@
+"""Unique indexes of somebody else's on a read model: which documents keep out what a change would write.
+
+Such an index may be on any fields, ours or foreign, hold a part of the documents, and have a collation. What it takes
+for the same only the server knows: so it is asked, for all changes at once.
+"""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import bson
+from pymongo.database import Database
+
+from readmodel_pipelines.mongo.collection import BY_BYTES, Collection
+from readmodel_pipelines.projections.projection import Document, Projection
+from readmodel_pipelines.reconcile.outcome import Verdict
+
+_CASE_COUNTS_FROM = 3
+
+
+@dataclass(frozen=True, slots=True)
+class UniqueIndex:
+    """One unique index: its fields, the filter of the documents that it holds, its collation."""
+
+    fields: tuple[str, ...]
+    only: Mapping[str, Any]
+    collation: Mapping[str, Any]
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it holds one field of every document, by bytes."""
+        return len(self.fields) == 1 and not self.only and self.collation == BY_BYTES
+
+    @property
+    def tops(self) -> list[str]:
+        """The fields of a document that say what it holds of it."""
+        return list(dict.fromkeys(name.partition(".")[0] for name in (*self.fields, *_named(self.only))))
+
+
+def unique_indexes(collection: Collection) -> list[UniqueIndex]:
+    """Those of a collection, but that on `_id`."""
+    return [
+        UniqueIndex(tuple(item["key"]), _held_by(item), item.get("collation", BY_BYTES))
+        for item in collection.list_indexes()
+        if item.get("unique") and "_id" not in item["key"]
+    ]
+
+
+def _held_by(item: Mapping[str, Any]) -> Document:
+    if item.get("sparse"):
+        return {"$or": [{name: {"$exists": True}} for name in item["key"]]}
+    return dict(item.get("partialFilterExpression", {}))
+
+
+def _named(only: Any) -> Iterator[str]:
+    """The fields that a filter names."""
+    for name, condition in only.items():
+        if name.startswith("$"):
+            for part in condition:
+                yield from _named(part)
+        else:
+            yield name
+
+
+def held(
+    collection: Collection, index: UniqueIndex, projection: Projection, changes: Sequence[Verdict]
+) -> list[tuple[Verdict, Document]]:
+    """(a change, another document that holds what the change wants of this index)."""
+    first, *others = index.fields
+    same = [{"$eq": [{"$ifNull": [f"${name}", None]}, f"$$of_{place}"]} for place, name in enumerate(others)]
+    within: list[Document] = [{"$match": {"$and": [{"$expr": {"$and": same}}, *([index.only] if index.only else [])]}}]
+    shown = {"_id": 1, **dict.fromkeys((projection.key, *projection.owned), 1)}
+    lookup = {
+        "from": collection.name,
+        "localField": first,
+        "foreignField": first,
+        "let": {f"of_{place}": {"$ifNull": [f"${name}", None]} for place, name in enumerate(others)},
+        "pipeline": [*within, {"$project": shown}],
+        "as": "held",
+    }
+    pipeline = _documents(_wanted(collection, index, projection, changes))
+    if index.only:
+        pipeline.append({"$match": index.only})
+    pipeline += [{"$lookup": lookup}, {"$match": {"held": {"$ne": []}}}, {"$project": {"held": 1}}]
+    found = _database(collection).aggregate(pipeline, collation=index.collation)
+    return [(changes[row["_id"]], document) for row in found for document in row["held"]]
+
+
+def _wanted(
+    collection: Collection, index: UniqueIndex, projection: Projection, changes: Sequence[Verdict]
+) -> Iterator[Document]:
+    """For each change what its document will have in the fields that count; foreign ones stay as they are."""
+    foreign = [name for name in index.tops if name not in projection.owned]
+    ids = [change.actual["_id"] for change in changes if change.actual] if foreign else []
+    shown = dict.fromkeys(foreign, 1)
+    found = collection.find({"_id": {"$in": ids}}, shown) if ids else ()
+    stored = {bson.encode({"_id": document["_id"]}): document for document in found}
+    for change in changes:
+        actual, expected = change.actual or {}, change.expected or {}
+        kept = stored.get(bson.encode({"_id": actual.get("_id")}), {})
+        will_be = {**{name: kept[name] for name in foreign if name in kept}, **expected}
+        yield {name: will_be[name] for name in index.tops if name in will_be}
+
+
+def claims(
+    collection: Collection, index: UniqueIndex, projection: Projection, changes: Sequence[Verdict]
+) -> Iterator[tuple[int, bytes]]:
+    """(place of a change, digest of what its document is to hold of the index); those that it does not hold have none.
+
+    What the collation of an index takes for the same is known by case alone.
+    """
+    rows = list(_wanted(collection, index, projection, changes))
+    for place in _held_rows(collection, index, rows) if index.only else range(len(rows)):
+        values = [rows[place].get(name) for name in index.fields]
+        if index.collation.get("strength", _CASE_COUNTS_FROM) < _CASE_COUNTS_FROM:
+            values = [value.casefold() if isinstance(value, str) else value for value in values]
+        of_index = bson.encode({"index": index.fields, "of": values})
+        yield place, hashlib.blake2b(of_index, digest_size=16).digest()
+
+
+def _held_rows(collection: Collection, index: UniqueIndex, rows: Sequence[Document]) -> Iterator[int]:
+    found = _database(collection).aggregate(
+        [*_documents(rows), {"$match": index.only}, {"$project": {"_id": 1}}], collation=index.collation
+    )
+    return (row["_id"] for row in found)
+
+
+def _documents(rows: Iterable[Document]) -> list[Mapping[str, Any]]:
+    return [{"$documents": {"$literal": [{"_id": place, **row} for place, row in enumerate(rows)]}}]
+
+
+def _database(collection: Collection) -> Database[Document]:
+    return collection.database.with_options(codec_options=collection.codec_options)
