@@ -56,7 +56,9 @@ class ReadModelCollection:
 
     def query(self, keys: Sequence[str] | None = None, within: IdRange = EVERYTHING) -> Query:
         """What `read` asks for."""
-        return Query(string_keys(self._key, keys, within), self._fields, ((self._key, 1),), self._index)
+        # Duplicates come in the same order each time: an index has one, and without it the server sorts as it pleases.
+        sort = ((self._key, 1),) if self._index else ((self._key, 1), ("_id", 1))
+        return Query(string_keys(self._key, keys, within), self._fields, sort, self._index)
 
     @cached_property
     def _index(self) -> str | None:

@@ -17,7 +17,7 @@ from readmodel_pipelines.mongo.connection import open_database
 from readmodel_pipelines.mongo.event_store import EventStore
 from readmodel_pipelines.mongo.indexes import flaws
 from readmodel_pipelines.mongo.read_model import ReadModelCollection
-from readmodel_pipelines.rebuild.verbs import roll_back
+from readmodel_pipelines.rebuild import roll_back
 from readmodel_pipelines.rebuild_state import Strategy
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines_tests.support.scene import BOTH, FOREIGN, Mongo, Scene, found_in
