@@ -24,7 +24,7 @@ from readmodel_pipelines.mongo.other_indexes import UniqueIndex, claims, held, u
 from readmodel_pipelines.mongo.scan import Query, drain, index_on, odd_documents, sampled, string_keys
 from readmodel_pipelines.mongo.unique_keys import having_one_of, unique_keys
 from readmodel_pipelines.projections.projection import Projection
-from readmodel_pipelines.reconcile.compare import ABSENT, differing_fields, same_document, same_value
+from readmodel_pipelines.reconcile.compare import differing_fields, same_document, same_value
 from readmodel_pipelines.reconcile.outcome import Counts, Verdict, Why
 from readmodel_pipelines.reconcile.ports import Written
 from readmodel_pipelines.reconcile.ranges import EVERYTHING, IdRange
