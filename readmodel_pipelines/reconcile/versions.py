@@ -44,7 +44,7 @@ def reconcile_versions(store: EventStore, lanes: Sequence[Lane], allowed: Collec
             result = ends
             if presence is not None and isinstance(ends, _Ends):
                 wanted = presence.at(aggregate_id)
-                result = _ToBeLookedAt if wanted is None else replace(ends, wanted=wanted)
+                result = _ToBeLookedAt if wanted is None else _Ends(ends.version, wanted)
             join.meet(Stream(aggregate_id, result))
     for join, _ in joins:
         join.finish()
@@ -59,9 +59,11 @@ class _InOrder:
 
     def at(self, aggregate_id: str) -> bool | None:
         """What is known of this one; None is nothing."""
-        while self._next is not None and byte_order(self._next[0]) < byte_order(aggregate_id):
+        while self._next is not None and self._next[0] != aggregate_id:
+            if byte_order(self._next[0]) > byte_order(aggregate_id):
+                return None
             self._next = next(self._rest, None)
-        return self._next[1] if self._next is not None and self._next[0] == aggregate_id else None
+        return None if self._next is None else self._next[1]
 
 
 def _presence(store: EventStore, lane: Lane, allowed: Collection[str]) -> _InOrder | None:

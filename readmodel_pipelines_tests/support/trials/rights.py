@@ -298,7 +298,8 @@ def _roll_back(scene: RightsScene) -> Iterator[Command]:
     assert scene.command(scene.server.uri, [*REBUILD, "--strategy", "shadow"])[0] == 0
     scene.append(ids[0], RENAMED)
     record = scene.database.readmodel_rebuilds.find_one({"state": "done"}) or {}
-    yield ["rebuilds", "rollback", record["_id"], "--yes"], 0
+    # What it puts back was damaged.
+    yield ["rebuilds", "rollback", record["_id"], "--yes"], 1
     assert not scene.built()
 
 
