@@ -7,7 +7,7 @@ Nothing in here ever holds a credential; see `readmodel_pipelines.settings.Setti
 
 import re
 
-from readmodel_pipelines.wording import cut, storable
+from readmodel_pipelines.wording import cut, one_line
 
 FAULTS = (Exception, SystemExit)
 """What somebody else's code may raise; an interruption is no fault of its own."""
@@ -16,7 +16,7 @@ _LONGEST = 1_000
 
 
 class ReadModelError(Exception):
-    """Root of the tree. `str()` gives the sentence followed by what to do."""
+    """Root of the tree. `str()` gives the sentence, on one line whatever is named in it, followed by what to do."""
 
     code = "error"
     exit_code = 1
@@ -31,7 +31,8 @@ class ReadModelError(Exception):
         self.hint = hint
 
     def __str__(self) -> str:
-        return f"{self.message}\n{self.hint}" if self.hint else self.message
+        message = one_line(self.message)
+        return f"{message}\n{self.hint}" if self.hint else message
 
 
 def raised(error: BaseException) -> str:
@@ -40,7 +41,7 @@ def raised(error: BaseException) -> str:
     while at is not None and at.tb_next is not None:
         at = at.tb_next
     where = f" ({at.tb_frame.f_code.co_filename}, line {at.tb_lineno})" if at else ""
-    return f"{kind_and_words(error)}{storable(where)}"
+    return f"{kind_and_words(error)}{one_line(where)}"
 
 
 def kind_and_words(error: BaseException) -> str:
@@ -54,7 +55,7 @@ def words(error: BaseException) -> str:
         said = str(error)
     except FAULTS:
         said = "it has no words, for its own code fails"
-    return storable(cut(said, _LONGEST))
+    return one_line(cut(said, _LONGEST))
 
 
 class UsageError(ReadModelError):

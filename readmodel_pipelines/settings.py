@@ -1,5 +1,6 @@
 """Every knob of the project, once: environment variables ``READMODEL_*``, validated here and nowhere else."""
 
+import hashlib
 import os
 import re
 from pathlib import Path
@@ -17,6 +18,9 @@ from readmodel_pipelines.pacing import Window
 TaskSource = Literal["chat", "task"]
 AllowedKind = Literal["unknown_event_type", "version_gap"]
 
+MOST_SLICES = 1_000
+"""Of one rebuild: each is looked for by every other that ends."""
+
 _OWNER = re.compile(r"team:[\w.-]+|[\w.+-]+@[\w-]+(\.[\w-]+)+", re.ASCII)
 _SCHEME = re.compile(r"[\w+.-]+://")
 _HOST = re.compile(r"(\[[^]]*\]|[^:]*)(:\d*)?")
@@ -24,7 +28,7 @@ _SECRET_OPTION = re.compile(r"(?i)([?&;](?:\w*password|authMechanismProperties)=
 
 
 class Settings(BaseSettings):
-    """What the environment says; an unset variable means the default given here."""
+    """What the environment says; an unset variable means the default given here. Every number has a range."""
 
     model_config = SettingsConfigDict(env_prefix="READMODEL_", frozen=True, extra="ignore", env_ignore_empty=True)
 
@@ -51,50 +55,50 @@ class Settings(BaseSettings):
     """A full rebuild refuses to delete more than this share of a read model (never below 100 documents)."""
     workers: int = Field(default_factory=lambda: min(4, os.cpu_count() or 1), ge=1, le=64)
     """Worker processes of a full rebuild or verification of a large store on this machine."""
-    slices: int = Field(16, ge=1, le=1000)
+    slices: int = Field(16, ge=1, le=MOST_SLICES)
     """Partitions of `rebuild_slices` for each read model."""
-    rebuild_valid_days: float = Field(7, gt=0, le=365)
+    rebuild_valid_days: float = Field(7, ge=0.001, le=365)
     """A rebuild that was interrupted is resumed for so long; then it starts anew."""
-    catch_up_seconds: float = Field(300, ge=0)
+    catch_up_seconds: float = Field(300, ge=0, le=86_400)
     """After a rebuild, how long to follow writers that do not stand still, at most."""
     keep_copy: bool = True
     """A rebuild in a shadow keeps a copy of what was before, for `readmodel rebuilds rollback`."""
-    max_events_per_second: float | None = Field(None, gt=0)
+    max_events_per_second: float | None = Field(None, ge=0.01, le=1_000_000_000)
     """Events that a full rebuild reads at most."""
-    max_documents_per_second: float | None = Field(None, gt=0)
+    max_documents_per_second: float | None = Field(None, ge=0.01, le=1_000_000_000)
     """Documents that it writes at most."""
-    max_queued_operations: int = Field(100, ge=0)
+    max_queued_operations: int = Field(100, ge=0, le=1_000_000)
     """It pauses while more operations are queued on the server; 0 never."""
-    max_replication_lag_seconds: float = Field(30, ge=0)
+    max_replication_lag_seconds: float = Field(30, ge=0, le=86_400)
     """It pauses while a secondary is farther behind; 0 never."""
     off_peak_window: str = "22:00-06:00"
     """Hours of `off_peak_rebuild` and `--off-peak`, in READMODEL_TIMEZONE."""
-    lease_seconds: float = Field(60, gt=0)
+    lease_seconds: float = Field(60, ge=1, le=86_400)
     """Life of a full rebuild's lease after its holder died; it is renewed while it works."""
-    repair_lease_seconds: float = Field(300, gt=0)
+    repair_lease_seconds: float = Field(300, ge=1, le=86_400)
     """Life of a repair's lease on an aggregate after its holder died; it is renewed meanwhile."""
     repair_attempts: int = Field(8, ge=1, le=1000)
     """Failed repairs of a task until it is a dead letter."""
-    repair_backoff_seconds: float = Field(30, ge=0)
+    repair_backoff_seconds: float = Field(30, ge=0, le=2_592_000)
     """Longest wait after the first failed repair; the wait is drawn from 0 to there."""
-    repair_backoff_factor: float = Field(2, ge=1)
+    repair_backoff_factor: float = Field(2, ge=1, le=1_000)
     """By how much that grows with each further failure."""
-    repair_backoff_cap_seconds: float = Field(3600, ge=0)
+    repair_backoff_cap_seconds: float = Field(3600, ge=0, le=2_592_000)
     """Where it stops growing."""
     repair_batch_size: int = Field(500, ge=1, le=10_000)
     """Aggregates that a repair works on at once."""
-    repair_queue_limit: int = Field(100_000, ge=1)
+    repair_queue_limit: int = Field(100_000, ge=1, le=100_000_000)
     """Open repair tasks beyond which this project's API takes no more."""
-    repair_queue_warning: int = Field(1_000, ge=1)
+    repair_queue_warning: int = Field(1_000, ge=1, le=100_000_000)
     """Open repair tasks beyond which the queue's asset check warns."""
-    repair_retention_days: float = Field(14, gt=0, le=10_000)
+    repair_retention_days: float = Field(14, ge=0.001, le=10_000)
     """Days until a completed repair task expires; `ensure-indexes` puts it in force."""
     grace_seconds: float = Field(5, ge=0, le=3600)
     """A document that lacks only events younger than this is `lagging`, no discrepancy: its writer is about to update
     it. A verification looks again after so long where that may be; 0 looks once."""
-    alarm_after_seconds: float = Field(0, ge=0)
+    alarm_after_seconds: float = Field(0, ge=0, le=31_536_000)
     """The check `matches_events` only warns of discrepancies that are all younger than this."""
-    fresh_minutes: float = Field(15, gt=0)
+    fresh_minutes: float = Field(15, ge=0.01, le=525_600)
     """The check `is_fresh` looks at aggregates with events of the last so many minutes."""
     verification_buckets: int = Field(7, ge=1, le=1000)
     """`nightly_verification` looks at one of so many buckets each night."""
@@ -105,11 +109,11 @@ class Settings(BaseSettings):
     comma-separated."""
     reports_dir: Path | None = None
     """Folder of the reports that Dagster's runs write. Unset: `reports` in the data folder."""
-    reports_kept: int = Field(100, ge=1)
+    reports_kept: int = Field(100, ge=1, le=1_000_000)
     """Report files kept there, two for each run; the oldest go."""
-    enqueue_limit: int = Field(10_000, ge=1)
+    enqueue_limit: int = Field(10_000, ge=1, le=100_000_000)
     """Repairs that one verification with `--enqueue-repairs` queues at most."""
-    enqueue_per_second: float = Field(1_000, gt=0)
+    enqueue_per_second: float = Field(1_000, ge=0.01, le=1_000_000_000)
     """Repairs that it queues in a second at most."""
     dagster_url: SecretStr = SecretStr("http://127.0.0.1:3000")
     """Dagster's web server, which `--launch` submits to; its credentials, if any, as user:password@."""
@@ -197,6 +201,10 @@ class Settings(BaseSettings):
         if self.mongodb_uri is None:
             return "embedded server"
         return _without_credentials(self.mongodb_uri)
+
+    def fingerprint(self) -> str:
+        """What tells this database from others in one Dagster; the server is in it, but for how it is reached."""
+        return f"{self.database}-{hashlib.sha256(self.shown_uri().encode()).hexdigest()[:8]}"
 
     def shown_dagster_url(self) -> str:
         """The address of Dagster's web server without credentials, as `shown_uri`."""

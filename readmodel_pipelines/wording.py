@@ -41,6 +41,17 @@ def storable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
+def one_line(text: str) -> str:
+    """What somebody else may have written, safe to be shown on one line of a terminal, a log or a page.
+
+    Ends of lines, control characters, marks that turn the direction of writing and halves of characters are spelled
+    out: nothing obeys them, and none forges a line of its own.
+    """
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
+
+
 def cut(text: str, longest: int) -> str:
     """The beginning of a text that is too long."""
     return text if len(text) <= longest else f"{text[: longest - 1]}…"

@@ -7,6 +7,7 @@ import typer
 from readmodel_pipelines.cli.terminal.command import Interrupted, command
 from readmodel_pipelines.cli.terminal.help import SET_UP
 from readmodel_pipelines.cli.terminal.voice import voice
+from readmodel_pipelines.wording import one_line
 
 if TYPE_CHECKING:
     from readmodel_pipelines.reconcile.summary import Summary
@@ -20,7 +21,7 @@ def demo(
     port: Annotated[
         int | None, typer.Option(min=1, max=65535, help="Port of the Dagster UI; 3000 or a free one if not given.")
     ] = None,
-    chats: Annotated[int, typer.Option(min=1, help="How many sample chats.")] = 300,
+    chats: Annotated[int, typer.Option(min=1, max=1_000_000, help="How many sample chats.")] = 300,
 ) -> bool:
     """Show it all on sample data.
 
@@ -40,7 +41,7 @@ def demo(
     def show(summary: "Summary", findings: int) -> None:
         shown.append(summary)
         lines = human_lines(summary, shown_findings=findings)
-        voice.say("\n".join(f"   {line}".rstrip() for line in lines) + "\n")
+        voice.say("\n".join(f"   {one_line(line)}".rstrip() for line in lines) + "\n")
 
     step = ""
 

@@ -12,7 +12,7 @@ import typer
 
 from readmodel_pipelines.cli.terminal.command import command
 from readmodel_pipelines.cli.terminal.help import OPERATE
-from readmodel_pipelines.cli.terminal.voice import plain, voice
+from readmodel_pipelines.cli.terminal.voice import voice
 from readmodel_pipelines.wording import count
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def doctor(
     from readmodel_pipelines.settings import load_settings
 
     diagnosis = examine(load_settings(), role)
-    voice.result({"verb": "doctor", **diagnosis.as_json()}, [plain(line) for line in _lines(diagnosis)])
+    voice.result({"verb": "doctor", **diagnosis.as_json()}, _lines(diagnosis))
     return diagnosis.exit_code
 
 

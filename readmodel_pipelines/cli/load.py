@@ -10,7 +10,7 @@ import typer
 from readmodel_pipelines.cli.terminal.command import Interrupted, again, command
 from readmodel_pipelines.cli.terminal.help import SET_UP
 from readmodel_pipelines.cli.terminal.voice import SECONDS_BETWEEN_LINES, voice
-from readmodel_pipelines.wording import NowAndThen
+from readmodel_pipelines.wording import NowAndThen, one_line
 
 if TYPE_CHECKING:
     from readmodel_pipelines.cli.document_files import Loaded
@@ -36,7 +36,7 @@ def load(
     # Looked at first: a wrong path must not start a server.
     paths, skipped = loadable_files(folder, settings)
     for name in skipped:
-        voice.line(f"{name}: skipped, no collection is loaded from it")
+        voice.line(one_line(f"{name}: skipped, no collection is loaded from it"))
     done: dict[str, Loaded] = {}
     due = NowAndThen(SECONDS_BETWEEN_LINES)
     with open_database(settings, "load") as database:
@@ -60,4 +60,4 @@ def load(
 
 def _in_words(loaded: Loaded, settings: Settings) -> str:
     there = f", {loaded.present:,} there already" if loaded.present else ""
-    return f"{loaded.file} → {settings.database}.{loaded.collection}: {loaded.inserted:,} inserted{there}"
+    return one_line(f"{loaded.file} → {settings.database}.{loaded.collection}: {loaded.inserted:,} inserted{there}")

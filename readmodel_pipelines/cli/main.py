@@ -1,7 +1,8 @@
 """The command line: puts `readmodel …` together from its commands, and ends processes cleanly.
 
 Exit codes: 0 all well; 1 discrepancies found, or aggregates that a rebuild could not do; 2 usage; 3 no MongoDB or
-Dagster, or no right to it; 130 interrupted. Results go to stdout; progress, notes and errors to stderr.
+Dagster, or no right to it; 6 the output could not be written; 130 interrupted; 141 whoever read the output is gone.
+Results go to stdout; progress, notes and errors to stderr.
 
 Everything heavy is imported by the command that needs it: help is instant, and a cron job or a shell loop over ids does
 not wait for what it never uses.
@@ -15,6 +16,7 @@ import os
 import signal
 import sys
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING, NoReturn
 
 import typer
@@ -33,6 +35,7 @@ from readmodel_pipelines.cli import (
     verify_consistency,
 )
 from readmodel_pipelines.cli.terminal.help import QUEUE, REBUILDS, SET_UP, Map
+from readmodel_pipelines.cli.terminal.voice import NOBODY_READS, OutputLost, complain
 
 if TYPE_CHECKING:
     from sys import UnraisableHookArgs
@@ -55,6 +58,7 @@ for group, heading in ((repair_queue, QUEUE), (rebuilds, REBUILDS), (server, SET
 
 def main() -> None:
     """Entry point of the console script."""
+    _open_what_is_closed()
     for stream in (sys.stdout, sys.stderr):
         # Titles are any Unicode; a terminal that cannot show it must not end a run.
         if isinstance(stream, io.TextIOWrapper):
@@ -65,12 +69,30 @@ def main() -> None:
         if number is not None and signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, signal.default_int_handler)
     sys.unraisablehook = _not_lost
+    stdout = sys.stdout
     try:
         app()
     except SystemExit as ending:
-        if "pymongo" in sys.modules and isinstance(ending.code, int):
-            _leave(ending.code)
-        raise
+        if sys.stdout is not stdout:
+            # Typer's way to say that whoever read it is gone.
+            _leave(NOBODY_READS)
+        _leave(ending.code if isinstance(ending.code, int) else int(ending.code is not None))
+    # What Typer itself could not write: help, for one.
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        complain(f"The output could not be written: {error.strerror}.")
+        _leave(OutputLost.exit_code)
+
+
+def _open_what_is_closed() -> None:
+    """Let nothing else, a connection to MongoDB for one, get the number of a standard stream that came closed."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            # It gets the lowest number that is free.
+            number = os.open(os.devnull, os.O_RDWR)
+            os.set_inheritable(number, True)
+            setattr(sys, name, os.fdopen(number, mode))
 
 
 def _not_lost(unraisable: UnraisableHookArgs) -> None:
@@ -91,13 +113,10 @@ def _interrupt() -> None:
 
 
 def _leave(code: int) -> NoReturn:
-    """End at once. On the ordinary way the driver waits half a second for monitoring threads of closed clients."""
-    try:
-        sys.stdout.flush()
-        sys.stderr.flush()
-    except OSError:
-        # Whoever read the output is gone, as after `| head`.
-        code = code or 1
+    """End at once. The ordinary way flushes what cannot be written again, and the driver waits for its threads."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):
+            stream.flush()
     os._exit(code)
 
 

@@ -24,7 +24,7 @@ def metrics(
         bool, typer.Option("--once", help="Print the metrics and end, for a textfile collector; serve nothing.")
     ] = False,
     timeout: Annotated[
-        float, typer.Option(min=0.1, metavar="SECONDS", help="How long a scrape waits for MongoDB at most.")
+        float, typer.Option(min=0.1, max=3_600, metavar="SECONDS", help="How long a scrape waits for MongoDB at most.")
     ] = 5.0,
 ) -> None:
     """Serve metrics of queue, findings, verifications and rebuilds, for Prometheus.
@@ -38,7 +38,7 @@ def metrics(
     with Exporter(load_settings(), timeout, complain) as exporter:
         if once:
             shown = text(exporter)
-            voice.result({"verb": "metrics", "text": shown}, [shown.rstrip("\n")])
+            voice.result({"verb": "metrics", "text": shown}, shown.splitlines())
             return
         with serving(exporter, host, port) as at:
             address = f"http://{f'[{host}]' if ':' in host else host}:{at}/metrics"

@@ -65,7 +65,8 @@ def rebuild_readmodel(
         typer.Option(
             "--slice",
             metavar="K/N",
-            help="Of --all: only the K-th of N parts, for several machines; whoever does the last one finishes it.",
+            help="Of --all: only the K-th of N parts (1000 at most), for several machines; whoever does the last one "
+            "finishes it.",
             show_default=False,
         ),
     ] = None,

@@ -10,7 +10,7 @@ import typer
 from readmodel_pipelines.cli.terminal.command import command, opened
 from readmodel_pipelines.cli.terminal.help import group
 from readmodel_pipelines.cli.terminal.options import Yes
-from readmodel_pipelines.cli.terminal.voice import plain, voice
+from readmodel_pipelines.cli.terminal.voice import voice
 from readmodel_pipelines.wording import numbers
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def rollback(rebuild_id: _RebuildId, yes: Yes = False) -> bool:
     with opened("shadow") as (database, settings):
         summary = roll_back(database, settings, rebuild_id)
     done = f"Rebuild {rebuild_id} is rolled back; {summary.rebuild.caught_up:,} documents caught up since."
-    warnings = (f"Warning: {plain(item)}" for item in summary.warnings)
+    warnings = (f"Warning: {item}" for item in summary.warnings)
     voice.result(summary.as_json(), [done, *what_was_found(summary), *warnings])
     return summary.ok
 
@@ -100,7 +100,7 @@ def _table(found: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     for item in found:
         ranges = f"{item['ranges_done']}/{item['ranges']}"
         begun = f"{item['started_at']:%Y-%m-%d %H:%M:%S}"
-        models = ", ".join(plain(name) for name in item["read_models"])
+        models = ", ".join(item["read_models"])
         yield f"{item['_id']:<12}  {item['state']:<11}  {item['strategy']:<8}  {begun:<19}  {ranges:>9}  {models}"
 
 
@@ -109,9 +109,9 @@ def _details(shown: Mapping[str, Any], ranges: Sequence[Mapping[str, Any]]) -> I
 
     for name, value in shown.items():
         if name not in ("kind", "counts"):
-            yield f"{name.strip('_').replace('_', ' '):<16} {plain(str(value))}"
+            yield f"{name.strip('_').replace('_', ' '):<16} {value}"
     for name, counts in (shown.get("counts") or {}).items():
         yield f"{name:<16} {numbers(counts)}"
     for item in ranges:
         left = "done" if item["done"] else f"left: {range_of(item).rest}"
-        yield f"range {item['number']:<4} slice {item['slice']:<4} {item['events']:>12,} events  {plain(left)}"
+        yield f"range {item['number']:<4} slice {item['slice']:<4} {item['events']:>12,} events  {left}"

@@ -14,9 +14,9 @@ import typer
 from readmodel_pipelines.cli.terminal.command import Interrupted, again, command, opened
 from readmodel_pipelines.cli.terminal.help import group
 from readmodel_pipelines.cli.terminal.options import Launch, Yes
-from readmodel_pipelines.cli.terminal.voice import plain, voice
+from readmodel_pipelines.cli.terminal.voice import voice
 from readmodel_pipelines.errors import MongoUnavailable, UsageError
-from readmodel_pipelines.wording import count, span
+from readmodel_pipelines.wording import count, cut, span
 
 if TYPE_CHECKING:
     from readmodel_pipelines.bookkeeping.queue_stats import QueueStats
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from readmodel_pipelines.repair.summary import RepairSummary
 
 _SHOWN_DEAD_LETTERS = 20
+_MOST_LISTED = 100_000
+_LONGEST = 2_000
 _SURE = "Delete dead letters for good?"
 
 app = group(
@@ -48,7 +50,7 @@ def list_tasks(
         typer.Option(help="Only these.", show_default=False),
     ] = None,
     reason: Annotated[str | None, typer.Option(help="Only those parked or waiting for this reason.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, max=_MOST_LISTED, help="At most so many.")] = 50,
 ) -> None:
     """List tasks, the oldest first. Writes nothing."""
     from readmodel_pipelines.reconcile.extended_json import json_value
@@ -56,7 +58,9 @@ def list_tasks(
     with _queue("read_only") as queue:
         found = list(queue.tasks(status, reason, limit + 1))
     shown, more = found[:limit], len(found) > limit
-    last = f"… and more; --limit {2 * limit} shows them." if more else f"{count(len(shown), 'task')}."
+    last = (
+        f"… and more; --limit {min(2 * limit, _MOST_LISTED)} shows them." if more else f"{count(len(shown), 'task')}."
+    )
     voice.result(
         {"verb": "list", "tasks": [json_value(task) for task in shown], "more": more},
         [*(line for task in shown for line in _task_lines(task)), last],
@@ -66,9 +70,12 @@ def list_tasks(
 @command(app, "work", "Repair what is due, as Dagster does.", verb="repair")
 def work(
     once: Annotated[bool, typer.Option("--once", help="End when nothing is due.")] = False,
-    every: Annotated[float, typer.Option(min=0.1, help="Without --once: seconds between two looks.")] = 5.0,
+    every: Annotated[float, typer.Option(min=0.1, max=86_400, help="Without --once: seconds between two looks.")] = 5.0,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="With --once: end after about so many aggregates.", show_default=False)
+        int | None,
+        typer.Option(
+            min=1, max=1_000_000_000, help="With --once: end after about so many aggregates.", show_default=False
+        ),
     ] = None,
     batch_size: Annotated[
         int | None,
@@ -127,7 +134,7 @@ def requeue(
 @command(app, "purge", "Delete completed tasks or dead letters for good.")
 def purge(
     status: Annotated[Literal["completed", "failed"], typer.Option(help="Which tasks to delete.")],
-    older_than_days: Annotated[float, typer.Option(min=0, help="Only those that ended so long ago.")] = 0.0,
+    older_than_days: Annotated[float, typer.Option(min=0, max=36_500, help="Only those that ended so long ago.")] = 0.0,
     yes: Yes = False,
 ) -> None:
     """Delete completed tasks, or dead letters, for good. Open tasks are never deleted.
@@ -237,7 +244,7 @@ def _stats_lines(stats: QueueStats) -> Iterator[str]:
         yield f"The oldest pending task has waited for {span(stats.oldest_pending_seconds)}."
     yield f"{stats.repairs_per_minute:,.1f} repairs a minute in the last five minutes."
     for reason, number in sorted(stats.dead_letters.items()):
-        yield f"Dead letters: {number:,} {plain(reason)}"
+        yield f"Dead letters: {number:,} {reason}"
     yield ""
     if stats.failed:
         yield (
@@ -277,7 +284,7 @@ def _task_lines(task: dict[str, Any]) -> Iterator[str]:
 def _text(value: Any) -> str:
     from readmodel_pipelines.reconcile.extended_json import json_text
 
-    return plain(json_text(value))
+    return cut(json_text(value), _LONGEST)
 
 
 def _summary_lines(summary: RepairSummary) -> Iterator[str]:
@@ -290,7 +297,7 @@ def _summary_lines(summary: RepairSummary) -> Iterator[str]:
         yield f"  {name}: {counts.checked:,} compared, {counts.same:,} same; {writes}"
     for letter in summary.dead_letters[:_SHOWN_DEAD_LETTERS]:
         who = f"{_text(letter.aggregate_type)} {_text(letter.aggregate_id)}"
-        yield f"  parked: {who}  {letter.reason}: {plain(letter.detail)}"
+        yield f"  parked: {who}  {letter.reason}: {letter.detail}"
     if len(summary.dead_letters) > _SHOWN_DEAD_LETTERS:
         yield f"  … and {len(summary.dead_letters) - _SHOWN_DEAD_LETTERS:,} more"
     if summary.parked:

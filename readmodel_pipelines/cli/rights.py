@@ -39,4 +39,4 @@ def rights(
         "database": "admin" if chosen.on_server else settings.database,
         "privileges": privileges(chosen, settings),
     }
-    voice.result(document, [script(chosen, settings).rstrip("\n")])
+    voice.result(document, script(chosen, settings).splitlines())

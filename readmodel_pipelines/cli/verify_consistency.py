@@ -39,13 +39,15 @@ def verify_consistency(
         ),
     ] = "documents",
     sample: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Of --all: N aggregates at random.", show_default=False)
+        int | None,
+        typer.Option(min=1, max=10_000_000, metavar="N", help="Of --all: N aggregates at random.", show_default=False),
     ] = None,
     bucket: Annotated[
         str | None,
         typer.Option(
             metavar="K/N",
-            help="Of --all: the K-th of N parts, by a hash of the id. N nights, one part each, cover everything.",
+            help="Of --all: the K-th of N parts (999999 at most), by a hash of the id. N nights, one part each, cover "
+            "everything.",
             show_default=False,
         ),
     ] = None,

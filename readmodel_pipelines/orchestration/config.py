@@ -20,9 +20,11 @@ from readmodel_pipelines.settings import Settings
 from readmodel_pipelines.verification.coverage import Bucket, Coverage
 from readmodel_pipelines.verification.folder import new_report_files
 from readmodel_pipelines.verification.verify import VerificationRequest
+from readmodel_pipelines.wording import cut
 
 SHOWN = 50
 """Of the rows of a table, unless a run asks for more."""
+_LONGEST = 100
 
 
 class Config(dg.Config):
@@ -33,12 +35,19 @@ class Config(dg.Config):
             super().__init__(**values)
         except ValidationError as error:
             wrong = "; ".join(
-                f"{'.'.join(map(str, item['loc']))} is {item['input']!r}: {item['msg']}"
+                f"{'.'.join(map(str, item['loc']))} is {_shown(item['input'])}: {item['msg']}"
                 for item in error.errors(include_url=False)
             )
             raise failure(
                 f"This config cannot be used: {wrong}. Nothing was done. Correct it in the Launchpad and launch again."
             ) from None
+
+
+def _shown(value: object) -> str:
+    try:
+        return cut(repr(value), _LONGEST)
+    except ValueError:
+        return "a number of thousands of digits"
 
 
 class AggregateConfig(Config):
@@ -126,10 +135,12 @@ class VerifyConfig(ReportConfig):
         description="documents: every field and its BSON type. versions: only whether documents are there, at the "
         "version of their streams; reads no event, for a quick look at a huge store.",
     )
-    sample: int | None = Field(default=None, ge=1, description="Look at so many aggregates at random.")
+    sample: int | None = Field(
+        default=None, ge=1, le=10_000_000, description="Look at so many aggregates at random, 10000000 at most."
+    )
     bucket: str | None = Field(
         default=None,
-        description="Look at one bucket, as K/N: the K-th of N parts, by a hash of the id. "
+        description="Look at one bucket, as K/N: the K-th of N parts (999999 at most), by a hash of the id. "
         "N nights, one part each, cover everything.",
     )
     since_last: bool = Field(
@@ -179,14 +190,17 @@ class RepairConfig(Config):
     limit: int = Field(
         default=10_000,
         ge=1,
-        description="The run ends after about so many aggregates; the sensor launches the next one.",
+        le=1_000_000_000,
+        description="The run ends after about so many aggregates, from 1 to 1000000000; the sensor launches the next "
+        "one.",
     )
     task_ids: list[str] = Field(
         default=[], description="Repair these open tasks now, whether due or not, by their _id. Empty: whatever is due."
     )
     lease_seconds: float | None = Field(
         default=None,
-        gt=0,
-        description="Seconds until others may take over the aggregates of a run that died; renewed while it works. "
-        "Not given: READMODEL_REPAIR_LEASE_SECONDS.",
+        ge=1,
+        le=86_400,
+        description="Seconds until others may take over the aggregates of a run that died, from 1 to 86400; renewed "
+        "while it works. Not given: READMODEL_REPAIR_LEASE_SECONDS.",
     )

@@ -12,7 +12,7 @@ import dagster as dg
 
 from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
 from readmodel_pipelines.events.ids import UUID
-from readmodel_pipelines.orchestration import OWNERS, partitions
+from readmodel_pipelines.orchestration import OWNERS, SETTINGS_AT_LOAD, partitions
 from readmodel_pipelines.orchestration import config as configs
 from readmodel_pipelines.orchestration.assets import REPAIR_QUEUE
 from readmodel_pipelines.orchestration.checks import Evaluated, fresh, intact, matches
@@ -23,7 +23,7 @@ from readmodel_pipelines.orchestration.metadata import (
     metadata_of_repair,
     raise_unless_ok,
 )
-from readmodel_pipelines.orchestration.partitions import AGGREGATE_TYPE_TAG, READ_MODELS, tag_run
+from readmodel_pipelines.orchestration.partitions import AGGREGATE_TYPE_TAG, DATABASE_TAG, READ_MODELS, tag_run
 from readmodel_pipelines.orchestration.resources import MongoResource, owner_of, where
 from readmodel_pipelines.rebuild import RebuildRequest
 from readmodel_pipelines.rebuild_state import RebuildState
@@ -33,6 +33,7 @@ from readmodel_pipelines.repair.worker import RepairWorker
 from readmodel_pipelines.wording import NowAndThen
 
 _SLICES = {key: name for key, (name, _) in partitions.SLICES.items()}
+_DATABASE = {DATABASE_TAG: SETTINGS_AT_LOAD.fingerprint()}
 _PARTITIONS = ", ".join(f"`{name}` is {item.read_model}" for name, item in READ_MODELS.items())
 
 
@@ -60,6 +61,7 @@ def rebuild_one_aggregate(
 
 @dg.job(
     owners=OWNERS,
+    tags=_DATABASE,
     # What the Launchpad is filled with: only the id is left to be typed.
     config=partitions.run_config(
         rebuild_one_aggregate.name, configs.AggregateConfig(aggregate_type=next(iter(READ_MODELS)), aggregate_id="")
@@ -104,6 +106,7 @@ def rebuild_read_model(context: dg.OpExecutionContext, config: configs.RebuildCo
 
 @dg.job(
     owners=OWNERS,
+    tags=_DATABASE,
     config=partitions.partitioned(
         rebuild_read_model.name, configs.RebuildConfig(), AGGREGATE_TYPE_TAG, partitions.REBUILD_TAG
     ),
@@ -145,6 +148,7 @@ def rebuild_slice(context: dg.OpExecutionContext, config: configs.SliceConfig, m
 
 @dg.job(
     owners=OWNERS,
+    tags=_DATABASE,
     config=partitions.partitioned(rebuild_slice.name, configs.SliceConfig(), AGGREGATE_TYPE_TAG, of=_SLICES),
 )
 def rebuild_slices() -> None:
@@ -181,6 +185,7 @@ def verify_read_model(context: dg.OpExecutionContext, config: configs.VerifyConf
 
 @dg.job(
     owners=OWNERS,
+    tags=_DATABASE,
     config=partitions.partitioned(verify_read_model.name, configs.VerifyConfig(), AGGREGATE_TYPE_TAG),
     description=f"""Verify a whole read model: after an incident or a release, or to know whether a rebuild is needed.
 
@@ -245,6 +250,7 @@ def repair_due_tasks(context: dg.OpExecutionContext, config: configs.RepairConfi
 @dg.job(
     owners=OWNERS,
     tags={
+        **_DATABASE,
         # Leases and the sensor try again already.
         "dagster/max_retries": "0",
         # The sensor waits for the run that is going: one that hangs must not stop repairs for a day.

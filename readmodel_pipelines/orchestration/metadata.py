@@ -18,7 +18,7 @@ from readmodel_pipelines.reconcile.shortened import how_long, part_of
 from readmodel_pipelines.reconcile.summary import Summary
 from readmodel_pipelines.repair.summary import RepairSummary
 from readmodel_pipelines.shares import shared
-from readmodel_pipelines.wording import cut, cut_where_they_part, numbers, span, storable
+from readmodel_pipelines.wording import cut, cut_where_they_part, numbers, one_line, span, storable
 
 _ALWAYS = ("aggregate_id", "outcome")
 _LONGEST_VALUE = 200
@@ -160,7 +160,7 @@ def raise_unless_ok(summary: Summary, metadata: Mapping[str, Mapping[str, Any]])
 
 def _wrong(summary: Summary) -> Iterator[str]:
     if summary.rebuild.state is RebuildState.REFUSED:
-        yield from summary.warnings
+        yield from map(one_line, summary.warnings)
     for name, counts in summary.read_models.items():
         verify = summary.verb == "verify"
         bad = counts.discrepancies if verify else counts.malformed + counts.failed
@@ -210,9 +210,11 @@ def _rows(finding: Finding) -> Iterator[dict[str, str]]:
     shown = finding.as_json()
     aggregate_id = shown["aggregate_id"]
     about = {
-        "aggregate_id": aggregate_id if isinstance(aggregate_id, str) else cut(part_of(aggregate_id), _LONGEST_VALUE),
+        "aggregate_id": one_line(
+            aggregate_id if isinstance(aggregate_id, str) else cut(part_of(aggregate_id), _LONGEST_VALUE)
+        ),
         "outcome": finding.outcome.value,
-        "reason": ": ".join(part for part in (shown["reason"], finding.detail) if part),
+        "reason": one_line(": ".join(part for part in (shown["reason"], finding.detail) if part)),
     }
     about["age"] = "" if finding.age_seconds is None else span(finding.age_seconds)
     # An aggregate that differs in no field, because it has no document for example, has a line all the same.
@@ -221,7 +223,7 @@ def _rows(finding: Finding) -> Iterator[dict[str, str]]:
         expected, actual = cut_where_they_part(*texts, _LONGEST_VALUE)
         if pair is not None:
             expected, actual = expected + how_long(pair["expected"]), actual + how_long(pair["actual"])
-        yield {**about, "field": field, "expected": expected, "actual": actual}
+        yield {**about, "field": one_line(field), "expected": one_line(expected), "actual": one_line(actual)}
 
 
 def numbers_of(stats: QueueStats) -> dict[str, int | float]:
@@ -282,4 +284,4 @@ def _dead_letter(task: Document) -> dict[str, Any]:
 
 def _stored(value: Any) -> str:
     """A stored value as text."""
-    return "" if value is None else json_text(value)[:_LONGEST_TEXT]
+    return "" if value is None else one_line(json_text(value)[:_LONGEST_TEXT])

@@ -21,7 +21,13 @@ from readmodel_pipelines.rebuild_state import Strategy
 AGGREGATE_TYPE_TAG = "readmodel/aggregate_type"
 AGGREGATE_ID_TAG = "readmodel/aggregate_id"
 REBUILD_TAG = "readmodel/rebuild"
-"""`dagster.yaml` lets one run for each value of this tag start; a verification does not carry it and need not wait."""
+"""`dagster.yaml` lets one run for each value of this tag start; a verification does not carry it and need not wait.
+
+The value says the read model and the database: another code location may rebuild the same read model of another one.
+"""
+
+DATABASE_TAG = "readmodel/database"
+"""Of every job: which database its code location works on, as settings tell it apart from others."""
 
 STRATEGY_TAG = "readmodel/strategy"
 """How a backfill says the strategy: its runs have the config of their partitions, whatever config it is given."""
@@ -59,7 +65,12 @@ def partitioned(
 
     @dg.static_partitioned_config(
         partition_keys=list(read_models),
-        tags_for_partition_key_fn=lambda partition_key: dict.fromkeys(tags, read_models[partition_key]),
+        tags_for_partition_key_fn=lambda partition_key: {
+            tag: f"{read_models[partition_key]}@{SETTINGS_AT_LOAD.fingerprint()}"
+            if tag == REBUILD_TAG
+            else read_models[partition_key]
+            for tag in tags
+        },
     )
     def each(_partition_key: str) -> Mapping[str, Any]:
         return run_config(op, config)

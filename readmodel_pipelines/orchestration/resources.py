@@ -20,7 +20,7 @@ from readmodel_pipelines.reconcile.progress import ProgressLines
 from readmodel_pipelines.reconcile.summary import Summary
 from readmodel_pipelines.settings import Settings, load_settings
 from readmodel_pipelines.verification.verify import verify, verify_fresh
-from readmodel_pipelines.wording import storable
+from readmodel_pipelines.wording import one_line
 
 
 def owner_of(run_id: str) -> str:
@@ -46,7 +46,10 @@ class MongoResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # at ru
     # to the run's log.
 
     progress_seconds: float = Field(
-        default=5.0, ge=0, description="A run's log tells how far it is at most once in so many seconds."
+        default=5.0,
+        ge=0,
+        le=86_400,
+        description="A run's log tells how far it is at most once in so many seconds, from 0 to 86400.",
     )
 
     def is_there(self) -> bool:
@@ -116,5 +119,5 @@ class MongoResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # at ru
 
 def _warned(context: Context, summary: Summary) -> Summary:
     for warning in summary.warnings:
-        context.log.warning(storable(warning))
+        context.log.warning(one_line(warning))
     return summary

@@ -7,6 +7,7 @@ what guarantees that a dead run's tasks are taken up again is their expiry; the 
 # Without `from __future__ import annotations`: Dagster takes the class of `context`, not its name.
 import json
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
@@ -27,6 +28,7 @@ _Event = dg.AssetObservation | dg.AssetMaterialization | dg.AssetCheckEvaluation
 _UNCHANGED_SECONDS = 300.0
 # Created and never launched, because somebody died in between: not waited for.
 _UNLAUNCHED_SECONDS = 600.0
+_MOST_GOING = 1_000
 _FREES = """Lets others take at once what a {ended} run of repair_read_models held, instead of waiting until its
 leases run out. Changes only the leases and the open tasks of that run. Leave it on: without it repairs are late, none
 is lost."""
@@ -53,8 +55,8 @@ def repair_queue_sensor(context: dg.SensorEvaluationContext, mongo: MongoResourc
     with mongo.opened() as (settings, database):
         queue = RepairQueue(database, settings)
         stats = queue.stats()
-        events, cursor = _news(context.cursor, queue, stats, settings)
-    going = _run_that_is_going(context.instance) if stats.due else None
+        events, cursor = _news(_remembered(context), queue, stats, settings)
+    going = _run_that_is_going(context) if stats.due else None
     if stats.due and going is None:
         # No run key: one is remembered for ever, and would keep the queue from being worked off a second time.
         return dg.SensorResult(run_requests=[dg.RunRequest()], asset_events=events, cursor=cursor)
@@ -91,18 +93,43 @@ FREE_LEASES = [
 ]
 
 
-def _run_that_is_going(instance: dg.DagsterInstance) -> str | None:
+def _run_that_is_going(context: dg.SensorEvaluationContext) -> str | None:
     filters = dg.RunsFilter(job_name=repair_read_models.name, statuses=_GOING)
-    for record in instance.get_run_records(filters, limit=25):
+    for record in context.instance.get_run_records(filters, limit=_MOST_GOING):
         unlaunched = record.dagster_run.status is dg.DagsterRunStatus.NOT_STARTED
-        if not unlaunched or time.time() - record.create_timestamp.timestamp() < _UNLAUNCHED_SECONDS:
+        forgotten = unlaunched and time.time() - record.create_timestamp.timestamp() >= _UNLAUNCHED_SECONDS
+        if not forgotten and not _is_of_another_location(record.dagster_run, context):
             return record.dagster_run.run_id
     return None
 
 
-def _news(cursor: str | None, queue: RepairQueue, stats: QueueStats, settings: Settings) -> tuple[list[_Event], str]:
+def _is_of_another_location(run: dg.DagsterRun, context: dg.SensorEvaluationContext) -> bool:
+    """Whether the job of that name is another code location's, which works on another database."""
+    origin, here = run.remote_job_origin, context.code_location_origin
+    if origin is None or here is None:
+        return False
+    of = origin.repository_origin
+    return (of.code_location_origin.location_name, of.repository_name) != (here.location_name, context.repository_name)
+
+
+def _remembered(context: dg.SensorEvaluationContext) -> dict[str, Any]:
+    """What the last tick left in the cursor. Anybody can set another one in the UI: the tick begins afresh then."""
+    if not context.cursor:
+        return {}
+    try:
+        before: dict[str, Any] = json.loads(context.cursor)
+        if 0 <= before["recorded_at"] <= time.time() + _UNCHANGED_SECONDS:
+            return before
+    except (ValueError, LookupError, TypeError, RecursionError):
+        pass
+    context.log.warning("The cursor is none that this sensor wrote: what is recorded of the queue begins afresh.")
+    return {}
+
+
+def _news(
+    before: Mapping[str, Any], queue: RepairQueue, stats: QueueStats, settings: Settings
+) -> tuple[list[_Event], str]:
     """What is worth recording since the last tick, and the cursor that remembers it."""
-    before: dict[str, Any] = json.loads(cursor) if cursor else {}
     numbers = numbers_of(stats)
     depth = [numbers[name] for name in ("pending", "in_work", "completed", "dead_letters")]
     trouble = [dict(stats.dead_letters), stats.open > settings.repair_queue_warning]

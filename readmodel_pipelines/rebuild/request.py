@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -11,6 +12,12 @@ from readmodel_pipelines.errors import UsageError
 from readmodel_pipelines.mongo.store import Store
 from readmodel_pipelines.rebuild_state import Strategy
 from readmodel_pipelines.reconcile.summary import DEFAULT_MAX_FINDINGS
+from readmodel_pipelines.settings import MOST_SLICES
+from readmodel_pipelines.wording import cut
+
+_LONGEST = 100
+_SLICE = re.compile(r"\s*([0-9]{1,6})\s*/\s*([0-9]{1,6})\s*")
+_FORM = f"Give it as K/N with K from 1 to N, and N at most {MOST_SLICES:,}, for example 3/16."
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +29,8 @@ class Slice:
 
     def __post_init__(self) -> None:
         """Refuses one that is none."""
-        if not 1 <= self.number <= self.of:
-            raise UsageError(f"{self.number}/{self.of} is no slice.", hint="Slices count from 1.")
+        if not 1 <= self.number <= self.of <= MOST_SLICES:
+            raise UsageError(f"{self.number}/{self.of} is no slice.", hint=_FORM)
 
     @classmethod
     def parse(cls, text: str) -> Slice:
@@ -32,10 +39,10 @@ class Slice:
         Raises:
             UsageError: it is none.
         """
-        number, _, of = text.partition("/")
-        if not (number.strip().isdecimal() and of.strip().isdecimal()):
-            raise UsageError(f"{text!r} is no slice.", hint="Give it as K/N with K from 1 to N, for example 3/16.")
-        return cls(int(number), int(of))
+        match = _SLICE.fullmatch(text)
+        if match is None:
+            raise UsageError(f"{cut(text, _LONGEST)!r} is no slice.", hint=_FORM)
+        return cls(*map(int, match.groups()))
 
 
 @dataclass(frozen=True, slots=True)

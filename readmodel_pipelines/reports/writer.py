@@ -1,19 +1,23 @@
 """Writes report files while a verification goes on: findings come one by one, and a million of them are never held.
 
 Findings become rows, a row for each field that differs; every some thousand rows are a pandas data frame that is
-appended to each file. A file appears whole or not at all, so that whoever collects reports never reads half of one.
+appended to each file. A file appears whole or not at all, so that whoever collects reports never reads half of one,
+and nobody but its owner may read it: it holds what customers wrote.
 """
 
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
+import re
+import secrets
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files as files_of
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from readmodel_pipelines.errors import UsageError
 from readmodel_pipelines.shares import SharedRoom
@@ -30,6 +34,10 @@ FINDINGS_ON_PAGE = 5_000
 _ROWS = 10_000
 _BYTES = 8 * 1024 * 1024
 """So many rows are held, and so many characters of them; as many bytes of findings are on a page."""
+# What a spreadsheet takes for a formula, in either width, and what begins so and is none; where stored texts stand.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
+_STORED = ("aggregate_id", "field", "expected", "actual", "detail")
 
 
 def check_report_file(file: Path) -> None:
@@ -62,8 +70,8 @@ class ReportWriter:
         places = {file.parent.resolve() / file.name: file for file in files}
         try:
             for file in places.values():
-                unfinished = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-                self._files.append((file, unfinished, _FORMATS[file.suffix.lower()](unfinished)))
+                unfinished = file.with_name(f".{file.name}.{secrets.token_hex(8)}.tmp")
+                self._files.append((file, unfinished, _FORMATS[file.suffix.lower()](_new(unfinished))))
         except BaseException:
             self.close()
             raise
@@ -110,12 +118,18 @@ class ReportWriter:
                 form.append(frame)
 
 
-class _Format:
-    """One file that is being written, as text unless a format opens it otherwise."""
+def _new(file: Path) -> IO[bytes]:
+    """A file that was not there, and no link to another one, which its owner alone may read."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+    return os.fdopen(os.open(file, flags, 0o600), "wb")
 
-    def __init__(self, file: Path) -> None:
+
+class _Format:
+    """One file that is being written, as text unless a format writes it otherwise."""
+
+    def __init__(self, file: IO[bytes]) -> None:
         # A text that was no UTF-8 in the database comes as surrogates, which no file takes.
-        self._out: Any = file.open("w", encoding="utf-8", errors="backslashreplace", newline="")
+        self._out: Any = io.TextIOWrapper(file, encoding="utf-8", errors="backslashreplace", newline="")
 
     def add(self, finding: Mapping[str, Any]) -> None:
         """One more finding."""
@@ -131,14 +145,22 @@ class _Format:
         self._out.close()
 
 
-class _Csv(_Format):
-    """A row for each field; values as JSON, so that the text "1", the number 1 and an absent field look different."""
+def _inert(cell: str) -> str:
+    return f"'{cell}" if cell.startswith(_FORMULA) and not _NUMBER.fullmatch(cell) else cell
 
-    def __init__(self, file: Path) -> None:
+
+class _Csv(_Format):
+    """A row for each field; values as JSON, so that the text "1", the number 1 and an absent field look different.
+
+    A cell that a spreadsheet would take for a formula begins with an apostrophe.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
         super().__init__(file)
         self._out.write(",".join(COLUMNS) + "\n")
 
     def append(self, rows: pandas.DataFrame) -> None:
+        rows = rows.assign(**{name: rows[name].map(_inert) for name in _STORED})
         # Everything is quoted: a lone carriage return in a text would end the row for readers, and is not by itself.
         rows.to_csv(self._out, header=False, index=False, lineterminator="\n", quoting=csv.QUOTE_ALL)
 
@@ -146,23 +168,30 @@ class _Csv(_Format):
 class _Parquet(_Format):
     """The rows of the CSV file, for analysis; ages are numbers, everything else is text."""
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: IO[bytes]) -> None:
         import pyarrow  # type: ignore[import-untyped]
         import pyarrow.parquet  # type: ignore[import-untyped]
 
         kinds = {"age_seconds": pyarrow.float64()}
         self._schema = pyarrow.schema([(name, kinds.get(name, pyarrow.string())) for name in COLUMNS])
         self._table = pyarrow.Table.from_pandas
+        self._file = file
         self._out = pyarrow.parquet.ParquetWriter(file, self._schema)
 
     def append(self, rows: pandas.DataFrame) -> None:
         self._out.write_table(self._table(rows, schema=self._schema, preserve_index=False))
 
+    def close(self) -> None:
+        try:
+            self._out.close()
+        finally:
+            self._file.close()
+
 
 class _Json(_Format):
     """The `--json` document with every finding; a line for each, for tools that read lines."""
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: IO[bytes]) -> None:
         super().__init__(file)
         self._out.write('{"findings": [')
         self._separator = "\n"
@@ -178,7 +207,7 @@ class _Json(_Format):
 class _Html(_Format):
     """One page that opens offline and asks nobody anything: numbers of all findings, the first thousands of them."""
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: IO[bytes]) -> None:
         super().__init__(file)
         self._findings: SharedRoom[Mapping[str, Any]] = SharedRoom(FINDINGS_ON_PAGE, _BYTES)
         self._total = 0

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 
 from readmodel_pipelines.errors import UsageError
 from readmodel_pipelines.events.ids import byte_order
+from readmodel_pipelines.wording import cut
 
-_BUCKET = re.compile(r"\s*(\d{1,6})\s*/\s*(\d{1,6})\s*")
+_BUCKET = re.compile(r"\s*([0-9]{1,6})\s*/\s*([0-9]{1,6})\s*")
+_LONGEST = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +31,10 @@ class Bucket:
         match = _BUCKET.fullmatch(text)
         number, of = map(int, match.groups()) if match else (0, 0)
         if not 1 <= number <= of:
-            raise UsageError(f"{text!r} is no bucket.", hint="Give it as K/N with K from 1 to N, for example 3/7.")
+            raise UsageError(
+                f"{cut(text, _LONGEST)!r} is no bucket.",
+                hint="Give it as K/N with K from 1 to N, and N at most 999999, for example 3/7.",
+            )
         return cls(number, of)
 
     @classmethod

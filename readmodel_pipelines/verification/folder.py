@@ -12,7 +12,7 @@ from readmodel_pipelines.settings import Settings
 
 _SUFFIXES = (".html", ".parquet")
 _REPORT = re.compile(r"(verification-\d{8}T\d{6}-[\w-]+)\.(html|parquet)")
-_UNFINISHED = re.compile(rf"\.{_REPORT.pattern}\.\d+\.tmp")
+_UNFINISHED = re.compile(rf"\.{_REPORT.pattern}\.[0-9a-f]+\.tmp")
 # Whoever began to write so long ago is dead: no verification takes a week.
 _DEAD_AFTER_SECONDS = 7 * 24 * 60 * 60
 

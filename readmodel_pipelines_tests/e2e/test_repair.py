@@ -11,6 +11,9 @@ import dagster as dg
 import pytest
 from bson import encode
 from dagster import DagsterRunStatus
+from dagster._core.execution.build_resources import wrap_resources_for_execution
+from dagster._core.remote_origin import ManagedGrpcPythonEnvCodeLocationOrigin, RemoteRepositoryOrigin
+from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 
 from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
 from readmodel_pipelines.definitions import defs
@@ -45,12 +48,18 @@ def broken(sample: Mongo, queue: RepairQueue) -> list[str]:
 
 
 @pytest.fixture
-def tick(dagster: Dagster) -> Callable[..., Any]:
-    def evaluate(cursor: str | None = None) -> Any:
-        context = dg.build_sensor_context(
-            instance=dagster.instance, cursor=cursor, resources={"mongo": MongoResource()}
+def tick(dagster: Dagster, caplog: pytest.LogCaptureFixture) -> Callable[..., Any]:
+    def evaluate(cursor: str | None = None, at: RemoteRepositoryOrigin | None = None) -> Any:
+        context = dg.SensorEvaluationContext(
+            None,
+            instance=dagster.instance,
+            cursor=cursor,
+            resources=wrap_resources_for_execution({"mongo": MongoResource()}),
+            repository_name=at.repository_name if at else None,
+            code_location_origin=at.code_location_origin if at else None,
         )
         with context:
+            context.log.addHandler(caplog.handler)
             return sensors.repair_queue_sensor(context)
 
     return evaluate
@@ -166,6 +175,49 @@ def test_an_unchanged_queue_is_recorded_now_and_then_for_the_plots(broken: list[
     first = tick()
     long_ago = json.dumps({**json.loads(first.cursor), "recorded_at": 0.0})
     assert [type(event).__name__ for event in tick(long_ago).asset_events] == ["AssetObservation"]
+
+
+@pytest.mark.parametrize(
+    "cursor",
+    [
+        *("0", "null", "abc", "[]", '"x"', '"\\ud83d"', "2026-11-29", "[" * 100_000, "9" * 10_000, "{}", " "),
+        *('{"recorded_at": "now"}', '{"recorded_at": NaN}', '{"recorded_at": 1e300}', '{"recorded_at": -1}'),
+    ],
+    ids=lambda cursor: cursor[:20],
+)
+def test_after_a_cursor_that_somebody_set_the_tick_begins_afresh_and_says_so(
+    broken: list[str], tick: Any, cursor: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    afresh = tick(cursor)
+    assert [type(event) for event in afresh.asset_events] == [type(event) for event in tick().asset_events]
+    assert "begins afresh" in caplog.text
+    caplog.clear()
+    assert tick(afresh.cursor).asset_events == []
+    assert caplog.text == ""
+
+
+def test_a_run_of_another_code_location_is_about_another_database_and_not_waited_for(
+    broken: list[str], tick: Any, dagster: Dagster
+) -> None:
+    ours, others = (
+        RemoteRepositoryOrigin(
+            ManagedGrpcPythonEnvCodeLocationOrigin(LoadableTargetOrigin(executable_path="python"), name),
+            "__repository__",
+        )
+        for name in ("ours", "others")
+    )
+
+    def going(origin: RemoteRepositoryOrigin) -> str:
+        job = defs.resolve_job_def(JOB)
+        made = dagster.instance.create_run_for_job(
+            job, status=DagsterRunStatus.STARTED, remote_job_origin=origin.get_job_origin(JOB)
+        )
+        return made.run_id
+
+    going(others)
+    assert len(tick(at=ours).run_requests) == 1
+    run_id = going(ours)
+    assert run_id in tick(at=ours).skip_reason.skip_message
 
 
 def test_without_a_server_the_tick_fails_in_words_and_the_next_one_works(

@@ -1,10 +1,17 @@
 """What the command line makes of a summary and of progress, without a database."""
 
+import json
+import os
+import subprocess
+import sys
+
 import pytest
 
 from readmodel_pipelines.cli.terminal import options
 from readmodel_pipelines.cli.terminal.options import read_model_choices
 from readmodel_pipelines.cli.terminal.summary import human_lines
+from readmodel_pipelines.cli.terminal.voice import Voice, complain
+from readmodel_pipelines.errors import UsageError
 from readmodel_pipelines.projections.registry import built_in, names
 from readmodel_pipelines.reconcile.about import VerificationScope
 from readmodel_pipelines.reconcile.finding import Finding
@@ -48,3 +55,44 @@ def test_a_verification_without_findings_says_what_it_looked_at(scope: Verificat
 def test_choices_and_defaults_that_are_written_twice_agree() -> None:
     assert (*names(built_in("chat")), "all") == read_model_choices()
     assert options.DEFAULT_MAX_FINDINGS == DEFAULT_MAX_FINDINGS
+
+
+HOSTILE = "an id\nAll is well\r\x1b[2J\u202e\u2028\ud83d"
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_nothing_stored_forges_a_line_or_commands_the_terminal_and_json_has_it_as_it_is(
+    capsys: pytest.CaptureFixture[str], as_json: bool
+) -> None:
+    speaking = Voice(as_json=as_json, verbose=True)
+    speaking.result({"id": HOSTILE}, [f"  {HOSTILE}", "the end"])
+    speaking.note(HOSTILE)
+    speaking.detail(HOSTILE)
+    complain(str(UsageError(f"There is no {HOSTILE}.", hint="Do this.\nOr that.")))
+    told = capsys.readouterr()
+    assert len(told.err.splitlines()) == 5
+    assert (told.out + told.err).replace("\n", "").isprintable()
+    if as_json:
+        assert json.loads(told.out) == {"id": HOSTILE}
+    else:
+        assert [line[:7] for line in told.out.splitlines()] == ["  an id", "the end"]
+
+
+@pytest.mark.parametrize(
+    ("to", "code", "said"), [("/dev/full", 6, "could not be written"), ("&-", 0, ""), ("&- 2>&- <&-", 0, "")]
+)
+@pytest.mark.parametrize("arguments", ["rights --json", "--help"])
+def test_an_output_that_takes_nothing_ends_in_words(arguments: str, to: str, code: int, said: str) -> None:
+    typed = f"exec {sys.executable} -m readmodel_pipelines.cli.main {arguments} >{to}"
+    ended = subprocess.run(["sh", "-c", typed], capture_output=True, text=True, check=False)
+    assert (ended.returncode, "Traceback" in ended.stderr) == (code, False)
+    assert said in ended.stderr
+
+
+def test_who_stops_reading_hears_nothing_of_it() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    typed = [sys.executable, "-m", "readmodel_pipelines.cli.main", "rights"]
+    ended = subprocess.run(typed, stdout=writing, stderr=subprocess.PIPE, check=False)
+    os.close(writing)
+    assert (ended.returncode, ended.stderr) == (141, b"")

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from readmodel_pipelines.settings import load_settings
 from readmodel_pipelines_tests.support.verbs.command_line import readmodel
 
 VERIFY = ("verify-consistency", "--type", "chat", "--all", "--launch", "--json")
@@ -85,6 +86,46 @@ def refused(*arguments: str, code: int) -> dict[str, str]:
     assert error["message"]
     assert error["hint"]
     return error
+
+
+def locations(**databases: str) -> dict[str, Any]:
+    """Code locations that have our jobs, each of a database."""
+    return {
+        "workspaceOrError": {
+            "locationEntries": [
+                {
+                    "name": name,
+                    "locationOrLoadError": {
+                        "repositories": [
+                            {
+                                "name": "__repository__",
+                                "jobs": [
+                                    {"name": job, "tags": [{"key": "readmodel/database", "value": database}]}
+                                    for job in JOBS
+                                ],
+                            }
+                        ]
+                    },
+                }
+                for name, database in databases.items()
+            ]
+        }
+    }
+
+
+@pytest.mark.parametrize("first", ["readmodel_pipelines", "another"])
+def test_of_several_code_locations_that_of_the_same_database_runs_it(answers: Answers, first: str) -> None:
+    this = load_settings().fingerprint()
+    answers.data["Locations"] = [locations(**{first: "flowra-00000000", "mine": this})]
+    answers.data["News"] = [answers.news(status="SUCCESS")]
+    assert run(*VERIFY).exit_code == 0
+    (launched,) = [item for item in answers.asked if "launchRun" in item["query"]]
+    assert launched["variables"]["params"]["selector"]["repositoryLocationName"] == "mine"
+
+
+def test_no_code_location_is_guessed(answers: Answers) -> None:
+    answers.data["Locations"] = [locations(one="flowra-00000000", other="flowra-11111111")]
+    assert "one, other" in refused(*VERIFY, code=3)["message"]
 
 
 def test_a_run_is_followed_to_its_end_and_its_last_word_is_the_result(answers: Answers) -> None:

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import stat
 import time
 import tracemalloc
 from collections import Counter
@@ -95,6 +96,45 @@ def test_whatever_ends_lines_in_a_text_ends_no_row_of_csv(tmp_path: Path, end: s
         rows = list(csv.DictReader(lines))
     assert [row["aggregate_id"] for row in rows] == [f"a{end}b", "c"]
     assert [set(row) for row in rows] == [set(COLUMNS)] * 2
+
+
+@pytest.mark.parametrize("begin", ["=", "+", "-", "@", "\t", "\r", "\uff1d", "\uff20"])
+def test_nothing_stored_is_a_formula_in_a_spreadsheet(tmp_path: Path, begin: str) -> None:
+    formula = f"{begin}cmd|' /C calc'!A0"
+    files = written(tmp_path, finding(formula, **{formula: (formula, -5)}) | {"detail": formula})
+    with files[".csv"].open(newline="", encoding="utf-8") as lines:
+        (row,) = csv.DictReader(lines)
+    assert row["aggregate_id"] == row["field"] == row["detail"] == f"'{formula}"
+    assert (json.loads(row["expected"]), row["actual"]) == (formula, "-5"), "no text but JSON, and a number is one"
+    assert pandas.read_parquet(files[".parquet"])["aggregate_id"][0] == formula, "for programs it is what it is"
+
+
+def test_a_report_is_its_owner_s_alone_and_follows_no_link(tmp_path: Path) -> None:
+    theirs = tmp_path / "theirs"
+    theirs.write_text("theirs")
+    folder = tmp_path / "reports"
+    folder.mkdir()
+    (folder / "report.csv").symlink_to(theirs)
+    mask = os.umask(0)
+    try:
+        files = written(folder, finding())
+    finally:
+        os.umask(mask)
+    assert {stat.S_IMODE(file.lstat().st_mode) for file in files.values()} == {0o600}
+    assert not any(file.is_symlink() for file in files.values())
+    assert theirs.read_text() == "theirs"
+
+
+def test_the_file_that_a_report_is_written_to_is_none_that_lay_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs = tmp_path / "theirs"
+    theirs.write_text("theirs")
+    monkeypatch.setattr("secrets.token_hex", lambda _: "guessed")
+    (tmp_path / ".report.csv.guessed.tmp").symlink_to(theirs)
+    with pytest.raises(FileExistsError):
+        ReportWriter([tmp_path / "report.csv"])
+    assert theirs.read_text() == "theirs"
 
 
 def test_a_file_that_is_named_twice_is_written_once(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from readmodel_pipelines.cli.dagster.web_server import WebServer
 from readmodel_pipelines.cli.terminal.command import Interrupted
-from readmodel_pipelines.cli.terminal.voice import plain, voice
+from readmodel_pipelines.cli.terminal.voice import voice
 from readmodel_pipelines.errors import DagsterUnavailable
 from readmodel_pipelines.wording import span
 
@@ -231,8 +231,9 @@ def _why_queued(server: WebServer, waiting: Sequence[Run]) -> str:
 
 def _ending(run: Run) -> Iterator[str]:
     how = {"SUCCESS": "succeeded", "FAILURE": "failed", "CANCELED": "was canceled"}[run.status]
-    said = f": {plain(run.said)}" if run.said else "."
-    yield f"{run.label} {how}{said}"
+    said = f": {run.said}" if run.said else "."
+    # A sentence, and below it what to do.
+    yield from f"{run.label} {how}{said}".split("\n")
     if run.status != "SUCCESS":
         yield f"See {run.url}"
     if run.tags.get("dagster/will_retry") == "true":

@@ -24,7 +24,7 @@ query Locations {
         name
         locationOrLoadError {
           ... on PythonError { message }
-          ... on RepositoryLocation { repositories { name jobs { name } } }
+          ... on RepositoryLocation { repositories { name jobs { name tags { key value } } } }
         }
       }
     }
@@ -70,7 +70,7 @@ def launch_runs(settings: Settings, verb: str, runs: Sequence[Run]) -> bool:
     """
     server = WebServer(settings)
     try:
-        place = _place_of(server, {run.job for run in runs})
+        place = _place_of(server, {run.job for run in runs}, settings.fingerprint())
         for run in runs:
             run.run_id = _launched(server, place, run)
             run.url = f"{server.shown}/runs/{run.run_id}"
@@ -95,22 +95,35 @@ def refuse(option: str, given: object, why: str) -> None:
         raise UsageError(f"{option} makes no sense with --launch: {why}.", hint=f"Leave {option} away, or --launch.")
 
 
-def _place_of(server: WebServer, jobs: set[str]) -> dict[str, str]:
-    """The repository and location of the jobs."""
+def _place_of(server: WebServer, jobs: set[str], database: str) -> dict[str, str]:
+    """The repository and location of the jobs, that of this database where there are several."""
     found = server.ask(_LOCATIONS)["workspaceOrError"]
-    places, broken = [], []
+    places, broken, of_this_one = [], [], set()
     for entry in found.get("locationEntries", ()):
         # Nothing yet while it is loading.
         location = entry["locationOrLoadError"] or {"message": "it is being loaded"}
         if "message" in location:
             broken.append(f"location {entry['name']}: {location['message'].strip()[:_LONGEST]}")
-        places += [
-            {"repositoryName": repository["name"], "repositoryLocationName": entry["name"]}
-            for repository in location.get("repositories", ())
-            if {job["name"] for job in repository["jobs"]} >= jobs
-        ]
-    # Where several have them, the one that is ours by name.
-    places.sort(key=lambda place: place["repositoryLocationName"] != LOCATION)
+        for repository in location.get("repositories", ()):
+            if {job["name"] for job in repository["jobs"]} >= jobs:
+                places.append({"repositoryName": repository["name"], "repositoryLocationName": entry["name"]})
+                if any(tag["value"] == database for job in repository["jobs"] for tag in job.get("tags", ())):
+                    of_this_one.add(entry["name"])
+    # Where several have them, the one that says so, then the one that is ours by name.
+    names = [place["repositoryLocationName"] for place in places]
+    places.sort(
+        key=lambda place: (
+            place["repositoryLocationName"] not in of_this_one,
+            place["repositoryLocationName"] != LOCATION,
+        )
+    )
+    if len(places) > 1 and not of_this_one and LOCATION not in names:
+        raise DagsterUnavailable(
+            f"Dagster at {server.shown} has {min(jobs)} in several code locations ({', '.join(names)}), and none says "
+            "that it works on this database.",
+            hint="Give the one that does the same READMODEL_MONGODB_URI and READMODEL_DATABASE as this command, or the "
+            f"name {LOCATION}.",
+        )
     if not places:
         why = "; ".join(broken) or found.get("message") or "no code location that it loads has it"
         raise DagsterUnavailable(

@@ -9,13 +9,13 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec
 
 import typer
 
-from readmodel_pipelines.cli.terminal.voice import complain, voice
+from readmodel_pipelines.cli.terminal.voice import OutputLost, complain, voice
 from readmodel_pipelines.errors import MongoUnavailable, ReadModelError, UsageError
 
 if TYPE_CHECKING:
@@ -94,7 +94,8 @@ def in_words(verb: str) -> Iterator[None]:
     complain(str(found))
     told = {"verb": verb, "error": {"code": found.code, "message": found.message, "hint": found.hint}}
     done = {"done": found.done} if isinstance(found, Interrupted) and found.done else {}
-    voice.document(told | done)
+    with suppress(OutputLost):
+        voice.document(told | done)
     raise typer.Exit(found.exit_code)
 
 

@@ -47,7 +47,10 @@ AggregateId = Annotated[
 ]
 Everything = Annotated[bool, typer.Option("--all", help="Every aggregate. Either this or --id.")]
 MaxFindings = Annotated[
-    int, typer.Option("--max-findings", min=0, help="Keep at most so many findings; counts are always whole.")
+    int,
+    typer.Option(
+        "--max-findings", min=0, max=1_000_000, help="Keep at most so many findings; counts are always whole."
+    ),
 ]
 Launch = Annotated[
     bool,

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from typing import Any
 
-from readmodel_pipelines.cli.terminal.voice import plain
 from readmodel_pipelines.rebuild_state import RebuildState
 from readmodel_pipelines.reconcile.finding import Finding
 from readmodel_pipelines.reconcile.outcome import Counts
@@ -34,7 +33,7 @@ def human_lines(
     yield from _findings(summary, shown_findings)
     for warning in summary.warnings:
         yield ""
-        yield f"Warning: {plain(warning)}"
+        yield f"Warning: {warning}"
     yield from _what_became(summary)
     yield ""
     yield _closing(summary, aggregate_id)
@@ -63,7 +62,7 @@ def _what_became(summary: Summary) -> Iterator[str]:
             f"{count(scope.queued, 'repair')} queued, {scope.pending_already:,} were waiting already: "
             "`readmodel repair-queue stats`."
         )
-    lines += [f"Report written: {plain(file)}" for file in scope.reports or ()]
+    lines += [f"Report written: {file}" for file in scope.reports or ()]
     if lines:
         yield ""
         yield from lines
@@ -103,20 +102,20 @@ def _findings(summary: Summary, most: int) -> Iterator[str]:
 def _finding_lines(finding: Finding) -> Iterator[str]:
     shown = finding.as_json()
     aggregate_id = shown["aggregate_id"]
-    name = plain(aggregate_id) if isinstance(aggregate_id, str) else cut(_text(aggregate_id), _LONGEST_VALUE)
+    name = aggregate_id if isinstance(aggregate_id, str) else cut(_text(aggregate_id), _LONGEST_VALUE)
     reason = f" ({shown['reason']})" if shown["reason"] else ""
-    detail = f": {plain(shown['detail'])}" if shown.get("detail") else ""
+    detail = f": {shown['detail']}" if shown.get("detail") else ""
     ago = finding.age_seconds
     age = "" if ago is None else f", first seen {f'{span(ago)} ago' if ago >= 60 else 'just now'}"
     yield f"{finding.read_model}  {name}  {shown['outcome']}{reason}{detail}{age}"
     for field, pair in shown["fields"].items():
         values = cut_where_they_part(_text(pair["expected"]), _text(pair["actual"]), _LONGEST_VALUE)
         told = (value + how_long(pair[side]) for value, side in zip(values, ("expected", "actual"), strict=True))
-        yield f"    {plain(field)}: {' → '.join(told)}"
+        yield f"    {field}: {' → '.join(told)}"
 
 
 def _text(value: Any) -> str:
-    return "(absent)" if value == {"$absent": True} else plain(part_of(value))
+    return "(absent)" if value == {"$absent": True} else part_of(value)
 
 
 def _closing(summary: Summary, aggregate_id: str | None) -> str:

@@ -7,6 +7,7 @@ belongs to the process and not to what is passed around: `voice` is the only one
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
@@ -14,8 +15,13 @@ from typing import Any
 import typer
 from typer.main import get_command
 
+from readmodel_pipelines.errors import ReadModelError
+from readmodel_pipelines.wording import one_line
+
 SECONDS_BETWEEN_LINES = 5.0
 """Of progress that is told line by line."""
+NOBODY_READS = 141
+"""The exit code of a program that writes to a pipe whose other end is gone, as shells say it."""
 
 
 @dataclass(slots=True)
@@ -30,7 +36,8 @@ class Voice:
     def result(self, document: Mapping[str, Any], lines: Iterable[str]) -> None:
         """What the command was asked for: the document with `--json`, else the lines."""
         self.document(document)
-        told = list(lines)
+        # Each is one line, whatever is named in it.
+        told = list(map(one_line, lines))
         # A command that has nothing to tell with --quiet tells nothing: cron would mail an empty line.
         if told:
             self.line("\n".join(told))
@@ -38,12 +45,12 @@ class Voice:
     def document(self, document: Mapping[str, Any]) -> None:
         """The one document of `--json`; in ASCII, so that no terminal, pipe or locale can spoil it."""
         if self.as_json:
-            typer.echo(json.dumps(document))
+            _write(json.dumps(document))
 
     def line(self, text: str) -> None:
         """A part of the result that is there already; with `--json` it waits for the document."""
         if not self.as_json:
-            typer.echo(text)
+            _write(plain(text))
 
     def say(self, text: str) -> None:
         """What goes on, between results."""
@@ -53,28 +60,50 @@ class Voice:
     def note(self, text: str) -> None:
         """Something worth knowing that nobody asked for."""
         if not self.quiet:
-            complain(text)
+            complain(one_line(text))
 
     def detail(self, text: str) -> None:
         """Something that only somebody wants to know who looks for what is wrong."""
         if self.verbose:
-            complain(text)
+            complain(one_line(text))
 
 
 voice = Voice()
 
 
 def complain(text: str) -> None:
-    """A line on stderr, whatever was asked for."""
-    typer.echo(plain(text), err=True)
+    """Lines on stderr, whatever was asked for; where nobody can read them, there is nobody to be told."""
+    with suppress(OSError):
+        typer.echo(plain(text), err=True)
 
 
 def plain(text: str) -> str:
-    """The text without anything that a terminal would obey: data may hold control characters."""
-    return "".join(
-        char if char.isprintable() or char == "\n" else char.encode("unicode_escape", "surrogatepass").decode("ascii")
-        for char in text
-    )
+    """Lines without anything that a terminal would obey: data may hold control characters."""
+    return "\n".join(map(one_line, text.split("\n")))
+
+
+class OutputLost(ReadModelError):
+    """What a command had to say could not be written: the disk is full, or nobody reads it any more."""
+
+    exit_code = 6
+
+
+def _write(text: str) -> None:
+    """Write to stdout, all of it, now.
+
+    Raises:
+        OutputLost: the disk is full.
+        typer.Exit: whoever read it is gone, as after `| head`: there is nothing left to say.
+    """
+    try:
+        typer.echo(text)
+    except BrokenPipeError:
+        raise typer.Exit(NOBODY_READS) from None
+    except OSError as error:
+        raise OutputLost(
+            f"The output could not be written: {error.strerror}.",
+            hint="What was to be done is done. Make room where stdout goes, or let it go elsewhere, and ask again.",
+        ) from None
 
 
 def _set(ctx: typer.Context, option: typer.CallbackParam, value: bool) -> None:
