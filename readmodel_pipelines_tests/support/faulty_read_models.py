@@ -39,6 +39,9 @@ class NoEqual:
 
     __hash__ = None  # type: ignore[assignment]
 
+    def __repr__(self) -> str:
+        return "the same in each process"
+
 
 class _Later:
     """Raises each time but the first, when a projection is looked at before it is used."""

@@ -1,0 +1,117 @@
+"""Worker processes do what one process does, whatever they meet: every damage, finding and fault of a projection."""
+
+import json
+from typing import Any
+
+import pytest
+from bson import Binary, Code, DatetimeMS, DBRef, Decimal128, Int64, MaxKey, MinKey, ObjectId, Regex, Timestamp
+from bson.raw_bson import RawBSONDocument
+
+from readmodel_pipelines import spread
+from readmodel_pipelines.rebuild_state import Strategy
+from readmodel_pipelines.reconcile.summary import Summary
+from readmodel_pipelines.workers import pool
+from readmodel_pipelines_tests.support import faulty_read_models as faulty
+from readmodel_pipelines_tests.support.grammar import Grammar
+from readmodel_pipelines_tests.support.scene import BOTH, Scene
+from readmodel_pipelines_tests.support.vandal import Vandal
+from readmodel_pipelines_tests.support.verbs.rebuilding import full, leftovers, records
+
+STREAMS = 60
+MANY = 10_000
+ADDED = "added read models"
+# Titles, `...` for none.
+ODD: list[Any] = [
+    *(..., None, 1.5, Int64(1), True, [], {"a": 1}, b"x", Binary(b"x", 128), Decimal128("1"), ObjectId()),
+    *(DatetimeMS(-(2**60)), DBRef("a", 1, "b", more=2), Code("x"), Code("x", {}), Regex("^a", "i")),
+    *(Timestamp(1, 2), MinKey(), MaxKey()),
+]
+
+
+@pytest.fixture(params=["chats", "legacy tasks", ADDED])
+def wrecked(request: pytest.FixtureRequest) -> Scene:
+    """Streams and documents with everything wrong that there is."""
+    legacy = request.param == "legacy tasks"
+    scene: Scene = request.getfixturevalue("legacy_scene" if legacy else "scene")
+    added = (faulty.__name__,) if request.param == ADDED else ()
+    scene.index()
+    for seed, kind in enumerate(["Chat", "Task"] if legacy else ["Chat"]):
+        streams = Grammar(seed, odd=0.03).streams(STREAMS // 4 if added else STREAMS, kind)
+        scene.raw("events").insert_many(RawBSONDocument(event) for stream in streams for event in stream.events)
+    scene.rebuild()
+    scene.make_foreign()
+    Vandal(scene, seed=1).rampage(everything=True)
+    for collection in (scene.chats, scene.tasks):
+        there = [document["_id"] for document in collection.find(sort=[("_id", 1)])]
+        for _id, value in zip(there, ODD, strict=False):
+            change = {"$unset": {"title": ""}} if value is ... else [{"$set": {"title": {"$literal": value}}}]
+            collection.update_one({"_id": _id}, change)
+    scene.settings = scene.settings.model_copy(update={"projections": added, "max_delete_share": 1.0})
+    return scene
+
+
+@pytest.fixture
+def in_processes(wrecked: Scene, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """From when it is called on: several ranges, and two processes; gives those that were started."""
+    started: list[int] = []
+    start = pool._start
+
+    def counted() -> Any:
+        connection, process = start()
+        started.append(process.pid)
+        return connection, process
+
+    monkeypatch.setattr(pool, "_start", counted)
+    monkeypatch.setattr(spread, "EVENTS_WORTH_A_PROCESS", 10)
+    wrecked.settings = wrecked.settings.model_copy(update={"workers": 1})
+    return started
+
+
+def told(summary: Summary) -> dict[str, Any]:
+    """All but times and names; of streams that want one key, how many get it, for that is who comes first."""
+    number = summary.rebuild.id or "none"
+    found = [item for item in summary.findings if item.read_model not in faulty.CLASHING]
+    return {
+        "counts": summary.read_models,
+        "events": summary.events,
+        "findings": sorted(json.dumps(item.as_json()) for item in found),
+        "warnings": sorted(warning.replace(number, "") for warning in summary.warnings),
+        "state": summary.rebuild.state,
+    }
+
+
+def test_a_verification_finds_the_same(wrecked: Scene, in_processes: list[int]) -> None:
+    one = told(wrecked.projector(max_findings=MANY).verify_all())
+    assert not in_processes
+    two = told(wrecked.projector(max_findings=MANY, workers=2).verify_all())
+
+    assert len(in_processes) >= 2
+    assert two == one
+
+
+# Forty collections more take their time to be made twice.
+@pytest.mark.parametrize(
+    ("wrecked", "strategy"),
+    [(of, how) for of in ("chats", "legacy tasks", ADDED) for how in ("in_place", "shadow")][:-1],
+    indirect=["wrecked"],
+)
+def test_a_rebuild_does_the_same(wrecked: Scene, in_processes: list[int], strategy: Strategy) -> None:
+    before = {name: (indexes_of(wrecked, name), list(wrecked.raw(name).find())) for name in BOTH}
+    results = []
+    for workers in (1, 2):
+        wrecked.settings = wrecked.settings.model_copy(update={"workers": workers})
+        summary = full(wrecked, strategy=strategy, max_findings=MANY)
+        assert bool(in_processes) is (workers > 1)
+        results.append((told(summary), wrecked.everything(), records(wrecked)[-1]["state"], leftovers(wrecked)))
+        for name in wrecked.database.list_collection_names():
+            if name.endswith("_read_model"):
+                wrecked.database.drop_collection(name)
+        for name, (indexes, documents) in before.items():
+            wrecked.database.command("createIndexes", name, indexes=indexes)
+            wrecked.raw(name).insert_many(documents)
+
+    assert results[0] == results[1]
+
+
+def indexes_of(scene: Scene, name: str) -> list[dict[str, Any]]:
+    return [{k: v for k, v in item.items() if k != "v"} for item in scene.database[name].list_indexes()]
