@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,10 @@ from readmodel_pipelines.settings import Settings
 from readmodel_pipelines_tests.support.scene import Mongo
 from readmodel_pipelines_tests.support.servers.authorized import AuthorizedServer, authorized_server
 from readmodel_pipelines_tests.support.servers.embedded import own_server
+
+# Tests start the program some hundred times: it is compiled once, whatever the shell says of bytecode.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # A property that takes long on a busy machine still holds; where others look at the outcome, it is the same each time.
 hypothesis.settings.register_profile(

@@ -13,8 +13,6 @@ from typing import Any, get_args
 import dagster as dg
 import pytest
 import yaml
-from dagster_graphql.schema import create_schema
-from graphql import parse, validate
 
 from readmodel_pipelines.cli.dagster import follow, launch
 from readmodel_pipelines.definitions import defs
@@ -264,6 +262,10 @@ def test_the_jobs_take_the_config_that_is_given_to_them(job: str, line: str, mon
 
 
 def test_the_installed_web_server_knows_every_query() -> None:
+    # Two seconds, which processes that run other tests need not spend.
+    from dagster_graphql.schema import create_schema
+    from graphql import parse, validate
+
     schema = create_schema().graphql_schema
     queries = [launch._LOCATIONS, launch._TAGS, launch._LAUNCH, follow._NEWS, follow._DAEMON]
     assert [error.message for query in queries for error in validate(schema, parse(query))] == []
