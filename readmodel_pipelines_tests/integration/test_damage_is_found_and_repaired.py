@@ -119,7 +119,6 @@ def test_every_way_is_found_and_repaired_one_by_one(target: Any) -> None:
         done = scene.rebuild_one(damage.key, name)
         assert writes(done) == predicted[damage.key], damage
         assert done.ok, damage
-        assert scene.verify_one(damage.key, name).ok, damage
     # What is left are orphans under broken keys.
     left = scene.rebuild(name)
     assert {item.outcome for item in left.findings} <= {"orphan"}
