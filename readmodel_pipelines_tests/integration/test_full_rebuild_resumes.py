@@ -11,16 +11,27 @@ import pytest
 
 from readmodel_pipelines.bookkeeping.leases import hold_leases
 from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds, WrongState
-from readmodel_pipelines.errors import ReadModelBusy, UsageError
+from readmodel_pipelines.errors import ReadModelBusy, ReadModelError, UsageError
+from readmodel_pipelines.moments import Moment
 from readmodel_pipelines.mongo.names import REBUILDS
-from readmodel_pipelines.rebuild import abort
+from readmodel_pipelines.rebuild import RebuildRequest, abort, rebuild
 from readmodel_pipelines.rebuild_state import RebuildState
 from readmodel_pipelines.reconcile.ranges import EVERYTHING
 from readmodel_pipelines.settings import Settings
-from readmodel_pipelines_tests.support.scene import Mongo, Scene
+from readmodel_pipelines_tests.support.at_a_moment import killed_at
+from readmodel_pipelines_tests.support.scene import Mongo, Scene, found_in
 from readmodel_pipelines_tests.support.trials.killed_rebuilds import kill_and_resume
 from readmodel_pipelines_tests.support.verbs.command_line import Cli
-from readmodel_pipelines_tests.support.verbs.rebuilding import BOTH, OTHER_TITLE, KilledAfter, full, leftovers, records
+from readmodel_pipelines_tests.support.verbs.rebuilding import (
+    BOTH,
+    OTHER_TITLE,
+    KilledAfter,
+    copies,
+    full,
+    in_shadow,
+    leftovers,
+    records,
+)
 
 
 @pytest.mark.parametrize("strategy", ["in_place", "shadow"])
@@ -142,3 +153,34 @@ def test_the_command_line_lists_shows_resumes_and_aborts(scene: Scene, killed_af
 
 def test_a_rebuild_whose_process_is_killed_ends_right_and_goes_on(database: Mongo, settings: Settings) -> None:
     kill_and_resume(database, settings, chats=800, kills=1, seed=7, strategy="shadow", rate=4_000)
+
+
+# Killed around the swap
+
+
+@pytest.mark.parametrize(("moment", "number"), [(Moment.SWAP, 1), (Moment.SWAP, 2), (Moment.SWAPPED, 2)])
+def test_a_rebuild_killed_around_the_swap_is_ended_by_who_resumes(scene: Scene, moment: Moment, number: int) -> None:
+    chats = scene.fill(12)
+    scene.chats.update_many({}, {"$set": {"title": "damaged"}})
+    with killed_at(moment, number):
+        in_shadow(scene)
+    scene.append(chats[0], OTHER_TITLE)
+    scene.database.chats_read_model.update_one({"chat_id": chats[1]}, {"$set": {"late": 1}})
+    summary = in_shadow(scene, resume=True)
+    assert (summary.ok, summary.about["state"]) == (True, "done")
+    assert scene.verify().ok
+    assert found_in(scene.chats, {"chat_id": chats[1]})["late"] == 1
+    assert copies(scene) == ["readmodel_before_chats_read_model", "readmodel_before_tasks_read_model"]
+
+
+def test_what_was_killed_around_the_swap_is_ended_first_whatever_is_asked_for(scene: Scene) -> None:
+    scene.fill(6)
+    with killed_at(Moment.SWAP):
+        in_shadow(scene)
+    first = found_in(scene.database.readmodel_rebuilds, {"kind": "rebuild"})
+    with pytest.raises(ReadModelError, match="must be ended first"):
+        in_shadow(scene, "chat")
+    summary = rebuild(scene.database, scene.settings, [], RebuildRequest())
+    assert (summary.about["rebuild"], summary.about["state"]) == (first["_id"], "done")
+    assert any("was ended first" in warning for warning in summary.warnings)
+    assert scene.verify().ok

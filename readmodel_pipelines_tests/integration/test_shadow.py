@@ -11,7 +11,7 @@ from pymongo.errors import OperationFailure
 
 from readmodel_pipelines.cutover import shadow
 from readmodel_pipelines.cutover.foreign import ForeignFollower
-from readmodel_pipelines.errors import NoCopy, ReadModelError
+from readmodel_pipelines.errors import NoCopy
 from readmodel_pipelines.moments import Moment, listening
 from readmodel_pipelines.mongo.changes import token_of_now
 from readmodel_pipelines.projections import registry
@@ -19,16 +19,8 @@ from readmodel_pipelines.projections.chat import CHATS
 from readmodel_pipelines.rebuild import RebuildRequest, abort, gate, rebuild, roll_back
 from readmodel_pipelines_tests.support.at_a_moment import At, each, killed_at, once
 from readmodel_pipelines_tests.support.scene import Scene, found_in, taken_from
-from readmodel_pipelines_tests.support.verbs.rebuilding import OTHER_TITLE, in_shadow
+from readmodel_pipelines_tests.support.verbs.rebuilding import OTHER_TITLE, copies, in_shadow
 from readmodel_pipelines_tests.support.verbs.verifying import SINCE_LAST, found, look
-
-
-def copies(scene: Scene) -> list[str]:
-    return sorted(
-        name
-        for name in scene.database.list_collection_names()
-        if name.startswith(("readmodel_shadow_", "readmodel_before_"))
-    )
 
 
 def test_every_byte_of_a_healthy_read_model_is_the_same_after_it(scene: Scene) -> None:
@@ -394,35 +386,4 @@ def test_a_rebuild_drops_the_shadow_of_its_own_read_model_alone(scene: Scene) ->
     assert copies(scene) == ["readmodel_shadow_tasks_read_model"]
     assert in_shadow(scene, "task").ok
     assert copies(scene) == ["readmodel_before_tasks_read_model"]
-    assert scene.verify().ok
-
-
-# Killed around the swap
-
-
-@pytest.mark.parametrize(("moment", "number"), [(Moment.SWAP, 1), (Moment.SWAP, 2), (Moment.SWAPPED, 2)])
-def test_a_rebuild_killed_around_the_swap_is_ended_by_who_resumes(scene: Scene, moment: Moment, number: int) -> None:
-    chats = scene.fill(12)
-    scene.chats.update_many({}, {"$set": {"title": "damaged"}})
-    with killed_at(moment, number):
-        in_shadow(scene)
-    scene.append(chats[0], OTHER_TITLE)
-    scene.database.chats_read_model.update_one({"chat_id": chats[1]}, {"$set": {"late": 1}})
-    summary = in_shadow(scene, resume=True)
-    assert (summary.ok, summary.about["state"]) == (True, "done")
-    assert scene.verify().ok
-    assert found_in(scene.chats, {"chat_id": chats[1]})["late"] == 1
-    assert copies(scene) == ["readmodel_before_chats_read_model", "readmodel_before_tasks_read_model"]
-
-
-def test_what_was_killed_around_the_swap_is_ended_first_whatever_is_asked_for(scene: Scene) -> None:
-    scene.fill(6)
-    with killed_at(Moment.SWAP):
-        in_shadow(scene)
-    first = found_in(scene.database.readmodel_rebuilds, {"kind": "rebuild"})
-    with pytest.raises(ReadModelError, match="must be ended first"):
-        in_shadow(scene, "chat")
-    summary = rebuild(scene.database, scene.settings, [], RebuildRequest())
-    assert (summary.about["rebuild"], summary.about["state"]) == (first["_id"], "done")
-    assert any("was ended first" in warning for warning in summary.warnings)
     assert scene.verify().ok

@@ -90,7 +90,7 @@ GUARDS = {
     ),
     "deletions are counted once more between gate and swap": Guard(
         "rebuild/finish_shadow.py",
-        "        check_history(run)\n        _check_deletions(run)\n",
+        "        check_history(run)\n        _check_deletions(run, catch_up)\n",
         "        check_history(run)\n",
         "integration/test_full_rebuild.py::test_deletions_that_became_too_many_while_a_copy_was_made_are_refused",
     ),

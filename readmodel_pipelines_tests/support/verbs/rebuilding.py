@@ -41,5 +41,14 @@ def leftovers(scene: Scene) -> list[str]:
     return sorted(names) + [lease["_id"] for lease in held]
 
 
+def copies(scene: Scene) -> list[str]:
+    """Shadows, and copies of what was before."""
+    return sorted(
+        name
+        for name in scene.database.list_collection_names()
+        if name.startswith(("readmodel_shadow_", "readmodel_before_"))
+    )
+
+
 def records(scene: Scene) -> list[dict[str, Any]]:
     return list(scene.database[REBUILDS].find({"kind": "rebuild"}).sort("started_at"))
