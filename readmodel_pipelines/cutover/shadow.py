@@ -53,12 +53,10 @@ def create_like(database: Database, live: str, name: str) -> None:
     """
     (info,) = list(database.list_collections(filter={"name": live})) or [{"type": "collection", "options": {}}]
     options = info["options"]
-    of_its_kind = info["type"] != "collection" or options.get("capped") or "clusteredIndex" in options
     # A shadow is not sharded, and the read model would not be any more.
-    if of_its_kind or database.command("collStats", live).get("sharded"):
+    if "clusteredIndex" in options or database.command("collStats", live).get("sharded"):
         raise ShadowFailed(
-            f"{live} is a view, a capped, a clustered, a sharded or a time series collection, and no shadow can take "
-            "its place.",
+            f"{live} is a clustered or a sharded collection, and no shadow can take its place.",
             hint="Rebuild it with the strategy in_place.",
         )
     if index := expiry_of(Collection(database, live)):

@@ -18,7 +18,13 @@ from readmodel_pipelines.doctor.check import Check, Diagnosis, Health
 from readmodel_pipelines.doctor.configuration import judge_embedded, judge_settings, settings_in_force
 from readmodel_pipelines.embedded import mongod_program
 from readmodel_pipelines.embedded import server as embedded
-from readmodel_pipelines.errors import EmbeddedServerError, MongoUnavailable, ReadModelError, raised
+from readmodel_pipelines.errors import (
+    EmbeddedServerError,
+    MongoUnavailable,
+    ReadModelError,
+    UnsuitableCollection,
+    raised,
+)
 from readmodel_pipelines.mongo.changes import time_of
 from readmodel_pipelines.mongo.connection import open_database
 from readmodel_pipelines.mongo.driver import (
@@ -33,6 +39,7 @@ from readmodel_pipelines.mongo.driver import (
     timeout,
 )
 from readmodel_pipelines.mongo.indexes import flaws
+from readmodel_pipelines.mongo.kinds import check_kinds
 from readmodel_pipelines.mongo.rights import ROLES, held, lacking, privileges, role_named
 from readmodel_pipelines.mongo.store import Store
 from readmodel_pipelines.projections.registry import projections_for
@@ -152,7 +159,7 @@ def _of_data_and_work(store: Store, there: set[str]) -> dict[str, Callable[[], C
         }
 
     return {
-        "collections": lambda: work.judge_collections(settings.database, events, live, sizes(), there),
+        "collections": lambda: _kinds(store) or work.judge_collections(settings.database, events, live, sizes(), there),
         "indexes": lambda: work.judge_indexes(flaws(database, settings), there),
         "queries": lambda: queries.judge_queries(list(queries.queries(store))),
         "history": lambda: _history(database, live),
@@ -163,6 +170,19 @@ def _of_data_and_work(store: Store, there: set[str]) -> dict[str, Callable[[], C
         "leases": lambda: work.judge_leases(taken_leases(database), _naive_now(database)),
         "rebuilds": lambda: _rebuilds(store, live, there),
     }
+
+
+def _kinds(store: Store) -> Check | None:
+    """What a collection cannot be used for, because of what it is; None when there is nothing to tell."""
+    try:
+        warnings = store.check(writes=True)
+        check_kinds(store.database, written=[store.repair_queue.name])
+    except UnsuitableCollection as error:
+        return Check("collections", Health.PROBLEM, error.message, error.hint)
+    if not warnings:
+        return None
+    hint = "Drop that index, or take what expired for what it is."
+    return Check("collections", Health.WARNING, warnings[0], hint, tuple(warnings[1:]))
 
 
 def _history(database: Database, live: Sequence[str]) -> Check:

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from readmodel_pipelines.cutover.shadow import ShadowFailed
+from readmodel_pipelines.doctor.check import Health
+from readmodel_pipelines.doctor.examine import examine
 from readmodel_pipelines.errors import ReadModelError, UnsuitableCollection
 from readmodel_pipelines.mongo.connection import errors_in_words
 from readmodel_pipelines.reconcile.summary import Summary
@@ -158,6 +160,21 @@ def test_a_queue_of_another_kind_is_worked_off(chats: Scene, make: Made) -> None
     make(chats, "repair_queue")
     assert repair(chats).completed == 5
     assert chats.verify().ok
+
+
+@pytest.mark.parametrize(
+    ("make", "place", "state"),
+    [
+        *((view, CHATS, Health.PROBLEM), (capped, CHATS, Health.PROBLEM), (view, "repair_queue", Health.PROBLEM)),
+        *((danish_view, "events", Health.PROBLEM), (danish, CHATS, Health.OK), (view, "events", Health.OK)),
+    ],
+)
+def test_the_doctor_says_what_cannot_be_used_and_why(chats: Scene, make: Made, place: str, state: Health) -> None:
+    put(chats, task(IDS[0]))
+    make(chats, place)
+    (check,) = [item for item in examine(chats.settings).checks if item.name == "collections"]
+    assert check.state is state
+    assert state is Health.OK or place in check.found
 
 
 @pytest.mark.parametrize("make", [view, time_series], ids=["view", "time series"])

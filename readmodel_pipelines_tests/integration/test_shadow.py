@@ -92,14 +92,6 @@ def test_an_owned_field_that_nobody_wants_is_not_taken_over(scene: Scene) -> Non
     assert scene.everything() == right
 
 
-def test_a_collection_that_no_shadow_can_replace_is_refused_in_words(scene: Scene) -> None:
-    scene.database.create_collection("chats_read_model", capped=True, size=1_000_000)
-    scene.chat("one")
-    with pytest.raises(shadow.ShadowFailed):
-        in_shadow(scene, "chat")
-    assert scene.chats.options()["capped"]
-
-
 def test_a_unique_key_held_by_a_malformed_document_leaves_the_live_collection_as_it_is(scene: Scene) -> None:
     chats = sorted(document["task_id"] for document in (scene.fill(10), scene.tasks.find())[1])
     scene.events.update_one({"aggregate_id": chats[0], "version": 1}, {"$set": {"event_type": "chat.exploded"}})
