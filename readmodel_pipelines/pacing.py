@@ -14,6 +14,9 @@ from zoneinfo import ZoneInfo
 
 from readmodel_pipelines.errors import UsageError
 
+BATCH_SECONDS = 0.5
+"""So long a batch ought to take, waiting included."""
+
 _WEIGHT = 0.3
 _CLOCK_TIME = r"([01]?[0-9]|2[0-3]):([0-5][0-9])"
 _WINDOW = re.compile(rf"\s*{_CLOCK_TIME}\s*-\s*{_CLOCK_TIME}\s*")
@@ -21,24 +24,24 @@ _WINDOW = re.compile(rf"\s*{_CLOCK_TIME}\s*-\s*{_CLOCK_TIME}\s*")
 
 @dataclass
 class RateLimit:
-    """At most `per_second` (above 0) of something over time; None is no limit, and never waits."""
+    """At most `per_second` (above 0) of something over time, from the first on; None is no limit, and never waits."""
 
     per_second: float | None
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], object] = time.sleep
 
     def __post_init__(self) -> None:
-        self._free_at = self.clock()
+        self._paid_until = self.clock()
 
     def spend(self, number: int) -> None:
-        """Wait until what was spent before is paid for; these are paid for by whoever comes next."""
+        """Wait until these are paid for, by the time that they took and by waiting for the rest of it."""
         if self.per_second is None:
             return
         now = self.clock()
-        if self._free_at > now:
-            self.sleep(self._free_at - now)
         # Not the time when sleep came back, which is always a bit late and would add up.
-        self._free_at = max(self._free_at, now) + number / self.per_second
+        self._paid_until = max(now, self._paid_until + number / self.per_second)
+        if self._paid_until > now:
+            self.sleep(self._paid_until - now)
 
 
 class BatchSize:
@@ -47,7 +50,9 @@ class BatchSize:
     From `least` to `most`, and at most doubled from one batch to the next.
     """
 
-    def __init__(self, target_seconds: float = 0.5, first: int = 1_000, least: int = 50, most: int = 20_000) -> None:
+    def __init__(
+        self, target_seconds: float = BATCH_SECONDS, first: int = 1_000, least: int = 50, most: int = 20_000
+    ) -> None:
         self._target_seconds = target_seconds
         self._least = least
         self._most = most

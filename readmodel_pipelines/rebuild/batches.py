@@ -10,10 +10,10 @@ from typing import Protocol
 from readmodel_pipelines.moments import Moment, reached
 from readmodel_pipelines.mongo.driver import Database
 from readmodel_pipelines.mongo.pressure import Pressure
-from readmodel_pipelines.pacing import BatchSize, RateLimit, Window
+from readmodel_pipelines.pacing import BATCH_SECONDS, BatchSize, RateLimit, Window
 from readmodel_pipelines.reconcile.join import Lane
 from readmodel_pipelines.reconcile.outcome import WRITES
-from readmodel_pipelines.reconcile.ports import EventStore
+from readmodel_pipelines.reconcile.ports import BATCH, EventStore
 from readmodel_pipelines.settings import Settings
 
 _LOOK_AGAIN = timedelta(seconds=1)
@@ -38,6 +38,12 @@ class Pace:
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     sleep: Callable[[float], object] = time.sleep
     _asked_at: datetime = _NEVER
+
+    @property
+    def first_batch(self) -> int:
+        """How many streams may be done at once before it is known how long they take: what half a second pays for."""
+        limits = [limit.per_second for limit in (self.events, self.documents) if limit.per_second is not None]
+        return int(min([BATCH, *(limit * BATCH_SECONDS for limit in limits)]))
 
     def wait(self, events: int, documents: int) -> None:
         """Wait after a batch as long as limits and load ask for.

@@ -59,7 +59,7 @@ def range_worker(job: Job, here: Database | None = None) -> Iterator[Callable[[R
         store = Store(database, job.settings, choose_projections(job.settings, job.record.names))
         still_ours = check_held(database, job.nonces, job.settings.lease_seconds)
         pace = pace_of(job.settings, database, job.share, job.request.off_peak)
-        yield _Worker(store, job, still_ours, pace, BatchSize()).do
+        yield _Worker(store, job, still_ours, pace, BatchSize(first=pace.first_batch)).do
 
 
 @dataclass(frozen=True, slots=True)

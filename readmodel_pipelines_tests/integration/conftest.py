@@ -182,7 +182,7 @@ def plain_index(scene: Scene, neighbours: list[str]) -> None:
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """A batch is over after three streams."""
     small = BatchSize(first=3, least=3, most=3)
-    monkeypatch.setattr("readmodel_pipelines.rebuild.worker.BatchSize", lambda: small)
+    monkeypatch.setattr("readmodel_pipelines.rebuild.worker.BatchSize", lambda **_: small)
 
 
 @pytest.fixture

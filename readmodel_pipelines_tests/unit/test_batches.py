@@ -87,6 +87,22 @@ def test_a_limit_is_held_within_a_tenth(what: str, limit: float, number: int) ->
     assert number / world.seconds == pytest.approx(limit, rel=0.1)
 
 
+@pytest.mark.parametrize(("what", "limit"), [("events", 200.0), ("documents", 20.0)])
+def test_a_limit_holds_for_a_range_of_one_batch_too(what: str, limit: float) -> None:
+    world = World()
+    world.work(world.batches(limited(world, **{what: limit})), 40)
+    assert len(world.saved) == 1
+    assert world.seconds == pytest.approx(2, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("limits", "first"),
+    [({}, 1_000), ({"documents": 300.0}, 150), ({"events": 80.0, "documents": 300.0}, 40), ({"events": 1e9}, 1_000)],
+)
+def test_the_first_batch_is_no_larger_than_what_half_a_second_pays_for(limits: dict[str, float], first: int) -> None:
+    assert limited(World(), **limits).first_batch == first
+
+
 @pytest.mark.parametrize("events_per_second", [None, 3_000.0])
 def test_the_end_of_the_window_is_kept_within_one_batch(events_per_second: float | None) -> None:
     world = World()

@@ -28,9 +28,9 @@ def test_a_limit_holds_within_a_tenth_whatever_the_work_takes(seed: int, per_sec
     spent = 0
     while spent < 100 * per_second:
         number = draw.randint(1, max(1, int(per_second)))
+        clock.now += draw.random() * slowest * number / per_second
         rate.spend(number)
         spent += number
-        clock.now += draw.random() * slowest * number / per_second
     share = spent / (clock.now - 100.0) / per_second
     assert share <= 1.1
     # Work that is always quicker than the limit gets all of it.
@@ -39,7 +39,7 @@ def test_a_limit_holds_within_a_tenth_whatever_the_work_takes(seed: int, per_sec
 
 @pytest.mark.parametrize(
     ("per_second", "oversleep", "rounds", "number", "work", "took"),
-    [(100, 0.0, 50, 100, 1.5, 75), (10, 0.2, 101, 10, 0.0, 100), (None, 0.0, 100, 10**9, 0.0, 0)],
+    [(100, 0.0, 50, 100, 1.5, 76), (10, 0.2, 100, 10, 0.0, 100), (None, 0.0, 100, 10**9, 0.0, 0)],
     ids=["slower work does not wait", "sleeping too long does not add up", "without a limit"],
 )
 def test_a_limit_makes_work_take_its_time_and_no_longer(
@@ -57,10 +57,11 @@ def test_idle_time_is_not_saved_up() -> None:
     clock = Clock()
     rate = limit(100, clock)
     rate.spend(100)
+    assert clock.now - 100 == pytest.approx(1), "the first ones are paid for, too"
     clock.now += 3_600
     for _ in range(11):
         rate.spend(100)
-    assert clock.now - 3_700 == pytest.approx(10)
+    assert clock.now - 3_701 == pytest.approx(10), "an hour pays for one batch, not for all"
 
 
 # Batch size
