@@ -6,6 +6,7 @@ Nothing in here ever holds a credential; see `readmodel_pipelines.settings.Setti
 """
 
 import re
+from collections.abc import Sequence
 
 from readmodel_pipelines.wording import cut, one_line
 
@@ -87,7 +88,11 @@ class AggregateNotFound(ReadModelError):
 
 
 class ReadModelBusy(ReadModelError):
-    """Somebody else holds the read model's lease: one full rebuild at a time."""
+    """Somebody else holds the read model's lease: one full rebuild at a time. `on` is the name of what is leased."""
+
+    def __init__(self, message: str, *, hint: str = "", on: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.on = on
 
 
 class LeaseLost(ReadModelError):
@@ -114,6 +119,29 @@ class MongoUnavailable(ReadModelError):
     """No MongoDB answers, it does not let us in, or we lack a right there."""
 
     exit_code = 3
+
+
+class ServerTooOld(MongoUnavailable):
+    """The driver does not talk to a server of that age."""
+
+
+class MongoFailed(MongoUnavailable):
+    """MongoDB answers, and cannot do it now: its disk is full, somebody killed the operation, it took too long."""
+
+    exit_code = 4
+
+
+class NoEvents(ReadModelError):
+    """A run over many aggregates, and not one event that they could be made from: most often a mistyped name.
+
+    `read_models` are those that cannot be told right from wrong.
+    """
+
+    exit_code = 5
+
+    def __init__(self, message: str, *, hint: str = "", read_models: Sequence[str] = ()) -> None:
+        super().__init__(message, hint=hint)
+        self.read_models = tuple(read_models)
 
 
 class DagsterUnavailable(ReadModelError):

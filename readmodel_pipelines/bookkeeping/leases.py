@@ -75,6 +75,7 @@ def hold_leases(
                 raise ReadModelBusy(
                     f"{read_model} is being rebuilt by {held.get('holder')} since {moment(held.get('acquired_at'))}.",
                     hint=f"Wait until it is done. If it died, its lease ends by itself at {until}.",
+                    on=read_model,
                 )
         with leases.kept():
             yield leases

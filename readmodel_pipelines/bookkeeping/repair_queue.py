@@ -36,7 +36,7 @@ from readmodel_pipelines.bookkeeping.repair_task import (
 from readmodel_pipelines.errors import RepairQueueFull, UsageError
 from readmodel_pipelines.events.ids import UUID, is_utf8
 from readmodel_pipelines.events.stream import Reason
-from readmodel_pipelines.mongo.driver import CODEC, Database, Document, later, server_time
+from readmodel_pipelines.mongo.driver import CODEC, Database, Document, later, ours, server_time
 from readmodel_pipelines.mongo.driver import Collection as MongoCollection
 from readmodel_pipelines.mongo.scan import Query
 from readmodel_pipelines.projections.registry import by_fold, projections_for
@@ -62,8 +62,8 @@ class RepairQueue:
     """The operations on the queue. A *stream* here is a type of stream and its id: what one lease covers."""
 
     def __init__(self, database: Database, settings: Settings) -> None:
-        self._database = database
-        self._tasks = MongoCollection(database, settings.repair_queue_collection, codec_options=CODEC)
+        self._database = ours(database)
+        self._tasks = MongoCollection(self._database, settings.repair_queue_collection, codec_options=CODEC)
         self._limit = settings.repair_queue_limit
         groups = by_fold(projections_for(settings))
         # People and producers name a read model; every one made from the same stream is repaired with it.

@@ -19,6 +19,7 @@ from bson.raw_bson import RawBSONDocument
 
 from readmodel_pipelines.errors import ReadModelError, UsageError
 from readmodel_pipelines.mongo.driver import DUPLICATE_KEY, BulkWriteError, Collection, Database
+from readmodel_pipelines.mongo.failures import raise_servers_own
 from readmodel_pipelines.mongo.indexes import ensure_indexes
 from readmodel_pipelines.mongo.names import collection_of
 from readmodel_pipelines.projections.registry import projections_for
@@ -93,11 +94,11 @@ def _insert(collection: Collection, batch: list[RawBSONDocument], path: Path) ->
         collection.insert_many(batch, ordered=False)
     except BulkWriteError as error:
         refused = error.details["writeErrors"]
+        raise_servers_own(refused, error.details["writeConcernErrors"])
         other = next((item for item in refused if item["code"] != DUPLICATE_KEY), None)
-        if other is not None or error.details["writeConcernErrors"]:
-            why = other["errmsg"] if other else error.details["writeConcernErrors"][0]["errmsg"]
+        if other is not None:
             raise ReadModelError(
-                f"{path.name}: MongoDB refuses to store into {collection.full_name}: {why[:300]}",
+                f"{path.name}: MongoDB refuses to store into {collection.full_name}: {other['errmsg'][:300]}",
                 hint="Mend what it says and load again; what is there already is left as it is.",
             ) from None
         return len(refused)

@@ -18,6 +18,7 @@ from pymongo.errors import BulkWriteError, DocumentTooLarge, OperationFailure, W
 from readmodel_pipelines.events.ids import is_plain
 from readmodel_pipelines.mongo.changes import AWAIT_MS, Token, drained, lost
 from readmodel_pipelines.mongo.driver import CODEC, Collection, Document
+from readmodel_pipelines.mongo.failures import codes_of, is_the_servers
 from readmodel_pipelines.mongo.scan import string_keys
 from readmodel_pipelines.projections.projection import Projection
 
@@ -102,7 +103,9 @@ class ForeignFollower:
             try:
                 if not self._do(change, renamed.with_options(codec_options=CODEC), kept):
                     self._waiting.append(change)
-            except _CANNOT_BE_SAID:
+            except _CANNOT_BE_SAID as error:
+                if isinstance(error, OperationFailure) and any(map(is_the_servers, codes_of(error))):
+                    raise
                 self.not_applied.append(change["documentKey"]["_id"])
         return len(late)
 

@@ -31,6 +31,7 @@ from readmodel_pipelines.mongo.driver import (
     Document,
     OperationFailure,
 )
+from readmodel_pipelines.mongo.failures import raise_servers_own
 from readmodel_pipelines.mongo.kinds import expiry_of
 from readmodel_pipelines.mongo.scan import string_keys
 from readmodel_pipelines.mongo.wanted_indexes import of_read_model
@@ -203,8 +204,7 @@ class ShadowSink:
         try:
             self.shadow.bulk_write([operation for _, operation in writes], ordered=False)
         except BulkWriteError as error:
-            if not error.details["writeErrors"]:
-                raise
+            raise_servers_own(error.details["writeErrors"], error.details["writeConcernErrors"])
             for item in error.details["writeErrors"]:
                 if item["code"] == DUPLICATE_KEY and "_id" in item.get("keyPattern", {}):
                     continue
@@ -277,7 +277,7 @@ def swap(database: Database, name: str, live: str) -> None:
 
 def identity(database: Database, name: str) -> str:
     """What a collection keeps when it is renamed, and no other one has; empty when there is no such collection."""
-    # Of which type it is goes by the connection string.
+    # Of which type it is goes by how the database decodes.
     uuids = [info["info"]["uuid"] for info in database.list_collections(filter={"name": name})]
     return "".join(uuid.hex if isinstance(uuid, UUID) else uuid.hex() for uuid in uuids)
 

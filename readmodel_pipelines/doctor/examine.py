@@ -22,6 +22,7 @@ from readmodel_pipelines.errors import (
     EmbeddedServerError,
     MongoUnavailable,
     ReadModelError,
+    ServerTooOld,
     UnsuitableCollection,
     raised,
 )
@@ -31,7 +32,6 @@ from readmodel_pipelines.mongo.driver import (
     DENIED,
     ODD_RECORD,
     Collection,
-    ConfigurationError,
     Database,
     OperationFailure,
     PyMongoError,
@@ -78,12 +78,9 @@ def examine(
         try:
             with open_database(settings) as database:
                 _examine_server(Store(database, settings, projections), diagnosis, role, now, seconds)
-        except ConfigurationError as error:
-            too_old = server.judge_too_old(str(error))
-            if too_old is None:
-                raise
-            diagnosis.no_mongodb = MongoUnavailable.exit_code
-            diagnosis.checks.append(too_old)
+        except ServerTooOld as error:
+            diagnosis.no_mongodb = error.exit_code
+            diagnosis.checks.append(server.too_old(error.message))
         except ReadModelError as error:
             diagnosis.no_mongodb = error.exit_code
             diagnosis.checks.append(Check("connection", Health.PROBLEM, error.message, error.hint))

@@ -59,22 +59,15 @@ def judge_version(version: str) -> Check:
     """Whether this version is supported."""
     numbers = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
     if numbers < TESTED:
-        return _too_old(f"MongoDB {version} is not supported: the oldest that is, and is tested, is {_TESTED}.")
+        return too_old(f"MongoDB {version} is not supported: the oldest that is, and is tested, is {_TESTED}.")
     if numbers > TESTED:
         found = f"MongoDB {version} is newer than {_TESTED}, which is tested. Nothing is known against it."
         return Check("version", Health.WARNING, found, "Verify after a first rebuild on it.")
     return Check("version", Health.OK, f"MongoDB {version}, which is tested.")
 
 
-def judge_too_old(message: str) -> Check | None:
-    """Of a server that the driver refuses to talk to; None when it was refused for another reason."""
-    asked = re.search(r"requires at least \d+ \(MongoDB ([\d.]+)\)", message)
-    if asked is None:
-        return None
-    return _too_old(f"The server is older than MongoDB {asked[1]}, the oldest that the driver talks to.")
-
-
-def _too_old(found: str) -> Check:
+def too_old(found: str) -> Check:
+    """Of a server that nobody should work with."""
     hint = f"Upgrade the server to {_TESTED} or newer, one major version after the other."
     return Check("version", Health.PROBLEM, found, hint)
 

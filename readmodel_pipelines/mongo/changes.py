@@ -11,6 +11,7 @@ from pymongo.change_stream import ChangeStream
 from readmodel_pipelines.events.ids import is_plain
 from readmodel_pipelines.moments import Moment, reached
 from readmodel_pipelines.mongo.driver import CODEC, DENIED, Collection, Database, Document, OperationFailure
+from readmodel_pipelines.mongo.failures import is_the_servers
 
 MOST_IDS = 200_000
 """Beyond so many changed aggregates a pass over all of them is the quicker way, and they are not held in memory."""
@@ -169,6 +170,9 @@ def _in_words(error: OperationFailure) -> str:
         return "a standalone server keeps no history of changes; run MongoDB as a replica set"
     if error.code in DENIED:
         return "the user may not open a change stream on the events"
+    if is_the_servers(error.code):
+        # A moment later it would tell: this does not mean that there is no history.
+        raise error
     return f"the server gives no changes of the events (error {error.code})"
 
 

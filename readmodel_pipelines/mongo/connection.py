@@ -1,7 +1,7 @@
 """The connection: from the settings to a database that reads from the primary with majority read and write concern.
 
-Those concerns hold whatever the connection string says: a secondary that lags, or a write that is rolled back, would
-make a verification lie.
+Those concerns, and how values are decoded, hold whatever the connection string says: a secondary that lags, or a write
+that is rolled back, would make a verification lie, and dates of another type would end it.
 """
 
 import re
@@ -10,14 +10,12 @@ from contextlib import contextmanager
 from typing import Any
 from urllib.parse import unquote
 
-from pymongo import MongoClient
+from pymongo import MongoClient, common
 from pymongo.errors import ConfigurationError, ConnectionFailure, InvalidName, InvalidURI, OperationFailure
-from pymongo.read_concern import ReadConcern
-from pymongo.read_preferences import ReadPreference
-from pymongo.write_concern import WriteConcern
 
-from readmodel_pipelines.errors import MongoUnavailable, ReadModelError, UsageError
-from readmodel_pipelines.mongo.driver import DENIED, LOST, UNAUTHORIZED, Database, Document
+from readmodel_pipelines.errors import MongoFailed, MongoUnavailable, ReadModelError, ServerTooOld, UsageError
+from readmodel_pipelines.mongo.driver import DENIED, UNAUTHORIZED, Database, Document, ours
+from readmodel_pipelines.mongo.failures import FAILED, UNREACHABLE, codes_of
 from readmodel_pipelines.settings import Settings
 
 _SELECTION_TIMEOUT_MS = 5_000
@@ -35,17 +33,21 @@ def open_database(settings: Settings, role: str = "") -> Iterator[Database]:
     Raises:
         UsageError: the connection string cannot be read.
         MongoUnavailable: no server answers, or it lets us not in, or we lack a right.
+        MongoFailed: it answers, and cannot do it now.
     """
     with errors_in_words(settings):
         client = _client(settings)
         try:
-            database = client.get_database(
-                settings.database,
-                read_preference=ReadPreference.PRIMARY,
-                read_concern=ReadConcern("majority"),
-                write_concern=WriteConcern("majority"),
-            )
+            database = ours(client[settings.database])
             yield database
+        except ConfigurationError:
+            if not _is_too_old(client):
+                raise
+            raise ServerTooOld(
+                f"The server is older than MongoDB {common.MIN_SUPPORTED_SERVER_VERSION}, the oldest that the driver "
+                "talks to.",
+                hint="Upgrade the server; `readmodel doctor` says to which version.",
+            ) from None
         except OperationFailure as error:
             if error.code != UNAUTHORIZED:
                 raise
@@ -58,6 +60,13 @@ def open_database(settings: Settings, role: str = "") -> Iterator[Database]:
             ) from None
         finally:
             client.close()
+
+
+def _is_too_old(client: MongoClient[Document]) -> bool:
+    known = client.topology_description.server_descriptions().values()
+    return any(
+        item.is_server_type_known and item.max_wire_version < common.MIN_SUPPORTED_WIRE_VERSION for item in known
+    )
 
 
 def _client(settings: Settings) -> MongoClient[Document]:
@@ -74,9 +83,9 @@ def _client(settings: Settings) -> MongoClient[Document]:
         options["serverSelectionTimeoutMS"] = _SELECTION_TIMEOUT_MS
     try:
         return MongoClient(uri, **options)
-    # An OSError is a certificate or key that cannot be read.
-    except (InvalidURI, ConfigurationError, InvalidName, ValueError, OSError) as error:
-        if "DNS" in str(error):
+    # An OSError is a certificate or key that cannot be read; the driver raises TypeError and KeyError for some options.
+    except (InvalidURI, ConfigurationError, InvalidName, ValueError, TypeError, KeyError, OSError) as error:
+        if _is_of_the_name_server(error):
             raise MongoUnavailable(
                 f"The host in {settings.shown_uri()} was not found: {_without_secrets(error, settings)}",
                 hint="Check the host name in READMODEL_MONGODB_URI, and the name server.",
@@ -87,6 +96,12 @@ def _client(settings: Settings) -> MongoClient[Document]:
         ) from None
 
 
+def _is_of_the_name_server(error: Exception) -> bool:
+    from dns.exception import DNSException
+
+    return isinstance(error.__cause__, DNSException)
+
+
 @contextmanager
 def errors_in_words(settings: Settings) -> Iterator[None]:
     """Errors of the driver that a person must act on come out as `MongoUnavailable`, without credentials."""
@@ -94,13 +109,6 @@ def errors_in_words(settings: Settings) -> Iterator[None]:
     try:
         yield
     except OperationFailure as error:
-        # Of a bulk write only the write concern's error tells.
-        of_writes = (error.details or {}).get("writeConcernErrors") or ()
-        if not LOST.isdisjoint([error.code, *(item.get("code") for item in of_writes)]):
-            raise MongoUnavailable(
-                f"{where} does not answer: it shuts down, or is no primary any more.",
-                hint="Check the server, or `readmodel server status`, and run it again.",
-            ) from None
         of_documents = (error.details or {}).get("writeErrors") or ()
         if _INVALID in (error.code, *(item.get("code") for item in of_documents)):
             raise ReadModelError(
@@ -108,18 +116,38 @@ def errors_in_words(settings: Settings) -> Iterator[None]:
                 hint="Change that validator (collMod): DATA_CONTRACT.md has the fields that are written to the repair "
                 "queue and to readmodel_….",
             ) from None
-        if error.code not in DENIED:
+        told = _in_words(error, where, _without_secrets(error, settings)[:300])
+        if told is None:
             raise
-        raise MongoUnavailable(
-            f"{where} refuses: {DENIED[error.code]}. {_without_secrets(error, settings)[:300]}",
-            hint="Check user, password and authSource in READMODEL_MONGODB_URI.",
-        ) from None
+        raise told from None
     # Every network error, and the time-out of server selection.
     except ConnectionFailure as error:
         raise MongoUnavailable(
             f"{where} does not answer: {_without_secrets(error, settings)[:300]}",
             hint="Check READMODEL_MONGODB_URI, the network and the server, or `readmodel server status`.",
         ) from None
+
+
+def _in_words(error: OperationFailure, where: str, said: str) -> MongoUnavailable | None:
+    """What the server means; None of an error that is not its own."""
+    for code in codes_of(error):
+        if code in UNREACHABLE:
+            return MongoUnavailable(
+                f"{where} does not answer: {UNREACHABLE[code]}.",
+                hint="Check the server, or `readmodel server status`, and run it again.",
+            )
+        if code in FAILED:
+            why, hint = FAILED[code]
+            return MongoFailed(
+                f"{where} could not do it: {why} (error {code}). It says: {said}",
+                hint=f"What was done until then stays; {hint}.",
+            )
+        if code in DENIED:
+            return MongoUnavailable(
+                f"{where} refuses: {DENIED[code]}. {said}",
+                hint="Check user, password and authSource in READMODEL_MONGODB_URI.",
+            )
+    return None
 
 
 def _without_secrets(error: Exception, settings: Settings) -> str:

@@ -1,8 +1,6 @@
-"""What this project needs of the driver and of the server: types, errors and their codes, the server's time.
+"""What this project needs of the driver and of the server: types, errors, the server's time.
 
 Only `bookkeeping`, `cutover`, `embedded` and this room import the driver itself; they alone talk to MongoDB.
-
-Codes: https://github.com/mongodb/mongo/blob/master/src/mongo/base/error_codes.yml
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,6 +16,8 @@ from pymongo.errors import ConfigurationError as ConfigurationError
 from pymongo.errors import ConnectionFailure as ConnectionFailure
 from pymongo.errors import OperationFailure as OperationFailure
 from pymongo.errors import PyMongoError as PyMongoError
+from pymongo.read_concern import ReadConcern
+from pymongo.read_preferences import ReadPreference
 from pymongo.write_concern import WriteConcern
 
 from readmodel_pipelines.mongo.collection import AnyCollection as AnyCollection
@@ -36,6 +36,9 @@ MAJORITY = WriteConcern("majority")
 ODD_RECORD = (LookupError, TypeError, ValueError, AttributeError)
 """What reading a record raises that somebody else wrote, or another version: a field lacks, or is of another type."""
 
+AS_IT_IS: CodecOptions[Document] = CodecOptions()
+"""The driver's own, for collections of this project's own: whatever a connection string says."""
+
 UNAUTHORIZED = 13
 DENIED: Mapping[int | None, str] = {
     UNAUTHORIZED: "not authorized",
@@ -47,8 +50,14 @@ DUPLICATE_KEY = 11000
 INVALID_NAMESPACE = 73
 UNFIT = frozenset({2, 15, 22, 52, 55, 56, 57, 121, 10334, 17280})
 """What is to be written cannot be: its nesting, names, size, or a validator."""
-LOST = frozenset({91, 11600, 11602, 189, 10107})
-"""In shutdown, interrupted at shutdown, interrupted by a change of roles, stepped down, no writable primary."""
+
+
+def ours(database: Database) -> Database:
+    """A database that reads from the primary, with majority read and write concern, and decodes as this project does.
+
+    Whatever a connection string says, or an application that brings a client of its own.
+    """
+    return database.with_options(AS_IT_IS, ReadPreference.PRIMARY, WriteConcern("majority"), ReadConcern("majority"))
 
 
 def server_time(database: Database) -> datetime:
@@ -75,5 +84,6 @@ def duplicates_allowed() -> Iterator[None]:
     try:
         yield
     except BulkWriteError as error:
-        if {item["code"] for item in error.details["writeErrors"]} != {DUPLICATE_KEY}:
+        duplicates = {item["code"] for item in error.details["writeErrors"]} == {DUPLICATE_KEY}
+        if not duplicates or error.details["writeConcernErrors"]:
             raise

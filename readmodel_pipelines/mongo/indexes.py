@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from readmodel_pipelines.errors import ReadModelError
 from readmodel_pipelines.mongo.driver import DENIED, Collection, Database, OperationFailure
+from readmodel_pipelines.mongo.failures import is_the_servers
 from readmodel_pipelines.mongo.kinds import indexes_of
 from readmodel_pipelines.mongo.scan import holds_every_document
 from readmodel_pipelines.mongo.wanted_indexes import Index, of_read_model, wanted_indexes
@@ -115,7 +116,7 @@ def _mend(collection: Collection, flaw: Flaw) -> str:
         made = collection.create_index(list(index.key), name=flaw.name or index.name_beside(()), **index.options)
         return f"{made} (beside {flaw.instead}, which has a collation)" if flaw.kind == "collation" else made
     except OperationFailure as error:
-        if error.code in DENIED:
+        if is_the_servers(error.code):
             raise
         fields = ", ".join(name for name, _ in index.key)
         raise ReadModelError(

@@ -20,6 +20,7 @@ from pymongo.errors import BulkWriteError, DocumentTooLarge, OperationFailure
 from readmodel_pipelines.events.ids import is_plain
 from readmodel_pipelines.moments import Moment, reached
 from readmodel_pipelines.mongo.driver import CODEC, DUPLICATE_KEY, ClientSession, Collection, Document
+from readmodel_pipelines.mongo.failures import raise_servers_own
 from readmodel_pipelines.mongo.other_indexes import UniqueIndex, claims, held, unique_indexes
 from readmodel_pipelines.mongo.scan import Query, drain, index_on, odd_documents, sampled, string_keys
 from readmodel_pipelines.mongo.unique_keys import having_one_of, unique_keys
@@ -152,8 +153,7 @@ class ReadModelCollection:
         except BulkWriteError as error:
             counts = error.details
             errors = counts["writeErrors"]
-            if not errors:
-                raise
+            raise_servers_own(errors, counts["writeConcernErrors"])
         done = Counts(inserted=counts["nInserted"], replaced=counts["nMatched"], deleted=counts["nRemoved"])
         written = Written(done)
         failed = {error["index"]: error for error in errors}
@@ -249,7 +249,9 @@ class ReadModelCollection:
                     # Any other one is the server's: a lock, an election.
                     return Written(Counts(superseded=int(error.code == _WRITE_CONFLICT)), again=list(changes))
                 if isinstance(error, BulkWriteError):
-                    first = error.details["writeErrors"][0]
+                    errors = error.details["writeErrors"]
+                    raise_servers_own(errors, error.details["writeConcernErrors"])
+                    first = errors[0]
                     if first["code"] == DUPLICATE_KEY:
                         wanting = [change.aggregate_id for change in changes if change.expected is not None]
                         return Written(conflicts=dict.fromkeys(wanting, _index_of(first)))

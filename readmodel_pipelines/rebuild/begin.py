@@ -38,15 +38,16 @@ def begin_alone(run: Run, *, resume: bool) -> RebuildRecord:
 def begin_with_others(run: Run, part: Slice) -> RebuildRecord | None:
     """For a slice: the record that all slices share; None when the rebuild that it belongs to is done already."""
     deadline = time.monotonic() + _PLAN_SECONDS
+    plan = f"{run.collections[0]}/plan"
     while True:
         try:
-            with run.hold([f"{run.collections[0]}/plan"]):
+            with run.hold([plan]):
                 record = _shared(run, part)
                 if record is not None:
                     run.rebuilds.report(record, part.number, run.request.campaign)
                 return record
         except ReadModelBusy as error:
-            if "/plan" not in error.message or time.monotonic() > deadline:
+            if error.on != plan or time.monotonic() > deadline:
                 raise
             time.sleep(0.1)
 

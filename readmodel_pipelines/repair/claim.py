@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from readmodel_pipelines.bookkeeping.leases import Leases
 from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
 from readmodel_pipelines.errors import LeaseLost, MongoUnavailable, OutOfOrder, UnsuitableCollection
-from readmodel_pipelines.mongo.driver import DENIED, ConnectionFailure, Database, OperationFailure, PyMongoError
+from readmodel_pipelines.mongo.driver import ConnectionFailure, Database, OperationFailure, PyMongoError
+from readmodel_pipelines.mongo.failures import codes_of, is_the_servers
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +87,6 @@ def lease_of(stream: str, aggregate_id: str) -> str:
 
 def _is_nobodys_fault(error: BaseException) -> bool:
     if isinstance(error, OperationFailure):
-        return error.code in DENIED
+        return any(map(is_the_servers, codes_of(error)))
     of_all = LeaseLost | ConnectionFailure | MongoUnavailable | OutOfOrder | UnsuitableCollection
     return not isinstance(error, Exception) or isinstance(error, of_all)

@@ -28,6 +28,7 @@ from readmodel_pipelines.mongo.driver import (
     Database,
     Document,
     OperationFailure,
+    ours,
 )
 from readmodel_pipelines.mongo.store import Store
 from readmodel_pipelines.projections.registry import projections_for
@@ -95,7 +96,7 @@ class EventRepository:
     def __init__(
         self, database: Database, settings: Settings, *, project: Callable[[str], object] | None = None
     ) -> None:
-        self._store = Store(database, settings, projections_for(settings))
+        self._store = Store(ours(database), settings, projections_for(settings))
         self._queue = RepairQueue(database, settings)
         self._folds: dict[str, Fold[Any]] = {item.fold.aggregate_type: item.fold for item in self._store.projections}
         self._project = project

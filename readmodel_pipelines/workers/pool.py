@@ -55,6 +55,8 @@ serve(parent)
 class WorkerDied(ReadModelError):
     """A worker process ended without a word, killed or out of memory, or it could not begin."""
 
+    exit_code = 4
+
 
 def work_off(
     work: Work, setup: Any, tasks: Sequence[Any], workers: int, told: Callable[[Any], None] = lambda _: None, *here: Any

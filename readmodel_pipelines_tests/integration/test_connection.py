@@ -1,19 +1,33 @@
 """The connection: concerns that a URI cannot weaken, errors in words, and never a credential."""
 
 import traceback
+import uuid
+from contextlib import suppress
 
 import pytest
 from pydantic import SecretStr
 from pymongo.errors import AutoReconnect, OperationFailure, WriteError
 from pymongo.read_preferences import ReadPreference
 
+from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
 from readmodel_pipelines.demo.damage import swap_chat_ids
 from readmodel_pipelines.demo.sample_data import chat_events
-from readmodel_pipelines.errors import MongoUnavailable, UsageError
+from readmodel_pipelines.doctor.check import Health
+from readmodel_pipelines.doctor.examine import examine
+from readmodel_pipelines.errors import MongoUnavailable, ServerTooOld, UsageError
+from readmodel_pipelines.metrics.scrape import Scrape
 from readmodel_pipelines.mongo.connection import open_database
 from readmodel_pipelines.mongo.indexes import ensure_indexes
+from readmodel_pipelines.mongo.store import Store
+from readmodel_pipelines.projections.registry import projections_for
 from readmodel_pipelines.projector import ReadModelProjector
+from readmodel_pipelines.rebuild import RebuildRequest, rebuild
+from readmodel_pipelines.repair.repository import EventRepository, NewEvent
+from readmodel_pipelines.repair.worker import RepairWorker
 from readmodel_pipelines.settings import Settings
+from readmodel_pipelines.verification.coverage import Coverage
+from readmodel_pipelines.verification.verify import VerificationRequest, verify, verify_fresh
+from readmodel_pipelines_tests.support.scene import Mongo
 
 
 def settings_for(uri: str) -> Settings:
@@ -130,8 +144,92 @@ def test_a_uri_cannot_weaken_or_stop_a_transaction(mongodb_uri: str, settings: S
             database.client.drop_database(weak.database)
 
 
-def test_a_database_without_events_is_warned_of(settings: Settings) -> None:
-    with open_database(settings) as database:
-        summary = ReadModelProjector(database, settings).verify_all()
-        (warning,) = summary.warnings
-        assert f"{settings.database}.events holds no event" in warning
+ODD_OPTIONS = [
+    "tz_aware=true&uuidRepresentation=standard&readConcernLevel=local&w=1&readPreference=secondary&retryWrites=false"
+    "&maxPoolSize=1&retryReads=false&connect=false",
+    "datetime_conversion=DATETIME_MS&unicode_decode_error_handler=ignore&w=0&timeoutMS=60000&compressors=zlib"
+    "&uuidRepresentation=pythonLegacy&readPreference=nearest&maxStalenessSeconds=120",
+    "datetime_conversion=DATETIME_CLAMP&journal=true&wTimeoutMS=1&minPoolSize=2&serverMonitoringMode=poll&appName=x",
+]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("options", ODD_OPTIONS)
+def test_every_verb_works_whatever_the_uri_says(mongodb_uri: str, settings: Settings, options: str) -> None:
+    odd = settings.model_copy(update={"mongodb_uri": SecretStr(f"{mongodb_uri}&{options}"), "fresh_minutes": 1e6})
+    try:
+        with open_database(odd) as database:
+            _every_verb(database, odd)
+    finally:
+        with open_database(settings) as database:
+            database.client.drop_database(settings.database)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize(
+    "option",
+    [
+        *("datetime_conversion=datetime_clamp", "document_class=dict", "type_registry=x", "event_listeners=x"),
+        *("server_selector=x", "auto_encryption_opts=x", "uuidRepresentation=x", "compressors=snappy,nonsense"),
+        *("readPreference=x", "w=-1", "maxPoolSize=x", "tz_aware=x", "unicode_decode_error_handler=x"),
+    ],
+)
+def test_an_option_that_makes_no_sense_is_refused_in_words_or_passed_over(
+    mongodb_uri: str, settings: Settings, option: str
+) -> None:
+    odd = settings.model_copy(update={"mongodb_uri": SecretStr(f"{mongodb_uri}&{option}")})
+    with suppress(UsageError), open_database(odd) as database:
+        assert database.command("ping")["ok"]
+
+
+def _every_verb(database: Mongo, settings: Settings) -> None:
+    """Twice what goes by what the first one left: dates of findings, of leases, of records."""
+    ensure_indexes(database, settings)
+    database["events"].insert_many(chat_events(4))
+    assert rebuild(database, settings, (), RebuildRequest()).ok
+    chats, tasks = database["chats_read_model"], database["tasks_read_model"]
+    chats.update_one({}, {"$set": {"title": "wrong", "theirs": uuid.UUID(int=7).bytes}})
+    for request in (VerificationRequest(enqueue_repairs=True), VerificationRequest(coverage=Coverage(since_last=True))):
+        assert verify(database, settings, (), request).read_models["chats_read_model"].different == 1
+    assert verify_fresh(database, settings, ()).scope.everything is False
+    assert RepairWorker(database, settings).work().completed == 1
+    assert RepairQueue(database, settings).stats().completed == 1
+    for options in ({}, {"strategy": "shadow"}, {"strategy": "shadow", "resume": True}):
+        chats.update_many({}, {"$set": {"title": "wrong"}})
+        assert rebuild(database, settings, (), RebuildRequest(**options)).ok
+    one, other = (item["task_id"] for item in tasks.find({}, {"task_id": 1}).limit(2))
+    swap_chat_ids(tasks, one, other)
+    projector = ReadModelProjector(database, settings)
+    assert projector.rebuild_all(dry_run=True).read_models["tasks_read_model"].replaced == 2
+    assert projector.rebuild_all().ok
+    new = NewEvent("chat.renamed", {"new_title": "Tea"})
+    last = database["events"].find_one({"aggregate_id": one}, sort=[("version", -1)]) or {}
+    saved = EventRepository(database, settings).save(one, "chat", [new], expected_version=last["version"])
+    assert saved.projected
+    assert projector.process_event(last).ok
+    assert verify(database, settings, (), VerificationRequest()).ok
+    store = Store(database, settings, projections_for(settings))
+    assert not any(Scrape(store, 20).parts.values())
+    assert examine(settings).state is not Health.PROBLEM
+
+
+def test_a_server_that_the_driver_does_not_talk_to_is_told_to_be_too_old(
+    mongodb_uri: str, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pymongo.common.MIN_SUPPORTED_WIRE_VERSION", 10_000)
+    with pytest.raises(ServerTooOld) as refused, open_database(settings) as database:
+        database.command("ping")
+    assert refused.value.exit_code == 3
+    diagnosis = examine(settings)
+    assert (diagnosis.exit_code, diagnosis.checks[-1].name, diagnosis.checks[-1].state) == (
+        3,
+        "version",
+        Health.PROBLEM,
+    )
+
+
+@pytest.mark.parametrize("option", ["socketTimeoutMS=1", "timeoutMS=1"])
+def test_an_option_that_leaves_no_time_is_told_as_no_answer(mongodb_uri: str, settings: Settings, option: str) -> None:
+    hasty = settings.model_copy(update={"mongodb_uri": SecretStr(f"{mongodb_uri}&{option}")})
+    with pytest.raises(MongoUnavailable), open_database(hasty) as database:
+        database["events"].insert_many(chat_events(3_000))

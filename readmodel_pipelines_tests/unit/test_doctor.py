@@ -111,15 +111,6 @@ def test_an_old_version_is_a_problem_and_a_newer_than_tested_a_warning(version: 
     assert bool(check.hint) is (state is not OK)
 
 
-def test_a_server_that_the_driver_refuses_is_told_to_be_too_old() -> None:
-    said = "Server at host:27017 reports wire version 6, but this version of PyMongo requires at least 9 (MongoDB 4.4)."
-    check = server.judge_too_old(said)
-    assert check is not None
-    assert check.name == "version"
-    assert_told(check, PROBLEM, "MongoDB 4.4")
-    assert server.judge_too_old("All nodes are down") is None
-
-
 @pytest.mark.parametrize(
     ("hello", "state", "told"),
     [

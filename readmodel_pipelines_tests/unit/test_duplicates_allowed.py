@@ -13,14 +13,17 @@ RAISES = pytest.raises(BulkWriteError)
 
 
 @pytest.mark.parametrize(
-    ("codes", "outcome"),
+    ("codes", "unconfirmed", "outcome"),
     [
-        ([DUPLICATE_KEY, DUPLICATE_KEY], nullcontext()),
-        ([DUPLICATE_KEY, REFUSED], RAISES),
+        ([DUPLICATE_KEY, DUPLICATE_KEY], [], nullcontext()),
+        ([DUPLICATE_KEY, REFUSED], [], RAISES),
         # Nothing was refused, but the majority did not acknowledge it.
-        ([], RAISES),
+        ([], [{"code": 64}], RAISES),
+        ([DUPLICATE_KEY], [{"code": 64}], RAISES),
     ],
 )
-def test_only_duplicates_are_passed_over(codes: list[int], outcome: AbstractContextManager[Any]) -> None:
+def test_only_duplicates_are_passed_over(
+    codes: list[int], unconfirmed: list[dict[str, int]], outcome: AbstractContextManager[Any]
+) -> None:
     with outcome, duplicates_allowed():
-        raise BulkWriteError({"writeErrors": [{"code": code} for code in codes], "writeConcernErrors": []})
+        raise BulkWriteError({"writeErrors": [{"code": code} for code in codes], "writeConcernErrors": unconfirmed})

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec
 import typer
 
 from readmodel_pipelines.cli.terminal.voice import OutputLost, complain, voice
-from readmodel_pipelines.errors import MongoUnavailable, ReadModelError, UsageError
+from readmodel_pipelines.errors import MongoFailed, MongoUnavailable, ReadModelError, UsageError
 
 if TYPE_CHECKING:
     from readmodel_pipelines.mongo.driver import Database
@@ -128,9 +128,9 @@ def _driver_error() -> type[Exception]:
 
 
 def _of_driver(error: Any) -> ReadModelError:
-    from readmodel_pipelines.mongo.driver import DENIED, ConnectionFailure
+    """What a connection did not tell in words already."""
+    from readmodel_pipelines.mongo.driver import ConnectionFailure
 
     message = f"MongoDB: {_CREDENTIALS.sub('', str(error))[:_LONGEST]}"
-    if isinstance(error, ConnectionFailure) or getattr(error, "code", None) in DENIED:
-        return MongoUnavailable(message, hint="Check READMODEL_MONGODB_URI, the server and the user's roles.")
-    return ReadModelError(message)
+    kind = MongoUnavailable if isinstance(error, ConnectionFailure) else MongoFailed
+    return kind(message, hint="Check READMODEL_MONGODB_URI, the server and the user's roles.")

@@ -37,6 +37,17 @@ class AuthorizedServer:
         """Settings for a user, the administrator by default."""
         return Settings(mongodb_uri=SecretStr(uri or self.uri), **changed)
 
+    @contextmanager
+    def failing(self, code: int, *commands: str) -> Iterator[None]:
+        """What this project's clients ask of these commands ends with an error of the server's meanwhile."""
+        what = {"failCommands": list(commands), "errorCode": code, "appName": "readmodel_pipelines"}
+        fail = {"configureFailPoint": "failCommand"}
+        self.client.admin.command({**fail, "mode": "alwaysOn", "data": what})
+        try:
+            yield
+        finally:
+            self.client.admin.command({**fail, "mode": "off"})
+
     def user(self, privileges: Iterable[Privilege]) -> str:
         """The connection string of a new user with exactly these privileges."""
         return self.user_with([self.role(privileges)])
@@ -72,7 +83,8 @@ def authorized_server() -> Iterator[AuthorizedServer]:
         embedded.stop(own)
         with pytest.MonkeyPatch.context() as patch:
             command = mongod_program.command
-            patch.setattr(mongod_program, "command", lambda *a, **o: [*command(*a, **o), "--keyFile", str(key)])
+            more = ("--keyFile", str(key), "--setParameter", "enableTestCommands=1")
+            patch.setattr(mongod_program, "command", lambda *a, **o: [*command(*a, **o), *more])
             uri = embedded.ensure_running(own, die_with_parent=True)
         server = AuthorizedServer(uri, "administrator", password)
         with server.client, MongoClient[Any](server.user_with([])) as nobody:
