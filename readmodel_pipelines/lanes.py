@@ -9,6 +9,7 @@ from typing import Protocol, TypeVar
 
 from readmodel_pipelines.events.stream import Malformed
 from readmodel_pipelines.mongo.event_store import EventStore
+from readmodel_pipelines.mongo.no_events import what_is_lacking
 from readmodel_pipelines.mongo.read_model import ReadModelCollection
 from readmodel_pipelines.mongo.store import Store
 from readmodel_pipelines.projections.projection import Projection
@@ -114,10 +115,9 @@ def counts_of(projections: Iterable[Projection]) -> dict[str, Counts]:
 
 
 def no_event(store: Store) -> str:
-    """The warning of a run over everything that met no event: a mistyped name must never read as health."""
-    stored_as = " or ".join(sorted({item.fold.stored_as[0] for item in store.projections}))
+    """The warning of a run over everything that met no event, and was not refused: a new read model, most often."""
     return (
-        f"{store.settings.database}.{store.settings.events_collection} holds no event of aggregate type {stored_as}; "
+        f"{store.events.full_name} holds {what_is_lacking(store.projections)}; "
         "check READMODEL_DATABASE, READMODEL_EVENTS_COLLECTION and READMODEL_TASK_SOURCE."
     )
 

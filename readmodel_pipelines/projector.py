@@ -22,9 +22,10 @@ from readmodel_pipelines.events.ids import UUID
 from readmodel_pipelines.events.stream import check_id
 from readmodel_pipelines.lanes import OpenedPass, contested, counts_of, no_event
 from readmodel_pipelines.mongo.arrival import WAIT_SECONDS, Arrival
-from readmodel_pipelines.mongo.driver import Database
+from readmodel_pipelines.mongo.driver import Database, ours
 from readmodel_pipelines.mongo.event_store import EventStore
 from readmodel_pipelines.mongo.indexes import ensure_for_empty
+from readmodel_pipelines.mongo.no_events import refuse_without_events
 from readmodel_pipelines.mongo.store import Store
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.projections.registry import by_fold, choose_projections
@@ -67,7 +68,7 @@ class ReadModelProjector:
         holder: str = "",
         owner: str = "",
     ) -> None:
-        self._store = Store(database, settings, choose_projections(settings, read_models))
+        self._store = Store(ours(database), settings, choose_projections(settings, read_models))
         self._read_models = read_models
         self._max_findings = max_findings
         self._on_progress = on_progress
@@ -75,18 +76,25 @@ class ReadModelProjector:
         self._owner = owner
 
     def rebuild_all(
-        self, *, dry_run: bool = False, allow_deletions: bool = False, strategy: Strategy = "in_place"
+        self,
+        *,
+        dry_run: bool = False,
+        allow_deletions: bool = False,
+        allow_no_events: bool = False,
+        strategy: Strategy = "in_place",
     ) -> Summary:
         """Bring every document in line; in place that writes only what differs.
 
         A dry run counts what that would be. Otherwise it is `readmodel_pipelines.rebuild.rebuild`, begun anew.
 
         Raises:
+            NoEvents: there is none that they are made from, and nobody said that this is meant; nothing was done.
             ReadModelBusy: somebody else rebuilds one of the read models.
             LeaseLost: this run was taken for dead and somebody else took over.
         """
         if dry_run:
-            limit = DeletionLimit(1.0 if allow_deletions else self._store.settings.max_delete_share)
+            refuse_without_events(self._store, allowed=allow_no_events)
+            limit = DeletionLimit(None if allow_deletions else self._store.settings.max_delete_share)
             return self._run("dry_run", None, _dry_run(limit))
         # Only a full rebuild pays for loading its engine.
         from readmodel_pipelines.rebuild import RebuildRequest, rebuild
@@ -95,7 +103,12 @@ class ReadModelProjector:
             self._store.database,
             self._store.settings,
             self._read_models,
-            RebuildRequest(strategy, allow_deletions=allow_deletions, max_findings=self._max_findings),
+            RebuildRequest(
+                strategy,
+                allow_deletions=allow_deletions,
+                allow_no_events=allow_no_events,
+                max_findings=self._max_findings,
+            ),
             on_progress=self._on_progress,
             holder=self._holder,
             owner=self._owner,
@@ -172,11 +185,15 @@ class ReadModelProjector:
                     summary.lack(projection.read_model, aggregate_id, *missing)
         return summary
 
-    def verify_all(self, on_findings: OnFindings | None = None) -> Summary:
+    def verify_all(self, on_findings: OnFindings | None = None, *, allow_no_events: bool = False) -> Summary:
         """Compare every document with its events; writes nothing.
 
         What may be a moment behind is compared again after the grace time of the settings.
+
+        Raises:
+            NoEvents: there is none to compare with, and nobody said that this is meant.
         """
+        refuse_without_events(self._store, allowed=allow_no_events)
         return self._run("verify", None, _confirm(on_findings))
 
     def verify_some(
@@ -188,11 +205,15 @@ class ReadModelProjector:
         """
         return self._run("verify", batches_for, _confirm(on_findings), odd_ids=odd_ids)
 
-    def verify_versions(self, on_findings: OnFindings | None = None) -> Summary:
+    def verify_versions(self, on_findings: OnFindings | None = None, *, allow_no_events: bool = False) -> Summary:
         """Only look whether documents are there, at the version of their streams; writes nothing.
 
         Reads no event but those of the aggregates where something is found.
+
+        Raises:
+            NoEvents: there is none to compare with, and nobody said that this is meant.
         """
+        refuse_without_events(self._store, allowed=allow_no_events)
         return self._run("verify", None, _confirm(on_findings), by_versions=True)
 
     def verify_consistency(self, aggregate_id: str) -> Summary:

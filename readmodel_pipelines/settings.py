@@ -52,7 +52,7 @@ class Settings(BaseSettings):
     """Kinds of malformed streams to fold all the same, comma-separated: `unknown_event_type` (such events are skipped),
     `version_gap`."""
     max_delete_share: float = Field(0.05, ge=0, le=1)
-    """A full rebuild refuses to delete more than this share of a read model (never below 100 documents)."""
+    """A full rebuild refuses to delete more than this share of a read model; 3 documents may always go, but with 0."""
     workers: int = Field(default_factory=lambda: min(4, os.cpu_count() or 1), ge=1, le=64)
     """Worker processes of a full rebuild or verification of a large store on this machine."""
     slices: int = Field(16, ge=1, le=MOST_SLICES)

@@ -21,7 +21,7 @@ AGGREGATE_NOT_FOUND = "aggregate_not_found"
 CRASHES_WORKER = "crashes_worker"
 DEAD_LETTER_REASONS: tuple[str, ...] = (
     *(reason.value for reason in Reason),
-    *(why.value for why in (Why.KEY_HELD, Why.NEEDS_REPLICA_SET, Why.WRITE_REFUSED)),
+    *(why.value for why in (Why.KEY_HELD, Why.NEEDS_REPLICA_SET, Why.WRITE_REFUSED, Why.NO_EVENTS)),
     *(UNKNOWN_AGGREGATE_TYPE, UNKNOWN_TASK_TYPE, AGGREGATE_NOT_FOUND, CRASHES_WORKER),
 )
 """Why repairs park tasks."""

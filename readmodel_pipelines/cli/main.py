@@ -1,8 +1,8 @@
 """The command line: puts `readmodel …` together from its commands, and ends processes cleanly.
 
 Exit codes: 0 all well; 1 discrepancies found, or aggregates that a rebuild could not do; 2 usage; 3 no MongoDB or
-Dagster, or no right to it; 6 the output could not be written; 130 interrupted; 141 whoever read the output is gone.
-Results go to stdout; progress, notes and errors to stderr.
+Dagster, or no right to it; 4 MongoDB could not do it; 5 there is no event to go by; 6 the output could not be written;
+130 interrupted; 141 whoever read the output is gone. Results go to stdout; progress, notes and errors to stderr.
 
 Everything heavy is imported by the command that needs it: help is instant, and a cron job or a shell loop over ids does
 not wait for what it never uses.

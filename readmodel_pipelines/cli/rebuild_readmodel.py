@@ -11,6 +11,7 @@ from readmodel_pipelines.cli.terminal.help import MEND
 from readmodel_pipelines.cli.terminal.options import (
     DEFAULT_MAX_FINDINGS,
     AggregateId,
+    AllowNoEvents,
     Everything,
     Launch,
     MaxFindings,
@@ -70,6 +71,7 @@ def rebuild_readmodel(
             show_default=False,
         ),
     ] = None,
+    allow_no_events: AllowNoEvents = False,
     max_findings: MaxFindings = DEFAULT_MAX_FINDINGS,
     launch: Launch = False,
 ) -> None:
@@ -102,6 +104,7 @@ def rebuild_readmodel(
                 allow_deletions=allow_deletions,
                 off_peak=off_peak,
                 slice=None if part is None else Slice.parse(part),
+                allow_no_events=allow_no_events,
                 max_findings=max_findings,
             )
 
@@ -117,7 +120,7 @@ def rebuild_readmodel(
             )
             if aggregate_id is not None:
                 return projector.rebuild_one(aggregate_id, dry_run=dry_run)
-            return projector.rebuild_all(dry_run=True, allow_deletions=allow_deletions)
+            return projector.rebuild_all(dry_run=True, allow_deletions=allow_deletions, allow_no_events=allow_no_events)
 
         if launch:
             from readmodel_pipelines.cli.dagster.launch import launch_runs, refuse
@@ -141,6 +144,7 @@ def _run_of(name: str, aggregate_id: str | None, dry_run: bool, full: RebuildReq
     # It resumes: a run that crashes is launched again by Dagster, and must not begin anew then.
     config: dict[str, Any] = {
         "allow_deletions": full.allow_deletions,
+        "allow_no_events": full.allow_no_events,
         "strategy": full.strategy,
         "off_peak": full.off_peak,
         "dry_run": dry_run,

@@ -107,9 +107,10 @@ def _interrupted_rebuild(summary: Summary | None) -> Interrupted:
         return Interrupted(
             "Interrupted. The document is as it was, or what its events say.", hint=f"Make sure with: {again()}"
         )
-    if summary.rebuild.id is None:
+    rebuild = summary.rebuild
+    if not any(item.id for item in summary.rebuilds):
         return Interrupted("Interrupted before the rebuild began: nothing was written.", hint=f"Begin with: {again()}")
-    about = f"Rebuild {summary.rebuild.id} ({summary.rebuild.strategy}) is not done"
+    about = f"Rebuild {rebuild.id} ({rebuild.strategy}) is not done" if rebuild.id else "The next one was not begun"
     counts = _told(summary.read_models, (*_COUNTED, *_WRITTEN))
     return Interrupted(
         f"Interrupted. {about}; so far {summary.events:,} events were read{counts}.",

@@ -10,6 +10,7 @@ from readmodel_pipelines.cli.terminal.help import LOOK
 from readmodel_pipelines.cli.terminal.options import (
     DEFAULT_MAX_FINDINGS,
     AggregateId,
+    AllowNoEvents,
     Everything,
     Launch,
     MaxFindings,
@@ -78,6 +79,7 @@ def verify_consistency(
             show_default=False,
         ),
     ] = None,
+    allow_no_events: AllowNoEvents = False,
     max_findings: MaxFindings = DEFAULT_MAX_FINDINGS,
     launch: Launch = False,
 ) -> bool:
@@ -110,6 +112,7 @@ def verify_consistency(
         tier,
         remember=not read_only,
         enqueue_repairs=enqueue_repairs,
+        allow_no_events=allow_no_events,
         max_findings=max_findings,
         reports=reports,
     )
@@ -125,6 +128,7 @@ def verify_consistency(
             "bucket": bucket,
             "since_last": since is not None,
             "enqueue_repairs": enqueue_repairs,
+            "allow_no_events": allow_no_events,
             "read_only": read_only,
             **shown_findings(max_findings),
         }

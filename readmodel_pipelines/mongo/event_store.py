@@ -42,6 +42,10 @@ class EventStore:
         """The name of the index that gives streams in order; None when it is missing."""
         return scan.index_on(self._collection, *_ORDER)
 
+    def has_any(self, fold: Fold[Any]) -> bool:
+        """Whether there is any event of such streams."""
+        return self._collection.find_one(_stored_as(fold), {"_id": 1}) is not None
+
     def read(
         self, fold: Fold[Any], ids: Sequence[str] | None = None, within: IdRange = EVERYTHING
     ) -> Iterator[Document]:

@@ -13,6 +13,7 @@ from readmodel_pipelines.orchestration import OWNERS
 from readmodel_pipelines.orchestration.config import FullRebuildConfig
 from readmodel_pipelines.orchestration.metadata import in_words, metadata_of, raise_unless_ok
 from readmodel_pipelines.orchestration.partitions import AGGREGATE_TYPE_TAG, READ_MODELS
+from readmodel_pipelines.orchestration.recording import checks_told, is_renewed, log_checks_of_rebuild, observe
 from readmodel_pipelines.orchestration.resources import MongoResource
 from readmodel_pipelines.projections.registry import built_in
 
@@ -70,14 +71,19 @@ def read_models(
 ) -> Iterator[dg.MaterializeResult[Any]]:
     """Every read model, each selectable by itself."""
     chosen = [name for name, item in READ_MODELS.items() if dg.AssetKey(item.read_model) in context.selected_asset_keys]
-    summary, documents = mongo.rebuild(context, chosen, config.request())
+    with checks_told(context):
+        summary, documents = mongo.rebuild(context, chosen, config.request())
     context.log.info(in_words(summary))
     metadata = {
         read_model: metadata_of(summary, read_model, documents=documents[read_model], max_findings=config.max_findings)
         for read_model in summary.read_models
     }
     for read_model, said in metadata.items():
-        yield dg.MaterializeResult(asset_key=read_model, metadata=said)
+        if is_renewed(summary, read_model):
+            yield dg.MaterializeResult(asset_key=read_model, metadata=said)
+        else:
+            observe(context, read_model, said)
+    log_checks_of_rebuild(context, mongo, chosen, summary, config.max_findings)
     raise_unless_ok(summary, metadata)
 
 

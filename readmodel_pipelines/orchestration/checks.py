@@ -4,7 +4,6 @@ Unpartitioned: Dagster shows a partitioned check as skipped after runs over rang
 """
 
 # Without `from __future__ import annotations`: Dagster takes the class of `context`, not its name.
-from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,18 +13,24 @@ from readmodel_pipelines.bookkeeping.queue_stats import QueueStats
 from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
 from readmodel_pipelines.orchestration.assets import REPAIR_QUEUE
 from readmodel_pipelines.orchestration.config import SHOWN, VerifyConfig
-from readmodel_pipelines.orchestration.metadata import metadata_of, numbers_of, table_of, table_of_dead_letters
+from readmodel_pipelines.orchestration.evaluations import (
+    FRESH,
+    INTACT,
+    MATCHES,
+    Evaluated,
+    evaluated,
+    fresh,
+    intact,
+    matches,
+    without_events,
+)
+from readmodel_pipelines.orchestration.failure import Failed
+from readmodel_pipelines.orchestration.metadata import numbers_of, table_of_dead_letters
 from readmodel_pipelines.orchestration.partitions import READ_MODELS
 from readmodel_pipelines.orchestration.resources import MongoResource
-from readmodel_pipelines.reconcile.outcome import Outcome
-from readmodel_pipelines.reconcile.summary import Summary
 from readmodel_pipelines.settings import Settings
-from readmodel_pipelines.wording import numbers, span, storable
 
-MATCHES, INTACT, FRESH, DRAINS = "matches_events", "streams_intact", "is_fresh", "drains"
-
-Evaluated = dict[str, Any]
-"""What an `AssetCheckResult` holds, which a check gives, and an `AssetCheckEvaluation`, which a run or sensor logs."""
+DRAINS = "drains"
 
 _DESCRIPTIONS = {
     MATCHES: "Whether every document is what its events say, in every field and its type: execute it when somebody "
@@ -38,15 +43,6 @@ _DESCRIPTIONS = {
     "READMODEL_GRACE_SECONDS. A warning: a repair or the next event may mend it. Looks at those aggregates only; "
     "changes nothing, and remembers nothing.",
 }
-
-
-def fresh(summary: Summary, name: str, max_findings: int) -> Evaluated:
-    """What `is_fresh` says after a look at young events."""
-    counts = summary.read_models[name]
-    found = counts.discrepancies - counts.malformed
-    what = f"{counts.checked:,} aggregates with {(summary.scope.coverage or '').removeprefix('what got ')}"
-    said = f"{found:,} of {what} are not projected." if found else f"{what} are projected."
-    return _evaluated(name, FRESH, said, _about(summary, name, max_findings), passed=not found, error=False)
 
 
 @dg.multi_asset_check(
@@ -70,6 +66,14 @@ def read_model_checks(
     whole = [name for name, key in models.items() if {(key, MATCHES), (key, INTACT)} & chosen]
     young = [name for name, key in models.items() if (key, FRESH) in chosen]
     results: list[Evaluated] = []
+    try:
+        mongo.refuse_without_events(list(dict.fromkeys((*whole, *young))), allowed=config.allow_no_events)
+    except Failed as failed:
+        results += without_events(failed)
+        if not results:
+            raise
+        blind = {result["asset_key"] for result in results}
+        whole, young = ([name for name in names if models[name] not in blind] for names in (whole, young))
     if whole:
         summary, settings = mongo.verify(context, whole, config)
         for name in whole:
@@ -77,7 +81,7 @@ def read_model_checks(
             results.append(matches(summary, read_model, settings, config.max_findings))
             results.append(intact(summary, read_model, config.max_findings))
     if young:
-        summary = mongo.verify_fresh(context, young)
+        summary = mongo.verify_fresh(context, young, allow_no_events=config.allow_no_events)
         results += [fresh(summary, READ_MODELS[name].read_model, config.max_findings) for name in young]
     for result in results:
         if (result["asset_key"], result["check_name"]) in chosen:
@@ -110,75 +114,5 @@ def whether_it_drains(queue: RepairQueue, stats: QueueStats, settings: Settings)
             f"{settings.repair_queue_warning:,}. See that repair_queue_sensor is on and its runs succeed."
         )
     else:
-        return _evaluated(REPAIR_QUEUE, DRAINS, f"No dead letters; {stats.open:,} repairs are open.", metadata)
-    return _evaluated(REPAIR_QUEUE, DRAINS, said, metadata, passed=False, error=bool(stats.failed))
-
-
-def matches(summary: Summary, name: str, settings: Settings, max_findings: int) -> Evaluated:
-    """What `matches_events` says after a verification."""
-    counts = summary.read_models[name]
-    oldest = summary.oldest_seconds.get(name, 0.0)
-    what = f"Looked at {summary.scope.coverage}: {counts.checked:,} aggregates."
-    elsewhere = summary.elsewhere.get(name, Counter())
-    unseen = elsewhere.total() - elsewhere[Outcome.MALFORMED]
-    metadata = _about(summary, name, max_findings)
-    if counts.discrepancies == counts.malformed:
-        agreement = summary.agreement
-        said = f"{agreement[0].upper()}{agreement[1:]}. {what}{_known_from_earlier(unseen)}"
-        return _evaluated(name, MATCHES, said, metadata, passed=not unseen, error=False)
-    outcomes = (Outcome.DIFFERENT, Outcome.MISSING, Outcome.UNEXPECTED, Outcome.ORPHAN)
-    kinds = numbers({outcome.value: getattr(counts, outcome.value) for outcome in outcomes})
-    young = name in summary.oldest_seconds and oldest < settings.alarm_after_seconds
-    since = f" The oldest is known for {span(oldest)}." if oldest >= 1 else ""
-    said = f"{kinds}. {what}{since}{_known_from_earlier(unseen)} Materialize the asset to mend them."
-    return _evaluated(name, MATCHES, said, metadata, passed=False, error=not young)
-
-
-def intact(summary: Summary, name: str, max_findings: int) -> Evaluated:
-    """What `streams_intact` says after a verification."""
-    malformed = summary.read_models[name].malformed
-    unseen = summary.elsewhere.get(name, Counter())[Outcome.MALFORMED]
-    if malformed:
-        said = f"{malformed:,} streams are malformed: mend their events first."
-    else:
-        said = "Every stream can be trusted." if summary.looked_at_all else "No malformed stream was met."
-    return _evaluated(
-        name,
-        INTACT,
-        f"{said} Looked at {summary.scope.coverage}.{_known_from_earlier(unseen)}",
-        _about(summary, name, max_findings, malformed=True),
-        passed=not malformed and not unseen,
-        error=bool(malformed),
-    )
-
-
-def _evaluated(
-    asset: str, check: str, description: str, metadata: dict[str, Any], *, passed: bool = True, error: bool = True
-) -> Evaluated:
-    return {
-        "asset_key": dg.AssetKey(asset),
-        "check_name": check,
-        "passed": passed,
-        "severity": dg.AssetCheckSeverity.ERROR if error else dg.AssetCheckSeverity.WARN,
-        "description": storable(description),
-        "metadata": metadata,
-    }
-
-
-def _known_from_earlier(number: int) -> str:
-    return f" {number:,} known from earlier verifications lie outside and may still be there." if number else ""
-
-
-def _about(summary: Summary, name: str, max_findings: int, *, malformed: bool = False) -> dict[str, Any]:
-    """Counts, by field and by reason too, and the first findings of the kind."""
-    said = metadata_of(summary, name, max_findings=0)
-    # Its page is narrow, and says the same in numbers that are plotted.
-    del said["outcomes"]
-    found = [item for item in summary.findings if item.read_model == name]
-    shown = [item for item in found if (item.outcome is Outcome.MALFORMED) is malformed][:max_findings]
-    if malformed:
-        for reason, number in sorted(summary.reasons[name].items()):
-            said[f"reason/{reason}"] = number
-    if shown:
-        said["findings"] = table_of(shown)
-    return said
+        return evaluated(REPAIR_QUEUE, DRAINS, f"No dead letters; {stats.open:,} repairs are open.", metadata)
+    return evaluated(REPAIR_QUEUE, DRAINS, said, metadata, passed=False, error=bool(stats.failed))

@@ -65,8 +65,8 @@ class AggregateConfig(Config):
     dry_run: bool = Field(default=False, description="Write nothing; say what would be written.")
 
 
-class ReportConfig(Config):
-    """How much a run tells."""
+class ManyConfig(Config):
+    """A run over many aggregates: how much it tells, and whether it goes on without an event."""
 
     max_findings: int = Field(
         default=SHOWN,
@@ -75,15 +75,20 @@ class ReportConfig(Config):
         description="At most so many findings of a read model are shown in the table, "
         f"from 0 to {DEFAULT_MAX_FINDINGS}; the counts are always whole.",
     )
+    allow_no_events: bool = Field(
+        default=False,
+        description="Go on although there is not one event to go by, so that every document is an orphan. Off: the run "
+        "fails and changes nothing, for most often a setting names another database or collection.",
+    )
 
 
-class FullRebuildConfig(ReportConfig):
+class FullRebuildConfig(ManyConfig):
     """A rebuild of every aggregate."""
 
     allow_deletions: bool = Field(
         default=False,
         description="Delete unwanted documents however many they are. Off: more than READMODEL_MAX_DELETE_SHARE of the "
-        "read model (never below 100 documents) are not deleted and the run fails, because lost events look the same.",
+        "read model, and more than 3 documents, are not deleted and the run fails, because lost events look the same.",
     )
     strategy: Strategy = Field(
         default="in_place",
@@ -102,7 +107,11 @@ class FullRebuildConfig(ReportConfig):
     def request(self) -> RebuildRequest:
         """The rebuild that it stands for."""
         return RebuildRequest(
-            self.strategy, resume=self.resume, allow_deletions=self.allow_deletions, off_peak=self.off_peak
+            self.strategy,
+            resume=self.resume,
+            allow_deletions=self.allow_deletions,
+            off_peak=self.off_peak,
+            allow_no_events=self.allow_no_events,
         )
 
 
@@ -114,7 +123,7 @@ class RebuildConfig(FullRebuildConfig):
     )
 
 
-class SliceConfig(ReportConfig):
+class SliceConfig(ManyConfig):
     """A slice of a full rebuild."""
 
     strategy: Strategy = Field(
@@ -127,7 +136,7 @@ class SliceConfig(ReportConfig):
     )
 
 
-class VerifyConfig(ReportConfig):
+class VerifyConfig(ManyConfig):
     """A verification. Without a sample, a bucket and `since_last` it looks at every aggregate."""
 
     tier: Tier = Field(
@@ -173,6 +182,7 @@ class VerifyConfig(ReportConfig):
             self.tier,
             remember=not self.read_only,
             enqueue_repairs=self.enqueue_repairs,
+            allow_no_events=self.allow_no_events,
             reports=new_report_files(settings, about) if self.write_reports else (),
         )
 

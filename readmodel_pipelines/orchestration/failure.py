@@ -15,10 +15,18 @@ def failure(sentence: str, metadata: Mapping[str, Any] | None = None) -> dg.Fail
     return dg.Failure(storable(sentence), metadata, allow_retries=False)
 
 
+class Failed(dg.Failure):
+    """One of this project's errors, as a failure; whoever decides by it asks `error`."""
+
+    def __init__(self, error: ReadModelError) -> None:
+        super().__init__(str(error), allow_retries=False)
+        self.error = error
+
+
 @contextmanager
 def failing_in_words() -> Iterator[None]:
     """Raise this project's errors as failures: the sentence says it all, and a traceback behind it would bury it."""
     try:
         yield
     except ReadModelError as error:
-        raise failure(str(error)) from None
+        raise Failed(error) from None

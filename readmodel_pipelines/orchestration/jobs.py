@@ -15,7 +15,7 @@ from readmodel_pipelines.events.ids import UUID
 from readmodel_pipelines.orchestration import OWNERS, SETTINGS_AT_LOAD, partitions
 from readmodel_pipelines.orchestration import config as configs
 from readmodel_pipelines.orchestration.assets import REPAIR_QUEUE
-from readmodel_pipelines.orchestration.checks import Evaluated, fresh, intact, matches
+from readmodel_pipelines.orchestration.evaluations import fresh, intact, matches
 from readmodel_pipelines.orchestration.metadata import (
     in_words,
     metadata_of,
@@ -24,9 +24,15 @@ from readmodel_pipelines.orchestration.metadata import (
     raise_unless_ok,
 )
 from readmodel_pipelines.orchestration.partitions import AGGREGATE_TYPE_TAG, DATABASE_TAG, READ_MODELS, tag_run
+from readmodel_pipelines.orchestration.recording import (
+    checks_told,
+    is_renewed,
+    log_check,
+    log_checks_of_rebuild,
+    observe,
+)
 from readmodel_pipelines.orchestration.resources import MongoResource, owner_of, where
 from readmodel_pipelines.rebuild import RebuildRequest
-from readmodel_pipelines.rebuild_state import RebuildState
 from readmodel_pipelines.reconcile.summary import Summary
 from readmodel_pipelines.repair.summary import RepairSummary
 from readmodel_pipelines.repair.worker import RepairWorker
@@ -54,8 +60,9 @@ def rebuild_one_aggregate(
     )
     asset = READ_MODELS[config.aggregate_type].read_model
     metadata = metadata_of_one(summary, asset, aggregate_id)
-    # Not a materialization: the read model as a whole is not newer for it.
-    _tell(context, summary, asset, metadata, None if config.dry_run else dg.AssetObservation)
+    _tell(context, summary, metadata)
+    if not config.dry_run:
+        observe(context, asset, metadata)
     raise_unless_ok(summary, {asset: metadata})
 
 
@@ -95,12 +102,18 @@ def rebuild_read_model(context: dg.OpExecutionContext, config: configs.RebuildCo
         summary = mongo.work(
             context,
             [read_model.name],
-            lambda projector: projector.rebuild_all(dry_run=True, allow_deletions=config.allow_deletions),
+            lambda projector: projector.rebuild_all(
+                dry_run=True, allow_deletions=config.allow_deletions, allow_no_events=config.allow_no_events
+            ),
         )
     else:
-        summary, documents = mongo.rebuild(context, [read_model.name], config.request())
+        with checks_told(context):
+            summary, documents = mongo.rebuild(context, [read_model.name], config.request())
     metadata = metadata_of(summary, asset, documents=documents.get(asset), max_findings=config.max_findings)
-    _tell(context, summary, asset, metadata, None if config.dry_run else dg.AssetMaterialization)
+    _tell(context, summary, metadata)
+    if not config.dry_run:
+        _record(context, summary, asset, metadata)
+        log_checks_of_rebuild(context, mongo, [read_model.name], summary, config.max_findings)
     raise_unless_ok(summary, {asset: metadata})
 
 
@@ -138,11 +151,16 @@ def rebuild_slice(context: dg.OpExecutionContext, config: configs.SliceConfig, m
         allow_deletions=config.allow_deletions,
         slice=part,
         campaign=partitions.campaign_of(context),
+        allow_no_events=config.allow_no_events,
     )
-    summary, _ = mongo.rebuild(context, [read_model.name], request)
+    with checks_told(context):
+        summary, _ = mongo.rebuild(context, [read_model.name], request)
     metadata = metadata_of(summary, asset, max_findings=config.max_findings)
-    ended = summary.rebuild.state is RebuildState.DONE and not summary.rebuild.already_done
-    _tell(context, summary, asset, metadata, dg.AssetMaterialization if ended else None)
+    _tell(context, summary, metadata)
+    if is_renewed(summary, asset) or not summary.ok:
+        # Of a slice that did its part nothing is to be told: the last one tells of all.
+        _record(context, summary, asset, metadata)
+    log_checks_of_rebuild(context, mongo, [read_model.name], summary, config.max_findings)
     raise_unless_ok(summary, {asset: metadata})
 
 
@@ -172,14 +190,16 @@ def verify_read_model(context: dg.OpExecutionContext, config: configs.VerifyConf
     """
     read_model = partitions.read_model_named_by(context)
     asset = read_model.read_model
-    summary, settings = mongo.verify(context, [read_model.name], config)
+    with checks_told(context):
+        summary, settings = mongo.verify(context, [read_model.name], config)
     metadata = metadata_of(summary, asset, max_findings=config.max_findings)
-    _tell(context, summary, asset, metadata, dg.AssetObservation)
-    _log_check(context, matches(summary, asset, settings, config.max_findings))
-    _log_check(context, intact(summary, asset, config.max_findings))
+    _tell(context, summary, metadata)
+    observe(context, asset, metadata)
+    log_check(context, matches(summary, asset, settings, config.max_findings))
+    log_check(context, intact(summary, asset, config.max_findings))
     # Only then: what goes wrong in a second look must not take the result of the first with it.
-    young = mongo.verify_fresh(context, [read_model.name])
-    _log_check(context, fresh(young, asset, config.max_findings))
+    young = mongo.verify_fresh(context, [read_model.name], allow_no_events=True)
+    log_check(context, fresh(young, asset, config.max_findings))
     raise_unless_ok(summary, {asset: metadata})
 
 
@@ -270,19 +290,13 @@ def repair_read_models() -> None:
     repair_due_tasks()
 
 
-def _tell(
-    context: dg.OpExecutionContext,
-    summary: Summary,
-    asset: str,
-    metadata: Mapping[str, Any],
-    event: type[dg.AssetMaterialization | dg.AssetObservation] | None,
-) -> None:
+def _tell(context: dg.OpExecutionContext, summary: Summary, metadata: Mapping[str, Any]) -> None:
     context.log.info(in_words(summary))
     context.add_output_metadata(metadata)
-    if event is not None:
-        context.log_event(event(asset, metadata=metadata))
 
 
-def _log_check(context: dg.OpExecutionContext, said: Evaluated) -> None:
-    # Dagster logs it, and only its annotation forgets to say so.
-    context.log_event(dg.AssetCheckEvaluation(**said))  # type: ignore[arg-type]
+def _record(context: dg.OpExecutionContext, summary: Summary, asset: str, metadata: Mapping[str, Any]) -> None:
+    if is_renewed(summary, asset):
+        context.log_event(dg.AssetMaterialization(asset, metadata=metadata))
+    else:
+        observe(context, asset, metadata)

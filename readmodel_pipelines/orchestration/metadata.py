@@ -78,7 +78,8 @@ def metadata_of(
     said["events_per_second"] = round(summary.events / max(summary.seconds, 1e-9), 1)
     if documents is not None:
         said["dagster/row_count"] = documents
-    said |= {name: value for name, value in summary.about.items() if name not in ("reports", "started_at")}
+    said |= {name: value for name, value in summary.about.items() if name not in ("rebuilds", "reports", "started_at")}
+    said |= summary.rebuild_of(read_model).as_json()
     if read_model in summary.closed:
         said["closed"] = summary.closed[read_model]
     if read_model in summary.elsewhere:

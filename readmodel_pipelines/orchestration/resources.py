@@ -9,6 +9,7 @@ from pydantic import Field
 from readmodel_pipelines.embedded import server as embedded
 from readmodel_pipelines.mongo.connection import open_database
 from readmodel_pipelines.mongo.driver import Database
+from readmodel_pipelines.mongo.no_events import refuse_without_events
 from readmodel_pipelines.mongo.store import Store
 from readmodel_pipelines.orchestration.config import VerifyConfig
 from readmodel_pipelines.orchestration.failure import failing_in_words
@@ -66,6 +67,12 @@ class MongoResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # at ru
             with open_database(settings, "dagster") as database:
                 yield settings, database
 
+    def refuse_without_events(self, read_models: list[str], *, allowed: bool) -> None:
+        """Fail with the read models of which nobody can tell what is right, if there are such ones."""
+        with self.opened() as (settings, database):
+            store = Store(database, settings, choose_projections(settings, read_models))
+            refuse_without_events(store, allowed=allowed)
+
     def verify(self, context: Context, read_models: list[str], config: VerifyConfig) -> tuple[Summary, Settings]:
         """Verify the read models with these names."""
         tag_run(context, read_models)
@@ -76,10 +83,10 @@ class MongoResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # at ru
             summary = verify(database, settings, read_models, request, on_progress=self._progress(context))
         return _warned(context, summary), settings
 
-    def verify_fresh(self, context: Context, read_models: list[str]) -> Summary:
+    def verify_fresh(self, context: Context, read_models: list[str], *, allow_no_events: bool = False) -> Summary:
         """Verify what got events in the last minutes."""
         with self.opened() as (settings, database):
-            summary = verify_fresh(database, settings, read_models)
+            summary = verify_fresh(database, settings, read_models, allow_no_events=allow_no_events)
         return _warned(context, summary)
 
     def rebuild(

@@ -106,4 +106,4 @@ def catch_up_in_place(run: Run, catch_up: CatchUp) -> None:
     for name, counts in catch_up.summary.read_models.items():
         run.summary.read_models[name].failed += counts.failed
     run.summary.take_over(catch_up.summary.findings)
-    run.summary.rebuild.caught_up = (run.summary.rebuild.caught_up or 0) + catch_up.written
+    run.outcome.caught_up = (run.outcome.caught_up or 0) + catch_up.written

@@ -115,7 +115,7 @@ def _mend(run: Run) -> None:
     opened = OpenedPass(run.store, scratch.read_models, run.claims, shadows=run.shadows)
     for lane in opened.lanes:
         item, name = lane.projection, lane.projection.read_model
-        sink_in_place(run, opened.again(lane), scratch, DeletionLimit(1.0)).finish()
+        sink_in_place(run, opened.again(lane), scratch, DeletionLimit(None)).finish()
         mended = {**run.record.mended, name: run.record.mended.get(name, 0) + lane.counts.deleted}
         run.record = replace(run.record, mended=mended)
         run.rebuilds.note(run.record, mended=mended)

@@ -52,7 +52,7 @@ class RebuildRequest:
     With `resume` an unfinished rebuild goes on where it was, if it still is the same one; otherwise it is dropped, and
     a warning says so. A `slice` does its part and, when it is the last one, finishes the rebuild; `campaign` names what
     launched the slices, so that one that comes late begins no other rebuild. With `off_peak` it stops at the end of the
-    window of the settings.
+    window of the settings. With `allow_no_events` it begins although every document is an orphan.
     """
 
     strategy: Strategy = "in_place"
@@ -61,6 +61,7 @@ class RebuildRequest:
     off_peak: bool = False
     slice: Slice | None = None
     campaign: str = ""
+    allow_no_events: bool = False
     max_findings: int = DEFAULT_MAX_FINDINGS
 
     @property

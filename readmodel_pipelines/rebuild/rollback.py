@@ -72,7 +72,10 @@ def roll_back(database: Database, settings: Settings, rebuild_id: str) -> Summar
             following.close()
             forget(database, record.read_models, record.id)
     summary.warnings += [warning] if warning else []
-    summary.rebuild = RebuildOutcome(rebuild_id, caught_up=catch_up.written, state=RebuildState.ROLLED_BACK)
+    names = [item.read_model for item in restored]
+    summary.rebuilds.append(
+        RebuildOutcome(rebuild_id, caught_up=catch_up.written, state=RebuildState.ROLLED_BACK, read_models=names)
+    )
     for group in by_fold(restored):
         _look_over(store.of(group), summary)
     for item in restored:

@@ -16,6 +16,7 @@ from readmodel_pipelines.moments import Moment, reached
 from readmodel_pipelines.mongo.changes import HistoryLost
 from readmodel_pipelines.mongo.driver import Database
 from readmodel_pipelines.mongo.event_store import EventStore
+from readmodel_pipelines.mongo.no_events import refuse_without_events
 from readmodel_pipelines.mongo.store import Store
 from readmodel_pipelines.projections.registry import by_fold, choose_projections
 from readmodel_pipelines.rebuild.batches import WindowClosed
@@ -26,6 +27,7 @@ from readmodel_pipelines.rebuild.request import RebuildRequest
 from readmodel_pipelines.rebuild.this_run import Run
 from readmodel_pipelines.rebuild.worker import Job, range_worker
 from readmodel_pipelines.rebuild_state import RebuildState
+from readmodel_pipelines.reconcile.about import RebuildOutcome
 from readmodel_pipelines.reconcile.outcome import Counts
 from readmodel_pipelines.reconcile.progress import Progress
 from readmodel_pipelines.reconcile.summary import Summary
@@ -57,11 +59,12 @@ def rebuild(
 ) -> Summary:
     """Rebuild the read models with these names in full, all when none is named; `on_phase` is told what begins.
 
-    The summary's `rebuild` says which it is, and how far: done, paused at the end of the window, or building while
-    other slices are.
+    The summary's `rebuilds` say which they are, one for the read models that are made from the same streams, and how
+    far: done, paused at the end of the window, or building while other slices are.
 
     Raises:
         UsageError: there is no such read model, or its collection is of a kind that cannot be rebuilt.
+        NoEvents: there is none that they are made from; nothing was done.
         ReadModelBusy: somebody else rebuilds one of them.
         LeaseLost: this run was taken for dead and somebody else took over.
         WorkerDied: a worker process was killed; resume.
@@ -71,14 +74,20 @@ def rebuild(
     name = read_models[0] if len(read_models) == 1 else "all"
     summary = Summary("rebuild", name, request.max_findings, read_models=counts_of(projections))
     started = time.perf_counter()
-    summary.warnings += Store(database, settings, projections).check(writes=True)
+    # All of them first: nothing is begun that cannot be ended.
+    store = Store(database, settings, projections)
+    summary.warnings += store.check(writes=True)
+    refuse_without_events(store, allowed=request.allow_no_events)
     try:
         for group in by_fold(projections):
             store = Store(database, settings, group)
             events = store.events.estimated_document_count()
             _Rebuild(Run(store, request, summary, events, on_progress, on_phase, holder, owner)).do()
     except KeyboardInterrupt:
-        summary.rebuild.state = RebuildState.INTERRUPTED
+        if not summary.rebuilds or summary.rebuilds[-1].state is not None:
+            # The next one was not begun yet.
+            summary.rebuilds.append(RebuildOutcome())
+        summary.rebuilds[-1].state = RebuildState.INTERRUPTED
         summary.seconds = time.perf_counter() - started
         raise RebuildInterrupted(summary) from None
     if not summary.events and request.slice is None:
@@ -98,7 +107,7 @@ class _Rebuild:
 
     def do(self) -> None:
         """All of it, or the part of it that is this run's."""
-        run, outcome = self.run, self.run.summary.rebuild
+        run, outcome = self.run, self.run.outcome
         with ExitStack() as leases:
             if self.slice is None:
                 run.held = leases.enter_context(run.hold(run.collections))
@@ -107,8 +116,8 @@ class _Rebuild:
             else:
                 found = begin_with_others(run, self.slice)
                 if found is None:
-                    outcome.reached(RebuildState.DONE)
-                    outcome.already_done = True
+                    outcome.state, outcome.already_done = RebuildState.DONE, True
+                    run.summary.rebuilds.append(outcome)
                     return
                 run.record = found
                 run.held = leases.enter_context(run.hold(run.collections, shared=found.id))
@@ -116,6 +125,7 @@ class _Rebuild:
                 own = leases.enter_context(run.hold([f"{run.collections[0]}/slice {self.slice.number}"]))
                 run.nonces = run.held.nonces | own.nonces
             outcome.id, outcome.strategy = run.record.id, run.record.strategy
+            run.summary.rebuilds.append(outcome)
             reached(Moment.REBUILD_BEGUN)
             try:
                 self._go(run)
@@ -175,7 +185,7 @@ class _Rebuild:
             return False
         all_done = all(item.done for item in run.ranges)
         if not all_done:
-            run.summary.rebuild.reached(RebuildState.BUILDING)
+            run.outcome.state = RebuildState.BUILDING
         return all_done
 
     def _is_finisher(self, run: Run, leases: ExitStack) -> bool:
@@ -194,7 +204,7 @@ class _Rebuild:
                 time.sleep(_SAY_SECONDS)
         if run.record.state in (RebuildState.DONE, RebuildState.ABORTED):
             self._count(run.ranges)
-            run.summary.rebuild.reached(run.record.state)
+            run.outcome.state = run.record.state
             return False
         if run.record.state is not RebuildState.SWAPPING:
             if not all(item.done for item in run.ranges):
@@ -225,12 +235,12 @@ class _Rebuild:
             return
         counts = {item.read_model: run.summary.read_models[item.read_model].as_dict() for item in projections}
         run.to(state, counts=counts, events=self.events, **why)
-        run.summary.rebuild.reached(state)
+        run.outcome.state = state
         if self.slice is not None:
             run.held.give_back()
 
     def _pause(self) -> None:
-        self.run.summary.rebuild.reached(RebuildState.PAUSED)
+        self.run.outcome.state = RebuildState.PAUSED
         self.run.warn(
             f"The off-peak window {self.run.store.settings.off_peak_window} is over. Rebuild {self.run.record.id} goes "
             "on where it is when it is launched again, or resumed."

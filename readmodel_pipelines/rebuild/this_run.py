@@ -13,6 +13,7 @@ from readmodel_pipelines.rebuild.batches import Pace, window_of
 from readmodel_pipelines.rebuild.catch_up import Following
 from readmodel_pipelines.rebuild.request import RebuildRequest
 from readmodel_pipelines.rebuild_state import RebuildState
+from readmodel_pipelines.reconcile.about import RebuildOutcome
 from readmodel_pipelines.reconcile.deletions import DeletionLimit
 from readmodel_pipelines.reconcile.progress import Progress
 from readmodel_pipelines.reconcile.summary import Summary
@@ -40,6 +41,10 @@ class Run:
     nonces: Mapping[str, str] = field(init=False)
     claims: Contested = field(init=False)
     following: Following = field(init=False)
+    outcome: RebuildOutcome = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.outcome = RebuildOutcome(read_models=[item.read_model for item in self.store.projections])
 
     @property
     def rebuilds(self) -> Rebuilds:
@@ -64,7 +69,7 @@ class Run:
     @property
     def limit(self) -> DeletionLimit:
         """How many documents may go."""
-        return DeletionLimit(1.0 if self.request.allow_deletions else self.store.settings.max_delete_share)
+        return DeletionLimit(None if self.request.allow_deletions else self.store.settings.max_delete_share)
 
     def hold(self, names: Sequence[str], shared: str = "") -> AbstractContextManager[Leases]:
         """Hold leases with these names."""

@@ -3,6 +3,7 @@
 They, and whatever else has to wait for the end of a pass, are put off as keys.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,8 @@ from typing import Any
 
 from readmodel_pipelines.batched import batched
 
-DELETE_FLOOR = 100
+A_FEW = 3
+"""So many may go however small a read model is."""
 KEYS_AT_ONCE = 500
 
 
@@ -26,9 +28,9 @@ class Deletions(Enum):
 
 @dataclass(frozen=True, slots=True)
 class DeletionLimit:
-    """How many documents a full run may delete: a share of the read model, never below the floor."""
+    """How many documents a full run may delete: a share of the read model, or a few; None is no limit, 0 is none."""
 
-    share: float
+    share: float | None
 
     def allows(self, deletions: int, documents: int) -> bool:
         """Whether `deletions` of about `documents` may go."""
@@ -36,7 +38,9 @@ class DeletionLimit:
 
     def of(self, documents: int) -> float:
         """How many of about `documents` may go."""
-        return max(DELETE_FLOOR, self.share * documents)
+        if self.share is None:
+            return math.inf
+        return max(A_FEW, self.share * documents) if self.share else 0
 
     def refusal(self, read_model: str, deletions: int, documents: int) -> str:
         """The warning that a refused deletion leaves."""

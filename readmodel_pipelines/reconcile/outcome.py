@@ -110,6 +110,8 @@ class Why(StrEnum):
     """A unique key is held by a document that this run may not change."""
     NEEDS_REPLICA_SET = "needs_replica_set"
     """Only a transaction could write this, and a standalone server has none."""
+    NO_EVENTS = "no_events"
+    """There is not one event that the read models could be made from, and there are documents: nothing is deleted."""
     WRITE_REFUSED = "write_refused"
     """MongoDB refused the document, a validator for example."""
     EVENT_NOT_THERE = "event_not_there"

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from readmodel_pipelines.rebuild_state import RebuildState
-from readmodel_pipelines.reconcile.about import RebuildOutcome, VerificationScope
+from readmodel_pipelines.reconcile.about import RebuildOutcome, VerificationScope, of_all
 from readmodel_pipelines.reconcile.finding import Finding, finding_of, kind_of
 from readmodel_pipelines.reconcile.outcome import ALARMS, Counts, Outcome, Verdict
 from readmodel_pipelines.reconcile.shortened import ALWAYS_WHOLE
@@ -21,6 +21,8 @@ Verb = Literal["rebuild", "dry_run", "verify"]
 
 DEFAULT_MAX_FINDINGS = 1000
 
+_NOT_SHOWN = ("everything", "young")
+
 
 @dataclass(slots=True)
 class Summary:
@@ -30,7 +32,8 @@ class Summary:
     Of a verification `differing` counts the findings by read model and field, `reasons` by reason, `oldest_seconds`
     has the age of the oldest finding of a read model but for malformed streams, and `scope` says what it covered and
     did. By read model, of what earlier ones found, `closed` counts what is gone, and `elsewhere`, by outcome, what is
-    open outside of what was looked at. Of a full rebuild `rebuild` says which it was, and how far it is.
+    open outside of what was looked at. `rebuilds` are full ones, one for all read models that are made from the same
+    streams, and how far each is; `rebuild` is what they come to.
     """
 
     verb: Verb
@@ -41,7 +44,7 @@ class Summary:
     read_models: dict[str, Counts] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
-    rebuild: RebuildOutcome = field(default_factory=RebuildOutcome)
+    rebuilds: list[RebuildOutcome] = field(default_factory=list)
     scope: VerificationScope = field(default_factory=VerificationScope)
     differing: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     reasons: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
@@ -50,6 +53,15 @@ class Summary:
     elsewhere: dict[str, Counter[str]] = field(default_factory=dict)
     _kept: Counter[tuple[str, bool]] = field(default_factory=Counter, repr=False)
     _by_aggregate: dict[tuple[str, str], Finding] = field(default_factory=dict, repr=False)
+
+    @property
+    def rebuild(self) -> RebuildOutcome:
+        """Of several rebuilds the one that is farthest from done."""
+        return of_all(self.rebuilds)
+
+    def rebuild_of(self, read_model: str) -> RebuildOutcome:
+        """The rebuild that a read model was made by."""
+        return next((item for item in self.rebuilds if read_model in item.read_models), RebuildOutcome())
 
     @property
     def ok(self) -> bool:
@@ -133,16 +145,16 @@ class Summary:
     def about(self) -> dict[str, Any]:
         """Which rebuild it was, or what was verified, for showing, of plain JSON types; only what there is to say."""
         started_at = self.scope.started_at
+        several = self.rebuilds if len(self.rebuilds) > 1 else ()
         said = {
-            "rebuild": self.rebuild.id,
-            **asdict(self.rebuild),
-            "state": self.rebuild.state and self.rebuild.state.value,
+            **self.rebuild.as_json(),
+            "rebuilds": [item.as_json() | {"read_models": list(item.read_models)} for item in several] or None,
             **asdict(self.scope),
             "started_at": started_at and f"{started_at.isoformat()}Z",
             "closed": sum(self.closed.values()) if self.closed else None,
             "open_elsewhere": sum(map(Counter.total, self.elsewhere.values())) if self.elsewhere else None,
         }
-        return {name: value for name, value in said.items() if value is not None and name not in ("id", "everything")}
+        return {name: value for name, value in said.items() if value is not None and name not in _NOT_SHOWN}
 
     def as_json(self) -> dict[str, Any]:
         """The `--json` document, of plain JSON types."""

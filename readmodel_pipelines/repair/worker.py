@@ -15,8 +15,11 @@ from readmodel_pipelines.bookkeeping.repair_task import AGGREGATE_NOT_FOUND, CRA
 from readmodel_pipelines.errors import LeaseLost
 from readmodel_pipelines.events.stream import Reason
 from readmodel_pipelines.moments import Moment, reached
-from readmodel_pipelines.mongo.driver import Database, Document
+from readmodel_pipelines.mongo.driver import Database, Document, ours
 from readmodel_pipelines.mongo.kinds import check_kinds
+from readmodel_pipelines.mongo.no_events import every_document_is_an_orphan
+from readmodel_pipelines.mongo.store import Store
+from readmodel_pipelines.projections.registry import choose_projections
 from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.reconcile.outcome import Outcome, Why
 from readmodel_pipelines.reconcile.summary import Summary
@@ -59,13 +62,14 @@ class RepairWorker:
         on_batch: Callable[[RepairSummary], object] | None = None,
         draw: Callable[[float, float], float] = random.uniform,
     ) -> None:
-        self._database = database
+        self._database = ours(database)
         self._settings = settings
         self._queue = RepairQueue(database, settings)
         self._holder = Holder(holder or this_process(), owner, lease_seconds or settings.repair_lease_seconds)
         self._batch_size = batch_size or settings.repair_batch_size
         self._on_batch = on_batch
         self._draw = draw
+        self._with_events: set[str] = set()
 
     def work(self, *, limit: int | None = None, task_ids: Sequence[str] | None = None) -> RepairSummary:
         """Repair until nothing is due, or `limit` aggregates are done; or else these tasks, whether due or not.
@@ -149,6 +153,10 @@ class RepairWorker:
             return ()
 
     def _reconcile(self, summary: RepairSummary, stream: str, claimed: Claim) -> None:
+        if self._lacks_events(stream):
+            detail = f"{self._settings.events_collection} holds no event of such streams: a setting may be wrong"
+            self._fail(summary, stream, claimed, dict.fromkeys(claimed.ids, (str(Why.NO_EVENTS), detail)))
+            return
         projector = ReadModelProjector(
             self._database, self._settings, *self._queue.read_models[stream], max_findings=_NO_FINDING_LOST
         )
@@ -164,6 +172,16 @@ class RepairWorker:
         if still_busy := _busy(failures):
             summary.retried += self._queue.give_back(still_busy, claimed.token, _BUSY_SECONDS)
         self._fail(summary, stream, claimed, _without(failures, still_busy))
+
+    def _lacks_events(self, stream: str) -> bool:
+        """Whether the repair of any such aggregate would delete a document; asked until there is an event."""
+        if stream in self._with_events:
+            return False
+        made_from_it = choose_projections(self._settings, self._queue.read_models[stream])
+        if every_document_is_an_orphan(Store(self._database, self._settings, made_from_it)):
+            return True
+        self._with_events.add(stream)
+        return False
 
     def _keep_up(
         self, summary: RepairSummary, projector: ReadModelProjector, claimed: Claim, failures: _Failures

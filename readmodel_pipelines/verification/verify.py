@@ -16,8 +16,9 @@ from readmodel_pipelines.errors import UsageError
 from readmodel_pipelines.events.ids import byte_order, is_plain, is_utf8
 from readmodel_pipelines.moments import Moment, reached
 from readmodel_pipelines.mongo.changes import Changes, Token, changes_since
-from readmodel_pipelines.mongo.driver import Collection, Database, server_time
+from readmodel_pipelines.mongo.driver import Database, server_time
 from readmodel_pipelines.mongo.event_store import EventStore
+from readmodel_pipelines.mongo.no_events import refuse_without_events
 from readmodel_pipelines.mongo.read_model import ReadModelCollection
 from readmodel_pipelines.mongo.store import Store
 from readmodel_pipelines.projections.projection import Projection
@@ -44,8 +45,9 @@ class VerificationRequest:
 
     Tier `documents` compares every owned field; `versions` only looks whether documents are there at the version of
     their streams. Without `remember` nothing is written to the database at all: no finding is remembered, and the next
-    incremental verification begins where this one did. `reports` are files to write; those that were written are in the
-    summary's `scope`, and a warning says why one was not.
+    incremental verification begins where this one did. With `allow_no_events` it looks although every document is an
+    orphan. `reports` are files to write; those that were written are in the summary's `scope`, and a warning says why
+    one was not.
 
     Raises:
         UsageError: that makes no sense.
@@ -55,6 +57,7 @@ class VerificationRequest:
     tier: Tier = "documents"
     remember: bool = True
     enqueue_repairs: bool = False
+    allow_no_events: bool = False
     max_findings: int = DEFAULT_MAX_FINDINGS
     reports: Sequence[Path] = ()
 
@@ -83,6 +86,7 @@ def verify(
 
     Raises:
         UsageError: there is no such read model, or a report cannot be written there.
+        NoEvents: there is none to compare with, whatever part is looked at.
     """
     with closing(Reporting(request.reports)) as reporting:
         return _Verification(database, settings, read_models, request, on_progress, reporting).run()
@@ -107,15 +111,23 @@ def verify_one(
     return summary
 
 
-def verify_fresh(database: Database, settings: Settings, read_models: Sequence[str]) -> Summary:
-    """Verify the aggregates that got events in the last minutes, as many as the settings say. Remembers nothing."""
+def verify_fresh(
+    database: Database, settings: Settings, read_models: Sequence[str], *, allow_no_events: bool = False
+) -> Summary:
+    """Verify the aggregates that got events in the last minutes, as many as the settings say. Remembers nothing.
+
+    Raises:
+        NoEvents: there is none at all to compare with, and nobody said that this is meant.
+    """
     reached(Moment.LOOK_AT_FRESH)
+    store = Store(database, settings, choose_projections(settings, read_models))
+    refuse_without_events(store, allowed=allow_no_events)
     since = server_time(database) - timedelta(minutes=settings.fresh_minutes)
-    store = EventStore(Collection(database, settings.events_collection))
+    events = EventStore(store.events)
     warnings = []
 
     def recent(group: Sequence[Projection]) -> Iterable[list[str]]:
-        ids = sorted(store.recent_ids(group[0].fold, since, _MOST_RECENT + 1))
+        ids = sorted(events.recent_ids(group[0].fold, since, _MOST_RECENT + 1))
         if len(ids) > _MOST_RECENT:
             warnings.append(f"More than {_MOST_RECENT:,} aggregates have events so young; as many were looked at.")
         return _in_batches(ids[:_MOST_RECENT])
@@ -123,8 +135,8 @@ def verify_fresh(database: Database, settings: Settings, read_models: Sequence[s
     summary = ReadModelProjector(database, settings, *read_models).verify_some(recent)
     summary.warnings += warnings
     more = f" (more than {_MOST_RECENT:,}, the others were not looked at)" if warnings else ""
-    covered = f"what got events in the last {settings.fresh_minutes:g} minutes{more}"
-    summary.scope = VerificationScope(coverage=covered, everything=False)
+    young = f"events in the last {settings.fresh_minutes:g} minutes{more}"
+    summary.scope = VerificationScope(coverage=f"what got {young}", everything=False, young=young)
     return summary
 
 
@@ -153,6 +165,7 @@ class _Verification:
 
     def run(self) -> Summary:
         request, coverage = self._request, self._request.coverage
+        refuse_without_events(self._store, allowed=request.allow_no_events)
         warnings: list[str] = []
         if request.enqueue_repairs:
             self._enqueue = Enqueue(
@@ -171,9 +184,9 @@ class _Verification:
             warnings.append(f"Everything was verified, not only what changed: {self._changes.unknown}.")
             coverage = Coverage()
         if request.tier == "versions":
-            summary = self._projector.verify_versions(self._note)
+            summary = self._projector.verify_versions(self._note, allow_no_events=True)
         elif coverage.everything:
-            summary = self._projector.verify_all(self._note)
+            summary = self._projector.verify_all(self._note, allow_no_events=True)
         else:
             summary = self._projector.verify_some(
                 lambda group: self._batches(group, coverage), self._note, odd_ids=_with_odd_ids(coverage)

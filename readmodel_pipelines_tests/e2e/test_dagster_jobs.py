@@ -238,30 +238,27 @@ def test_a_malformed_stream_fails_the_run_in_words_and_every_other_is_rebuilt(sa
     assert "mends the events" in said
     assert sample[CHATS].count_documents({}) == 40
     assert sample[CHATS].count_documents({"chat_id": long_enough, "title": "as it was"}) == 1
-    assert (dagster.materialized(result)[CHATS]["inserted"], dagster.materialized(result)[CHATS]["malformed"]) == (
-        39,
-        1,
-    )
-    (line,) = [line for line in table(dagster.materialized(result)[CHATS]) if line["outcome"] == "malformed"]
+    assert (dagster.observed(result)[CHATS]["inserted"], dagster.observed(result)[CHATS]["malformed"]) == (39, 1)
+    (line,) = [line for line in table(dagster.observed(result)[CHATS]) if line["outcome"] == "malformed"]
     assert line["aggregate_id"] == long_enough
     assert line["reason"].startswith("version_gap")
 
     partition = dagster.run("rebuild_read_models", "chat")
     assert "1 of 40 aggregates could not be rebuilt: 1 malformed" in sentence(partition)
-    assert dagster.materialized(partition)[CHATS]["same"] == 39
+    assert dagster.observed(partition)[CHATS]["same"] == 39
     alone = dagster.run("rebuild_aggregate", aggregate_type="chat", aggregate_id=long_enough)
     assert "1 of 1 aggregates could not be rebuilt: 1 malformed" in sentence(alone)
 
 
-@pytest.mark.parametrize(("strategy", "words"), [("in_place", "set allow_deletions"), ("shadow", "101")])
+@pytest.mark.parametrize(("strategy", "words"), [("in_place", "set allow_deletions"), ("shadow", "4 of about 44")])
 def test_too_many_deletions_are_refused_unless_allowed(
     sample: Mongo, dagster: Dagster, strategy: str, words: str
 ) -> None:
     assert dagster.run("rebuild_read_models", "chat").success
-    sample[CHATS].insert_many([{"chat_id": str(uuid4())} for _ in range(101)])
+    sample[CHATS].insert_many([{"chat_id": str(uuid4())} for _ in range(4)])
 
     assert words in sentence(dagster.run("rebuild_read_models", "chat", strategy=strategy))
-    assert sample[CHATS].count_documents({}) == 141
+    assert sample[CHATS].count_documents({}) == 44
 
     assert dagster.run("rebuild_read_models", "chat", strategy=strategy, allow_deletions=True).success
     assert sample[CHATS].count_documents({}) == 40

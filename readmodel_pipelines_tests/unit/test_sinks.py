@@ -24,11 +24,16 @@ MODEL = CHATS.read_model
 
 @pytest.mark.parametrize(
     ("share", "documents", "most"),
-    [(0.05, 0, 100), (0.05, 2_000, 100), (0.05, 10_000, 500), (0.0, 10_000, 100), (1.0, 10_000, 10_000)],
+    [(0.05, 0, 3), (0.05, 60, 3), (0.05, 80, 4), (0.05, 10_000, 500), (0.0, 10_000, 0), (1.0, 10_000, 10_000)],
 )
-def test_deletions_are_limited_to_a_share_but_never_below_the_floor(share: float, documents: int, most: int) -> None:
+def test_deletions_are_limited_to_a_share_but_for_a_few(share: float, documents: int, most: int) -> None:
     limit = DeletionLimit(share)
     assert (limit.allows(most, documents), limit.allows(most + 1, documents)) == (True, False)
+
+
+def test_who_allows_deletions_is_not_kept_by_what_the_server_estimates() -> None:
+    # After a crash it may know of none.
+    assert DeletionLimit(None).allows(10**9, 0)
 
 
 def test_a_refusal_says_how_many_and_what_to_do() -> None:

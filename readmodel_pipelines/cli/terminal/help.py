@@ -67,6 +67,8 @@ ENDING = {
         ("1", "discrepancies found, aggregates not done, or an unknown id"),
         ("2", "the command or a setting makes no sense"),
         ("3", "no MongoDB or Dagster, or no right to it"),
+        ("4", "MongoDB could not do it, or a worker process was killed"),
+        ("5", "not one event to go by: a mistyped name? nothing was changed"),
         ("6", "what was to be said could not be written: a full disk"),
         ("130", "interrupted; what was done is said, and how to go on"),
         ("141", "whoever read the output is gone, as after `| head`"),

@@ -46,6 +46,14 @@ AggregateId = Annotated[
     str | None, typer.Option("--id", metavar="UUID", help="One aggregate. Either this or --all.", show_default=False)
 ]
 Everything = Annotated[bool, typer.Option("--all", help="Every aggregate. Either this or --id.")]
+AllowNoEvents = Annotated[
+    bool,
+    typer.Option(
+        "--allow-no-events",
+        help="Of --all: go on although there is not one event to go by. Without it that is an error (exit code 5), for "
+        "most often a name is mistyped.",
+    ),
+]
 MaxFindings = Annotated[
     int,
     typer.Option(

@@ -49,12 +49,14 @@ def what_was_found(summary: Summary) -> Iterator[str]:
 
 
 def _what_became(summary: Summary) -> Iterator[str]:
-    """What a verification did besides looking, and which rebuild it was."""
+    """What a verification did besides looking, and which rebuilds they were."""
     lines = []
-    rebuild, scope = summary.rebuild, summary.scope
-    if rebuild.id:
+    scope = summary.scope
+    for rebuild in summary.rebuilds:
         caught_up = f", {count(rebuild.caught_up, 'document')} caught up with" if rebuild.caught_up else ""
-        lines.append(f"Rebuild {rebuild.id} ({rebuild.strategy}) is {rebuild.state}{caught_up}.")
+        of = f" of {' and '.join(rebuild.read_models)}" if len(summary.rebuilds) > 1 else ""
+        if rebuild.id:
+            lines.append(f"Rebuild {rebuild.id}{of} ({rebuild.strategy}) is {rebuild.state}{caught_up}.")
     if closed := sum(summary.closed.values()):
         lines.append(f"{count(closed, 'finding')} of earlier verifications gone.")
     if scope.queued is not None:

@@ -1,0 +1,73 @@
+"""Nothing to look at is a failure: a mistyped name must never read as health, let alone as orphans.
+
+A run over many aggregates asks this first, before it takes a lease or writes anything.
+"""
+
+from collections.abc import Sequence
+
+from readmodel_pipelines.errors import NoEvents
+from readmodel_pipelines.mongo.event_store import EventStore
+from readmodel_pipelines.mongo.store import Store
+from readmodel_pipelines.projections.projection import Projection
+from readmodel_pipelines.projections.registry import by_fold, projections_for
+
+_HINT = (
+    "Correct the setting that is wrong. If there really is no such event, say that you mean it: --allow-no-events, or "
+    "allow_no_events in a job's config."
+)
+
+
+def refuse_without_events(store: Store, *, allowed: bool) -> None:
+    """Refuse read models of which nobody can tell what is right, unless somebody said that this is meant.
+
+    An empty one is as it should be where the events of other read models are: nothing has happened yet.
+
+    Raises:
+        NoEvents: there is no event that they are made from, and they hold documents; or there is none at all.
+    """
+    if allowed:
+        return
+    without = [group for group in by_fold(store.projections) if not _has_events(store, group)]
+    if without and any(_has_events(store, group) for group in by_fold(projections_for(store.settings))):
+        without = [group for group in without if any(_is_filled(store, item) for item in group)]
+    if without:
+        raise _nothing_there(store, [item for group in without for item in group])
+
+
+def every_document_is_an_orphan(store: Store) -> bool:
+    """Whether there are documents, and not one event that they could be made from: a repair would delete each."""
+    has_events = any(_has_events(store, group) for group in by_fold(store.projections))
+    return not has_events and any(_is_filled(store, item) for item in store.projections)
+
+
+def _has_events(store: Store, made_from_the_same: Sequence[Projection]) -> bool:
+    return EventStore(store.events).has_any(made_from_the_same[0].fold)
+
+
+def _is_filled(store: Store, projection: Projection) -> bool:
+    return store.live(projection).find_one({}, {"_id": 1}) is not None
+
+
+def _nothing_there(store: Store, projections: Sequence[Projection]) -> NoEvents:
+    read_models = [item.read_model for item in projections]
+    settings = store.settings
+    used = {
+        "READMODEL_DATABASE": settings.database,
+        "READMODEL_EVENTS_COLLECTION": settings.events_collection,
+        "READMODEL_TASK_SOURCE": settings.task_source,
+    }
+    said = ", ".join(f"{name} is {value}" for name, value in used.items())
+    if settings.mongodb_uri is None:
+        said += ", READMODEL_MONGODB_URI is not set, so this is the embedded server"
+    are = "is" if len(read_models) == 1 else "are"
+    return NoEvents(
+        f"{store.events.full_name} holds {what_is_lacking(projections)}, so nobody can tell whether "
+        f"{' and '.join(read_models)} {are} right. No document was changed. {said}.",
+        hint=_HINT,
+        read_models=read_models,
+    )
+
+
+def what_is_lacking(projections: Sequence[Projection]) -> str:
+    """The events that read models are made from, where there are none."""
+    return f"no event of aggregate type {' or '.join(sorted({item.fold.stored_as[0] for item in projections}))}"

@@ -1,0 +1,132 @@
+"""What the checks of a read model say: after a verification, a look at young events, a rebuild, or without any event.
+
+Each is a value, which a check gives as its result, and a run logs.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+
+from readmodel_pipelines.errors import NoEvents
+from readmodel_pipelines.orchestration.failure import Failed
+from readmodel_pipelines.orchestration.metadata import metadata_of, table_of
+from readmodel_pipelines.rebuild_state import RebuildState
+from readmodel_pipelines.reconcile.outcome import Outcome
+from readmodel_pipelines.reconcile.summary import Summary
+from readmodel_pipelines.settings import Settings
+from readmodel_pipelines.wording import numbers, span, storable
+
+MATCHES, INTACT, FRESH = "matches_events", "streams_intact", "is_fresh"
+
+Evaluated = dict[str, Any]
+"""What an `AssetCheckResult` holds, which a check gives, and an `AssetCheckEvaluation`, which a run or sensor logs."""
+
+
+def fresh(summary: Summary, name: str, max_findings: int) -> Evaluated:
+    """What `is_fresh` says after a look at young events."""
+    counts = summary.read_models[name]
+    found = counts.discrepancies - counts.malformed
+    what = f"{counts.checked:,} aggregates with {summary.scope.young}"
+    said = f"{found:,} of {what} are not projected." if found else f"{what} are projected."
+    return evaluated(name, FRESH, said, _about(summary, name, max_findings), passed=not found, error=False)
+
+
+def without_events(failed: Failed) -> Iterator[Evaluated]:
+    """What the checks of read models say of which nobody can tell what is right; nothing after any other failure."""
+    if isinstance(failed.error, NoEvents):
+        for name in failed.error.read_models:
+            for check in (MATCHES, INTACT, FRESH):
+                yield evaluated(name, check, str(failed.error), {}, passed=False)
+
+
+def matches(summary: Summary, name: str, settings: Settings, max_findings: int) -> Evaluated:
+    """What `matches_events` says after a verification."""
+    counts = summary.read_models[name]
+    oldest = summary.oldest_seconds.get(name, 0.0)
+    what = f"Looked at {summary.scope.coverage}: {counts.checked:,} aggregates."
+    elsewhere = summary.elsewhere.get(name, Counter())
+    unseen = elsewhere.total() - elsewhere[Outcome.MALFORMED]
+    metadata = _about(summary, name, max_findings)
+    if counts.discrepancies == counts.malformed:
+        agreement = summary.agreement
+        said = f"{agreement[0].upper()}{agreement[1:]}. {what}{_known_from_earlier(unseen)}"
+        return evaluated(name, MATCHES, said, metadata, passed=not unseen, error=False)
+    outcomes = (Outcome.DIFFERENT, Outcome.MISSING, Outcome.UNEXPECTED, Outcome.ORPHAN)
+    kinds = numbers({outcome.value: getattr(counts, outcome.value) for outcome in outcomes})
+    young = name in summary.oldest_seconds and oldest < settings.alarm_after_seconds
+    since = f" The oldest is known for {span(oldest)}." if oldest >= 1 else ""
+    said = f"{kinds}. {what}{since}{_known_from_earlier(unseen)} Materialize the asset to mend them."
+    return evaluated(name, MATCHES, said, metadata, passed=False, error=not young)
+
+
+def rebuilt(summary: Summary, name: str, max_findings: int) -> Iterator[Evaluated]:
+    """What `matches_events` and `streams_intact` say after a rebuild that looked at everything; nothing before that."""
+    state, counts = summary.rebuild_of(name).state, summary.read_models[name]
+    if state not in (RebuildState.DONE, RebuildState.REFUSED) or summary.rebuild_of(name).already_done:
+        return
+    left = [item for item in summary.findings if item.read_model == name and item.failed]
+    metadata = _about(summary, name, max_findings=0)
+    if left[:max_findings]:
+        metadata["findings"] = table_of(left[:max_findings])
+    right = state is RebuildState.DONE and not counts.failed
+    said = f"A rebuild looked at {counts.checked:,} aggregates. "
+    said += (
+        "Every document is what its events say."
+        if right
+        else f"{counts.failed:,} could not be brought in line; the run says why."
+    )
+    yield evaluated(name, MATCHES, said, metadata, passed=right)
+    yield intact(summary, name, max_findings)
+
+
+def intact(summary: Summary, name: str, max_findings: int) -> Evaluated:
+    """What `streams_intact` says after a verification."""
+    malformed = summary.read_models[name].malformed
+    unseen = summary.elsewhere.get(name, Counter())[Outcome.MALFORMED]
+    if malformed:
+        said = f"{malformed:,} streams are malformed: mend their events first."
+    else:
+        said = "Every stream can be trusted." if summary.looked_at_all else "No malformed stream was met."
+    return evaluated(
+        name,
+        INTACT,
+        f"{said} Looked at {summary.scope.coverage or 'every aggregate'}.{_known_from_earlier(unseen)}",
+        _about(summary, name, max_findings, malformed=True),
+        passed=not malformed and not unseen,
+        error=bool(malformed),
+    )
+
+
+def evaluated(
+    asset: str, check: str, description: str, metadata: dict[str, Any], *, passed: bool = True, error: bool = True
+) -> Evaluated:
+    """A check's answer; one that does not pass is an error, or a warning."""
+    return {
+        "asset_key": dg.AssetKey(asset),
+        "check_name": check,
+        "passed": passed,
+        "severity": dg.AssetCheckSeverity.ERROR if error else dg.AssetCheckSeverity.WARN,
+        "description": storable(description),
+        "metadata": metadata,
+    }
+
+
+def _known_from_earlier(number: int) -> str:
+    return f" {number:,} known from earlier verifications lie outside and may still be there." if number else ""
+
+
+def _about(summary: Summary, name: str, max_findings: int, *, malformed: bool = False) -> dict[str, Any]:
+    """Counts, by field and by reason too, and the first findings of the kind."""
+    said = metadata_of(summary, name, max_findings=0)
+    # Its page is narrow, and says the same in numbers that are plotted.
+    del said["outcomes"]
+    found = [item for item in summary.findings if item.read_model == name]
+    shown = [item for item in found if (item.outcome is Outcome.MALFORMED) is malformed][:max_findings]
+    if malformed:
+        for reason, number in sorted(summary.reasons[name].items()):
+            said[f"reason/{reason}"] = number
+    if shown:
+        said["findings"] = table_of(shown)
+    return said

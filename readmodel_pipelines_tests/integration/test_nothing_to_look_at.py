@@ -1,0 +1,163 @@
+"""A run over many aggregates that meets no event changes nothing and is no success: most often a name is mistyped."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+
+from readmodel_pipelines.errors import NoEvents
+from readmodel_pipelines.rebuild import RebuildRequest, Slice, rebuild
+from readmodel_pipelines.repair.worker import RepairWorker
+from readmodel_pipelines.settings import Settings
+from readmodel_pipelines.verification.coverage import Bucket, Coverage
+from readmodel_pipelines.verification.verify import VerificationRequest, verify, verify_fresh
+from readmodel_pipelines_tests.support.scene import Scene
+from readmodel_pipelines_tests.support.verbs.command_line import EVERYTHING, Cli
+from readmodel_pipelines_tests.support.verbs.repairing import put, repair, stored, task
+
+CHATS, TASKS = "chats_read_model", "tasks_read_model"
+
+
+def looks(**options: Any) -> Callable[..., Any]:
+    return lambda scene, settings, names: verify(scene.database, settings, names, VerificationRequest(**options))
+
+
+def rebuilds(**options: Any) -> Callable[..., Any]:
+    return lambda scene, settings, names: rebuild(scene.database, settings, names, RebuildRequest(**options))
+
+
+def projects(method: str, **options: Any) -> Callable[..., Any]:
+    def run(scene: Scene, settings: Settings, names: Any) -> Any:
+        projector = scene.projector(*names, **settings.model_dump(include={"events_collection", "task_source"}))
+        return getattr(projector, method)(**options)
+
+    return run
+
+
+RUNS: Mapping[str, Callable[..., Any]] = {
+    "verify": looks(),
+    "verify by versions": looks(tier="versions"),
+    "verify a sample": looks(coverage=Coverage(sample=5)),
+    "verify a bucket": looks(coverage=Coverage(bucket=Bucket(1, 2))),
+    "verify what changed": looks(coverage=Coverage(since_last=True)),
+    "verify and queue repairs": looks(enqueue_repairs=True),
+    "verify what is fresh": lambda scene, settings, names: verify_fresh(scene.database, settings, names),
+    "rebuild in place": rebuilds(),
+    "rebuild and delete all": rebuilds(allow_deletions=True),
+    "resume": rebuilds(resume=True),
+    "rebuild in a shadow": rebuilds(strategy="shadow"),
+    "rebuild a slice": rebuilds(slice=Slice(2, 3)),
+    "the API verifies": projects("verify_all"),
+    "the API looks at versions": projects("verify_versions"),
+    "the API rebuilds": projects("rebuild_all"),
+    "the API predicts": projects("rebuild_all", dry_run=True),
+}
+
+
+@pytest.fixture
+def filled(scene: Scene) -> Scene:
+    scene.ensure_indexes()
+    for number in range(3):
+        scene.chat(f"chat {number}")
+    scene.build()
+    return scene
+
+
+def without_leases(scene: Scene) -> Any:
+    leases = scene.database.readmodel_leases.count_documents({"given_back": False})
+    return scene.dump(), scene.database.readmodel_rebuilds.count_documents({}), leases
+
+
+@pytest.mark.parametrize("run", RUNS.values(), ids=list(RUNS))
+def test_a_mistyped_name_is_told_with_every_setting_and_changes_nothing(filled: Scene, run: Callable[..., Any]) -> None:
+    before = without_leases(filled)
+    mistyped = filled.settings.model_copy(update={"events_collection": "evnets"})
+    for names in ((), ("chat",), ("task",)):
+        with pytest.raises(NoEvents) as refused:
+            run(filled, mistyped, names)
+        assert refused.value.exit_code == 5
+        assert list(refused.value.read_models) == [name for name in (CHATS, TASKS) if not names or names[0] in name]
+        for value in (f"{filled.settings.database}.evnets", "is evnets", "READMODEL_TASK_SOURCE is chat"):
+            assert value in refused.value.message
+        assert "--allow-no-events" in refused.value.hint
+    assert without_leases(filled) == before
+
+
+@pytest.mark.parametrize("run", RUNS.values(), ids=list(RUNS))
+def test_an_empty_database_is_nothing_that_could_be_well(scene: Scene, run: Callable[..., Any]) -> None:
+    with pytest.raises(NoEvents):
+        run(scene, scene.settings, ())
+    # Events of somebody else's are none that anything could be made from.
+    scene.events.insert_one({"type": "click", "at": "noon"})
+    with pytest.raises(NoEvents):
+        run(scene, scene.settings, ())
+
+
+@pytest.mark.parametrize("run", RUNS.values(), ids=list(RUNS))
+def test_the_wrong_source_of_tasks_deletes_no_task_and_names_it(filled: Scene, run: Callable[..., Any]) -> None:
+    before = without_leases(filled)
+    wrong = filled.settings.model_copy(update={"task_source": "task"})
+    with pytest.raises(NoEvents) as refused:
+        run(filled, wrong, ())
+    assert refused.value.read_models == (TASKS,)
+    assert "READMODEL_TASK_SOURCE is task" in refused.value.message
+    assert without_leases(filled) == before
+
+
+@pytest.mark.parametrize("run", RUNS.values(), ids=list(RUNS))
+def test_a_read_model_that_nothing_has_happened_to_yet_is_well(legacy_scene: Scene, run: Callable[..., Any]) -> None:
+    legacy_scene.ensure_indexes()
+    legacy_scene.chat("chat")
+    legacy_scene.build()
+    for names in ((), ("task",)):
+        assert run(legacy_scene, legacy_scene.settings, names).ok
+
+
+def test_who_means_it_says_so_and_deletions_are_still_their_own_question(filled: Scene) -> None:
+    filled.chat("chat 3")
+    filled.build()
+    filled.events.drop()
+    meant = {"allow_no_events": True}
+    looked = looks(**meant)(filled, filled.settings, ())
+    assert (looked.ok, looked.read_models[CHATS].orphan) == (False, 4)
+    assert rebuilds(**meant)(filled, filled.settings, ()).read_models[CHATS].deleted == 0
+    assert rebuilds(**meant, allow_deletions=True)(filled, filled.settings, ()).read_models[CHATS].deleted == 4
+    assert looks(**meant)(filled, filled.settings, ()).ok
+
+
+def test_one_aggregate_is_as_it_was(filled: Scene) -> None:
+    key = filled.chats.distinct("chat_id")[0]
+    filled.events.drop()
+    assert filled.verify_one(key).read_models[CHATS].orphan == 1
+    assert filled.rebuild_one(key).read_models[CHATS].deleted == 1
+
+
+def test_a_repair_deletes_nothing_either_and_mends_it_once_the_name_is_right(filled: Scene) -> None:
+    key = filled.chats.distinct("chat_id")[0]
+    put(filled, task(key))
+    before = filled.dump()
+    mistyped = filled.settings.model_copy(update={"events_collection": "evnets", "repair_backoff_seconds": 0})
+    assert RepairWorker(filled.database, mistyped).work(limit=1).retried == 1
+    (waiting,) = stored(filled)
+    assert (waiting["status"], waiting["reason"]) == ("pending", "no_events")
+    assert {name: filled.dump()[name] for name in (CHATS, TASKS)} == {name: before[name] for name in (CHATS, TASKS)}
+    assert repair(filled).completed == 1
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("verify-consistency", *EVERYTHING),
+        ("verify-consistency", *EVERYTHING, "--tier", "versions"),
+        ("rebuild-readmodel", *EVERYTHING),
+        ("rebuild-readmodel", *EVERYTHING, "--dry-run"),
+        ("rebuild-readmodel", *EVERYTHING, "--strategy", "shadow"),
+        ("rebuild-readmodel", *EVERYTHING, "--slice", "1/2"),
+    ],
+    ids=lambda words: " ".join(words[3:]) or words[0],
+)
+def test_the_command_line_has_an_exit_code_for_it(cli: Cli, command: tuple[str, ...]) -> None:
+    ended = cli("--json", *command)
+    assert (ended.exit_code, '"code": "no_events"' in ended.stdout) == (5, True)
+    if "--slice" not in command and "shadow" not in command:
+        assert cli(*command, "--allow-no-events").exit_code == 0
