@@ -190,7 +190,7 @@ class Rebuilds:
         Raises:
             UsageError: there is none with this id.
         """
-        found = self._rebuilds.find_one({"_id": rebuild_id, "kind": "rebuild"})
+        found = self._rebuilds.find_one({"_id": storable(rebuild_id), "kind": "rebuild"})
         if found is None:
             raise UsageError(f"There is no rebuild {rebuild_id!r}.", hint="`readmodel rebuilds list` shows them.")
         return found

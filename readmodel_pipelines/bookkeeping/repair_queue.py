@@ -284,7 +284,7 @@ class RepairQueue:
             raise UsageError("Say which tasks to requeue.", hint="Give one of --id, --reason and --all-failed.")
         where: Document = {"status": "failed"}
         if reason is not None:
-            where["reason"] = reason
+            where["reason"] = storable(reason)
         if task_id is not None:
             where = {"_id": {"$in": ids_of([task_id])}, "status": {"$ne": "processing"}}
         back = {"$set": {"status": "pending", "retry_count": 0}}
@@ -306,7 +306,7 @@ class RepairQueue:
 
     def tasks(self, status: Status | None = None, reason: str | None = None, limit: int = 50) -> Iterator[Document]:
         """Tasks as they are stored, the oldest first; dates as `DatetimeMS`."""
-        where = {name: value for name, value in (("status", status), ("reason", reason)) if value is not None}
+        where = {name: storable(text) for name, text in (("status", status), ("reason", reason)) if text is not None}
         return iter(self._tasks.find(where, sort=[("created_at", 1)], limit=limit))
 
     def stats(self) -> QueueStats:

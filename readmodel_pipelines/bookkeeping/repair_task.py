@@ -78,5 +78,6 @@ def history_with(attempt: Document) -> Document:
 
 def ids_of(task_ids: Iterable[str]) -> list[Any]:
     """The `_id`s that texts may mean: producers' are objectIds, hand-made ones texts."""
-    texts = list(task_ids)
+    # What is no UTF-8 is nobody's, and no query can ask for it.
+    texts = list(map(storable, task_ids))
     return [*texts, *(ObjectId(text) for text in texts if ObjectId.is_valid(text))]

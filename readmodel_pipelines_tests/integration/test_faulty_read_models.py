@@ -1,15 +1,21 @@
 """Nothing that an added read model's file does stops the built-in ones, nor another one that was added."""
 
+from typing import Any
+
 import pytest
 
 from readmodel_pipelines import RepairWorker
 from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds
 from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
+from readmodel_pipelines.errors import UsageError
+from readmodel_pipelines.moments import Moment
 from readmodel_pipelines.rebuild_state import RebuildState, Strategy
 from readmodel_pipelines.reconcile.ranges import EVERYTHING
 from readmodel_pipelines.reconcile.summary import Summary
 from readmodel_pipelines_tests.support import faulty_read_models as faulty
-from readmodel_pipelines_tests.support.scene import BOTH, Scene
+from readmodel_pipelines_tests.support import shadowless_read_models as shadowless
+from readmodel_pipelines_tests.support.at_a_moment import At, Killed, once, raises
+from readmodel_pipelines_tests.support.scene import BOTH, Scene, uuid
 from readmodel_pipelines_tests.support.verbs.rebuilding import full, leftovers, records
 from readmodel_pipelines_tests.support.verbs.repairing import stored
 
@@ -66,6 +72,33 @@ def test_every_fault_is_told_by_stream_and_the_others_are_done(
         assert scene.database[read_model].count_documents({}) == written(done, read_model)[0]
 
 
+@pytest.mark.parametrize("killed_at", [None, Moment.GATE, Moment.SWAP])
+def test_a_shadow_that_cannot_be_had_is_left_out_and_the_others_go_on(
+    scene: Scene, damaged: list[str], at: At, killed_at: Moment | None
+) -> None:
+    scene.settings = scene.settings.model_copy(update={"projections": (shadowless.__name__,)})
+    names = [item.read_model for item in shadowless.READ_MODELS]
+    before: dict[str, Any] = {name: [] for name in names}
+    before["unwanted_read_model"] = [{"_id": number, "key": uuid(number), "value": number} for number in range(200)]
+    scene.database.unwanted_read_model.insert_many(before["unwanted_read_model"])
+    if killed_at is not None:
+        at(killed_at, once(raises(Killed())))
+        with pytest.raises(Killed):
+            full(scene, strategy="shadow")
+
+    done = full(scene, strategy="shadow", resume=True)
+
+    assert (done.ok, [item["state"] for item in records(scene)], leftovers(scene)) == (False, ["done"], [])
+    for name in names:
+        assert any(warning.startswith(f"{name} was left out") for warning in done.warnings)
+        assert (name, done.read_models[name].failed > 0, done.read_models[name].written) == (name, True, 0)
+        assert list(scene.database[name].find()) == before[name]
+    for name in BOTH:
+        assert written(done, name) == (0, scene.database[name].count_documents({}), 0)
+    scene.settings = scene.settings.model_copy(update={"projections": ()})
+    assert scene.verify().ok
+
+
 def test_repairs_mend_the_others_and_are_parked_with_the_reason(scene: Scene, damaged: list[str]) -> None:
     queue = RepairQueue(scene.database, scene.settings)
     for chat_id in damaged:
@@ -89,6 +122,17 @@ def test_a_rebuild_s_record_takes_whatever_text(scene: Scene) -> None:
     )
     rebuilds.note(record, no_history=faulty.HALF)
 
+    with pytest.raises(UsageError):
+        rebuilds.get(faulty.HALF)
     ended = rebuilds.to(record, RebuildState.ABORTED, why=faulty.HALF)
 
     assert ended.no_history == ended.stored["why"] == ended.stored["holder"] == r"half an emoji \ud83d"
+
+
+def test_what_no_query_can_ask_for_is_not_in_the_queue(scene: Scene) -> None:
+    queue = RepairQueue(scene.database, scene.settings)
+    assert not queue.due(5, task_ids=[faulty.HALF])
+    assert list(queue.tasks(reason=faulty.HALF)) == []
+    assert queue.requeue(reason=faulty.HALF) == 0
+    with pytest.raises(UsageError):
+        queue.requeue(task_id=faulty.HALF)
