@@ -28,9 +28,9 @@ def main() -> None:
         mongodb_uri=arguments.uri,
         database=arguments.database,
         workers=arguments.workers,
-        lease_seconds=arguments.lease,
         max_events_per_second=arguments.events_per_second,
-    )
+        # Shorter than anybody may set it.
+    ).model_copy(update={"lease_seconds": arguments.lease})
     with open_database(settings) as database:
         summary = rebuild(database, settings, [], RebuildRequest(arguments.strategy, resume=True))
     print(json.dumps(summary.as_json() | {"ok": summary.ok}))
