@@ -33,7 +33,8 @@ def span(seconds: float) -> str:
 
 def moment(value: object) -> str:
     """A moment as MongoDB stores it, which is in UTC; what a record holds in its place is no time that is known."""
-    return f"{value:%Y-%m-%d %H:%M:%S} UTC" if isinstance(value, datetime) else "an unknown time"
+    # Not by a format, which leaves out the zeros of a year before 1000.
+    return f"{value.isoformat(' ')[:19]} UTC" if isinstance(value, datetime) else "an unknown time"
 
 
 def storable(text: str) -> str:

@@ -99,7 +99,7 @@ def _table(found: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     yield f"{'rebuild':<12}  {'state':<11}  {'strategy':<8}  {'begun (UTC)':<19}  {'ranges':>9}  read models"
     for item in found:
         ranges = f"{item['ranges_done']}/{item['ranges']}"
-        begun = f"{item['started_at']:%Y-%m-%d %H:%M:%S}"
+        begun = item["started_at"].isoformat(" ")[:19]
         models = ", ".join(item["read_models"])
         yield f"{item['_id']:<12}  {item['state']:<11}  {item['strategy']:<8}  {begun:<19}  {ranges:>9}  {models}"
 

@@ -27,6 +27,7 @@ def test_a_span_is_told_in_the_largest_unit_that_it_fills(seconds: float, said: 
 
 def test_a_moment_is_told_in_utc_and_a_record_without_one_breaks_nothing() -> None:
     assert moment(datetime(2026, 3, 1, 8, 0, 5)) == "2026-03-01 08:00:05 UTC"  # noqa: DTZ001 - as the driver gives it
+    assert moment(datetime(1, 3, 1)) == "0001-03-01 00:00:00 UTC"  # noqa: DTZ001
     assert moment(None) == "an unknown time"
 
 
