@@ -303,7 +303,7 @@ class ReadModelProjector:
     ) -> None:
         # Claims are few on few aggregates; looking them up for each of many batches would read them all each time.
         only = batches[0] if isinstance(batches, list) and len(batches) == 1 else None
-        claims = {} if by_versions else contested(events, projections, only)
+        claims = contested(events, projections, only)
         opened = OpenedPass(self._store.of(projections), summary.read_models, claims, events=events)
         # A verification tells only what stands when it is looked at again.
         noted_in = None if summary.verb == "verify" else summary

@@ -204,6 +204,14 @@ def test_the_tier_of_versions_is_clean_on_healthy_read_models(request: pytest.Fi
     assert (summary.ok, summary.warnings, summary.events) == (True, [], look(scene).events)
 
 
+def test_the_tier_of_versions_knows_claims_that_are_contested(legacy_scene: Scene) -> None:
+    legacy_scene.index()
+    tasks = sorted(legacy_scene.task(name, "c") for name in ("one", "two"))
+    assert found(look(legacy_scene, "task", tier="versions")) == {
+        ("tasks_read_model", key, "malformed") for key in tasks
+    }
+
+
 def test_a_look_at_versions_is_covered_by_its_index(scene: Scene) -> None:
     scene.fill(30)
     assert "ensure-indexes" in look(scene, tier="versions").warnings[0]
