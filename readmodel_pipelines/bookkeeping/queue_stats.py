@@ -1,19 +1,28 @@
 """The repair queue in numbers: how deep, how old, how fast, what is dead. Each is cheap, however long the queue is."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from bson.datetime_ms import DatetimeMS
-
-from readmodel_pipelines.mongo.driver import Collection
+from readmodel_pipelines.bookkeeping.repair_task import DEAD_LETTER_REASONS
+from readmodel_pipelines.events.exact import sendable
+from readmodel_pipelines.mongo.driver import Collection, Document
+from readmodel_pipelines.mongo.scan import NO_ARRAY
 from readmodel_pipelines.wording import numbers
 
 Status = Literal["pending", "processing", "completed", "failed"]
 STATUSES: tuple[Status, ...] = ("pending", "processing", "completed", "failed")
 
 _RATE_MINUTES = 5
+# Whoever wrote a dead letter by hand may have put anything there.
+_IS_A_WORD = {"$and": [{"$eq": [{"$type": "$reason"}, "string"]}, {"$lte": [{"$strLenBytes": "$reason"}, 100]}]}
+_BY_REASON: list[Document] = [
+    {"$group": {"_id": {"$cond": [_IS_A_WORD, "$reason", "unknown"]}, "tasks": {"$sum": 1}}},
+    {"$sort": {"tasks": -1}},
+    {"$limit": 100},
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +48,11 @@ class QueueStats:
         return self.pending + self.processing
 
     def reasons_in_words(self) -> str:
-        """How many dead letters have which reason."""
-        return numbers(dict(sorted(self.dead_letters.items())))
+        """How many dead letters have which reason; one that is none of ours may say anything."""
+        told: Counter[str] = Counter()
+        for reason, number in self.dead_letters.items():
+            told[reason if reason in DEAD_LETTER_REASONS else "other"] += number
+        return numbers(dict(sorted(told.items())))
 
     def as_json(self) -> dict[str, Any]:
         """As plain JSON types."""
@@ -48,22 +60,37 @@ class QueueStats:
         return numbers | {"dead_letters": dict(self.dead_letters)}
 
 
-def stats_of(tasks: Collection, now: datetime, due: Sequence[Mapping[str, Any]]) -> QueueStats:
-    """The numbers of a queue at a moment of the server's; `due` are the filters of what a worker may take."""
-    counts = {status: tasks.count_documents({"status": status}) for status in STATUSES if status != "completed"}
-    other = tasks.count_documents({"status": {"$nin": list(STATUSES)}})
-    oldest = tasks.find_one({"status": "pending"}, {"created_at": 1}, sort=[("created_at", 1)]) or {}
-    created = int(at) / 1000 if isinstance(at := oldest.get("created_at"), DatetimeMS) else now.timestamp()
+def stats_of(
+    tasks: Collection, now: datetime, due: Sequence[Mapping[str, Any]], aside: Sequence[Document] = ()
+) -> QueueStats:
+    """The numbers of a queue at a moment of the server's; `due` are the filters of what a worker may take.
+
+    The tasks that are set `aside` are dead letters, whatever stands in them.
+    """
+    ids = {"_id": {"$nin": [letter["_id"] for letter in aside]}} if aside else {}
+
+    def number(where: Mapping[str, Any]) -> int:
+        return tasks.count_documents(sendable({**where, **ids}))
+
+    counts = {status: number({"status": status}) for status in STATUSES if status != "completed"}
+    other = number({"status": {"$nin": list(STATUSES)}})
+    waiting = {"status": "pending", "created_at": {"$type": "date", **NO_ARRAY}, **ids}
+    # Without its `_id`, of which nobody knows what it is.
+    oldest = tasks.find_one(sendable(waiting), {"_id": 0, "created_at": 1}, sort=[("created_at", 1)])
+    created = int(oldest["created_at"]) / 1000 if oldest else now.timestamp()
     since = now - timedelta(minutes=_RATE_MINUTES)
-    recent = tasks.count_documents({"status": "completed", "completed_at": {"$gte": since}})
-    reasons = tasks.aggregate([{"$match": {"status": "failed"}}, {"$group": {"_id": "$reason", "tasks": {"$sum": 1}}}])
+    recent = number({"status": "completed", "completed_at": {"$gte": since}})
+    reasons = Counter(str(letter["reason"]) for letter in aside)
+    for group in tasks.aggregate([{"$match": {"status": "failed"}}, *_BY_REASON]):
+        reasons[group["_id"]] += group["tasks"]
+    counts["failed"] += len(aside)
     return QueueStats(
         **counts,
         # They are by far the most: counted one by one they would cost as much as all else a hundred times over.
         completed=max(0, tasks.estimated_document_count() - sum(counts.values()) - other),
         other=other,
-        due=sum(tasks.count_documents(where) for where in due),
+        due=sum(map(number, due)),
         oldest_pending_seconds=max(0.0, now.timestamp() - created),
         repairs_per_minute=recent / _RATE_MINUTES,
-        dead_letters={str(group["_id"] or "unknown"): group["tasks"] for group in reasons},
+        dead_letters=reasons,
     )

@@ -4,47 +4,47 @@ DATA_CONTRACT.md, «Repair queue», has the producers' fields and those that are
 pending or in work (`processing`). It is *due* when it is pending and its next attempt is not in the future, or in work
 under a lease that ran out. Whoever takes tasks holds the lease of their aggregate; the lease's nonce (`lease_token`)
 stands in them, and nothing is completed or failed but under it.
+
+Anybody may have written a task. It is read to the byte, one by one; what names no aggregate, or takes no writing, is a
+dead letter (`task_writes.py`), and keeps nobody from the others.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from pymongo import UpdateMany, UpdateOne
-
 from readmodel_pipelines.bookkeeping.queue_stats import QueueStats, Status, stats_of
+from readmodel_pipelines.bookkeeping.repair_streams import RepairStreams
 from readmodel_pipelines.bookkeeping.repair_task import (
     FIELDS,
     NO_MORE,
     OPEN,
     OURS,
-    TASK_TYPE,
-    UNKNOWN_AGGREGATE_TYPE,
-    UNKNOWN_TASK_TYPE,
+    WRITABLE,
     abandoned_until,
     attempt_of,
     history_with,
     ids_of,
+    key_of,
     new_task,
     pending_until,
     under,
 )
+from readmodel_pipelines.bookkeeping.set_aside import SetAside
+from readmodel_pipelines.bookkeeping.task_writes import TaskWrites, Update
 from readmodel_pipelines.errors import RepairQueueFull, UsageError
-from readmodel_pipelines.events.ids import UUID, is_utf8
-from readmodel_pipelines.events.stream import Reason
+from readmodel_pipelines.events.exact import sendable
 from readmodel_pipelines.mongo.driver import CODEC, Database, Document, later, ours, server_time
 from readmodel_pipelines.mongo.driver import Collection as MongoCollection
+from readmodel_pipelines.mongo.exactly import found_exactly
 from readmodel_pipelines.mongo.scan import Query
-from readmodel_pipelines.projections.registry import by_fold, projections_for
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines.wording import storable
 
 _SCANNED_PER_AGGREGATE = 10
-_BLANKS = r"[ \t\n\r\f\v]*"
 
 
 @dataclass(slots=True)
@@ -59,19 +59,20 @@ class Due:
 
 
 class RepairQueue:
-    """The operations on the queue. A *stream* here is a type of stream and its id: what one lease covers."""
+    """The operations on the queue; `streams` says what a task asks for, `park` makes dead letters of open tasks.
+
+    `refused` has the tasks that took no writing meanwhile, with the reason, and were set aside.
+    """
 
     def __init__(self, database: Database, settings: Settings) -> None:
         self._database = ours(database)
+        self._set_aside = SetAside(self._database)
         self._tasks = MongoCollection(self._database, settings.repair_queue_collection, codec_options=CODEC)
         self._limit = settings.repair_queue_limit
-        groups = by_fold(projections_for(settings))
-        # People and producers name a read model; every one made from the same stream is repaired with it.
-        self.read_models = {group[0].fold.aggregate_type: tuple(item.name for item in group) for group in groups}
-        self._spellings = {
-            stream: re.compile(f"^{_BLANKS}({'|'.join(spellings)}){_BLANKS}$", re.IGNORECASE)
-            for stream, spellings in _spellings(self.read_models).items()
-        }
+        self.streams = RepairStreams(settings)
+        self._writes = TaskWrites(self._database, self._tasks)
+        self.park = self._writes.park
+        self.refused = self._writes.refused
 
     def add(self, aggregate_id: str, aggregate_type: str, error: str = "") -> bool:
         """Queue a repair, in the producers' form; False when a pending task of the aggregate takes it in.
@@ -82,18 +83,18 @@ class RepairQueue:
             UsageError: the id is no UUID, or no read model has that name.
             RepairQueueFull: there are too many open tasks.
         """
-        stream = self.stream_of(aggregate_id, aggregate_type)
-        pending = self._pending(stream, aggregate_id)
-        latest = {"$set": {"error": storable(error)}}
-        if self._tasks.update_one(pending, latest).matched_count:
+        stream = self.streams.stream_of(aggregate_id, aggregate_type)
+        pending = {**self.streams.tasks_of(stream, [aggregate_id]), "status": "pending", **WRITABLE}
+        error = storable(error)
+        if self._tasks.update_one(pending, {"$set": {"error": error}}).matched_count:
             return False
         if self._tasks.count_documents(OPEN, limit=self._limit) >= self._limit:
             raise RepairQueueFull(
                 f"The repair queue holds {self._limit:,} open tasks; the repair of {aggregate_id} was not queued.",
                 hint="See that repairs run (`readmodel repair-queue stats`), or raise READMODEL_REPAIR_QUEUE_LIMIT.",
             )
-        new = {**latest, "$setOnInsert": new_task(aggregate_type)}
-        return self._tasks.update_one(pending, new, upsert=True).upserted_id is not None
+        self._tasks.insert_one({**new_task(aggregate_id, aggregate_type), "error": error})
+        return True
 
     def add_many(self, ids: Sequence[str], aggregate_type: str, error: str) -> tuple[int, int]:
         """Queue the repairs of these aggregates; gives how many are new and how many the queue has no room for.
@@ -106,13 +107,10 @@ class RepairQueue:
         pending, _ = self.known(ids, aggregate_type)
         new = [aggregate_id for aggregate_id in dict.fromkeys(ids) if aggregate_id not in pending]
         room = max(0, self._limit - self._tasks.count_documents(OPEN, limit=self._limit))
-        writes = []
-        for aggregate_id in new[:room]:
-            pending_one = self._pending(self.stream_of(aggregate_id, aggregate_type), aggregate_id)
-            task = {**new_task(aggregate_type), "error": storable(error)}
-            writes.append(UpdateOne(pending_one, {"$setOnInsert": task}, upsert=True))
-        added = self._tasks.bulk_write(writes, ordered=False).upserted_count if writes else 0
-        return added, len(new) - len(writes)
+        why = {"error": storable(error)}
+        tasks = [{**new_task(aggregate_id, aggregate_type), **why} for aggregate_id in new[:room]]
+        added = len(self._tasks.insert_many(tasks, ordered=False).inserted_ids) if tasks else 0
+        return added, len(new) - len(tasks)
 
     def known(self, ids: Sequence[str], aggregate_type: str) -> tuple[Collection[str], Collection[str]]:
         """Which of these aggregates have a pending task, and which a dead letter as their newest task instead.
@@ -120,57 +118,53 @@ class RepairQueue:
         Raises:
             UsageError: an id is no UUID, or no read model has that name.
         """
-        streams = {self.stream_of(aggregate_id, aggregate_type) for aggregate_id in ids}
+        streams = {self.streams.stream_of(aggregate_id, aggregate_type) for aggregate_id in ids}
         pending, dead = set(), set()
         for stream in streams:
             waits = {"$max": {"$eq": ["$status", "pending"]}}
-            newest = {"$max": {"created_at": "$created_at", "status": "$status"}}
-            of_each: Document = {"$group": {"_id": "$aggregate_id", "waits": waits, "newest": newest}}
-            for group in self._tasks.aggregate([{"$match": self._of(stream, ids)}, of_each]):
-                # The filter finds arrays that hold an id, too.
-                if not isinstance(group["_id"], str):
-                    continue
+            newest = {"$max": {"created_at": "$created_at", "dead": {"$eq": ["$status", "failed"]}}}
+            of_each: list[Document] = [
+                {"$match": {**self.streams.tasks_of(stream, ids), **WRITABLE}},
+                {"$group": {"_id": "$aggregate_id", "waits": waits, "newest": newest}},
+                {"$project": {"waits": 1, "dead": "$newest.dead"}},
+            ]
+            for group in self._tasks.aggregate(
+                [{"$match": {**self.streams.tasks_of(stream, ids), **WRITABLE}}, *of_each]
+            ):
                 if group["waits"]:
                     pending.add(group["_id"])
-                elif group["newest"].get("status") == "failed":
+                elif group["dead"]:
                     dead.add(group["_id"])
         return pending, dead
 
-    def stream_of(self, aggregate_id: str, aggregate_type: str) -> str:
-        """The type of the stream that a repair of this aggregate reads.
-
-        Raises:
-            UsageError: the id is no UUID, or no read model has that name.
-        """
-        stream = self._stream_of(aggregate_type)
-        if stream is None:
-            known = ", ".join(name for names in self.read_models.values() for name in names)
-            raise UsageError(f"There is no read model {aggregate_type!r} to repair.", hint=f"Name one of: {known}.")
-        if not isinstance(aggregate_id, str) or not UUID.fullmatch(aggregate_id):
-            raise UsageError(f"{aggregate_id!r} is no aggregate id.", hint="It is a UUID in lower case with hyphens.")
-        return stream
-
-    def due(self, limit: int, without: Collection[str] = (), task_ids: Sequence[str] | None = None) -> Due:
-        """What is due of at most `limit` aggregates, those in `without` left out.
+    def due(
+        self,
+        limit: int,
+        without: Collection[str] = (),
+        task_ids: Sequence[str] | None = None,
+        passed_over: Collection[bytes] = (),
+    ) -> Due:
+        """What is due of at most `limit` aggregates, those in `without` and the tasks `passed_over` left out.
 
         With `task_ids` what is open of these tasks, whether due or not.
         """
         due = Due()
         now = self.now()
         chosen: Document = {"aggregate_id": {"$nin": list(without)}} if without else {}
+        if aside := self._set_aside.ids():
+            chosen["_id"] = {"$nin": aside}
         if task_ids is not None:
-            wanted = [Query({**OPEN, **chosen, "_id": {"$in": ids_of(task_ids)}}, FIELDS)]
+            wanted = [Query({"$and": [OPEN, chosen, {"_id": {"$in": ids_of(task_ids)}}]}, FIELDS)]
         else:
             wanted = self.due_queries(now, chosen)
         found: set[tuple[str, str]] = set()
         for query in wanted:
             # Several tasks of one aggregate are common; thousands must not be read to find the next one.
-            most = limit * _SCANNED_PER_AGGREGATE
-            for task in self._tasks.find(query.where, query.fields, sort=query.sort or None, limit=most):
-                stream, poison = self._sorted_out(task)
-                if isinstance(task["_id"], str) and not is_utf8(task["_id"]):
-                    # No filter can name it.
+            most = limit * _SCANNED_PER_AGGREGATE + len(passed_over)
+            for task in found_exactly(self._tasks, query.where, query.fields, query.sort, most):
+                if key_of(task) in passed_over:
                     continue
+                stream, poison = self.streams.asked_for(task)
                 if poison:
                     due.poison.setdefault(poison, []).append(task)
                 elif (stream, task["aggregate_id"]) not in found:
@@ -209,7 +203,7 @@ class RepairQueue:
             "last_retry_at": "$$NOW",
             "attempts": {"$cond": [{"$eq": ["$status", "processing"]}, history_with(lost), "$attempts"]},
         }
-        return self._tasks.update_many({**self._of(stream, ids), "$or": takable}, [{"$set": taken}]).modified_count
+        return self._writes.write({**self.streams.tasks_of(stream, ids), "$or": takable, **WRITABLE}, [{"$set": taken}])
 
     def renew(self, ids: Sequence[str], token: str, seconds: float) -> None:
         """Tell others that these tasks are still worked on."""
@@ -219,7 +213,7 @@ class RepairQueue:
         """The aggregates are repaired; gives the number of tasks, those taken over by somebody else left out."""
         done = {"$set": {"status": "completed"}, "$currentDate": {"completed_at": True}}
         forget = {"$unset": dict.fromkeys((*OURS, "next_attempt_at", "reason"), "")}
-        return self._tasks.update_many(under(token, ids), {**done, **forget}).modified_count
+        return self._writes.write(under(token, ids), {**done, **forget})
 
     def fail(self, failures: Sequence[Failure], token: str) -> Failed:
         """One more attempt failed: tasks with attempts left wait for the next, the others are parked."""
@@ -232,8 +226,8 @@ class RepairQueue:
                 [{"$match": under(token, ids)}, {"$group": {"_id": "$aggregate_id", "most": {"$max": spent}}}]
             )
         }
-        again: list[UpdateMany] = []
-        park: list[UpdateMany] = []
+        again: list[tuple[Document, Update]] = []
+        park: list[tuple[Document, Update]] = []
         for failure in failures:
             this = under(token, [failure.aggregate_id])
             attempt = attempt_of(failure.reason, failure.detail)
@@ -244,14 +238,14 @@ class RepairQueue:
             }
             waits = [int(delay * 1000) for delay in failure.delays]
             last = {**this, "$expr": {"$gte": [spent, len(waits)]}}
-            park.append(UpdateMany(last, [{"$set": {**failed, "status": "failed"}}, {"$unset": NO_MORE}]))
+            park.append((last, [{"$set": {**failed, "status": "failed"}}, {"$unset": NO_MORE}]))
             if waits:
                 next_attempt = {"$add": ["$$NOW", {"$arrayElemAt": [waits, spent]}]}
                 waiting = {**failed, "status": "pending", "next_attempt_at": next_attempt}
-                again.append(UpdateMany(this, [{"$set": waiting}, {"$unset": list(OURS)}]))
+                again.append((this, [{"$set": waiting}, {"$unset": list(OURS)}]))
         return Failed(
-            parked=self._tasks.bulk_write(park, ordered=False).modified_count if park else 0,
-            retried=self._tasks.bulk_write(again, ordered=False).modified_count if again else 0,
+            parked=self._writes.write_each(park),
+            retried=self._writes.write_each(again),
             parked_ids={item.aggregate_id for item in failures if most.get(item.aggregate_id, -1) >= len(item.delays)},
         )
 
@@ -259,20 +253,12 @@ class RepairQueue:
         """Let others take these tasks, in so many seconds, as if they had not been taken."""
         waiting = {"status": "pending", "next_attempt_at": later(seconds)}
         given_back: list[Document] = [{"$set": waiting}, {"$unset": list(OURS)}]
-        return self._tasks.update_many(under(token, ids), given_back).modified_count
-
-    def park(self, tasks: Sequence[Document], reason: str, detail: str, holder: str) -> int:
-        """Park tasks that name no aggregate, so that nobody can lease it; gives the number."""
-        these = {**OPEN, "_id": {"$in": [task["_id"] for task in tasks]}}
-        attempt = {**attempt_of(reason, detail), "claimed_by": {"$literal": holder}}
-        history = {"attempts": history_with(attempt), "last_retry_at": "$$NOW"}
-        parked = {"status": "failed", "reason": attempt["reason"], **history}
-        return self._tasks.update_many(these, [{"$set": parked}, {"$unset": NO_MORE}]).modified_count
+        return self._writes.write(under(token, ids), given_back)
 
     def free(self, holder: str) -> int:
         """Let others take at once what a dead holder took; its lease would run out later."""
-        dead = {"status": "processing", "claimed_by": holder}
-        return self._tasks.update_many(dead, [{"$set": {"lease_until": "$$NOW"}}]).modified_count
+        dead: Document = {"status": "processing", "claimed_by": holder}
+        return self._writes.write(dead, {"$currentDate": {"lease_until": True}})
 
     def requeue(self, *, task_id: str | None = None, reason: str | None = None, all_failed: bool = False) -> int:
         """Bring tasks back with all their attempts: one by its id unless it is in work, or dead letters.
@@ -289,9 +275,11 @@ class RepairQueue:
             where = {"_id": {"$in": ids_of([task_id])}, "status": {"$ne": "processing"}}
         back = {"$set": {"status": "pending", "retry_count": 0}}
         forget = {"$unset": dict.fromkeys(("next_attempt_at", "completed_at", "reason", *OURS), "")}
-        requeued = self._tasks.update_many(where, {**back, **forget}).matched_count
+        aside = self._set_aside.ids({**where, "status": "failed"})
+        requeued = self._writes.write({"$and": [where, {"_id": {"$nin": aside}}]}, {**back, **forget})
+        requeued += self._set_aside.forget(aside)
         if task_id is not None and not requeued:
-            in_work = self._tasks.find_one({"_id": where["_id"]}, {"_id": 1})
+            in_work = self._tasks.count_documents(sendable({"_id": where["_id"]}), limit=1)
             state = "is in work" if in_work else "is not there"
             raise UsageError(f"The task {task_id} {state}.", hint="`readmodel repair-queue list` shows the tasks.")
         return requeued
@@ -302,44 +290,32 @@ class RepairQueue:
         where: Document = {"status": status}
         if older_than_days:
             where[ended] = {"$lt": self.now() - timedelta(days=older_than_days)}
-        return self._tasks.delete_many(where).deleted_count
+        deleted = self._tasks.delete_many(where).deleted_count
+        if status == "failed" and (aside := self._set_aside.ids(where)):
+            deleted += self._tasks.delete_many(sendable({"_id": {"$in": aside}})).deleted_count
+            self._set_aside.forget(aside)
+        return deleted
 
     def tasks(self, status: Status | None = None, reason: str | None = None, limit: int = 50) -> Iterator[Document]:
-        """Tasks as they are stored, the oldest first; dates as `DatetimeMS`."""
-        where = {name: storable(text) for name, text in (("status", status), ("reason", reason)) if text is not None}
-        return iter(self._tasks.find(where, sort=[("created_at", 1)], limit=limit))
+        """Tasks as they are stored, those set aside first, then the oldest; dates as `DatetimeMS`."""
+        asked = (("status", status), ("reason", reason))
+        where: Document = {name: storable(text) for name, text in asked if text is not None}
+        letters = self._set_aside.letters(where)[:limit]
+        if aside := self._set_aside.ids():
+            where["_id"] = {"$nin": aside}
+        yield from letters
+        if len(letters) < limit:
+            yield from found_exactly(self._tasks, where, sort=[("created_at", 1)], limit=limit - len(letters))
 
     def stats(self) -> QueueStats:
         """The queue in numbers."""
         now = self.now()
-        return stats_of(self._tasks, now, [query.where for query in self.due_queries(now)])
+        due = [query.where for query in self.due_queries(now)]
+        return stats_of(self._tasks, now, due, self._set_aside.letters({}))
 
     def now(self) -> datetime:
         """The server's time: what leases and attempts go by."""
         return server_time(self._database)
-
-    def _stream_of(self, aggregate_type: Any) -> str | None:
-        if not isinstance(aggregate_type, str):
-            return None
-        return next((name for name, spelling in self._spellings.items() if spelling.match(aggregate_type)), None)
-
-    def _sorted_out(self, task: Document) -> tuple[str, str | None]:
-        """The type of the task's stream, or why it names none."""
-        stream = self._stream_of(task.get("aggregate_type"))
-        if task.get("task_type") != TASK_TYPE:
-            return "", UNKNOWN_TASK_TYPE
-        if stream is None:
-            return "", UNKNOWN_AGGREGATE_TYPE
-        aggregate_id = task.get("aggregate_id")
-        if not isinstance(aggregate_id, str) or not UUID.fullmatch(aggregate_id):
-            return "", Reason.BAD_AGGREGATE_ID.value
-        return stream, None
-
-    def _pending(self, stream: str, aggregate_id: str) -> Document:
-        return {**self._of(stream, [aggregate_id]), "aggregate_id": aggregate_id, "status": "pending"}
-
-    def _of(self, stream: str, ids: Sequence[str]) -> Document:
-        return {"aggregate_id": {"$in": list(ids)}, "aggregate_type": self._spellings[stream], "task_type": TASK_TYPE}
 
 
 @dataclass(frozen=True, slots=True)
@@ -362,11 +338,3 @@ class Failed:
     parked: int
     retried: int
     parked_ids: Collection[str]
-
-
-def _spellings(read_models: Mapping[str, Sequence[str]]) -> Mapping[str, Sequence[str]]:
-    """What each type of stream is called: the names of its read models, and its own where no read model has that."""
-    taken = {name for names in read_models.values() for name in names}
-    return {
-        stream: [re.escape(name) for name in (*names, *({stream} - taken))] for stream, names in read_models.items()
-    }

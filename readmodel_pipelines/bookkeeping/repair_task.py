@@ -9,20 +9,27 @@ from typing import Any
 
 from bson import ObjectId
 
+from readmodel_pipelines.events.exact import written
 from readmodel_pipelines.events.stream import Reason
 from readmodel_pipelines.mongo.driver import Document
+from readmodel_pipelines.mongo.scan import NO_ARRAY
 from readmodel_pipelines.reconcile.outcome import Why
 from readmodel_pipelines.wording import storable
 
 TASK_TYPE = "readmodel_sync"
 UNKNOWN_AGGREGATE_TYPE = "unknown_aggregate_type"
 UNKNOWN_TASK_TYPE = "unknown_task_type"
+REPEATED_FIELD = "repeated_field"
+CANNOT_BE_WRITTEN = "cannot_be_written"
+UNWRITABLE = (REPEATED_FIELD, CANNOT_BE_WRITTEN)
+"""Of a task that nothing is written into."""
 AGGREGATE_NOT_FOUND = "aggregate_not_found"
 CRASHES_WORKER = "crashes_worker"
 DEAD_LETTER_REASONS: tuple[str, ...] = (
     *(reason.value for reason in Reason),
     *(why.value for why in (Why.KEY_HELD, Why.NEEDS_REPLICA_SET, Why.WRITE_REFUSED, Why.NO_EVENTS)),
-    *(UNKNOWN_AGGREGATE_TYPE, UNKNOWN_TASK_TYPE, AGGREGATE_NOT_FOUND, CRASHES_WORKER),
+    *(UNKNOWN_AGGREGATE_TYPE, UNKNOWN_TASK_TYPE, REPEATED_FIELD, CANNOT_BE_WRITTEN),
+    *(AGGREGATE_NOT_FOUND, CRASHES_WORKER),
 )
 """Why repairs park tasks."""
 
@@ -31,16 +38,31 @@ _LONGEST_DETAIL = 500
 OURS = ("lease_until", "lease_token")
 """The fields of a task in work that only this project writes."""
 
-FIELDS = {"aggregate_id": 1, "aggregate_type": 1, "task_type": 1, "status": 1}
-"""What tells which repair a task asks for."""
+LARGEST = 16 * 2**20 - 64 * 2**10
+"""Of a task's bytes: there is room in it for all that is written here."""
+_SIZE = {"$bsonSize": "$$ROOT"}
+# A merge keeps one of the fields of a name.
+_TWICE = {"$ne": [_SIZE, {"$bsonSize": {"$mergeObjects": ["$$ROOT"]}}]}
+WRITABLE: Document = {"$expr": {"$and": [{"$lte": [_SIZE, LARGEST]}, {"$not": [_TWICE]}]}}
+"""The filter for tasks that can be written. **MongoDB 6.0 aborts** when a pipeline writes a field that stands twice."""
+
+_NAMING = ("aggregate_id", "aggregate_type", "task_type", "status")
+FIELDS = dict.fromkeys((*_NAMING, "created_at"), 1) | {"size": _SIZE, "twice": _TWICE}
+"""What tells which repair a task asks for, and whether it can be written: its size, whether a field stands twice."""
 OPEN: Document = {"status": {"$in": ["pending", "processing"]}}
 NO_MORE = [*OURS, "next_attempt_at"]
 """The fields that a parked task has no more."""
 
 
-def new_task(aggregate_type: str) -> Document:
-    """A task's first fields, as producers write them."""
-    return {"aggregate_type": aggregate_type.strip().lower(), "created_at": datetime.now(UTC), "retry_count": 0}
+def new_task(aggregate_id: str, aggregate_type: str) -> Document:
+    """A task as producers write it, but for its error."""
+    named = {"aggregate_id": aggregate_id, "aggregate_type": aggregate_type.strip().lower(), "task_type": TASK_TYPE}
+    return {**named, "created_at": datetime.now(UTC), "retry_count": 0, "status": "pending"}
+
+
+def key_of(task: Document) -> bytes:
+    """What tells a task from all others, of whatever type its `_id` is."""
+    return written({"_id": task["_id"]})
 
 
 def pending_until(now: datetime) -> Document:
@@ -57,7 +79,7 @@ def abandoned_until(now: datetime) -> Document:
 
 def under(token: str, ids: Sequence[str]) -> Document:
     """The filter for tasks in work under a lease, by its nonce."""
-    return {"aggregate_id": {"$in": list(ids)}, "status": "processing", "lease_token": token}
+    return {"aggregate_id": text({"$in": list(ids)}), "status": "processing", "lease_token": token}
 
 
 def attempt_of(reason: str, detail: str) -> Document:
@@ -74,6 +96,11 @@ def history_with(attempt: Document) -> Document:
     """The expression for a task's last attempts, this one included."""
     history = {"$cond": [{"$isArray": "$attempts"}, "$attempts", []]}
     return {"$slice": [{"$concatArrays": [history, [attempt]]}, -_HISTORY]}
+
+
+def text(conditions: Document) -> Document:
+    """Conditions for a field that is a text: no array that holds such a one, nor a symbol of the same letters."""
+    return {**conditions, "$type": "string", **NO_ARRAY}
 
 
 def ids_of(task_ids: Iterable[str]) -> list[Any]:

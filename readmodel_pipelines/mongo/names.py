@@ -15,6 +15,7 @@ VERIFICATIONS = "readmodel_verifications"
 WATERMARKS = "readmodel_watermarks"
 DEFERRED = "readmodel_deferred"
 TOUCHED = "readmodel_touched"
+SET_ASIDE = "readmodel_set_aside"
 
 
 def collection_of(settings: Settings, projection: Projection) -> str:

@@ -188,7 +188,7 @@ _VERIFIES: _Grants = (
     (names.VERIFICATIONS, "find"),
     (names.WATERMARKS, "find"),
 )
-_READ_ONLY: _Grants = (*_VERIFIES, (_INDEXED, "find listIndexes"))
+_READ_ONLY: _Grants = (*_VERIFIES, (_INDEXED, "find listIndexes"), (names.SET_ASIDE, "find"))
 _VERIFY: _Grants = (
     *_VERIFIES,
     (names.FINDINGS, _WRITE),
@@ -200,7 +200,12 @@ _ENQUEUE: _Grants = (*_VERIFY, (_QUEUE, "find insert update"))
 # What writes read models
 
 _REBUILD_ONE: _Grants = (*_READS, (_MODELS, _WRITE))
-_REPAIR: _Grants = (*_REBUILD_ONE, (_QUEUE, "find update"), (names.LEASES, f"find {_WRITE}"))
+_REPAIR: _Grants = (
+    *_REBUILD_ONE,
+    (_QUEUE, "find update"),
+    (names.SET_ASIDE, "find insert"),
+    (names.LEASES, f"find {_WRITE}"),
+)
 _REBUILD: _Grants = (
     *_REBUILD_ONE,
     *_FOLLOWS,
@@ -244,7 +249,7 @@ ROLES: tuple[Role, ...] = (
     Role(
         "queue",
         "brings tasks of the repair queue back, and deletes those that ended.",
-        ((_QUEUE, "find update remove"),),
+        ((_QUEUE, "find update remove"), (names.SET_ASIDE, "find remove")),
     ),
     Role("rebuild", "rebuilds read models in place, in full.", _REBUILD),
     Role("shadow", "rebuilds read models in a shadow, and puts back what was before.", _SHADOW),

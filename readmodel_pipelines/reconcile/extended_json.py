@@ -1,11 +1,13 @@
 """BSON values as Extended JSON: of plain JSON types for machines, and as texts."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from bson import json_util
 from bson.json_util import RELAXED_JSON_OPTIONS, JSONOptions
 
+from readmodel_pipelines.events.exact import Odd, Repeated
 from readmodel_pipelines.reconcile.compare import ABSENT
 from readmodel_pipelines.reconcile.shortened import Shortened
 
@@ -16,7 +18,18 @@ def json_value(value: Any, options: JSONOptions = RELAXED_JSON_OPTIONS) -> Any:
         return {"$absent": True}
     if isinstance(value, Shortened):
         return value.as_json()
-    return json.loads(json_util.dumps(value, json_options=options))
+    return json.loads(json_util.dumps(_known(value), json_options=options))
+
+
+def _known(value: Any) -> Any:
+    """The value of types that the driver knows."""
+    if isinstance(value, Odd):
+        return _known(value.extended)
+    if isinstance(value, Repeated):
+        return {"$repeated": _known([*value.values])}
+    if isinstance(value, Mapping):
+        return {name: _known(item) for name, item in value.items()}
+    return [_known(item) for item in value] if isinstance(value, list) else value
 
 
 def json_text(value: Any) -> str:

@@ -42,7 +42,7 @@ def repair_on_failure(queue: RepairQueue, aggregate_id: str, aggregate_type: str
         UsageError: the id is no UUID, or no read model has that name; before the block.
         RepairNotQueued: the update failed, and queueing its repair as well.
     """
-    queue.stream_of(aggregate_id, aggregate_type)
+    queue.streams.stream_of(aggregate_id, aggregate_type)
     update = Update()
     try:
         yield update

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
@@ -96,5 +96,9 @@ class RepairSummary:
             **{name: getattr(self, name) for name in _NUMBERS},
             "seconds": round(self.seconds, 3),
             "read_models": {name: counts.as_dict() for name, counts in self.read_models.items()},
-            "dead_letters": [json_value(asdict(letter)) for letter in self.dead_letters],
+            "dead_letters": [
+                {"aggregate_type": json_value(letter.aggregate_type), "aggregate_id": json_value(letter.aggregate_id)}
+                | {"reason": letter.reason, "detail": letter.detail}
+                for letter in self.dead_letters
+            ],
         }

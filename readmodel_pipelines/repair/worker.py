@@ -11,7 +11,14 @@ from collections.abc import Callable, Sequence
 
 from readmodel_pipelines.bookkeeping.leases import lost_leases, this_process
 from readmodel_pipelines.bookkeeping.repair_queue import Failure, RepairQueue
-from readmodel_pipelines.bookkeeping.repair_task import AGGREGATE_NOT_FOUND, CRASHES_WORKER
+from readmodel_pipelines.bookkeeping.repair_task import (
+    AGGREGATE_NOT_FOUND,
+    CANNOT_BE_WRITTEN,
+    CRASHES_WORKER,
+    REPEATED_FIELD,
+    key_of,
+)
+from readmodel_pipelines.bookkeeping.set_aside import shortened
 from readmodel_pipelines.errors import LeaseLost
 from readmodel_pipelines.events.stream import Reason
 from readmodel_pipelines.moments import Moment, reached
@@ -38,6 +45,8 @@ _DETAILS = {
     "bad_aggregate_id": "the task's aggregate_id is no UUID in lower case with hyphens",
     "unknown_aggregate_type": "the task's aggregate_type names no read model",
     "unknown_task_type": "the task's task_type is not readmodel_sync",
+    REPEATED_FIELD: "a field stands in the task twice",
+    CANNOT_BE_WRITTEN: "the task is nearly 16 MiB large, so that nothing can be added to it",
 }
 
 _Failures = dict[str, tuple[str, str]]
@@ -82,6 +91,7 @@ class RepairWorker:
         summary = RepairSummary()
         started = time.perf_counter()
         left: set[str] = set()
+        passed_over: set[bytes] = set()
         dangerous: list[tuple[int, str, str]] = []
 
         def repair(stream: str, ids: Sequence[str], losses: int = 0) -> None:
@@ -94,9 +104,11 @@ class RepairWorker:
 
         while limit is None or summary.aggregates < limit:
             room = self._batch_size if limit is None else min(self._batch_size, limit - summary.aggregates)
-            due = self._queue.due(room, left, task_ids)
+            due = self._queue.due(room, left, task_ids, passed_over)
             for reason, tasks in due.poison.items():
                 self._park(summary, reason, tasks)
+                # Whatever became of them, no task is met twice.
+                passed_over.update(map(key_of, tasks))
             if not due:
                 break
             for stream, ids in due.aggregates.items():
@@ -117,12 +129,18 @@ class RepairWorker:
 
     def _park(self, summary: RepairSummary, reason: str, tasks: Sequence[Document]) -> None:
         detail = _DETAILS[reason]
-        parked = self._queue.park(tasks, reason, detail, self._holder.name)
-        summary.claimed += parked
-        summary.parked += parked
-        summary.note_dead(
-            DeadLetter(task.get("aggregate_type"), task.get("aggregate_id"), reason, detail) for task in tasks
-        )
+        self._queue.park(tasks, reason, detail, self._holder.name)
+        summary.claimed += len(tasks)
+        summary.parked += len(tasks)
+        summary.note_dead(_letter(task, reason, detail) for task in tasks)
+
+    def _note_refused(self, summary: RepairSummary) -> int:
+        """Tell of tasks that took no writing; gives their number."""
+        refused, number = list(self._queue.refused), len(self._queue.refused)
+        self._queue.refused.clear()
+        summary.parked += number
+        summary.note_dead(_letter(task, CANNOT_BE_WRITTEN, why) for task, why in refused)
+        return number
 
     def _repair(
         self, summary: RepairSummary, stream: str, ids: Sequence[str], losses: int, task_ids: Sequence[str]
@@ -132,6 +150,7 @@ class RepairWorker:
             return ids
         try:
             with claim(self._database, self._queue, stream, ids, self._holder, task_ids) as claimed:
+                summary.claimed += self._note_refused(summary)
                 if not claimed.tasks:
                     return ()
                 summary.batches += 1
@@ -146,6 +165,7 @@ class RepairWorker:
                     else:
                         self._reconcile(summary, stream, claimed)
                 finally:
+                    self._note_refused(summary)
                     summary.lost += max(0, claimed.tasks - (summary.ended - ended))
                 return claimed.ids
         except LeaseLost:
@@ -158,7 +178,7 @@ class RepairWorker:
             self._fail(summary, stream, claimed, dict.fromkeys(claimed.ids, (str(Why.NO_EVENTS), detail)))
             return
         projector = ReadModelProjector(
-            self._database, self._settings, *self._queue.read_models[stream], max_findings=_NO_FINDING_LOST
+            self._database, self._settings, *self._queue.streams.read_models[stream], max_findings=_NO_FINDING_LOST
         )
         reached(Moment.REPAIR, ids=claimed.ids)
         found, unknown = projector.rebuild_some(claimed.ids, claimed.still_ours)
@@ -177,7 +197,7 @@ class RepairWorker:
         """Whether the repair of any such aggregate would delete a document; asked until there is an event."""
         if stream in self._with_events:
             return False
-        made_from_it = choose_projections(self._settings, self._queue.read_models[stream])
+        made_from_it = choose_projections(self._settings, self._queue.streams.read_models[stream])
         if every_document_is_an_orphan(Store(self._database, self._settings, made_from_it)):
             return True
         self._with_events.add(stream)
@@ -231,6 +251,10 @@ def delays(settings: Settings, draw: Callable[[float, float], float]) -> list[fl
         # Grown no further than the cap, so that many attempts do not leave the range of floats.
         longest = min(longest * settings.repair_backoff_factor, cap)
     return waits
+
+
+def _letter(task: Document, reason: str, detail: str) -> DeadLetter:
+    return DeadLetter(shortened(task.get("aggregate_type")), shortened(task.get("aggregate_id")), reason, detail)
 
 
 def _failures(found: Summary) -> _Failures:

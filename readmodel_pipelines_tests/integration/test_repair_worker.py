@@ -73,6 +73,7 @@ def test_a_task_that_the_application_s_own_worker_left_in_work_is_repaired(scene
 
 def test_unwanted_documents_are_deleted_however_many(scene: Scene) -> None:
     scene.ensure_indexes()
+    scene.chat("one that has events, or a queue that asks for deletions is not believed")
     orphans = [str(uuid4()) for _ in range(150)]
     scene.chats.insert_many({"chat_id": chat_id} for chat_id in orphans)
     put(scene, *(task(chat_id) for chat_id in orphans))

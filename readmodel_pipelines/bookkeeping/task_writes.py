@@ -1,0 +1,103 @@
+"""Writes to tasks of the repair queue, of which any may take none: that one is set aside, and no other notices."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from pymongo import UpdateMany, UpdateOne
+from pymongo.errors import WriteError
+
+from readmodel_pipelines.bookkeeping.repair_task import (
+    CANNOT_BE_WRITTEN,
+    FIELDS,
+    NO_MORE,
+    OPEN,
+    UNWRITABLE,
+    attempt_of,
+    history_with,
+    key_of,
+)
+from readmodel_pipelines.bookkeeping.set_aside import SetAside
+from readmodel_pipelines.events.exact import sendable
+from readmodel_pipelines.mongo.driver import BulkWriteError, Collection, Database, Document, server_time
+from readmodel_pipelines.mongo.exactly import found_exactly
+from readmodel_pipelines.mongo.failures import is_the_servers, raise_servers_own
+
+Update = Mapping[str, Any] | list[Document]
+
+_MOST_BYTES = 8 * 2**20
+_LONGEST_WHY = 300
+
+
+class TaskWrites:
+    """Writes to the tasks of a queue; `refused` has those that were set aside by them, and why."""
+
+    def __init__(self, database: Database, tasks: Collection) -> None:
+        self._database = database
+        self._tasks = tasks
+        self._set_aside = SetAside(database)
+        self.refused: list[tuple[Document, str]] = []
+
+    def write(self, where: Mapping[str, Any], update: Update) -> int:
+        """Write all tasks at once, or, where the server refuses it of one, each by itself; gives the number."""
+        try:
+            return self._tasks.update_many(sendable(where), update).matched_count
+        except WriteError as error:
+            if is_the_servers(error.code):
+                raise
+        tasks = list(found_exactly(self._tasks, where, FIELDS))
+        alone = [UpdateOne(sendable({"$and": [where, {"_id": {"$in": [task["_id"]]}}]}), update) for task in tasks]
+        try:
+            return self._tasks.bulk_write(alone, ordered=False).matched_count if alone else 0
+        except BulkWriteError as error:
+            refused = error.details["writeErrors"]
+            raise_servers_own(refused, error.details["writeConcernErrors"])
+            for item in refused:
+                task, why = tasks[item["index"]], str(item["errmsg"])[:_LONGEST_WHY]
+                self._put_aside([task], CANNOT_BE_WRITTEN, why, "")
+                self.refused.append((task, why))
+            return int(error.details["nMatched"])
+
+    def write_each(self, writes: Sequence[tuple[Mapping[str, Any], Update]]) -> int:
+        """Write the tasks of each filter; gives the number."""
+        if not writes:
+            return 0
+        try:
+            many = [UpdateMany(where, update) for where, update in writes]
+            return self._tasks.bulk_write(many, ordered=False).matched_count
+        except BulkWriteError as error:
+            refused = error.details["writeErrors"]
+            raise_servers_own(refused, error.details["writeConcernErrors"])
+            return int(error.details["nMatched"]) + sum(self.write(*writes[item["index"]]) for item in refused)
+
+    def park(self, tasks: Sequence[Document], reason: str, detail: str, holder: str) -> None:
+        """Make dead letters of open tasks; those that take no writing are set aside."""
+        attempt = {**attempt_of(reason, detail), "claimed_by": {"$literal": holder}}
+        history = {"attempts": history_with(attempt), "last_retry_at": "$$NOW"}
+        parked = {"status": "failed", "reason": attempt["reason"], **history}
+        for some in _groups(tasks):
+            these: Document = {**OPEN, "_id": {"$in": [task["_id"] for task in some]}}
+            if reason not in UNWRITABLE:
+                self.write(these, [{"$set": parked}, {"$unset": NO_MORE}])
+            # They are told as parked, whatever became of them.
+            self.refused.clear()
+            # What is open all the same was written in vain.
+            if left := list(found_exactly(self._tasks, these, FIELDS)):
+                self._put_aside(left, reason, detail, holder)
+
+    def _put_aside(self, tasks: Sequence[Document], reason: str, detail: str, holder: str) -> None:
+        now = server_time(self._database)
+        self._set_aside.put(tasks, {"at": now, "reason": reason, "detail": detail, "claimed_by": holder}, now)
+
+
+def _groups(tasks: Sequence[Document]) -> Iterator[list[Document]]:
+    """Tasks that one filter can name, as large as their `_id`s may be."""
+    group: list[Document] = []
+    size = 0
+    for task in tasks:
+        more = len(key_of(task))
+        if group and size + more > _MOST_BYTES:
+            yield group
+            group, size = [], 0
+        group.append(task)
+        size += more
+    yield group

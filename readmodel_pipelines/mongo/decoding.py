@@ -1,0 +1,117 @@
+"""Cursors that give every value as it is there: read by the driver, and by our own reader what that gets wrong.
+
+Of events so many are read that a reply is only searched for the bytes of what the driver gets wrong. Documents of read
+models are written again and compared with the reply: that tells of a field that stands twice, too.
+"""
+
+import re
+from bisect import bisect
+from collections.abc import Iterator
+from typing import Any
+
+import bson
+from bson.errors import BSONError
+from pymongo.cursor import Cursor
+
+from readmodel_pipelines.events.exact import pieces, read
+from readmodel_pipelines.mongo.collection import BY_BYTES
+from readmodel_pipelines.mongo.driver import CODEC, Collection, Document
+
+_BATCH = re.compile(rb"\x04(?:first|next)Batch\x00")
+
+# A symbol, with the length of its text behind its name; undefined, with the next type behind it. A name has no control
+# characters: with them every second number would look like one.
+_SUSPICIOUS = (
+    re.compile(rb"\x0e[^\x00-\x1f]+\x00[\s\S]{3}[\x00\x01]"),
+    re.compile(rb"\x06[^\x00-\x1f]+\x00[\x00-\x13\x7f\xff]"),
+)
+_OBJECT_ID = b"\x07_id\x00"
+_REFERENCE = b"$ref\x00"
+_UNREADABLE = (BSONError, UnicodeEncodeError)
+
+
+class ExactCursor(Cursor[Document]):
+    """The cursor of a `find`, through the hook in which the driver's own cursor of raw batches gets its replies."""
+
+    def __init__(self, collection: Collection, *query: Any, of_events: bool = False, **options: Any) -> None:
+        options["collation"] = BY_BYTES
+        super().__init__(collection.with_options(codec_options=CODEC), *query, **options)
+        self._of_events = of_events
+
+    def _unpack_response(self, response: Any, *about: Any, **more: Any) -> Any:
+        reply = bytes(response.payload_document)
+        try:
+            unpacked: Any = super()._unpack_response(response, *about, **more)
+        except BSONError:
+            unpacked = response.raw_response(user_fields={"cursor": {"firstBatch": 1, "nextBatch": 1}})
+            cursor = unpacked[0]["cursor"]
+            cursor["firstBatch" if "firstBatch" in cursor else "nextBatch"] = [
+                _read(reply[start:end], last_counts=self._of_events) for start, end in _places(reply)
+            ]
+            return unpacked
+        cursor = unpacked[0].get("cursor") or {}
+        if batch := cursor.get("firstBatch") or cursor.get("nextBatch"):
+            (mend_events if self._of_events else mend_documents)(reply, batch)
+        return unpacked
+
+
+def mend_events(reply: bytes, events: list[Document]) -> None:
+    """Put right what the driver got wrong; of a field that stands twice the last counts, as it has it."""
+    suspects = sorted(
+        match.start()
+        for pattern in _SUSPICIOUS
+        for match in pattern.finditer(reply)
+        # The bytes of an ObjectId are whatever they are.
+        if reply.rfind(_OBJECT_ID, match.start() - 16, match.start()) < 0
+    )
+    if not suspects:
+        return
+    for place, (start, end) in enumerate(_places(reply)):
+        if bisect(suspects, start) < bisect(suspects, end):
+            events[place] = _read(reply[start:end], last_counts=True)
+
+
+def mend_documents(reply: bytes, documents: list[Document]) -> None:
+    """Put right what the driver got wrong; a field that stands twice holds both of its values."""
+    found = _BATCH.search(reply)
+    at = found.end() if found else 0
+    try:
+        again = bson.encode({"": documents})[6:-1]
+        if reply[at : at + len(again)] == again and _REFERENCE not in reply:
+            return
+    except _UNREADABLE:
+        pass
+    for place, (start, end) in enumerate(_places(reply)):
+        documents[place] = _read(reply[start:end])
+
+
+def documents_of(batch: bytes) -> list[Document]:
+    """The documents of a raw batch, which is how aggregations are read."""
+    try:
+        documents = bson.decode_all(batch, CODEC)
+        if b"".join(map(bson.encode, documents)) == batch and _REFERENCE not in batch:
+            return documents
+    except _UNREADABLE:
+        pass
+    return list(map(_read, pieces(batch)))
+
+
+def _places(reply: bytes) -> Iterator[tuple[int, int]]:
+    """Where the documents of a reply begin and end."""
+    found = _BATCH.search(reply)
+    at = found.end() + 4 if found else len(reply) - 1
+    while reply[at]:
+        at = reply.index(0, at) + 1
+        end = at + int.from_bytes(reply[at : at + 4], "little")
+        yield at, end
+        at = end
+
+
+def _read(raw: bytes, *, last_counts: bool = False) -> Document:
+    try:
+        document = bson.decode(raw, CODEC)
+        if bson.encode(document) == raw and _REFERENCE not in raw:
+            return document
+    except _UNREADABLE:
+        pass
+    return read(raw, last_counts=last_counts)
