@@ -27,10 +27,14 @@ class Holder:
 
 @dataclass(slots=True)
 class Tangle:
-    """Changes that wait for one another: those that can be written together, and by whom the others are blocked."""
+    """Changes that wait for one another: those that can be written together, and by whom the others are blocked.
+
+    They are `tied` when any of them waits for another one; else each can be written for itself.
+    """
 
     movable: list[Verdict] = field(default_factory=list)
     blocked: dict[Any, Holder] = field(default_factory=dict)
+    tied: bool = False
 
 
 def blocked_by(holders: Mapping[Any, Sequence[Any]], movable: Iterable[Any]) -> dict[Any, Any]:
@@ -86,6 +90,7 @@ def untangle(again: SecondLook, stuck: Sequence[Verdict], *, deleting: bool = Tr
     return Tangle(
         movable=[change for node, change in changes.items() if node not in blocked],
         blocked={changes[node].aggregate_id: held[node][by] for node, by in blocked.items() if node in asked_for},
+        tied=not held.keys() <= blocked.keys(),
     )
 
 

@@ -223,8 +223,8 @@ class InPlace:
             if not tangle.movable:
                 return
             self.still_ours()
-            written = self._lane.model.swap(tangle.movable)
-            if written.conflicts:
+            written = self._lane.model.swap(tangle.movable) if tangle.tied else Written()
+            if written.conflicts or not tangle.tied:
                 # Several want what nobody holds yet: each for itself, and the first one gets it.
                 written = self._lane.model.write(tangle.movable)
             written.refused = [item for item in written.refused if is_plain(item[0]) and item[0] in asked_for]

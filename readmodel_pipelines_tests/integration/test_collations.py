@@ -106,7 +106,8 @@ def test_one_by_one_and_repairs_mend_what_they_name_and_nothing_else(folded: Sce
     assert folded.chats.count_documents({"chat_id": shouted}) == 1
 
 
-def test_worker_processes_go_by_bytes_too(scene: Scene, strategy: Strategy, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_worker_processes_go_by_bytes_too(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    scene.strategy = "shadow"
     monkeypatch.setattr(spread, "EVENTS_WORTH_A_PROCESS", 2)
     scene.settings = scene.settings.model_copy(update={"workers": 2})
     collated(scene, DANISH, *EVERYTHING)
@@ -128,6 +129,7 @@ def test_an_empty_read_model_whose_unique_index_has_a_collation_is_rebuilt(scene
     assert scene.verify().ok
 
 
+@pytest.mark.parametrize("folded", [(DANISH, EVERYTHING)], indirect=True, ids=["Danish"])
 def test_indexes_that_go_by_bytes_are_made_beside_those_with_a_collation(folded: Scene, strategy: Strategy) -> None:
     theirs = {name: folded.database[name].index_information() for name in ("events", *BOTH)}
     folded.ensure_indexes()

@@ -6,9 +6,11 @@ import pytest
 from bson import ObjectId
 
 from readmodel_pipelines.cutover.shadow import ShadowFailed
+from readmodel_pipelines.moments import Moment
 from readmodel_pipelines.rebuild_state import Strategy
 from readmodel_pipelines.reconcile.outcome import Outcome
 from readmodel_pipelines.reconcile.summary import Summary
+from readmodel_pipelines_tests.support.at_a_moment import At, Killed, each, raises
 from readmodel_pipelines_tests.support.scene import Scene, found_in
 from readmodel_pipelines_tests.support.verbs.rebuilding import in_shadow
 from readmodel_pipelines_tests.support.verbs.repairing import put, repair, stored, task
@@ -44,7 +46,9 @@ def indexed(request: pytest.FixtureRequest, scene: Scene) -> Scene:
     return scene
 
 
-def test_of_several_that_want_the_same_one_comes_and_the_others_are_conflicts(indexed: Scene) -> None:
+def test_of_several_that_want_the_same_one_comes_and_the_others_are_conflicts(indexed: Scene, at: At) -> None:
+    # Nothing is exchanged, so that a server without transactions can do it.
+    at(Moment.TRANSACTION, each(raises(Killed())))
     ids = sorted(indexed.chat("Tea", id=f"{number:08}-0000-4000-8000-000000000000") for number in range(5))
     predicted, done = indexed.rebuild("chat", dry_run=True), indexed.rebuild("chat")
     assert written(predicted) == written(done) == (1, 0, 0, 4)
