@@ -38,6 +38,9 @@ class ReadModelError(Exception):
 
 def raised(error: BaseException) -> str:
     """What somebody else's code raised, and where, in one line: its traceback would bury what it happened to."""
+    if isinstance(error, SyntaxError) and error.filename:
+        # Whoever imported it is no matter.
+        return one_line(f"{type(error).__name__}: {error.msg} ({error.filename}, line {error.lineno})")
     at = error.__traceback__
     while at is not None and at.tb_next is not None:
         at = at.tb_next

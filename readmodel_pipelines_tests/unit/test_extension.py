@@ -84,7 +84,10 @@ def test_a_change_of_generation_leaves_it_alone() -> None:
         ("strings.py", "READ_MODELS = ('chat',)", "adds no read model"),
         ("broken.py", "\n1 / 0", "does not load: ZeroDivisionError: division by zero ({file}, line 2)"),
         ("lacking.py", "import no_such_library", "does not load: ModuleNotFoundError: No module named 'no_such_l"),
-        ("syntax.py", "def", "does not load: SyntaxError"),
+        ("syntax.py", "\n\ndef", "does not load: SyntaxError: invalid syntax ({file}, line 3)"),
+        ("indented.py", " x", "does not load: IndentationError: unexpected indent ({file}, line 1)"),
+        ("half.py", "raise ValueError('half \\ud83d')", "ValueError: half \\ud83d ({file}, line 1)"),
+        ("lazy.py", "def __getattr__(name):\n    raise KeyError(name)", "does not load: KeyError: '"),
         ("script.py", "raise SystemExit(2)", "does not load: SystemExit: 2 ({file}, line 1)"),
     ],
 )
