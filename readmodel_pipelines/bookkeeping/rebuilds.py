@@ -14,9 +14,9 @@ from typing import Any
 from pymongo import ReturnDocument, UpdateOne, WriteConcern
 
 from readmodel_pipelines.bookkeeping.kept_keys import Owner
-from readmodel_pipelines.errors import UsageError
+from readmodel_pipelines.errors import UsageError, raised
 from readmodel_pipelines.mongo.changes import Token
-from readmodel_pipelines.mongo.driver import Collection, Database, Document
+from readmodel_pipelines.mongo.driver import ODD_RECORD, Collection, Database, Document
 from readmodel_pipelines.mongo.names import REBUILDS
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.rebuild_state import MAY_FOLLOW, UNFINISHED, RebuildState, Strategy
@@ -196,8 +196,18 @@ class Rebuilds:
         return found
 
     def get(self, rebuild_id: str) -> RebuildRecord:
-        """The rebuild; raises as `stored` does."""
-        return record_of(self.stored(rebuild_id))
+        """The rebuild.
+
+        Raises:
+            UsageError: there is none with this id, or its record is not what a rebuild writes.
+        """
+        try:
+            return record_of(self.stored(rebuild_id))
+        except ODD_RECORD as error:
+            raise UsageError(
+                f"The record of the rebuild {rebuild_id} has another form ({raised(error)}).",
+                hint="Another version, or somebody else, wrote it; `readmodel rebuilds show` has what is there.",
+            ) from None
 
     def listed(self, most: int = _SHOWN_AT_MOST, **where: Any) -> list[Document]:
         """The documents of the newest rebuilds."""

@@ -11,7 +11,7 @@ from readmodel_pipelines.cli.terminal.command import command, opened
 from readmodel_pipelines.cli.terminal.help import group
 from readmodel_pipelines.cli.terminal.options import Yes
 from readmodel_pipelines.cli.terminal.voice import voice
-from readmodel_pipelines.wording import numbers
+from readmodel_pipelines.wording import moment, numbers
 
 if TYPE_CHECKING:
     from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds
@@ -98,10 +98,13 @@ def _table(found: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         return
     yield f"{'rebuild':<12}  {'state':<11}  {'strategy':<8}  {'begun (UTC)':<19}  {'ranges':>9}  read models"
     for item in found:
-        ranges = f"{item['ranges_done']}/{item['ranges']}"
-        begun = item["started_at"].isoformat(" ")[:19]
-        models = ", ".join(item["read_models"])
-        yield f"{item['_id']:<12}  {item['state']:<11}  {item['strategy']:<8}  {begun:<19}  {ranges:>9}  {models}"
+        # Another version, or somebody else, may have put anything there.
+        rebuild, state, strategy = (str(item.get(name, "?")) for name in ("_id", "state", "strategy"))
+        ranges = f"{item['ranges_done']}/{item.get('ranges', '?')}"
+        begun = moment(item.get("started_at"))[:19]
+        models = item.get("read_models")
+        names = ", ".join(map(str, models)) if isinstance(models, list) else "?"
+        yield f"{rebuild:<12}  {state:<11}  {strategy:<8}  {begun:<19}  {ranges:>9}  {names}"
 
 
 def _details(shown: Mapping[str, Any], ranges: Sequence[Mapping[str, Any]]) -> Iterator[str]:

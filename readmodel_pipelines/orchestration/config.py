@@ -145,7 +145,7 @@ class VerifyConfig(ManyConfig):
         "version of their streams; reads no event, for a quick look at a huge store.",
     )
     sample: int | None = Field(
-        default=None, ge=1, le=10_000_000, description="Look at so many aggregates at random, 10000000 at most."
+        default=None, ge=1, le=10_000_000, description="Look at so many aggregates at random, from 1 to 10000000."
     )
     bucket: str | None = Field(
         default=None,

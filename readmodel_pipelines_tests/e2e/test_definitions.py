@@ -16,9 +16,11 @@ import yaml
 
 from readmodel_pipelines.cli.dagster import follow, launch
 from readmodel_pipelines.definitions import defs
+from readmodel_pipelines.orchestration import config as configs
 from readmodel_pipelines.orchestration.config import AggregateConfig
 from readmodel_pipelines.projections.registry import built_in, names
 from readmodel_pipelines.settings import Settings
+from readmodel_pipelines_tests.support.numbers import ends_of, numbers_in
 from readmodel_pipelines_tests.support.verbs.command_line import readmodel
 
 PROJECT = Path(__file__).parents[2]
@@ -206,7 +208,7 @@ def test_the_checkout_s_instance_lets_one_rebuild_of_a_read_model_run_and_retrie
             defs.resolve_job_def(job).get_tags_for_partition_key("chat", selected_asset_keys=None)
             for job in PARTITIONED
         )
-        assert held[limit["key"]] == "chat"
+        assert held[limit["key"]].startswith("chat@")
         assert limit["key"] not in free
 
         assert instance.run_retries_enabled
@@ -269,3 +271,28 @@ def test_the_installed_web_server_knows_every_query() -> None:
     schema = create_schema().graphql_schema
     queries = [launch._LOCATIONS, launch._TAGS, launch._LAUNCH, follow._NEWS, follow._DAEMON]
     assert [error.message for query in queries for error in validate(schema, parse(query))] == []
+
+
+def kinds_of(kind: type[configs.Config]) -> Iterator[type[configs.Config]]:
+    for below in kind.__subclasses__():
+        yield below
+        yield from kinds_of(below)
+
+
+NUMBERS = [
+    pytest.param(kind, name, field, id=f"{kind.__name__}.{name}")
+    for kind in dict.fromkeys(kinds_of(configs.Config))
+    for name, field in kind.model_fields.items()
+    if numbers_in(field.annotation)
+]
+
+
+@pytest.mark.parametrize(("kind", "name", "field"), NUMBERS)
+def test_a_number_of_a_launch_has_a_range_that_its_description_says(kind: Any, name: str, field: Any) -> None:
+    lowest, highest = ends_of(field)
+    assert {str(lowest), str(highest)} <= set(re.findall(r"\d+", field.description))
+    for mistyped in (float("inf"), float("nan"), -float("inf"), 1e30, 10**30, int("9" * 4_000), -1, "", "five", [1]):
+        with pytest.raises(dg.Failure) as refused:
+            kind(**{name: mistyped})
+        assert f"{name} is " in str(refused.value.description)
+        assert len(str(refused.value.description)) < 500

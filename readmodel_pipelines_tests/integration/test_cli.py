@@ -312,3 +312,16 @@ def test_help_imports_nothing_heavy_and_a_rebuild_no_dagster(env: dict[str, str]
     assert not imported["--help"] & {"bson", "dagster", "numpy", "pandas", "pydantic_settings", "pymongo", "rich"}
     assert "pymongo" in imported["--type"]
     assert not imported["--type"] & {"dagster", "numpy", "pandas", "rich"}
+
+
+@pytest.mark.parametrize("form", [{}, {"state": 5, "started_at": "soon", "read_models": "\x1b[2J", "strategy": "a\nb"}])
+def test_a_record_of_a_rebuild_that_is_none_is_told_and_hides_no_other(
+    database: Mongo, cli: Cli, form: dict[str, Any]
+) -> None:
+    database.readmodel_rebuilds.insert_one({"_id": "odd\nAll is well.", "kind": "rebuild", **form})
+    for arguments, code in ((("list",), 0), (("show", "odd\nAll is well."), 0), (("abort", "odd\nAll is well."), 2)):
+        result = cli("rebuilds", *arguments)
+        assert result.exit_code == code, result.exception
+        told = (result.stdout + result.stderr).splitlines()
+        assert "All is well." not in told
+        assert all(line.isprintable() for line in told)

@@ -6,7 +6,7 @@ The tables are the program's own: a new knob without a range fails here.
 import re
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 import typer
@@ -15,6 +15,7 @@ from readmodel_pipelines.errors import UsageError
 from readmodel_pipelines.rebuild.request import Slice
 from readmodel_pipelines.settings import MOST_SLICES, Settings, load_settings
 from readmodel_pipelines.verification.coverage import Bucket
+from readmodel_pipelines_tests.support.numbers import ends_of, numbers_in
 from readmodel_pipelines_tests.support.pages.blocks import ROOT
 from readmodel_pipelines_tests.support.verbs.command_line import COMMANDS
 
@@ -32,11 +33,6 @@ NEEDED = {"--type": "chat", "--status": "failed", "REBUILD": "an id", "FOLDER": 
 _UsageError: Any = typer.BadParameter.__bases__[0]
 
 
-def numbers_in(annotation: Any) -> set[type]:
-    """The types of numbers that a field may hold."""
-    return {int, float} & {annotation, *get_args(annotation)}
-
-
 def given(take: Callable[[], Any]) -> tuple[Any, str]:
     """What is made of a value, or with which words it is refused, as a usage error."""
     try:
@@ -52,12 +48,6 @@ def taken_by(command: Any, option: str, typed: list[str]) -> Any:
 
 
 KNOBS = {name: field for name, field in Settings.model_fields.items() if numbers_in(field.annotation)}
-
-
-def ends_of(field: Any) -> tuple[float, float]:
-    ends = {name: getattr(item, name) for item in field.metadata for name in ("ge", "le") if hasattr(item, name)}
-    assert set(ends) == {"ge", "le"}, f"{field} has no range"
-    return ends["ge"], ends["le"]
 
 
 def options() -> Iterator[Any]:
