@@ -69,10 +69,15 @@ class OpenedPass:
         return sinks
 
     def reconcile(
-        self, ids: Sequence[str] | None = None, *, within: IdRange = EVERYTHING, checkpoint: Checkpoint | None = None
+        self,
+        ids: Sequence[str] | None = None,
+        *,
+        within: IdRange = EVERYTHING,
+        checkpoint: Checkpoint | None = None,
+        held: bool = True,
     ) -> None:
-        """Compare the aggregates `ids` (sorted), or all in a range."""
-        reconcile(self.events, self.lanes, self._allowed, ids, within=within, checkpoint=checkpoint)
+        """Compare the aggregates `ids` (sorted), or all in a range; as `reconcile.run.reconcile`."""
+        reconcile(self.events, self.lanes, self._allowed, ids, within=within, checkpoint=checkpoint, held=held)
 
     def reconcile_odd_ids(self) -> None:
         """Report what no range and no list of ids can meet."""

@@ -316,7 +316,7 @@ class ReadModelProjector:
             there = self._store.events.estimated_document_count() if summary.verb == "verify" else 0
             look_at_all(opened, self._store.settings, workers_for(self._store.settings, there), self._progress(summary))
         for ids in batches or ():
-            opened.reconcile(ids)
+            opened.reconcile(ids, held=summary.verb != "verify")
         for sink in sinks:
             # One grace time for all of them, not one after the other.
             if isinstance(sink, Confirm):

@@ -38,12 +38,16 @@ def reconcile(
     *,
     within: IdRange = EVERYTHING,
     checkpoint: Checkpoint | None = None,
+    held: bool = True,
 ) -> None:
-    """Compare the aggregates `ids` (sorted), or all in a range, in every lane, all made from streams of one type."""
+    """Compare the aggregates `ids` (sorted), or all in a range, in every lane, all made from streams of one type.
+
+    Of `ids` all documents are `held` before the first event is read, unless whoever asks looks again anyway.
+    """
     folds = list(dict.fromkeys(lane.projection.fold for lane in lanes))
     fold = together(folds)
     places = [folds.index(lane.projection.fold) for lane in lanes]
-    joins = [MergeJoin(lane, _documents(lane, ids, within), ids, within) for lane in lanes]
+    joins = [MergeJoin(lane, _documents(lane, ids, within, held=held), ids, within) for lane in lanes]
     for stream in fold_streams(store.read(fold, ids, within), fold, allowed):
         # No query can begin at an id that is no UTF-8.
         if checkpoint is not None and checkpoint.due() and is_plain(stream.aggregate_id):
@@ -61,14 +65,14 @@ def reconcile(
         join.finish()
 
 
-def _documents(lane: Lane, ids: Sequence[str] | None, within: IdRange) -> Iterable[Document]:
-    """The lane's documents; all of `ids` before the first event is read.
+def _documents(lane: Lane, ids: Sequence[str] | None, within: IdRange, *, held: bool) -> Iterable[Document]:
+    """The lane's documents; all of `ids` before the first event is read, where they are held.
 
     So that none is newer than the events it is compared with: replacing it would put an older state over a newer one.
     A full pass cannot hold them, and compares again before it replaces.
     """
     documents = lane.model.read(ids, within)
-    return documents if ids is None else list(documents)
+    return list(documents) if held and ids is not None else documents
 
 
 def reconcile_odd_ids(store: EventStore, lanes: Sequence[Lane]) -> None:

@@ -46,16 +46,20 @@ def lanes_of(both: Both) -> list[Any]:
     return [Lane(item, Model(both, item.key), Counts()) for item in built_in("chat")]  # type: ignore[arg-type]
 
 
-def asked(ids: Sequence[str] | None) -> list[str]:
+def asked(ids: Sequence[str] | None, *, held: bool = True) -> list[str]:
     both = Both()
     lanes = lanes_of(both)
-    reconcile(both, lanes, ids=ids)  # type: ignore[arg-type]
+    reconcile(both, lanes, ids=ids, held=held)  # type: ignore[arg-type]
     assert all(lane.counts.checked == len(IDS) for lane in lanes)
     return both.asked
 
 
 def test_no_document_of_some_aggregates_is_read_after_an_event() -> None:
     assert asked(IDS) == ["document"] * 2 * len(IDS) + ["event"] * len(EVENTS)
+
+
+def test_documents_that_are_looked_at_again_anyway_are_not_held() -> None:
+    assert asked(IDS, held=False) == asked(None)
 
 
 def test_a_full_pass_holds_neither_side() -> None:
