@@ -10,7 +10,7 @@ import pytest
 from readmodel_pipelines.reports.writer import ReportWriter
 from readmodel_pipelines_tests.support.pages.browser import browser_page
 
-HOSTILE = "</script><img src=x onerror=alert(1)>"
+HOSTILE = "</script><img src=x onerror=alert(1)>\u202e\n\u2028"
 OUTCOMES = ["different", "missing", "orphan", "malformed"]
 MODELS = ["chats_read_model", "tasks_read_model"]
 
@@ -165,5 +165,6 @@ def test_findings_sort_by_every_column_both_ways(page: Any) -> None:
 
 def test_hostile_data_is_shown_as_text(page: Any) -> None:
     page.fill("#search", "onerror")
-    assert HOSTILE in page.locator("#findings tbody").inner_text()
+    spelled = HOSTILE.replace("\u202e\n\u2028", r"\u202e\u000a\u2028")
+    assert spelled in page.locator("#findings tbody").inner_text()
     assert page.locator("#findings img").count() == 0

@@ -212,6 +212,11 @@ def test_runs_lose_both_of_their_reports_together_and_the_last_keeps_them(
     assert len({name.rpartition(".")[0] for name in names}) == there // 2
 
 
+def test_a_folder_of_reports_that_is_made_is_its_owner_s_alone(tmp_path: Path, settings: Settings) -> None:
+    (file, _) = new_report_files(settings.model_copy(update={"reports_dir": tmp_path / "new"}), "chat")
+    assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
+
+
 def test_files_of_somebody_else_stay_in_the_folder_of_reports(tmp_path: Path, settings: Settings) -> None:
     names = ["verification-2026-audit.html", "verification-20260101T000000-a.html.bak", "verification-plan.parquet"]
     for name in names:
