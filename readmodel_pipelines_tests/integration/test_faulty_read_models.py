@@ -1,5 +1,6 @@
 """Nothing that an added read model's file does stops the built-in ones, nor another one that was added."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,10 +13,12 @@ from readmodel_pipelines.moments import Moment
 from readmodel_pipelines.rebuild_state import RebuildState, Strategy
 from readmodel_pipelines.reconcile.ranges import EVERYTHING
 from readmodel_pipelines.reconcile.summary import Summary
+from readmodel_pipelines.reports.writer import SUFFIXES
 from readmodel_pipelines_tests.support import faulty_read_models as faulty
 from readmodel_pipelines_tests.support import shadowless_read_models as shadowless
 from readmodel_pipelines_tests.support.at_a_moment import At, Killed, once, raises
 from readmodel_pipelines_tests.support.scene import BOTH, Scene, uuid
+from readmodel_pipelines_tests.support.verbs.command_line import Cli
 from readmodel_pipelines_tests.support.verbs.rebuilding import full, leftovers, records
 from readmodel_pipelines_tests.support.verbs.repairing import stored
 
@@ -136,3 +139,29 @@ def test_what_no_query_can_ask_for_is_not_in_the_queue(scene: Scene) -> None:
     assert queue.requeue(reason=faulty.HALF) == 0
     with pytest.raises(UsageError):
         queue.requeue(task_id=faulty.HALF)
+
+
+def test_every_command_tells_of_them_and_ends(
+    scene: Scene, damaged: list[str], cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("READMODEL_PROJECTIONS", faulty.__name__)
+    queue = RepairQueue(scene.database, scene.settings)
+    assert queue.add(damaged[0], "chat", faulty.HALF)
+    reports = [argument for suffix in SUFFIXES for argument in ("--report", tmp_path / f"report{suffix}")]
+
+    for command, exit_code in (
+        (("verify-consistency", "--type", "all", "--all", *reports), 1),
+        (("rebuild-readmodel", "--type", "all", "--all"), 1),
+        (("repair-queue", "work", "--once"), 1),
+        (("repair-queue", "list"), 0),
+        (("repair-queue", "stats"), 0),
+        (("rebuilds", "list"), 0),
+        (("metrics", "--once"), 0),
+    ):
+        ended = cli(*command)
+        assert (command, ended.exit_code, ended.exception and type(ended.exception)) == (
+            command,
+            exit_code,
+            SystemExit if exit_code else None,
+        )
+    assert all((tmp_path / f"report{suffix}").stat().st_size for suffix in SUFFIXES)
