@@ -6,10 +6,12 @@ from typing import Any
 
 from readmodel_pipelines.reconcile.conflicts import Holder, node_of, untangle, why_blocked
 from readmodel_pipelines.reconcile.deletions import DeletionLimit
-from readmodel_pipelines.reconcile.outcome import Counts, Outcome, Verdict
+from readmodel_pipelines.reconcile.outcome import Counts, Outcome, Verdict, Why
 from readmodel_pipelines.reconcile.ports import BATCH, BATCH_BYTES
 from readmodel_pipelines.reconcile.second_look import SecondLook
 from readmodel_pipelines.reconcile.summary import Summary
+
+_UNWANTED = (Outcome.UNEXPECTED, Outcome.ORPHAN)
 
 
 @dataclass
@@ -23,6 +25,7 @@ class DryRun:
     _bytes: int = 0
     _deletions: int = 0
     _wait_for_deletions: Counts = field(default_factory=Counts)
+    _waiting: list[tuple[Any, Holder]] = field(default_factory=list)
     _claimed: dict[bytes, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -45,11 +48,18 @@ class DryRun:
         if self.limit is None or self.limit.allows(self._deletions, documents):
             self._lane.counts.deleted += self._deletions
             return
-        self.summary.warnings.append(self.limit.refusal(self._lane.projection.read_model, self._deletions, documents))
-        waiting = self._wait_for_deletions
+        name, waiting = self._lane.projection.read_model, self._wait_for_deletions
+        self.summary.warnings.append(self.limit.refusal(name, self._deletions, documents))
         self._lane.counts.inserted -= waiting.inserted
         self._lane.counts.replaced -= waiting.replaced
-        self._lane.counts.failed += self._deletions + waiting.inserted + waiting.replaced
+        refused = [item for item in self.summary.findings if item.read_model == name and item.outcome in _UNWANTED]
+        for finding in refused:
+            self.summary.fail(name, finding.aggregate_id, Why.DELETIONS_REFUSED)
+        for aggregate_id, holder in self._waiting:
+            self.summary.fail(name, aggregate_id, *why_blocked(self.again, aggregate_id, holder))
+        # Those of which no finding is kept.
+        told = len(refused) + len(self._waiting)
+        self._lane.counts.failed += self._deletions + waiting.inserted + waiting.replaced - told
 
     def _predict(self) -> None:
         """Everything wanted is written, unless a document that will stay holds its unique key."""
@@ -83,6 +93,8 @@ class DryRun:
             for change in stuck:
                 if change.aggregate_id in without.blocked and change.aggregate_id not in tangle.blocked:
                     _count(change, self._wait_for_deletions)
+                    if len(self._waiting) < self.summary.max_findings:
+                        self._waiting.append((change.aggregate_id, without.blocked[change.aggregate_id]))
         return tangle.blocked
 
 
