@@ -5,8 +5,10 @@ for the same only the server knows: so it is asked, for all changes at once.
 """
 
 import hashlib
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import bson
@@ -16,7 +18,7 @@ from readmodel_pipelines.mongo.collection import BY_BYTES, Collection
 from readmodel_pipelines.projections.projection import Document, Projection
 from readmodel_pipelines.reconcile.outcome import Verdict
 
-_CASE_COUNTS_FROM = 3
+_NO_CASE = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,15 +110,26 @@ def claims(
 ) -> Iterator[tuple[int, bytes]]:
     """(place of a change, digest of what its document is to hold of the index); those that it does not hold have none.
 
-    What the collation of an index takes for the same is known by case alone.
+    What the collation of an index takes for the same is known of case and accents alone.
     """
     rows = list(_wanted(collection, index, projection, changes))
     for place in _held_rows(collection, index, rows) if index.only else range(len(rows)):
-        values = [rows[place].get(name) for name in index.fields]
-        if index.collation.get("strength", _CASE_COUNTS_FROM) < _CASE_COUNTS_FROM:
-            values = [value.casefold() if isinstance(value, str) else value for value in values]
-        of_index = bson.encode({"index": index.fields, "of": values})
-        yield place, hashlib.blake2b(of_index, digest_size=16).digest()
+        stored = [rows[place].get(name) for name in index.fields]
+        # An array holds each of its elements.
+        for values in product(*(value if isinstance(value, list) and value else [value] for value in stored)):
+            told_apart = [_told_apart(value, index.collation.get("strength", 3)) for value in values]
+            of_index = bson.encode({"index": index.fields, "of": told_apart})
+            yield place, hashlib.blake2b(of_index, digest_size=16).digest()
+
+
+def _told_apart(value: Any, strength: int) -> Any:
+    """The value without what a collation of this strength makes nothing of: case, and accents."""
+    if not isinstance(value, str) or strength > _NO_CASE:
+        return value
+    folded = value.casefold()
+    if strength == _NO_CASE:
+        return folded
+    return "".join(sign for sign in unicodedata.normalize("NFKD", folded) if not unicodedata.combining(sign))
 
 
 def _held_rows(collection: Collection, index: UniqueIndex, rows: Sequence[Document]) -> Iterator[int]:

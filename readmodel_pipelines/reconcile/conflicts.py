@@ -37,7 +37,7 @@ class Tangle:
     tied: bool = False
 
 
-def blocked_by(holders: Mapping[Any, Sequence[Any]], movable: Iterable[Any]) -> dict[Any, Any]:
+def blocked_by(holders: Mapping[Any, Iterable[Any]], movable: Iterable[Any]) -> dict[Any, Any]:
     """Which of the `movable` keys cannot be written, each with the holder that is in its way.
 
     `holders` maps a key to the keys of the documents that hold what it wants. A holder that is not movable stays; one
@@ -86,12 +86,31 @@ def untangle(again: SecondLook, stuck: Sequence[Verdict], *, deleting: bool = Tr
             if _keeps(changes[node], changes[waiting], of_it[node].index):
                 # By a name of its own, for its holder may move all the same.
                 of_it[f"{node} keeps it"] = replace(of_it.pop(node), keeps=True)
-    blocked = blocked_by({waiting: list(of_it) for waiting, of_it in held.items()}, changes)
+    blocked = blocked_by(held, changes)
+    if rivals := _rivals(again, [change for node, change in changes.items() if node not in blocked]):
+        for waiting, of_it in rivals.items():
+            held.setdefault(waiting, {}).update(of_it)
+        blocked = blocked_by(held, changes)
     return Tangle(
         movable=[change for node, change in changes.items() if node not in blocked],
         blocked={changes[node].aggregate_id: held[node][by] for node, by in blocked.items() if node in asked_for},
         tied=not held.keys() <= blocked.keys(),
     )
+
+
+def _rivals(again: SecondLook, changes: Sequence[Verdict]) -> dict[str, dict[str, Holder]]:
+    """Of changes that want the same of an index that is none of ours, the later ones, each with the first."""
+    # A batch is written so: inserts before replacements.
+    wanting = sorted((item for item in changes if item.expected is not None), key=lambda item: item.actual is not None)
+    firsts: dict[bytes, Verdict] = {}
+    rivals: dict[str, dict[str, Holder]] = {}
+    for change, claims in zip(wanting, again.lane.model.claims(wanting), strict=True):
+        for index, claim in claims:
+            first = firsts.setdefault(claim, change)
+            if first is not change:
+                holder = Holder(first.aggregate_id, tuple(index), keeps=True)
+                rivals.setdefault(node_of(change), {})[f"{node_of(first)} wants it"] = holder
+    return rivals
 
 
 def _keeps(holder: Verdict, wanting: Verdict, index: Sequence[str]) -> bool:

@@ -67,7 +67,11 @@ class DryRun:
         held = {change.aggregate_id for change, _, _ in self._lane.model.holders(wanted)}
         stuck = [change for change in wanted if change.aggregate_id in held]
         blocked = self._predict_stuck(stuck) if stuck else {}
-        for change, claims in zip(wanted, self._lane.model.claims(wanted), strict=True):
+        claimed = zip(wanted, self._lane.model.claims(wanted), strict=True)
+        # As they are written: what nobody holds back comes first, and inserts before replacements.
+        for change, claims in sorted(
+            claimed, key=lambda item: (item[0].aggregate_id in held, item[0].actual is not None)
+        ):
             if change.aggregate_id not in blocked:
                 # Of several that claim the same key of somebody else's index the first one gets it.
                 for index, claim in claims:

@@ -61,6 +61,9 @@ class Documents:
     def __init__(self, held: Mapping[Any, str]) -> None:
         self.documents = [{"_id": key, "task_id": key, "chat_id": chat} for key, chat in held.items()]
 
+    def claims(self, changes: Sequence[Verdict]) -> list[list[tuple[Sequence[str], bytes]]]:
+        return [[] for _ in changes]
+
     def holders(self, changes: Sequence[Verdict]) -> list[tuple[Verdict, Document, Sequence[str]]]:
         return [
             (change, document, ["chat_id"])
