@@ -5,6 +5,7 @@ claims that others contest, and a way to look at aggregates again.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Protocol, TypeVar
 
 from readmodel_pipelines.events.stream import Malformed
@@ -37,6 +38,7 @@ class OpenedPass:
     """The read models of a store, all made from the same streams, opened for a pass.
 
     Outcomes are counted in `counts`, by read model; the read models named in `shadows` lie where they are being built.
+    With `claims_of_some` not every aggregate was looked at for what is `contested`.
     """
 
     def __init__(
@@ -47,8 +49,10 @@ class OpenedPass:
         *,
         shadows: Collection[str] = (),
         events: EventStore | None = None,
+        claims_of_some: bool = False,
     ) -> None:
         self._store = store
+        self._claims_of_some = claims_of_some
         self._allowed = store.settings.allow_malformed
         self.events = events or EventStore(store.events)
         self.lanes = [
@@ -65,7 +69,7 @@ class OpenedPass:
         """Put a sink behind each lane; each verdict is noted in the summary before its sink gets it."""
         sinks = [sink_for(lane) for lane in self.lanes]
         for lane, sink in zip(self.lanes, sinks, strict=True):
-            lane.emit = sink.accept if noted_in is None else _noting(lane.projection.read_model, noted_in, sink)
+            lane.emit = sink.accept if noted_in is None else _noting(self.again(lane), noted_in, sink)
         return sinks
 
     def reconcile(
@@ -79,13 +83,17 @@ class OpenedPass:
         """Compare the aggregates `ids` (sorted), or all in a range; as `reconcile.run.reconcile`."""
         reconcile(self.events, self.lanes, self._allowed, ids, within=within, checkpoint=checkpoint, held=held)
 
-    def reconcile_odd_ids(self) -> None:
-        """Report what no range and no list of ids can meet."""
-        reconcile_odd_ids(self.events, self.lanes)
+    def reconcile_odd_ids(self, *, symbols: bool = False) -> None:
+        """Report what no range and no list of ids can meet; with symbols, what no list of ids can."""
+        reconcile_odd_ids(self.events, self.lanes, symbols=symbols)
 
     def again(self, lane: Lane) -> SecondLook:
         """Looks at aggregates of a lane again."""
-        return SecondLook(EventStore(self._store.events), lane, self._allowed)
+        events = EventStore(self._store.events)
+        ask = None
+        if self._claims_of_some and lane.projection.claims is not None:
+            ask = partial(events.contested, lane.projection.fold, lane.projection.claims)
+        return SecondLook(events, lane, self._allowed, ask)
 
     def confirm(
         self, lane: Lane, summary: Summary, on_findings: Callable[[Projection, Sequence[Finding]], None] | None = None
@@ -127,8 +135,12 @@ def no_event(store: Store) -> str:
     )
 
 
-def _noting(read_model: str, summary: Summary, sink: _Accepts) -> Callable[[Verdict], None]:
+def _noting(again: SecondLook, summary: Summary, sink: _Accepts) -> Callable[[Verdict], None]:
+    read_model = again.lane.projection.read_model
+
     def emit(verdict: Verdict) -> None:
+        if verdict.malformed is not None and summary.has_room(read_model, verdict.outcome):
+            verdict.malformed = again.blame(verdict)
         summary.note(read_model, verdict)
         sink.accept(verdict)
 

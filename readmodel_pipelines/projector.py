@@ -304,12 +304,14 @@ class ReadModelProjector:
         # Claims are few on few aggregates; looking them up for each of many batches would read them all each time.
         only = batches[0] if isinstance(batches, list) and len(batches) == 1 else None
         claims = contested(events, projections, only)
-        opened = OpenedPass(self._store.of(projections), summary.read_models, claims, events=events)
+        opened = OpenedPass(
+            self._store.of(projections), summary.read_models, claims, events=events, claims_of_some=only is not None
+        )
         # A verification tells only what stands when it is looked at again.
         noted_in = None if summary.verb == "verify" else summary
         sinks = opened.into(lambda lane: sink_for(opened, lane, summary), noted_in)
         if batches is None or odd_ids:
-            opened.reconcile_odd_ids()
+            opened.reconcile_odd_ids(symbols=batches is not None or by_versions)
         if by_versions:
             reconcile_versions(events, opened.lanes, self._store.settings.allow_malformed)
         elif batches is None:

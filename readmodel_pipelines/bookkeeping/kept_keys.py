@@ -10,10 +10,14 @@ from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bson.binary import USER_DEFINED_SUBTYPE, Binary
 from bson.max_key import MaxKey
 from bson.min_key import MinKey
+from bson.objectid import ObjectId
 from pymongo import UpdateOne
 
+from readmodel_pipelines.events.exact import read, written
+from readmodel_pipelines.events.ids import is_plain
 from readmodel_pipelines.moments import Moment, reached
 from readmodel_pipelines.mongo.driver import CODEC, Collection, Database, Document, duplicates_allowed
 from readmodel_pipelines.mongo.names import DEFERRED, TOUCHED
@@ -32,7 +36,7 @@ class Owner:
 
     def keyed(self, kind: str, keys: Sequence[Any]) -> list[Document]:
         """The `_id`s of keys."""
-        return [{"of": self.of, "run": self.run, "kind": kind, "key": key} for key in keys]
+        return [{"of": self.of, "run": self.run, "kind": kind, "key": _storable(key)} for key in keys]
 
     def kept(self, kind: str) -> Document:
         """The filter for all keys of a kind."""
@@ -67,7 +71,7 @@ class DeferredInMongo(Deferred):
         self.write()
         cursor = self._collection.find(self._owner.kept(kind), batch_size=KEYS_AT_ONCE)
         while batch := cursor.to_list(KEYS_AT_ONCE):
-            yield [document["_id"]["key"] for document in batch]
+            yield [_as_kept(document["_id"]) for document in batch]
 
     def write(self) -> None:
         """Make sure that nothing put off is lost with this process."""
@@ -96,7 +100,7 @@ class Touched:
         remembered = self._owner.kept(kind)
         while batch := [item["_id"] for item in self._collection.find(remembered, {"_id": 1}, limit=_BATCH)]:
             reached(Moment.TOUCHED_GIVEN, kind=kind)
-            yield [key["key"] for key in batch]
+            yield list(map(_as_kept, batch))
             reached(Moment.TOUCHED_WORKED_OFF, kind=kind)
             self._collection.delete_many({"_id": {"$in": batch}})
             reached(Moment.TOUCHED_FORGOTTEN, kind=kind)
@@ -138,3 +142,14 @@ def _any_of(ranges: Sequence[Document]) -> Document:
 
 def _collection(database: Database, name: str) -> Collection:
     return Collection(database, name, codec_options=CODEC)
+
+
+def _storable(key: Any) -> Any:
+    """A text and an ObjectId as they are, anything else as the bytes of a document: what nests deeply has no room."""
+    return key if is_plain(key) or isinstance(key, ObjectId) else Binary(written({"": key}), USER_DEFINED_SUBTYPE)
+
+
+def _as_kept(document_id: Document) -> Any:
+    key = document_id["key"]
+    is_packed = isinstance(key, Binary) and key.subtype == USER_DEFINED_SUBTYPE
+    return read(key)[""] if is_packed else key

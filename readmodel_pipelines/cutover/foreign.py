@@ -8,24 +8,24 @@ server has them wherever that can be done, for the driver cannot give back every
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from typing import Any
 
-import bson
-from bson.errors import InvalidDocument
+from bson.errors import BSONError
 from bson.raw_bson import RawBSONDocument
 from bson.timestamp import Timestamp
 from pymongo import UpdateOne
 from pymongo.errors import BulkWriteError, DocumentTooLarge, OperationFailure, WriteError
 
+from readmodel_pipelines.events.exact import read, written
 from readmodel_pipelines.events.ids import is_plain
 from readmodel_pipelines.mongo.changes import AWAIT_MS, Token, drained, lost
 from readmodel_pipelines.mongo.driver import CODEC, Collection, Document
 from readmodel_pipelines.mongo.failures import codes_of, is_the_servers
-from readmodel_pipelines.mongo.scan import string_keys
+from readmodel_pipelines.mongo.scan import string_keys, with_id
 from readmodel_pipelines.projections.projection import Projection
 
 _AT_ONCE = 1_000
 _WRITES = ("insert", "replace", "update")
 _RAW = CODEC.with_options(document_class=RawBSONDocument)
-_CANNOT_BE_SAID = (BulkWriteError, DocumentTooLarge, InvalidDocument, UnicodeEncodeError, WriteError)
+_CANNOT_BE_SAID = (BSONError, BulkWriteError, DocumentTooLarge, UnicodeEncodeError, WriteError)
 
 
 def merged(document: Any, kept: Sequence[str], other: Any) -> Document:
@@ -80,7 +80,7 @@ class ForeignFollower:
         ids: list[Any] = []
         for change in self._up_to_now():
             if self._concerns_foreign(change):
-                ids.append(change["documentKey"]["_id"])
+                ids.append(_id_of(change))
             if len(ids) >= _AT_ONCE:
                 yield ids
                 ids = []
@@ -106,7 +106,7 @@ class ForeignFollower:
             except _CANNOT_BE_SAID as error:
                 if isinstance(error, OperationFailure) and any(map(is_the_servers, codes_of(error))):
                     raise
-                self.not_applied.append(change["documentKey"]["_id"])
+                self.not_applied.append(_id_of(change))
         return len(late)
 
     def _written_since(self, renamed: Collection) -> set[tuple[bytes, str]]:
@@ -114,16 +114,15 @@ class ForeignFollower:
         if self._renamed_at is None:
             return set()
         since = Timestamp(self._renamed_at.time, self._renamed_at.inc + 1)
-        watched = renamed.with_options(codec_options=CODEC)
-        written: set[tuple[bytes, str]] = set()
+        watched: Any = renamed.with_options(codec_options=_RAW)
+        since_then: set[tuple[bytes, str]] = set()
         with watched.watch(start_at_operation_time=since, max_await_time_ms=AWAIT_MS) as stream:
             for change in drained(stream, renamed.database):
                 if change["operationType"] in _WRITES:
-                    fields = (
-                        map(_top, _paths(change)) if change["operationType"] == "update" else change["fullDocument"]
-                    )
-                    written |= {(_identity(change), field) for field in fields}
-        return written
+                    whole = change["operationType"] != "update"
+                    fields = read(change["fullDocument"].raw) if whole else map(_top, _paths(change))
+                    since_then |= {(_identity(change), field) for field in fields}
+        return since_then
 
     def close(self) -> None:
         """Let go of the server's cursor."""
@@ -148,12 +147,13 @@ class ForeignFollower:
         """Whether the document is there."""
         if change["operationType"] != "update":
             document = change["fullDocument"]
-            if not is_plain(document.get(self._key)):
+            key: Any = read(document.raw).get(self._key)
+            if not is_plain(key):
                 return True
             pipeline = [{"$replaceWith": merged("$$ROOT", [*kept], {"$literal": document})}]
-            where = string_keys(self._key, [document[self._key]])
+            where = string_keys(self._key, [key])
             return collection.update_one(where, pipeline, bypass_document_validation=True).matched_count > 0
-        this = {"_id": change["documentKey"]["_id"]}
+        this = with_id(_id_of(change))
         steps = _steps(change["updateDescription"], lambda path: _top(path) not in kept)
         if not steps:
             return True
@@ -180,12 +180,17 @@ def _steps(what: Mapping[str, Any], stands: Callable[[str], bool]) -> list[Any]:
 
 def _paths(change: Mapping[str, Any]) -> list[str]:
     what = change["updateDescription"]
-    return [*what["updatedFields"], *what["removedFields"], *(item["field"] for item in what["truncatedArrays"])]
+    updated = read(what["updatedFields"].raw)
+    return [*updated, *what["removedFields"], *(item["field"] for item in what["truncatedArrays"])]
 
 
 def _top(path: str) -> str:
     return path.partition(".")[0]
 
 
+def _id_of(change: Mapping[str, Any]) -> Any:
+    return read(change["documentKey"].raw)["_id"]
+
+
 def _identity(change: Mapping[str, Any]) -> bytes:
-    return bson.encode({"_id": change["documentKey"]["_id"]})
+    return written({"_id": _id_of(change)})

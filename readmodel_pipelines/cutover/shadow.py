@@ -7,16 +7,20 @@ exact names: whoever begins a rebuild, and holds the lease, drops what an earlie
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
 from bson import ObjectId
+from bson.codec_options import CodecOptions
+from bson.raw_bson import RawBSONDocument
 from pymongo import InsertOne, UpdateOne
 
+from readmodel_pipelines.batched import batched
 from readmodel_pipelines.cutover.foreign import merged
 from readmodel_pipelines.errors import ReadModelError
+from readmodel_pipelines.events.exact import Repeated, sendable
 from readmodel_pipelines.events.ids import is_plain
 from readmodel_pipelines.moments import Moment, reached
 from readmodel_pipelines.mongo.collection import BY_BYTES
@@ -33,13 +37,17 @@ from readmodel_pipelines.mongo.driver import (
 )
 from readmodel_pipelines.mongo.failures import raise_servers_own
 from readmodel_pipelines.mongo.kinds import expiry_of
-from readmodel_pipelines.mongo.scan import string_keys
+from readmodel_pipelines.mongo.scan import found, string_keys, with_id, with_ids
 from readmodel_pipelines.mongo.wanted_indexes import of_read_model
 from readmodel_pipelines.projections.projection import Projection
+from readmodel_pipelines.reconcile.compare import same_value
 from readmodel_pipelines.reconcile.join import Lane
 from readmodel_pipelines.reconcile.outcome import Outcome, Verdict, Why
 from readmodel_pipelines.reconcile.ports import BATCH, BATCH_BYTES
 from readmodel_pipelines.reconcile.summary import Summary
+
+_REPLACE = {"whenMatched": "replace", "whenNotMatched": "insert"}
+_RAW: CodecOptions[RawBSONDocument] = CodecOptions(document_class=RawBSONDocument)
 
 
 class ShadowFailed(ReadModelError):
@@ -124,16 +132,17 @@ class ShadowSink:
     still_ours: Callable[[], None]
     _copies: list[Document] = field(default_factory=list)
     _right: list[UpdateOne] = field(default_factory=list)
+    _repeated: list[Document] = field(default_factory=list)
     _writes: list[tuple[Any, InsertOne[Document] | UpdateOne]] = field(default_factory=list)
     _bytes: int = 0
 
     def __post_init__(self) -> None:
-        self.shadow = self.shadow.with_options(codec_options=CODEC)
         self.lane.keep = self.keep
+        self.lane.stays = self.carry
 
     def keep(self, expected: Document, actual: Document) -> None:
         """A document that is right as it is."""
-        self._right.append(UpdateOne({"_id": actual["_id"]}, {"$setOnInsert": expected}, upsert=True))
+        self._right.append(UpdateOne(with_id(actual["_id"]), {"$setOnInsert": expected}, upsert=True))
         self.carry(actual)
 
     def accept(self, verdict: Verdict) -> None:
@@ -152,6 +161,8 @@ class ShadowSink:
                     self.lane.counts.replaced += 1
                     self._writes.append((verdict.aggregate_id, self._mend(expected, actual)))
                     self._copies.append(actual)
+                    if any(isinstance(value, Repeated) for value in actual.values()):
+                        self._repeated.append(actual)
                 self._bytes += verdict.size
                 self._flush_if_full()
             case _:
@@ -166,7 +177,7 @@ class ShadowSink:
         # All of it, and an upsert: what is copied may not be what was compared any more.
         unset = {name: "" for name in self.lane.projection.owned if name not in expected}
         return UpdateOne(
-            {"_id": actual["_id"]}, {"$set": expected, **({"$unset": unset} if unset else {})}, upsert=True
+            with_id(actual["_id"]), {"$set": expected, **({"$unset": unset} if unset else {})}, upsert=True
         )
 
     def _id_of(self, key: Any) -> ObjectId:
@@ -179,16 +190,20 @@ class ShadowSink:
 
     def flush(self) -> None:
         """Write the batch as it is."""
-        copies, right, writes = self._copies, self._right, self._writes
-        self._copies, self._right, self._writes, self._bytes = [], [], [], 0
+        copies, right, writes, repeated = self._copies, self._right, self._writes, self._repeated
+        self._copies, self._right, self._writes, self._repeated, self._bytes = [], [], [], [], 0
         if copies or writes:
             self.still_ours()
         if copies:
             self._copy(copies)
+        for document in repeated:
+            # What is set afterwards would be the first of them alone.
+            names = [name for name, value in document.items() if isinstance(value, Repeated)]
+            _merge(self.live, self.shadow, [document["_id"]], _REPLACE, without=names)
         if right:
             # Somebody may have deleted a live document, perhaps only to insert it anew, since it was compared.
             ids = [document["_id"] for document in copies]
-            if self.shadow.count_documents({"_id": {"$in": ids}}) < len(ids):
+            if self.shadow.count_documents(with_ids(ids)) < len(ids):
                 self.shadow.bulk_write(right, ordered=False, bypass_document_validation=True)
         if writes:
             self._write(writes)
@@ -219,26 +234,32 @@ class ShadowSink:
 
 def copy_by_id(live: Collection, shadow: Collection, ids: Sequence[Any]) -> None:
     """Put these documents into a shadow as they are, to the byte."""
-    _merge(live, shadow, ids, {"whenMatched": "replace", "whenNotMatched": "insert"})
+    _merge(live, shadow, ids, _REPLACE)
+    if None in ids and (nameless := live.with_options(codec_options=_RAW).find_one({"_id": None})) is not None:
+        shadow.with_options(codec_options=_RAW).replace_one(
+            {"_id": None}, nameless, upsert=True, bypass_document_validation=True
+        )
 
 
-def _merge(live: Collection, shadow: Collection, ids: Sequence[Any], how: Document) -> None:
-    # They never leave the server: the driver cannot give back every text, type and name.
+def _merge(
+    live: Collection, shadow: Collection, ids: Sequence[Any], how: Document, without: Sequence[str] = ()
+) -> None:
+    # They never leave the server, which is the quickest way; it knows none for an `_id` of null.
     merge = {"into": shadow.name, "on": "_id", **how}
-    pipeline = [{"$match": {"_id": {"$in": list(ids)}}}, {"$merge": merge}]
+    these = with_ids([item for item in ids if item is not None])
+    unset: list[Document] = [{"$unset": [*without]}] if without else []
+    pipeline: list[Mapping[str, Any]] = [{"$match": these}, *unset, {"$merge": merge}]
     # By the collation of both of them, which their index on `_id` has: `$merge` asks for an index that has its own.
     live.aggregate(pipeline, bypassDocumentValidation=True, collation=None)
 
 
-def sync_foreign(live: Collection, shadow: Collection, projection: Projection, where: Document) -> None:
+def sync_foreign(live: Collection, shadow: Collection, projection: Projection, where: Mapping[str, Any]) -> None:
     """Bring `_id` and foreign fields of these documents in the shadow in line with the live ones, as they are now."""
     key, fields = projection.key, {projection.key: 1}
-    live, shadow = live.with_options(codec_options=CODEC), shadow.with_options(codec_options=CODEC)
-    cursor = live.find(where, fields, batch_size=BATCH)
-    while batch := cursor.to_list(BATCH):
+    for batch in batched(found(live, where, fields, batch_size=BATCH), BATCH):
         wanted = {item[key]: item["_id"] for item in batch if is_plain(item.get(key))}
-        for document in shadow.find(string_keys(key, list(wanted)), fields):
-            if wanted[document[key]] != document["_id"]:
+        for document in found(shadow, string_keys(key, list(wanted)), fields):
+            if not same_value(wanted[document[key]], document["_id"]):
                 # The application inserted its document after ours was made.
                 _give_id(shadow, projection, document["_id"], wanted[document[key]])
         foreign = [{"$replaceWith": merged("$$ROOT", ["_id", *projection.owned], "$$new")}]
@@ -250,9 +271,10 @@ def _give_id(shadow: Collection, projection: Projection, old: Any, new: Any) -> 
     owned = {"_id": 0, **dict.fromkeys(projection.owned, 1)}
 
     def replace(session: ClientSession) -> None:
-        ours = shadow.find_one_and_delete({"_id": old}, owned, session=session)
+        ours = shadow.with_options(codec_options=CODEC).find_one_and_delete(with_id(old), owned, session=session)
         if ours is not None:
-            shadow.insert_one({"_id": new, **ours}, bypass_document_validation=True, session=session)
+            named = sendable({"_id": new, **ours})
+            shadow.insert_one(named, bypass_document_validation=True, session=session)  # type: ignore[arg-type]
 
     with shadow.database.client.start_session() as session:
         # Not the client's own, which come from the connection string.

@@ -11,7 +11,7 @@ UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}
 
 def is_aggregate_id(value: object) -> bool:
     """Whether a repair, and `--id`, can name an aggregate so."""
-    # `type`, because BSON code is decoded to a kind of str.
+    # `type`, because BSON code is read as a kind of str.
     return type(value) is str and UUID.fullmatch(value) is not None
 
 

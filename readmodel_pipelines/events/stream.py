@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Any, Generic, Protocol, TypeVar
 
 from readmodel_pipelines.errors import FAULTS, raised, words
-from readmodel_pipelines.events.ids import UUID
+from readmodel_pipelines.events.ids import is_aggregate_id
 from readmodel_pipelines.events.values import BadField, Event, whole
 
 
@@ -89,7 +89,7 @@ class Fold(Generic[S]):
 class Stream(Generic[S]):
     """One aggregate's stream, folded to a state or found malformed."""
 
-    aggregate_id: str
+    aggregate_id: Any
     result: S | Malformed
 
 
@@ -103,15 +103,22 @@ def fold_streams(events: Iterable[Event], fold: Fold[S], allowed: Collection[str
     """Fold events that come ordered by (aggregate_id, version) into one `Stream` for each aggregate.
 
     `allowed` names reasons that are let pass: `unknown_event_type` skips such events, `version_gap` steps over holes.
+    Events whose id is no text may lie between those of another stream; they are told at the first of them.
     """
     current: str | None = None
     state: Any = None
+    odd: Any = None
     last = 0
     offence: Malformed | None = None
     first: Event = {}
     apply = {event_type: item.apply for event_type, item in fold.events.items()}
     for event in events:
         if event["aggregate_id"] != current:
+            if type(event["aggregate_id"]) is not str:
+                if event["aggregate_id"] != odd:
+                    odd = event["aggregate_id"]
+                    yield Stream(odd, _bad_id(event))
+                continue
             if current is not None:
                 yield Stream(current, offence or finished(state, first))
             current, first, last = event["aggregate_id"], event, 0
@@ -130,6 +137,8 @@ def fold_streams(events: Iterable[Event], fold: Fold[S], allowed: Collection[str
             last = version
             if type(event.get("data")) is not dict:
                 raise _Offence(Reason.BAD_DATA, "data is not a document")
+            if type(event.get("aggregate_type", "")) is not str:
+                raise _Offence(Reason.BAD_FIELD, f"aggregate_type is not a string: {event['aggregate_type']!r}"[:120])
             try:
                 handler = apply[event["event_type"]]
             except (KeyError, TypeError):
@@ -149,9 +158,10 @@ def fold_streams(events: Iterable[Event], fold: Fold[S], allowed: Collection[str
 
 def check_id(event: Event) -> Malformed | None:
     """The offence of an event whose `aggregate_id` is no UUID in lower case with hyphens, or None."""
-    aggregate_id = event.get("aggregate_id")
-    if isinstance(aggregate_id, str) and UUID.fullmatch(aggregate_id):
-        return None
+    return None if is_aggregate_id(event.get("aggregate_id")) else _bad_id(event)
+
+
+def _bad_id(event: Event) -> Malformed:
     return _malformed(event, Reason.BAD_AGGREGATE_ID, "aggregate_id is not a UUID in lower case with hyphens")
 
 
@@ -191,7 +201,8 @@ def _checked_version(event: Event, last: int, allowed: Collection[str]) -> int:
 
 def _skipped_type(event: Event, allowed: Collection[str]) -> str:
     event_type = event.get("event_type")
-    if isinstance(event_type, str) and Reason.UNKNOWN_EVENT_TYPE in allowed:
+    # `type`, because BSON code is read as a kind of str.
+    if type(event_type) is str and Reason.UNKNOWN_EVENT_TYPE in allowed:
         return event_type
     raise _Offence(Reason.UNKNOWN_EVENT_TYPE, f"event type {event_type!r} is not in the catalogue")
 

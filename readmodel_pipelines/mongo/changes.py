@@ -11,6 +11,7 @@ from pymongo.change_stream import ChangeStream
 from readmodel_pipelines.events.ids import is_plain
 from readmodel_pipelines.moments import Moment, reached
 from readmodel_pipelines.mongo.driver import CODEC, DENIED, Collection, Database, Document, OperationFailure
+from readmodel_pipelines.mongo.event_store import spellings
 from readmodel_pipelines.mongo.failures import is_the_servers
 
 MOST_IDS = 200_000
@@ -92,7 +93,7 @@ class Follower:
         for change in drained(self._stream, self._events.database):
             if change["operationType"] != "insert":
                 raise HistoryLost("events were changed or deleted, which no application does")
-            aggregate_id = change["fullDocument"].get("aggregate_id")
+            aggregate_id: Any = change.get("text")
             # No other stream can be trusted.
             if is_plain(aggregate_id):
                 ids.add(aggregate_id)
@@ -178,10 +179,13 @@ def _in_words(error: OperationFailure) -> str:
 
 def _watch(events: Collection, stored_as: Sequence[str], start_after: Token | None = None) -> ChangeStream[Document]:
     reached(Moment.HISTORY_ASKED_FOR, collection=events.name)
-    of_others = {"operationType": "insert", "fullDocument.aggregate_type": {"$nin": list(stored_as)}}
+    of_others = {"operationType": "insert", "fullDocument.aggregate_type": {"$nin": spellings(stored_as)}}
+    # Of other types the driver may not be able to read what is there.
+    is_text = {"$eq": [{"$type": "$fullDocument.aggregate_id"}, "string"]}
+    text = {"$cond": [is_text, "$fullDocument.aggregate_id", "$$REMOVE"]}
     pipeline: list[Mapping[str, Any]] = [
         {"$match": {"$nor": [of_others]}},
-        {"$project": {"operationType": 1, "clusterTime": 1, "fullDocument.aggregate_id": 1}},
+        {"$project": {"operationType": 1, "clusterTime": 1, "text": text}},
     ]
     watched = events.with_options(codec_options=CODEC)
     return watched.watch(pipeline, start_after=start_after, max_await_time_ms=AWAIT_MS)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 
 import pymongo.database
-from bson.codec_options import CodecOptions, DatetimeConversion
+from bson.codec_options import CodecOptions
 from pymongo import timeout as timeout
 from pymongo.client_session import ClientSession as ClientSession
 from pymongo.errors import BulkWriteError as BulkWriteError
@@ -20,16 +20,12 @@ from pymongo.read_concern import ReadConcern
 from pymongo.read_preferences import ReadPreference
 from pymongo.write_concern import WriteConcern
 
+from readmodel_pipelines.events.exact import CODEC as CODEC
 from readmodel_pipelines.mongo.collection import AnyCollection as AnyCollection
 from readmodel_pipelines.mongo.collection import Collection as Collection
 from readmodel_pipelines.projections.projection import Document as Document
 
 Database = pymongo.database.Database[Document]
-
-# Dates as milliseconds, for year 1 and beyond; a text that is not UTF-8 must not stop the scan, it is found later.
-CODEC: CodecOptions[Document] = CodecOptions(
-    datetime_conversion=DatetimeConversion.DATETIME_MS, unicode_decode_error_handler="surrogateescape"
-)
 
 MAJORITY = WriteConcern("majority")
 

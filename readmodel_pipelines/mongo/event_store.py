@@ -1,26 +1,28 @@
 """The event store: the application's `events` collection, read in stream order and never written."""
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
 from typing import Any
 
-import bson
-from bson import ObjectId
+from bson import Code, ObjectId
 
+from readmodel_pipelines.batched import batched
+from readmodel_pipelines.events.exact import Odd, sendable, written
 from readmodel_pipelines.events.ids import is_utf8
 from readmodel_pipelines.events.stream import Fold, Malformed, Reason
 from readmodel_pipelines.events.values import BadField, whole
 from readmodel_pipelines.moments import Moment, reached
 from readmodel_pipelines.mongo import scan
-from readmodel_pipelines.mongo.driver import CODEC, Collection, Document
+from readmodel_pipelines.mongo.driver import Collection, Document
 from readmodel_pipelines.reconcile.ranges import EVERYTHING, IdRange
 
 _ORDER = ("aggregate_id", "version")
 VERSION_ORDER = ("aggregate_type", "aggregate_id", "version")
 _GROUPS = 500
-_ENVELOPE = {"_id": 1, "aggregate_id": 1, "event_type": 1, "version": 1}
+_UNDEFINED = 0x06
+_ENVELOPE = {"_id": 1, "aggregate_id": 1, "aggregate_type": 1, "event_type": 1, "version": 1}
 
 
 class EventStore:
@@ -32,7 +34,7 @@ class EventStore:
     def __init__(
         self, collection: Collection, on_events: Callable[[int], None] | None = None, met: dict[str, Any] | None = None
     ) -> None:
-        self._collection = collection.with_options(codec_options=CODEC)
+        self._collection = collection
         self._on_events = on_events
         self.events_read = 0
         self._met = met
@@ -49,34 +51,46 @@ class EventStore:
     def read(
         self, fold: Fold[Any], ids: Sequence[str] | None = None, within: IdRange = EVERYTHING
     ) -> Iterator[Document]:
-        """Events in order of (aggregate_id, version), with the fields that the fold reads and no others."""
+        """Events in order of (aggregate_id, version), with the fields that the fold reads and no others.
+
+        Of a range those whose id is a symbol too, which MongoDB has in one order with the strings; and without `_id`.
+        """
         reached(Moment.EVENTS, ids=ids)
-        for batch in scan.drain(self._collection, self.query(fold, ids, within)):
+        for batch in scan.drain(self._collection, self.query(fold, ids, within), of_events=True):
             self.events_read += len(batch)
             if self._met is not None:
-                self._met.update((event["aggregate_id"], event.get("version")) for event in batch)
+                self._met.update(
+                    (event["aggregate_id"], event.get("version"))
+                    for event in batch
+                    if type(event["aggregate_id"]) is str
+                )
             if self._on_events:
                 self._on_events(self.events_read)
             yield from batch
 
     def query(self, fold: Fold[Any], ids: Sequence[str] | None = None, within: IdRange = EVERYTHING) -> scan.Query:
         """What `read` asks for."""
-        where = {**_stored_as(fold), **scan.string_keys("aggregate_id", ids, within)}
+        these = scan.keys_within("aggregate_id", within) if ids is None else scan.string_keys("aggregate_id", ids)
+        where = {**_stored_as(fold), **these}
         own = {name for event_type in fold.events.values() for name in event_type.fields}
         # Of a fold that reads nothing from it, whether `data` is a document has to be known all the same.
-        names = {*_ENVELOPE, *fold.envelope, *(f"data.{name}" for name in own or "_")}
+        names = {*_ENVELOPE, *fold.envelope, *(f"data.{name}" for name in (*own, scan.NO_FIELD))}
         # MongoDB refuses a field beside one that it lies in.
         fields = {name: 1 for name in sorted(names) if names.isdisjoint(_above(name))}
+        if ids is None and "_id" not in fold.envelope:
+            # Reading an ObjectId takes the driver a third of what it takes to read an event.
+            fields["_id"] = 0
         return scan.Query(where, fields, tuple((field, 1) for field in _ORDER), self.index)
 
-    def odd_streams(self, fold: Fold[Any]) -> Iterator[Document]:
-        """The first event of every stream whose id is not a string."""
+    def odd_streams(self, fold: Fold[Any], *, symbols: bool) -> Iterator[Document]:
+        """The first event of every stream whose id is not a string; nor a symbol, if these are not asked for."""
         # The index holds 7 and 7.0 for equal, so that streams that differ by type alone come mixed.
         recent: deque[bytes] = deque(maxlen=64)
         arrays: set[bytes] = set()
-        for event in scan.odd_documents(self._collection, _stored_as(fold), _ENVELOPE, _ORDER, self.index):
+        where = _stored_as(fold)
+        for event in scan.odd_documents(self._collection, where, _ENVELOPE, _ORDER, self.index, symbols=symbols):
             self.events_read += 1
-            identity = bson.encode({"id": event.get("aggregate_id")})
+            identity = _identity(event)
             if identity in recent or identity in arrays:
                 continue
             recent.append(identity)
@@ -84,6 +98,13 @@ class EventStore:
                 # Arrays come in no order.
                 arrays.add(identity)
             yield event
+
+    def first_event(self, fold: Fold[Any], aggregate_id: Any) -> Any:
+        """The `_id` of the first event of a stream, whatever its id is; None if there is no event."""
+        where = sendable({**_stored_as(fold), "aggregate_id": {"$eq": aggregate_id}})
+        found = scan.found(self._collection, where, _ENVELOPE, sort=[("version", 1)])
+        wanted = _identity({"aggregate_id": aggregate_id})
+        return next((event["_id"] for event in found if _identity(event) == wanted), None)
 
     def contested(
         self, fold: Fold[Any], claim: tuple[str, str], ids: Sequence[str] | None = None
@@ -99,23 +120,24 @@ class EventStore:
         claims = _claims(fold, claim)
         wanted = claims
         if ids is not None:
-            own = self._collection.aggregate(
-                [{"$match": {**claims, **scan.string_keys("aggregate_id", ids)}}, {"$project": {"key": key}}]
+            own = scan.grouped(
+                self._collection,
+                [{"$match": {**claims, **scan.string_keys("aggregate_id", ids)}}, {"$project": {"key": key}}],
             )
             keys = [event["key"] for event in own if is_utf8(event["key"])]
             if not keys:
                 return {}
             wanted = _with_key(claims, name, keys)
         ends = {"first": {"$min": "$aggregate_id"}, "last": {"$max": "$aggregate_id"}}
-        groups = self._collection.aggregate(
+        groups = scan.grouped(
+            self._collection,
             [{"$match": wanted}, {"$group": {"_id": key, **ends}}, {"$match": {"$expr": {"$ne": ["$first", "$last"]}}}],
-            allowDiskUse=True,
         )
         contested: dict[str, Malformed] = {}
-        while batch := groups.to_list(_GROUPS):
+        for batch in batched(groups, _GROUPS):
             claimants = {group["_id"]: (group["first"], group["last"]) for group in batch if is_utf8(group["_id"])}
             fields = {"aggregate_id": 1, "version": 1, "key": key}
-            for event in self._collection.find(_with_key(claims, name, list(claimants)), fields):
+            for event in scan.found(self._collection, _with_key(claims, name, list(claimants)), fields):
                 aggregate_id, (first, last) = event["aggregate_id"], claimants[event["key"]]
                 detail = f"{aggregate_id} and {last if aggregate_id == first else first} claim the same {name}"
                 contested[aggregate_id] = Malformed(Reason.KEY_CONFLICT, detail, event.get("version"), event["_id"])
@@ -138,7 +160,7 @@ class EventStore:
         # Descending and `$first`, so that the server looks up one key a stream.
         groups = self._groups(pipeline, self.index)
         # `$in` finds arrays by their elements too.
-        return {group["_id"]: group["last"] for group in groups if isinstance(group["_id"], str)}
+        return {group["_id"]: group["last"] for group in groups if type(group["_id"]) is str}
 
     def young(self, fold: Fold[Any], ids: Sequence[str], seconds: float) -> dict[str, int]:
         """The first version written in the last seconds, of those of these streams that have one.
@@ -173,16 +195,16 @@ class EventStore:
             pipeline[1] = {"$match": {"aggregate_id": scan.NO_ARRAY}}
             pipeline.append({"$sort": {"_id": 1}})
         groups = self._groups(pipeline, self.index)
-        return (group["_id"] for group in groups)
+        return (group["_id"] for group in groups if type(group["_id"]) is str)
 
-    def version_ranges(self, fold: Fold[Any]) -> Iterator[tuple[str, Any, Any, int]]:
-        """(id, first version, last version, number of events) of every stream, in order of the ids.
+    def version_ranges(self, fold: Fold[Any]) -> Iterator[tuple[Any, Any, Any, int]]:
+        """(id, first version, last version, number of events) of every stream, in order of the ids, symbols among them.
 
         Grouped on the server, on disk when it must, from an index alone where `version_index` is there.
         """
         for group in self._groups(version_ranges_of(fold), self.version_index):
             # An array is matched by the strings in it; a filter against it would cost the reading of every event.
-            if isinstance(group["_id"], str):
+            if not isinstance(group["_id"], list):
                 self.events_read += group["events"]
                 yield group["_id"], group["first"], group["last"], group["events"]
 
@@ -240,19 +262,15 @@ class EventStore:
 
     def have_events(self, fold: Fold[Any], ids: Sequence[Any]) -> list[bool]:
         """For each id, of whatever BSON type, whether any event carries it."""
-        # What is no UTF-8 cannot be asked for. Such an id sorts among the strings: the pass meets its events if any.
-        askable = [item for item in ids if not isinstance(item, str) or is_utf8(item)]
-        if not askable:
-            return [False] * len(ids)
-        # Not `$in`, which takes a regular expression for a pattern and refuses a document with a `$` in its names.
-        where = {**_stored_as(fold), "$or": [{"aggregate_id": {"$eq": aggregate_id}} for aggregate_id in askable]}
-        found = self._collection.find(where, {"_id": 0, "aggregate_id": 1})
-        carried = {bson.encode({"id": event.get("aggregate_id")}) for event in found}
-        return [item in askable and bson.encode({"id": item}) in carried for item in ids]
+        if not ids:
+            return []
+        where = {**_stored_as(fold), "$or": [_carries(aggregate_id) for aggregate_id in ids]}
+        carried = {_identity(event) for event in scan.found(self._collection, where, {"_id": 0, "aggregate_id": 1})}
+        return [_identity({"aggregate_id": item}) in carried for item in ids]
 
     def _groups(self, pipeline: Sequence[Mapping[str, Any]], index: str | None = None) -> Iterator[Document]:
         hint: dict[str, Any] = {"hint": index} if index else {}
-        return self._collection.aggregate(pipeline, allowDiskUse=True, batchSize=scan.BATCH_DOCUMENTS, **hint)
+        return scan.grouped(self._collection, pipeline, batchSize=scan.BATCH_DOCUMENTS, **hint)
 
 
 def _above(field: str) -> list[str]:
@@ -279,16 +297,35 @@ def _whole_or_1(version: Any) -> int:
         return 1
 
 
+def _identity(event: Mapping[str, Any]) -> bytes:
+    return written({"id": event.get("aggregate_id")})
+
+
+def _carries(aggregate_id: Any) -> Mapping[str, Any]:
+    if isinstance(aggregate_id, Odd) and aggregate_id.kind == _UNDEFINED:
+        # Nothing can be compared with it.
+        return {"aggregate_id": {"$type": _UNDEFINED}}
+    # Not `$in`, which takes a regular expression for a pattern and refuses a document with a `$` in its names.
+    return sendable({"aggregate_id": {"$eq": aggregate_id}})
+
+
 def _stored_as(fold: Fold[Any]) -> Document:
-    return {"aggregate_type": {"$in": list(fold.stored_as)}}
+    return {"aggregate_type": {"$in": spellings(fold.stored_as)}}
+
+
+def spellings(stored_as: Iterable[str]) -> list[Any]:
+    """What an event's aggregate type may be if it is of such a stream: the text in another type makes it malformed."""
+    # A symbol, and an array that holds it, are found by the text.
+    return [*stored_as, *map(Code, stored_as)]
 
 
 def _claims(fold: Fold[Any], claim: tuple[str, str]) -> Document:
     event_type, name = claim
     # What is broken says so by itself, and claims nothing.
     sound = [
+        *({"$eq": [{"$type": f"${field}"}, "string"]} for field in ("aggregate_type", "event_type")),
         {"$eq": [{"$type": "$data"}, "object"]},
-        {"$in": [{"$type": f"$data.{name}"}, ["string", "null", "missing", "undefined"]]},
+        {"$in": [{"$type": f"$data.{name}"}, ["string", "null", "missing"]]},
     ]
     return {**_stored_as(fold), "event_type": event_type, **scan.string_keys("aggregate_id"), "$expr": {"$and": sound}}
 

@@ -1,7 +1,8 @@
 """One read model's collection: read in key order, written conditionally.
 
 Every replace and delete is conditional on the document being still what was compared: its filter holds `_id`, the key
-and every owned field as read. What no filter can say (it would be too large) is compared inside a transaction.
+and every owned field as read. What no filter can say (too large, too deep, of a type that the driver cannot write) is
+compared inside a transaction.
 """
 
 import uuid
@@ -17,12 +18,24 @@ from bson.errors import InvalidDocument
 from pymongo import DeleteOne, InsertOne, UpdateOne
 from pymongo.errors import BulkWriteError, DocumentTooLarge, OperationFailure
 
+from readmodel_pipelines.events.exact import Repeated, written
 from readmodel_pipelines.events.ids import is_plain
 from readmodel_pipelines.moments import Moment, reached
 from readmodel_pipelines.mongo.driver import CODEC, DUPLICATE_KEY, ClientSession, Collection, Document
 from readmodel_pipelines.mongo.failures import raise_servers_own
 from readmodel_pipelines.mongo.other_indexes import UniqueIndex, claims, held, unique_indexes
-from readmodel_pipelines.mongo.scan import Query, drain, index_on, odd_documents, sampled, string_keys
+from readmodel_pipelines.mongo.scan import (
+    NO_FIELD,
+    Query,
+    drain,
+    found,
+    index_on,
+    keys_within,
+    odd_documents,
+    sampled,
+    string_keys,
+    with_id,
+)
 from readmodel_pipelines.mongo.unique_keys import having_one_of, unique_keys
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.reconcile.compare import differing_fields, same_document, same_value
@@ -33,6 +46,7 @@ from readmodel_pipelines.reconcile.ranges import EVERYTHING, IdRange
 _NO_TRANSACTIONS = 20
 _WRITE_CONFLICT = 112
 _LARGEST_STATEMENT = 15 * 1024 * 1024
+_DEEPEST_STATEMENT = 50
 
 Write = InsertOne[Document] | UpdateOne | DeleteOne
 
@@ -44,22 +58,26 @@ class ReadModelCollection:
         self._collection = collection.with_options(codec_options=CODEC)
         self._projection = projection
         self._key = projection.key
-        self._fields = {"_id": 1, **dict.fromkeys(projection.owned, 1)}
+        self._fields = {"_id": 1, **dict.fromkeys(projection.owned, 1), NO_FIELD: 1}
 
     def count(self) -> int:
         """About how many documents there are."""
         return self._collection.estimated_document_count()
 
     def read(self, keys: Sequence[str] | None = None, within: IdRange = EVERYTHING) -> Iterator[Document]:
-        """Documents with a string key in its order, `_id` and owned fields only: of `keys`, or all in a range."""
+        """Documents with a string key in its order, `_id` and owned fields only: of `keys`, or all in a range.
+
+        Of a range those whose key is a symbol too.
+        """
         reached(Moment.DOCUMENTS, keys=keys)
         yield from self._found(self.query(keys, within))
 
     def query(self, keys: Sequence[str] | None = None, within: IdRange = EVERYTHING) -> Query:
         """What `read` asks for."""
+        where = keys_within(self._key, within) if keys is None else string_keys(self._key, keys)
         # Duplicates come in the same order each time: an index has one, and without it the server sorts as it pleases.
         sort = ((self._key, 1),) if self._index else ((self._key, 1), ("_id", 1))
-        return Query(string_keys(self._key, keys, within), self._fields, sort, self._index)
+        return Query(where, self._fields, sort, self._index)
 
     @cached_property
     def _index(self) -> str | None:
@@ -71,7 +89,7 @@ class ReadModelCollection:
     def ids(self) -> Iterator[str]:
         """Every key that is a string, in order, from the index alone; that of a duplicate comes twice."""
         query = replace(self.query(), fields={"_id": 0, self._key: 1})
-        return (document[self._key] for document in self._found(query))
+        return (key for document in self._found(query) if type(key := document[self._key]) is str)
 
     def versions(self) -> Iterator[Document]:
         """Documents with a string key in its order, with nothing but their key and, where it has one, version."""
@@ -85,19 +103,19 @@ class ReadModelCollection:
         """About so many keys picked at random."""
         return set(sampled(self._collection, self._key, string_keys(self._key), size))
 
-    def odd_documents(self) -> Iterator[Document]:
-        """Documents whose key is not a string; `_id` and owned fields only."""
-        return odd_documents(self._collection, {}, self._fields, [self._key], self._index)
+    def odd_documents(self, *, symbols: bool) -> Iterator[Document]:
+        """Documents whose key is not a string, nor a symbol if these are not asked for; `_id` and owned fields only."""
+        return odd_documents(self._collection, {}, self._fields, [self._key], self._index, symbols=symbols)
 
     def odd_documents_with(self, document_ids: Sequence[Any]) -> Iterator[Document]:
         """Those of `odd_documents` that have these `_id`s; those whose key is no valid UTF-8 too."""
-        for document in self._collection.find({"_id": {"$in": list(document_ids)}}, self._fields):
+        for document in found(self._collection, {"_id": {"$in": list(document_ids)}}, self._fields):
             if not is_plain(document.get(self._key)):
                 yield document
 
     def holders(self, changes: Sequence[Verdict]) -> list[tuple[Verdict, Document, Sequence[str]]]:
         """(a change, another document that holds a key which the change wants, the fields of that unique index)."""
-        found: list[tuple[Verdict, Document, Sequence[str]]] = []
+        holding: list[tuple[Verdict, Document, Sequence[str]]] = []
         wanting = [change for change in changes if change.expected is not None]
         for index in unique_indexes(self._collection) if wanting else ():
             ours = self._is_one_of_ours(index)
@@ -106,8 +124,8 @@ class ReadModelCollection:
                 if ours
                 else held(self._collection, index, self._projection, wanting)
             )
-            found += [(change, document, index.fields) for change, document in held_of_it]
-        return [item for item in found if not _is_own(item[0], item[1])]
+            holding += [(change, document, index.fields) for change, document in held_of_it]
+        return [item for item in holding if not _is_own(item[0], item[1])]
 
     def _is_one_of_ours(self, index: UniqueIndex) -> bool:
         return index.is_plain and index.fields[0] in (self._key, *self._projection.unique)
@@ -120,7 +138,7 @@ class ReadModelCollection:
             keys |= own
             for key in own:
                 wanted[key].append(change)
-        for document in self._collection.find(having_one_of(name, keys.values()), self._fields):
+        for document in found(self._collection, having_one_of(name, keys.values()), self._fields):
             for key in unique_keys(document, name):
                 yield from ((change, document) for change in wanted.get(key, ()))
 
@@ -179,7 +197,7 @@ class ReadModelCollection:
                 conditions.append({"$eq": [f"${name}", {"$literal": actual[name]}]})
             else:
                 conditions.append({"$eq": [{"$type": f"${name}"}, "missing"]})
-        condition: Document = {"_id": actual["_id"], "$expr": {"$and": conditions}}
+        condition: Document = {"_id": {"$eq": actual["_id"]}, "$expr": {"$and": conditions}}
         if isinstance(actual.get(self._key), str):
             condition[self._key] = actual[self._key]
         return condition
@@ -209,7 +227,7 @@ class ReadModelCollection:
         """
         ids = [change.actual["_id"] for change in done if change.actual]
         stored = {
-            _identity(document): document for document in self._collection.find({"_id": {"$in": ids}}, self._fields)
+            _identity(document): document for document in found(self._collection, {"_id": {"$in": ids}}, self._fields)
         }
         for change in done:
             actual = change.actual or {}
@@ -263,8 +281,8 @@ class ReadModelCollection:
 
     def _swap_within(self, session: ClientSession, changes: Sequence[Verdict]) -> Written:
         ids = [change.actual["_id"] for change in changes if change.actual is not None]
-        found = self._collection.find({"_id": {"$in": ids}}, self._fields, session=session)
-        stored = {_identity(document): document for document in found}
+        read = found(self._collection, {"_id": {"$in": ids}}, self._fields, session=session)
+        stored = {_identity(document): document for document in read}
         written = Written()
         indexed = {name for item in unique_indexes(self._collection) for name in item.fields} if ids[1:] else ()
         deletes: list[Write] = []
@@ -277,7 +295,7 @@ class ReadModelCollection:
                 continue
             if not same_value(stored.get(_identity(change.actual)), change.actual):
                 raise _Superseded
-            this = {"_id": change.actual["_id"]}
+            this = with_id(change.actual["_id"])
             if change.expected is None:
                 written.counts.deleted += 1
                 deletes.append(DeleteOne(this))
@@ -286,6 +304,7 @@ class ReadModelCollection:
                 if changing := [name for name in differing_fields(change.expected, change.actual) if name in indexed]:
                     # Values nobody else has, so that others can take those given up.
                     parks.append(UpdateOne(this, {"$set": {name: f"parked {uuid.uuid4()}" for name in changing}}))
+                writes += [UpdateOne(this, unset) for unset in removing_repeated(change.actual)]
                 writes.append(UpdateOne(this, _update(change.expected, change.actual)))
         self._collection.bulk_write([*deletes, *parks, *writes], session=session)
         return written
@@ -303,8 +322,21 @@ def _update(expected: Document, actual: Document) -> Document:
     return update
 
 
+def removing_repeated(actual: Document) -> list[Document]:
+    """Updates, one after the other, that take every field out that stands there twice: each takes out the first one."""
+    # Not a pipeline: one that sets such a field ends the server (8.0.4).
+    repeated = {name: len(value.values) for name, value in actual.items() if isinstance(value, Repeated)}
+    return [{"$unset": dict.fromkeys(repeated, "")}] * max(repeated.values(), default=0)
+
+
 def _identity(document: Document) -> bytes:
-    return bson.encode({"_id": document.get("_id")})
+    return written({"_id": document.get("_id")})
+
+
+def _depth(value: Any) -> int:
+    if isinstance(value, dict):
+        return 1 + max(map(_depth, value.values()), default=0)
+    return 1 + max(map(_depth, value), default=0) if isinstance(value, list) else 0
 
 
 def _is_own(change: Verdict, document: Document) -> bool:
@@ -325,7 +357,7 @@ def _fits_a_filter(change: Verdict) -> bool:
         size = len(bson.encode(change.actual)) + (len(bson.encode(change.expected)) if change.expected else 0)
     except (InvalidDocument, UnicodeEncodeError):
         return False
-    return size < _LARGEST_STATEMENT
+    return size < _LARGEST_STATEMENT and _depth(change.actual) < _DEEPEST_STATEMENT
 
 
 def _index_of(error: Mapping[str, Any]) -> str:

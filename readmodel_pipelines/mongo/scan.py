@@ -2,6 +2,7 @@
 
 Keys are split by BSON type as the join wants it: `string_keys` is the filter for the merge join, `odd_documents` finds
 all others once. An array is never a string key: MongoDB would match it by its elements, twice or inside other streams.
+Symbols lie among the strings, and for MongoDB are the same: only who reads a range meets them, and tells them apart.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,13 +13,18 @@ from bson.max_key import MaxKey
 from bson.min_key import MinKey
 from pymongo.cursor import CursorType
 
-from readmodel_pipelines.mongo.driver import CODEC, Collection, Document
+from readmodel_pipelines.events.exact import sendable
+from readmodel_pipelines.mongo.collection import BY_BYTES
+from readmodel_pipelines.mongo.decoding import ExactCursor, documents_of
+from readmodel_pipelines.mongo.driver import Collection, Document
 from readmodel_pipelines.mongo.kinds import indexes_of
-from readmodel_pipelines.reconcile.ranges import EVERYTHING, IdRange
+from readmodel_pipelines.reconcile.ranges import IdRange
 
 BATCH_DOCUMENTS = 2_000
 _HANDED_ON = 100
 NO_ARRAY = {"$not": {"$type": "array"}}
+NO_FIELD = "readmodel_no_such_field"
+"""Asked for besides what is needed: when the server has found every field, it does not see that one stands twice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +38,26 @@ class Query:
     """The index that is prescribed; without one the server chooses."""
 
 
-def string_keys(field: str, keys: Sequence[str] | None = None, within: IdRange = EVERYTHING) -> Document:
-    """The filter for documents whose `field` is a string: one of `keys`, or any in a range."""
-    if keys is not None:
-        return {field: {"$in": list(keys), **NO_ARRAY}}
-    ends = {"$gte": within.lower, "$lt": within.upper}
-    return {field: {"$type": "string", **{name: end for name, end in ends.items() if end is not None}, **NO_ARRAY}}
+def string_keys(field: str, keys: Sequence[str] | None = None) -> Document:
+    """The filter for documents whose `field` is a string, one of `keys` if they are given."""
+    one_of = {} if keys is None else {"$in": list(keys)}
+    return {field: {**one_of, "$type": "string", **NO_ARRAY}}
+
+
+def keys_within(field: str, within: IdRange) -> Document:
+    """The filter for documents whose `field` is a string, or a symbol, in a range."""
+    ends = {"$gte": within.lower or "", "$lt": within.upper}
+    return {field: {**{name: end for name, end in ends.items() if end is not None}, **NO_ARRAY}}
+
+
+def with_id(document_id: Any) -> Mapping[str, Any]:
+    """The filter for the document with this `_id`, whatever that is."""
+    return sendable({"_id": {"$eq": document_id}})
+
+
+def with_ids(document_ids: Sequence[Any]) -> Mapping[str, Any]:
+    """The filter for the documents with these `_id`s, whatever they are."""
+    return sendable({"_id": {"$in": list(document_ids)}})
 
 
 def index_on(collection: Collection, *fields: str) -> str | None:
@@ -53,12 +73,14 @@ def holds_every_document(index: Mapping[str, Any]) -> bool:
     return not any(index.get(option) for option in ("partialFilterExpression", "sparse", "collation", "hidden"))
 
 
-def drain(collection: Collection, query: Query) -> Iterator[list[Document]]:
+def drain(collection: Collection, query: Query, *, of_events: bool = False) -> Iterator[list[Document]]:
     """Batches of decoded documents in order. Without an index MongoDB sorts, on disk when it must."""
     mongos = collection.database.client.is_mongos
-    cursor = collection.with_options(codec_options=CODEC).find(
+    cursor = ExactCursor(
+        collection,
         query.where,
         query.fields,
+        of_events=of_events,
         sort=query.sort,
         hint=query.index,
         # An index with an array key gives no order.
@@ -73,6 +95,18 @@ def drain(collection: Collection, query: Query) -> Iterator[list[Document]]:
             yield batch
     finally:
         cursor.close()
+
+
+def found(collection: Collection, where: Mapping[str, Any], fields: Any = None, **options: Any) -> Iterator[Document]:
+    """Documents with every value as it is there."""
+    yield from ExactCursor(collection, sendable(where), fields, **options)
+
+
+def grouped(collection: Collection, pipeline: Sequence[Mapping[str, Any]], **options: Any) -> Iterator[Document]:
+    """What an aggregation gives, with every value as it is there."""
+    batches: Any = collection.aggregate_raw_batches(pipeline, allowDiskUse=True, collation=BY_BYTES, **options)
+    for batch in batches:
+        yield from documents_of(batch)
 
 
 def sampled(collection: Collection, field: str, where: Mapping[str, Any], size: int) -> list[str]:
@@ -90,29 +124,33 @@ def odd_documents(
     fields: Mapping[str, Any],
     index_fields: Sequence[str],
     index: str | None,
+    *,
+    symbols: bool,
 ) -> Iterator[Document]:
-    """Documents whose first index field is no string, equal keys side by side but for arrays.
+    """Documents whose first index field is no string, equal keys side by side but for arrays; `symbols` too, or not.
 
     Reads only the ends of the `index` on the fields, before and behind the strings. Array keys are spread all over it,
-    so they are looked for by a full scan, only when the index says that it has any.
+    and symbols lie among the strings: these are looked for by a full scan, arrays only when the index says that it has
+    any.
     """
     key = index_fields[0]
-    decoded = collection.with_options(codec_options=CODEC)
     if index is None:
-        no_string = {"$expr": {"$ne": [{"$type": f"${key}"}, "string"]}}
-        yield from decoded.find({**where, **no_string}, fields, sort=[(field, 1) for field in index_fields])
+        others = {"$expr": {"$not": [{"$in": [{"$type": f"${key}"}, ["string", *([] if symbols else ["symbol"])]]}]}}
+        yield from found(collection, {**where, **others}, fields, sort=[(field, 1) for field in index_fields])
         return
     no_array = {**where, key: NO_ARRAY}
-    yield from decoded.find(no_array, fields, hint=index).max(_bound(index_fields, ""))
-    yield from decoded.find(no_array, fields, hint=index).min(_bound(index_fields, {}))
+    yield from found(collection, no_array, fields, hint=index, max=_bound(index_fields, ""))
+    yield from found(collection, no_array, fields, hint=index, min=_bound(index_fields, {}))
     # No lower bound reaches this one.
-    yield from decoded.find({**where, key: {"$eq": MaxKey(), **NO_ARRAY}}, fields)
+    yield from found(collection, {**where, key: {"$eq": MaxKey(), **NO_ARRAY}}, fields)
+    if symbols:
+        yield from found(collection, {**where, key: {"$type": "symbol", **NO_ARRAY}}, fields, hint=index)
     if holds_arrays(collection, key, index):
-        yield from decoded.find({**where, key: {"$type": "array"}}, fields)
+        yield from found(collection, {**where, key: {"$type": "array"}}, fields)
 
 
-def _bound(index_fields: Sequence[str], value: Any) -> list[tuple[str, Any]]:
-    return [(field, value if position == 0 else MinKey()) for position, field in enumerate(index_fields)]
+def _bound(index_fields: Sequence[str], value: Any) -> Document:
+    return {field: value if position == 0 else MinKey() for position, field in enumerate(index_fields)}
 
 
 def holds_arrays(collection: Collection, key: str, index: str) -> bool:

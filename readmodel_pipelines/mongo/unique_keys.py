@@ -11,12 +11,16 @@ from typing import Any
 
 from bson.decimal128 import Decimal128
 
+from readmodel_pipelines.events.exact import Odd, Repeated
 from readmodel_pipelines.mongo.driver import Document
 
 
 def unique_keys(document: Mapping[str, Any], field: str) -> dict[Hashable, Any]:
     """The keys of a field: each value by what tells it from others."""
     value = document.get(field)
+    if isinstance(value, Repeated):
+        # As queries and indexes have it.
+        value = value.values[0]
     # An empty array has a key of its own, which finds it as a whole.
     values = value if isinstance(value, list) and value else [value]
     return {_told_apart_by(item): item for item in values}
@@ -36,6 +40,9 @@ def having_one_of(field: str, keys: Iterable[Any]) -> Document:
 def _told_apart_by(key: Any) -> Hashable:
     if type(key) is str or key is None:
         return key
+    if isinstance(key, Odd) and key.symbol is not None:
+        # MongoDB takes it for the same as the text.
+        return key.symbol
     number = key.to_decimal() if isinstance(key, Decimal128) else key
     if type(key) is bool or not isinstance(number, int | float | Decimal):
         return type(key).__name__, repr(key)

@@ -9,19 +9,21 @@ was drained to a moment after the last write, and wrote nothing itself.
 import math
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from readmodel_pipelines.bookkeeping.kept_keys import EVENTS, Touched
 from readmodel_pipelines.bookkeeping.rebuilds import RebuildRecord, Rebuilds
 from readmodel_pipelines.cutover.foreign import ForeignFollower
 from readmodel_pipelines.cutover.shadow import copy_by_id, sync_foreign
+from readmodel_pipelines.events.exact import sendable
 from readmodel_pipelines.lanes import OpenedPass, contested, counts_of
 from readmodel_pipelines.mongo.changes import Follower, HistoryLost
-from readmodel_pipelines.mongo.driver import Document, PyMongoError
+from readmodel_pipelines.mongo.driver import PyMongoError
 from readmodel_pipelines.mongo.event_store import EventStore
-from readmodel_pipelines.mongo.scan import string_keys
+from readmodel_pipelines.mongo.scan import found, string_keys, with_ids
 from readmodel_pipelines.mongo.store import Store
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.reconcile.in_place import InPlace
@@ -186,9 +188,9 @@ class CatchUp:
 
     def _sync(self, projection: Projection, shadows: Collection[str]) -> None:
         for ids in self.following.touched.batches(projection.read_model):
-            self._sync_foreign(projection, shadows, {"_id": {"$in": ids}})
+            self._sync_foreign(projection, shadows, with_ids(ids))
 
-    def _sync_foreign(self, projection: Projection, shadows: Collection[str], where: Document) -> None:
+    def _sync_foreign(self, projection: Projection, shadows: Collection[str], where: Mapping[str, Any]) -> None:
         sync_foreign(self.store.live(projection), self.store.place(projection, shadows), projection, where)
 
     def _reconcile(self, ids: Sequence[str], shadows: Collection[str]) -> None:
@@ -196,7 +198,9 @@ class CatchUp:
         projections = self.store.projections
         summary = Summary("rebuild", "", len(ids) * len(projections), read_models=counts_of(projections))
         claims = contested(self._events, projections, ids)
-        opened = OpenedPass(self.store, summary.read_models, claims, shadows=shadows, events=self._events)
+        opened = OpenedPass(
+            self.store, summary.read_models, claims, shadows=shadows, events=self._events, claims_of_some=True
+        )
         sinks = opened.into(lambda lane: InPlace(opened.again(lane), summary, self.still_ours), summary)
         opened.reconcile(sorted(ids))
         for lane, sink in zip(opened.lanes, sinks, strict=True):
@@ -217,7 +221,7 @@ class CatchUp:
             return
         live, shadow = self.store.live(projection), self.store.place(projection, shadows)
         these = string_keys(projection.key, ids)
-        there = [item["_id"] for item in live.find(these, {"_id": 1})]
+        there = [item["_id"] for item in found(live, these, {"_id": 1})]
         # One of another `_id` would stand in the way of the unique key.
-        shadow.delete_many({**these, "_id": {"$nin": there}})
+        shadow.delete_many(sendable({**these, "_id": {"$nin": there}}))
         copy_by_id(live, shadow, there)

@@ -35,6 +35,9 @@ def _suspects(run: Run, catch_up: CatchUp) -> tuple[dict[str, list[str]], bool]:
     def suspect(read_model: str, verdict: Verdict) -> None:
         nonlocal all_of_them
         kind = malformed if verdict.outcome is Outcome.MALFORMED else suspects
+        if not is_plain(verdict.aggregate_id):
+            # A document of a malformed stream, carried over as it is; what no event had was left out.
+            return
         if len(kind[read_model]) < _MOST:
             kind[read_model].append(verdict.aggregate_id)
         else:
@@ -44,7 +47,7 @@ def _suspects(run: Run, catch_up: CatchUp) -> tuple[dict[str, list[str]], bool]:
     with run.following.in_background():
         look_over(look, [item.whole for item in run.ranges], run.workers, suspect, here=run.store.database)
     for item in run.store.projections:
-        for ids in batched(filter(is_plain, malformed[item.read_model]), _BATCH):
+        for ids in batched(malformed[item.read_model], _BATCH):
             # Nobody can say what they ought to be, but that they stay as they are.
             catch_up.carry(item, run.shadows, ids)
     return suspects, all_of_them

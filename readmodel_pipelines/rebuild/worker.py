@@ -21,7 +21,6 @@ from readmodel_pipelines.reconcile.deletions import Deletions
 from readmodel_pipelines.reconcile.in_place import InPlace
 from readmodel_pipelines.reconcile.join import Lane
 from readmodel_pipelines.reconcile.outcome import WRITES
-from readmodel_pipelines.reconcile.second_look import SecondLook
 from readmodel_pipelines.reconcile.summary import Summary
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines.workers.pool import Send
@@ -89,9 +88,6 @@ class _Worker:
             self.pace.check_window()
             if at.rest.lower is None:
                 opened.reconcile_odd_ids()
-                for lane, sink in zip(opened.lanes, sinks, strict=True):
-                    if isinstance(sink, ShadowSink):
-                        _carry_odd(opened.again(lane), sink)
             opened.reconcile(within=at.rest, checkpoint=batches)
         except WindowClosed:
             return summary, True
@@ -107,12 +103,3 @@ class _Worker:
         # Deletions wait for the end of all ranges, which holds the limit.
         deferred = DeferredInMongo(self.store.database, record.owner(live.name))
         return InPlace(opened.again(lane), summary, self.still_ours, Deletions.PUT_OFF, deferred)
-
-
-def _carry_odd(look: SecondLook, sink: ShadowSink) -> None:
-    """Documents whose key is no string, and which have events all the same, stay as they are."""
-    model = look.lane.model
-    orphans = {repr(item.actual["_id"]) for item in look.odd_orphans(model.odd_documents()) if item.actual}
-    for document in model.odd_documents():
-        if repr(document["_id"]) not in orphans:
-            sink.carry(document)

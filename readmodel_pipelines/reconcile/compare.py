@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from enum import Enum, auto
 from typing import Any, Final
 
+from readmodel_pipelines.events.exact import Repeated
 from readmodel_pipelines.projections.projection import Document
 
 
@@ -32,6 +33,8 @@ def same_value(one: object, other: object) -> bool:
         return len(one) == len(other) and all(map(same_value, one, other))  # type: ignore[arg-type, call-overload]
     if kind is dict:
         return one.keys() == other.keys() and all(same_value(one[name], other[name]) for name in one)  # type: ignore[attr-defined, index]
+    if kind is Repeated:
+        return same_value([*one.values], [*other.values])  # type: ignore[attr-defined]
     # NaN is the same as NaN here: it is a stored value, not the result of a calculation.
     return bool(one == other) or (kind is float and one != one and other != other)
 

@@ -131,13 +131,15 @@ def _free_up(again: SecondLook, documents: Sequence[Document]) -> list[Verdict]:
     key = again.lane.projection.key
     plain = [document[key] for document in documents if is_plain(document.get(key))]
     odd = [document for document in documents if not is_plain(document.get(key))]
-    verdicts = [*again.verdicts(plain), *again.odd_orphans(odd)]
+    verdicts = [*again.knowing_claims_of(plain).verdicts(plain), *again.odd_orphans(odd)]
     return [verdict for verdict in verdicts if verdict.outcome is not Outcome.MALFORMED]
 
 
 def why_blocked(again: SecondLook, key: Any, holder: Holder) -> tuple[str, str]:
     """Reason and detail. A holder that is right as it is claims the key by its own events: neither is trusted."""
     index = f"of the unique index on {', '.join(holder.index)}"
-    if holder.keeps or (is_plain(holder.key) and not again.verdicts([holder.key])):
-        return Reason.KEY_CONFLICT, f"{key} and {holder.key} claim the same key {index}"
-    return Why.KEY_HELD, f"its key {index} is held by the document of {holder.key}, which this run may not change"
+    plain = is_plain(holder.key)
+    shown = holder.key if plain else repr(holder.key)
+    if holder.keeps or (plain and not again.knowing_claims_of([holder.key]).verdicts([holder.key])):
+        return Reason.KEY_CONFLICT, f"{key} and {shown} claim the same key {index}"
+    return Why.KEY_HELD, f"its key {index} is held by the document of {shown}, which this run may not change"

@@ -143,7 +143,7 @@ class InPlace:
     def _compare_again(self, keys: Sequence[Any]) -> list[Verdict]:
         """The changes that these keys want now; those of a stream that became malformed are given up."""
         changes = []
-        for verdict in self.again.verdicts(keys):
+        for verdict in self.again.knowing_claims_of(keys).verdicts(keys):
             if verdict.outcome is Outcome.MALFORMED:
                 detail = verdict.malformed.detail if verdict.malformed else ""
                 self._give_up(verdict.aggregate_id, str(verdict.reason), detail)

@@ -35,7 +35,8 @@ class Lane:
     """One read model in a pass; what is not `same` goes to `emit`.
 
     `contested` names streams that are malformed for this read model only, because they claim a key that another
-    claims too. `keep` is given what is `same`, expected and actual, by whom every document is wanted.
+    claims too. By whom every document is wanted: `keep` is given what is `same`, expected and actual, and `stays`
+    documents with an odd key whose stream has events: it is malformed.
     """
 
     projection: Projection
@@ -44,6 +45,7 @@ class Lane:
     emit: Callable[[Verdict], None] = _nowhere
     contested: Mapping[str, Malformed] = field(default_factory=dict)
     keep: Callable[[Document, Document], None] | None = None
+    stays: Callable[[Document], None] | None = None
 
 
 class MergeJoin:

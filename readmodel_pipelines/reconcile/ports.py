@@ -21,13 +21,22 @@ class EventStore(Protocol):
     events_read: int
 
     def read(self, fold: Fold[Any], ids: Sequence[str] | None = None, within: IdRange = EVERYTHING) -> Iterator[Event]:
-        """Events with a string id in order of (aggregate_id, version): of `ids`, or of all aggregates in a range."""
+        """Events with a string id in order of (aggregate_id, version): of `ids`, or of all aggregates in a range.
 
-    def odd_streams(self, fold: Fold[Any]) -> Iterator[Event]:
-        """The first event of every stream whose id is not a string."""
+        Of a range those whose id is a symbol too, which MongoDB has in one order with the strings; and without `_id`.
+        """
 
-    def version_ranges(self, fold: Fold[Any]) -> Iterator[tuple[str, Any, Any, int]]:
-        """(id, first version, last version, number of events) of every stream with a string id, in their order."""
+    def first_event(self, fold: Fold[Any], aggregate_id: Any) -> Any:
+        """The `_id` of the first event of a stream, whatever its id is; None if there is no event."""
+
+    def odd_streams(self, fold: Fold[Any], *, symbols: bool) -> Iterator[Event]:
+        """The first event of every stream whose id is not a string; nor a symbol, if these are not asked for."""
+
+    def version_ranges(self, fold: Fold[Any]) -> Iterator[tuple[Any, Any, Any, int]]:
+        """(id, first version, last version, number of events) of every stream, in order of the ids, symbols among them.
+
+        Other ids that are no strings are left out.
+        """
 
     def deciding(self, fold: Fold[Any], event_types: Sequence[str]) -> Iterator[Event]:
         """Events of these types alone, of every stream with a string id, in order of (aggregate_id, version)."""
@@ -63,13 +72,16 @@ class ReadModel(Protocol):
     """One read model's collection."""
 
     def read(self, keys: Sequence[str] | None = None, within: IdRange = EVERYTHING) -> Iterator[Document]:
-        """Documents with a string key in its order, `_id` and owned fields only: of `keys`, or all in a range."""
+        """Documents with a string key in its order, `_id` and owned fields only: of `keys`, or all in a range.
+
+        Of a range those whose key is a symbol too.
+        """
 
     def versions(self) -> Iterator[Document]:
         """As `read`, of all, with nothing of a document but its key and version; `_id` is None."""
 
-    def odd_documents(self) -> Iterator[Document]:
-        """Documents whose key is not a string; `_id` and owned fields only."""
+    def odd_documents(self, *, symbols: bool) -> Iterator[Document]:
+        """Documents whose key is not a string, nor a symbol if these are not asked for; `_id` and owned fields only."""
 
     def odd_documents_with(self, document_ids: Sequence[Any]) -> Iterator[Document]:
         """Those of `odd_documents` that have these `_id`s; those whose key is no valid UTF-8 too."""

@@ -1,15 +1,17 @@
 """The pipeline, `read → fold → join → sink`: one pass over the streams of one aggregate type.
 
 One pass feeds every read model made from those streams. Verbs differ in the aggregates they cover and in the sink.
-Streams and documents whose id is no string the merge join cannot meet; one scan finds them.
+Streams and documents whose id is no string the merge join cannot meet; one scan finds them, but for symbols, which lie
+among the strings.
 """
 
-from collections.abc import Collection, Iterable, Sequence
-from typing import Protocol
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any, Protocol
 
 from readmodel_pipelines.batched import batched
 from readmodel_pipelines.events.ids import is_plain
-from readmodel_pipelines.events.stream import check_id, fold_streams
+from readmodel_pipelines.events.stream import Malformed, check_id, fold_streams
 from readmodel_pipelines.events.together import part_of, together
 from readmodel_pipelines.projections.projection import Document
 from readmodel_pipelines.reconcile.join import Lane, MergeJoin
@@ -47,8 +49,15 @@ def reconcile(
     folds = list(dict.fromkeys(lane.projection.fold for lane in lanes))
     fold = together(folds)
     places = [folds.index(lane.projection.fold) for lane in lanes]
-    joins = [MergeJoin(lane, _documents(lane, ids, within, held=held), ids, within) for lane in lanes]
+    joins = [MergeJoin(lane, _documents(store, lane, ids, within, held=held), ids, within) for lane in lanes]
     for stream in fold_streams(store.read(fold, ids, within), fold, allowed):
+        if isinstance(stream.result, Malformed) and not is_plain(stream.aggregate_id):
+            # Nobody can ask for it again, to tell which event is to blame.
+            stream.result = replace(stream.result, event_id=store.first_event(fold, stream.aggregate_id))
+            if type(stream.aggregate_id) is not str:
+                if ids is None:
+                    _tell_odd(lanes, stream.aggregate_id, stream.result)
+                continue
         # No query can begin at an id that is no UTF-8.
         if checkpoint is not None and checkpoint.due() and is_plain(stream.aggregate_id):
             for join in joins:
@@ -65,28 +74,56 @@ def reconcile(
         join.finish()
 
 
-def _documents(lane: Lane, ids: Sequence[str] | None, within: IdRange, *, held: bool) -> Iterable[Document]:
+def _documents(
+    store: EventStore, lane: Lane, ids: Sequence[str] | None, within: IdRange, *, held: bool
+) -> Iterable[Document]:
     """The lane's documents; all of `ids` before the first event is read, where they are held.
 
     So that none is newer than the events it is compared with: replacing it would put an older state over a newer one.
     A full pass cannot hold them, and compares again before it replaces.
     """
     documents = lane.model.read(ids, within)
-    return list(documents) if held and ids is not None else documents
+    if ids is None:
+        return _with_text_keys(store, lane, documents)
+    return list(documents) if held else documents
 
 
-def reconcile_odd_ids(store: EventStore, lanes: Sequence[Lane]) -> None:
-    """Report streams and documents with an odd id, once each."""
-    for event in store.odd_streams(lanes[0].projection.fold):
-        malformed = check_id(event)
-        for lane in lanes:
-            lane.counts.checked += 1
-            reason = malformed.reason if malformed else None
-            lane.emit(Verdict(event.get("aggregate_id"), Outcome.MALFORMED, reason=reason, malformed=malformed))
+def _with_text_keys(store: EventStore, lane: Lane, documents: Iterable[Document]) -> Iterator[Document]:
+    """The documents whose key is a string; those between them whose key is a symbol are told."""
+    key = lane.projection.key
+    odd: list[Document] = []
+    for document in documents:
+        if type(document[key]) is not str:
+            odd.append(document)
+        if odd and (type(document[key]) is str or len(odd) >= _BATCH):
+            # Now, for whoever is given the next one has decided everything before it.
+            _tell_odd_documents(store, lane, odd)
+            odd.clear()
+        if type(document[key]) is str:
+            yield document
+    _tell_odd_documents(store, lane, odd)
+
+
+def reconcile_odd_ids(store: EventStore, lanes: Sequence[Lane], *, symbols: bool) -> None:
+    """Report streams and documents with an odd id, once each; with symbols where no pass over everything meets them."""
+    for event in store.odd_streams(lanes[0].projection.fold, symbols=symbols):
+        _tell_odd(lanes, event.get("aggregate_id"), check_id(event))
     for lane in lanes:
-        for verdict in odd_orphans(store, lane, lane.model.odd_documents()):
-            lane.counts.checked += 1
-            lane.emit(verdict)
+        _tell_odd_documents(store, lane, lane.model.odd_documents(symbols=symbols))
+
+
+def _tell_odd(lanes: Sequence[Lane], aggregate_id: Any, malformed: Malformed | None) -> None:
+    """Report a stream with an odd id to every lane."""
+    for lane in lanes:
+        lane.counts.checked += 1
+        reason = malformed.reason if malformed else None
+        lane.emit(Verdict(aggregate_id, Outcome.MALFORMED, reason=reason, malformed=malformed))
+
+
+def _tell_odd_documents(store: EventStore, lane: Lane, documents: Iterable[Document]) -> None:
+    for verdict in odd_orphans(store, lane, documents):
+        lane.counts.checked += 1
+        lane.emit(verdict)
 
 
 def odd_orphans(store: EventStore, lane: Lane, documents: Iterable[Document]) -> Iterable[Verdict]:
@@ -96,3 +133,5 @@ def odd_orphans(store: EventStore, lane: Lane, documents: Iterable[Document]) ->
         for document, has_events in zip(batch, store.have_events(fold, [item.get(key) for item in batch]), strict=True):
             if not has_events:
                 yield Verdict(document.get(key), Outcome.ORPHAN, None, document, Why.ODD_KEY)
+            elif lane.stays is not None:
+                lane.stays(document)

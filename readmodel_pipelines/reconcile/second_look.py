@@ -1,13 +1,16 @@
 """A second look at some aggregates of one read model: what they are now, from their events on. Counts nothing."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
 from readmodel_pipelines.errors import FAULTS
-from readmodel_pipelines.events.stream import Malformed, fold_streams
+from readmodel_pipelines.events.ids import is_plain
+from readmodel_pipelines.events.stream import Malformed, Reason, fold_streams
 from readmodel_pipelines.events.values import Event
 from readmodel_pipelines.moments import Moment, reached
 from readmodel_pipelines.projections.projection import Document, Projection
@@ -17,14 +20,26 @@ from readmodel_pipelines.reconcile.outcome import Counts, Verdict
 from readmodel_pipelines.reconcile.ports import EventStore
 from readmodel_pipelines.reconcile.run import odd_orphans, reconcile
 
+_BLAME_NO_EVENT = (Reason.DOCUMENT_TOO_LARGE, Reason.KEY_CONFLICT)
+
 
 @dataclass(frozen=True, slots=True)
 class SecondLook:
-    """Looks at a batch of aggregates at most; `store` is one of its own, for it counts the events that it reads."""
+    """Looks at a batch of aggregates at most; `store` is one of its own, for it counts the events that it reads.
+
+    Where the lane knows the contested claims of some aggregates alone, `claims_of` looks up those of others.
+    """
 
     store: EventStore
     lane: Lane
     allowed: Collection[str] = ()
+    claims_of: Callable[[Sequence[str]], Mapping[str, Malformed]] | None = None
+
+    def knowing_claims_of(self, ids: Sequence[str]) -> SecondLook:
+        """The same, for aggregates that nobody asked for: whoever stands in the way of those may be contested, too."""
+        if self.claims_of is None or not ids:
+            return self
+        return replace(self, lane=replace(self.lane, contested={**self.lane.contested, **self.claims_of(ids)}))
 
     def verdicts(self, ids: Collection[str]) -> list[Verdict]:
         """What these aggregates are now; those that are `same` are left out."""
@@ -34,6 +49,15 @@ class SecondLook:
             lane = replace(self.lane, counts=Counts(), emit=verdicts.append, keep=None)
             reconcile(self.store, [lane], self.allowed, sorted(set(ids)))
         return verdicts
+
+    def blame(self, verdict: Verdict) -> Malformed | None:
+        """Why the stream is malformed, with the event that is to blame, which a look at everything does not read."""
+        why = verdict.malformed
+        if why is None or why.event_id is not None or why.reason in _BLAME_NO_EVENT:
+            return why
+        if not is_plain(verdict.aggregate_id):
+            return why
+        return next((item.malformed for item in self.verdicts([verdict.aggregate_id]) if item.malformed), why)
 
     def odd_orphans(self, documents: Iterable[Document]) -> Iterable[Verdict]:
         """Those of the documents with an odd key that no event belongs to."""

@@ -90,7 +90,7 @@ class Summary:
 
     def note(self, read_model: str, verdict: Verdict) -> None:
         """Count a verdict and keep it as a finding while there is room."""
-        if self._has_room(read_model, verdict.outcome):
+        if self.has_room(read_model, verdict.outcome):
             self.add(finding_of(read_model, verdict))
         else:
             self._count(read_model, verdict.outcome)
@@ -111,7 +111,7 @@ class Summary:
     def take_over(self, findings: Iterable[Finding]) -> None:
         """Keep findings that are counted already, while there is room."""
         for finding in findings:
-            if self._has_room(finding.read_model, finding.outcome):
+            if self.has_room(finding.read_model, finding.outcome):
                 self._kept[kind_of(finding)] += 1
                 self.findings.append(finding)
                 self._by_aggregate.setdefault((finding.read_model, repr(finding.aggregate_id)), finding)
@@ -120,7 +120,8 @@ class Summary:
         """At most so many in all, shared out among the kinds that have room of their own."""
         return shared(self.findings, most, kind_of)
 
-    def _has_room(self, read_model: str, outcome: Outcome) -> bool:
+    def has_room(self, read_model: str, outcome: Outcome) -> bool:
+        """Whether a finding of this outcome would be kept."""
         return self._kept[read_model, outcome is Outcome.MALFORMED] < self.max_findings
 
     def _count(self, read_model: str, outcome: Outcome) -> None:

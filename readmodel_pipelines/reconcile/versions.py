@@ -4,11 +4,11 @@ Of the events the index tells the versions, and those that decide whether there 
 this finds is looked at again as documents before it is told, so it is cheap where all is well, and exact.
 """
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from readmodel_pipelines.events.ids import byte_order
+from readmodel_pipelines.events.ids import byte_order, is_plain
 from readmodel_pipelines.events.stream import Malformed, Reason, Stream, fold_streams
 from readmodel_pipelines.events.values import BadField, whole
 from readmodel_pipelines.projections.projection import Document, Projection, stored_version
@@ -36,10 +36,16 @@ def reconcile_versions(store: EventStore, lanes: Sequence[Lane], allowed: Collec
         (aggregate_id, True)
         for aggregate_id in (store.skipping(lanes[0].projection.fold) if Reason.UNKNOWN_EVENT_TYPE in allowed else ())
     )
-    joins = [(MergeJoin(_outlined(lane), lane.model.versions()), _presence(store, lane, allowed)) for lane in lanes]
+    joins = [(MergeJoin(_outlined(lane), _with_text_keys(lane)), _presence(store, lane, allowed)) for lane in lanes]
     for aggregate_id, first, last, events in store.version_ranges(lanes[0].projection.fold):
         # The last version is not the stream's where it may be that of an event that is skipped.
         ends = _ToBeLookedAt if skipping.at(aggregate_id) else _ends(first, last, events, allowed)
+        if not is_plain(aggregate_id):
+            event_id = store.first_event(lanes[0].projection.fold, aggregate_id)
+            if event_id is None:
+                # A symbol, which is told elsewhere: grouping may have made a text of it.
+                continue
+            ends = Malformed(Reason.BAD_AGGREGATE_ID, "aggregate_id is not valid UTF-8", event_id=event_id)
         for join, presence in joins:
             result = ends
             if presence is not None and isinstance(ends, _Ends):
@@ -48,6 +54,11 @@ def reconcile_versions(store: EventStore, lanes: Sequence[Lane], allowed: Collec
             join.meet(Stream(aggregate_id, result))
     for join, _ in joins:
         join.finish()
+
+
+def _with_text_keys(lane: Lane) -> Iterator[Document]:
+    key = lane.projection.key
+    return (document for document in lane.model.versions() if type(document[key]) is str)
 
 
 class _InOrder:

@@ -81,8 +81,11 @@ class EveryStream:
 
 class Undecodable(Both):
     def read(self, *_: Any) -> Iterator[dict[str, Any]]:
-        yield {"aggregate_id": "no UTF-8: \udcff", "version": 1}
+        yield {"aggregate_id": " no UTF-8: \udcff", "version": 1}
         yield from super().read()
+
+    def first_event(self, *_: Any) -> None:
+        return None
 
 
 def test_an_id_that_no_query_can_ask_for_is_no_place_to_go_on_from() -> None:
