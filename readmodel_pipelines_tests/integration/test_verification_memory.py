@@ -265,6 +265,7 @@ def test_a_server_that_tells_no_changes_any_more_has_everything_verified(scene: 
 )
 def test_other_settings_have_everything_verified(scene: Scene, other: dict[str, Any]) -> None:
     scene.fill(12)
+    scene.task("one of the earlier generation", None)
     look(scene)
     scene.settings = scene.settings.model_copy(update=other)
     summary, full = look(scene, coverage=SINCE_LAST), look(scene, remember=False)
