@@ -9,6 +9,8 @@ from bson import DatetimeMS, ObjectId
 
 from readmodel_pipelines.rebuild_state import Strategy
 from readmodel_pipelines.reconcile.summary import Summary
+from readmodel_pipelines_tests.integration.test_values import bytes_in, put_document, put_stream
+from readmodel_pipelines_tests.support.oracle import Value
 from readmodel_pipelines_tests.support.scene import FindingOf, Scene, found_in, in_place_alone
 
 pytestmark = pytest.mark.usefixtures("strategy")
@@ -324,3 +326,52 @@ def test_swapped_documents_that_hold_nan_are_swapped_back(scene: Scene, three: l
 
     assert counts_of(scene.rebuild("task")) == (0, 2, 0, 0)
     assert scene.verify().ok
+
+
+@in_place_alone
+@pytest.mark.parametrize(
+    "value",
+    [
+        Value("broken string", b"\xff\xfe"),
+        Value("symbol", "x"),
+        Value("dbPointer", ("a.b", bytes(12))),
+        Value("code", "x"),
+        Value("binary", b"\x02\x63\0\0\0abc"),
+    ],
+    ids=repr,
+)
+def test_a_key_held_by_the_document_of_a_stream_with_an_odd_id_is_not_taken_from_it(
+    scene: Scene, three: list[str], finding: FindingOf, either: Either, value: Value
+) -> None:
+    a, b, _ = three
+    put_stream(scene, value, [])
+    give(scene, {a: "nowhere", b: a})
+    # The document of b becomes that of the odd stream.
+    before = put_document(scene, TASKS, b, "task_id", value)
+    scene.events.delete_many({"aggregate_id": b})
+    for summary in (either(a)("task", dry_run=True), either(a)("task")):
+        assert finding(summary, a).reason == "key_held"
+        assert counts_of(summary)[2:] == (0, 1)
+    assert before in bytes_in(scene, TASKS)
+
+
+@in_place_alone
+@pytest.mark.parametrize("alone", [True, False])
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_a_key_held_by_the_document_of_a_contested_stream_is_not_taken_from_it(
+    legacy: Scene, finding: FindingOf, alone: bool, dry_run: bool
+) -> None:
+    a, c = legacy.task("a", "k"), legacy.task("c", "c")
+    assert legacy.rebuild("task").ok
+    legacy.task("b", "k")
+    legacy.tasks.update_one({"task_id": c}, {"$set": {"chat_id": "nowhere"}})
+    legacy.tasks.update_one({"task_id": a}, {"$set": {"chat_id": "c"}})
+    before = legacy.dump()[TASKS]
+    run = partial(legacy.rebuild_one, c) if alone else legacy.rebuild
+
+    found = finding(run("task", dry_run=dry_run), c)
+    assert (found.failed, found.reason) == (True, "key_held")
+    assert legacy.dump()[TASKS] == before
+    _, unknown = legacy.projector("task").rebuild_some([c])
+    assert unknown == []
+    assert legacy.dump()[TASKS] == before

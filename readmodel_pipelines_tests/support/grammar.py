@@ -78,6 +78,7 @@ ODD: Sequence[Value] = (
     Value("objectId", "5f" * 12), Value("date", 0), Value("date", NO_TIME - 1),
     Value("date", 2**62), NULL, Value("regex", b"a\0i"), Value("dbPointer", ("x.y", bytes(12))), Value("code", "x"),
     Value("codeWithScope", struct.pack("<i", len(_SCOPE) + 4) + _SCOPE),
+    Value("symbol", "x"), Value("undefined", None), Value("document", [("$ref", Value("int", 5))]),
     Value("timestamp", 5 << 32), Value("decimal", bytes(14) + b"\x40\x30"), Value("minKey", None), Value("maxKey", None),
 )  # fmt: skip
 
