@@ -92,7 +92,8 @@ class Vandal:
             ids = sorted(self.scene.events.distinct("aggregate_id", {"aggregate_type": kind}), key=repr)
             for aggregate_id in self.rng.sample(ids, min(len(ids), self.rng.randrange(3))):
                 last = found_in(self.scene.events, {"aggregate_id": aggregate_id}, sort=[("version", -1)])
-                self.scene.stream(aggregate_id, kind, ("nobody.knows", {}), first=last["version"] + 1)
+                first = last["version"] + 1 if isinstance(last.get("version"), int) else 1
+                self.scene.stream(aggregate_id, kind, ("nobody.knows", {}), first=first)
 
     def contested(self) -> None:
         if self.legacy:
