@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from readmodel_pipelines.errors import NoEvents
 from readmodel_pipelines.mongo.event_store import EventStore
+from readmodel_pipelines.mongo.kinds import check_kinds
 from readmodel_pipelines.mongo.store import Store
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.projections.registry import by_fold, projections_for
@@ -24,9 +25,11 @@ def refuse_without_events(store: Store, *, allowed: bool) -> None:
 
     Raises:
         NoEvents: there is no event that they are made from, and they hold documents; or there is none at all.
+        UnsuitableCollection: events or a read model cannot be read.
     """
     if allowed:
         return
+    check_kinds(store.database, [store.events.name, *(store.live(item).name for item in store.projections)])
     without = [group for group in by_fold(store.projections) if not _has_events(store, group)]
     if without and any(_has_events(store, group) for group in by_fold(projections_for(store.settings))):
         without = [group for group in without if any(_is_filled(store, item) for item in group)]
