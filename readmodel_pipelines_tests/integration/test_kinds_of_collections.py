@@ -10,6 +10,8 @@ from readmodel_pipelines.cutover.shadow import ShadowFailed
 from readmodel_pipelines.doctor.check import Health
 from readmodel_pipelines.doctor.examine import examine
 from readmodel_pipelines.errors import ReadModelError, UnsuitableCollection
+from readmodel_pipelines.mongo.connection import errors_in_words
+from readmodel_pipelines.mongo.names import FINDINGS
 from readmodel_pipelines_tests.support.scene import BOTH, Scene
 from readmodel_pipelines_tests.support.verbs.rebuilding import full, in_shadow
 from readmodel_pipelines_tests.support.verbs.repairing import put, queue_of, repair, task
@@ -135,6 +137,14 @@ def test_documents_that_a_validator_refuses_are_told_one_by_one(chats: Scene) ->
     done = chats.rebuild("chat")
     assert (done.read_models[CHATS].inserted, done.read_models[CHATS].failed) == (1, 4)
     assert {str(item.reason) for item in done.findings if item.failed} == {"write_refused"}
+
+
+def test_a_validator_that_refuses_what_is_remembered_is_told_in_words(chats: Scene) -> None:
+    chats.database.create_collection(FINDINGS, validator={"_id": {"$type": "int"}})
+    chats.chats.delete_many({})
+    with pytest.raises(ReadModelError) as refused, errors_in_words(chats.settings):
+        look(chats, "chat")
+    assert "collMod" in refused.value.hint
 
 
 def test_documents_that_expire_are_warned_of_and_get_no_shadow(chats: Scene) -> None:
