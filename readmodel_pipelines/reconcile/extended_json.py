@@ -9,16 +9,18 @@ from bson.json_util import RELAXED_JSON_OPTIONS, JSONOptions
 
 from readmodel_pipelines.events.exact import Odd, Repeated
 from readmodel_pipelines.reconcile.compare import ABSENT
-from readmodel_pipelines.reconcile.shortened import Shortened
 
 
 def json_value(value: Any, options: JSONOptions = RELAXED_JSON_OPTIONS) -> Any:
     """A BSON value as plain JSON types, in Extended JSON."""
     if value is ABSENT:
         return {"$absent": True}
-    if isinstance(value, Shortened):
-        return value.as_json()
-    return json.loads(json_util.dumps(_known(value), json_options=options))
+    return json.loads(dumped(value, options))
+
+
+def dumped(value: Any, options: JSONOptions) -> str:
+    """A BSON value as the text of its Extended JSON."""
+    return json_util.dumps(_known(value), json_options=options)
 
 
 def _known(value: Any) -> Any:

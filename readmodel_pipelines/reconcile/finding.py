@@ -7,9 +7,8 @@ from typing import Any
 from bson.json_util import CANONICAL_JSON_OPTIONS
 
 from readmodel_pipelines.reconcile.compare import differing_fields
-from readmodel_pipelines.reconcile.extended_json import json_value
 from readmodel_pipelines.reconcile.outcome import Outcome, Verdict
-from readmodel_pipelines.reconcile.shortened import ALWAYS_WHOLE, shortened, shortened_pairs
+from readmodel_pipelines.reconcile.shortened import ALWAYS_WHOLE, in_json, shortened, shortened_pairs
 from readmodel_pipelines.wording import cut
 
 
@@ -39,7 +38,7 @@ class Finding:
         """As plain JSON types; BSON values in Extended JSON, a field that is not there as `{"$absent": true}`."""
         shown: dict[str, Any] = {
             "read_model": self.read_model,
-            "aggregate_id": json_value(shortened(self.aggregate_id)),
+            "aggregate_id": in_json(shortened(self.aggregate_id)),
             "outcome": self.outcome.value,
             "reason": None if self.reason is None else str(self.reason),
             "fields": {name: _json_pair(*pair) for name, pair in self.fields.items()},
@@ -47,7 +46,7 @@ class Finding:
         if self.detail:
             shown["detail"] = self.detail
         if self.event_id is not None:
-            shown |= {"version": json_value(self.version), "event_id": json_value(self.event_id)}
+            shown |= {"version": in_json(self.version), "event_id": in_json(self.event_id)}
         if self.first_seen is not None:
             shown |= {"first_seen": f"{self.first_seen.isoformat()}Z", "age_seconds": self.age_seconds}
         return shown
@@ -70,11 +69,11 @@ def finding_of(read_model: str, verdict: Verdict) -> Finding:
 
 
 def _json_pair(expected: Any, actual: Any) -> dict[str, Any]:
-    pair = {"expected": json_value(expected), "actual": json_value(actual)}
+    pair = {"expected": in_json(expected), "actual": in_json(actual)}
     if pair["expected"] == pair["actual"]:
         # They differ by BSON type alone, which only the canonical form shows.
         pair = {
-            "expected": json_value(expected, CANONICAL_JSON_OPTIONS),
-            "actual": json_value(actual, CANONICAL_JSON_OPTIONS),
+            "expected": in_json(expected, CANONICAL_JSON_OPTIONS),
+            "actual": in_json(actual, CANONICAL_JSON_OPTIONS),
         }
     return pair

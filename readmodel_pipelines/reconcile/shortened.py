@@ -9,10 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bson import DatetimeMS, ObjectId, json_util
-from bson.json_util import CANONICAL_JSON_OPTIONS, RELAXED_JSON_OPTIONS
+from bson import DatetimeMS, ObjectId
+from bson.json_util import CANONICAL_JSON_OPTIONS, RELAXED_JSON_OPTIONS, JSONOptions
 
 from readmodel_pipelines.reconcile.compare import ABSENT
+from readmodel_pipelines.reconcile.extended_json import dumped, json_value
 from readmodel_pipelines.wording import cut, cut_where_they_part
 
 ALWAYS_WHOLE = 1_000
@@ -38,6 +39,11 @@ class Shortened:
         return {"$shortened": {"part": self.part, "bytes": self.bytes, "sha256": self.sha256}}
 
 
+def in_json(value: Any, options: JSONOptions = RELAXED_JSON_OPTIONS) -> Any:
+    """A value of a finding as plain JSON types."""
+    return value.as_json() if isinstance(value, Shortened) else json_value(value, options)
+
+
 def shortened(value: Any) -> Any:
     """The value, or what stands for it."""
     if _size(value) <= ALWAYS_WHOLE:
@@ -53,21 +59,21 @@ def shortened_pairs(pairs: Mapping[str, Pair]) -> dict[str, Pair]:
     return {name: pair if max(sizes[name]) <= ALWAYS_WHOLE else _shorter(pair) for name, pair in pairs.items()}
 
 
-def part_of(shown: Any) -> str:
+def part_of(told: Any) -> str:
     """A value in JSON form as text for people; of a shortened one its part."""
-    return str(shown["$shortened"]["part"]) if _is_shortened(shown) else json.dumps(shown, ensure_ascii=False)
+    return str(told["$shortened"]["part"]) if _is_shortened(told) else json.dumps(told, ensure_ascii=False)
 
 
-def how_long(shown: Any) -> str:
+def how_long(told: Any) -> str:
     """What is said behind that part; nothing of a value that is whole."""
-    if not _is_shortened(shown):
+    if not _is_shortened(told):
         return ""
-    about = shown["$shortened"]
+    about = told["$shortened"]
     return f" ({about['bytes']:,} bytes, SHA-256 {about['sha256'][:12]}…)"
 
 
-def _is_shortened(shown: Any) -> bool:
-    return isinstance(shown, dict) and shown.keys() == {"$shortened"}
+def _is_shortened(told: Any) -> bool:
+    return isinstance(told, dict) and told.keys() == {"$shortened"}
 
 
 def _shorter(pair: Pair) -> Pair:
@@ -81,7 +87,7 @@ def _shorter(pair: Pair) -> Pair:
 
 
 def _standing_for(value: Any, part: str) -> Shortened:
-    canonical = json_util.dumps(value, json_options=CANONICAL_JSON_OPTIONS).encode("utf-8", "surrogatepass")
+    canonical = dumped(value, CANONICAL_JSON_OPTIONS).encode("utf-8", "surrogatepass")
     size = len(value.encode("utf-8", "surrogatepass") if type(value) is str else canonical)
     return Shortened(part, size, hashlib.sha256(canonical).hexdigest())
 
@@ -89,7 +95,7 @@ def _standing_for(value: Any, part: str) -> Shortened:
 def _text(value: Any) -> str:
     if value is ABSENT:
         return ""
-    text = json_util.dumps(value, json_options=RELAXED_JSON_OPTIONS)
+    text = dumped(value, RELAXED_JSON_OPTIONS)
     return text if text.isascii() and "\\" not in text else json.dumps(json.loads(text), ensure_ascii=False)
 
 

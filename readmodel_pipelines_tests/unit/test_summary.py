@@ -4,14 +4,16 @@ import copy
 import json
 import pickle
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from bson import Int64, ObjectId
+from bson import Binary, Code, Int64, ObjectId, Regex
 from bson.datetime_ms import DatetimeMS
 from hypothesis import given
 from hypothesis import strategies as st
 
+from readmodel_pipelines.events.exact import Odd, Repeated
 from readmodel_pipelines.events.stream import Malformed, Reason
 from readmodel_pipelines.events.values import ZERO_TIME_MS
 from readmodel_pipelines.reconcile.compare import ABSENT
@@ -88,6 +90,28 @@ def test_a_long_value_is_shortened_and_told_apart_from_one_that_begins_alike() -
     assert ours["bytes"] == theirs["bytes"] == 100_001
     assert ours["sha256"] != theirs["sha256"]
     assert len(json.dumps(result.as_json())) < 10_000
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: "\udcff" * 50_000,
+        lambda: Code("x" * 50_000),
+        lambda: Regex("x" * 50_000),
+        lambda: Binary(b"x" * 50_000),
+        lambda: Odd(0x0E, b"\x51\xc3\x00\x00" + b"x" * 50_000 + b"\x00"),
+        lambda: Repeated(("x" * 50_000, 1)),
+        lambda: [DatetimeMS(2**62)] * 5_000,
+        lambda: {"a": [{"b": "x" * 50_000}]},
+    ],
+    ids=["no UTF-8", "code", "pattern", "bytes", "symbol", "field twice", "dates", "nested"],
+)
+def test_a_long_value_of_any_type_is_shortened(make: Callable[[], Any]) -> None:
+    result = summary()
+    result.note(MODEL, different("", make()))
+    said = json.dumps(result.as_json())
+    assert "$shortened" in said
+    assert len(said) < 10_000
 
 
 def test_two_long_values_are_shown_where_they_part() -> None:
