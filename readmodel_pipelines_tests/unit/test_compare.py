@@ -13,6 +13,7 @@ from bson.datetime_ms import DatetimeMS
 from hypothesis import given
 from hypothesis import strategies as st
 
+from readmodel_pipelines.events.exact import Odd, Repeated
 from readmodel_pipelines.reconcile.compare import ABSENT, differing_fields, same_document, same_value
 
 MOMENT = datetime.datetime(2026, 1, 2, 3, 4, 5, tzinfo=datetime.UTC)
@@ -53,7 +54,12 @@ def test_values_of_different_type_or_content_are_never_the_same_however_deep_the
         assert same_document({"value": {"deep": [{"er": one}]}}, stored) is same_value(one, other) is (one is other)
 
 
-@pytest.mark.parametrize("value", [*DISTINCT, Code("a", {}), DBRef("a", 1, "b", more=2), "\udcff"], ids=ascii)
+NO_PYTHON = [Odd(0x06, b""), Odd(0x0E, b"\2\0\0\0a\0"), Repeated((1, [Odd(0x06, b"")]))]
+
+
+@pytest.mark.parametrize(
+    "value", [*DISTINCT, *NO_PYTHON, Code("a", {}), DBRef("a", 1, "b", more=2), "\udcff"], ids=ascii
+)
 def test_every_value_is_the_same_in_another_process(value: Any) -> None:
     for one in (value, [{"deep": value}]):
         assert same_value(pickle.loads(pickle.dumps(one)), one)  # noqa: S301 - our own
