@@ -324,7 +324,7 @@ def _update(expected: Document, actual: Document) -> Document:
 
 def removing_repeated(actual: Document) -> list[Document]:
     """Updates, one after the other, that take every field out that stands there twice: each takes out the first one."""
-    # Not a pipeline: one that sets such a field ends the server (8.0.4).
+    # Not a pipeline: one that sets such a field ends the server (6.0.5).
     repeated = {name: len(value.values) for name, value in actual.items() if isinstance(value, Repeated)}
     return [{"$unset": dict.fromkeys(repeated, "")}] * max(repeated.values(), default=0)
 
