@@ -30,12 +30,12 @@ from readmodel_pipelines.metrics.scrape import (
     of_verification,
 )
 from readmodel_pipelines.rebuild_state import RebuildState
+from readmodel_pipelines_tests.support.alert_scenarios import SCENARIOS
 from readmodel_pipelines_tests.support.pages.blocks import ROOT, anchors_of
 
 FOLDER = ROOT / "readmodel_pipelines" / "metrics"
 DOCS = ROOT / "readmodel_pipelines" / "docs"
 ALERTS = FOLDER / "alerts.yaml"
-ALERT_TESTS = Path(__file__).parent / "alerts_test.yaml"
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC).replace(tzinfo=None)
 """As the driver gives it."""
@@ -275,11 +275,19 @@ def test_the_page_lists_every_alert_as_it_is() -> None:
 
 
 def test_every_alert_is_tried_in_a_case_where_it_fires() -> None:
-    tried = ALERT_TESTS.read_text(encoding="utf-8")
-    fired = set(re.findall(r'alertname="(\w+)"', tried))
-    assert fired == {alert["alert"] for alert in RULES}
+    fired = {alert.split()[0] for scenario in SCENARIOS for alerts in scenario.firing.values() for alert in alerts}
+    assert {f"Readmodel{alert}" for alert in fired} == {alert["alert"] for alert in RULES}
 
 
-def test_prometheus_takes_the_alerts_and_they_fire_when_they_ought_to_and_only_then() -> None:
+def test_prometheus_takes_the_alerts_and_they_fire_when_they_ought_to_and_only_then(tmp_path: Path) -> None:
+    tests = [scenario.as_test() for scenario in SCENARIOS]
+    (late,) = (rule for rule in RULES if rule["alert"] == "ReadmodelRepairPendingTooLong")
+    annotations = {**late["annotations"], "summary": "A repair has been pending for 4h 0m 0s."}
+    told = {"exp_labels": late["labels"], "exp_annotations": annotations}
+    (unrepaired,) = (test for test in tests if "nobody repairs" in test["name"])
+    unrepaired["alert_rule_test"] = [{"alertname": late["alert"], "eval_time": "240m", "exp_alerts": [told]}]
+    file = tmp_path / "alerts.yaml"
+    file.write_text(yaml.safe_dump({"rule_files": [str(ALERTS)], "evaluation_interval": "10m", "tests": tests}))
+
     assert "SUCCESS" in promtool("check", "rules", ALERTS)
-    assert "SUCCESS" in promtool("test", "rules", ALERT_TESTS)
+    assert "SUCCESS" in promtool("test", "rules", file)
