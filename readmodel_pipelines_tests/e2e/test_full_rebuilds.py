@@ -10,7 +10,7 @@ from readmodel_pipelines.mongo.names import REBUILDS
 from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines_tests.support.scene import Mongo
-from readmodel_pipelines_tests.support.verbs.dagster_runs import CHATS, TASKS, Dagster, sentence
+from readmodel_pipelines_tests.support.verbs.dagster_runs import CHATS, Dagster, sentence
 
 
 def records(database: Mongo) -> list[dict[str, Any]]:
@@ -44,13 +44,6 @@ def test_all_slices_are_one_rebuild_that_the_last_finishes(sample: Mongo, settin
     assert [record["state"] for record in records(sample)] == ["done"]
     assert any(dagster.materialized(result) for result in results)
     assert ReadModelProjector(sample, settings, "chat").verify_all().ok
-
-
-def test_materializing_in_a_shadow_swaps_both_read_models(sample: Mongo, settings: Settings, dagster: Dagster) -> None:
-    result = dagster.materialize(CHATS, TASKS, strategy="shadow")
-    assert result.success
-    assert [record["read_models"] for record in records(sample)] == [[CHATS, TASKS]]
-    assert ReadModelProjector(sample, settings).verify_all().ok
 
 
 @pytest.mark.parametrize(

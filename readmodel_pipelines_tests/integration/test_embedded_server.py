@@ -194,13 +194,6 @@ def test_a_running_server_is_found_without_program_or_lock_and_at_once(running: 
     assert min(map(float, took)) < 0.05
 
 
-def test_looking_for_a_server_creates_nothing(settings: Settings) -> None:
-    now = status(settings)
-    assert (now.running, now.pid, now.version) == (False, None, None)
-    assert stop(settings) is False
-    assert not settings.data_dir.exists()
-
-
 def test_stop_is_idempotent_and_a_folder_that_was_open_to_others_is_closed(settings: Settings) -> None:
     home = status(settings).socket.parent
     home.mkdir(parents=True)

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from readmodel_pipelines import spread
 from readmodel_pipelines.bookkeeping.leases import hold_leases
 from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds
 from readmodel_pipelines.errors import ReadModelBusy
@@ -33,24 +32,6 @@ def test_a_full_rebuild_makes_what_the_projector_makes_and_leaves_nothing_behind
     assert (record["state"], record["schema_versions"]) == ("done", dict.fromkeys(BOTH, 1))
     again = full(scene)
     assert [(item.same, item.replaced) for item in again.read_models.values()] == [(40, 0), (40, 0)]
-
-
-@pytest.mark.parametrize("strategy", ["in_place", "shadow"])
-def test_worker_processes_do_what_one_does(scene: Scene, monkeypatch: pytest.MonkeyPatch, strategy: Any) -> None:
-    monkeypatch.setattr(spread, "EVENTS_WORTH_A_PROCESS", 100)
-    scene.settings = scene.settings.model_copy(update={"workers": 2})
-    scene.fill(60)
-    right = scene.everything()
-    malformed = scene.put((1, "chat.created", {"type": 7}), aggregate_id=right[0].popitem()[0].strip("'")[:-4] + "0000")
-    right = scene.everything()
-    scene.chats.update_many({}, {"$set": {"title": "damaged"}})
-    summary = full(scene, strategy=strategy)
-    assert scene.everything() == right
-    assert records(scene)[0]["ranges"] > 2
-    counts = summary.read_models["chats_read_model"]
-    assert (counts.checked, counts.replaced, counts.malformed) == (61, 60, 1)
-    assert [item.event_id for item in summary.findings if item.outcome == "malformed"] == malformed * 2
-    assert leftovers(scene) == []
 
 
 # Deletions
@@ -98,9 +79,6 @@ def test_a_read_model_that_is_refused_is_not_hidden_by_one_that_is_done(legacy_s
     assert (summary.ok, summary.about["state"]) == (False, "refused")
     assert summary.read_models["chats_read_model"].deleted == 0
     assert {record["state"] for record in records(scene)} == {"refused", "done"}
-
-
-# One at a time
 
 
 # Pace

@@ -60,19 +60,6 @@ def test_streams_whose_ids_differ_by_type_alone_are_each_reported_once(
     found_malformed((7, "bad_aggregate_id", whole[0], 1), (7.0, "bad_aggregate_id", double[0], 2))
 
 
-def test_documents_of_streams_with_odd_ids_stay(scene: Scene, neighbours: list[str]) -> None:
-    odd = [ObjectId(), 7, None, {"id": 1}, BAD.upper()]
-    template = found_in(scene.chats, {"chat_id": neighbours[0]}, {"_id": 0})
-    for key in odd:
-        scene.put((1, "chat.created", CREATED), aggregate_id=key)
-        scene.chats.insert_one({**template, "chat_id": key})
-    summary = scene.rebuild("chat", allow_deletions=True)
-
-    counts = summary.read_models["chats_read_model"]
-    assert (counts.malformed, counts.orphan, counts.deleted) == (5, 0, 0)
-    assert scene.chats.count_documents({"title": "damaged"}) == 5
-
-
 ODD_KEYS = [*ODD, float("nan")]
 
 

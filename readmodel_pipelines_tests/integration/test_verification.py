@@ -11,7 +11,6 @@ import pytest
 from bson import ObjectId
 from bson.raw_bson import RawBSONDocument
 
-from readmodel_pipelines import spread
 from readmodel_pipelines.errors import UsageError
 from readmodel_pipelines.mongo.event_store import EventStore, version_ranges_of
 from readmodel_pipelines.mongo.names import FINDINGS
@@ -89,21 +88,6 @@ def test_what_contradicts_itself_is_refused_and_writes_nothing(scene: Scene, opt
     with pytest.raises(UsageError):
         look(scene, **options)
     assert scene.dump() == before
-
-
-def test_a_verification_in_processes_finds_what_one_does(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    chats = scene.fill(60)
-    scene.chats.update_many({"chat_id": {"$in": chats[::7]}}, {"$set": {"title": 7}})
-    scene.tasks.delete_one({})
-    scene.chats.insert_one({"chat_id": "00000000-0000-4000-8000-00000000dead"})
-    scene.put((2, "chat.renamed", {}), aggregate_id="11111111-0000-4000-8000-000000000000")
-    one = scene.verify()
-    monkeypatch.setattr(spread, "EVENTS_WORTH_A_PROCESS", 100)
-    scene.settings = scene.settings.model_copy(update={"workers": 2})
-    two = scene.verify()
-    assert two.read_models == one.read_models
-    assert two.events == one.events
-    assert sorted(map(repr, two.findings)) == sorted(map(repr, one.findings))
 
 
 # What is fresh

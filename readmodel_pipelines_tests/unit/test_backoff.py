@@ -34,10 +34,6 @@ def test_the_settings_decide() -> None:
     assert delays(policy(1, 3, 5, 4), longest) == [1, 3, 5]
 
 
-def test_one_attempt_has_no_wait_behind_it() -> None:
-    assert delays(policy(30, 2, 3600, 1), longest) == []
-
-
 @given(seconds, st.floats(1, 1e3), seconds, st.integers(1, 1000), st.integers())
 def test_waits_are_capped_and_drawn_from_zero(base: float, factor: float, cap: float, attempts: int, seed: int) -> None:
     settings = policy(base, factor, cap, attempts)

@@ -1,6 +1,5 @@
 """The fold of a chat stream, event type by event type, and the `chats_read_model` document."""
 
-import bson
 import pytest
 from bson.datetime_ms import DatetimeMS
 from bson.int64 import Int64
@@ -189,13 +188,6 @@ def test_the_type_decides_which_fields_are_there(kind: str, absent: set[str]) ->
     after = chat_document(ID, chat)
     assert after.keys() == FULL.keys() - absent
     assert after["type"] == kind
-
-
-def test_year_1_with_an_offset_survives_to_bson_and_back() -> None:
-    after = document(("created", {**CREATED[1], "created_at": "0001-01-01T00:00:00+05:00"}))
-    assert after["created_at"] == DatetimeMS(ZERO_TIME_MS - 18_000_000)
-    options: bson.CodecOptions[Document] = bson.CodecOptions(datetime_conversion=bson.DatetimeConversion.DATETIME_MS)
-    assert bson.decode(bson.encode(after), options) == after
 
 
 def test_owned_fields_are_all_that_a_document_can_have() -> None:

@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from readmodel_pipelines.bookkeeping.held_leases import TakenLease
 from readmodel_pipelines.bookkeeping.queue_stats import QueueStats
 from readmodel_pipelines.bookkeeping.rebuilds import RebuildRecord
 from readmodel_pipelines.doctor import server, work
@@ -300,17 +299,6 @@ def test_open_findings_are_a_problem_and_a_verification_long_ago_a_warning() -> 
     assert work.judge_findings(none, {"chats": NOW, "tasks": ago(days=2)}, NOW).state is OK
 
 
-def test_a_lease_is_stale_when_it_ran_out_or_its_process_is_gone() -> None:
-    lease, over = (TakenLease("chats", "host process 1", until) for until in (ago(seconds=-30), ago(minutes=5)))
-    assert work.judge_leases([], NOW).state is OK
-    assert_told(work.judge_leases([lease], NOW), OK, "chats by host process 1")
-    for check, told in (
-        (work.judge_leases([over], NOW), "ran out 5 min ago"),
-        (work.judge_leases([lease], NOW, lambda _holder: True), "runs out in 30 s"),
-    ):
-        assert (check.state, told in check.details[0]) == (WARNING, True)
-
-
 def begun(state: RebuildState, *, days: float = 0.1, strategy: Strategy = "in_place") -> RebuildRecord:
     at = ago(days=days)
     return RebuildRecord("0123456789ab", state, strategy, ["chats_read_model"], at, at, {}, names=["chat"])
@@ -334,9 +322,3 @@ def test_an_unfinished_rebuild_that_nobody_works_on_is_told_with_how_to_go_on(
     check = work.judge_rebuilds([rebuild], held, (), NOW, valid_days=7)
     assert_told(check, state, hint=hint)
     assert rebuild.id in check.details[0]
-
-
-def test_a_shadow_that_nobody_goes_on_with_is_told() -> None:
-    check = work.judge_rebuilds([], (), {"readmodel_shadow_chats"}, NOW, valid_days=7)
-    assert (check.state, "readmodel_shadow_chats" in check.details[0]) == (WARNING, True)
-    assert work.judge_rebuilds([], (), (), NOW, valid_days=7).state is OK

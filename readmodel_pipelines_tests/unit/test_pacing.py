@@ -106,13 +106,6 @@ def test_batches_stay_in_bounds_and_never_more_than_double(batches_seen: list[tu
         assert 50 <= batches.size <= min(20_000, 2 * before)
 
 
-def test_a_clock_that_stands_still_is_survived() -> None:
-    batches = BatchSize()
-    for _ in range(5_000):
-        batches.took(batches.size, 0.0)
-    assert batches.size == 20_000
-
-
 @pytest.mark.parametrize(("first", "size"), [(500, 500), (1, 50), (10**9, 20_000)])
 def test_the_first_batch_is_in_bounds(first: int, size: int) -> None:
     assert BatchSize(first=first).size == size

@@ -6,7 +6,6 @@ import pytest
 from bson.datetime_ms import DatetimeMS
 from bson.int64 import Int64
 
-from readmodel_pipelines.events.values import ZERO_TIME_MS
 from readmodel_pipelines.projections.chat import CHAT_FOLD, Chat
 from readmodel_pipelines.projections.registry import built_in, by_fold, names
 from readmodel_pipelines.projections.task import (
@@ -217,16 +216,6 @@ def test_a_version_is_an_int32_until_it_outgrows_it(version: int, kind: type) ->
     for found in (document["version"], task_document(ID, task)["version"]):
         assert found == version
         assert type(found) is kind
-
-
-def test_dates_outside_python_are_held() -> None:
-    early = "0001-01-01T00:00:00+05:00"
-    steps = [("chat.created", {"created_at": early}), ("chat.due_date_set", {"new_due_date": early})]
-    document = task_document_of_chat(ID, folded(CHAT_FOLD, *steps))
-    assert document is not None
-    assert document["created_at"] == document["due_date"] == DatetimeMS(ZERO_TIME_MS - 18_000_000)
-    legacy = of_legacy(("task.due_date_changed", {"NewDueDate": early}))
-    assert legacy["due_date"] == DatetimeMS(ZERO_TIME_MS - 18_000_000)
 
 
 def test_a_legacy_task_is_as_it_was_created() -> None:
