@@ -1,6 +1,5 @@
 """How the benchmarks measure: a server of their own, the best of some rounds, the peak memory of a process."""
 
-import resource
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -62,8 +61,7 @@ def rebuilt(settings: Settings) -> dict[str, Any]:
         summary = rebuild(database, settings, [], RebuildRequest())
     if not summary.ok:
         raise SystemExit("the rebuild did not succeed")
-    workers = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-    return {"events": summary.events, "seconds": summary.seconds, "peak_mib": peak_mib(), "workers_mib": workers}
+    return {"events": summary.events, "seconds": summary.seconds, "peak_mib": peak_mib()}
 
 
 def peak_mib() -> float:

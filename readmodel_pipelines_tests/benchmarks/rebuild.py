@@ -2,8 +2,7 @@
 
 The limit of a rebuild is draining the sorted events raw and writing the same documents raw, indexes there. That of a
 shadow with its gate and its copy is draining the events twice and the live documents once, writing, copying on the
-server and building the indexes. Each figure is the best of some rounds, taken in turn. With `--aggregates` also the
-time and peak memory of large stores.
+server and building the indexes. Each figure is the best of some rounds, taken in turn.
 """
 
 import argparse
@@ -15,7 +14,7 @@ from readmodel_pipelines.demo.sample_data import chat_events
 from readmodel_pipelines.mongo.connection import open_database
 from readmodel_pipelines.rebuild import RebuildRequest, finish_shadow, rebuild
 from readmodel_pipelines.settings import Settings
-from readmodel_pipelines_tests.benchmarks.measuring import Best, bench_server, in_a_process, rebuilt
+from readmodel_pipelines_tests.benchmarks.measuring import Best, bench_server
 from readmodel_pipelines_tests.benchmarks.reconcile import ORDER, PROJECTIONS, drain, empty, fill, projected, write_raw
 from readmodel_pipelines_tests.support.scene import Mongo
 
@@ -25,14 +24,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--chats", type=int, default=10_000)
     parser.add_argument("--rounds", type=int, default=4)
-    parser.add_argument(
-        "--aggregates", type=int, nargs="*", default=[], help="also rebuild so many, for memory and time"
-    )
     arguments = parser.parse_args()
     with bench_server() as settings:
         speed(settings, arguments.chats, arguments.rounds)
-        for aggregates in arguments.aggregates:
-            large(settings.model_copy(update={"database": f"bench_{aggregates}"}), aggregates)
 
 
 def speed(settings: Settings, chats: int, rounds: int) -> None:
@@ -87,18 +81,6 @@ def speed(settings: Settings, chats: int, rounds: int) -> None:
     for what in ("in place, empty", "in place, healthy", "shadow, healthy"):
         ratio = best[f"{what}, 1 workers"] / best[f"{what}, 2 workers"]
         print(f"two workers are {ratio:.2f} times as fast as one: {what}")
-
-
-def large(settings: Settings, aggregates: int) -> None:
-    """A store of so many aggregates, some events each, rebuilt from nothing by a process of its own."""
-    with open_database(settings) as database:
-        fill(database, settings, chat_events(aggregates, mean_events=4))
-        said = in_a_process(rebuilt, settings)
-        print(
-            f"{aggregates:9,} aggregates, {said['events']:10,} events: {said['seconds']:8.2f} s, peak memory "
-            f"{said['peak_mib']:.1f} MiB, of its workers {said['workers_mib']:.1f} MiB"
-        )
-        database.client.drop_database(database.name)
 
 
 def _copy(database: Mongo, name: str) -> None:

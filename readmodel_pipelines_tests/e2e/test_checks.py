@@ -24,7 +24,6 @@ from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.settings import Settings, load_settings
 from readmodel_pipelines.verification.coverage import Bucket
 from readmodel_pipelines_tests.support.at_a_moment import each, raises
-from readmodel_pipelines_tests.support.recorded import read_documents
 from readmodel_pipelines_tests.support.scene import RAW, Mongo, taken_from
 from readmodel_pipelines_tests.support.verbs.dagster_runs import (
     CHATS,
@@ -82,15 +81,10 @@ def test_only_the_chosen_checks_are_evaluated(healthy: Mongo, dagster: Dagster) 
         assert set(dagster.evaluate(*chosen)) == set(chosen)
 
 
-@pytest.mark.parametrize("source", ["generated", "recorded"])
 def test_every_kind_of_damage_is_in_the_table_with_field_expected_and_actual(
-    request: pytest.FixtureRequest, database: Mongo, settings: Settings, dagster: Dagster, source: str
+    database: Mongo, settings: Settings, dagster: Dagster
 ) -> None:
-    if source == "recorded":
-        events = read_documents(request.getfixturevalue("corpus") / "small" / "events.jsonl.gz")
-    else:
-        events = list(chat_events(200, seed=7))
-    healthy = with_events(database, settings, events)
+    healthy = with_events(database, settings, list(chat_events(200, seed=7)))
     assert ReadModelProjector(database, settings).rebuild_all().ok
     discussions = [item["chat_id"] for item in healthy.chats_read_model.find({"type": "discussion"})]
     damages = damage_everything(healthy.chats_read_model, healthy.tasks_read_model, discussion_ids=discussions)

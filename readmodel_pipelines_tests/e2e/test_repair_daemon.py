@@ -18,9 +18,10 @@ from readmodel_pipelines.settings import Settings
 from readmodel_pipelines_tests.support.environment import name_database
 from readmodel_pipelines_tests.support.recorded import read_documents
 from readmodel_pipelines_tests.support.scene import Mongo
-from readmodel_pipelines_tests.support.servers.dagster_daemon import Daemon, running, wait_until
+from readmodel_pipelines_tests.support.servers.dagster_daemon import Daemon, running
 from readmodel_pipelines_tests.support.verbs.command_line import EVERYTHING, readmodel
 from readmodel_pipelines_tests.support.verbs.dagster_runs import BOTH, CHATS, TASKS, recorded, stored, with_events
+from readmodel_pipelines_tests.support.waiting import wait_until
 
 JOB = "repair_read_models"
 

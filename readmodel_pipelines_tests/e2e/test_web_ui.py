@@ -26,9 +26,9 @@ from readmodel_pipelines.settings import Settings
 from readmodel_pipelines_tests.support.environment import environment_of
 from readmodel_pipelines_tests.support.pages.browser import browser_page, keep_screenshot
 from readmodel_pipelines_tests.support.scene import Mongo
-from readmodel_pipelines_tests.support.servers.dagster_daemon import wait_until
 from readmodel_pipelines_tests.support.servers.dagster_web import Services, services
 from readmodel_pipelines_tests.support.verbs.dagster_runs import CHATS, TASKS, with_events
+from readmodel_pipelines_tests.support.waiting import wait_until
 
 WRONG = "not what the events say"
 JOBS = "locations/readmodel_pipelines/jobs"

@@ -24,6 +24,7 @@ from readmodel_pipelines.errors import ReadModelError, UsageError
 from readmodel_pipelines.mongo.connection import open_database
 from readmodel_pipelines.reconcile.summary import Summary
 from readmodel_pipelines.settings import Settings
+from readmodel_pipelines_tests.support.pages.terminal import free_port
 from readmodel_pipelines_tests.support.servers.embedded import own_server
 
 DEMO = [sys.executable, "-m", "readmodel_pipelines.cli.main", "demo"]
@@ -178,9 +179,7 @@ def test_the_ui_answers_at_the_address_that_is_printed_and_ctrl_c_ends_it_all(da
         "READMODEL_DATABASE": "demo_ui",
         "READMODEL_GRACE_SECONDS": "0",
     }
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     with subprocess.Popen(
         [*DEMO, "--chats", "150", "--port", str(port)], env=env, stdout=subprocess.PIPE, text=True
     ) as process:

@@ -10,7 +10,6 @@ import stat
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from readmodel_pipelines.embedded.server import ensure_running, status, stop
 from readmodel_pipelines.errors import EmbeddedServerError
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines_tests.support.servers.embedded import server_folder
+from readmodel_pipelines_tests.support.waiting import wait_until
 
 LONG = "a" * 90
 
@@ -98,15 +98,6 @@ def answer(process: subprocess.Popen[str]) -> str:
     return process.stdout.readline().strip()
 
 
-def eventually(condition: Callable[[], bool], seconds: float = 120) -> bool:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if condition():
-            return True
-        time.sleep(0.02)
-    return False
-
-
 def write(uri: str, value: str) -> None:
     with MongoClient[dict[str, Any]](uri) as client:
         client.shop.things.insert_one({"_id": value})
@@ -125,7 +116,7 @@ def kill_server(settings: Settings) -> None:
     pid = status(settings).pid
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
-    assert eventually(lambda: not status(settings).running)
+    wait_until(lambda: not status(settings).running, every=0.02)
 
 
 def listening(pid: int) -> tuple[list[str], int]:
@@ -226,7 +217,7 @@ def test_a_server_that_dies_with_its_parent_ends_when_that_is_killed(settings: S
         assert status(settings).running
         process.kill()
         process.wait()
-        assert eventually(lambda: not status(settings).running)
+        wait_until(lambda: not status(settings).running, every=0.02)
     assert stop(settings) is False
 
 
@@ -309,7 +300,7 @@ def test_a_server_whose_starter_died_early_is_completed(settings: Settings) -> N
     command = mongod_program.command(binary, db=sock.parent / "db", socket=sock)
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as bare:
         try:
-            assert eventually(lambda: status(settings).running)
+            wait_until(lambda: status(settings).running, every=0.02)
             write(ensure_running(settings), "works")
             assert status(settings).pid == bare.pid
         finally:

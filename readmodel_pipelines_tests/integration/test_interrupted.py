@@ -22,6 +22,7 @@ from readmodel_pipelines.mongo.names import REBUILDS
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines_tests.support.environment import environment_of
 from readmodel_pipelines_tests.support.scene import Scene, found_in
+from readmodel_pipelines_tests.support.waiting import wait_until
 
 PROGRAM = [sys.executable, "-m", "readmodel_pipelines.cli.main"]
 EVERYTHING = ("--type", "all", "--all")
@@ -45,10 +46,7 @@ class Interruptible:
             start_new_session=True,
         ) as process:
             try:
-                deadline = time.monotonic() + 240
-                while not when() and process.poll() is None:
-                    assert time.monotonic() < deadline
-                    time.sleep(0.005)
+                wait_until(lambda: when() or process.poll() is not None, every=0.005)
                 process.send_signal(by)
                 stdout, stderr = process.communicate(timeout=240)
             finally:

@@ -144,6 +144,8 @@ def test_a_scrape_says_all_that_there_is(busy: Scene) -> None:
     assert value("open_findings", read_model=TASKS, outcome="missing") == 1
     assert value("open_findings", read_model=TASKS, outcome="malformed") == 1
     assert value("open_findings", read_model=CHATS, outcome="malformed") == 0
+    with pytest.raises(KeyError):
+        value("open_findings_oldest_timestamp_seconds", read_model=CHATS, outcome="malformed")
     assert value("rebuild_state", read_model=CHATS, state="building") == 1
     assert value("rebuild_state", read_model=TASKS, state="building") == 0
     assert value("rebuild_progress_ratio", read_model=CHATS) == 0.5

@@ -4,8 +4,7 @@ import json
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -25,6 +24,7 @@ from readmodel_pipelines.settings import Settings
 from readmodel_pipelines_tests.support.at_a_moment import killed_at
 from readmodel_pipelines_tests.support.scene import Mongo, found_in
 from readmodel_pipelines_tests.support.servers.embedded import own_server
+from readmodel_pipelines_tests.support.waiting import wait_until
 
 REBUILD = [sys.executable, "-m", "readmodel_pipelines.cli.main", "rebuild-readmodel", "--type", "all", "--all"]
 
@@ -59,11 +59,8 @@ def test_a_server_that_stops_and_starts_again_costs_a_rebuild_nothing_but_time(s
         "READMODEL_MAX_EVENTS_PER_SECOND": str(events / 4),
     }
     with subprocess.Popen(REBUILD, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as run:
-        deadline = time.monotonic() + 240
         with open_database(server) as database:
-            while not database[REBUILDS].find_one({"cursor": {"$ne": None}}):
-                assert time.monotonic() < deadline, "the rebuild never saved a batch"
-                time.sleep(0.02)
+            wait_until(lambda: database[REBUILDS].find_one({"cursor": {"$ne": None}}), every=0.02)
         embedded.stop(server)
         embedded.ensure_running(server, die_with_parent=True)
         output, said = run.communicate(timeout=240)
@@ -103,10 +100,12 @@ def test_an_oplog_that_rolled_over_has_all_looked_at_again(server: Settings, mon
         new = {"version": last["version"] + 1, "event_type": "chat.renamed", "data": {"new_title": "Late"}}
         database.events.insert_one({"aggregate_id": chat_id, "aggregate_type": "Chat", "metadata": {}, **new})
         appended = database.client.admin.command("ping")["operationTime"]
-        deadline = time.monotonic() + 240
-        while found_in(database.client.local["oplog.rs"], sort=[("$natural", 1)])["ts"] <= appended:
-            assert time.monotonic() < deadline, "the oplog did not roll over"
+
+        def rolled_over() -> bool:
             database.noise.insert_many([{"noise": "x" * 100_000} for _ in range(50)])
+            return bool(found_in(database.client.local["oplog.rs"], sort=[("$natural", 1)])["ts"] > appended)
+
+        wait_until(rolled_over, every=0)
         summary = rebuild(database, server, [], RebuildRequest(resume=True))
         assert any("does not reach back" in warning for warning in summary.warnings)
         assert (summary.ok, summary.about["state"]) == (True, "done")
@@ -121,13 +120,6 @@ def test_a_quiet_server_is_no_reason_to_wait(database: Mongo) -> None:
     assert (load.reason_to_wait(), load.warning) == ("", "")
 
 
-def until(holds: Callable[[], bool]) -> bool:
-    end = time.monotonic() + 20
-    while not holds() and time.monotonic() < end:
-        time.sleep(0.05)
-    return holds()
-
-
 def test_writes_that_queue_are_a_reason_until_they_are_through(database: Mongo) -> None:
     load, patient = (Pressure(database, max_queued=most, max_lag_seconds=10) for most in (1, 1_000))
     admin = database.client.admin
@@ -138,9 +130,9 @@ def test_writes_that_queue_are_a_reason_until_they_are_through(database: Mongo) 
         try:
             for number in range(4):
                 writers.submit(database["queued"].insert_one, {"number": number})
-            assert until(lambda: "operations are queued on the server (limit 1)" in load.reason_to_wait())
+            wait_until(lambda: "operations are queued on the server (limit 1)" in load.reason_to_wait(), every=0.05)
             assert patient.reason_to_wait() == ""
         finally:
             admin.command("fsyncUnlock")
-    assert until(lambda: load.reason_to_wait() == "")
+    wait_until(lambda: load.reason_to_wait() == "", every=0.05)
     assert load.warning == ""

@@ -5,7 +5,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -27,6 +26,7 @@ from readmodel_pipelines_tests.support.environment import name_database
 from readmodel_pipelines_tests.support.scene import Scene
 from readmodel_pipelines_tests.support.verbs.command_line import Cli, readmodel
 from readmodel_pipelines_tests.support.verbs.repairing import put, task
+from readmodel_pipelines_tests.support.waiting import wait_until
 
 
 @pytest.fixture
@@ -218,10 +218,8 @@ def worker(*arguments: str) -> Iterator[subprocess.Popen[str]]:
 def test_a_worker_that_is_ended_gives_back_its_tasks(scene: Scene, queue: RepairQueue, ending: signal.Signals) -> None:
     many(scene, 400)
     with worker("--batch-size", "20", "--json") as process:
-        deadline = time.monotonic() + 240
         # The second batch, for the first to be told for sure.
-        while queue.stats().completed <= 20 and time.monotonic() < deadline:
-            time.sleep(0.005)
+        wait_until(lambda: queue.stats().completed > 20, every=0.005)
         process.send_signal(ending)
         said, _ = process.communicate(timeout=240)
 

@@ -1,25 +1,26 @@
 """Worker processes do what one process does, whatever they meet: every damage, finding and fault of a projection."""
 
 import json
+import re
 from typing import Any
 
 import pytest
 from bson import Binary, Code, DatetimeMS, DBRef, Decimal128, Int64, MaxKey, MinKey, ObjectId, Regex, Timestamp
-from bson.raw_bson import RawBSONDocument
 
 from readmodel_pipelines import spread
 from readmodel_pipelines.rebuild_state import Strategy
 from readmodel_pipelines.reconcile.summary import Summary
 from readmodel_pipelines.workers import pool
 from readmodel_pipelines_tests.support import faulty_read_models as faulty
-from readmodel_pipelines_tests.support.grammar import Grammar
+from readmodel_pipelines_tests.support.campaign.trial import Trial
 from readmodel_pipelines_tests.support.scene import BOTH, Scene
-from readmodel_pipelines_tests.support.vandal import Vandal
 from readmodel_pipelines_tests.support.verbs.rebuilding import full, leftovers, records
 
 STREAMS = 60
 MANY = 10_000
 ADDED = "added read models"
+UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+"""As the server names collections and the making of indexes."""
 # Titles, `...` for none.
 ODD: list[Any] = [
     *(..., None, 1.5, Int64(1), True, [], {"a": 1}, b"x", Binary(b"x", 128), Decimal128("1"), ObjectId()),
@@ -34,16 +35,9 @@ def wrecked(request: pytest.FixtureRequest) -> Scene:
     legacy = request.param == "legacy tasks"
     scene: Scene = request.getfixturevalue("legacy_scene" if legacy else "scene")
     added = (faulty.__name__,) if request.param == ADDED else ()
-    scene.index()
-    # Some versions stand twice.
-    scene.events.drop_indexes()
-    scene.events.create_index([("aggregate_id", 1), ("version", 1)])
-    for seed, kind in enumerate(["Chat", "Task"] if legacy else ["Chat"]):
-        streams = Grammar(seed, odd=0.03).streams(STREAMS // 4 if added else STREAMS, kind)
-        scene.raw("events").insert_many(RawBSONDocument(event) for stream in streams for event in stream.events)
-    scene.rebuild()
-    scene.make_foreign()
-    Vandal(scene, seed=1).rampage(everything=True)
+    trial = Trial(scene.database, scene.settings, seed=int(legacy), number=STREAMS // 4 if added else STREAMS)
+    trial.add_events()
+    trial.break_everything()
     for collection in (scene.chats, scene.tasks):
         there = [document["_id"] for document in collection.find(sort=[("_id", 1)])]
         for _id, value in zip(there, ODD, strict=False):
@@ -78,7 +72,7 @@ def told(summary: Summary) -> dict[str, Any]:
         "counts": summary.read_models,
         "events": summary.events,
         "findings": sorted(json.dumps(item.as_json()) for item in found),
-        "warnings": sorted(warning.replace(number, "") for warning in summary.warnings),
+        "warnings": sorted(re.sub(f"{number}|{UUID}", "", warning) for warning in summary.warnings),
         "state": summary.rebuild.state,
     }
 

@@ -9,16 +9,15 @@ from pathlib import Path
 import pytest
 from dagster import DagsterRunStatus
 
-from readmodel_pipelines.demo.sample_data import chat_events
 from readmodel_pipelines.mongo.names import LEASES
-from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines_tests.e2e.test_repair_daemon import all_done, healthy
 from readmodel_pipelines_tests.support.environment import name_database
-from readmodel_pipelines_tests.support.scene import Mongo
-from readmodel_pipelines_tests.support.servers.dagster_daemon import running, wait_until
-from readmodel_pipelines_tests.support.verbs.dagster_runs import CHATS, with_events
-from readmodel_pipelines_tests.support.verbs.repairing import task
+from readmodel_pipelines_tests.support.scene import Mongo, Scene
+from readmodel_pipelines_tests.support.servers.dagster_daemon import running
+from readmodel_pipelines_tests.support.trials.killed_workers import broken
+from readmodel_pipelines_tests.support.verbs.dagster_runs import CHATS
+from readmodel_pipelines_tests.support.waiting import wait_until
 
 
 @pytest.fixture(autouse=True)
@@ -26,20 +25,10 @@ def _environment(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     name_database(monkeypatch, settings)
 
 
-def broken(database: Mongo, settings: Settings, chats: int) -> int:
-    """Chats whose documents are wrong, each with a task; gives their number."""
-    with_events(database, settings, list(chat_events(chats, seed=3, mean_events=6)))
-    assert ReadModelProjector(database, settings).rebuild_all().ok
-    database[CHATS].update_many({}, {"$set": {"title": "wrong"}})
-    ids = [document["chat_id"] for document in database[CHATS].find({}, {"chat_id": 1})]
-    database.repair_queue.insert_many([task(chat_id) for chat_id in ids])
-    return chats
-
-
 def test_a_daemon_that_is_killed_again_and_again_loses_nothing_and_repairs_nothing_twice(
     database: Mongo, settings: Settings, tmp_path: Path
 ) -> None:
-    tasks = broken(database, settings, 40)
+    tasks = len(broken(Scene(database, settings), 40, 40))
     seed = random.randrange(2**32)
     moments = random.Random(seed)
     with running(tmp_path) as daemon:
@@ -61,7 +50,7 @@ def test_a_run_that_is_killed_is_followed_by_one_that_ends_its_work(
 ) -> None:
     with running(tmp_path) as daemon:
         with daemon.paused():
-            tasks = broken(database, settings, 1_500)
+            tasks = len(broken(Scene(database, settings), 1_500, 1_500))
         pid = daemon.process_of_the_run()
         if before_it_wrote:
             wait_until(lambda: database[LEASES].find_one({"_id": {"$regex": "^repair:"}}), every=0.001)

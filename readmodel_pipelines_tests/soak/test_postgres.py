@@ -21,9 +21,9 @@ from readmodel_pipelines_tests.support.pages.blocks import ROOT, Block, blocks_o
 from readmodel_pipelines_tests.support.pages.terminal import free_port, marks_of
 from readmodel_pipelines_tests.support.scene import Mongo
 from readmodel_pipelines_tests.support.servers import postgres
-from readmodel_pipelines_tests.support.servers.dagster_daemon import wait_until
 from readmodel_pipelines_tests.support.verbs.dagster_runs import BOTH, SAMPLE
 from readmodel_pipelines_tests.support.verbs.repairing import task
+from readmodel_pipelines_tests.support.waiting import wait_until
 
 PAGE = ROOT / "readmodel_pipelines" / "docs" / "deploying.md"
 CODE_SERVER, WEB_SERVER = "4266", "3000"

@@ -144,8 +144,3 @@ def test_absence_type_and_depth_tell_documents_apart(expected: dict[str, Any], a
 def test_absent_is_shown_in_words_and_differs_from_null() -> None:
     assert repr(ABSENT) == "absent"
     assert differing_fields({"a": None}, {"_id": 1}) == {"a": (None, ABSENT)}
-
-
-def test_a_document_that_holds_nan_is_what_it_was_when_it_is_read_back() -> None:
-    nan = bson.decode(bson.encode({"value": float("nan"), "deep": {"er": float("nan")}}))
-    assert same_document({"value": float("nan"), "deep": {"er": float("nan")}}, {"_id": 1, **nan})

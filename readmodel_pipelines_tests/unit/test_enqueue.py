@@ -89,16 +89,6 @@ def test_what_waits_or_is_dead_takes_no_room_of_others() -> None:
     assert (queue.added, asked.over_limit) == ([uuid(2)], 0)
 
 
-@pytest.mark.parametrize(("room", "limit"), [(7, 100), (100, 7)])
-def test_what_is_over_a_limit_is_counted_and_told(room: int, limit: int) -> None:
-    queue = Queue(room=room)
-    told = [(CHATS, findings(10)), (CHATS, findings(10, ids=lambda place: uuid(10 + place)))]
-    asked = enqueued(queue, *told, limit=limit)
-    assert len(queue.added) == 7
-    assert asked.over_limit == 13
-    assert "13 findings were not queued" in asked.warnings()[0]
-
-
 def test_tasks_are_queued_at_their_pace() -> None:
     clock = Clock()
     enqueued(Queue(), (CHATS, findings(5_000)), per_second=100, clock=clock, sleep=clock.sleep)

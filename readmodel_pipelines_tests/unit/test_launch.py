@@ -14,10 +14,19 @@ from readmodel_pipelines_tests.support.verbs.command_line import readmodel
 
 VERIFY = ("verify-consistency", "--type", "chat", "--all", "--launch", "--json")
 JOBS = ("verify_read_models", "rebuild_read_models", "rebuild_aggregate", "repair_read_models")
-OURS = {"repositories": [{"name": "__repository__", "jobs": [{"name": name} for name in JOBS]}]}
-LOCATIONS = {"workspaceOrError": {"locationEntries": [{"name": "readmodel_pipelines", "locationOrLoadError": OURS}]}}
 TAGS = {"pipelineOrError": {"partition": {"tagsOrError": {"results": [{"key": "dagster/partition", "value": "chat"}]}}}}
 LAUNCHED = {"launchRun": {"__typename": "LaunchRunSuccess", "run": {"runId": "0123456789"}}}
+
+
+def locations(**databases: str) -> dict[str, Any]:
+    """Code locations that have our jobs, each of a database, or not saying of which."""
+    entries = []
+    for name, database in databases.items():
+        tags = {"tags": [{"key": "readmodel/database", "value": database}]} if database else {}
+        jobs = [{"name": job, **tags} for job in JOBS]
+        loaded = {"repositories": [{"name": "__repository__", "jobs": jobs}]}
+        entries.append({"name": name, "locationOrLoadError": loaded})
+    return {"workspaceOrError": {"locationEntries": entries}}
 
 
 class Answers:
@@ -25,7 +34,11 @@ class Answers:
 
     def __init__(self) -> None:
         self.status, self.page = 200, b""
-        self.data: dict[str, list[Any]] = {"Locations": [LOCATIONS], "Tags": [TAGS], "Launch": [LAUNCHED]}
+        self.data: dict[str, list[Any]] = {
+            "Locations": [locations(readmodel_pipelines="")],
+            "Tags": [TAGS],
+            "Launch": [LAUNCHED],
+        }
         self.asked: list[dict[str, Any]] = []
         self.authorization: set[str | None] = set()
 
@@ -86,31 +99,6 @@ def refused(*arguments: str, code: int) -> dict[str, str]:
     assert error["message"]
     assert error["hint"]
     return error
-
-
-def locations(**databases: str) -> dict[str, Any]:
-    """Code locations that have our jobs, each of a database."""
-    return {
-        "workspaceOrError": {
-            "locationEntries": [
-                {
-                    "name": name,
-                    "locationOrLoadError": {
-                        "repositories": [
-                            {
-                                "name": "__repository__",
-                                "jobs": [
-                                    {"name": job, "tags": [{"key": "readmodel/database", "value": database}]}
-                                    for job in JOBS
-                                ],
-                            }
-                        ]
-                    },
-                }
-                for name, database in databases.items()
-            ]
-        }
-    }
 
 
 @pytest.mark.parametrize("first", ["readmodel_pipelines", "another"])

@@ -7,11 +7,9 @@ from typing import cast
 
 import pytest
 
-from readmodel_pipelines.events.stream import Malformed, Reason
 from readmodel_pipelines.projections.chat import CHATS
 from readmodel_pipelines.projections.projection import Document
 from readmodel_pipelines.reconcile.deletions import Deferred, DeletionLimit, Deletions
-from readmodel_pipelines.reconcile.dry_run import DryRun
 from readmodel_pipelines.reconcile.in_place import ATTEMPTS, InPlace
 from readmodel_pipelines.reconcile.join import Lane
 from readmodel_pipelines.reconcile.outcome import Counts, Outcome, Verdict, Why
@@ -90,20 +88,11 @@ def orphan(key: str) -> Verdict:
     return Verdict(key, Outcome.ORPHAN, None, {"_id": key, "chat_id": key})
 
 
-def malformed(key: str) -> Verdict:
-    return Verdict(key, Outcome.MALFORMED, None, None, Reason.BAD_DATA, Malformed(Reason.BAD_DATA, "no document"))
-
-
 class Run:
     """A sink over a model, with the verdicts that comparing again would give."""
 
     def __init__(
-        self,
-        model: Model,
-        limit: DeletionLimit | None,
-        *verdicts: Verdict,
-        dry: bool = False,
-        deletions: Deletions = Deletions.AT_ONCE,
+        self, model: Model, limit: DeletionLimit | None, *verdicts: Verdict, deletions: Deletions = Deletions.AT_ONCE
     ) -> None:
         self.model = model
         self.waiting = Deferred()
@@ -111,9 +100,7 @@ class Run:
         self.counts = self.summary.read_models[MODEL] = Counts()
         self.pauses: list[int] = []
         again = second_look(Lane(CHATS, cast(ReadModel, model), self.counts), verdicts)
-        self.sink: DryRun | InPlace = DryRun(again, self.summary, limit)
-        if not dry:
-            self.sink = InPlace(again, self.summary, lambda: None, limit or deletions, self.waiting, self.pauses.append)
+        self.sink = InPlace(again, self.summary, lambda: None, limit or deletions, self.waiting, self.pauses.append)
 
     def over(self, *verdicts: Verdict) -> Run:
         for verdict in verdicts:
@@ -133,16 +120,6 @@ def test_a_range_of_a_full_run_leaves_deletions_and_conflicts_to_its_end() -> No
     assert [[change.aggregate_id for change in batch] for batch in model.batches] == [["b"]]
     assert [list(run.waiting.batches(kind)) for kind in ("delete", "conflict")] == [[["a"]], [["b"]]]
     assert run.written == (0, 0, 0, 0)
-
-
-def test_too_many_deletions_are_refused_together() -> None:
-    verdicts = [orphan(f"o{number}") for number in range(101)]
-    wet = Run(Model(documents=200), DeletionLimit(0.05), *verdicts).over(missing("a"), *verdicts)
-    dry = Run(Model(documents=200), DeletionLimit(0.05), *verdicts, dry=True).over(missing("a"), *verdicts)
-    assert wet.written == dry.written == (1, 0, 0, 101)
-    assert wet.summary.warnings == dry.summary.warnings != []
-    for run in (wet, dry):
-        assert {finding.reason for finding in run.summary.findings} == {None, Why.DELETIONS_REFUSED}
 
 
 def test_writes_go_in_batches() -> None:

@@ -11,7 +11,6 @@ import random
 import signal
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from readmodel_pipelines import RepairQueue, RepairWorker
 from readmodel_pipelines.moments import Moment, listening
@@ -70,7 +69,7 @@ def die_of_one(settings: Settings, arguments: argparse.Namespace) -> dict[str, i
         _, status = os.waitpid(_worker(settings, arguments, Moment.REPAIR, die), 0)
         if os.WIFEXITED(status):
             return {"killed": lives - 1}
-        _in_a_child(settings, _expire)
+        _expire(settings)
 
 
 def _worker(
@@ -93,22 +92,17 @@ def _worker(
     os._exit(0)
 
 
-def _in_a_child(settings: Settings, act: Any) -> int:
+def _expire(settings: Settings) -> None:
     """In a process of its own: a client here would be forked into the next worker."""
     child = os.fork()
     if child:
-        _, status = os.waitpid(child, 0)
-        return os.WEXITSTATUS(status)
+        os.waitpid(child, 0)
+        return
     with open_database(settings) as database:
-        code = int(act(database))
-    os._exit(code)
-
-
-def _expire(database: Any) -> int:
-    long_ago = [{"$set": {"expires_at": {"$subtract": ["$$NOW", 1]}}}]
-    database[LEASES].update_many({"_id": {"$regex": "^repair:"}}, long_ago)
-    database.repair_queue.update_many({"status": "processing"}, [{"$set": {"lease_until": "$$NOW"}}])
-    return 0
+        long_ago = [{"$set": {"expires_at": {"$subtract": ["$$NOW", 1]}}}]
+        database[LEASES].update_many({"_id": {"$regex": "^repair:"}}, long_ago)
+        database.repair_queue.update_many({"status": "processing"}, [{"$set": {"lease_until": "$$NOW"}}])
+    os._exit(0)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """A real mongod that asks for a password and checks rights; users with just the privileges that a test gives them."""
 
 import secrets
-import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from readmodel_pipelines.embedded import mongod_program
 from readmodel_pipelines.embedded import server as embedded
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines_tests.support.servers.embedded import own_server
+from readmodel_pipelines_tests.support.waiting import wait_until
 
 Privilege = dict[str, Any]
 
@@ -89,8 +89,5 @@ def authorized_server() -> Iterator[AuthorizedServer]:
         server = AuthorizedServer(uri, "administrator", password)
         with server.client, MongoClient[Any](server.user_with([])) as nobody:
             # It tells its time to who is no administrator once it has made a key to sign it with.
-            deadline = time.monotonic() + 60
-            while "operationTime" not in nobody.admin.command("ping"):
-                assert time.monotonic() < deadline, "the server signs no time"
-                time.sleep(0.05)
+            wait_until(lambda: "operationTime" in nobody.admin.command("ping"), every=0.05)
             yield server

@@ -19,7 +19,8 @@ from typing import Any
 import dagster as dg
 from dagster import DagsterEventType, DagsterRunStatus
 
-from readmodel_pipelines_tests.support.servers.dagster_daemon import PROJECT, Daemon, wait_until
+from readmodel_pipelines_tests.support.servers.dagster_daemon import PROJECT, Daemon
+from readmodel_pipelines_tests.support.waiting import wait_until
 
 WORKERS = 2
 _WORKER_CONFIG = """\

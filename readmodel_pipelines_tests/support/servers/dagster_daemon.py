@@ -6,13 +6,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import yaml
+
+from readmodel_pipelines_tests.support.waiting import wait_until
 
 PROJECT = Path(__file__).parents[3]
 
@@ -125,11 +127,3 @@ def running(home: Path, changed: Mapping[str, Any] | None = None) -> Iterator[Da
         yield daemon
     finally:
         daemon.end()
-
-
-def wait_until(true: Callable[[], object], seconds: float = 120.0, *, every: float = 0.25) -> None:
-    """Wait for the daemon's work; the machine may be slow."""
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "the daemon did not do it in time"
-        time.sleep(every)

@@ -13,6 +13,7 @@ from pathlib import Path
 import dagster as dg
 import yaml
 
+from readmodel_pipelines_tests.support.pages.terminal import free_port
 from readmodel_pipelines_tests.support.servers.dagster_daemon import PROJECT, left_behind
 
 _START_SECONDS = 120.0
@@ -33,7 +34,7 @@ class Services:
         # Made once before anybody shares it: several processes that open a fresh one at once fail.
         with dg.DagsterInstance.from_config(str(home)):
             pass
-        code, self._web = _free_port(), _free_port()
+        code, self._web = free_port(), free_port()
         location = {"host": "127.0.0.1", "port": code, "location_name": "readmodel_pipelines"}
         self._workspace.write_text(yaml.safe_dump({"load_from": [{"grpc_server": location}]}))
         module = ("-m", "readmodel_pipelines.definitions", "-d", str(PROJECT))
@@ -86,12 +87,6 @@ def services(home: Path, environment: Mapping[str, str]) -> Iterator[Services]:
         yield started
     finally:
         started.end()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _wait_for(port: int, server: subprocess.Popen[bytes]) -> None:
