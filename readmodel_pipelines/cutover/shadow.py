@@ -160,9 +160,8 @@ class ShadowSink:
                 else:
                     self.lane.counts.replaced += 1
                     self._writes.append((verdict.aggregate_id, self._mend(expected, actual)))
-                    self._copies.append(actual)
-                    if any(isinstance(value, Repeated) for value in actual.values()):
-                        self._repeated.append(actual)
+                    is_repeated = any(isinstance(value, Repeated) for value in actual.values())
+                    (self._repeated if is_repeated else self._copies).append(actual)
                 self._bytes += verdict.size
                 self._flush_if_full()
             case _:
@@ -192,14 +191,10 @@ class ShadowSink:
         """Write the batch as it is."""
         copies, right, writes, repeated = self._copies, self._right, self._writes, self._repeated
         self._copies, self._right, self._writes, self._repeated, self._bytes = [], [], [], [], 0
-        if copies or writes:
+        if copies or repeated or writes:
             self.still_ours()
-        if copies:
-            self._copy(copies)
-        for document in repeated:
-            # What is set afterwards would be the first of them alone.
-            names = [name for name, value in document.items() if isinstance(value, Repeated)]
-            _merge(self.live, self.shadow, [document["_id"]], _REPLACE, without=names)
+        if copies or repeated:
+            self._copy(copies, repeated)
         if right:
             # Somebody may have deleted a live document, perhaps only to insert it anew, since it was compared.
             ids = [document["_id"] for document in copies]
@@ -208,12 +203,19 @@ class ShadowSink:
         if writes:
             self._write(writes)
 
-    def _copy(self, documents: Sequence[Document]) -> None:
-        # Made before a crash, when there was no live one yet.
+    def _copy(self, copies: Sequence[Document], repeated: Sequence[Document]) -> None:
+        documents = [*copies, *repeated]
+        # Made before a crash: when there was no live one yet, or from the live one, which `$merge` may not replace when
+        # it has a name that begins with a dollar.
         earlier = [self._id_of(document.get(self.lane.projection.key)) for document in documents]
         self.shadow.delete_many({"_id": {"$in": earlier}})
+        self.shadow.delete_many(with_ids([document["_id"] for document in documents]))
         reached(Moment.SHADOW_COPY)
-        copy_by_id(self.live, self.shadow, [document["_id"] for document in documents])
+        copy_by_id(self.live, self.shadow, [document["_id"] for document in copies])
+        for document in repeated:
+            # What is set afterwards would be the first of them alone.
+            names = [name for name, value in document.items() if isinstance(value, Repeated)]
+            _merge(self.live, self.shadow, [document["_id"]], _REPLACE, without=names)
 
     def _write(self, writes: Sequence[tuple[Any, InsertOne[Document] | UpdateOne]]) -> None:
         try:

@@ -6,6 +6,7 @@ Only `bookkeeping`, `cutover`, `embedded` and this room import the driver itself
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from typing import Any
 
 import pymongo.database
 from bson.codec_options import CodecOptions
@@ -72,6 +73,11 @@ def there(database: Database, names: Iterable[str]) -> list[str]:
     # Without `authorizedCollections` it takes a right on the whole database.
     these = {"name": {"$in": list(names)}}
     return database.list_collection_names(filter=these, authorizedCollections=True)
+
+
+def is_there(collection: Collection, where: Mapping[str, Any] | None = None) -> bool:
+    """Whether there is such a document; nothing of it is read, for the driver refuses some values."""
+    return collection.find_one(where or {}, {"_id": 0, "readmodel_no_such_field": 1}) is not None
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from readmodel_pipelines.events.stream import Fold, Malformed, Reason
 from readmodel_pipelines.events.values import BadField, whole
 from readmodel_pipelines.moments import Moment, reached
 from readmodel_pipelines.mongo import scan
-from readmodel_pipelines.mongo.driver import Collection, Document
+from readmodel_pipelines.mongo.driver import Collection, Document, is_there
 from readmodel_pipelines.reconcile.ranges import EVERYTHING, IdRange
 
 _ORDER = ("aggregate_id", "version")
@@ -46,7 +46,7 @@ class EventStore:
 
     def has_any(self, fold: Fold[Any]) -> bool:
         """Whether there is any event of such streams."""
-        return self._collection.find_one(_stored_as(fold), {"_id": 1}) is not None
+        return is_there(self._collection, _stored_as(fold))
 
     def read(
         self, fold: Fold[Any], ids: Sequence[str] | None = None, within: IdRange = EVERYTHING
@@ -74,7 +74,7 @@ class EventStore:
         where = {**_stored_as(fold), **these}
         own = {name for event_type in fold.events.values() for name in event_type.fields}
         # Of a fold that reads nothing from it, whether `data` is a document has to be known all the same.
-        names = {*_ENVELOPE, *fold.envelope, *(f"data.{name}" for name in (*own, scan.NO_FIELD))}
+        names = {*_ENVELOPE, *fold.envelope, *(f"data.{name}" for name in (*own, *scan.SPARE))}
         # MongoDB refuses a field beside one that it lies in.
         fields = {name: 1 for name in sorted(names) if names.isdisjoint(_above(name))}
         if ids is None and "_id" not in fold.envelope:
@@ -147,7 +147,7 @@ class EventStore:
         """Another stream that claims this key, if there is one; unless an index is there, as dear as `contested`."""
         _, name = claim
         others = {"$and": [_with_key(_claims(fold, claim), name, [key]), {"aggregate_id": {"$ne": aggregate_id}}]}
-        found = self._collection.find_one(others, {"aggregate_id": 1})
+        found = self._collection.find_one(others, {"_id": 0, "aggregate_id": 1})
         return None if found is None else str(found["aggregate_id"])
 
     def last_versions(self, ids: Sequence[str]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from readmodel_pipelines.errors import ReadModelError
-from readmodel_pipelines.mongo.driver import DENIED, Collection, Database, OperationFailure
+from readmodel_pipelines.mongo.driver import DENIED, Collection, Database, OperationFailure, is_there
 from readmodel_pipelines.mongo.failures import is_the_servers
 from readmodel_pipelines.mongo.kinds import indexes_of
 from readmodel_pipelines.mongo.scan import holds_every_document
@@ -78,7 +78,7 @@ def ensure_for_empty(collection: Collection, projection: Projection) -> list[str
     make.
     """
     missing = _flaws(collection, of_read_model(projection))
-    if missing and collection.find_one({}, {"_id": 1}) is None:
+    if missing and not is_there(collection):
         try:
             for flaw in missing:
                 _mend(collection, flaw)

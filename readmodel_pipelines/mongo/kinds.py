@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from readmodel_pipelines.errors import UnsuitableCollection
-from readmodel_pipelines.mongo.driver import DENIED, Collection, Database, OperationFailure
+from readmodel_pipelines.mongo.driver import DENIED, Collection, Database, OperationFailure, is_there
 
 _OTHER_COLLATION = 167
 _IS_A_VIEW = 166
@@ -61,7 +61,7 @@ def _found(database: Database, names: Iterable[str]) -> Mapping[str, Mapping[str
 
 def _check_view(view: Collection) -> None:
     try:
-        view.find_one({}, {"_id": 1})
+        is_there(view)
     except OperationFailure as error:
         if error.code != _OTHER_COLLATION:
             raise

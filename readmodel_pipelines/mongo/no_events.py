@@ -6,6 +6,7 @@ A run over many aggregates asks this first, before it takes a lease or writes an
 from collections.abc import Sequence
 
 from readmodel_pipelines.errors import NoEvents
+from readmodel_pipelines.mongo.driver import is_there
 from readmodel_pipelines.mongo.event_store import EventStore
 from readmodel_pipelines.mongo.kinds import check_kinds
 from readmodel_pipelines.mongo.store import Store
@@ -48,7 +49,7 @@ def _has_events(store: Store, made_from_the_same: Sequence[Projection]) -> bool:
 
 
 def _is_filled(store: Store, projection: Projection) -> bool:
-    return store.live(projection).find_one({}, {"_id": 1}) is not None
+    return is_there(store.live(projection))
 
 
 def _nothing_there(store: Store, projections: Sequence[Projection]) -> NoEvents:

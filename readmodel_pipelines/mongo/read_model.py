@@ -25,7 +25,7 @@ from readmodel_pipelines.mongo.driver import CODEC, DUPLICATE_KEY, ClientSession
 from readmodel_pipelines.mongo.failures import raise_servers_own
 from readmodel_pipelines.mongo.other_indexes import UniqueIndex, claims, held, unique_indexes
 from readmodel_pipelines.mongo.scan import (
-    NO_FIELD,
+    SPARE,
     Query,
     drain,
     found,
@@ -58,7 +58,7 @@ class ReadModelCollection:
         self._collection = collection.with_options(codec_options=CODEC)
         self._projection = projection
         self._key = projection.key
-        self._fields = {"_id": 1, **dict.fromkeys(projection.owned, 1), NO_FIELD: 1}
+        self._fields = {"_id": 1, **dict.fromkeys((*projection.owned, *SPARE), 1)}
 
     def count(self) -> int:
         """About how many documents there are."""

@@ -23,8 +23,9 @@ from readmodel_pipelines.reconcile.ranges import IdRange
 BATCH_DOCUMENTS = 2_000
 _HANDED_ON = 100
 NO_ARRAY = {"$not": {"$type": "array"}}
-NO_FIELD = "readmodel_no_such_field"
-"""Asked for besides what is needed: when the server has found every field, it does not see that one stands twice."""
+SPARE = tuple(f"readmodel_no_such_field_{number}" for number in range(16))
+"""Asked for besides what is needed: the server looks no further when it has found as many fields as it was asked for,
+and would not see that one stands twice."""
 
 
 @dataclass(frozen=True, slots=True)

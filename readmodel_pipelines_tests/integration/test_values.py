@@ -255,3 +255,30 @@ def test_in_a_bucket_symbols_are_found(scene: Scene) -> None:
 def test_process_event_refuses_an_aggregate_type_that_is_no_text(scene: Scene, value: Any) -> None:
     with pytest.raises(WrongAggregateType):
         scene.projector().process_event({"aggregate_id": uuid("x"), "aggregate_type": value, "version": 1})
+
+
+def test_all_fields_that_stand_twice_are_told_and_mended_beside_a_name_with_a_dollar(
+    scene: Scene, neighbours: list[str], strategy: str
+) -> None:
+    twice = ("title", "type", "created_by", "workspace_id", "is_public", "created_at", "participants")
+    raw = taken_from(scene.raw("chats_read_model"), {"chat_id": neighbours[0]}).raw
+    more = encoded([("$odd", string("kept")), *((name, string("another")) for name in twice)])[4:-1]
+    changed = (len(raw) + len(more)).to_bytes(4, "little") + raw[4:-1] + more + b"\0"
+    scene.raw("chats_read_model").insert_one(RawBSONDocument(changed))
+
+    (finding,) = scene.verify_one(neighbours[0], "chat").findings
+    assert {*finding.fields} == {*twice}
+    assert scene.rebuild("chat").ok
+    assert scene.verify("chat").ok
+    assert any(b"$odd\0" in document for document in bytes_in(scene, "chats_read_model"))
+
+
+def test_a_read_model_without_indexes_is_mended_whatever_the_id_of_its_first_document_is(
+    scene: Scene, neighbours: list[str], strategy: str
+) -> None:
+    scene.chats.drop_indexes()
+    scene.chats.delete_many({"chat_id": {"$ne": neighbours[0]}})
+    put_document(scene, "chats_read_model", neighbours[0], "_id", ODD["text of no UTF-8"])
+
+    assert scene.rebuild("chat").ok
+    assert scene.verify("chat").ok

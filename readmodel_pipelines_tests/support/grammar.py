@@ -78,8 +78,8 @@ ODD: Sequence[Value] = (
     Value("objectId", "5f" * 12), Value("date", 0), Value("date", NO_TIME - 1),
     Value("date", 2**62), NULL, Value("regex", b"a\0i"), Value("dbPointer", ("x.y", bytes(12))), Value("code", "x"),
     Value("codeWithScope", struct.pack("<i", len(_SCOPE) + 4) + _SCOPE),
-    Value("symbol", "x"), Value("undefined", None), Value("document", [("$ref", Value("int", 5))]),
     Value("timestamp", 5 << 32), Value("decimal", bytes(14) + b"\x40\x30"), Value("minKey", None), Value("maxKey", None),
+    Value("symbol", "x"), Value("undefined", None), Value("document", [("$ref", Value("int", 5))]),
 )  # fmt: skip
 
 
@@ -97,10 +97,7 @@ def odd_key(chance: random.Random, *, as_id: bool = False) -> Value:
         Value("document", [("a", string(name))]), Value("broken string", b"\xff" + own.hex().encode()),
         Value("decimal", own[:6] + bytes(8) + b"\x40\x30"), Value("dbPointer", ("x.y", own)),
     ]  # fmt: skip
-    if as_id:
-        # Not done yet: the driver cannot send these `_id`s back.
-        values = [item for item in values if item.kind not in ("broken string", "dbPointer")]
-    else:
+    if not as_id:
         values += [Value("array", [string(name), NULL]), Value("regex", name.encode() + b"\0i")]
     return chance.choice(values)
 
@@ -215,9 +212,8 @@ class Grammar:
         plain = str(UUID(int=self._random.getrandbits(128), version=4))
         if not self._is(self._odd):
             return string(plain)
-        return self._random.choice(
-            [string(plain.upper()), string(plain.replace("-", "")), string(f"{{{plain}}}"), string("~draft")]
-        )
+        texts = [plain.upper(), plain.replace("-", ""), f"{{{plain}}}", "~draft"]
+        return self._random.choice([*map(string, texts), Value("symbol", plain), *[odd_key(self._random)] * 3])
 
     def _versions(self, number: int) -> list[Value]:
         versions = list(range(1, number + 1))
@@ -252,7 +248,7 @@ class Grammar:
         event: Fields = [
             ("_id", Value("objectId", self._random.randbytes(12).hex())),
             ("aggregate_id", aggregate_id),
-            ("aggregate_type", string(kind)),
+            ("aggregate_type", self._kind(kind)),
             ("event_type", named),
             ("version", version),
             ("data", held),
@@ -264,6 +260,13 @@ class Grammar:
             self._random.choice(["version", "data", "event_type", "occurred_at"]) if self._is(self._odd / 4) else ""
         )
         return [field for field in event if field[0] != without]
+
+    def _kind(self, kind: str) -> Value:
+        """The aggregate type, perhaps of a type by which a query finds it all the same."""
+        if not self._is(self._odd / 8):
+            return string(kind)
+        odd = (Value("symbol", kind), Value("code", kind), Value("array", [string(kind), NULL]))
+        return self._random.choice(odd)
 
     def _values(self, name: str, way: str) -> list[Value]:
         if self._is(self._odd):

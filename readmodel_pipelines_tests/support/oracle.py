@@ -472,7 +472,8 @@ def legacy_document(task_id: str, task: Task, version: int) -> dict[str, Value]:
 def claims(event: Mapping[str, Value]) -> str | None:
     """The ChatID that an event of a legacy stream claims; a damaged one claims nothing."""
     event_type, data = event.get("event_type"), event.get("data")
-    if event_type != Value("string", "task.created") or data is None or data.kind != "document":
+    sound = event_type == Value("string", "task.created") and event["aggregate_type"].kind == "string"
+    if not sound or data is None or data.kind != "document":
         return None
     try:
         return text(data.value.get("ChatID"))
@@ -511,6 +512,8 @@ def expected(
             data = event.get("data")
             if data is None or data.kind != "document":
                 raise Bad("bad_data")
+            if event["aggregate_type"].kind != "string":
+                raise Bad("bad_field")
             event_type = event.get("event_type")
             known = CHAT_EVENTS if kind == "Chat" else TASK_EVENTS
             if event_type is None or event_type.kind not in ("string", "broken string"):

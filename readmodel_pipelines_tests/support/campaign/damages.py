@@ -12,9 +12,6 @@ from readmodel_pipelines_tests.support.campaign.judge import KEYS, OWNED
 from readmodel_pipelines_tests.support.grammar import ODD, Fields, encoded, odd_key, string
 from readmodel_pipelines_tests.support.oracle import NULL, Expected, Value
 
-TWICE = False
-"""A field that stands twice is not found yet where the last one is right."""
-
 Earlier = Callable[[Value], Mapping[str, Value] | None]
 """A document as it was at some earlier version of its stream, of which there may be none."""
 
@@ -83,7 +80,7 @@ class _Document:
                     yield self.stored([*stale.items()])
             case 2:
                 # It is another document then, and this one may be there besides.
-                yield self.stored(self._changed(wanted, self._key, self._wrong_key()))
+                yield self.stored(self._changed(wanted, self._key, self._wrong_key(key)))
                 if self.is_(0.3):
                     yield self.stored([*wanted.items()])
             case 3 if self._key != "chat_id":
@@ -106,7 +103,7 @@ class _Document:
 
     def orphan(self) -> bytes:
         """A document that no stream knows."""
-        fields = self._changed(self._chance.choice(self._some), self._key, self._wrong_key())
+        fields = self._changed(self._chance.choice(self._some), self._key, self._wrong_key(NULL))
         if self._key != "chat_id" and self.is_(0.8):
             fields = [(name, string(self._uuid()) if name == "chat_id" else value) for name, value in fields]
         return self.stored([field for field in fields if field[0] != self._key] if self.is_(0.1) else fields)
@@ -114,9 +111,10 @@ class _Document:
     def _changed(self, document: Mapping[str, Value], name: str, value: Value) -> Fields:
         return [*{**document, name: value}.items()]
 
-    def _wrong_key(self) -> Value:
+    def _wrong_key(self, key: Value) -> Value:
         plain = self._uuid()
         choices = [string(plain), string(plain.upper()), string("~draft " + plain), odd_key(self._chance)]
+        choices += [Value("symbol", key.value)] if key.kind == "string" else []
         return self._chance.choice(choices)
 
     def _uuid(self) -> str:
@@ -131,7 +129,7 @@ class _Document:
         match self._chance.randrange(6):
             case 0:
                 return others
-            case 1 if TWICE and old.kind != "missing" and name != "chat_id":
+            case 1 if old.kind != "missing" and name != "chat_id":
                 return [*others, *self._chance.sample([(name, old), (name, choose(ODD))], 2)]
             case 2 if name != "chat_id":
                 return [*others, (name, choose(self._some).get(name, NULL))]
@@ -145,7 +143,8 @@ class _Document:
         kind, held = value
         match kind:
             case "string":
-                return string(self._chance.choice([f"{held} ", held.upper(), held[:-1]]))
+                texts = [f"{held} ", held.upper(), held[:-1]]
+                return self._chance.choice([*map(string, texts), Value("symbol", held)])
             case "date":
                 return Value("date", held + self._chance.choice((-1, 1, 1000)))
             case "int":

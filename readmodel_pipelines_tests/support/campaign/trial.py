@@ -147,7 +147,7 @@ class Trial:
         """The aggregates that somebody can ask for: of these streams and documents."""
         streams = [key for streams in self.wanted.values() for key in streams]
         documents = [item.key for documents in broken.values() for item in documents]
-        return sorted({key for key in streams + documents if key.kind == "string" and is_aggregate_id(key.value)})
+        return sorted({key for key in streams + documents if _is_plain(key)})
 
     # The database
 
@@ -179,7 +179,7 @@ class Trial:
     def some(self, streams: Sequence[Stream]) -> list[Stream]:
         """A few of these streams, for what takes long: those that can be asked for."""
         kinds = ("Chat", "Task") if self.legacy else ("Chat",)
-        named = [item for item in streams if is_aggregate_id(item.aggregate_id.value) and item.aggregate_type in kinds]
+        named = [item for item in streams if _is_plain(item.aggregate_id) and item.aggregate_type in kinds]
         return named[:: max(1, len(named) // self.slow)]
 
     def put_back(self, documents: Broken) -> None:
@@ -273,6 +273,10 @@ def wanted(streams: Streams, allowed: Collection[str], *, legacy: bool) -> dict[
             if not made["tasks_read_model"][aggregate_id].reason:
                 made["tasks_read_model"][aggregate_id] = Expected(None, "key_conflict")
     return made
+
+
+def _is_plain(key: Value) -> bool:
+    return key.kind == "string" and is_aggregate_id(key.value)
 
 
 def _insert_what_fits(collection: pymongo.collection.Collection[Any], documents: Iterable[bytes]) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from readmodel_pipelines import spread
 from readmodel_pipelines.cutover.shadow import ShadowFailed
-from readmodel_pipelines.errors import AggregateNotFound
+from readmodel_pipelines.errors import AggregateNotFound, WrongAggregateType
 from readmodel_pipelines.mongo.driver import CODEC
 from readmodel_pipelines.repair.worker import RepairWorker
 from readmodel_pipelines_tests.support.campaign import judge
@@ -108,7 +108,9 @@ def handled(trial: Trial, ids: Sequence[str]) -> None:
     decoded = trial.database.get_collection(trial.settings.events_collection, codec_options=CODEC)
     for aggregate_id in ids:
         event = found_in(decoded, {"aggregate_id": aggregate_id})
-        projector.process_event(event)
+        # A type that is no text is no handler's business; the stream is malformed then.
+        with suppress(WrongAggregateType):
+            projector.process_event(event)
 
 
 BY_ID: Mapping[str, tuple[Callable[[Trial, Sequence[str]], None], bool]] = {
