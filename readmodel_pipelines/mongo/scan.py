@@ -14,6 +14,7 @@ from bson.min_key import MinKey
 from pymongo.cursor import CursorType
 
 from readmodel_pipelines.events.exact import sendable
+from readmodel_pipelines.events.ids import is_plain
 from readmodel_pipelines.mongo.collection import BY_BYTES
 from readmodel_pipelines.mongo.decoding import ExactCursor, documents_of
 from readmodel_pipelines.mongo.driver import Collection, Document
@@ -111,12 +112,10 @@ def grouped(collection: Collection, pipeline: Sequence[Mapping[str, Any]], **opt
 
 
 def sampled(collection: Collection, field: str, where: Mapping[str, Any], size: int) -> list[str]:
-    """That field of about so many documents picked at random; those in which the filter finds no text are left out."""
+    """That field of about so many documents picked at random; those in which it is no text of UTF-8 are left out."""
     # The sample first, so that the server jumps about in the collection instead of sorting it.
-    found = collection.aggregate(
-        [{"$sample": {"size": size}}, {"$match": where}, {"$project": {"_id": 0, field: 1}}], allowDiskUse=True
-    )
-    return [document[field] for document in found]
+    pipeline = [{"$sample": {"size": size}}, {"$match": where}, {"$project": {"_id": 0, field: 1}}]
+    return [text for document in grouped(collection, pipeline) if is_plain(text := document[field])]
 
 
 def odd_documents(

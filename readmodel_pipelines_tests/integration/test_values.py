@@ -12,6 +12,8 @@ from bson.raw_bson import RawBSONDocument
 
 from readmodel_pipelines.errors import WrongAggregateType
 from readmodel_pipelines.events.exact import Repeated, read
+from readmodel_pipelines.mongo.event_store import EventStore
+from readmodel_pipelines.projections.registry import projections_for
 from readmodel_pipelines_tests.support.grammar import Fields, encoded, string
 from readmodel_pipelines_tests.support.oracle import NULL, Value
 from readmodel_pipelines_tests.support.scene import BOTH, FindingOf, Scene, found_in, taken_from, uuid
@@ -282,3 +284,13 @@ def test_a_read_model_without_indexes_is_mended_whatever_the_id_of_its_first_doc
 
     assert scene.rebuild("chat").ok
     assert scene.verify("chat").ok
+
+
+@pytest.mark.parametrize("name", ["text of no UTF-8", "symbol of a UUID", "pattern of no UTF-8"])
+def test_ranges_are_planned_by_ids_that_can_be_asked_for(scene: Scene, name: str) -> None:
+    scene.index()
+    chat_id = scene.chat("one")
+    put_stream(scene, ODD[name], [])
+    (fold, *_) = {projection.fold for projection in projections_for(scene.settings)}
+
+    assert {*EventStore(scene.events).sample(fold, 100)} == {chat_id}

@@ -251,7 +251,8 @@ def by_id(streams: Iterable[Stream]) -> Streams:
     """The events of these streams, as they lie in the collection, in order."""
     found: dict[tuple[str, Value], list[Document]] = defaultdict(list)
     for stream in streams:
-        found[stream.aggregate_type, stream.aggregate_id] += map(oracle.document, stream.events)
+        events = [oracle.document(event) for event in stream.events]
+        found[stream.aggregate_type, events[0]["aggregate_id"]] += events
     return {key: oracle.in_order(events) for key, events in found.items()}
 
 
