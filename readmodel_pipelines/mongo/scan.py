@@ -114,7 +114,11 @@ def grouped(collection: Collection, pipeline: Sequence[Mapping[str, Any]], **opt
 def sampled(collection: Collection, field: str, where: Mapping[str, Any], size: int) -> list[str]:
     """That field of about so many documents picked at random; those in which it is no text of UTF-8 are left out."""
     # The sample first, so that the server jumps about in the collection instead of sorting it.
-    pipeline = [{"$sample": {"size": size}}, {"$match": where}, {"$project": {"_id": 0, field: 1}}]
+    pipeline: list[Mapping[str, Any]] = [
+        {"$sample": {"size": size}},
+        {"$match": where},
+        {"$project": {"_id": 0, field: 1}},
+    ]
     return [text for document in grouped(collection, pipeline) if is_plain(text := document[field])]
 
 
