@@ -14,12 +14,12 @@ from bson.timestamp import Timestamp
 from pymongo import UpdateOne
 from pymongo.errors import BulkWriteError, DocumentTooLarge, OperationFailure, WriteError
 
-from readmodel_pipelines.events.exact import read, written
+from readmodel_pipelines.events.exact import has_repeated, read, written
 from readmodel_pipelines.events.ids import is_plain
 from readmodel_pipelines.mongo.changes import AWAIT_MS, Token, drained, lost
 from readmodel_pipelines.mongo.driver import CODEC, Collection, Document
 from readmodel_pipelines.mongo.failures import codes_of, is_the_servers
-from readmodel_pipelines.mongo.scan import string_keys, with_id
+from readmodel_pipelines.mongo.scan import found, string_keys, with_id
 from readmodel_pipelines.projections.projection import Projection
 
 _AT_ONCE = 1_000
@@ -145,15 +145,18 @@ class ForeignFollower:
 
     def _do(self, change: Mapping[str, Any], collection: Collection, kept: Set[str]) -> bool:
         """Whether the document is there."""
-        if change["operationType"] != "update":
-            document = change["fullDocument"]
-            key: Any = read(document.raw).get(self._key)
-            if not is_plain(key):
-                return True
-            pipeline = [{"$replaceWith": merged("$$ROOT", [*kept], {"$literal": document})}]
-            where = string_keys(self._key, [key])
-            return collection.update_one(where, pipeline, bypass_document_validation=True).matched_count > 0
-        this = with_id(_id_of(change))
+        whole = change["operationType"] != "update"
+        key: Any = read(change["fullDocument"].raw).get(self._key) if whole else None
+        if whole and not is_plain(key):
+            return True
+        this = string_keys(self._key, [key]) if whole else with_id(_id_of(change))
+        if any(map(has_repeated, found(collection, this))):
+            # A pipeline that changes a field that stands twice ends the server (8.0.4).
+            self.not_applied.append(_id_of(change))
+            return True
+        if whole:
+            pipeline = [{"$replaceWith": merged("$$ROOT", [*kept], {"$literal": change["fullDocument"]})}]
+            return collection.update_one(this, pipeline, bypass_document_validation=True).matched_count > 0
         steps = _steps(change["updateDescription"], lambda path: _top(path) not in kept)
         if not steps:
             return True

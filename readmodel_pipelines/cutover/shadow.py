@@ -20,7 +20,7 @@ from pymongo import InsertOne, UpdateOne
 from readmodel_pipelines.batched import batched
 from readmodel_pipelines.cutover.foreign import merged
 from readmodel_pipelines.errors import ReadModelError
-from readmodel_pipelines.events.exact import Repeated, sendable
+from readmodel_pipelines.events.exact import Repeated, has_repeated, sendable
 from readmodel_pipelines.events.ids import is_plain
 from readmodel_pipelines.moments import Moment, reached
 from readmodel_pipelines.mongo.collection import BY_BYTES
@@ -264,8 +264,37 @@ def sync_foreign(live: Collection, shadow: Collection, projection: Projection, w
             if not same_value(wanted[document[key]], document["_id"]):
                 # The application inserted its document after ours was made.
                 _give_id(shadow, projection, document["_id"], wanted[document[key]])
+        ids = [item["_id"] for item in batch]
+        twice = [item["_id"] for each in (live, shadow) for item in found(each, with_ids(ids)) if has_repeated(item)]
+        for document_id in twice:
+            _merge_here(live, shadow, projection, document_id)
         foreign = [{"$replaceWith": merged("$$ROOT", ["_id", *projection.owned], "$$new")}]
-        _merge(live, shadow, [item["_id"] for item in batch], {"whenMatched": foreign, "whenNotMatched": "discard"})
+        ids = [item for item in ids if not any(same_value(item, other) for other in twice)]
+        _merge(live, shadow, ids, {"whenMatched": foreign, "whenNotMatched": "discard"})
+
+
+def _merge_here(live: Collection, shadow: Collection, projection: Projection, document_id: Any) -> None:
+    """What `merged` does, to a document in which a field stands twice: a pipeline that changes such a field ends the
+    server (8.0.4).
+    """
+    this, kept = with_id(document_id), {"_id", *projection.owned}
+    ours, theirs = (next(found(each, this), None) for each in (shadow, live))
+    if ours is None or theirs is None:
+        return
+    own = {name: value for name, value in ours.items() if name in kept}
+    document = sendable(own | {name: value for name, value in theirs.items() if name not in kept})
+
+    def replace(session: ClientSession) -> None:
+        shadow.delete_one(this, session=session)
+        shadow.insert_one(document, bypass_document_validation=True, session=session)  # type: ignore[arg-type]
+
+    _in_transaction(shadow, replace)
+
+
+def _in_transaction(collection: Collection, do: Callable[[ClientSession], None]) -> None:
+    with collection.database.client.start_session() as session:
+        # Not the client's own, which come from the connection string.
+        session.with_transaction(do, collection.read_concern, collection.write_concern, collection.read_preference)
 
 
 def _give_id(shadow: Collection, projection: Projection, old: Any, new: Any) -> None:
@@ -278,9 +307,7 @@ def _give_id(shadow: Collection, projection: Projection, old: Any, new: Any) -> 
             named = sendable({"_id": new, **ours})
             shadow.insert_one(named, bypass_document_validation=True, session=session)  # type: ignore[arg-type]
 
-    with shadow.database.client.start_session() as session:
-        # Not the client's own, which come from the connection string.
-        session.with_transaction(replace, shadow.read_concern, shadow.write_concern, shadow.read_preference)
+    _in_transaction(shadow, replace)
 
 
 def copy_on_server(database: Database, name: str, copy: str) -> None:

@@ -87,6 +87,13 @@ def read(raw: bytes, *, last_counts: bool = False) -> dict[str, Any]:
     return document
 
 
+def has_repeated(value: Any) -> bool:
+    """Whether a field stands twice in what was read, however deep."""
+    if isinstance(value, dict):
+        return any(map(has_repeated, value.values()))
+    return isinstance(value, Repeated) or (isinstance(value, list) and any(map(has_repeated, value)))
+
+
 def pieces(batch: bytes) -> Iterator[bytes]:
     """The documents that stand one behind the other in a batch."""
     at = 0

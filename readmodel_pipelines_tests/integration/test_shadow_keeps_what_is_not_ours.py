@@ -84,6 +84,18 @@ def test_every_foreign_field_written_meanwhile_comes_along(scene: Scene, built: 
     assert raw_of(built, other) == untouched
 
 
+def test_a_foreign_field_that_stands_twice_comes_along_and_ends_no_server(scene: Scene, built: Collection[Any]) -> None:
+    chat_id = found_in(scene.chats, {})["chat_id"]
+    for collection in (scene.chats, built):
+        add_raw(collection, chat_id, b"".join(FOREIGN_FIELDS.values()) + 2 * b"\x10twice\x00\x05\x00\x00\x00")
+    scene.chats.update_one({"chat_id": chat_id}, {"$set": {"twice": 6, "title": "not of the events"}})
+    shadow.sync_foreign(scene.chats, scene.collection(built.name), CHATS, {"chat_id": chat_id})
+    stored = raw_of(built, chat_id)
+    assert b"".join(FOREIGN_FIELDS.values()) in stored
+    assert b"\x10twice\x00\x06\x00\x00\x00\x10twice\x00\x05\x00\x00\x00" in stored
+    assert b"not of the events" not in stored
+
+
 @pytest.fixture
 def late(scene: Scene, built: Collection[Any]) -> Iterator[ForeignFollower]:
     """Follows the chats from now on, and is asked when the shadow has taken their place."""
@@ -133,6 +145,18 @@ def test_what_the_driver_cannot_say_around_the_swap_is_told(scene: Scene, late: 
     late.apply(scene.chats)
     assert late.not_applied == [one["_id"]]
     assert found_in(scene.chats, {"_id": other["_id"]})["deep"] == {"first": 1, "second": 2}
+
+
+def test_a_foreign_field_that_stands_twice_is_told_around_the_swap_and_ends_no_server(
+    scene: Scene, built: Collection[Any], late: ForeignFollower
+) -> None:
+    document = found_in(scene.chats, {})
+    for collection in (scene.chats, built):
+        add_raw(collection, document["chat_id"], 2 * b"\x10twice\x00\x05\x00\x00\x00")
+    scene.chats.update_one({"_id": document["_id"]}, {"$set": {"twice": 6}})
+    shadow.swap(scene.database, "built", "chats_read_model")
+    late.apply(scene.chats)
+    assert late.not_applied == 2 * [document["_id"]]
 
 
 def test_a_document_that_gets_the_id_of_the_live_one_is_there_at_every_moment(
