@@ -46,9 +46,10 @@ class Disagreement(AssertionError):
 class Trial:
     """One seed's streams in a database of their own, and what the second implementation says of them.
 
-    Tasks of even seeds are made from chats, those of odd ones from task streams. Of every fifth the collections have a
-    collation, of every fifth no unique index. `only` are the numbers of the streams
-    to take, all without; `slow` says of how many streams each event is a step of its own.
+    Tasks of even seeds are made from chats, those of odd ones from task streams. Of every fifth seed the collections
+    have a collation, of every fifth no unique index. `only` are the numbers of the streams to take, all without; `slow`
+    says of how many streams each event is a step of its own, and `every` how many ids there are for one that is mended
+    alone.
     """
 
     database: Mongo
@@ -56,6 +57,7 @@ class Trial:
     seed: int
     number: int
     slow: int = 20
+    every: int = 1
     only: frozenset[int] | None = None
     streams: list[Stream] = field(init=False)
 
