@@ -164,7 +164,7 @@ class _Document:
                     case 2:
                         return Value("array", [*held, held[at]])
                 return Value("array", [*first, self._near(held[at]), *last])
-            case "document":
+            case "document" if held and isinstance(held, dict):
                 name = self._chance.choice([*held])
                 changed = {**held, name: self._near(held[name])}
                 return Value("document", changed if self.is_(0.7) else {**held, "more": NULL})
