@@ -212,8 +212,9 @@ class Trial:
         ours = Counter(map(_told, summary.findings))
         theirs = Counter(map(_judged, found))
         for item in (ours - theirs) + (theirs - ours):
-            key = next((one.key for one in found if _judged(one) == item), None)
-            self.fail(verb, f"findings {item}", ours[item], theirs[item], key)
+            key = next((one.key for one in found if _judged(one) == item), Value("string", item[-1]))
+            second = [_judged(one) for one in found if one.key == key]
+            self.fail(verb, f"finding {item}", ours[item], f"{theirs[item]}, of {second}", key)
 
     def counts(self, verb: str, summary: Summary, judged: Mapping[str, Judgement]) -> None:
         """A summary counts these writes."""
