@@ -124,7 +124,11 @@ def test_a_role_cannot_write_what_is_not_its_own(scene: RightsScene, role: str, 
 
 @pytest.mark.parametrize("as_json", [False, True], ids=["in words", "as JSON"])
 def test_what_is_lacking_is_told_with_the_role_that_has_it(scene: RightsScene, as_json: bool) -> None:
-    trial = Trial("verify-consistency --all", "read_only", lambda scene: iter([(VERIFY + ["--json"] * as_json, 3)]))
+    def play(scene: RightsScene) -> Iterator[tuple[list[str], int]]:
+        scene.fill()
+        yield VERIFY + ["--json"] * as_json, 3
+
+    trial = Trial("verify-consistency --all", "read_only", play)
     uri = scene.server.user(scene.privileges_of("read_only"))
     (outcome,) = scene.outcomes(trial, uri)
     assert outcome.code == 3
