@@ -119,9 +119,13 @@ class OutOfOrder(ReadModelError):
 
 
 class MongoUnavailable(ReadModelError):
-    """No MongoDB answers, it does not let us in, or we lack a right there."""
+    """No MongoDB answers, it does not let us in, or we lack a right there.
+
+    It `passes` when the server answered before, and does not, or does not do it, for a while: the same again goes on.
+    """
 
     exit_code = 3
+    passes = False
 
 
 class ServerTooOld(MongoUnavailable):

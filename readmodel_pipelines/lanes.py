@@ -4,19 +4,24 @@ Between the engine, which knows no database, and the verbs, which say what is co
 claims that others contest, and a way to look at aggregates again.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Protocol, TypeVar
 
+from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds
 from readmodel_pipelines.events.stream import Malformed
 from readmodel_pipelines.mongo.event_store import EventStore
 from readmodel_pipelines.mongo.no_events import what_is_lacking
 from readmodel_pipelines.mongo.read_model import ReadModelCollection
-from readmodel_pipelines.mongo.store import Store
+from readmodel_pipelines.mongo.spooling import NO_SPOOLS, Spools
+from readmodel_pipelines.mongo.store import NO_SHADOWS, Shadows, Store
 from readmodel_pipelines.projections.projection import Projection
+from readmodel_pipelines.reconcile.causes import Budget, Causes
 from readmodel_pipelines.reconcile.confirm import Confirm
 from readmodel_pipelines.reconcile.finding import Finding, finding_of
 from readmodel_pipelines.reconcile.join import Lane
+from readmodel_pipelines.reconcile.kept_events import KeptEvents
 from readmodel_pipelines.reconcile.outcome import Counts, Verdict
 from readmodel_pipelines.reconcile.ranges import EVERYTHING, IdRange
 from readmodel_pipelines.reconcile.run import Checkpoint, reconcile, reconcile_odd_ids
@@ -37,7 +42,7 @@ _Sink = TypeVar("_Sink", bound=_Accepts)
 class OpenedPass:
     """The read models of a store, all made from the same streams, opened for a pass.
 
-    Outcomes are counted in `counts`, by read model; the read models named in `shadows` lie where they are being built.
+    Outcomes are counted in `counts`, by read model; those in `shadows` lie where they are being built.
     With `claims_of_some` not every aggregate was looked at for what is `contested`.
     """
 
@@ -47,23 +52,27 @@ class OpenedPass:
         counts: Mapping[str, Counts],
         contested: Contested | None = None,
         *,
-        shadows: Collection[str] = (),
+        shadows: Shadows = NO_SHADOWS,
         events: EventStore | None = None,
         claims_of_some: bool = False,
+        spools: Spools = NO_SPOOLS,
     ) -> None:
-        self._store = store
+        self.store = store
         self._claims_of_some = claims_of_some
         self._allowed = store.settings.allow_malformed
         self.events = events or EventStore(store.events)
+        self._models = [ReadModelCollection(store.place(item, shadows), item) for item in store.projections]
         self.lanes = [
-            Lane(
-                item,
-                ReadModelCollection(store.place(item, shadows), item),
-                counts[item.read_model],
-                contested=(contested or {}).get(item.read_model, {}),
-            )
-            for item in store.projections
+            Lane(item, model, counts[item.read_model], contested=(contested or {}).get(item.read_model, {}))
+            for item, model in zip(store.projections, self._models, strict=True)
         ]
+        self.read_from(spools)
+
+    def read_from(self, spools: Spools) -> None:
+        """Have a pass over a range read what was spooled; without spools, from the server."""
+        self.events.spooled = spools.events
+        for lane, model in zip(self.lanes, self._models, strict=True):
+            model.spooled = spools.read_models.get(lane.projection.read_model)
 
     def into(self, sink_for: Callable[[Lane], _Sink], noted_in: Summary | None = None) -> list[_Sink]:
         """Put a sink behind each lane; each verdict is noted in the summary before its sink gets it."""
@@ -81,34 +90,61 @@ class OpenedPass:
         held: bool = True,
     ) -> None:
         """Compare the aggregates `ids` (sorted), or all in a range; as `reconcile.run.reconcile`."""
-        reconcile(self.events, self.lanes, self._allowed, ids, within=within, checkpoint=checkpoint, held=held)
+        reconcile(
+            self.events,
+            self.lanes,
+            self._allowed,
+            ids,
+            within=within,
+            checkpoint=checkpoint,
+            held=held,
+            gaps_again=ids is None and self.events.spooled is not None,
+        )
 
-    def reconcile_odd_ids(self, *, symbols: bool = False) -> None:
+    def reconcile_odd_ids(self, *, symbols: bool = False, symbols_of_events: bool | None = None) -> None:
         """Report what no range and no list of ids can meet; with symbols, what no list of ids can."""
-        reconcile_odd_ids(self.events, self.lanes, symbols=symbols)
+        reconcile_odd_ids(self.events, self.lanes, symbols=symbols, symbols_of_events=symbols_of_events)
 
     def again(self, lane: Lane) -> SecondLook:
         """Looks at aggregates of a lane again."""
-        events = EventStore(self._store.events)
+        events = self.events.beside()
         ask = None
         if self._claims_of_some and lane.projection.claims is not None:
             ask = partial(events.contested, lane.projection.fold, lane.projection.claims)
         return SecondLook(events, lane, self._allowed, ask)
 
+    def made_with(self, projection: Projection) -> int | None:
+        """The schema version that a read model was last rebuilt with, as far as that is on record."""
+        return Rebuilds(self.store.database).made_with(self.store.live(projection).name, projection.read_model)
+
     def confirm(
-        self, lane: Lane, summary: Summary, on_findings: Callable[[Projection, Sequence[Finding]], None] | None = None
+        self,
+        lane: Lane,
+        summary: Summary,
+        on_findings: Callable[[Projection, Sequence[Finding]], None] | None = None,
+        ignored: Callable[[Finding], bool] | None = None,
     ) -> Confirm:
-        """The sink of a verification."""
-        projection = lane.projection
+        """The sink of a verification. What is `ignored` is counted apart, and told to nobody."""
+        projection, again = lane.projection, self.again(lane)
+        budget = Budget(self.store.settings.causes_limit)
+        kept = KeptEvents() if budget.findings else None
+        again = replace(again, kept=kept)
+        causes = Causes(again.store, projection, self._allowed, budget, kept)
 
         def note(verdicts: Sequence[Verdict]) -> None:
             found = [finding_of(projection.read_model, verdict) for verdict in verdicts]
+            for finding, cause in zip(found, causes.of(verdicts), strict=True):
+                finding.cause = cause
+            summary.without_cause[projection.read_model] = budget.not_looked_for
+            if ignored is not None:
+                every, found = found, [finding for finding in found if not ignored(finding)]
+                summary.ignored[projection.read_model] += len(every) - len(found)
             if on_findings and found:
                 on_findings(projection, found)
             for finding in found:
                 summary.add(finding)
 
-        return Confirm(lane.counts, self.again(lane), note, grace_seconds=self._store.settings.grace_seconds)
+        return Confirm(lane.counts, again, note, grace_seconds=self.store.settings.grace_seconds)
 
 
 def contested(

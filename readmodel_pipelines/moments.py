@@ -16,6 +16,7 @@ class Moment(Enum):
     # Reading
     LOOK = auto()
     LOOK_AT_FRESH = auto()
+    SPOOLED = auto()
     EVENTS = auto()
     DOCUMENTS = auto()
     SECOND_COMPARISON = auto()
@@ -40,6 +41,7 @@ class Moment(Enum):
     # What is touched meanwhile
     HISTORY_ASKED_FOR = auto()
     HISTORY_READ = auto()
+    DRAINED = auto()
     TOUCHED_GIVEN = auto()
     TOUCHED_WORKED_OFF = auto()
     TOUCHED_FORGOTTEN = auto()
@@ -52,6 +54,7 @@ class Moment(Enum):
     GATE_PASSED = auto()
     COPY_MADE = auto()
     LAST_LOOK_DONE = auto()
+    FOREIGN_APPLIED = auto()
     SWAP = auto()
     SWAPPED = auto()
 

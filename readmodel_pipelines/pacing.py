@@ -47,13 +47,20 @@ class RateLimit:
 class BatchSize:
     """How many to take at once, so that a batch takes about `target_seconds` whatever the server can do now.
 
-    From `least` to `most`, and at most doubled from one batch to the next.
+    What a batch takes on its way, however small it is, comes on top: `on_its_way` gives these seconds. From `least` to
+    `most`, and at most doubled from one batch to the next.
     """
 
     def __init__(
-        self, target_seconds: float = BATCH_SECONDS, first: int = 1_000, least: int = 50, most: int = 20_000
+        self,
+        target_seconds: float = BATCH_SECONDS,
+        first: int = 1_000,
+        least: int = 50,
+        most: int = 20_000,
+        on_its_way: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self._target_seconds = target_seconds
+        self._on_its_way = on_its_way
         self._least = least
         self._most = most
         self._size = min(most, max(least, first))
@@ -71,7 +78,8 @@ class BatchSize:
         self._number += _WEIGHT * (number - self._number)
         self._seconds += _WEIGHT * (seconds - self._seconds)
         # A clock may not move at all during a batch.
-        fitting = self._number / max(self._seconds, 1e-9) * self._target_seconds
+        working = self._seconds - min(self._on_its_way(), 0.9 * self._seconds)
+        fitting = self._number / max(working, 1e-9) * self._target_seconds
         self._size = int(min(self._most, 2 * self._size, max(self._least, fitting)))
 
 

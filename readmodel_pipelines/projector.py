@@ -15,17 +15,21 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
-from readmodel_pipelines.errors import AggregateNotFound, UsageError, WrongAggregateType
-from readmodel_pipelines.events.ids import UUID
+from readmodel_pipelines.errors import UsageError, WrongAggregateType
 from readmodel_pipelines.events.stream import check_id
 from readmodel_pipelines.lanes import OpenedPass, contested, counts_of, no_event
+from readmodel_pipelines.mongo.aggregate_ids import checked_id, not_found
 from readmodel_pipelines.mongo.arrival import WAIT_SECONDS, Arrival
 from readmodel_pipelines.mongo.driver import Database, ours
 from readmodel_pipelines.mongo.event_store import EventStore
 from readmodel_pipelines.mongo.indexes import ensure_for_empty
+from readmodel_pipelines.mongo.kinds import indexes_remembered
 from readmodel_pipelines.mongo.no_events import refuse_without_events
+from readmodel_pipelines.mongo.read_order import Reading
 from readmodel_pipelines.mongo.store import Store
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.projections.registry import by_fold, choose_projections
@@ -34,6 +38,7 @@ from readmodel_pipelines.reconcile.collector import calm_collector
 from readmodel_pipelines.reconcile.confirm import Confirm
 from readmodel_pipelines.reconcile.deletions import DeletionLimit
 from readmodel_pipelines.reconcile.dry_run import DryRun
+from readmodel_pipelines.reconcile.field_changes import FieldChanges
 from readmodel_pipelines.reconcile.finding import Finding
 from readmodel_pipelines.reconcile.in_place import InPlace
 from readmodel_pipelines.reconcile.join import Lane
@@ -41,7 +46,8 @@ from readmodel_pipelines.reconcile.progress import Progress
 from readmodel_pipelines.reconcile.summary import DEFAULT_MAX_FINDINGS, Summary, Verb
 from readmodel_pipelines.reconcile.versions import reconcile_versions
 from readmodel_pipelines.settings import Settings
-from readmodel_pipelines.spread import look_at_all, workers_for
+from readmodel_pipelines.speed_limits import paced
+from readmodel_pipelines.spread import look_at_all
 
 OnFindings = Callable[[Projection, Sequence[Finding]], None]
 """Told what a verification found in a read model, what lags too, some findings at a time."""
@@ -67,7 +73,9 @@ class ReadModelProjector:
         on_progress: Progress | None = None,
         holder: str = "",
         owner: str = "",
+        ignored: Callable[[Finding], bool] | None = None,
     ) -> None:
+        self._ignored = ignored
         self._store = Store(ours(database), settings, choose_projections(settings, read_models))
         self._read_models = read_models
         self._max_findings = max_findings
@@ -121,7 +129,7 @@ class ReadModelProjector:
             UsageError: the id is no UUID.
             AggregateNotFound: there is neither an event nor a document.
         """
-        aggregate_id = self._checked_id(aggregate_id)
+        aggregate_id = checked_id(self._store, aggregate_id)
         if dry_run:
             return self._run_one("dry_run", aggregate_id, _dry_run(None))
         return self._run_one("rebuild", aggregate_id, _in_place(_always_ours))
@@ -194,7 +202,7 @@ class ReadModelProjector:
             NoEvents: there is none to compare with, and nobody said that this is meant.
         """
         refuse_without_events(self._store, allowed=allow_no_events)
-        return self._run("verify", None, _confirm(on_findings))
+        return self._run("verify", None, _confirm(on_findings, self._ignored))
 
     def verify_some(
         self, batches_for: BatchesFor, on_findings: OnFindings | None = None, *, odd_ids: bool = False
@@ -203,18 +211,19 @@ class ReadModelProjector:
 
         With `odd_ids` those whose id is no string are looked for, too: no batch can name them.
         """
-        return self._run("verify", batches_for, _confirm(on_findings), odd_ids=odd_ids)
+        return self._run("verify", batches_for, _confirm(on_findings, self._ignored), odd_ids=odd_ids)
 
     def verify_versions(self, on_findings: OnFindings | None = None, *, allow_no_events: bool = False) -> Summary:
         """Only look whether documents are there, at the version of their streams; writes nothing.
 
-        Reads no event but those of the aggregates where something is found.
+        Reads the last event of each aggregate, those that decide whether there is a document, and all of the aggregates
+        where something is found.
 
         Raises:
             NoEvents: there is none to compare with, and nobody said that this is meant.
         """
         refuse_without_events(self._store, allowed=allow_no_events)
-        return self._run("verify", None, _confirm(on_findings), by_versions=True)
+        return self._run("verify", None, _confirm(on_findings, self._ignored), by_versions=True)
 
     def verify_consistency(self, aggregate_id: str) -> Summary:
         """Compare one aggregate's documents with its events; writes nothing.
@@ -223,31 +232,13 @@ class ReadModelProjector:
             UsageError: the id is no UUID.
             AggregateNotFound: there is neither an event nor a document.
         """
-        return self._run_one("verify", self._checked_id(aggregate_id), _confirm())
+        return self._run_one("verify", checked_id(self._store, aggregate_id), _confirm(None, self._ignored))
 
     def _run_one(self, verb: Verb, aggregate_id: str, sink_for: _SinkFor, met: dict[str, Any] | None = None) -> Summary:
-        summary = self._run(verb, lambda _: [[aggregate_id]], sink_for, met)
+        summary = self._run(verb, lambda _: [[aggregate_id]], sink_for, met, at_once=True)
         if not any(counts.checked for counts in summary.read_models.values()):
-            raise AggregateNotFound(
-                f"There is neither an event nor a document for {aggregate_id}.",
-                hint=f"Check the id: it is {self._where_ids_are()}. Check READMODEL_DATABASE and the type: a legacy "
-                "task has an id of its own.",
-            )
+            raise not_found(self._store, aggregate_id)
         return summary
-
-    def _checked_id(self, aggregate_id: str) -> str:
-        lowered = aggregate_id.strip().lower() if isinstance(aggregate_id, str) else ""
-        if not UUID.fullmatch(lowered):
-            raise UsageError(
-                f"{aggregate_id!r} is no aggregate id.",
-                hint="An id is a UUID: 8-4-4-4-12 hexadecimal digits with hyphens, such as "
-                f"6f1c2f6e-8d0b-4c5e-9a53-0d4d2a7b9c11. It is {self._where_ids_are()}.",
-            )
-        return lowered
-
-    def _where_ids_are(self) -> str:
-        places = [f"{item.key} in {self._store.live(item).name}" for item in self._store.projections]
-        return ", ".join([f"aggregate_id in {self._store.events.name}", *places])
 
     def _run(
         self,
@@ -258,6 +249,20 @@ class ReadModelProjector:
         *,
         by_versions: bool = False,
         odd_ids: bool = False,
+        at_once: bool = False,
+    ) -> Summary:
+        with indexes_remembered():
+            return self._remembering(verb, batches_for, sink_for, met, by_versions, odd_ids, at_once)
+
+    def _remembering(
+        self,
+        verb: Verb,
+        batches_for: BatchesFor | None,
+        sink_for: _SinkFor,
+        met: dict[str, Any] | None,
+        by_versions: bool,
+        odd_ids: bool,
+        at_once: bool,
     ) -> Summary:
         name = self._read_models[0] if len(self._read_models) == 1 else "all"
         summary = Summary(verb, name, self._max_findings, read_models=counts_of(self._store.projections))
@@ -266,11 +271,19 @@ class ReadModelProjector:
         if verb == "rebuild":
             for projection in self._store.projections:
                 summary.warnings += ensure_for_empty(self._store.live(projection), projection)
-        events = EventStore(self._store.events, self._progress(summary), met)
+        on_events = self._progress(summary)
+        if verb != "rebuild" and not at_once:
+            on_events = paced(self._store.settings, self._store.database, tell=on_events)
+        events = EventStore(self._store.events, on_events, met)
         with calm_collector() if batches_for is None else nullcontext():
             for group in by_fold(self._store.projections):
                 self._pass(group, events, batches_for and batches_for(group), summary, sink_for, by_versions, odd_ids)
         summary.events = events.events_read
+        if self._store.settings.causes_limit and (without := summary.without_cause.total()):
+            summary.warnings.append(
+                f"The causes of {without:,} findings were not looked for: READMODEL_CAUSES_LIMIT is "
+                f"{self._store.settings.causes_limit:,}, or their streams are too long."
+            )
         if by_versions:
             summary.warnings += self._how_versions_are_read(events)
         if batches_for is None and not events.events_read:
@@ -279,15 +292,15 @@ class ReadModelProjector:
         return summary
 
     def _how_versions_are_read(self, events: EventStore) -> list[str]:
-        if events.version_index is None:
+        if events.index is None:
             return [
-                f"{self._store.events.name} has no index on aggregate_type, aggregate_id and version, "
+                f"{self._store.events.name} has no index on aggregate_id and version, "
                 "so every event was read; `readmodel ensure-indexes` makes it."
             ]
-        if events.version_index_has_arrays():
+        if not events.versions_are_indexed:
             return [
                 f"{self._store.events.name} holds, or held, an event whose aggregate_id is an array; such an "
-                "index does not give values back, so every event was read."
+                "index does not give versions back, so every event was read."
             ]
         return []
 
@@ -311,12 +324,14 @@ class ReadModelProjector:
         noted_in = None if summary.verb == "verify" else summary
         sinks = opened.into(lambda lane: sink_for(opened, lane, summary), noted_in)
         if batches is None or odd_ids:
-            opened.reconcile_odd_ids(symbols=batches is not None or by_versions)
+            in_a_range = by_versions and events.versions_are_indexed
+            symbols = batches is not None or by_versions
+            opened.reconcile_odd_ids(symbols=symbols, symbols_of_events=symbols and not in_a_range)
         if by_versions:
             reconcile_versions(events, opened.lanes, self._store.settings.allow_malformed)
         elif batches is None:
-            there = self._store.events.estimated_document_count() if summary.verb == "verify" else 0
-            look_at_all(opened, self._store.settings, workers_for(self._store.settings, there), self._progress(summary))
+            there = self._store.events.estimated_document_count() if summary.verb == "verify" else None
+            look_at_all(opened, self._store.settings, there, self._progress(summary), partial(_reads, summary))
         for ids in batches or ():
             opened.reconcile(ids, held=summary.verb != "verify")
         for sink in sinks:
@@ -333,6 +348,11 @@ class ReadModelProjector:
         return lambda done: self._on_progress(done, total, summary.read_models) if self._on_progress else None
 
 
+def _reads(summary: Summary, reading: Reading) -> None:
+    if reading.order == "scan" or reading.chosen:
+        summary.read_order = reading.said
+
+
 _SinkFor = Callable[[OpenedPass, Lane, Summary], InPlace | DryRun | Confirm]
 
 
@@ -341,11 +361,20 @@ def _in_place(still_ours: Callable[[], None]) -> _SinkFor:
 
 
 def _dry_run(limit: DeletionLimit | None) -> _SinkFor:
-    return lambda opened, lane, summary: DryRun(opened.again(lane), summary, limit)
+    def sink_for(opened: OpenedPass, lane: Lane, summary: Summary) -> DryRun:
+        projection = lane.projection
+        changes = FieldChanges(projection.schema_version, opened.made_with(projection))
+        summary.changes[projection.read_model] = changes
+        # Who looks again counts no document twice.
+        again = opened.again(replace(lane))
+        lane.projection = changes.watching(projection)
+        return DryRun(again, summary, limit, changes)
+
+    return sink_for
 
 
-def _confirm(on_findings: OnFindings | None = None) -> _SinkFor:
-    return lambda opened, lane, summary: opened.confirm(lane, summary, on_findings)
+def _confirm(on_findings: OnFindings | None, ignored: Callable[[Finding], bool] | None) -> _SinkFor:
+    return lambda opened, lane, summary: opened.confirm(lane, summary, on_findings, ignored)
 
 
 def _always_ours() -> None:

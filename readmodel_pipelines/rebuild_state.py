@@ -21,8 +21,11 @@ class RebuildState(StrEnum):
     """The shadow is right and takes the place of the live collection."""
     DONE = "done"
     REFUSED = "refused"
-    """It stopped before it deleted or swapped anything: too many deletions, or a shadow that is not right."""
+    """It stopped before it deleted or swapped anything: too many deletions, a shadow that is not right or is gone, or a
+    live collection that is another one by now."""
     ABORTED = "aborted"
+    ROLLING_BACK = "rolling_back"
+    """What was before is being put in its place again, and brought up to date."""
     ROLLED_BACK = "rolled_back"
     """The read model is again what it was before."""
     PAUSED = "paused"
@@ -33,14 +36,18 @@ class RebuildState(StrEnum):
 
 _AT_WORK_OR_REFUSED = (RebuildState.BUILDING, RebuildState.FINISHING, RebuildState.REFUSED)
 MAY_FOLLOW: Mapping[RebuildState, tuple[RebuildState, ...]] = {
-    RebuildState.BUILDING: _AT_WORK_OR_REFUSED,
+    RebuildState.BUILDING: (*_AT_WORK_OR_REFUSED, RebuildState.SWAPPING),
     RebuildState.FINISHING: _AT_WORK_OR_REFUSED,
-    RebuildState.ABORTED: _AT_WORK_OR_REFUSED,
-    RebuildState.REFUSED: (RebuildState.FINISHING,),
+    RebuildState.ABORTED: (*_AT_WORK_OR_REFUSED, RebuildState.SWAPPING),
+    RebuildState.REFUSED: (RebuildState.FINISHING, RebuildState.SWAPPING),
     RebuildState.SWAPPING: (RebuildState.FINISHING, RebuildState.SWAPPING),
     RebuildState.DONE: (RebuildState.FINISHING, RebuildState.SWAPPING),
-    RebuildState.ROLLED_BACK: (RebuildState.DONE, RebuildState.ROLLED_BACK),
+    RebuildState.ROLLING_BACK: (RebuildState.DONE, RebuildState.ROLLING_BACK, RebuildState.ROLLED_BACK),
+    RebuildState.ROLLED_BACK: (RebuildState.ROLLING_BACK,),
     RebuildState.PAUSED: (),
     RebuildState.INTERRUPTED: (),
 }
-UNFINISHED = (RebuildState.BUILDING, RebuildState.FINISHING, RebuildState.SWAPPING, RebuildState.REFUSED)
+UNFINISHED = (
+    *(RebuildState.BUILDING, RebuildState.FINISHING, RebuildState.SWAPPING, RebuildState.REFUSED),
+    RebuildState.ROLLING_BACK,
+)

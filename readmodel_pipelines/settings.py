@@ -5,8 +5,8 @@ import os
 import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
-from urllib.parse import urlsplit
-from zoneinfo import available_timezones
+from urllib.parse import parse_qs, urlsplit
+from zoneinfo import ZoneInfo
 
 import platformdirs
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
@@ -16,15 +16,19 @@ from readmodel_pipelines.errors import UsageError
 from readmodel_pipelines.pacing import Window
 
 TaskSource = Literal["chat", "task"]
+NightlyCoverage = Literal["changed", "bucket", "changed_and_bucket", "everything"]
 AllowedKind = Literal["unknown_event_type", "version_gap"]
+ReadOrder = Literal["auto", "index", "scan"]
 
 MOST_SLICES = 1_000
 """Of one rebuild: each is looked for by every other that ends."""
 
 _OWNER = re.compile(r"team:[\w.-]+|[\w.+-]+@[\w-]+(\.[\w-]+)+", re.ASCII)
+_CRON = re.compile(r"[\d*,/-]+ +[\d*,/-]+ +[\d*,/?L-]+ +[\w*,/-]+ +[\w*,/#-]+", re.ASCII)
 _SCHEME = re.compile(r"[\w+.-]+://")
 _HOST = re.compile(r"(\[[^]]*\]|[^:]*)(:\d*)?")
-_SECRET_OPTION = re.compile(r"(?i)([?&;](?:\w*password|authMechanismProperties)=)[^&;]*")
+SECRET_OPTION = re.compile(r"(?i)([?&;](?:\w*password|authMechanismProperties)=)([^&;]*(?:[&;](?![\w.]+=)[^&;]*)*)")
+"""An option of a connection string whose value is secret. A password may hold unescaped what parts options."""
 
 
 class Settings(BaseSettings):
@@ -33,96 +37,139 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="READMODEL_", frozen=True, extra="ignore", env_ignore_empty=True)
 
     mongodb_uri: SecretStr | None = None
-    """MongoDB connection string (auth, TLS, replica set, `mongodb+srv`). Unset: the embedded server."""
+    """Connection string of MongoDB. Unset: the embedded server."""
+    api_version: Literal["1"] | None = None
+    """Version of MongoDB's Stable API that each command declares, for a server with `requireApiVersion`. Unset:
+    none."""
     database: str = "flowra"
     """Database that holds the events and the read models."""
     events_collection: str = "events"
-    """Collection of the events; never written."""
+    """Collection that holds the events. It is never written."""
     chats_collection: str = "chats_read_model"
     """Collection of the chats read model."""
     tasks_collection: str = "tasks_read_model"
     """Collection of the tasks read model."""
     repair_queue_collection: str = "repair_queue"
-    """Collection of the failed updates."""
+    """Collection of the repair queue."""
+    failover_seconds: float = Field(60, ge=0, le=86_400)
+    """Time that a running command waits for a primary after a lost connection, an election or a killed operation, in
+    seconds. It then continues at its last batch. A first connection always fails within seconds. 0: no wait."""
     task_source: TaskSource = "chat"
-    """Streams that tasks are made from: `chat` (current) or `task` (legacy Task streams)."""
+    """Streams that the tasks read model is built from: `chat` (current) or `task` (legacy task streams)."""
     projections: Annotated[tuple[str, ...], NoDecode] = ()
-    """Further read models: modules, or paths of .py files, that define READ_MODELS, comma-separated."""
+    """Additional read models: modules or paths of `.py` files that define READ_MODELS, comma-separated. Unset: the
+    built-in ones alone."""
     allow_malformed: Annotated[frozenset[AllowedKind], NoDecode] = frozenset()
-    """Kinds of malformed streams to fold all the same, comma-separated: `unknown_event_type` (such events are skipped),
-    `version_gap`."""
+    """Kinds of malformed streams to fold anyway, comma-separated: `unknown_event_type` (the event is skipped),
+    `version_gap`. Unset: none."""
     max_delete_share: float = Field(0.05, ge=0, le=1)
-    """A full rebuild refuses to delete more than this share of a read model; 3 documents may always go, but with 0."""
+    """Largest share of a read model that a full rebuild may delete. Up to 3 documents may always be deleted, unless
+    this is 0. 0: a rebuild that would delete is refused."""
     workers: int = Field(default_factory=lambda: min(4, os.cpu_count() or 1), ge=1, le=64)
-    """Worker processes of a full rebuild or verification of a large store on this machine."""
+    """Worker processes of a full rebuild or verification on this machine. A small store uses one."""
+    read_order: ReadOrder = "auto"
+    """Order in which a full pass reads the events: `index` (the order of the index), `scan` (the order in which they
+    are stored, sorted in a spool on this machine), `auto` (`scan` where the events exceed the server's cache)."""
+    spool_dir: Path | None = None
+    """Folder of the spool. Unset: `spool` in the data folder."""
     slices: int = Field(16, ge=1, le=MOST_SLICES)
     """Partitions of `rebuild_slices` for each read model."""
     rebuild_valid_days: float = Field(7, ge=0.001, le=365)
-    """A rebuild that was interrupted is resumed for so long; then it starts anew."""
+    """Time in which an interrupted rebuild can be resumed, in days. Later it begins anew."""
     catch_up_seconds: float = Field(300, ge=0, le=86_400)
-    """After a rebuild, how long to follow writers that do not stand still, at most."""
+    """Longest time that a rebuild follows new events before it ends, in seconds. 0: one catch-up."""
     keep_copy: bool = True
-    """A rebuild in a shadow keeps a copy of what was before, for `readmodel rebuilds rollback`."""
+    """Whether a shadow rebuild keeps the previous documents for `readmodel rebuilds rollback REBUILD`."""
+    swap_wait_seconds: float = Field(1, ge=0.01, le=600)
+    """Longest wait of one cut-over attempt for the application's transactions, in seconds. Writers to the live
+    collection wait as long."""
+    swap_tries: int = Field(60, ge=1, le=100_000)
+    """Cut-over attempts before the rebuild gives up. The pause between two attempts is READMODEL_SWAP_WAIT_SECONDS."""
     max_events_per_second: float | None = Field(None, ge=0.01, le=1_000_000_000)
-    """Events that a full rebuild reads at most."""
+    """Most events that a full rebuild or a verification reads per second. Unset: no limit."""
     max_documents_per_second: float | None = Field(None, ge=0.01, le=1_000_000_000)
-    """Documents that it writes at most."""
+    """Most documents that a full rebuild writes per second. Unset: no limit."""
     max_queued_operations: int = Field(100, ge=0, le=1_000_000)
-    """It pauses while more operations are queued on the server; 0 never."""
+    """A rebuild or verification pauses while the server has more queued operations than this. 0: it never pauses."""
     max_replication_lag_seconds: float = Field(30, ge=0, le=86_400)
-    """It pauses while a secondary is farther behind; 0 never."""
+    """A rebuild or verification pauses while a secondary lags by more than this, in seconds. 0: it never pauses."""
     off_peak_window: str = "22:00-06:00"
-    """Hours of `off_peak_rebuild` and `--off-peak`, in READMODEL_TIMEZONE."""
+    """Hours in which `off_peak_rebuild` and `--off-peak` work, in READMODEL_TIMEZONE."""
     lease_seconds: float = Field(60, ge=1, le=86_400)
-    """Life of a full rebuild's lease after its holder died; it is renewed while it works."""
+    """Lifetime of a rebuild's lease after its holder died, in seconds. A living holder renews it."""
     repair_lease_seconds: float = Field(300, ge=1, le=86_400)
-    """Life of a repair's lease on an aggregate after its holder died; it is renewed meanwhile."""
+    """Lifetime of a repair's lease on an aggregate after its holder died, in seconds. A living holder renews it."""
     repair_attempts: int = Field(8, ge=1, le=1000)
-    """Failed repairs of a task until it is a dead letter."""
+    """Failed attempts after which a repair task becomes a dead letter."""
     repair_backoff_seconds: float = Field(30, ge=0, le=2_592_000)
-    """Longest wait after the first failed repair; the wait is drawn from 0 to there."""
+    """Maximum delay after the first failed attempt, in seconds. The actual delay is random, from 0 to this."""
     repair_backoff_factor: float = Field(2, ge=1, le=1_000)
-    """By how much that grows with each further failure."""
+    """Multiplier applied to the maximum delay after each failed attempt."""
     repair_backoff_cap_seconds: float = Field(3600, ge=0, le=2_592_000)
-    """Where it stops growing."""
+    """Upper bound of the maximum delay, in seconds."""
     repair_batch_size: int = Field(500, ge=1, le=10_000)
-    """Aggregates that a repair works on at once."""
+    """Aggregates that a repair run processes in one batch."""
     repair_queue_limit: int = Field(100_000, ge=1, le=100_000_000)
-    """Open repair tasks beyond which this project's API takes no more."""
+    """Open repair tasks above which this project's API refuses new ones."""
     repair_queue_warning: int = Field(1_000, ge=1, le=100_000_000)
-    """Open repair tasks beyond which the queue's asset check warns."""
+    """Open repair tasks above which the asset check of the queue warns."""
     repair_retention_days: float = Field(14, ge=0.001, le=10_000)
-    """Days until a completed repair task expires; `ensure-indexes` puts it in force."""
+    """Time after which a completed repair task expires, in days. `ensure-indexes` applies a change."""
     grace_seconds: float = Field(5, ge=0, le=3600)
-    """A document that lacks only events younger than this is `lagging`, no discrepancy: its writer is about to update
-    it. A verification looks again after so long where that may be; 0 looks once."""
+    """Age below which an event may still be on its way to the read model, in seconds. A document that lacks only such
+    events is `lagging`, not a discrepancy. A verification compares it again after this time. 0: it compares once."""
     alarm_after_seconds: float = Field(0, ge=0, le=31_536_000)
-    """The check `matches_events` only warns of discrepancies that are all younger than this."""
+    """The check `matches_events` fails only if a discrepancy is older than this, in seconds; otherwise it warns. 0: it
+    fails at once."""
     fresh_minutes: float = Field(15, ge=0.01, le=525_600)
-    """The check `is_fresh` looks at aggregates with events of the last so many minutes."""
+    """The check `is_fresh` compares the aggregates that have events of the last minutes; this is how many."""
+    causes_limit: int = Field(20_000, ge=0, le=100_000_000)
+    """Findings of one read model whose cause a verification determines. It reads their streams once more. 0: none."""
     verification_buckets: int = Field(7, ge=1, le=1000)
-    """`nightly_verification` looks at one of so many buckets each night."""
+    """Number of buckets. `nightly_verification` verifies one bucket each night."""
+    verified_within_hours: float = Field(36, ge=0, le=100_000)
+    """Time after which the check `is_verified` warns if no verification began, in hours. 0: it never warns."""
+    nightly_cron: str = "0 2 * * *"
+    """Schedule of `nightly_verification` in READMODEL_TIMEZONE: minute, hour, day of the month, month, day of the
+    week."""
+    nightly_coverage: NightlyCoverage = "changed_and_bucket"
+    """Part of the store that `nightly_verification` covers: `changed` (aggregates with events since the last
+    verification, and open findings), `bucket`, `changed_and_bucket` or `everything`."""
+    nightly_enqueue_repairs: bool = False
+    """Whether `nightly_verification` queues a repair for each finding."""
+    weekly_cron: str = "0 3 * * 0"
+    """Schedule of `weekly_verification` in READMODEL_TIMEZONE."""
     timezone: str = "UTC"
-    """Time zone of the schedules, such as `Europe/Vienna`."""
+    """Time zone of the schedules, as an IANA name such as `Europe/Vienna`."""
     owners: str = "team:read-models"
-    """Whom Dagster's UI names as owners of assets, jobs, schedules and sensors: emails, or teams as `team:name`,
-    comma-separated."""
+    """Owners that Dagster's UI shows, comma-separated: emails, or teams as `team:name`."""
     reports_dir: Path | None = None
     """Folder of the reports that Dagster's runs write. Unset: `reports` in the data folder."""
+    reports_url: str | None = None
+    """Address of that folder, served by `readmodel reports` or by another web server. The pages of runs and checks then
+    link their report. Unset: they show its path."""
     reports_kept: int = Field(100, ge=1, le=1_000_000)
-    """Report files kept there, two for each run; the oldest go."""
+    """Report files kept in that folder; the oldest are removed. A run writes two, and its own stay."""
     enqueue_limit: int = Field(10_000, ge=1, le=100_000_000)
-    """Repairs that one verification with `--enqueue-repairs` queues at most."""
+    """Most repairs that one verification with `--enqueue-repairs` queues."""
     enqueue_per_second: float = Field(1_000, ge=0.01, le=1_000_000_000)
-    """Repairs that it queues in a second at most."""
+    """Most repairs that a verification queues per second."""
     dagster_url: SecretStr = SecretStr("http://127.0.0.1:3000")
-    """Dagster's web server, which `--launch` submits to; its credentials, if any, as user:password@."""
+    """Address of Dagster's web server, which `--launch` submits to. Credentials stand in it as `user:password@`."""
+    tell_dagster: bool = False
+    """Whether rebuilds and verifications of the command line are recorded on the assets of that web server."""
+    alert_webhook: SecretStr | None = None
+    """Address that alerts of failed runs and checks are posted to, in Slack's form. Unset: no post."""
+    alert_mail: SecretStr | None = None
+    """Mail server, sender and receivers of alerts: `smtp://user:password@host:25?from=a@x.org&to=b@x.org&to=c@x.org`.
+    `smtps` encrypts from the beginning. Unset: no mail."""
     data_dir: Path = Field(
         default_factory=lambda: Path(platformdirs.user_data_path("readmodel_pipelines", appauthor=False))
     )
     """Data folder of the embedded server."""
     mongod: Path | None = None
-    """`mongod` program for the embedded server. Unset: PATH, then the wheel."""
+    """`mongod` program of the embedded server. Unset: the one in PATH, else the wheel's; of two of one series, the one
+    with the higher patch."""
 
     @field_validator("allow_malformed", "projections", mode="before")
     @classmethod
@@ -144,12 +191,54 @@ class Settings(BaseSettings):
             )
         return value
 
+    @field_validator("reports_url")
+    @classmethod
+    def _is_address(cls, value: str | None) -> str | None:
+        if value is not None:
+            cls._web_address(SecretStr(value))
+        return value
+
+    @field_validator("alert_webhook")
+    @classmethod
+    def _is_webhook(cls, value: SecretStr | None) -> SecretStr | None:
+        return None if value is None else cls._web_address(value)
+
+    @field_validator("alert_mail")
+    @classmethod
+    def _is_mail(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None:
+            return None
+        try:
+            parts = urlsplit(value.get_secret_value())
+            asked = parse_qs(parts.query)
+            there = parts.scheme in ("smtp", "smtps") and parts.hostname and parts.port != 0
+        except ValueError:
+            there, asked = False, {}
+        if not there or len(asked.get("from", ())) != 1 or not asked.get("to"):
+            raise ValueError(
+                "mail looks like smtp://user:password@host:25?from=a@x.org&to=b@x.org, with reserved characters "
+                "%-escaped, and smtps:// for encryption from the beginning"
+            )
+        return value
+
     @field_validator("timezone")
     @classmethod
     def _known_timezone(cls, value: str) -> str:
-        if value not in available_timezones():
-            raise ValueError("there is no such time zone; take a name of the IANA database such as Europe/Vienna")
+        # The file of that name alone: a list of all is a walk through hundreds, for every process that starts.
+        try:
+            ZoneInfo(value)
+        except (KeyError, ValueError, OSError):
+            raise ValueError(
+                "there is no such time zone; take a name of the IANA database such as Europe/Vienna"
+            ) from None
         return value
+
+    @field_validator("nightly_cron", "weekly_cron")
+    @classmethod
+    def _is_cron(cls, value: str) -> str:
+        if not _CRON.fullmatch(value.strip()):
+            raise ValueError("a time looks like 30 2 * * 1-5: minute, hour, day of the month, month, day of the week")
+        return value.strip()
 
     @field_validator("owners")
     @classmethod
@@ -212,14 +301,15 @@ class Settings(BaseSettings):
 
 
 def _without_credentials(secret: SecretStr) -> str:
-    # Up to the last @: a password with an unescaped / or @ is the commonest mistake in a connection string.
-    whole = secret.get_secret_value()
+    # Options first: their secrets may hold an @, which needs no escape there. Then up to the last @: a password with an
+    # unescaped / or @ is the commonest mistake in a connection string.
+    whole = SECRET_OPTION.sub(r"\1***", secret.get_secret_value())
     scheme = found[0] if (found := _SCHEME.match(whole)) else ""
     _, at, behind = whole.removeprefix(scheme).rpartition("@")
     # Where the @ is missing, what looks like no list of hosts may be user and password.
     if not at and not all(map(_HOST.fullmatch, re.split("[/?#]", behind, maxsplit=1)[0].split(","))):
         behind = "***"
-    return _SECRET_OPTION.sub(r"\1***", scheme + behind)
+    return scheme + behind
 
 
 def load_settings() -> Settings:

@@ -4,9 +4,9 @@ A look gives what is suspicious and no more: whoever asked looks again before an
 """
 
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from readmodel_pipelines.events.ids import is_plain
@@ -15,14 +15,19 @@ from readmodel_pipelines.moments import Moment, reached
 from readmodel_pipelines.mongo.connection import open_database
 from readmodel_pipelines.mongo.driver import Database
 from readmodel_pipelines.mongo.event_store import EventStore
-from readmodel_pipelines.mongo.store import Store
+from readmodel_pipelines.mongo.patience import tell, telling_parent
+from readmodel_pipelines.mongo.read_order import Reading
+from readmodel_pipelines.mongo.spooling import NO_SPOOLS, Spools
+from readmodel_pipelines.mongo.store import NO_SHADOWS, Shadows, Store
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.projections.registry import choose_projections, names
+from readmodel_pipelines.reading import spooled
 from readmodel_pipelines.reconcile.collector import calm_collector
 from readmodel_pipelines.reconcile.outcome import Counts, Verdict
 from readmodel_pipelines.reconcile.ports import BATCH_BYTES
 from readmodel_pipelines.reconcile.ranges import EVERYTHING, IdRange, split
 from readmodel_pipelines.settings import Settings
+from readmodel_pipelines.speed_limits import paced, waiting
 from readmodel_pipelines.workers.pool import Send, work_off
 
 EVENTS_WORTH_A_PROCESS = 200_000
@@ -52,12 +57,17 @@ def plan_ranges(
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What a look at read models needs: names of the registry, and the read models to look at where they are built."""
+    """What a look at read models needs: names of the registry, and what is to be looked at where it is built.
+
+    `share` of the rate limits is each worker's.
+    """
 
     settings: Settings
     read_models: tuple[str, ...]
-    shadows: Collection[str]
+    shadows: Shadows
     contested: Contested
+    spools: Spools = NO_SPOOLS
+    share: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,18 +102,41 @@ def look_over(
                 suspect(message.read_model, verdict)
         elif isinstance(message, Looked):
             looked(message)
+        elif isinstance(message, str):
+            tell(message)
 
+    look = replace(look, share=1 / max(1, min(workers, len(ranges))))
     for _, rest in work_off(_looker, look, ranges, workers, told, *([here] if here is not None else ())):
         looked(rest)
 
 
 def look_at_all(
-    opened: OpenedPass, settings: Settings, workers: int, progress: Callable[[int], None] | None = None
+    opened: OpenedPass,
+    settings: Settings,
+    number: int | None,
+    progress: Callable[[int], None] | None = None,
+    said: Callable[[Reading], object] = lambda _: None,
 ) -> None:
-    """A pass whose verdicts are looked at again anyway: with several workers other processes say which these are."""
-    if workers == 1:
-        opened.reconcile()
-        return
+    """A pass whose verdicts are looked at again anyway: over many events other processes say which these are.
+
+    `number` is about how many events there are; None is for a pass of this process alone. `said` is told how it reads.
+    """
+    workers = workers_for(settings, number or 0)
+    read = waiting(settings, opened.store.database)
+    with spooled(opened.store, events=number, read=read, said=said) as spools:
+        if workers > 1:
+            _look_side_by_side(opened, settings, workers, progress, spools)
+            return
+        opened.read_from(spools)
+        try:
+            opened.reconcile()
+        finally:
+            opened.read_from(NO_SPOOLS)
+
+
+def _look_side_by_side(
+    opened: OpenedPass, settings: Settings, workers: int, progress: Callable[[int], None] | None, spools: Spools
+) -> None:
     lanes = {lane.projection.read_model: lane for lane in opened.lanes}
     claims = {name: lane.contested for name, lane in lanes.items()}
     projections = [lane.projection for lane in opened.lanes]
@@ -116,7 +149,7 @@ def look_at_all(
         if progress:
             progress(events.events_read)
 
-    look = Look(settings, names(projections), (), claims)
+    look = Look(settings, names(projections), NO_SHADOWS, claims, spools)
     ranges = [within for _, within in plan_ranges(events, projections, workers)]
     look_over(look, ranges, workers, lambda read_model, verdict: lanes[read_model].emit(verdict), looked)
 
@@ -124,16 +157,19 @@ def look_at_all(
 @contextmanager
 def _looker(look: Look, here: Database | None = None) -> Iterator[Callable[[IdRange, Send], Looked]]:
     role = "shadow" if look.shadows else "verify"
-    opened = open_database(look.settings, role) if here is None else nullcontext(here)
+    opened = open_database(look.settings, role, met=True) if here is None else nullcontext(here)
     with opened as database, calm_collector():
-        yield partial(_look_at, database, look)
+        do = partial(_look_at, database, look)
+        yield do if here is not None else telling_parent(do)
 
 
 def _look_at(database: Database, look: Look, within: IdRange, send: Send) -> Looked:
     store = Store(database, look.settings, choose_projections(look.settings, look.read_models))
     counting = _Counting(counts_of(store.projections), send)
-    events = EventStore(store.events, counting)
-    opened = OpenedPass(store, counting.counts, look.contested, shadows=look.shadows, events=events)
+    # What lies in a spool was paid for when it was made.
+    on_events = counting if look.spools else paced(look.settings, database, look.share, tell=counting)
+    events = EventStore(store.events, on_events)
+    opened = OpenedPass(store, counting.counts, look.contested, shadows=look.shadows, events=events, spools=look.spools)
     sinks = opened.into(lambda lane: _Sending(lane.projection.read_model, send))
     reached(Moment.LOOK)
     opened.reconcile(within=within)

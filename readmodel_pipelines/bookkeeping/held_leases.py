@@ -1,18 +1,26 @@
-"""Leases as others see them: who holds one now, and who left one behind. The doctor and the metrics look here."""
+"""Leases as others see them: who holds one now, and who left one behind. Whoever shows them looks here."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
-from readmodel_pipelines.bookkeeping.leases import OF_A_REBUILD
-from readmodel_pipelines.mongo.driver import Collection, Database
-from readmodel_pipelines.mongo.names import LEASES
+from readmodel_pipelines.bookkeeping.leases import (
+    A_LENGTH_FROM_NOW,
+    HAS_LENGTH,
+    OF_A_REBUILD,
+    PRESENCE,
+    collection_of_leases,
+    is_gone,
+)
+from readmodel_pipelines.mongo.driver import Database, Document
 
 
 @dataclass(frozen=True, slots=True)
 class TakenLease:
     """A lease that is not given back: of a full rebuild, or, with an empty `on`, `number` of one holder's repairs.
 
-    It is held `until` then (naive, as stored); when that is `over`, somebody ran out of it without having ended.
+    It is held `until` then (naive, as stored); when that is `over`, somebody ran out of it without having ended. When
+    it is `too_far` off, the server's clock stood ahead: whoever asks for the lease brings it to a length from then.
     """
 
     on: str
@@ -20,28 +28,57 @@ class TakenLease:
     until: datetime
     number: int = 1
     over: bool = False
+    too_far: bool = False
+
+    def is_at_work(self, gone: Callable[[str], bool] = is_gone) -> bool:
+        """Whether its holder may be at work: it did not run out, and nothing says that whoever took it is dead."""
+        return not (self.over or self.too_far or gone(self.holder))
+
+
+_TAKEN: Document = {"given_back": {"$ne": True}, "expires_at": {"$type": "date"}, "kind": {"$ne": PRESENCE}}
+_OVER: Document = {"$lte": ["$expires_at", "$$NOW"]}
+_TOO_FAR: Document = {"$and": [HAS_LENGTH, {"$gt": ["$expires_at", A_LENGTH_FROM_NOW]}]}
 
 
 def taken_leases(database: Database) -> list[TakenLease]:
     """The leases that are not given back; those of repairs, which may be many, are counted by the server."""
     of_a_rebuild = {"$eq": [{"$indexOfBytes": ["$_id", OF_A_REBUILD]}, 0]}
     group = {
-        "_id": {
-            "on": {"$cond": [of_a_rebuild, "$_id", ""]},
-            "holder": "$holder",
-            "over": {"$lte": ["$expires_at", "$$NOW"]},
-        },
+        "_id": {"on": {"$cond": [of_a_rebuild, "$_id", ""]}, "holder": "$holder", "over": _OVER, "too_far": _TOO_FAR},
         "until": {"$min": "$expires_at"},
         "number": {"$sum": 1},
     }
-    where = {"given_back": {"$ne": True}, "expires_at": {"$type": "date"}}
-    found = Collection(database, LEASES).aggregate(
-        [{"$match": where}, {"$group": group}, {"$sort": {"until": 1, "_id": 1}}]
+    found = collection_of_leases(database).aggregate(
+        [{"$match": _TAKEN}, {"$group": group}, {"$sort": {"until": 1, "_id": 1}}]
     )
     return [
         TakenLease(
-            of["on"].removeprefix(OF_A_REBUILD), str(of.get("holder")), item["until"], item["number"], of["over"]
+            on=of["on"].removeprefix(OF_A_REBUILD),
+            holder=str(of.get("holder")),
+            until=item["until"],
+            number=item["number"],
+            over=of["over"],
+            too_far=of["too_far"],
         )
         for item in found
         for of in [item["_id"]]
     ]
+
+
+def each_taken(database: Database, most: int) -> list[Document]:
+    """At most so many of the leases that are not given back, one by one, with `over` and `too_far`; by name."""
+    told = {"holder": 1, "acquired_at": 1, "expires_at": 1, "seconds": 1, "over": _OVER, "too_far": _TOO_FAR}
+    pipeline: list[Document] = [{"$match": _TAKEN}, {"$sort": {"_id": 1}}, {"$limit": most}, {"$project": told}]
+    return list(collection_of_leases(database).aggregate(pipeline))
+
+
+def has_living(database: Database, owner: str) -> bool | None:
+    """Whether an owner holds a lease that did not run out; None when it holds none at all."""
+    living = {"$max": {"$not": [{"$or": [_OVER, _TOO_FAR]}]}}
+    pipeline: list[Document] = [{"$match": {"owner": owner, **_TAKEN}}, {"$group": {"_id": None, "living": living}}]
+    return next((bool(found["living"]) for found in collection_of_leases(database).aggregate(pipeline)), None)
+
+
+def taken(database: Database, name: str) -> Document | None:
+    """The lease with this name, if it is not given back."""
+    return collection_of_leases(database).find_one({"_id": name, **_TAKEN})

@@ -4,6 +4,9 @@ The collections are shared by all runs and their names are fixed, because MongoD
 `_id` is `{of, run, kind, key}`: the live collection whose lease the run holds, the run, what the key is for, and the
 key; so the only index gives the keys of one run and kind, and who keeps the same key again keeps it once. What a run
 that was killed leaves behind is deleted by whoever holds the lease next: nobody else can be at work there.
+
+What is touched has `by` behind the key, the number of the run that noted it: whoever takes a rebuild over works off
+what those before noted too, and what it notes itself, nobody who sleeps meanwhile forgets when he wakes.
 """
 
 from collections.abc import Container, Iterator, Sequence
@@ -21,6 +24,7 @@ from readmodel_pipelines.events.ids import is_plain
 from readmodel_pipelines.moments import Moment, reached
 from readmodel_pipelines.mongo.driver import CODEC, Collection, Database, Document, duplicates_allowed
 from readmodel_pipelines.mongo.names import DEFERRED, TOUCHED
+from readmodel_pipelines.mongo.scan import paged
 from readmodel_pipelines.reconcile.deletions import KEYS_AT_ONCE, Deferred
 
 EVENTS = "events"
@@ -69,9 +73,8 @@ class DeferredInMongo(Deferred):
     def batches(self, kind: str) -> Iterator[list[Any]]:
         """The keys, some hundred at a time."""
         self.write()
-        cursor = self._collection.find(self._owner.kept(kind), batch_size=KEYS_AT_ONCE)
-        while batch := cursor.to_list(KEYS_AT_ONCE):
-            yield [_as_kept(document["_id"]) for document in batch]
+        for page in paged(self._collection, self._owner.kept(kind), {"_id": 1}, "_id", KEYS_AT_ONCE):
+            yield [_as_kept(document["_id"]) for document in page]
 
     def write(self) -> None:
         """Make sure that nothing put off is lost with this process."""
@@ -82,22 +85,27 @@ class DeferredInMongo(Deferred):
 
 
 class Touched:
-    """What was touched while a rebuild goes on, by kind: `EVENTS`, or a read model for its foreign fields."""
+    """What was touched while a rebuild goes on, by kind: `EVENTS`, or a read model for its foreign fields.
 
-    def __init__(self, database: Database, owner: Owner) -> None:
+    `by` is the number of this run of the rebuild.
+    """
+
+    def __init__(self, database: Database, owner: Owner, by: int = 1) -> None:
         self._collection = _collection(database, TOUCHED)
         self._owner = owner
+        self._by = by
 
     def add(self, kind: str, ids: Sequence[Any]) -> None:
         """Remember them, each once."""
         new = {"$setOnInsert": {"kind": kind}}
-        upserts = [UpdateOne({"_id": key}, new, upsert=True) for key in self._owner.keyed(kind, ids)]
+        noted = ({**key, "by": self._by} for key in self._owner.keyed(kind, ids))
+        upserts = [UpdateOne({"_id": key}, new, upsert=True) for key in noted]
         if upserts:
             self._collection.bulk_write(upserts, ordered=False)
 
     def batches(self, kind: str) -> Iterator[list[Any]]:
         """Those remembered, some at a time; a batch is forgotten once the next one is asked for."""
-        remembered = self._owner.kept(kind)
+        remembered = {**self._owner.kept(kind), **_up_to(self._by)}
         while batch := [item["_id"] for item in self._collection.find(remembered, {"_id": 1}, limit=_BATCH)]:
             reached(Moment.TOUCHED_GIVEN, kind=kind)
             yield list(map(_as_kept, batch))
@@ -111,10 +119,10 @@ def has_put_off(database: Database, lives: Sequence[str], run: str) -> bool:
     return _collection(database, DEFERRED).find_one(_any_of(_of_run(lives, run)), {"_id": 1}) is not None
 
 
-def forget(database: Database, lives: Sequence[str], run: str) -> None:
-    """Delete all keys of a run, over these live collections."""
+def forget(database: Database, lives: Sequence[str], run: str, by: int) -> None:
+    """Delete all keys of a run, over these live collections, but what was noted by whoever took it over since."""
     for name in (DEFERRED, TOUCHED):
-        _collection(database, name).delete_many(_any_of(_of_run(lives, run)))
+        _collection(database, name).delete_many({**_any_of(_of_run(lives, run)), **_up_to(by)})
 
 
 def forget_killed(database: Database, lives: Sequence[str], but: str, there: Container[str]) -> None:
@@ -134,6 +142,11 @@ def forget_killed(database: Database, lives: Sequence[str], but: str, there: Con
 def _of_run(lives: Sequence[str], run: str) -> list[Document]:
     starts = [{"of": live, "run": run} for live in lives]
     return [{"$gte": start, "$lt": {**start, "kind": MaxKey()}} for start in starts]
+
+
+def _up_to(by: int) -> Document:
+    # Earlier versions did not say who noted it.
+    return {"_id.by": {"$not": {"$gt": by}}}
 
 
 def _any_of(ranges: Sequence[Document]) -> Document:

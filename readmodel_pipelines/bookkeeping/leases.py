@@ -3,6 +3,10 @@
 A lease is a document of `readmodel_leases` with an expiry by the server's clock (`$$NOW`), a token that grows with
 every holder, and a nonce that no two holders share. It is renewed while its holder lives; a dead one's runs out by
 itself. What is done under a lease carries its nonce and counts only while the lease does.
+
+One that is given back is free, whatever its expiry says. Nor can an expiry be further off than a lease is long: the
+server's clock stood ahead when it was written. Who asks for such a lease brings it to one length from now, which a
+living holder outlives by renewing it.
 """
 
 from __future__ import annotations
@@ -19,18 +23,43 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
 
+from bson.codec_options import CodecOptions, DatetimeConversion
 from pymongo import UpdateOne
 
 from readmodel_pipelines.errors import LeaseLost, ReadModelBusy
 from readmodel_pipelines.moments import Moment, reached
+from readmodel_pipelines.mongo.driver import ClientSession, Database, Document, PyMongoError, duplicates_allowed, later
 from readmodel_pipelines.mongo.driver import Collection as MongoCollection
-from readmodel_pipelines.mongo.driver import Database, Document, PyMongoError, duplicates_allowed, later
 from readmodel_pipelines.mongo.names import LEASES
 from readmodel_pipelines.wording import moment
 
 OF_A_REBUILD = "rebuild:"
 """What the name of a full rebuild's lease begins with; the read model follows."""
+PRESENCE = "worker"
+"""The `kind` of what lies beside the leases, and is none: that a worker lives (`presence.py`)."""
 _RENEWALS_PER_LIFE = 3
+_LONGEST_SECONDS = 10**9
+HAS_LENGTH: Document = {
+    "$and": [{"$isNumber": "$seconds"}, {"$gte": ["$seconds", 0]}, {"$lte": ["$seconds", _LONGEST_SECONDS]}]
+}
+"""Whether a lease says how long it is. Earlier versions did not; what is no such number would end the command."""
+A_LENGTH_FROM_NOW: Document = {
+    "$cond": [HAS_LENGTH, {"$add": ["$$NOW", {"$multiply": ["$seconds", 1000]}]}, "$expires_at"]
+}
+# Anybody may have written anything: it stops nobody.
+_READ: CodecOptions[dict[str, Any]] = CodecOptions(
+    datetime_conversion=DatetimeConversion.DATETIME_AUTO, unicode_decode_error_handler="replace"
+)
+
+
+def collection_of_leases(database: Database) -> MongoCollection:
+    """Where they lie, as they are read: a time that is none here, or a text that is no UTF-8, ends nothing."""
+    return MongoCollection(database, LEASES, codec_options=_READ)
+
+
+def _number(name: str) -> Document:
+    """The expression for a count, 0 where something else stands."""
+    return {"$convert": {"input": f"${name}", "to": "long", "onError": 0, "onNull": 0}}
 
 
 def this_process() -> str:
@@ -74,7 +103,8 @@ def hold_leases(
                 until = moment(held.get("expires_at"))
                 raise ReadModelBusy(
                     f"{read_model} is being rebuilt by {held.get('holder')} since {moment(held.get('acquired_at'))}.",
-                    hint=f"Wait until it is done. If it died, its lease ends by itself at {until}.",
+                    hint=f"Wait until it is done. If it died, its lease ends by itself at {until}, or at once by "
+                    f"`readmodel leases break {name}`.",
                     on=read_model,
                 )
         with leases.kept():
@@ -105,18 +135,35 @@ def check_held(
         if clock() < ours_until:
             return
         asked = clock()
-        any_of = [{"_id": name, "nonce": nonce} for name, nonce in nonces.items()]
+        any_of = [{"_id": name, "nonce": nonce, "given_back": {"$ne": True}} for name, nonce in nonces.items()]
         left = {"left": {"$divide": [{"$subtract": ["$expires_at", "$$NOW"]}, 1000]}}
         lasting = [
-            lease["left"]
-            for lease in MongoCollection(database, LEASES).find({"$or": any_of}, left)
-            if lease["left"] > 0
+            lease["left"] for lease in collection_of_leases(database).find({"$or": any_of}, left) if lease["left"] > 0
         ]
         if len(lasting) < len(nonces):
             raise _lost(nonces)
         ours_until = asked + min(seconds / _RENEWALS_PER_LIFE, *lasting)
 
     return check
+
+
+@contextmanager
+def renewing(renew: Callable[[], object], seconds: float, name: str) -> Iterator[None]:
+    """Have what lives for so many seconds renewed by a thread of this name while the block runs."""
+    stop = threading.Event()
+
+    def keep() -> None:
+        while not stop.wait(seconds / _RENEWALS_PER_LIFE):
+            with suppress(PyMongoError):
+                renew()
+
+    renewer = threading.Thread(target=keep, name=name, daemon=True)
+    renewer.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        renewer.join()
 
 
 class Leases:
@@ -135,7 +182,7 @@ class Leases:
         nonce: str = "",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._collection = MongoCollection(database, LEASES)
+        self._collection = collection_of_leases(database)
         self._clock = clock
         self._seconds = seconds
         self._holder = holder or this_process()
@@ -151,19 +198,24 @@ class Leases:
         `lost` in a lease counts the holders, one after the other, who never gave it back.
         """
         expired = {"$lte": [{"$ifNull": ["$expires_at", datetime.fromtimestamp(0, UTC)]}, "$$NOW"]}
-        free: Any = {"$or": [expired, {"$eq": ["$owner", {"$literal": self._owner}]}]}
         given_back = {"$or": [{"$eq": [{"$type": "$nonce"}, "missing"]}, {"$eq": ["$given_back", True]}]}
+        free: Any = {"$or": [given_back, expired, {"$eq": ["$owner", {"$literal": self._owner}]}]}
+        # A lease that is ours was taken a moment ago, and the reply was lost.
+        already = {"$eq": ["$nonce", self.nonce]}
+        known = [{"case": given_back, "then": 0}, {"case": already, "then": _number("lost")}]
         ours: dict[str, Any] = {
             "nonce": self.nonce,
             "owner": {"$literal": self._owner},
             "holder": {"$literal": self._holder},
-            "token": {"$add": [{"$ifNull": ["$token", 0]}, 1]},
-            "lost": {"$cond": [given_back, 0, {"$add": [{"$ifNull": ["$lost", 0]}, 1]}]},
+            "token": {"$add": [_number("token"), 1]},
+            "lost": {"$switch": {"branches": known, "default": {"$add": [_number("lost"), 1]}}},
             "given_back": False,
             "acquired_at": "$$NOW",
             "expires_at": later(self._seconds),
+            "seconds": self._seconds,
         }
-        take = [{"$set": {name: {"$cond": [free, value, f"${name}"]} for name, value in ours.items()}}]
+        theirs = {name: f"${name}" for name in ours} | {"expires_at": {"$min": ["$expires_at", A_LENGTH_FROM_NOW]}}
+        take = [{"$set": {name: {"$cond": [free, value, theirs[name]]} for name, value in ours.items()}}]
         asked = self._clock()
         before = self.nonces
         # Ours perhaps, should we be interrupted before we know.
@@ -180,34 +232,42 @@ class Leases:
     @contextmanager
     def kept(self) -> Iterator[None]:
         """Renew them while the block runs."""
-        stop = threading.Event()
-        renewer = threading.Thread(target=self._keep, args=(stop,), name=f"leases {self.nonce}", daemon=True)
-        renewer.start()
-        try:
+        # The next renewal may come through in time; `check` goes by the last one that did.
+        with renewing(self._renew, self._seconds, f"leases {self.nonce}"):
             yield
-        finally:
-            stop.set()
-            renewer.join()
-
-    def _keep(self, stop: threading.Event) -> None:
-        while not stop.wait(self._seconds / _RENEWALS_PER_LIFE):
-            # The next renewal may come through in time; `check` goes by the last one that did.
-            with suppress(PyMongoError):
-                self._renew()
 
     def check(self) -> None:
-        """Ask whether they are still ours; without an answer from the server only for their life.
+        """Ask whether they are still ours, once their life may be over.
 
         Raises:
             LeaseLost: one of them is not.
+            PyMongoError: no server says it.
         """
         reached(Moment.LEASE_ASKED_FOR, doubt=self._doubt)
         if self._clock() <= self._ours_until:
             return
-        with suppress(PyMongoError):
-            if self._renew():
-                return
-        raise _lost(self.nonces)
+        if not self._renew():
+            raise _lost(self.nonces)
+
+    def confirm(self) -> None:
+        """As `check`, but by the server in any case: what was read before, nobody else has changed by then.
+
+        Raises:
+            LeaseLost: one of them is not ours.
+        """
+        if self._collection.count_documents({**self._ours(), "given_back": {"$ne": True}}) < len(self.nonces):
+            raise _lost(self.nonces)
+
+    def claim(self, session: ClientSession) -> None:
+        """As `confirm`, inside a transaction: that ends before somebody else takes them, or not at all.
+
+        Raises:
+            LeaseLost: one of them is not ours.
+        """
+        ours = {**self._ours(), "given_back": {"$ne": True}}
+        later_again = [{"$set": {"expires_at": later(self._seconds)}}]
+        if self._collection.update_many(ours, later_again, session=session).matched_count < len(self.nonces):
+            raise _lost(self.nonces)
 
     def _doubt(self) -> None:
         self._ours_until = -math.inf
@@ -227,9 +287,9 @@ class Leases:
     def _renew(self) -> bool:
         reached(Moment.LEASE_RENEWED)
         asked = self._clock()
-        renewed = self._collection.update_many(
-            self._ours(), [{"$set": {"expires_at": later(self._seconds)}}]
-        ).matched_count
+        # One that is given back stays so, even by whoever shares it: a renewal may be on its way meanwhile.
+        ours = {**self._ours(), "given_back": {"$ne": True}}
+        renewed = self._collection.update_many(ours, [{"$set": {"expires_at": later(self._seconds)}}]).matched_count
         if self._also_renew:
             self._also_renew()
         self._ours_until = asked + self._seconds if renewed == len(self.nonces) else -math.inf
@@ -242,8 +302,8 @@ class Leases:
 def lost_leases(database: Database, names: Sequence[str]) -> dict[str, int]:
     """How many holders in a row never gave these leases back, the one that holds it now included; 0 is left out."""
     return {
-        lease["_id"]: int(lease.get("lost") or 0) + 1
-        for lease in MongoCollection(database, LEASES).find({"_id": {"$in": list(names)}})
+        lease["_id"]: (int(lost) if isinstance(lost := lease.get("lost"), int) else 0) + 1
+        for lease in collection_of_leases(database).find({"_id": {"$in": list(names)}})
         if not lease.get("given_back")
     }
 
@@ -251,7 +311,18 @@ def lost_leases(database: Database, names: Sequence[str]) -> dict[str, int]:
 def free_leases(database: Database, owner: str) -> int:
     """Let others take at once what a dead owner holds; gives the number of leases. Expiry would do so later."""
     dead = {"owner": owner, "given_back": False}
-    return MongoCollection(database, LEASES).update_many(dead, [{"$set": {"expires_at": "$$NOW"}}]).matched_count
+    return collection_of_leases(database).update_counted(dead, [{"$set": {"expires_at": "$$NOW"}}])
+
+
+def break_lease(database: Database, name: str) -> bool:
+    """Take a lease from its holder, whom somebody knows to be dead; False when nobody holds it.
+
+    A holder that lives after all finds it lost.
+    """
+    broken = {"nonce": uuid.uuid4().hex, "token": {"$add": [_number("token"), 1]}}
+    held = {"_id": name, "given_back": {"$ne": True}}
+    change = [{"$set": {**broken, "given_back": True, "expires_at": "$$NOW"}}]
+    return collection_of_leases(database).update_counted(held, change) > 0
 
 
 def _lost(names: Collection[str]) -> LeaseLost:
@@ -259,6 +330,6 @@ def _lost(names: Collection[str]) -> LeaseLost:
     told = all(name.startswith(OF_A_REBUILD) for name in names) or len(names) == 1
     what = ", ".join(names) if told else f"one of {len(names)} aggregates"
     return LeaseLost(
-        f"The lease on {what} ran out, or somebody else took it over; nothing more was written.",
-        hint="See whether somebody rebuilds it now, and run it again afterwards if it is still needed.",
+        f"The lease on {what} expired or was taken over. Nothing more was written.",
+        hint="`readmodel leases list` shows the current holder. Run the command again when that one has ended.",
     )

@@ -1,130 +1,32 @@
 """The record of rebuilds, `readmodel_rebuilds`: how far each is, so that a killed one goes on where it was.
 
-One document for a rebuild and one for each of its ranges (DATA_CONTRACT.md, «Rebuilds»), which become values here
-alone: what records of earlier versions lack has a default, and of one of another form `ODD_RECORD` is raised. A range's
-cursor says from where it is still to be done; it is written with every batch. Which state may follow which says
-`rebuild_state`.
+One document for a rebuild and one for each of its ranges (DATA_CONTRACT.md, «Rebuilds»). A range's cursor says from
+where it is still to be done; it is written with every batch. Which state may follow which says `rebuild_state`.
+
+Who takes a rebuild over raises `runs`, and puts its own mark on ranges that it works on: whatever a run changes it
+changes only where both are as it knows them, so that one that sleeps, and wakes when others go on, changes nothing.
+Whoever takes over reads first, then confirms that its leases are its own, and changes only what it has read.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from pymongo import ReturnDocument, UpdateOne, WriteConcern
 
-from readmodel_pipelines.bookkeeping.kept_keys import Owner
-from readmodel_pipelines.errors import UsageError, raised
-from readmodel_pipelines.mongo.changes import Token
+from readmodel_pipelines.bookkeeping.rebuild_record import RebuildRange, RebuildRecord, range_of, record_of
+from readmodel_pipelines.errors import LeaseLost, UsageError, raised
 from readmodel_pipelines.mongo.driver import ODD_RECORD, Collection, Database, Document
 from readmodel_pipelines.mongo.names import REBUILDS
-from readmodel_pipelines.projections.projection import Projection
-from readmodel_pipelines.rebuild_state import MAY_FOLLOW, UNFINISHED, RebuildState, Strategy
-from readmodel_pipelines.reconcile.outcome import WRITES, Counts
+from readmodel_pipelines.mongo.patience import repeats
+from readmodel_pipelines.rebuild_state import MAY_FOLLOW, UNFINISHED, RebuildState
+from readmodel_pipelines.reconcile.outcome import WRITES
 from readmodel_pipelines.reconcile.ranges import IdRange
 from readmodel_pipelines.wording import storable
 
 _SHOWN_AT_MOST = 50
 _WRITES = (*WRITES, "superseded")
-
-
-@dataclass(frozen=True, slots=True)
-class RebuildRecord:
-    """A rebuild as it was when it was read; `stored` is its document, and `read_models` are live collections."""
-
-    id: str
-    state: RebuildState
-    strategy: Strategy
-    read_models: list[str]
-    started_at: datetime
-    updated_at: datetime
-    stored: Mapping[str, Any]
-    ended_at: datetime | None = None
-    names: Sequence[str] = ()
-    ranges: int = 0
-    passes: int = 1
-    token: Token | None = None
-    live_tokens: Mapping[str, Token] = field(default_factory=dict)
-    no_history: str = ""
-    idle_seconds: float = 0.0
-    shadows: Mapping[str, str] = field(default_factory=dict)
-    copies: Mapping[str, str] = field(default_factory=dict)
-    copy_token: Token | None = None
-    counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-    events: int = 0
-    finished: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-    mended: Mapping[str, int] = field(default_factory=dict)
-    reported: Sequence[int] = ()
-    campaigns: Sequence[str] = ()
-
-    @property
-    def in_shadow(self) -> bool:
-        """Whether it builds collections beside the live ones."""
-        return self.strategy == "shadow"
-
-    def built_beside(self, projections: Iterable[Projection]) -> tuple[str, ...]:
-        """Those of the read models that it builds beside the live ones."""
-        return tuple(item.read_model for item in projections if self.in_shadow)
-
-    @property
-    def first_pass(self) -> bool:
-        """Whether nothing had to be looked at twice."""
-        return self.passes == 1
-
-    @property
-    def seconds(self) -> float:
-        """How long it took from its beginning to its end; 0 before that."""
-        return 0.0 if self.ended_at is None else (self.ended_at - self.started_at).total_seconds()
-
-    def age_seconds(self, now: datetime) -> float:
-        """How long ago it began, by the server's clock."""
-        return (now.replace(tzinfo=None) - self.started_at).total_seconds()
-
-    def owner(self, live: str = "") -> Owner:
-        """Whose its keys are: those that concern one live collection, or all of them."""
-        return Owner(live or self.read_models[0], self.id)
-
-
-@dataclass(frozen=True, slots=True)
-class RebuildRange:
-    """One range of a rebuild, from `lower` on, by the `_id` of its document: what is to be done, what was counted."""
-
-    id: str
-    rest: IdRange
-    lower: str | None = None
-    done: bool = False
-    events: int = 0
-    counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-
-    @property
-    def whole(self) -> IdRange:
-        """All of it, done or not."""
-        return IdRange(self.lower, self.rest.upper)
-
-
-_KNOWN = {item.name for item in fields(RebuildRecord)}
-
-
-def record_of(document: Mapping[str, Any]) -> RebuildRecord:
-    """The rebuild that a document of it tells of."""
-    known = {"names": document["read_models"], **document}
-    told = {name: value for name, value in known.items() if name in _KNOWN}
-    state = RebuildState(document["state"])
-    return RebuildRecord(**{**told, "id": document["_id"], "state": state, "stored": document})
-
-
-def range_of(document: Mapping[str, Any]) -> RebuildRange:
-    """The range that a document of it tells of."""
-    told = (document[name] for name in ("lower", "done", "events", "counts"))
-    return RebuildRange(document["_id"], IdRange(document["cursor"], document["upper"]), *told)
-
-
-def counted(ranges: Iterable[RebuildRange], read_model: str) -> Counts:
-    """What was counted in these ranges."""
-    total = Counts()
-    for item in ranges:
-        total.add(Counts(**item.counts.get(read_model, {})))
-    return total
 
 
 def _literally(values: Mapping[str, Any]) -> Document:
@@ -151,12 +53,13 @@ class Rebuilds:
 
     def __init__(self, database: Database) -> None:
         self._rebuilds = Collection(database, REBUILDS)
-        # For what comes before a write that waits for a majority: that one waits for both.
+        # For what may be lost in a failover.
         self._unwaited = self._rebuilds.with_options(write_concern=WriteConcern(w=1))
 
     def begin(self, rebuild_id: str, about: Mapping[str, Any], ranges: Sequence[tuple[int, IdRange]]) -> RebuildRecord:
         """A new rebuild with these (slice, range)s."""
-        self._unwaited.insert_many(
+        # Waited for: a failover before the next write could take them away.
+        self._rebuilds.insert_many(
             [
                 {
                     "_id": f"{rebuild_id}/{number}",
@@ -206,7 +109,7 @@ class Rebuilds:
         except ODD_RECORD as error:
             raise UsageError(
                 f"The record of the rebuild {rebuild_id} has another form ({raised(error)}).",
-                hint="Another version, or somebody else, wrote it; `readmodel rebuilds show` has what is there.",
+                hint="Another version or program wrote it. `readmodel rebuilds list` shows it.",
             ) from None
 
     def listed(self, most: int = _SHOWN_AT_MOST, **where: Any) -> list[Document]:
@@ -223,16 +126,44 @@ class Rebuilds:
         found = self.listed(1, read_models=read_models, state=RebuildState.DONE.value)
         return record_of(found[0]) if found else None
 
-    def resumed(self, rebuild: RebuildRecord) -> None:
-        """Somebody goes on with it; since it was last worked on it stood still."""
+    def made_with(self, live: str, read_model: str, **where: Any) -> int | None:
+        """The schema version that the newest rebuild of a live collection that is done made it with, if it says so."""
+        for stored in self.listed(1, read_models=live, state=RebuildState.DONE.value, **where):
+            versions = stored.get("schema_versions")
+            version = versions.get(read_model) if isinstance(versions, Mapping) else None
+            return version if type(version) is int else None
+        return None
+
+    def taken_over(self, rebuild: RebuildRecord, confirm: Callable[[], None]) -> RebuildRecord:
+        """Somebody goes on with it, or ends it, and nobody else any more; since it was last worked on it stood still.
+
+        `confirm` raises `LeaseLost` when the leases under which that is done are not the caller's own.
+        """
+        while True:
+            seen = self.get(rebuild.id)
+            # Read first, then confirm: who takes over after that changes what was read.
+            confirm()
+            found = self._rebuilds.find_one_and_update(
+                {"_id": seen.id, "runs": seen.runs},
+                [{"$set": {"runs": seen.runs + 1, **self._stood_still(seen)}}],
+                return_document=ReturnDocument.AFTER,
+            )
+            if found is not None:
+                return record_of(found)
+
+    def joined(self, rebuild: RebuildRecord) -> None:
+        """A slice comes to it, beside others."""
+        self._rebuilds.update_one({"_id": rebuild.id}, [{"$set": self._stood_still(rebuild)}])
+
+    def _stood_still(self, rebuild: RebuildRecord) -> Document:
         worked_until = self.progress_of(rebuild).at
         idle = {"$max": [0, {"$divide": [{"$subtract": ["$$NOW", worked_until]}, 1000]}]}
-        changed = {
-            "runs": {"$add": ["$runs", 1]},
-            "idle_seconds": {"$add": [{"$ifNull": ["$idle_seconds", 0.0]}, idle]},
-            "updated_at": "$$NOW",
-        }
-        self._rebuilds.update_one({"_id": rebuild.id}, [{"$set": changed}])
+        return {"idle_seconds": {"$add": [{"$ifNull": ["$idle_seconds", 0.0]}, idle]}, "updated_at": "$$NOW"}
+
+    def withdraw(self, rebuild: RebuildRecord) -> None:
+        """Delete a rebuild in which nobody did anything."""
+        if self._rebuilds.delete_counted({"_id": rebuild.id, "runs": 1}):
+            self._rebuilds.delete_many({"of": rebuild.id})
 
     def progress_of(self, rebuild: RebuildRecord) -> RangeProgress:
         """How far its ranges are."""
@@ -248,20 +179,27 @@ class Rebuilds:
 
         Raises:
             WrongState: it is not.
+            LeaseLost: somebody took it over.
         """
-        before = MAY_FOLLOW[state]
+        before, asked = MAY_FOLLOW[state], repeats()
         stamps = {"updated_at": "$$NOW"} | ({} if state in UNFINISHED else {"ended_at": "$$NOW"})
         found = self._rebuilds.find_one_and_update(
-            {"_id": rebuild.id, "kind": "rebuild", "state": {"$in": list(before)}},
+            {"_id": rebuild.id, "kind": "rebuild", "runs": rebuild.runs, "state": {"$in": list(before)}},
             [{"$set": {**_literally({"state": state.value, **changed}), **stamps}}],
             return_document=ReturnDocument.AFTER,
         )
+        if found is None and repeats() > asked:
+            # Done before, and the reply was lost.
+            found = self._rebuilds.find_one({"_id": rebuild.id, "runs": rebuild.runs, "state": state.value})
         if found is not None and "ended_at" in found:
             # They expire together.
             self._unwaited.update_many({"of": rebuild.id}, {"$set": {"ended_at": found["ended_at"]}})
         if found is None:
+            now = self.get(rebuild.id)
+            if now.runs != rebuild.runs:
+                raise _taken_over(now)
             raise WrongState(
-                f"Rebuild {rebuild.id} is {self.get(rebuild.id).state} and cannot become {state.value}.",
+                f"Rebuild {rebuild.id} is {now.state} and cannot become {state.value}.",
                 hint=f"Only {' or '.join(before)} may. `readmodel rebuilds show {rebuild.id}` tells more.",
             )
         return record_of(found)
@@ -271,15 +209,37 @@ class Rebuilds:
         self._rebuilds.update_one({"_id": rebuild.id}, {"$addToSet": {"reported": part, "campaigns": campaign}})
 
     def note(self, rebuild: RebuildRecord, **changed: Any) -> None:
-        """Write something on it."""
-        self._rebuilds.update_one({"_id": rebuild.id}, [{"$set": {**_literally(changed), "updated_at": "$$NOW"}}])
+        """Write something on it.
 
-    def keep_copies(self, rebuild: RebuildRecord, copies: Mapping[str, str], token: Any) -> None:
-        """The copies are this one's from now on, and no older one's any more: they are about to be made."""
-        for read_model, copy in copies.items():
-            older = {"_id": {"$ne": rebuild.id}, f"copies.{read_model}": copy}
-            self._rebuilds.update_many(older, {"$unset": {f"copies.{read_model}": ""}})
-        self.note(rebuild, copies=dict(copies), copy_token=token)
+        Raises:
+            LeaseLost: somebody took it over, or it is at its end.
+        """
+        at_work = {"_id": rebuild.id, "runs": rebuild.runs}
+        told = [{"$set": {**_literally(changed), "updated_at": "$$NOW"}}]
+        if not self._rebuilds.update_one(at_work, told).matched_count:
+            raise _taken_over(self.get(rebuild.id))
+
+    def built(self) -> set[str]:
+        """The identities of all that unfinished rebuilds built, and of the copies that a rollback may want.
+
+        Earlier versions noted the names of copies.
+        """
+        unfinished = {"state": {"$in": list(UNFINISHED)}}
+        may_go_back = {"state": RebuildState.DONE.value, "copies": {"$gt": {}}}
+        found = self._rebuilds.find({"kind": "rebuild", "$or": [unfinished, may_go_back]}, {"shadows": 1, "copies": 1})
+        return {
+            built for item in found for kind in ("shadows", "copies") for built in item.get(kind, {}).values() if built
+        }
+
+    def refuse_way_back(self, read_models: Sequence[str]) -> None:
+        """Whoever was about to roll one of these back is too late: something newer is begun."""
+        where = {"kind": "rebuild", "read_models": {"$in": list(read_models)}, "copies": {"$gt": {}}}
+        self._rebuilds.update_many({**where, "state": {"$nin": list(UNFINISHED)}}, {"$inc": {"runs": 1}})
+
+    def give_up_copies(self, read_model: str, copies: Sequence[str]) -> None:
+        """No rebuild can be rolled back to these any more: they are about to be dropped."""
+        of_it = f"copies.{read_model}"
+        self._rebuilds.update_many({of_it: {"$in": list(copies)}}, {"$unset": {of_it: ""}})
 
     def stored_ranges(self, rebuild_id: str, **where: Any) -> Iterator[Document]:
         """The documents of its ranges in order."""
@@ -294,10 +254,31 @@ class Rebuilds:
         """As `ranges`, but only those that are not done."""
         return [item for item in self.ranges(rebuild, part) if not item.done]
 
+    def claim(
+        self, rebuild: RebuildRecord, mark: str, confirm: Callable[[], None], part: int | None = None
+    ) -> list[RebuildRange]:
+        """Put a mark on its ranges, of a slice or all: nobody else saves them any more. Gives them as they are then.
+
+        Of a slice those that are part of a later pass are left to whoever does that. `confirm` as in `taken_over`.
+        """
+        while True:
+            found = [item for item in self.ranges(rebuild, part) if part is None or item.passes == rebuild.passes]
+            confirm()
+            marked = {"$set": {"by": mark}}
+            changes = [UpdateOne({"_id": item.id, "by": item.by}, marked) for item in found if item.by != mark]
+            if not changes or self._rebuilds.bulk_write(changes).matched_count == len(changes):
+                return [replace(item, by=mark, begun=item.by is not None) for item in found]
+
     def save(
         self, at: RebuildRange, cursor: str | None, counts: Mapping[str, Mapping[str, int]], events: int, seconds: float
     ) -> None:
-        """A batch of a range is done: everything before `cursor`, or all of the range when that is None."""
+        """A batch of a range is done: everything before `cursor`, or all of the range when that is None.
+
+        It is counted once, however often it has to be asked for.
+
+        Raises:
+            LeaseLost: another run works on that range.
+        """
         more = {
             f"counts.{model}.{name}": number
             for model, numbers in counts.items()
@@ -305,17 +286,23 @@ class Rebuilds:
             if number
         }
         place = {"done": True} if cursor is None else {"cursor": cursor}
-        self._rebuilds.update_one(
-            {"_id": at.id},
+        this, asked = {"_id": at.id, "by": at.by}, repeats()
+        saved = self._rebuilds.update_one(
+            {**this, **({"done": False} if cursor is None else {"cursor": {"$ne": cursor}})},
             {
                 "$set": place,
                 "$inc": {**more, "events": events, "seconds": seconds},
                 "$currentDate": {"updated_at": True},
             },
         )
+        if not saved.matched_count and not (repeats() > asked and self._rebuilds.find_one({**this, **place})):
+            raise _taken_over(self.get(at.id.partition("/")[0]))
 
-    def again(self, rebuild: RebuildRecord) -> None:
-        """All ranges are to be done once more. In place outcomes are counted anew, and what was written stays."""
+    def again(self, rebuild: RebuildRecord, mark: str) -> None:
+        """All its ranges, which have this mark, are to be done once more.
+
+        In place outcomes are counted anew, and what was written stays.
+        """
         changes = []
         for item in self.ranges(rebuild):
             counts = item.counts
@@ -324,6 +311,13 @@ class Rebuilds:
                     name: {kind: number for kind, number in numbers.items() if kind in _WRITES}
                     for name, numbers in counts.items()
                 }
-            open_again = {"cursor": item.lower, "done": False, "counts": counts}
-            changes.append(UpdateOne({"_id": item.id}, {"$set": open_again}))
+            open_again = {"cursor": item.lower, "done": False, "counts": counts, "passes": rebuild.passes + 1}
+            changes.append(UpdateOne({"_id": item.id, "by": mark}, {"$set": open_again}))
         self._rebuilds.bulk_write(changes)
+
+
+def _taken_over(now: RebuildRecord) -> LeaseLost:
+    return LeaseLost(
+        f"Rebuild {now.id} was taken over by another run; it is {now.state} now, and nothing more was written.",
+        hint=f"`readmodel rebuilds show {now.id}` tells how far it is.",
+    )

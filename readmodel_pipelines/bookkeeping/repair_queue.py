@@ -40,6 +40,7 @@ from readmodel_pipelines.events.exact import sendable
 from readmodel_pipelines.mongo.driver import CODEC, Database, Document, later, ours, server_time
 from readmodel_pipelines.mongo.driver import Collection as MongoCollection
 from readmodel_pipelines.mongo.exactly import found_exactly
+from readmodel_pipelines.mongo.patience import repeats
 from readmodel_pipelines.mongo.scan import Query
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines.wording import storable
@@ -69,6 +70,7 @@ class RepairQueue:
         self._set_aside = SetAside(self._database)
         self._tasks = MongoCollection(self._database, settings.repair_queue_collection, codec_options=CODEC)
         self._limit = settings.repair_queue_limit
+        self._lease_seconds = settings.repair_lease_seconds
         self.streams = RepairStreams(settings)
         self._writes = TaskWrites(self._database, self._tasks)
         self.park = self._writes.park
@@ -128,9 +130,7 @@ class RepairQueue:
                 {"$group": {"_id": "$aggregate_id", "waits": waits, "newest": newest}},
                 {"$project": {"waits": 1, "dead": "$newest.dead"}},
             ]
-            for group in self._tasks.aggregate(
-                [{"$match": {**self.streams.tasks_of(stream, ids), **WRITABLE}}, *of_each]
-            ):
+            for group in self._tasks.aggregate(of_each):
                 if group["waits"]:
                     pending.add(group["_id"])
                 elif group["dead"]:
@@ -156,7 +156,7 @@ class RepairQueue:
         if task_ids is not None:
             wanted = [Query({"$and": [OPEN, chosen, {"_id": {"$in": ids_of(task_ids)}}]}, FIELDS)]
         else:
-            wanted = self.due_queries(now, chosen)
+            wanted = self.due_queries(now, self._lease_seconds, chosen)
         found: set[tuple[str, str]] = set()
         for query in wanted:
             # Several tasks of one aggregate are common; thousands must not be read to find the next one.
@@ -175,12 +175,12 @@ class RepairQueue:
         return due
 
     @staticmethod
-    def due_queries(now: datetime, chosen: Mapping[str, Any] | None = None) -> list[Query]:
+    def due_queries(now: datetime, lease_seconds: float, chosen: Mapping[str, Any] | None = None) -> list[Query]:
         """What `due` asks for: tasks that wait no longer, then those whose worker died."""
         in_order = (("next_attempt_at", 1), ("created_at", 1))
         return [
             Query({**pending_until(now), **(chosen or {})}, FIELDS, in_order),
-            Query({**abandoned_until(now), **(chosen or {})}, FIELDS),
+            Query({**abandoned_until(now, lease_seconds), **(chosen or {})}, FIELDS),
         ]
 
     def claim(
@@ -195,13 +195,15 @@ class RepairQueue:
         if task_ids:
             takable.append({"status": "pending", "_id": {"$in": ids_of(task_ids)}})
         lost = {"at": "$$NOW", "reason": "lease_lost", "claimed_by": "$claimed_by"}
+        # One that is ours was taken a moment ago, and the reply was lost.
+        of_another = {"$and": [{"$eq": ["$status", "processing"]}, {"$ne": ["$lease_token", token]}]}
         taken = {
             "status": "processing",
             "claimed_by": {"$literal": holder},
             "lease_token": token,
             "lease_until": later(seconds),
             "last_retry_at": "$$NOW",
-            "attempts": {"$cond": [{"$eq": ["$status", "processing"]}, history_with(lost), "$attempts"]},
+            "attempts": {"$cond": [of_another, history_with(lost), "$attempts"]},
         }
         return self._writes.write({**self.streams.tasks_of(stream, ids), "$or": takable, **WRITABLE}, [{"$set": taken}])
 
@@ -216,16 +218,15 @@ class RepairQueue:
         return self._writes.write(under(token, ids), {**done, **forget})
 
     def fail(self, failures: Sequence[Failure], token: str) -> Failed:
-        """One more attempt failed: tasks with attempts left wait for the next, the others are parked."""
+        """One more attempt failed: tasks with attempts left wait for the next, the others are dead letters."""
         # Producers write the count, whatever is in it.
         spent = {"$max": [0, {"$convert": {"input": "$retry_count", "to": "int", "onError": 0, "onNull": 0}}]}
         ids = [failure.aggregate_id for failure in failures]
-        most = {
-            group["_id"]: group["most"]
-            for group in self._tasks.aggregate(
-                [{"$match": under(token, ids)}, {"$group": {"_id": "$aggregate_id", "most": {"$max": spent}}}]
-            )
-        }
+        of_each = {"_id": {"id": "$aggregate_id", "spent": spent}, "tasks": {"$sum": 1}}
+        groups = self._tasks.aggregate([{"$match": under(token, ids)}, {"$group": of_each}])
+        tasks = {(group["_id"]["id"], group["_id"]["spent"]): group["tasks"] for group in groups}
+        most = {failure.aggregate_id: len(failure.delays) for failure in failures}
+        ending = {key: number for key, number in tasks.items() if key[1] >= most[key[0]]}
         again: list[tuple[Document, Update]] = []
         park: list[tuple[Document, Update]] = []
         for failure in failures:
@@ -243,11 +244,13 @@ class RepairQueue:
                 next_attempt = {"$add": ["$$NOW", {"$arrayElemAt": [waits, spent]}]}
                 waiting = {**failed, "status": "pending", "next_attempt_at": next_attempt}
                 again.append((this, [{"$set": waiting}, {"$unset": list(OURS)}]))
-        return Failed(
-            parked=self._writes.write_each(park),
-            retried=self._writes.write_each(again),
-            parked_ids={item.aggregate_id for item in failures if most.get(item.aggregate_id, -1) >= len(item.delays)},
-        )
+        asked = repeats()
+        parked, retried = self._writes.write_each(park), self._writes.write_each(again)
+        if repeats() > asked:
+            # The last reply does not count what was written before a lost one.
+            parked = sum(ending.values())
+            retried = sum(tasks.values()) - parked
+        return Failed(parked=parked, retried=retried, parked_ids={aggregate_id for aggregate_id, _ in ending})
 
     def give_back(self, ids: Sequence[str], token: str, seconds: float = 0) -> int:
         """Let others take these tasks, in so many seconds, as if they had not been taken."""
@@ -290,9 +293,9 @@ class RepairQueue:
         where: Document = {"status": status}
         if older_than_days:
             where[ended] = {"$lt": self.now() - timedelta(days=older_than_days)}
-        deleted = self._tasks.delete_many(where).deleted_count
+        deleted = self._tasks.delete_counted(where)
         if status == "failed" and (aside := self._set_aside.ids(where)):
-            deleted += self._tasks.delete_many(sendable({"_id": {"$in": aside}})).deleted_count
+            deleted += self._tasks.delete_counted(sendable({"_id": {"$in": aside}}))
             self._set_aside.forget(aside)
         return deleted
 
@@ -310,8 +313,14 @@ class RepairQueue:
     def stats(self) -> QueueStats:
         """The queue in numbers."""
         now = self.now()
-        due = [query.where for query in self.due_queries(now)]
+        due = [query.where for query in self.due_queries(now, self._lease_seconds)]
         return stats_of(self._tasks, now, due, self._set_aside.letters({}))
+
+    def left_for(self, seconds: float) -> bool:
+        """Whether a task is due since so long ago, and nobody took it."""
+        before = self.now() - timedelta(seconds=seconds)
+        waited: Document = {**pending_until(before), "created_at": {"$lt": before}}
+        return self._tasks.count_documents(waited, limit=1) > 0
 
     def now(self) -> datetime:
         """The server's time: what leases and attempts go by."""
@@ -322,7 +331,7 @@ class RepairQueue:
 class Failure:
     """An attempt that failed. `delays` are the seconds to wait after a first failed attempt, a second and so on.
 
-    A task that failed more often is parked; without delays every one is: no retry can mend it.
+    A task that failed more often is a dead letter; without delays every one is: no retry can mend it.
     """
 
     aggregate_id: str
@@ -333,7 +342,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """What became of failed attempts: tasks parked, tasks to be tried again, and the aggregates of those parked."""
+    """What became of failed attempts: dead letters, tasks to be tried again, and the aggregates of those parked."""
 
     parked: int
     retried: int

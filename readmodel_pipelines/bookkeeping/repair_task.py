@@ -1,10 +1,10 @@
-"""A task of the repair queue: why it may be parked, and the filters and updates that say what a task is by its fields.
+"""A task of the repair queue: why it may be a dead letter, and filters and updates that know a task by its fields.
 
 DATA_CONTRACT.md, «Repair queue», has the fields.
 """
 
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from bson import ObjectId
@@ -51,7 +51,7 @@ FIELDS = dict.fromkeys((*_NAMING, "created_at"), 1) | {"size": _SIZE, "twice": _
 """What tells which repair a task asks for, and whether it can be written: its size, whether a field stands twice."""
 OPEN: Document = {"status": {"$in": ["pending", "processing"]}}
 NO_MORE = [*OURS, "next_attempt_at"]
-"""The fields that a parked task has no more."""
+"""The fields that a dead letter has no more."""
 
 
 def new_task(aggregate_id: str, aggregate_type: str) -> Document:
@@ -71,10 +71,12 @@ def pending_until(now: datetime) -> Document:
     return {"status": "pending", "next_attempt_at": {"$not": {"$gt": now}}}
 
 
-def abandoned_until(now: datetime) -> Document:
-    """The filter for tasks in work under a lease that ran out."""
-    # One without a lease was left so by the application's own worker, which never comes back to it.
-    return {"status": "processing", "lease_until": {"$not": {"$gt": now}}}
+def abandoned_until(now: datetime, lease_seconds: float) -> Document:
+    """The filter for tasks in work under a lease that ran out, or that ends later than it can: the clock was wrong."""
+    # One without a lease was left so by the application's own worker, which never comes back to it. What is worked on
+    # under a longer lease is met in vain.
+    held = {"$gt": now, "$lte": now + timedelta(seconds=lease_seconds)}
+    return {"status": "processing", "lease_until": {"$not": held}}
 
 
 def under(token: str, ids: Sequence[str]) -> Document:

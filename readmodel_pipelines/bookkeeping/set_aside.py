@@ -48,8 +48,8 @@ class SetAside:
         if number > _MOST:
             raise ReadModelError(
                 f"{number:,} tasks of the repair queue cannot be written: {attempt['detail']}.",
-                hint="Something about its collection stands against it (a validator, a cap, a view); mend that, then "
-                "`readmodel repair-queue requeue --all-failed`.",
+                hint="A validator, a cap or a view prevents it. Fix that, then run `readmodel repair-queue requeue "
+                "--all-failed`.",
             )
         ended = {"status": "failed", "reason": attempt["reason"], "last_retry_at": now, "attempts": [attempt]}
         letters = [
@@ -68,7 +68,7 @@ class SetAside:
 
     def forget(self, ids: Sequence[Any]) -> int:
         """Set these aside no more; gives how many were."""
-        return self._letters.delete_many(sendable({"_id": {"$in": list(ids)}})).deleted_count if ids else 0
+        return self._letters.delete_counted(sendable({"_id": {"$in": list(ids)}})) if ids else 0
 
 
 def is_short(value: Any) -> bool:

@@ -40,7 +40,7 @@ class TaskWrites:
     def write(self, where: Mapping[str, Any], update: Update) -> int:
         """Write all tasks at once, or, where the server refuses it of one, each by itself; gives the number."""
         try:
-            return self._tasks.update_many(sendable(where), update).matched_count
+            return self._tasks.update_counted(sendable(where), update)
         except WriteError as error:
             if is_the_servers(error.code):
                 raise
@@ -78,7 +78,7 @@ class TaskWrites:
             these: Document = {**OPEN, "_id": {"$in": [task["_id"] for task in some]}}
             if reason not in UNWRITABLE:
                 self.write(these, [{"$set": parked}, {"$unset": NO_MORE}])
-            # They are told as parked, whatever became of them.
+            # They are told as dead letters, whatever became of them.
             self.refused.clear()
             # What is open all the same was written in vain.
             if left := list(found_exactly(self._tasks, these, FIELDS)):

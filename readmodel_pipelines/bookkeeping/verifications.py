@@ -17,12 +17,11 @@ from typing import Any
 from bson.json_util import CANONICAL_JSON_OPTIONS
 from pymongo import ReplaceOne
 
-from readmodel_pipelines.batched import batched
 from readmodel_pipelines.events.ids import is_plain
 from readmodel_pipelines.mongo.changes import Token, time_of
 from readmodel_pipelines.mongo.driver import Collection, Database, Document, duplicates_allowed, server_time
 from readmodel_pipelines.mongo.names import FINDINGS, VERIFICATIONS, WATERMARKS
-from readmodel_pipelines.mongo.scan import Query
+from readmodel_pipelines.mongo.scan import Query, paged
 from readmodel_pipelines.reconcile.extended_json import json_value
 from readmodel_pipelines.reconcile.finding import Finding
 from readmodel_pipelines.reconcile.outcome import ALARMS, Outcome
@@ -30,6 +29,7 @@ from readmodel_pipelines.reconcile.summary import Summary
 
 _BATCH = 1_000
 _LONGEST_ID = 200
+_MOST_CAUSES = 100
 _EVERYTHING = "every aggregate"
 """The coverage that is stored of a verification that left no aggregate out."""
 
@@ -99,27 +99,34 @@ class Findings:
         closed: list[Document] = [{"$set": {"state": "closed", "closed_at": "$$NOW"}}]
         number = 0
         for these in [{}] if covered is None else self._covered(gone, covered):
-            number += self._findings.update_many({**gone, **these, "state": "open"}, closed).modified_count
+            if not self._findings.count_documents({**gone, **these}, limit=1):
+                continue
+            number += self._findings.update_counted({**gone, **these, "state": "open"}, closed)
             self._findings.delete_many({**gone, **these, "state": "lagging"})
         return number
 
     def _covered(self, gone: Document, covered: Covered) -> Iterator[Document]:
         """Filters for the covered ones, some at a time."""
-        found = self._findings.find(gone, {"aggregate_id": 1, "plain": 1, "odd": 1})
-        for keys in batched((finding["_id"] for finding in found if covered.has(finding)), _BATCH):
-            yield {"_id": {"$in": keys}}
+        for page in paged(self._findings, _by_id(gone), {"aggregate_id": 1, "plain": 1, "odd": 1}, "_id", _BATCH):
+            yield {"_id": {"$in": [finding["_id"] for finding in page if covered.has(finding)]}}
 
     def open_ids(self, read_model: str) -> Iterator[str]:
         """The ids of aggregates to look at again, with open findings or lagging, in order; but for those no texts."""
         query = self.open_query(read_model)
-        for finding in self._findings.find(query.where, query.fields, sort=query.sort):
-            yield finding["aggregate_id"]
+        for page in paged(self._findings, query.where, query.fields or {}, "aggregate_id", _BATCH):
+            for finding in page:
+                yield finding["aggregate_id"]
 
     @staticmethod
     def open_query(read_model: str) -> Query:
         """What `open_ids` asks for."""
         where = {**_watched(read_model), "plain": True}
         return Query(where, {"_id": 0, "aggregate_id": 1}, (("aggregate_id", 1),))
+
+    def listed(self, read_model: str, most: int) -> list[Document]:
+        """At most so many open findings, the oldest first, as they are remembered."""
+        where = {"read_model": read_model, "state": "open"}
+        return list(self._findings.find(where, sort=[("first_seen", 1), ("_id", 1)], limit=most))
 
     def open_by_outcome(self, read_model: str) -> dict[str, int]:
         """How many findings are open."""
@@ -140,12 +147,19 @@ class Findings:
     def open_elsewhere(self, read_model: str, not_seen_since: datetime, covered: Covered) -> Counter[str]:
         """How many findings are open, by outcome, that were neither seen since then nor are covered."""
         unseen = {"read_model": read_model, "state": "open", "last_seen": {"$lt": not_seen_since}}
-        found = self._findings.find(unseen, {"aggregate_id": 1, "plain": 1, "odd": 1, "outcome": 1})
-        return Counter(finding["outcome"] for finding in found if not covered.has(finding))
+        fields = {"aggregate_id": 1, "plain": 1, "odd": 1, "outcome": 1}
+        pages = paged(self._findings, _by_id(unseen), fields, "_id", _BATCH)
+        return Counter(finding["outcome"] for page in pages for finding in page if not covered.has(finding))
 
 
 def _watched(read_model: str) -> Document:
     return {"read_model": read_model, "state": {"$in": ["open", "lagging"]}}
+
+
+def _by_id(where: Document) -> Document:
+    """The same findings of a read model, by the index on `_id`, which begins with its name and a slash."""
+    name = where["read_model"]
+    return {**where, "_id": {"$gte": f"{name}/", "$lt": f"{name}0"}}
 
 
 def _key(finding: Finding) -> str:
@@ -182,6 +196,7 @@ def _seen(finding: Finding, version: Any) -> Document:
         "outcome": finding.outcome.value,
         "reason": None if finding.reason is None else str(finding.reason),
         "fields": sorted(finding.fields),
+        "cause": None if finding.cause is None else finding.cause.kind.value,
         "version": version,
         "state": "lagging" if finding.outcome is Outcome.LAGGING else "open",
     }
@@ -195,14 +210,24 @@ class Verifications:
         self._verifications = Collection(database, VERIFICATIONS)
         self._watermarks = Collection(database, WATERMARKS)
 
-    def record(self, read_model: str, started_at: datetime, summary: Summary) -> None:
-        """Keep the numbers of a verification."""
-        counts, scope = summary.read_models[read_model], summary.scope
-        numbers = {**counts.as_dict(), "discrepancies": counts.discrepancies}
+    def record(self, read_models: Sequence[str], started_at: datetime, summary: Summary) -> None:
+        """Keep the numbers of a verification of these read models."""
+        scope = summary.scope
         between = {"started_at": started_at, "ended_at": server_time(self._database).replace(tzinfo=None)}
         covers = {"tier": scope.tier, "coverage": _EVERYTHING if scope.everything else scope.coverage}
         read = {"events": summary.events, "seconds": summary.seconds}
-        self._verifications.insert_one({"read_model": read_model, **between, **covers, **read, "counts": numbers})
+        records: list[Document] = []
+        for read_model in read_models:
+            counts = summary.read_models[read_model]
+            numbers = {**counts.as_dict(), "discrepancies": counts.discrepancies}
+            causes = [
+                {"kind": item.kind.value, "event_type": item.event_type, "count": item.count}
+                | {"first": item.first, "last": item.last}
+                for item in summary.outages.of(read_model)[:_MOST_CAUSES]
+            ]
+            seen = {"read_model": read_model, **between, **covers, **read, "counts": numbers, "causes": causes}
+            records.append(seen)
+        self._verifications.insert_many(records)
 
     def last_verification(self, read_model: str, *, of_everything: bool = False) -> Document | None:
         """The newest verification of a read model; the newest that compared every field of everything."""

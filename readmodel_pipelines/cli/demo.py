@@ -11,28 +11,33 @@ from readmodel_pipelines.wording import one_line
 
 if TYPE_CHECKING:
     from readmodel_pipelines.reconcile.summary import Summary
+    from readmodel_pipelines.settings import Settings
 
 app = typer.Typer()
 
 
-@command(app, "demo", "Show it all on sample data, then serve the web UI.", heading=SET_UP)
+@command(app, "demo", "Try everything on sample data, then serve the web UI.", heading=SET_UP)
 def demo(
-    no_ui: Annotated[bool, typer.Option("--no-ui", help="End after the last verification, with 0 when clean.")] = False,
+    no_ui: Annotated[
+        bool, typer.Option("--no-ui", help="End after the last verification; the exit code is 0 if it is clean.")
+    ] = False,
     port: Annotated[
-        int | None, typer.Option(min=1, max=65535, help="Port of the Dagster UI; 3000 or a free one if not given.")
+        int | None, typer.Option(min=1, max=65535, help="Port of the Dagster UI. Default: 3000, or a free one.")
     ] = None,
-    chats: Annotated[int, typer.Option(min=1, max=1_000_000, help="How many sample chats.")] = 300,
+    chats: Annotated[int, typer.Option(min=1, max=1_000_000, help="Number of sample chats.")] = 300,
 ) -> bool:
-    """Show it all on sample data.
+    """Try everything on sample data.
 
-    Fills the embedded server, breaks documents in every way, verifies, rebuilds, verifies, then serves the Dagster UI.
-    Only the embedded server: refused when READMODEL_MONGODB_URI is set, and when READMODEL_DATABASE holds data that
-    the demo did not make. What an earlier demo made is dropped first.
+    Fills the embedded server, damages documents in every way, verifies, rebuilds, verifies, then serves the Dagster UI.
+    Refused if READMODEL_MONGODB_URI is set, or if READMODEL_DATABASE holds data of somebody else. Drops the data of an
+    earlier demo first.
     """
     from readmodel_pipelines.cli.dagster import ui
     from readmodel_pipelines.cli.terminal.summary import human_lines
     from readmodel_pipelines.demo.run import run_demo, traffic_in_background
     from readmodel_pipelines.settings import load_settings
+    from readmodel_pipelines.verification.folder import folder_of_reports
+    from readmodel_pipelines.verification.serving import serving_reports
 
     settings = load_settings()
     free = ui.choose_port(port) if not no_ui else None
@@ -64,8 +69,11 @@ def demo(
             "   An application goes on saving events meanwhile, and some of its updates fail: see repair_queue\n"
             "   fill, its sensor launch repair_read_models, and the queue drain."
         )
-        with traffic_in_background(settings):
-            ui.serve(settings, free, voice.note if voice.as_json else voice.line)
+        with traffic_in_background(settings), serving_reports(folder_of_reports(settings), ui.HOST, 0) as at:
+            address = f"http://{ui.HOST}:{free}"
+            links = {"READMODEL_REPORTS_URL": f"http://{ui.HOST}:{at}", "READMODEL_DAGSTER_URL": address}
+            told = voice.note if voice.as_json else voice.line
+            ui.serve(settings, free, told, links, lambda: _begin_a_history(settings, address))
     voice.say(
         "The embedded server goes on; `readmodel verify-consistency --type all --all` meets it, "
         "`readmodel server stop` ends it."
@@ -73,3 +81,20 @@ def demo(
     document = {"verb": "demo", "clean": clean, "steps": [summary.as_json() for summary in shown]}
     voice.result(document, ["Every damage was found and mended." if clean else "The demo did not end well."])
     return clean
+
+
+def _begin_a_history(settings: "Settings", address: str) -> None:
+    """Have Dagster materialize and check both read models, so that its pages have something to show."""
+    from pydantic import SecretStr
+
+    from readmodel_pipelines.cli.dagster.launch import materialize
+    from readmodel_pipelines.cli.dagster.web_server import WebServer
+    from readmodel_pipelines.errors import ReadModelError
+    from readmodel_pipelines.projections.registry import projections_for
+
+    server = WebServer(settings.model_copy(update={"dagster_url": SecretStr(address)}))
+    try:
+        run = materialize(server, [item.read_model for item in projections_for(settings)])
+        voice.note(f"Dagster materializes and checks both read models meanwhile: {run}")
+    except ReadModelError as error:
+        voice.note(f"Its pages have no history yet: {error.message}")

@@ -24,22 +24,18 @@ _NARROWEST = 60
 app = typer.Typer()
 
 
-@command(app, "doctor", "Look at everything, and say what to do about the rest.", heading=OPERATE)
+@command(app, "doctor", "Check the setup and suggest fixes.", heading=OPERATE)
 def doctor(
     role: Annotated[
         str,
-        typer.Option(
-            "--for",
-            metavar="ROLE",
-            help="What the user is meant for, a role of `readmodel rights`; it need not have the rights of others.",
-        ),
+        typer.Option("--for", metavar="ROLE", help="Role of `readmodel rights` that the database user should have."),
     ] = "dagster",
 ) -> int:
-    """Look at everything that rebuilds, repairs and verifications need, and say what to do about what is not right.
+    """Check the whole setup and suggest a fix for each problem.
 
-    Settings, connection, version, replica set, clock, rights, collections, indexes, how the main queries would be
-    answered, history of changes, repair queue, findings, leases, rebuilds. Writes nothing and starts nothing; --verbose
-    shows every setting. The exit code is 1 when there are problems, 0 with warnings alone, and 3 without MongoDB.
+    Checks settings, connection, version, replica set, clock, rights, collections, indexes, plans of the main queries,
+    oplog, repair queue, findings, leases and rebuilds. Writes nothing and starts nothing. --verbose shows every
+    setting. The exit code is 1 with a problem, 0 with warnings only, and 3 without MongoDB.
     """
     from readmodel_pipelines.doctor.examine import examine
     from readmodel_pipelines.settings import load_settings

@@ -23,7 +23,7 @@ app = typer.Typer()
 def load(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of gzipped Extended JSON: *.jsonl.gz.")],
 ) -> None:
-    """Load a folder of documents, with indexes.
+    """Load a folder of documents and create the indexes.
 
     Reads events.jsonl.gz, chats_read_model.jsonl.gz, tasks_read_model.jsonl.gz and repair_queue.jsonl.gz, those that
     are there. A document that the database holds already (same _id or unique key) is left as it is.
@@ -39,7 +39,7 @@ def load(
         voice.line(one_line(f"{name}: skipped, no collection is loaded from it"))
     done: dict[str, Loaded] = {}
     due = NowAndThen(SECONDS_BETWEEN_LINES)
-    with open_database(settings, "load") as database:
+    with open_database(settings, "load", tell=voice.note) as database:
         try:
             for loaded in load_files(database, settings, paths):
                 done[loaded.file] = loaded

@@ -25,17 +25,23 @@ from readmodel_pipelines.cli import (
     demo,
     doctor,
     ensure_indexes,
+    findings,
+    history,
+    leases,
     load,
     metrics,
     rebuild_readmodel,
     rebuilds,
     repair_queue,
+    reports,
     rights,
     server,
+    status,
     verify_consistency,
 )
-from readmodel_pipelines.cli.terminal.help import QUEUE, REBUILDS, SET_UP, Map
-from readmodel_pipelines.cli.terminal.voice import NOBODY_READS, OutputLost, complain
+from readmodel_pipelines.cli.terminal.help import LOOK, OPERATE, QUEUE, REBUILDS, SET_UP, Map
+from readmodel_pipelines.cli.terminal.voice import NOBODY_READS, OutputLost, complain, voice
+from readmodel_pipelines.env_file import take_in_here
 
 if TYPE_CHECKING:
     from sys import UnraisableHookArgs
@@ -49,10 +55,49 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _tell_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import PackageNotFoundError, version
+
+        told = "of a checkout"
+        with suppress(PackageNotFoundError):
+            told = version("readmodel-pipelines")
+        voice.result({"verb": "version", "version": told}, [f"readmodel {told}"])
+        raise typer.Exit
+
+
+@app.callback()
+def readmodel(
+    # Not eager: only behind --json is it known how to say it.
+    version: bool = typer.Option(False, "--version", callback=_tell_version, help="Show the version."),
+) -> None:
+    """The options of all commands."""
+
+
 # Single commands name their heading themselves.
-for single in (rebuild_readmodel, verify_consistency, ensure_indexes, rights, load, demo, doctor, metrics):
+for single in (
+    status,
+    rebuild_readmodel,
+    verify_consistency,
+    history,
+    reports,
+    ensure_indexes,
+    rights,
+    load,
+    demo,
+    doctor,
+    metrics,
+):
     app.add_typer(single.app)
-for group, heading in ((repair_queue, QUEUE), (rebuilds, REBUILDS), (server, SET_UP)):
+for group, heading in (
+    (findings, LOOK),
+    (repair_queue, QUEUE),
+    (rebuilds, REBUILDS),
+    (server, SET_UP),
+    (leases, OPERATE),
+):
     app.add_typer(group.app, rich_help_panel=heading)
 
 
@@ -69,6 +114,7 @@ def main() -> None:
         if number is not None and signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, signal.default_int_handler)
     sys.unraisablehook = _not_lost
+    take_in_here()
     stdout = sys.stdout
     try:
         app()

@@ -15,22 +15,22 @@ app = typer.Typer()
 @command(app, "metrics", "Serve metrics for Prometheus, or print them once.", heading=OPERATE)
 def metrics(
     port: Annotated[
-        int, typer.Option(min=0, max=65535, help="Port to serve at; 0 takes a free one and says which.")
+        int, typer.Option(min=0, max=65535, help="Port to serve at; 0 picks a free one and prints it.")
     ] = 9464,
     host: Annotated[
-        str, typer.Option(help="Address to listen at; 0.0.0.0 is every one. There is no password and no TLS.")
+        str, typer.Option(help="Address to listen at; 0.0.0.0 is every one. Without password and TLS.")
     ] = "127.0.0.1",
     once: Annotated[
-        bool, typer.Option("--once", help="Print the metrics and end, for a textfile collector; serve nothing.")
+        bool, typer.Option("--once", help="Print the metrics once and exit, for a textfile collector.")
     ] = False,
     timeout: Annotated[
-        float, typer.Option(min=0.1, max=3_600, metavar="SECONDS", help="How long a scrape waits for MongoDB at most.")
+        float, typer.Option(min=0.1, max=3_600, metavar="SECONDS", help="Longest wait of a scrape for MongoDB.")
     ] = 5.0,
 ) -> None:
     """Serve metrics of queue, findings, verifications and rebuilds, for Prometheus.
 
-    MongoDB is asked at each scrape: counts by index and single documents, no event. It need not be there: then the
-    metrics say readmodel_up 0, also with --once, and the exit code is 0. The embedded server is not started.
+    Each scrape reads counts by index and single documents from MongoDB, never an event. If MongoDB does not answer,
+    readmodel_up is 0 and the exit code is 0, also with --once. Does not start the embedded server.
     """
     from readmodel_pipelines.metrics.exporter import Exporter, serving, text
     from readmodel_pipelines.settings import load_settings

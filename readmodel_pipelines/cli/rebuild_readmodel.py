@@ -33,41 +33,44 @@ _ROLES: dict[Strategy, str] = {"in_place": "rebuild", "shadow": "shadow"}
 app = typer.Typer()
 
 
-@app.command("rebuild-readmodel", rich_help_panel=MEND, short_help="Bring read models in line with their events.")
+@app.command("rebuild-readmodel", rich_help_panel=MEND, short_help="Rebuild read models from their events.")
 def rebuild_readmodel(
     read_model: ReadModelName,
     aggregate_id: AggregateId = None,
     everything: Everything = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Write nothing; say what a rebuild would do.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Write nothing; report the changes a rebuild would make.")
+    ] = False,
     allow_deletions: Annotated[
         bool,
-        typer.Option(
-            "--allow-deletions", help="With --all: delete even more documents than READMODEL_MAX_DELETE_SHARE."
-        ),
+        typer.Option("--allow-deletions", help="With --all: allow more deletions than READMODEL_MAX_DELETE_SHARE."),
     ] = False,
     strategy: Annotated[
         Strategy,
         typer.Option(
-            help="Of --all. in_place: write what differs into the live collection. shadow: build a new collection "
-            "beside it, verify it, and swap it in; for a changed projection."
+            help="With --all. in_place: write the differences into the live collection. shadow: build a new collection "
+            "beside it, verify it, and cut over; for a changed projection."
         ),
     ] = "in_place",
     resume: Annotated[
         bool,
         typer.Option(
-            "--resume", help="Of --all: go on with the rebuild that was interrupted. Without it that one is dropped."
+            "--resume", help="With --all: continue the interrupted rebuild. Without this option it is discarded."
         ),
     ] = False,
     off_peak: Annotated[
-        bool, typer.Option("--off-peak", help="Of --all: stop when READMODEL_OFF_PEAK_WINDOW ends; --resume goes on.")
+        bool,
+        typer.Option(
+            "--off-peak", help="With --all: stop at the end of READMODEL_OFF_PEAK_WINDOW; --resume continues."
+        ),
     ] = False,
     part: Annotated[
         str | None,
         typer.Option(
             "--slice",
             metavar="K/N",
-            help="Of --all: only the K-th of N parts (1000 at most), for several machines; whoever does the last one "
-            "finishes it.",
+            help="With --all: rebuild part K of N (1000 at most), for several machines. The run that completes the "
+            "last part finishes the rebuild.",
             show_default=False,
         ),
     ] = None,
@@ -75,12 +78,12 @@ def rebuild_readmodel(
     max_findings: MaxFindings = DEFAULT_MAX_FINDINGS,
     launch: Launch = False,
 ) -> None:
-    """Bring read models in line with their events.
+    """Rebuild read models from their events.
 
-    Writes only documents that differ, deletes those that no events want, and leaves alone what other software keeps in
-    them. Events are only read. A stream that cannot be trusted leaves its document as it is, and the exit code is 1.
-    A full rebuild may be killed at any time; --resume goes on. `readmodel rebuilds` shows what there is.
-    With --launch each read model is a run of Dagster's, and always goes on with what was interrupted.
+    Writes the documents that differ from their events and deletes those without events. Foreign fields stay. Never
+    writes an event. The document of a malformed stream stays as it is, and the exit code is 1.
+    A full rebuild can be killed at any time; --resume continues it. `readmodel rebuilds list` shows the rebuilds.
+    With --launch, Dagster runs each read model, and always continues an interrupted rebuild.
     """
     verb: Verb = "dry_run" if dry_run else "rebuild"
     with in_words(verb):
@@ -126,11 +129,12 @@ def rebuild_readmodel(
             from readmodel_pipelines.cli.dagster.launch import launch_runs, refuse
 
             refuse("--slice", part, "launch a backfill of the job rebuild_slices in the web UI")
-            ok = launch_runs(settings, verb, [_run_of(name, aggregate_id, dry_run, full) for name in names])
+            runs = [_run_of(name, aggregate_id, dry_run, full) for name in names]
+            code = int(not launch_runs(settings, verb, runs))
         else:
             role = "read_only" if dry_run else _ROLES[strategy] if everything else "rebuild_one"
-            ok = carry_out(verb, settings, role, work, aggregate_id=aggregate_id, max_findings=max_findings)
-    raise typer.Exit(0 if ok else 1)
+            code = carry_out(verb, settings, role, work, aggregate_id=aggregate_id, max_findings=max_findings)
+    raise typer.Exit(code)
 
 
 def _run_of(name: str, aggregate_id: str | None, dry_run: bool, full: RebuildRequest | None) -> Run:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from readmodel_pipelines.cli.terminal.asking import make_sure
 from readmodel_pipelines.cli.terminal.command import command, opened
 from readmodel_pipelines.cli.terminal.help import group
 from readmodel_pipelines.cli.terminal.options import Yes
@@ -18,17 +20,14 @@ if TYPE_CHECKING:
 
 _TOKENS = ("token", "live_tokens", "copy_token")
 
-app = group(
-    "rebuilds",
-    "Look at full rebuilds, give one up, put back what was before one.\n\n`rebuild-readmodel --all` makes them.",
-)
+app = group("rebuilds", "List, abort and roll back full rebuilds.\n\n`rebuild-readmodel --all` makes them.")
 
 _RebuildId = Annotated[str, typer.Argument(metavar="REBUILD", help="Its id, from `readmodel rebuilds list`.")]
 
 
-@command(app, "list", "List the latest rebuilds: how far, since when.")
+@command(app, "list", "List the latest rebuilds with their progress.")
 def list_rebuilds() -> None:
-    """List the latest rebuilds: how far, since when, and which are unfinished. Writes nothing."""
+    """List the latest rebuilds with state, progress and age. Writes nothing."""
     from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds
     from readmodel_pipelines.reconcile.extended_json import json_value
 
@@ -52,34 +51,40 @@ def show(rebuild_id: _RebuildId) -> None:
     voice.result(document, _details(shown, ranges))
 
 
-@command(app, "abort", "Give up an unfinished rebuild.")
+@command(app, "abort", "Abort an unfinished rebuild.")
 def abort(rebuild_id: _RebuildId) -> None:
-    """Give up an unfinished rebuild.
+    """Abort an unfinished rebuild.
 
-    Drops its shadow; what it wrote in place stays, for it is right. Locks the read models meanwhile: refused while the
-    rebuild is at work.
+    Drops its shadow. Documents that it wrote in place are right and stay. Takes the lease of the read models, so it is
+    refused while the rebuild works.
     """
     from readmodel_pipelines.rebuild import abort
 
     with opened("rebuild") as (database, settings):
         record = abort(database, settings, rebuild_id)
-    document = {"verb": "abort", "rebuild": record.id, "state": record.state.value}
-    voice.result(document, [f"Rebuild {record.id} is {record.state}."])
+    to_do = record.stored.get("to_do", "")
+    document = {"verb": "abort", "rebuild": record.id, "state": record.state.value, "to_do": to_do}
+    voice.result(document, [f"Rebuild {record.id} is {record.state}. {to_do}".rstrip()])
 
 
-@command(app, "rollback", "Put back what was before a rebuild in a shadow.")
+@command(app, "rollback", "Restore the documents from before a shadow rebuild.")
 def rollback(rebuild_id: _RebuildId, yes: Yes = False) -> bool:
-    """Put back what the read models were before a rebuild in a shadow, then catch up with the events since then.
+    """Restore the documents from before a shadow rebuild, then apply the events since.
 
-    One rename for each read model, and locks them meanwhile. What others wrote into fields that the projection does not
-    own since the rebuild is lost. Then everything is verified, and what the copy has wrong is told: the exit code is 1.
+    Renames the copy over each read model and holds their leases meanwhile. Foreign fields written since the rebuild are
+    lost. Then verifies everything. Documents that are wrong in the copy are reported and queued for repair; the exit
+    code is then 1. Continues an interrupted rollback.
     """
+    from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds
     from readmodel_pipelines.cli.terminal.summary import what_was_found
     from readmodel_pipelines.rebuild import roll_back
 
-    if not yes and not voice.as_json:
-        typer.confirm(f"Put back what was before rebuild {rebuild_id}, in place of what it made?", abort=True)
     with opened("shadow") as (database, settings):
+        # A mistyped id is told before anybody is asked.
+        Rebuilds(database).stored(rebuild_id)
+        question = f"Replace the documents of rebuild {rebuild_id} by those from before it?"
+        kept = f"What rebuild {rebuild_id} made stays; nothing was put back."
+        make_sure(question, yes=yes, kept=kept, if_so="to put back what was before")
         summary = roll_back(database, settings, rebuild_id)
     done = f"Rebuild {rebuild_id} is rolled back; {summary.rebuild.caught_up:,} documents caught up since."
     warnings = (f"Warning: {item}" for item in summary.warnings)
@@ -107,12 +112,27 @@ def _table(found: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         yield f"{rebuild:<12}  {state:<11}  {strategy:<8}  {begun:<19}  {ranges:>9}  {names}"
 
 
+def _in_words(value: Any) -> str:
+    """A value of a record, as text for people."""
+    from readmodel_pipelines.reconcile.extended_json import json_text
+
+    if value is None:
+        return "-"
+    if isinstance(value, datetime):
+        return moment(value)
+    if isinstance(value, list):
+        return ", ".join(map(_in_words, value)) or "none"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name}: {_in_words(item)}" for name, item in value.items()) or "none"
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else json_text(value)
+
+
 def _details(shown: Mapping[str, Any], ranges: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    from readmodel_pipelines.bookkeeping.rebuilds import range_of
+    from readmodel_pipelines.bookkeeping.rebuild_record import range_of
 
     for name, value in shown.items():
         if name not in ("kind", "counts"):
-            yield f"{name.strip('_').replace('_', ' '):<16} {value}"
+            yield f"{name.strip('_').replace('_', ' '):<16} {_in_words(value)}"
     for name, counts in (shown.get("counts") or {}).items():
         yield f"{name:<16} {numbers(counts)}"
     for item in ranges:

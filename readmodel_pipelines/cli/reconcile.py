@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from readmodel_pipelines.cli.terminal.command import Interrupted, again
 from readmodel_pipelines.cli.terminal.progress import event_progress
 from readmodel_pipelines.cli.terminal.summary import human_lines
-from readmodel_pipelines.cli.terminal.voice import voice
+from readmodel_pipelines.cli.terminal.voice import OutputLost, voice
 from readmodel_pipelines.errors import UsageError
 from readmodel_pipelines.mongo.connection import open_database
 from readmodel_pipelines.mongo.driver import Database
@@ -56,13 +56,16 @@ def carry_out(
     aggregate_id: str | None,
     max_findings: int,
     remembers: bool = False,
-) -> bool:
-    """Do it here, as a user of that role, and show the result; True when all is well.
+) -> int:
+    """Do it here, as a user of that role, and show the result; gives the exit code.
 
     Raises:
         Interrupted: Ctrl-C, with what was done.
     """
-    with open_database(settings, role) as database, event_progress(verb.replace("_", " ")) as on_progress:
+    with (
+        open_database(settings, role, tell=voice.note) as database,
+        event_progress(verb.replace("_", " ")) as on_progress,
+    ):
         reached: _Reached = (0, 0, {})
 
         def progress(*now: *_Reached) -> None:
@@ -79,8 +82,14 @@ def carry_out(
     # A summary keeps so many of each kind; what was asked for is so many in all.
     summary.findings = summary.first_findings(max_findings)
     voice.result(summary.as_json(), human_lines(summary, aggregate_id))
-    # No report although one was asked for: its disk is full, for one.
-    return summary.ok and summary.scope.reports != []
+    if settings.tell_dagster:
+        from readmodel_pipelines.cli.dagster.tell import tell_dagster
+
+        tell_dagster(settings, summary, aggregate_id)
+    if summary.ok and summary.scope.reports == []:
+        # It was asked for, and a full disk says nothing about the documents.
+        return OutputLost.exit_code
+    return int(not summary.ok)
 
 
 def _interrupted_look(reached: _Reached, *, remembers: bool) -> Interrupted:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from readmodel_pipelines.cli.terminal.asking import make_sure
 from readmodel_pipelines.cli.terminal.command import Interrupted, again, command, opened
 from readmodel_pipelines.cli.terminal.help import group
 from readmodel_pipelines.cli.terminal.options import Launch, Yes
@@ -30,14 +30,14 @@ _SURE = "Delete dead letters for good?"
 
 app = group(
     "repair-queue",
-    "Look at the repair queue, work it off, bring tasks back.\n\nThe application adds a task when it could not "
+    "List repair tasks, work them off, requeue or delete them.\n\nThe application adds a task when it could not "
     "update a read model. Dagster's sensor repairs them; `work` does the same without Dagster.",
 )
 
 
-@command(app, "stats", "Say how deep and old it is, and what is dead.")
+@command(app, "stats", "Show depth, age, rate and dead letters.")
 def stats() -> None:
-    """Say how deep the queue is, how old, how fast it drains, and what is dead in it. Writes nothing."""
+    """Show depth, age and rate of the queue, and its dead letters. Writes nothing."""
     with _queue("read_only") as queue:
         found = queue.stats()
     voice.result({"verb": "stats", **found.as_json()}, _stats_lines(found))
@@ -47,10 +47,10 @@ def stats() -> None:
 def list_tasks(
     status: Annotated[
         Literal["pending", "processing", "completed", "failed"] | None,
-        typer.Option(help="Only these.", show_default=False),
+        typer.Option(help="Only tasks in this state.", show_default=False),
     ] = None,
-    reason: Annotated[str | None, typer.Option(help="Only those parked or waiting for this reason.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=_MOST_LISTED, help="At most so many.")] = 50,
+    reason: Annotated[str | None, typer.Option(help="Only tasks that failed for this reason.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=_MOST_LISTED, help="Maximum number of tasks.")] = 50,
 ) -> None:
     """List tasks, the oldest first. Writes nothing."""
     from readmodel_pipelines.reconcile.extended_json import json_value
@@ -67,32 +67,34 @@ def list_tasks(
     )
 
 
-@command(app, "work", "Repair what is due, as Dagster does.", verb="repair")
+@command(app, "work", "Repair due tasks, as Dagster does.", verb="repair")
 def work(
-    once: Annotated[bool, typer.Option("--once", help="End when nothing is due.")] = False,
-    every: Annotated[float, typer.Option(min=0.1, max=86_400, help="Without --once: seconds between two looks.")] = 5.0,
+    once: Annotated[bool, typer.Option("--once", help="End when no task is due.")] = False,
+    every: Annotated[
+        float, typer.Option(min=0.1, max=86_400, help="Without --once: seconds between two checks for due tasks.")
+    ] = 5.0,
     limit: Annotated[
         int | None,
         typer.Option(
-            min=1, max=1_000_000_000, help="With --once: end after about so many aggregates.", show_default=False
+            min=1, max=1_000_000_000, help="With --once: approximate number of aggregates.", show_default=False
         ),
     ] = None,
     batch_size: Annotated[
-        int | None,
-        typer.Option(min=1, max=10_000, help="Aggregates at once; READMODEL_REPAIR_BATCH_SIZE if not given."),
+        int | None, typer.Option(min=1, max=10_000, help="Aggregates per batch. Default: READMODEL_REPAIR_BATCH_SIZE.")
     ] = None,
     task_id: Annotated[
         list[str] | None,
-        typer.Option("--id", metavar="TASK", help="Repair this open task now, whether due or not; repeatable."),
+        typer.Option("--id", metavar="TASK", help="Repair this open task now, even if it is not due. Repeatable."),
     ] = None,
     launch: Launch = False,
 ) -> bool:
-    """Repair what is due, until nothing is (--once) or for ever.
+    """Repair due tasks, until none is due (--once) or as a service.
 
-    Brings the read models of each task's aggregate in line with their events and completes the task. What fails is
-    tried again later; what no retry can mend is parked. Any number of workers may run beside one another and Dagster.
-    The exit code is 1 when not everything that was taken is repaired, and 0 when Ctrl-C ends a worker without --once.
-    With --launch (and --once or --id) it is a run of Dagster's, which does not fail for what it parks.
+    Rebuilds the documents of each task's aggregate and completes the task. A failed task is retried later; one that no
+    retry can repair becomes a dead letter. Any number of workers can run at once, beside Dagster too. Its sensor
+    launches no run while a worker without --once keeps up.
+    The exit code is 1 if a claimed task was not repaired, and 0 if Ctrl-C ends a worker without --once.
+    With --launch (and --once or --id), Dagster runs it. That run does not fail because of dead letters.
     """
     task_ids = task_id or []
     ends = once or bool(task_ids) or limit is not None
@@ -115,37 +117,45 @@ def work(
     return True
 
 
-@command(app, "requeue", "Bring dead letters back, once mended.")
+@command(app, "requeue", "Requeue dead letters after a fix.")
 def requeue(
     task_id: Annotated[str | None, typer.Option("--id", metavar="TASK", help="One task.", show_default=False)] = None,
     reason: Annotated[str | None, typer.Option(help="All dead letters with this reason.", show_default=False)] = None,
     all_failed: Annotated[bool, typer.Option("--all-failed", help="All dead letters.")] = False,
 ) -> None:
-    """Bring dead letters back, with all their attempts: after their cause is mended.
+    """Requeue dead letters, with all their attempts, after you fixed the cause.
 
-    Exactly one of --id, --reason and --all-failed. With --id a completed task or one that waits comes back, too.
+    Give exactly one of --id, --reason and --all-failed. --id also requeues a completed or waiting task.
     """
     with _queue("queue") as queue:
         number = queue.requeue(task_id=task_id, reason=reason, all_failed=all_failed)
+    if reason is not None and not number:
+        from readmodel_pipelines.bookkeeping.repair_task import DEAD_LETTER_REASONS
+
+        if reason not in DEAD_LETTER_REASONS:
+            raise UsageError(
+                f"No dead letter has the reason {reason!r}, and there is no such reason.",
+                hint="`readmodel repair-queue stats` says which reasons there are.",
+            )
     next_step = " `readmodel repair-queue work --once` or Dagster's sensor repairs them." if number else ""
     voice.result({"verb": "requeue", "requeued": number}, [f"{count(number, 'task')} brought back.{next_step}"])
 
 
 @command(app, "purge", "Delete completed tasks or dead letters for good.")
 def purge(
-    status: Annotated[Literal["completed", "failed"], typer.Option(help="Which tasks to delete.")],
-    older_than_days: Annotated[float, typer.Option(min=0, max=36_500, help="Only those that ended so long ago.")] = 0.0,
+    status: Annotated[Literal["completed", "failed"], typer.Option(help="State of the tasks to delete.")],
+    older_than_days: Annotated[
+        float, typer.Option(min=0, max=36_500, help="Only tasks that ended at least this many days ago.")
+    ] = 0.0,
     yes: Yes = False,
 ) -> None:
     """Delete completed tasks, or dead letters, for good. Open tasks are never deleted.
 
     Completed tasks expire by themselves, after READMODEL_REPAIR_RETENTION_DAYS.
     """
-    if status == "failed" and not (yes or (sys.stdin.isatty() and typer.confirm(_SURE, err=True))):
-        raise UsageError(
-            "Dead letters are the only trace of repairs that never came about; none was deleted.",
-            hint="Say --yes to delete them.",
-        )
+    if status == "failed":
+        kept = "Dead letters are the only trace of repairs that never came about; none was deleted."
+        make_sure(_SURE, yes=yes, kept=kept, if_so="to delete them")
     with _queue("queue") as queue:
         number = queue.purge(status, older_than_days)
     voice.result({"verb": "purge", "deleted": number}, [f"{count(number, 'task')} deleted."])
@@ -188,6 +198,8 @@ def _work_on(every: float, batch_size: int | None) -> None:
     Raises:
         MongoUnavailable: no MongoDB at the first look; later it is waited for.
     """
+    from readmodel_pipelines.bookkeeping.arrivals import Arrivals
+    from readmodel_pipelines.bookkeeping.presence import present
     from readmodel_pipelines.mongo.connection import open_database
     from readmodel_pipelines.repair.summary import RepairSummary
     from readmodel_pipelines.repair.worker import RepairWorker
@@ -198,11 +210,20 @@ def _work_on(every: float, batch_size: int | None) -> None:
     started = time.perf_counter()
     # Nobody knows before the first look.
     down: bool | None = None
-    voice.note(f"Looking every {every:g} s for what is due; Ctrl-C ends it.")
+    queue = settings.repair_queue_collection
+    voice.note(f"Looking at once when a task comes, and every {every:g} s for what is due; Ctrl-C ends it.")
+
+    def without(why: str) -> None:
+        voice.note(f"Looking every {every:g} s alone: {why}.")
+
     try:
         while True:
             try:
-                with open_database(settings, "repair") as database:
+                with (
+                    open_database(settings, "repair", tell=voice.note) as database,
+                    present(database, queue),
+                    Arrivals(database, queue, without) as arrivals,
+                ):
                     worker = RepairWorker(database, settings, batch_size=batch_size, on_batch=last.append)
                     while True:
                         summary = worker.work()
@@ -213,7 +234,7 @@ def _work_on(every: float, batch_size: int | None) -> None:
                         total.add(summary)
                         if summary.claimed:
                             voice.note(summary.in_words())
-                        time.sleep(every)
+                        arrivals.wait(every)
             except MongoUnavailable as error:
                 if down is None:
                     raise
@@ -249,7 +270,7 @@ def _stats_lines(stats: QueueStats) -> Iterator[str]:
     if stats.failed:
         yield (
             "`readmodel repair-queue list --status failed` shows the dead letters; mend the cause, then "
-            "`readmodel repair-queue requeue`."
+            "`readmodel repair-queue requeue --all-failed`."
         )
     elif stats.due:
         yield "Dagster's sensor repairs what is due, or `readmodel repair-queue work`."
@@ -297,10 +318,10 @@ def _summary_lines(summary: RepairSummary) -> Iterator[str]:
         yield f"  {name}: {counts.checked:,} compared, {counts.same:,} same; {writes}"
     for letter in summary.dead_letters[:_SHOWN_DEAD_LETTERS]:
         who = f"{_text(letter.aggregate_type)} {_text(letter.aggregate_id)}"
-        yield f"  parked: {who}  {letter.reason}: {letter.detail}"
+        yield f"  dead letter: {who}  {letter.reason}: {letter.detail}"
     if len(summary.dead_letters) > _SHOWN_DEAD_LETTERS:
         yield f"  … and {len(summary.dead_letters) - _SHOWN_DEAD_LETTERS:,} more"
     if summary.parked:
-        yield "Mend the causes, then `readmodel repair-queue requeue` brings dead letters back."
+        yield "Mend the causes, then `readmodel repair-queue requeue --all-failed` brings all dead letters back."
     elif summary.ok:
         yield "All is well: every task that was due is repaired."

@@ -14,12 +14,12 @@ app = typer.Typer()
 @command(app, "rights", "Print the least-privilege roles of MongoDB users.", heading=SET_UP)
 def rights(
     role: Annotated[
-        str | None, typer.Argument(metavar="ROLE", help="Its name; without one the roles are listed.")
+        str | None, typer.Argument(metavar="ROLE", help="Name of the role. Without it, list the roles.")
     ] = None,
 ) -> None:
-    """Print the least-privilege roles of MongoDB users, each as what makes it in mongosh.
+    """Print the least-privilege roles of MongoDB users as mongosh scripts.
 
-    For the database and collections that the settings name. Opens no database and changes nothing.
+    For the database and collections in the settings. Opens no database and changes nothing.
     """
     from readmodel_pipelines.mongo.rights import ROLES, privileges, role_named, script
     from readmodel_pipelines.settings import load_settings

@@ -14,14 +14,12 @@ if TYPE_CHECKING:
 
 _NOT_USED = "READMODEL_MONGODB_URI is set, so the embedded server is not used."
 
-app = group(
-    "server", "Start, stop or look at the embedded server.\n\nIt is used when READMODEL_MONGODB_URI is not set."
-)
+app = group("server", "Start, stop or show the embedded server.\n\nIt is used when READMODEL_MONGODB_URI is not set.")
 
 
 @command(app, "start", "Start the embedded server if it does not run.")
 def start() -> None:
-    """Start the embedded server if it does not run. It goes on until `readmodel server stop`."""
+    """Start the embedded server if it does not run. It runs until `readmodel server stop`."""
     from readmodel_pipelines.embedded import server
     from readmodel_pipelines.settings import load_settings
 
@@ -33,9 +31,9 @@ def start() -> None:
     _show("start", settings, "already running" if already else "started")
 
 
-@command(app, "stop", "Shut the embedded server down; its data stay.")
+@command(app, "stop", "Stop the embedded server and keep its data.")
 def stop() -> None:
-    """Shut the embedded server down; its data stay."""
+    """Stop the embedded server and keep its data."""
     from readmodel_pipelines.embedded import server
 
     ended = server.stop(_settings())
@@ -43,9 +41,9 @@ def stop() -> None:
     voice.result({"verb": "stop", "stopped": ended}, [said])
 
 
-@command(app, "status", "Say whether the embedded server runs, and where.")
+@command(app, "status", "Show whether the embedded server runs, and where.")
 def status() -> None:
-    """Say whether the embedded server runs, where, and with what. Starts nothing."""
+    """Show whether the embedded server runs, its address and its program. Starts nothing."""
     _show("status", _settings())
 
 

@@ -35,19 +35,18 @@ def verify_consistency(
     tier: Annotated[
         Tier,
         typer.Option(
-            help="documents: every field and BSON type. versions: only whether documents are there, at the version of "
-            "their streams; cheap."
+            help="documents: compare every field and BSON type. versions: compare only presence and version; cheap."
         ),
     ] = "documents",
     sample: Annotated[
         int | None,
-        typer.Option(min=1, max=10_000_000, metavar="N", help="Of --all: N aggregates at random.", show_default=False),
+        typer.Option(min=1, max=10_000_000, metavar="N", help="With --all: N random aggregates.", show_default=False),
     ] = None,
     bucket: Annotated[
         str | None,
         typer.Option(
             metavar="K/N",
-            help="Of --all: the K-th of N parts (999999 at most), by a hash of the id. N nights, one part each, cover "
+            help="With --all: part K of N (999999 at most), by a hash of the id. N nights, one part each, cover "
             "everything.",
             show_default=False,
         ),
@@ -55,8 +54,8 @@ def verify_consistency(
     since: Annotated[
         Literal["last"] | None,
         typer.Option(
-            help="Of --all: aggregates with events since the last verification, and those with open findings. "
-            "Together with --sample and --bucket: all of them.",
+            help="With --all: aggregates with events since the last verification, and those with open findings. "
+            "Combined with --sample or --bucket: the union.",
             show_default=False,
         ),
     ] = None,
@@ -64,31 +63,31 @@ def verify_consistency(
         bool,
         typer.Option(
             "--enqueue-repairs",
-            help="Put what is found into the repair queue, but for malformed streams; at most READMODEL_ENQUEUE_LIMIT.",
+            help="Queue a repair for each finding, except malformed streams; at most READMODEL_ENQUEUE_LIMIT.",
         ),
     ] = False,
     read_only: Annotated[
-        bool, typer.Option("--read-only", help="Write nothing at all to the database: remember no finding.")
+        bool, typer.Option("--read-only", help="Write nothing to the database, not even findings.")
     ] = False,
     report: Annotated[
         list[Path] | None,
         typer.Option(
             metavar="FILE",
-            help="Write every finding to FILE: .html a page for people; .csv and .parquet a row for each field; "
-            ".json as --json has it. Repeatable.",
+            help="Write every finding to FILE: .html is a page for people; .csv and .parquet have a row per field; "
+            ".json is like --json. Repeatable.",
             show_default=False,
         ),
     ] = None,
     allow_no_events: AllowNoEvents = False,
     max_findings: MaxFindings = DEFAULT_MAX_FINDINGS,
     launch: Launch = False,
-) -> bool:
+) -> int:
     """Compare read models with their events.
 
-    Writes no event and no read model, only what it remembers of findings and verifications (readmodel_… collections).
-    What lags by less than READMODEL_GRACE_SECONDS is counted and is no discrepancy. The exit code is 1 when read models
-    and events do not agree, or a report could not be written. With --launch each read model is a run of Dagster's,
-    which writes its reports to READMODEL_REPORTS_DIR.
+    Writes no event and no read model, only its findings and verifications (readmodel_… collections). A document that
+    lags by less than READMODEL_GRACE_SECONDS is counted as lagging, not as a discrepancy. The exit code is 1 if it
+    found a discrepancy, and 6 if it found none and could not write a report. With --launch, Dagster runs each read
+    model and writes its reports to READMODEL_REPORTS_DIR.
     """
     from readmodel_pipelines.cli.reconcile import carry_out, target_of
     from readmodel_pipelines.reports.writer import check_report_file
@@ -133,7 +132,7 @@ def verify_consistency(
             **shown_findings(max_findings),
         }
         runs = [Run("verify_read_models", "verify_read_model", config, name) for name in names]
-        return launch_runs(settings, "verify", runs)
+        return int(not launch_runs(settings, "verify", runs))
 
     def work(database: "Database", on_progress: "Progress") -> "Summary":
         if aggregate_id is not None:

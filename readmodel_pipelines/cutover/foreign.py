@@ -1,23 +1,30 @@
 """Foreign fields while a shadow is built: what others change in the live documents meanwhile comes along.
 
 Up to the swap the changed documents are read again. What was changed between the last such look and the swap is in the
-change stream alone, which ends with the renaming: it is applied to the new collection after it. Values stay as the
-server has them wherever that can be done, for the driver cannot give back every text, type and name.
+change stream alone, which ends with the renaming: it is applied to the new collection after it, where a field that
+somebody wrote since keeps what it got. The server sees to that, for both are one transaction. Values stay as the server
+has them wherever that can be done, for the driver cannot give back every text, type and name. The stream tells besides
+what was done to the definition of the live collection, and whether it still is the same one.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from contextlib import closing, contextmanager
 from typing import Any
 
 from bson.errors import BSONError
 from bson.raw_bson import RawBSONDocument
 from bson.timestamp import Timestamp
-from pymongo import UpdateOne
-from pymongo.errors import BulkWriteError, DocumentTooLarge, OperationFailure, WriteError
+from pymongo.change_stream import ChangeStream
+from pymongo.errors import DocumentTooLarge, OperationFailure, WriteError
 
+from readmodel_pipelines.cutover.definition import REDEFINED
+from readmodel_pipelines.cutover.transaction import in_transaction
 from readmodel_pipelines.events.exact import has_repeated, read, written
 from readmodel_pipelines.events.ids import is_plain
-from readmodel_pipelines.mongo.changes import AWAIT_MS, Token, drained, lost
-from readmodel_pipelines.mongo.driver import CODEC, Collection, Document
+from readmodel_pipelines.moments import Moment, reached
+from readmodel_pipelines.mongo.changes import AWAIT_MS, Followed, Token, right_after
+from readmodel_pipelines.mongo.driver import CODEC, ClientSession, Collection, Document
 from readmodel_pipelines.mongo.failures import codes_of, is_the_servers
 from readmodel_pipelines.mongo.scan import found, string_keys, with_id
 from readmodel_pipelines.projections.projection import Projection
@@ -25,7 +32,8 @@ from readmodel_pipelines.projections.projection import Projection
 _AT_ONCE = 1_000
 _WRITES = ("insert", "replace", "update")
 _RAW = CODEC.with_options(document_class=RawBSONDocument)
-_CANNOT_BE_SAID = (BSONError, BulkWriteError, DocumentTooLarge, UnicodeEncodeError, WriteError)
+_Newer = Callable[[], Mapping[bytes, Set[str]]]
+"""The fields that somebody wrote since the renaming up to now, by document."""
 
 
 def merged(document: Any, kept: Sequence[str], other: Any) -> Document:
@@ -54,39 +62,69 @@ def _fields(document: Any, condition: Document) -> Document:
     return {"$arrayToObject": {"$filter": {"input": {"$objectToArray": document}, "cond": condition}}}
 
 
+class _StandsTwice(Exception):
+    """A pipeline that changes a field that stands twice ends the server (6.0.5)."""
+
+
+_CANNOT_BE_SAID = (BSONError, DocumentTooLarge, UnicodeEncodeError, WriteError, _StandsTwice)
+
+
+class LiveReplaced(Exception):
+    """The live collection was dropped, renamed or replaced while its shadow was built; `str()` is its name."""
+
+
 class ForeignFollower:
     """Follows what others do to the foreign fields of a live collection, from a token on.
+
+    `redefined` are the changes of its definition that were met since somebody emptied it, `renamed_at` is the moment
+    from which on it is another collection.
 
     Raises (here and in what reads on):
         HistoryLost: the token lies before what the server remembers.
     """
 
-    def __init__(self, live: Collection, projection: Projection, token: Token) -> None:
+    def __init__(self, live: Collection, projection: Projection, token: Token | None) -> None:
         self._live = live
         self._owned = {*projection.owned, "_id"}
         self._key = projection.key
-        self.token = token
         self.not_applied: list[Any] = []
+        self.redefined: list[Document] = []
         self._waiting: list[Document] = []
-        self._renamed_at: Timestamp | None = None
+        self.renamed_at: Timestamp | None = None
         watched: Any = live.with_options(codec_options=_RAW)
-        try:
-            self._stream = watched.watch(resume_after=token, max_await_time_ms=AWAIT_MS)
-        except OperationFailure as error:
-            raise lost(error) from None
 
-    def drain(self) -> Iterator[list[Any]]:
-        """The `_id`s of documents whose foreign fields changed up to now, some hundred at a time."""
+        def watch(behind: Token | None) -> ChangeStream[Document]:
+            stream: ChangeStream[Document] = watched.watch(
+                resume_after=behind, max_await_time_ms=AWAIT_MS, show_expanded_events=True
+            )
+            return stream
+
+        self._followed = Followed(live, watch, token)
+        self.close = self._followed.close
+
+    @property
+    def token(self) -> Token | None:
+        """Behind what was given."""
+        return self._followed.token
+
+    def drain(self, now: Timestamp | None = None) -> Iterator[list[Any]]:
+        """The `_id`s of documents whose foreign fields changed up to now, some hundred at a time.
+
+        Raises:
+            LiveReplaced: it is another collection by now.
+        """
         ids: list[Any] = []
-        for change in self._up_to_now():
+        for change in self._up_to_now(now):
             if self._concerns_foreign(change):
                 ids.append(_id_of(change))
             if len(ids) >= _AT_ONCE:
                 yield ids
                 ids = []
-                self.token = change["_id"]
+                self._followed.token = change["_id"]
         yield ids
-        self.token = self._stream.resume_token or self.token
+        if self.renamed_at is not None:
+            raise LiveReplaced(self._live.name)
+        self._followed.worked_off()
 
     def apply(self, renamed: Collection) -> int:
         """Do to the new collection what was done to the live one before it was renamed over; gives the number.
@@ -95,44 +133,91 @@ class ForeignFollower:
         that is not there yet is done by the next call. `not_applied` has the `_id`s of documents for which it cannot be
         done, because the driver cannot say what was written.
         """
-        late = self._waiting + [change for change in self._up_to_now() if self._concerns_foreign(change)]
+        late: dict[bytes, list[Document]] = defaultdict(list)
+        for change in [*self._waiting, *filter(self._concerns_foreign, self._up_to_now())]:
+            if change["operationType"] == "update" or is_plain(self._key_in(change)):
+                late[_identity(change)].append(change)
+        self._followed.worked_off()
         self._waiting = []
-        newer = self._written_since(renamed) if late else set()
-        for change in late:
-            kept = self._owned | {field for identity, field in newer if identity == _identity(change)}
+        if late:
+            with self._written_since(renamed) as newer:
+                for changes in late.values():
+                    self._apply_to_one(changes, renamed.with_options(codec_options=CODEC), newer)
+        return sum(map(len, late.values()))
+
+    def _apply_to_one(self, changes: Sequence[Document], collection: Collection, newer: _Newer) -> None:
+        """All of them at once: a run that is killed, and does them again, must not take its own for newer."""
+        left, doing = list(changes), 0
+        keys = [self._key_in(change) for change in changes if change["operationType"] != "update"]
+        # One that was inserted then may have got another `_id` here.
+        this = string_keys(self._key, keys[-1:]) if keys else with_id(_id_of(changes[0]))
+
+        def do(session: ClientSession) -> bool:
+            nonlocal doing
+            # Before it is asked what is newer: when somebody writes the document after that, this begins anew.
+            document = next(found(collection, this, session=session), None)
+            if document is None:
+                return False
+            kept = self._owned | newer().get(written({"_id": document["_id"]}), set())
+            reached(Moment.FOREIGN_APPLIED)
+            for doing, change in enumerate(left):  # noqa: B007 - told to the outside
+                for step in _steps_of(change, kept):
+                    if has_repeated(document):
+                        raise _StandsTwice
+                    here = with_id(document["_id"])
+                    collection.update_one(here, step, bypass_document_validation=True, session=session)
+            return True
+
+        while left:
             try:
-                if not self._do(change, renamed.with_options(codec_options=CODEC), kept):
-                    self._waiting.append(change)
+                if not in_transaction(collection, do):
+                    self._waiting += left
+                break
             except _CANNOT_BE_SAID as error:
                 if isinstance(error, OperationFailure) and any(map(is_the_servers, codes_of(error))):
                     raise
-                self.not_applied.append(_id_of(change))
-        return len(late)
+                del left[doing]
+        if len(left) < len(changes):
+            self.not_applied.append(_id_of(changes[0]))
 
-    def _written_since(self, renamed: Collection) -> set[tuple[bytes, str]]:
-        """(`_id`, field) of what was written into the new collection since the renaming."""
-        if self._renamed_at is None:
-            return set()
-        since = Timestamp(self._renamed_at.time, self._renamed_at.inc + 1)
+    def _key_in(self, change: Document) -> Any:
+        return read(change["fullDocument"].raw).get(self._key)
+
+    @contextmanager
+    def _written_since(self, renamed: Collection) -> Iterator[_Newer]:
+        since_then: dict[bytes, set[str]] = defaultdict(set)
+        if self.renamed_at is None:
+            yield lambda: since_then
+            return
         watched: Any = renamed.with_options(codec_options=_RAW)
-        since_then: set[tuple[bytes, str]] = set()
-        with watched.watch(start_at_operation_time=since, max_await_time_ms=AWAIT_MS) as stream:
-            for change in drained(stream, renamed.database):
-                if change["operationType"] in _WRITES:
-                    whole = change["operationType"] != "update"
-                    fields = read(change["fullDocument"].raw) if whole else map(_top, _paths(change))
-                    since_then |= {(_identity(change), field) for field in fields}
-        return since_then
+        since = right_after(self.renamed_at)
 
-    def close(self) -> None:
-        """Let go of the server's cursor."""
-        self._stream.close()
+        def watch(behind: Token | None) -> ChangeStream[Document]:
+            begin = {"start_at_operation_time": since} if behind is None else {"resume_after": behind}
+            stream: ChangeStream[Document] = watched.watch(**begin, max_await_time_ms=AWAIT_MS)
+            return stream
 
-    def _up_to_now(self) -> Iterator[Document]:
-        for change in drained(self._stream, self._live.database):
+        with closing(Followed(renamed, watch)) as followed:
+
+            def up_to_now() -> Mapping[bytes, Set[str]]:
+                for change in followed.up_to_now():
+                    if change["operationType"] in _WRITES:
+                        whole = change["operationType"] != "update"
+                        fields = read(change["fullDocument"].raw) if whole else map(_top, _paths(change))
+                        since_then[_identity(change)].update(fields)
+                followed.worked_off()
+                return since_then
+
+            yield up_to_now
+
+    def _up_to_now(self, now: Timestamp | None = None) -> Iterator[Document]:
+        for change in self._followed.up_to_now(now):
             if change["operationType"] in ("rename", "drop", "invalidate"):
-                self._renamed_at = change["clusterTime"]
+                self.renamed_at = change["clusterTime"]
+                self._followed.end()
                 return
+            if change["operationType"] in REDEFINED:
+                self.redefined.append(change)
             yield change
 
     def _concerns_foreign(self, change: Mapping[str, Any]) -> bool:
@@ -143,25 +228,12 @@ class ForeignFollower:
             return True
         return any(_top(path) not in self._owned for path in _paths(change))
 
-    def _do(self, change: Mapping[str, Any], collection: Collection, kept: Set[str]) -> bool:
-        """Whether the document is there."""
-        whole = change["operationType"] != "update"
-        key: Any = read(change["fullDocument"].raw).get(self._key) if whole else None
-        if whole and not is_plain(key):
-            return True
-        this = string_keys(self._key, [key]) if whole else with_id(_id_of(change))
-        if any(map(has_repeated, found(collection, this))):
-            # A pipeline that changes a field that stands twice ends the server (8.0.4).
-            self.not_applied.append(_id_of(change))
-            return True
-        if whole:
-            pipeline = [{"$replaceWith": merged("$$ROOT", [*kept], {"$literal": change["fullDocument"]})}]
-            return collection.update_one(this, pipeline, bypass_document_validation=True).matched_count > 0
-        steps = _steps(change["updateDescription"], lambda path: _top(path) not in kept)
-        if not steps:
-            return True
-        updates = [UpdateOne(this, step) for step in steps]
-        return collection.bulk_write(updates, bypass_document_validation=True).matched_count > 0
+
+def _steps_of(change: Mapping[str, Any], kept: Set[str]) -> list[Any]:
+    """The updates that do to other fields than these what was done."""
+    if change["operationType"] == "update":
+        return _steps(change["updateDescription"], lambda path: _top(path) not in kept)
+    return [[{"$replaceWith": merged("$$ROOT", [*kept], {"$literal": change["fullDocument"]})}]]
 
 
 def _steps(what: Mapping[str, Any], stands: Callable[[str], bool]) -> list[Any]:

@@ -2,32 +2,33 @@
 
 It is made with the options of the live one, filled by copies on the server and bulk writes, indexed after that as the
 live one is, and then renamed over it in one step: readers see the old documents or the new ones, never none. Documents
-keep their `_id` and the fields that their projection does not own. Its name is fixed, because MongoDB grants rights by
-exact names: whoever begins a rebuild, and holds the lease, drops what an earlier one left there.
+keep their `_id` and the fields that their projection does not own. Each command that writes to it says its identity.
 """
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
-from uuid import UUID
 
 from bson import ObjectId
 from bson.codec_options import CodecOptions
 from bson.raw_bson import RawBSONDocument
-from pymongo import InsertOne, UpdateOne
+from pymongo import DeleteMany, DeleteOne, InsertOne, ReplaceOne, UpdateOne
+from pymongo.errors import DuplicateKeyError
 
 from readmodel_pipelines.batched import batched
+from readmodel_pipelines.cutover.built import Holder
+from readmodel_pipelines.cutover.definition import ShadowFailed, create_like
 from readmodel_pipelines.cutover.foreign import merged
-from readmodel_pipelines.errors import ReadModelError
-from readmodel_pipelines.events.exact import Repeated, has_repeated, sendable
+from readmodel_pipelines.cutover.transaction import in_transaction
+from readmodel_pipelines.events.exact import Repeated, has_repeated, sendable, written
 from readmodel_pipelines.events.ids import is_plain
 from readmodel_pipelines.moments import Moment, reached
-from readmodel_pipelines.mongo.collection import BY_BYTES
 from readmodel_pipelines.mongo.driver import (
     CODEC,
     DUPLICATE_KEY,
-    INVALID_NAMESPACE,
+    UNFIT,
     BulkWriteError,
     ClientSession,
     Collection,
@@ -35,84 +36,30 @@ from readmodel_pipelines.mongo.driver import (
     Document,
     OperationFailure,
 )
-from readmodel_pipelines.mongo.failures import raise_servers_own
-from readmodel_pipelines.mongo.kinds import expiry_of
-from readmodel_pipelines.mongo.scan import found, string_keys, with_id, with_ids
-from readmodel_pipelines.mongo.wanted_indexes import of_read_model
+from readmodel_pipelines.mongo.failures import codes_of, raise_servers_own
+from readmodel_pipelines.mongo.fenced import Fence, FencedCollection
+from readmodel_pipelines.mongo.patience import repeats
+from readmodel_pipelines.mongo.scan import (
+    Query,
+    drain,
+    found,
+    index_on,
+    keys_within,
+    odd_documents,
+    string_keys,
+    with_id,
+    with_ids,
+)
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.reconcile.compare import same_value
 from readmodel_pipelines.reconcile.join import Lane
 from readmodel_pipelines.reconcile.outcome import Outcome, Verdict, Why
 from readmodel_pipelines.reconcile.ports import BATCH, BATCH_BYTES
+from readmodel_pipelines.reconcile.ranges import EVERYTHING, IdRange
 from readmodel_pipelines.reconcile.summary import Summary
 
 _REPLACE = {"whenMatched": "replace", "whenNotMatched": "insert"}
 _RAW: CodecOptions[RawBSONDocument] = CodecOptions(document_class=RawBSONDocument)
-
-
-class ShadowFailed(ReadModelError):
-    """The shadow cannot be made as the live collection is; that one is as it was."""
-
-
-def create_like(database: Database, live: str, name: str) -> None:
-    """Make an empty collection with the options and validators of the live one, if it is not there.
-
-    Raises:
-        ShadowFailed: the live one is of a kind that cannot be replaced.
-    """
-    (info,) = list(database.list_collections(filter={"name": live})) or [{"type": "collection", "options": {}}]
-    options = info["options"]
-    # A shadow is not sharded, and the read model would not be any more.
-    if "clusteredIndex" in options or database.command("collStats", live).get("sharded"):
-        raise ShadowFailed(
-            f"{live} is a clustered or a sharded collection, and no shadow can take its place.",
-            hint="Rebuild it with the strategy in_place.",
-        )
-    if index := expiry_of(Collection(database, live)):
-        raise ShadowFailed(
-            f"MongoDB deletes documents of {live} by its index {index}, and a shadow could not be verified meanwhile.",
-            hint="Rebuild it with the strategy in_place, or drop that index first.",
-        )
-    if database.list_collection_names(filter={"name": name}):
-        return
-    try:
-        database.command("create", name, **options)
-    except OperationFailure as error:
-        if error.code != INVALID_NAMESPACE:
-            raise
-        raise ShadowFailed(
-            f"No shadow of {live} can be made: {name} is too long a name for MongoDB.",
-            hint="Rebuild it with the strategy in_place.",
-        ) from None
-
-
-def index_like(database: Database, live: str, name: str, projection: Projection) -> None:
-    """Give a collection the indexes of the live one, and in any case those that a read model has.
-
-    Raises:
-        ShadowFailed: two documents want the same unique key.
-    """
-    wanted: list[Document] = [dict(index) for index in database[live].list_indexes() if index["name"] != "_id_"]
-    by_bytes = [list(index["key"].items()) for index in wanted if "collation" not in index]
-    names = {index["name"] for index in wanted}
-    for own in of_read_model(projection):
-        if list(own.key) not in by_bytes:
-            called = own.name_beside(names)
-            wanted.append({"key": dict(own.key), "name": called, "unique": True})
-    for index in wanted:
-        for option in ("v", "ns"):
-            index.pop(option, None)
-        # One without a collation says so, or it gets the collection's own.
-        index.setdefault("collation", BY_BYTES)
-    try:
-        database.command("createIndexes", name, indexes=wanted)
-    except OperationFailure as error:
-        if error.code != DUPLICATE_KEY:
-            raise
-        raise ShadowFailed(
-            f"The new {live} cannot have its unique index: {str((error.details or {}).get('errmsg', error))[:300]}",
-            hint="A document of a malformed stream holds it: mend its events, or rebuild with the strategy in_place.",
-        ) from None
 
 
 @dataclass
@@ -124,7 +71,7 @@ class ShadowSink:
     stream keeps the document that it has. A batch may be written again after a crash.
     """
 
-    shadow: Collection
+    shadow: FencedCollection
     live: Collection
     lane: Lane
     summary: Summary
@@ -208,8 +155,8 @@ class ShadowSink:
         # Made before a crash: when there was no live one yet, or from the live one, which `$merge` may not replace when
         # it has a name that begins with a dollar.
         earlier = [self._id_of(document.get(self.lane.projection.key)) for document in documents]
-        self.shadow.delete_many({"_id": {"$in": earlier}})
-        self.shadow.delete_many(with_ids([document["_id"] for document in documents]))
+        these = with_ids([document["_id"] for document in documents])
+        self.shadow.bulk_write([DeleteMany({"_id": {"$in": earlier}}), DeleteMany(these)])
         reached(Moment.SHADOW_COPY)
         copy_by_id(self.live, self.shadow, [document["_id"] for document in copies])
         for document in repeated:
@@ -234,31 +181,70 @@ class ShadowSink:
                 self.summary.fail(self.lane.projection.read_model, key, Why.WRITE_REFUSED, why)
 
 
-def copy_by_id(live: Collection, shadow: Collection, ids: Sequence[Any]) -> None:
+def copy_by_id(live: Collection, shadow: FencedCollection, ids: Sequence[Any]) -> None:
     """Put these documents into a shadow as they are, to the byte."""
     _merge(live, shadow, ids, _REPLACE)
-    if None in ids and (nameless := live.with_options(codec_options=_RAW).find_one({"_id": None})) is not None:
-        shadow.with_options(codec_options=_RAW).replace_one(
-            {"_id": None}, nameless, upsert=True, bypass_document_validation=True
-        )
+    if None in ids:
+        _copy_nameless(live, shadow)
+
+
+def _copy_nameless(live: Collection, shadow: FencedCollection) -> None:
+    """The document whose `_id` is null, which `$merge` does not take."""
+    if (nameless := live.with_options(codec_options=_RAW).find_one({"_id": None})) is not None:
+        shadow.bulk_write([ReplaceOne({"_id": None}, nameless, upsert=True)], bypass_document_validation=True)
+
+
+def drop_unsaved(shadow: FencedCollection, key: str, rests: Sequence[IdRange]) -> None:
+    """Delete what lies in the rest of ranges: what a killed run wrote there and did not save is written anew.
+
+    Were it left there, a document that the application deletes or inserts anew meanwhile would be there twice.
+    """
+    if rests:
+        delete_from(shadow, {"$or": [_rest(key, rest) for rest in rests]})
+
+
+def _rest(key: str, rest: IdRange) -> Mapping[str, Any]:
+    if rest.lower is not None:
+        return keys_within(key, rest)
+    # With the first of its batches come the odd keys.
+    return {} if rest.upper is None else {"$nor": [keys_within(key, IdRange(rest.upper))]}
+
+
+def delete_from(shadow: FencedCollection, where: Mapping[str, Any]) -> None:
+    """Delete documents."""
+    shadow.bulk_write([DeleteMany(sendable(where))])
 
 
 def _merge(
-    live: Collection, shadow: Collection, ids: Sequence[Any], how: Document, without: Sequence[str] = ()
+    live: Collection, shadow: FencedCollection, ids: Sequence[Any], how: Document, without: Sequence[str] = ()
 ) -> None:
     # They never leave the server, which is the quickest way; it knows none for an `_id` of null.
-    merge = {"into": shadow.name, "on": "_id", **how}
     these = with_ids([item for item in ids if item is not None])
     unset: list[Document] = [{"$unset": [*without]}] if without else []
-    pipeline: list[Mapping[str, Any]] = [{"$match": these}, *unset, {"$merge": merge}]
-    # By the collation of both of them, which their index on `_id` has: `$merge` asks for an index that has its own.
-    live.aggregate(pipeline, bypassDocumentValidation=True, collation=None)
+    shadow.take_from(live, [{"$match": these}, *unset], {"$merge": {"into": shadow.name, "on": "_id", **how}})
 
 
-def sync_foreign(live: Collection, shadow: Collection, projection: Projection, where: Mapping[str, Any]) -> None:
-    """Bring `_id` and foreign fields of these documents in the shadow in line with the live ones, as they are now."""
+def sync_all_foreign(live: Collection, shadow: FencedCollection, projection: Projection) -> None:
+    """As `sync_foreign`, all documents; read in order of their keys, for that remembers no more than its place."""
     key, fields = projection.key, {projection.key: 1}
-    for batch in batched(found(live, where, fields, batch_size=BATCH), BATCH):
+    index = index_on(live, key)
+    in_order = drain(live, Query(keys_within(key, EVERYTHING), fields, ((key, 1),), index))
+    others = odd_documents(live, {}, fields, [key], index, symbols=False)
+    _sync(live, shadow, projection, chain(chain.from_iterable(in_order), others))
+
+
+def sync_foreign(live: Collection, shadow: FencedCollection, projection: Projection, where: Mapping[str, Any]) -> None:
+    """Bring `_id` and foreign fields of these documents in the shadow in line with the live ones, as they are now.
+
+    Raises:
+        ShadowFailed: they do not fit.
+    """
+    _sync(live, shadow, projection, found(live, where, {projection.key: 1}, batch_size=BATCH))
+
+
+def _sync(live: Collection, shadow: FencedCollection, projection: Projection, documents: Iterable[Document]) -> None:
+    key, fields = projection.key, {projection.key: 1}
+    for batch in batched(documents, BATCH):
         wanted = {item[key]: item["_id"] for item in batch if is_plain(item.get(key))}
         for document in found(shadow, string_keys(key, list(wanted)), fields):
             if not same_value(wanted[document[key]], document["_id"]):
@@ -266,74 +252,83 @@ def sync_foreign(live: Collection, shadow: Collection, projection: Projection, w
                 _give_id(shadow, projection, document["_id"], wanted[document[key]])
         ids = [item["_id"] for item in batch]
         twice = [item["_id"] for each in (live, shadow) for item in found(each, with_ids(ids)) if has_repeated(item)]
-        for document_id in twice:
-            _merge_here(live, shadow, projection, document_id)
+        if twice:
+            _merge_here(live, shadow, projection, twice)
         foreign = [{"$replaceWith": merged("$$ROOT", ["_id", *projection.owned], "$$new")}]
         ids = [item for item in ids if not any(same_value(item, other) for other in twice)]
-        _merge(live, shadow, ids, {"whenMatched": foreign, "whenNotMatched": "discard"})
+        try:
+            try:
+                _merge(live, shadow, ids, {"whenMatched": foreign, "whenNotMatched": "discard"})
+            except DuplicateKeyError:
+                # Documents exchanged what is unique: one after the other each would stand in the way of the next.
+                _merge_here(live, shadow, projection, ids)
+        except OperationFailure as error:
+            if not {error.code, *codes_of(error)} & {*UNFIT, DUPLICATE_KEY}:
+                raise
+            raise ShadowFailed(
+                f"Foreign fields of {live.name} do not fit into the rebuilt documents: "
+                f"{str((error.details or {}).get('errmsg', error))[:300]}",
+                hint="Shorten them, or rebuild with the strategy in_place, which names the document.",
+            ) from None
 
 
-def _merge_here(live: Collection, shadow: Collection, projection: Projection, document_id: Any) -> None:
-    """What `merged` does, to a document in which a field stands twice: a pipeline that changes such a field ends the
-    server (8.0.4).
+def _merge_here(live: Collection, shadow: FencedCollection, projection: Projection, ids: Sequence[Any]) -> None:
+    """What `merged` does, to all of these documents at once, in this process.
+
+    For those in which a field stands twice, too: a pipeline that changes such a field ends the server (6.0.5).
     """
-    this, kept = with_id(document_id), {"_id", *projection.owned}
-    ours, theirs = (next(found(each, this), None) for each in (shadow, live))
-    if ours is None or theirs is None:
-        return
-    own = {name: value for name, value in ours.items() if name in kept}
-    document = sendable(own | {name: value for name, value in theirs.items() if name not in kept})
+    kept = {"_id", *projection.owned}
+    theirs = {written({"_id": item["_id"]}): item for item in found(live, with_ids(ids))}
+    deletes, inserts = [], []
+    for ours in found(shadow, with_ids(ids)):
+        if (their := theirs.get(written({"_id": ours["_id"]}))) is not None:
+            own = {name: value for name, value in ours.items() if name in kept}
+            foreign = {name: value for name, value in their.items() if name not in kept}
+            deletes.append(DeleteOne(with_id(ours["_id"])))
+            inserts.append(InsertOne(sendable(own | foreign)))
 
     def replace(session: ClientSession) -> None:
-        shadow.delete_one(this, session=session)
-        shadow.insert_one(document, bypass_document_validation=True, session=session)  # type: ignore[arg-type]
+        shadow.bulk_write([*deletes, *inserts], bypass_document_validation=True, session=session)
 
-    _in_transaction(shadow, replace)
-
-
-def _in_transaction(collection: Collection, do: Callable[[ClientSession], None]) -> None:
-    with collection.database.client.start_session() as session:
-        # Not the client's own, which come from the connection string.
-        session.with_transaction(do, collection.read_concern, collection.write_concern, collection.read_preference)
+    if inserts:
+        in_transaction(shadow, replace)
 
 
-def _give_id(shadow: Collection, projection: Projection, old: Any, new: Any) -> None:
+def _give_id(shadow: FencedCollection, projection: Projection, old: Any, new: Any) -> None:
     """Give a document another `_id`, so that nobody can find neither; its foreign fields are merged after that."""
     owned = {"_id": 0, **dict.fromkeys(projection.owned, 1)}
+    read = shadow.with_options(codec_options=CODEC)
 
     def replace(session: ClientSession) -> None:
-        ours = shadow.with_options(codec_options=CODEC).find_one_and_delete(with_id(old), owned, session=session)
+        ours = read.find_one(with_id(old), owned, session=session)
         if ours is not None:
             named = sendable({"_id": new, **ours})
-            shadow.insert_one(named, bypass_document_validation=True, session=session)  # type: ignore[arg-type]
+            writes = [DeleteOne(with_id(old)), InsertOne(named)]
+            shadow.bulk_write(writes, bypass_document_validation=True, session=session)
 
-    _in_transaction(shadow, replace)
-
-
-def copy_on_server(database: Database, name: str, copy: str) -> None:
-    """Copy a collection with its options and validators; the documents never leave the server."""
-    create_like(database, name, copy)
-    Collection(database, name).aggregate([{"$out": copy}], bypassDocumentValidation=True)
+    in_transaction(shadow, replace)
 
 
-def swap(database: Database, name: str, live: str) -> None:
-    """Put a collection in the place of the live one, in one step."""
-    reached(Moment.SWAP, live=live)
-    space = database.name
-    database.client.admin.command(
-        "renameCollection", f"{space}.{name}", to=f"{space}.{live}", dropTarget=True, writeConcern={"w": "majority"}
-    )
-    reached(Moment.SWAPPED, live=live)
+def copy_on_server(
+    database: Database, live: str, names: Sequence[str], held: Holder, before: Sequence[str] = ()
+) -> Fence:
+    """Copy a live collection with its options and validators; the documents never leave the server.
 
-
-def identity(database: Database, name: str) -> str:
-    """What a collection keeps when it is renamed, and no other one has; empty when there is no such collection."""
-    # Of which type it is goes by how the database decodes.
-    uuids = [info["info"]["uuid"] for info in database.list_collections(filter={"name": name})]
-    return "".join(uuid.hex if isinstance(uuid, UUID) else uuid.hex() for uuid in uuids)
-
-
-def drop(database: Database, names: Iterable[str]) -> None:
-    """Drop them, if they are there."""
-    for name in names:
-        database.drop_collection(name)
+    Raises:
+        LeaseLost: somebody else does.
+    """
+    made = create_like(database, live, names, held, before)
+    of, copy = Collection(database, live), FencedCollection(database, made)
+    # `$out` ends with a rename that waits for every transaction in the database, and holds up all writers meanwhile.
+    # Types are no matter of an index: the documents come as they lie there, not all over the disk.
+    named = {"_id": {"$not": {"$type": ["null", "undefined"]}}}
+    asked = repeats()
+    try:
+        copy.take_from(of, [{"$match": named}], {"$merge": {"into": made.name, "whenMatched": "fail"}})
+    except OperationFailure as error:
+        if error.code != DUPLICATE_KEY or repeats() == asked:
+            raise
+        # Some were copied before, and the reply was lost.
+        copy.take_from(of, [{"$match": named}], {"$merge": {"into": made.name, **_REPLACE}})
+    _copy_nameless(of, copy)
+    return made

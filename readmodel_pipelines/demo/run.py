@@ -44,6 +44,8 @@ _ENVELOPE = {"event_type", "aggregate_id", "aggregate_type", "occurred_at", "ver
 # The collection that says which others a demo made, and how many events are its own.
 _MARKER = "readmodel_demo"
 
+LEAST_CHATS = 150
+"""With fewer of them some kind of damage finds no document of its own."""
 _BATCH = 1_000
 _SAVES = 60
 _UNWANTED_TASKS = 3
@@ -65,6 +67,11 @@ def run_demo(settings: Settings, *, chats: int = DEFAULT_CHATS, say: Say, show: 
         raise UsageError(
             "READMODEL_MONGODB_URI is set, and the demo writes and breaks data: it runs on the embedded server only.",
             hint="Unset READMODEL_MONGODB_URI and start the demo again.",
+        )
+    if chats < LEAST_CHATS:
+        raise UsageError(
+            f"{chats:,} chats are too few to break every field in every way; nothing was dropped.",
+            hint=f"Start the demo with --chats {LEAST_CHATS} or more.",
         )
     say("1. Start the embedded MongoDB server")
     with open_database(settings) as database:

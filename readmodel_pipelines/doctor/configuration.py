@@ -1,7 +1,7 @@
 """Judges what needs no MongoDB: the settings in force, and the embedded server."""
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import SecretStr
@@ -27,22 +27,34 @@ def settings_in_force(settings: Settings) -> list[dict[str, str]]:
     ]
 
 
-def judge_settings(settings: Settings, environment: Mapping[str, str]) -> Check:
-    """Whether every `READMODEL_…` variable is one that is read; its value is never shown here."""
+def judge_settings(settings: Settings, environment: Mapping[str, str], contradicted: Sequence[str] = ()) -> Check:
+    """Whether every `READMODEL_…` variable is one that is read; its value is never shown here.
+
+    `contradicted` are those to which the file `.env` gives another value than the environment.
+    """
     known = {name.upper() for name in type(settings).model_fields}
     names = {name.upper().removeprefix(_PREFIX) for name in environment if name.upper().startswith(_PREFIX)}
     chosen = [item for item in settings_in_force(settings) if item["from"] == "environment"]
     details = tuple(f"{item['variable']} = {item['value']}" for item in chosen)
     found = f"{len(chosen)} from the environment, {len(known) - len(chosen)} with their defaults."
     unknown = sorted(names - known - _OF_OTHERS)
+    if contradicted and not unknown:
+        return Check(
+            "settings",
+            Health.WARNING,
+            f"{found} The environment and the file .env in this folder say two things of {', '.join(contradicted)}: "
+            "the environment is in force here, the file in what `dg dev` starts.",
+            "Say it in one of both.",
+            details,
+        )
     if not unknown:
         return Check("settings", Health.OK, found, details=details)
     told = (_unknown(name, known) for name in unknown)
     return Check(
         "settings",
         Health.WARNING,
-        f"{found} No setting has this name, and nobody reads it: {'; '.join(told)}.",
-        "Correct or unset the variable; docs/settings.md has them all.",
+        f"{found} No setting has this name: {'; '.join(told)}.",
+        "Correct or unset the variable. docs/settings.md lists all settings.",
         details,
     )
 

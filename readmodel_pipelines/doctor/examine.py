@@ -8,9 +8,11 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 
 from readmodel_pipelines.bookkeeping.held_leases import taken_leases
-from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds, record_of
+from readmodel_pipelines.bookkeeping.rebuild_record import record_of
+from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds
 from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
 from readmodel_pipelines.bookkeeping.verifications import Findings, Verifications
 from readmodel_pipelines.doctor import queries, server, work
@@ -18,6 +20,7 @@ from readmodel_pipelines.doctor.check import Check, Diagnosis, Health
 from readmodel_pipelines.doctor.configuration import judge_embedded, judge_settings, settings_in_force
 from readmodel_pipelines.embedded import mongod_program
 from readmodel_pipelines.embedded import server as embedded
+from readmodel_pipelines.env_file import contradicted
 from readmodel_pipelines.errors import (
     EmbeddedServerError,
     MongoUnavailable,
@@ -27,6 +30,7 @@ from readmodel_pipelines.errors import (
     raised,
 )
 from readmodel_pipelines.mongo.changes import time_of
+from readmodel_pipelines.mongo.client import passed_over
 from readmodel_pipelines.mongo.connection import open_database
 from readmodel_pipelines.mongo.driver import (
     DENIED,
@@ -40,16 +44,18 @@ from readmodel_pipelines.mongo.driver import (
 )
 from readmodel_pipelines.mongo.indexes import flaws
 from readmodel_pipelines.mongo.kinds import check_kinds
-from readmodel_pipelines.mongo.rights import ROLES, held, lacking, privileges, role_named
+from readmodel_pipelines.mongo.read_order import reading_of
+from readmodel_pipelines.mongo.rights import LOG_IN, ROLES, held, lacking, privileges, role_named
 from readmodel_pipelines.mongo.store import Store
 from readmodel_pipelines.projections.registry import projections_for
+from readmodel_pipelines.reading import spool_dir
 from readmodel_pipelines.rebuild_state import RebuildState
 from readmodel_pipelines.settings import Settings
 
 Clock = Callable[[], datetime]
 
 ON_SERVER = (
-    *("version", "replica set", "clock", "rights", "collections", "indexes", "queries"),
+    *("version", "replica set", "clock", "rights", "collections", "indexes", "queries", "reading"),
     *("history", "repair queue", "findings", "leases", "rebuilds"),
 )
 _LONGEST = 300
@@ -69,14 +75,16 @@ def examine(
     """
     role_named(role)
     projections = projections_for(settings)
-    diagnosis = Diagnosis(settings_in_force(settings), [judge_settings(settings, os.environ)])
+    diagnosis = Diagnosis(
+        settings_in_force(settings), [judge_settings(settings, os.environ, contradicted(os.environ, Path.cwd()))]
+    )
     if settings.mongodb_uri is None:
         diagnosis.checks.append(_embedded_server(settings))
     if diagnosis.state is Health.PROBLEM:
         diagnosis.no_mongodb = MongoUnavailable.exit_code
     else:
         try:
-            with open_database(settings) as database:
+            with open_database(settings, waits=False) as database:
                 _examine_server(Store(database, settings, projections), diagnosis, role, now, seconds)
         except ServerTooOld as error:
             diagnosis.no_mongodb = error.exit_code
@@ -120,7 +128,7 @@ def _examine_server(store: Store, diagnosis: Diagnosis, role: str, now: Clock, s
     holds = held(database)
     lacks = None if holds is None else {item.name: lacking(privileges(item, settings), holds) for item in ROLES}
     diagnosis.checks += [
-        server.judge_connection(settings.shown_uri(), hosts, user, took),
+        server.judge_connection(settings.shown_uri(), hosts, user, took, passed_over(settings)),
         server.judge_version(str(admin.command("buildInfo")["version"])),
         server.judge_topology(hello),
         server.judge_clock(*server.clock_ahead(database, now), settings.grace_seconds),
@@ -140,10 +148,7 @@ def _collections_or_refused(store: Store, user: str) -> set[str]:
             raise
     if user:
         return set()
-    raise MongoUnavailable(
-        f"MongoDB at {store.settings.shown_uri()} answers, and wants somebody to log in.",
-        hint="Name user, password and authSource in READMODEL_MONGODB_URI: mongodb://user:password@host/?authSource=…",
-    )
+    raise MongoUnavailable(f"MongoDB at {store.settings.shown_uri()} answers and requires a login.", hint=LOG_IN)
 
 
 def _of_data_and_work(store: Store, there: set[str]) -> dict[str, Callable[[], Check]]:
@@ -159,6 +164,7 @@ def _of_data_and_work(store: Store, there: set[str]) -> dict[str, Callable[[], C
         "collections": lambda: _kinds(store) or work.judge_collections(settings.database, events, live, sizes(), there),
         "indexes": lambda: work.judge_indexes(flaws(database, settings), there),
         "queries": lambda: queries.judge_queries(list(queries.queries(store))),
+        "reading": lambda: work.judge_reading(reading_of(store.events, settings), spool_dir(settings)),
         "history": lambda: _history(database, live),
         "repair queue": lambda: work.judge_queue(
             RepairQueue(database, settings).stats(), settings.repair_queue_warning, settings.repair_queue_limit
@@ -178,7 +184,7 @@ def _kinds(store: Store) -> Check | None:
         return Check("collections", Health.PROBLEM, error.message, error.hint)
     if not warnings:
         return None
-    hint = "Drop that index, or take what expired for what it is."
+    hint = "Drop that index, or accept that documents expire."
     return Check("collections", Health.WARNING, warnings[0], hint, tuple(warnings[1:]))
 
 
@@ -206,9 +212,11 @@ def _findings(store: Store) -> Check:
 
 def _rebuilds(store: Store, live: Sequence[str], there: set[str]) -> Check:
     unfinished = Rebuilds(store.database).unfinished(live)
-    held = {lease.on for lease in taken_leases(store.database) if not lease.over}
+    held = {lease.on for lease in taken_leases(store.database) if lease.is_at_work()}
     busy = {*held, *(name for record in unfinished if record.in_shadow for name in record.read_models)}
-    left = {store.shadow(item).name for item in store.projections if store.live(item).name not in busy}
+    left = {
+        name for item in store.projections if store.live(item).name not in busy for name in store.shadow_names(item)
+    }
     return work.judge_rebuilds(
         unfinished, held, left & there, _naive_now(store.database), store.settings.rebuild_valid_days
     )
@@ -225,10 +233,8 @@ def _told(name: str, make: Callable[[], Check], seconds: float) -> Check:
             return make()
     except PyMongoError as error:
         if error.timeout:
-            hint = (
-                "See what keeps the server busy: db.currentOp(), its log. A missing index does, on a large collection."
-            )
-            return Check(name, Health.PROBLEM, f"MongoDB did not tell within {seconds:g} s.", hint)
+            hint = "db.currentOp() and the server's log show why it is busy. A large collection may lack an index."
+            return Check(name, Health.PROBLEM, f"MongoDB did not answer within {seconds:g} s.", hint)
         if not isinstance(error, OperationFailure):
             raise
         if error.code in DENIED:
@@ -237,5 +243,5 @@ def _told(name: str, make: Callable[[], Check], seconds: float) -> Check:
         told = str((error.details or {}).get("errmsg", error))[:_LONGEST]
         return Check(name, Health.PROBLEM, f"MongoDB does not tell (error {error.code}): {told}")
     except ODD_RECORD as error:
-        hint = "Look at the readmodel_… collections: somebody else, or another version, wrote there."
+        hint = "Another version or program wrote to a readmodel_… collection. Correct or delete that document."
         return Check(name, Health.PROBLEM, f"A record has another form ({raised(error)}).", hint)

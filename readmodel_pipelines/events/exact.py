@@ -76,10 +76,11 @@ class Repeated:
     values: tuple[Any, ...]
 
 
-def read(raw: bytes, *, last_counts: bool = False) -> dict[str, Any]:
+def read(raw: bytes | memoryview, *, last_counts: bool = False) -> dict[str, Any]:
     """A document with every value as it is there; a field that stands twice is `Repeated`, or the last that it is."""
     document: dict[str, Any] = {}
-    for name, value in _elements(raw, last_counts):
+    # The driver shows a large document instead of copying it.
+    for name, value in _elements(bytes(raw), last_counts):
         if name in document and not last_counts:
             before = document[name]
             value = Repeated((*(before.values if isinstance(before, Repeated) else (before,)), value))

@@ -99,11 +99,17 @@ class _Offence(Exception):
         self.detail = detail
 
 
-def fold_streams(events: Iterable[Event], fold: Fold[S], allowed: Collection[str] = ()) -> Iterator[Stream[S]]:
+def fold_streams(
+    events: Iterable[Event],
+    fold: Fold[S],
+    allowed: Collection[str] = (),
+    taken: Callable[[Event, S], None] | None = None,
+) -> Iterator[Stream[S]]:
     """Fold events that come ordered by (aggregate_id, version) into one `Stream` for each aggregate.
 
     `allowed` names reasons that are let pass: `unknown_event_type` skips such events, `version_gap` steps over holes.
-    Events whose id is no text may lie between those of another stream; they are told at the first of them.
+    Events whose id is no text may lie between those of another stream; they are told at the first of them. `taken` is
+    given each event that breaks no rule, none behind one that does, and the state behind it, which is changed later.
     """
     current: str | None = None
     state: Any = None
@@ -152,6 +158,9 @@ def fold_streams(events: Iterable[Event], fold: Fold[S], allowed: Collection[str
         except FAULTS as error:
             # Of one projection on one stream: it disturbs no other.
             offence = offence_of(event, error)
+        else:
+            if taken is not None:
+                taken(event, state)
     if current is not None:
         yield Stream(current, offence or finished(state, first))
 

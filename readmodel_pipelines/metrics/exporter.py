@@ -70,7 +70,9 @@ class Exporter(ExitStack):
             with errors_in_words(self._settings):
                 with self._opening:
                     if self._database is None:
-                        self._database = self.enter_context(open_database(_without_starting(self._settings)))
+                        self._database = self.enter_context(
+                            open_database(_without_starting(self._settings), waits=False)
+                        )
                 scrape = Scrape(Store(self._database, self._settings, self._projections), self._seconds)
         except MongoUnavailable as error:
             self._tell(f"{error.message} The metrics say readmodel_up 0 until that is over. {error.hint}".strip())

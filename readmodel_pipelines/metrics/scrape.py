@@ -14,7 +14,8 @@ from prometheus_client.core import GaugeMetricFamily
 
 from readmodel_pipelines.bookkeeping.held_leases import TakenLease, taken_leases
 from readmodel_pipelines.bookkeeping.queue_stats import STATUSES, QueueStats
-from readmodel_pipelines.bookkeeping.rebuilds import RangeProgress, RebuildRecord, Rebuilds
+from readmodel_pipelines.bookkeeping.rebuild_record import RebuildRecord
+from readmodel_pipelines.bookkeeping.rebuilds import RangeProgress, Rebuilds
 from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
 from readmodel_pipelines.bookkeeping.repair_task import DEAD_LETTER_REASONS
 from readmodel_pipelines.bookkeeping.verifications import Findings, Verifications
@@ -23,6 +24,7 @@ from readmodel_pipelines.metrics.catalogue import METRICS
 from readmodel_pipelines.mongo.driver import ODD_RECORD, Document, PyMongoError, server_time, timeout
 from readmodel_pipelines.mongo.store import Store
 from readmodel_pipelines.rebuild_state import UNFINISHED
+from readmodel_pipelines.reconcile.cause import CauseKind
 from readmodel_pipelines.reconcile.outcome import ALARMS, WRITES, Outcome
 from readmodel_pipelines.settings import Settings
 
@@ -57,6 +59,7 @@ class Scrape:
     def __init__(self, store: Store, seconds: float) -> None:
         self._store = store
         self._live = {item.read_model: store.live(item).name for item in store.projections}
+        self._event_types = {item.read_model: sorted(item.fold.events) for item in store.projections}
         self._unfinished: dict[str, tuple[RebuildRecord, RangeProgress]] | None = None
         self._events: int | None = None
         self.samples: list[Sample] = []
@@ -108,6 +111,8 @@ class Scrape:
                 record = verifications.last_verification(name, of_everything=of_everything)
                 if record is not None:
                     yield from of_verification(name, coverage, _verified(record))
+                    # Records of earlier versions know none.
+                    yield from of_causes(name, coverage, self._event_types[name], record.get("causes") or ())
 
     def _sizes(self) -> Iterator[Sample]:
         documents = self._store.sizes()
@@ -178,6 +183,30 @@ def of_verification(read_model: str, coverage: str, ended: Ended) -> Iterator[Sa
     yield from _of_ended("last_verification", (read_model, coverage), ended)
     right = not any(ended.counts.get(item.value) for item in ALARMS)
     yield "last_verification_success", (read_model, coverage), float(right)
+
+
+def of_causes(
+    read_model: str, coverage: str, event_types: Sequence[str], causes: Sequence[Document]
+) -> Iterator[Sample]:
+    """Why documents were not what their events say, as a verification of some coverage knows."""
+    kinds = Counter(dict.fromkeys(map(str, CauseKind), 0))
+    types = Counter(dict.fromkeys((*event_types, _OTHER), 0))
+    for cause in causes:
+        if cause["kind"] in kinds:
+            kinds[cause["kind"]] += cause["count"]
+        if cause["event_type"] is not None:
+            types[cause["event_type"] if cause["event_type"] in types else _OTHER] += cause["count"]
+    for kind, number in kinds.items():
+        yield "last_verification_causes", (read_model, coverage, kind), number
+    for event_type, number in types.items():
+        yield "last_verification_lost_updates", (read_model, coverage, event_type), number
+    for end, choose in (("first", min), ("last", max)):
+        if times := [cause[end] for cause in causes if cause[end] is not None]:
+            yield (
+                f"last_verification_lost_updates_{end}_timestamp_seconds",
+                (read_model, coverage),
+                _seconds(choose(times)),
+            )
 
 
 def of_rebuild(read_model: str, ended: Ended) -> Iterator[Sample]:

@@ -1,7 +1,8 @@
 """What happened to the events since a moment: a change stream, resumed from a token and drained up to now."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,17 +11,28 @@ from pymongo.change_stream import ChangeStream
 
 from readmodel_pipelines.events.ids import is_plain
 from readmodel_pipelines.moments import Moment, reached
-from readmodel_pipelines.mongo.driver import CODEC, DENIED, Collection, Database, Document, OperationFailure
+from readmodel_pipelines.mongo.driver import (
+    CODEC,
+    DENIED,
+    Collection,
+    Database,
+    Document,
+    OperationFailure,
+    PyMongoError,
+)
 from readmodel_pipelines.mongo.event_store import spellings
 from readmodel_pipelines.mongo.failures import is_the_servers
+from readmodel_pipelines.mongo.patience import Attempts, patiently
 
 MOST_IDS = 200_000
 """Beyond so many changed aggregates a pass over all of them is the quicker way, and they are not held in memory."""
 
 AWAIT_MS = 1
 """How long the server waits for a change before it says that there is none."""
+_SILENCE_SECONDS = 1.0
 _IDS_AT_ONCE = 1_000
 _STANDALONE = 40573
+_TOO_LARGE = 10334
 _HISTORY_LOST = {136, 260, 280, 286}
 
 Token = Mapping[str, Any]
@@ -69,6 +81,70 @@ def changes_since(events: Collection, stored_as: Sequence[str], token: Token | N
     return _from_now_on(events, unknown)
 
 
+class Followed:
+    """A change stream, followed from a token on: whatever breaks a look at it off, the next one begins at `token`.
+
+    `token` is behind what was worked off, as whoever looks says, by setting it or at the end by `worked_off`; `watch`
+    opens the stream behind one.
+
+    Raises (here and in `up_to_now`):
+        HistoryLost: the token lies before what the server remembers, or the stream cannot tell everything.
+    """
+
+    def __init__(
+        self,
+        collection: Collection,
+        watch: Callable[[Token | None], ChangeStream[Document]],
+        token: Token | None = None,
+    ) -> None:
+        self._collection = collection
+        self._watch = watch
+        self.token = token
+        self._furthest = ""
+        self._ended = False
+        self._broken_off = False
+        self._stream = patiently(self._opened, collection.database.client)
+
+    def _opened(self) -> ChangeStream[Document]:
+        try:
+            return self._watch(self.token)
+        except OperationFailure as error:
+            raise lost(error) from None
+
+    def up_to_now(self, now: Timestamp | None = None) -> Iterator[Document]:
+        """What the stream tells up to this moment, or up to one a moment ago; each at least once."""
+        attempts = Attempts(self._collection.database.client)
+        while not self._ended:
+            try:
+                if self._broken_off:
+                    self.close()
+                    self._stream = self._opened()
+                self._broken_off = True
+                for change in drained(self._stream, self._collection, now):
+                    if change["_id"]["_data"] > self._furthest:
+                        self._furthest = change["_id"]["_data"]
+                        attempts.went_on()
+                    yield change
+                attempts.went_on()
+                return
+            except PyMongoError as error:
+                attempts.failed(error)
+
+    def worked_off(self) -> None:
+        """All that was told is done with."""
+        self._broken_off = False
+        self.token = self._stream.resume_token or self.token
+
+    def end(self) -> None:
+        """Nothing that comes is told any more."""
+        self._ended = True
+
+    def close(self) -> None:
+        """Let go of the server's cursor."""
+        with suppress(PyMongoError):
+            self._stream.close()
+
+
 class Follower:
     """Follows the events that are appended to streams of some types, from a token on.
 
@@ -77,20 +153,21 @@ class Follower:
     """
 
     def __init__(self, events: Collection, stored_as: Sequence[str], token: Token) -> None:
-        self._events = events
-        self.token = token
         self.met_odd_ids = False
-        try:
-            # Not `resume_after`, which refuses to go on behind a dropped or renamed collection.
-            self._stream = _watch(events, stored_as, start_after=token)
-        except OperationFailure as error:
-            raise lost(error) from None
+        # Not `resume_after`, which refuses to go on behind a dropped or renamed collection.
+        self._followed = Followed(events, lambda behind: _watch(events, stored_as, start_after=behind), token)
+        self.close = self._followed.close
 
-    def drain(self) -> Iterator[list[str]]:
+    @property
+    def token(self) -> Token | None:
+        """Behind what was given."""
+        return self._followed.token
+
+    def drain(self, now: Timestamp | None = None) -> Iterator[list[str]]:
         """The aggregates with new events up to now, some hundred at a time; `token` is then behind them."""
         reached(Moment.HISTORY_READ)
         ids: set[str] = set()
-        for change in drained(self._stream, self._events.database):
+        for change in self._followed.up_to_now(now):
             if change["operationType"] != "insert":
                 raise HistoryLost("events were changed or deleted, which no application does")
             aggregate_id: Any = change.get("text")
@@ -102,22 +179,23 @@ class Follower:
             if len(ids) >= _IDS_AT_ONCE:
                 yield sorted(ids)
                 ids.clear()
-                self.token = change["_id"]
+                self._followed.token = change["_id"]
         yield sorted(ids)
-        self.token = self._stream.resume_token or self.token
-
-    def close(self) -> None:
-        """Let go of the server's cursor."""
-        self._stream.close()
+        self._followed.worked_off()
 
 
-def drained(stream: ChangeStream[Document], database: Database) -> Iterator[Document]:
-    """What a change stream tells up to this moment; its own token is then behind that.
+def drained(
+    stream: ChangeStream[Document], collection: Collection, until: Timestamp | None = None
+) -> Iterator[Document]:
+    """What the change stream of a collection tells up to this moment, or up to that one; its token is behind it then.
 
     Raises:
         HistoryLost: it cannot tell everything.
     """
-    now = _time_of_server(database)
+    now = until or time_of_server(collection.database)
+    if collection.database.client.is_mongos:
+        _reach_on_every_shard(collection, now)
+    heard = time.monotonic()
     while stream.alive:
         try:
             change = stream.try_next()
@@ -127,9 +205,39 @@ def drained(stream: ChangeStream[Document], database: Database) -> Iterator[Docu
             yield dict(change)
         if change["clusterTime"] > now if change else time_of(stream.resume_token) >= now:
             return
+        if change is not None:
+            heard = time.monotonic()
+        elif time.monotonic() - heard >= _SILENCE_SECONDS:
+            _ask_for_primary(collection, now)
+            heard = time.monotonic()
 
 
-def _time_of_server(database: Database) -> Timestamp:
+def _ask_for_primary(collection: Collection, moment: Timestamp) -> None:
+    """Raises what the driver raises where there is none.
+
+    Who was primary and lost its majority keeps the stream open, and tells for ever that nothing comes: the moment that
+    is waited for is of a write of its own that no majority has.
+    """
+    if collection.database.client.is_mongos:
+        _reach_on_every_shard(collection, moment)
+    else:
+        time_of_server(collection.database)
+
+
+def _reach_on_every_shard(collection: Collection, moment: Timestamp) -> None:
+    """Let every shard's history come as far as this, whether or not anything is written there.
+
+    A `mongos` tells what all shards have come past, and one where nothing is written writes that it has only every ten
+    seconds (`periodicNoopIntervalSecs`). Whoever wants to read at a moment has it write so at once, and a change
+    stream, whatever it asks for, reads on all of them.
+    """
+    pipeline: list[Mapping[str, Any]] = [{"$match": {"operationType": "none of them"}}]
+    with collection.database.client.start_session() as session:
+        session.advance_operation_time(moment)
+        collection.watch(pipeline, max_await_time_ms=AWAIT_MS, session=session).close()
+
+
+def time_of_server(database: Database) -> Timestamp:
     """The time of the last operation that the server knows of."""
     admin = database.client.admin
     # A replica set that has no key yet to sign times with, in its first seconds, leaves it out of its replies.
@@ -139,6 +247,8 @@ def _time_of_server(database: Database) -> Timestamp:
 
 def lost(error: OperationFailure) -> Exception:
     """The error of a change stream, as `HistoryLost` where it is that."""
+    if error.code == _TOO_LARGE:
+        return HistoryLost("a change is larger than MongoDB can tell")
     if error.code in _HISTORY_LOST:
         return HistoryLost("the server's history of changes does not reach back so far")
     return error
@@ -157,11 +267,14 @@ def token_of_now(collection: Collection) -> Token:
 
 
 def _from_now_on(events: Collection, unknown: str) -> Changes:
-    try:
+    def now() -> Token | None:
         with _watch(events, ()) as stream:
             if stream.resume_token is None:
                 stream.try_next()
-            return Changes(token=stream.resume_token, unknown=unknown)
+            return stream.resume_token
+
+    try:
+        return Changes(token=patiently(now, events.database.client), unknown=unknown)
     except OperationFailure as error:
         return Changes(unknown=_in_words(error))
 
@@ -189,6 +302,11 @@ def _watch(events: Collection, stored_as: Sequence[str], start_after: Token | No
     ]
     watched = events.with_options(codec_options=CODEC)
     return watched.watch(pipeline, start_after=start_after, max_await_time_ms=AWAIT_MS)
+
+
+def right_after(moment: Timestamp) -> Timestamp:
+    """The next moment that the server knows."""
+    return Timestamp(moment.time, moment.inc + 1)
 
 
 def time_of(token: Token | None) -> Timestamp:

@@ -7,14 +7,19 @@ by bytes. So each verb says the simple collation, and whoever hands on a collect
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
 import pymongo.collection
-from pymongo import InsertOne
-from pymongo.results import BulkWriteResult
+from pymongo import IndexModel, InsertOne
+from pymongo.errors import BulkWriteError, DuplicateKeyError, PyMongoError
+from pymongo.results import BulkWriteResult, InsertManyResult, InsertOneResult
 
+from readmodel_pipelines.mongo.cursor import SteadyCursor
+from readmodel_pipelines.mongo.failures import DUPLICATE_KEY, is_glitch
+from readmodel_pipelines.mongo.index_builds import votes
+from readmodel_pipelines.mongo.patience import Attempts, patiently, repeats, waits
 from readmodel_pipelines.projections.projection import Document
 
 BY_BYTES = {"locale": "simple"}
@@ -26,32 +31,44 @@ AnyCollection = pymongo.collection.Collection[Document]
 """A collection as the driver has it."""
 
 
-def _by_bytes(verb: Callable[_P, _R]) -> Callable[_P, _R]:
-    @wraps(verb)
-    def said(*args: _P.args, **kwargs: _P.kwargs) -> _R:
-        # Who means the collection's own says None.
-        kwargs.setdefault("collation", BY_BYTES)
-        return verb(*args, **kwargs)
+def _asked(verb: Callable[_P, _R]) -> Callable[_P, _R]:
+    """A verb that is one command; in a transaction nothing but all of it can be asked again."""
 
-    return said
+    @wraps(verb)
+    def asked(*args: _P.args, **options: _P.kwargs) -> _R:
+        # Who means the collection's own says None.
+        options.setdefault("collation", BY_BYTES)
+        if options.get("session") is not None:
+            return verb(*args, **options)
+        collection: Any = args[0]
+        return patiently(lambda: verb(*args, **options), collection.database.client)
+
+    return asked
 
 
 class Collection(AnyCollection):
-    """A collection of any database; also `with_options`."""
+    """A collection of any database; also `with_options`.
 
-    find = _by_bytes(AnyCollection.find)
-    aggregate = _by_bytes(AnyCollection.aggregate)
-    count_documents = _by_bytes(AnyCollection.count_documents)
-    distinct = _by_bytes(AnyCollection.distinct)
-    replace_one = _by_bytes(AnyCollection.replace_one)
-    update_one = _by_bytes(AnyCollection.update_one)
-    update_many = _by_bytes(AnyCollection.update_many)
-    delete_one = _by_bytes(AnyCollection.delete_one)
-    delete_many = _by_bytes(AnyCollection.delete_many)
-    find_one_and_delete = _by_bytes(AnyCollection.find_one_and_delete)
-    find_one_and_replace = _by_bytes(AnyCollection.find_one_and_replace)
-    find_one_and_update = _by_bytes(AnyCollection.find_one_and_update)
-    create_index = _by_bytes(AnyCollection.create_index)
+    A verb at work has patience with what is asked here: each command is asked again after a glitch, and a cursor goes
+    on where it was. What an aggregation gives comes at once: it is never much.
+    """
+
+    find_raw_batches = _asked(AnyCollection.find_raw_batches)
+    aggregate_raw_batches = _asked(AnyCollection.aggregate_raw_batches)
+    count_documents = _asked(AnyCollection.count_documents)
+    distinct = _asked(AnyCollection.distinct)
+    replace_one = _asked(AnyCollection.replace_one)
+    update_one = _asked(AnyCollection.update_one)
+    update_many = _asked(AnyCollection.update_many)
+    delete_one = _asked(AnyCollection.delete_one)
+    delete_many = _asked(AnyCollection.delete_many)
+    find_one_and_delete = _asked(AnyCollection.find_one_and_delete)
+    find_one_and_replace = _asked(AnyCollection.find_one_and_replace)
+    find_one_and_update = _asked(AnyCollection.find_one_and_update)
+
+    @property
+    def _server(self) -> Any:
+        return self.database.client
 
     def with_options(self, *args: Any, **options: Any) -> Collection:  # type: ignore[override]
         """The same with other options."""
@@ -59,16 +76,133 @@ class Collection(AnyCollection):
         concerns = other.read_preference, other.write_concern, other.read_concern
         return Collection(self.database, self.name, False, other.codec_options, *concerns)
 
+    def estimated_document_count(self, *args: Any, **options: Any) -> int:
+        """About how many documents there are."""
+        return patiently(lambda: super(Collection, self).estimated_document_count(*args, **options), self._server)
+
+    def find(self, *args: Any, **options: Any) -> SteadyCursor:
+        """Documents; `find_one` asks for them, too."""
+        options.setdefault("collation", BY_BYTES)
+        return SteadyCursor(self, *args, **options)
+
+    def aggregate(self, *args: Any, **options: Any) -> Any:
+        """What an aggregation gives."""
+        options.setdefault("collation", BY_BYTES)
+        asked = super().aggregate
+        if options.get("session") is not None:
+            return asked(*args, **options)
+        return iter(patiently(lambda: list(asked(*args, **options)), self._server))
+
+    def create_index(self, keys: Any, **options: Any) -> str:  # type: ignore[override]
+        """An index; whoever means the collection's own collation says None."""
+        index = IndexModel(keys, **{"collation": BY_BYTES, **options})
+        made = patiently(lambda: self.create_indexes([index], **votes(self._server)), self._server)
+        return made[0]
+
+    def list_indexes(self, *args: Any, **options: Any) -> Any:
+        """The indexes that are there."""
+        asked = super().list_indexes
+        return iter(patiently(lambda: list(asked(*args, **options)), self._server))
+
+    def insert_one(self, document: Any, *args: Any, **options: Any) -> InsertOneResult:
+        """A document; one that is there when it is asked again was inserted before."""
+        write = super().insert_one
+        if options.get("session") is not None:
+            return write(document, *args, **options)
+        attempts = Attempts(self._server)
+        while True:
+            try:
+                return attempts.done(write(document, *args, **options))
+            except DuplicateKeyError as error:
+                if not attempts.repeated or not _is_of_id(error.details or {}):
+                    raise
+                return attempts.done(InsertOneResult(document["_id"], True))
+            except PyMongoError as error:
+                attempts.failed(error)
+
+    def insert_many(self, documents: Iterable[Any], *args: Any, **options: Any) -> InsertManyResult:
+        """The same of many."""
+        every, write = list(documents), super().insert_many
+
+        def insert(*, again: bool) -> InsertManyResult:
+            # In whatever order: what was inserted before must keep no other one out.
+            return write(every, *args, **(options | {"ordered": False} if again else options))
+
+        def of(_: Any) -> InsertManyResult:
+            return InsertManyResult([document["_id"] for document in every], True)
+
+        return self._in_bulk(insert, lambda _: True, of, options)
+
     def bulk_write(self, requests: Sequence[Any], *args: Any, **options: Any) -> BulkWriteResult:
-        """Each of the writes goes by bytes."""
+        """Each of the writes goes by bytes; what an insert inserted before it was asked again counts as inserted."""
         for request in requests:
             if not isinstance(request, InsertOne):
                 # The driver has no option for all of them.
                 request._collation = BY_BYTES
-        return super().bulk_write(requests, *args, **options)
+        write = super().bulk_write
+        return self._in_bulk(
+            lambda again: write(requests, *args, **options),
+            lambda place: isinstance(requests[place], InsertOne),
+            lambda counts: BulkWriteResult(counts, True),
+            options,
+        )
+
+    def _in_bulk(
+        self,
+        write: Callable[..., _R],
+        is_insert: Callable[[int], bool],
+        result_of: Callable[[Any], _R],
+        options: Document,
+    ) -> _R:
+        if options.get("session") is not None:
+            return write(again=False)
+        attempts, asked = Attempts(self._server), repeats()
+        while True:
+            try:
+                return attempts.done(write(again=attempts.repeated))
+            except BulkWriteError as error:
+                if is_glitch(error) or repeats() == asked:
+                    attempts.failed(error)
+                    continue
+                counts: Any = error.details
+                errors = counts["writeErrors"]
+                counts["writeErrors"] = [item for item in errors if not (is_insert(item["index"]) and _is_of_id(item))]
+                counts["nInserted"] += len(errors) - len(counts["writeErrors"])
+                if counts["writeErrors"] or counts["writeConcernErrors"]:
+                    raise
+                return attempts.done(result_of(counts))
+            except PyMongoError as error:
+                attempts.failed(error)
+
+    def update_counted(self, where: Mapping[str, Any], update: Any) -> int:
+        """As `update_many`; gives how many there were, though a reply be lost: asked again, it would not count those
+        that are changed already.
+        """
+        there, asked = self._number_of(where), repeats()
+        if waits() and not there:
+            return 0
+        matched = self.update_many(where, update).matched_count
+        return there if repeats() > asked else matched
+
+    def delete_counted(self, where: Mapping[str, Any]) -> int:
+        """As `delete_many`; gives how many there were, though a reply be lost."""
+        there, asked = self._number_of(where), repeats()
+        if waits() and not there:
+            return 0
+        deleted = self.delete_many(where).deleted_count
+        return there if repeats() > asked else deleted
+
+    def _number_of(self, where: Mapping[str, Any]) -> int:
+        # Who does not wait for a server does not ask again.
+        return self.count_documents(where) if waits() else 0
 
     def plan(self, command: Document) -> Document:
         """How the server would answer a command on this collection; asking runs nothing."""
         asked = {**command, "collation": BY_BYTES}
         explained: Document = self.database.command("explain", asked, verbosity="queryPlanner")
         return explained
+
+
+def _is_of_id(error: Mapping[str, Any]) -> bool:
+    """Whether it says that there is a document of this `_id`."""
+    return error.get("code") == DUPLICATE_KEY and list(error.get("keyPattern", ())) == ["_id"]

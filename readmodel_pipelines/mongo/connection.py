@@ -4,30 +4,48 @@ Those concerns, and how values are decoded, hold whatever the connection string 
 that is rolled back, would make a verification lie, and dates of another type would end it.
 """
 
-import re
-from collections.abc import Iterator
+import logging
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
-from urllib.parse import unquote
 
 from pymongo import MongoClient, common
-from pymongo.errors import ConfigurationError, ConnectionFailure, InvalidName, InvalidURI, OperationFailure
+from pymongo.errors import ConfigurationError, ConnectionFailure, NotPrimaryError, OperationFailure
 
-from readmodel_pipelines.errors import MongoFailed, MongoUnavailable, ReadModelError, ServerTooOld, UsageError
+from readmodel_pipelines.errors import (
+    MongoFailed,
+    MongoUnavailable,
+    ReadModelError,
+    ServerTooOld,
+    UnsuitableCollection,
+    UsageError,
+)
+from readmodel_pipelines.mongo.client import client_of, unusable, without_secrets
 from readmodel_pipelines.mongo.driver import DENIED, UNAUTHORIZED, Database, Document, ours
-from readmodel_pipelines.mongo.failures import FAILED, UNREACHABLE, codes_of
+from readmodel_pipelines.mongo.failures import FAILED, OF_THE_API, UNREACHABLE, codes_of, is_glitch
+from readmodel_pipelines.mongo.kinds import OF_VIEWS
+from readmodel_pipelines.mongo.patience import Patience, at_work, patiently
 from readmodel_pipelines.settings import Settings
 
-_SELECTION_TIMEOUT_MS = 5_000
+# What the driver could not tidy up while there was no server is no news to whoever reads a terminal.
+logging.getLogger("pymongo.client").addHandler(logging.NullHandler())
+
 _INVALID = 121
-_CONNECTIONS = 100
 
 
 @contextmanager
-def open_database(settings: Settings, role: str = "") -> Iterator[Database]:
+def open_database(
+    settings: Settings,
+    role: str = "",
+    *,
+    tell: Callable[[str], object] | None = None,
+    met: bool = False,
+    waits: bool = True,
+) -> Iterator[Database]:
     """The database of the settings, on the embedded server (started when it does not run) when no URI is set.
 
     Errors of the driver that a person must act on come out as `MongoUnavailable`, from the body of the `with` too.
+    Those that pass are waited for, which `tell` is told, once a server has answered, or if one was `met` before; but
+    not by who only looks, and had better say at once what is there.
     `role` names what the user ought to have (`readmodel_pipelines.mongo.rights`), to say what is lacking of it.
 
     Raises:
@@ -35,12 +53,17 @@ def open_database(settings: Settings, role: str = "") -> Iterator[Database]:
         MongoUnavailable: no server answers, or it lets us not in, or we lack a right.
         MongoFailed: it answers, and cannot do it now.
     """
-    with errors_in_words(settings):
-        client = _client(settings)
+    patience = Patience(settings.failover_seconds if waits else 0, tell or (lambda _: None), met)
+    with errors_in_words(settings, lambda: patience.met), at_work(patience):
+        client = client_of(settings)
         try:
             database = ours(client[settings.database])
+            if waits and settings.mongodb_uri is not None:
+                _refuse_a_secondary(client, settings, patience)
             yield database
-        except ConfigurationError:
+        except ConfigurationError as error:
+            if client.options.load_balanced:
+                raise unusable(error, settings) from None
             if not _is_too_old(client):
                 raise
             raise ServerTooOld(
@@ -48,6 +71,11 @@ def open_database(settings: Settings, role: str = "") -> Iterator[Database]:
                 "talks to.",
                 hint="Upgrade the server; `readmodel doctor` says to which version.",
             ) from None
+        except ConnectionFailure:
+            # A server that refuses to greet us is no server to the driver.
+            if (refusal := _refusal(client)) is None:
+                raise
+            raise refusal from None
         except OperationFailure as error:
             if error.code != UNAUTHORIZED:
                 raise
@@ -62,6 +90,35 @@ def open_database(settings: Settings, role: str = "") -> Iterator[Database]:
             client.close()
 
 
+def _refuse_a_secondary(client: MongoClient[Document], settings: Settings, patience: Patience) -> None:
+    """Whoever is asked directly answers, also one that lags: what is read there would be told as the truth."""
+    if client.topology_description.topology_type_name != "Single":
+        return
+
+    def look() -> None:
+        if not client.is_primary:
+            raise NotPrimaryError("directConnection")
+
+    try:
+        if patience.met:
+            patiently(look, client)
+        else:
+            look()
+    except NotPrimaryError:
+        refused = MongoUnavailable(
+            f"MongoDB at {settings.shown_uri()} is no primary, and nobody else is asked (directConnection): what is "
+            "read there may lag, and it takes no writes.",
+            hint="Take directConnection out of READMODEL_MONGODB_URI, and name the replica set (replicaSet=…).",
+        )
+        refused.passes = patience.met
+        raise refused from None
+
+
+def _refusal(client: MongoClient[Document]) -> OperationFailure | None:
+    errors = (item.error for item in client.topology_description.server_descriptions().values())
+    return next((item for item in errors if isinstance(item, OperationFailure) and item.code in OF_THE_API), None)
+
+
 def _is_too_old(client: MongoClient[Document]) -> bool:
     known = client.topology_description.server_descriptions().values()
     return any(
@@ -69,42 +126,12 @@ def _is_too_old(client: MongoClient[Document]) -> bool:
     )
 
 
-def _client(settings: Settings) -> MongoClient[Document]:
-    # A pass holds a connection for each cursor, and renews its lease and writes beside them: a smaller pool would hang.
-    options: dict[str, Any] = {"appname": "readmodel_pipelines", "maxPoolSize": _CONNECTIONS}
-    if settings.mongodb_uri is None:
-        # Only a run without a URI pays for looking after a server.
-        from readmodel_pipelines.embedded.server import ensure_running
-
-        uri = ensure_running(settings)
-    else:
-        uri = settings.mongodb_uri.get_secret_value()
-    if "serverselectiontimeoutms" not in uri.lower():
-        options["serverSelectionTimeoutMS"] = _SELECTION_TIMEOUT_MS
-    try:
-        return MongoClient(uri, **options)
-    # An OSError is a certificate or key that cannot be read; the driver raises TypeError and KeyError for some options.
-    except (InvalidURI, ConfigurationError, InvalidName, ValueError, TypeError, KeyError, OSError) as error:
-        if _is_of_the_name_server(error):
-            raise MongoUnavailable(
-                f"The host in {settings.shown_uri()} was not found: {_without_secrets(error, settings)}",
-                hint="Check the host name in READMODEL_MONGODB_URI, and the name server.",
-            ) from None
-        raise UsageError(
-            f"READMODEL_MONGODB_URI cannot be used: {_without_secrets(error, settings)}",
-            hint="It looks like mongodb://user:password@host:27017/?replicaSet=rs0 with reserved characters %-escaped.",
-        ) from None
-
-
-def _is_of_the_name_server(error: Exception) -> bool:
-    from dns.exception import DNSException
-
-    return isinstance(error.__cause__, DNSException)
-
-
 @contextmanager
-def errors_in_words(settings: Settings) -> Iterator[None]:
-    """Errors of the driver that a person must act on come out as `MongoUnavailable`, without credentials."""
+def errors_in_words(settings: Settings, met: Callable[[], bool] = lambda: False) -> Iterator[None]:
+    """Errors of the driver that a person must act on come out as `MongoUnavailable`, without credentials.
+
+    One that passes, of a server that was `met` before, says so.
+    """
     where = f"MongoDB at {settings.shown_uri()}"
     try:
         yield
@@ -116,21 +143,29 @@ def errors_in_words(settings: Settings) -> Iterator[None]:
                 hint="Change that validator (collMod): DATA_CONTRACT.md has the fields that are written to the repair "
                 "queue and to readmodel_….",
             ) from None
-        told = _in_words(error, where, _without_secrets(error, settings)[:300])
+        told = _in_words(error, where, without_secrets(error, settings)[:300])
         if told is None:
             raise
+        if isinstance(told, MongoUnavailable):
+            told.passes = is_glitch(error) and met()
         raise told from None
     # Every network error, and the time-out of server selection.
     except ConnectionFailure as error:
-        raise MongoUnavailable(
-            f"{where} does not answer: {_without_secrets(error, settings)[:300]}",
-            hint="Check READMODEL_MONGODB_URI, the network and the server, or `readmodel server status`.",
-        ) from None
+        gone = MongoUnavailable(
+            f"{where} does not answer: {without_secrets(error, settings)[:300]}", hint=_what_to_check(str(error), met())
+        )
+        gone.passes = met()
+        raise gone from None
 
 
-def _in_words(error: OperationFailure, where: str, said: str) -> MongoUnavailable | None:
+def _in_words(error: OperationFailure, where: str, said: str) -> ReadModelError | None:
     """What the server means; None of an error that is not its own."""
     for code in codes_of(error):
+        if code in OF_VIEWS:
+            return UnsuitableCollection(
+                f"{where}: a view, or a time series, lies where a collection is needed. It says: {said}",
+                hint="`readmodel doctor` says which, and what to do.",
+            )
         if code in UNREACHABLE:
             return MongoUnavailable(
                 f"{where} does not answer: {UNREACHABLE[code]}.",
@@ -145,17 +180,24 @@ def _in_words(error: OperationFailure, where: str, said: str) -> MongoUnavailabl
         if code in DENIED:
             return MongoUnavailable(
                 f"{where} refuses: {DENIED[code]}. {said}",
-                hint="Check user, password and authSource in READMODEL_MONGODB_URI.",
+                hint="Check user, password and authSource in READMODEL_MONGODB_URI; reserved characters are %-escaped, "
+                "also a + (%2B), and without authSource the user is looked for in the database that the path names.",
             )
+        if code in OF_THE_API:
+            return UsageError(f"{where} does not take our commands: {said}", hint=OF_THE_API[code])
     return None
 
 
-def _without_secrets(error: Exception, settings: Settings) -> str:
-    """What the driver says, if no part of what stands before the last @ of the URI is in it."""
-    # What follows is the driver's picture of the topology.
-    text = str(error).partition(" (configured timeouts")[0]
-    uri = settings.mongodb_uri.get_secret_value() if settings.mongodb_uri else ""
-    credentials = uri.rpartition("@")[0]
-    _, _, password = (credentials.partition("://")[2] or credentials).partition(":")
-    secrets = {password, unquote(password), *re.split("[:/@?#]", password)} - {""}
-    return "the driver's own words would tell the password" if any(secret in text for secret in secrets) else text
+def _what_to_check(said: str, met: bool) -> str:
+    """When nobody answers; what is said of TLS, where one may have been `met`, is over."""
+    if "CERTIFICATE_VERIFY_FAILED" in said:
+        return (
+            "Name the authority that made the server's certificate in tlsCAFile of READMODEL_MONGODB_URI, and the host "
+            "as that certificate names it."
+        )
+    if not met and ("connection closed" in said or "SSL" in said):
+        return (
+            "If the server wants TLS: tls=true in READMODEL_MONGODB_URI, tlsCAFile for an authority of your own, and "
+            "tlsCertificateKeyFile where it wants a certificate, one that it trusts and that is not over. Its log says."
+        )
+    return "Check READMODEL_MONGODB_URI, the network and the server, or `readmodel server status`."

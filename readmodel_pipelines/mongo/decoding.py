@@ -6,15 +6,16 @@ models are written again and compared with the reply: that tells of a field that
 
 import re
 from bisect import bisect
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import accumulate, pairwise
 from typing import Any
 
 import bson
 from bson.errors import BSONError
-from pymongo.cursor import Cursor
 
 from readmodel_pipelines.events.exact import pieces, read
 from readmodel_pipelines.mongo.collection import BY_BYTES
+from readmodel_pipelines.mongo.cursor import SteadyCursor
 from readmodel_pipelines.mongo.driver import CODEC, Collection, Document
 
 _BATCH = re.compile(rb"\x04(?:first|next)Batch\x00")
@@ -30,7 +31,7 @@ _REFERENCE = b"$ref\x00"
 _UNREADABLE = (BSONError, UnicodeEncodeError)
 
 
-class ExactCursor(Cursor[Document]):
+class ExactCursor(SteadyCursor):
     """The cursor of a `find`, through the hook in which the driver's own cursor of raw batches gets its replies."""
 
     def __init__(self, collection: Collection, *query: Any, of_events: bool = False, **options: Any) -> None:
@@ -57,18 +58,36 @@ class ExactCursor(Cursor[Document]):
 
 def mend_events(reply: bytes, events: list[Document]) -> None:
     """Put right what the driver got wrong; of a field that stands twice the last counts, as it has it."""
-    suspects = sorted(
+    if suspects := _suspects(reply):
+        _mend(events, _places(reply), suspects, reply)
+
+
+def _suspects(raw: bytes) -> list[int]:
+    return sorted(
         match.start()
         for pattern in _SUSPICIOUS
-        for match in pattern.finditer(reply)
+        for match in pattern.finditer(raw)
         # The bytes of an ObjectId are whatever they are.
-        if reply.rfind(_OBJECT_ID, match.start() - 16, match.start()) < 0
+        if raw.rfind(_OBJECT_ID, match.start() - 16, match.start()) < 0
     )
-    if not suspects:
-        return
-    for place, (start, end) in enumerate(_places(reply)):
+
+
+def _mend(events: list[Document], places: Iterable[tuple[int, int]], suspects: list[int], raw: bytes) -> None:
+    for place, (start, end) in enumerate(places):
         if bisect(suspects, start) < bisect(suspects, end):
-            events[place] = _read(reply[start:end], last_counts=True)
+            events[place] = _read(raw[start:end], last_counts=True)
+
+
+def events_of(batch: bytes) -> list[Document]:
+    """The events of a raw batch; of a field that stands twice the last counts."""
+    try:
+        events = bson.decode_all(batch, CODEC)
+    except _UNREADABLE:
+        return [_read(piece, last_counts=True) for piece in pieces(batch)]
+    if suspects := _suspects(batch):
+        ends = list(accumulate(map(len, pieces(batch)), initial=0))
+        _mend(events, pairwise(ends), suspects, batch)
+    return events
 
 
 def mend_documents(reply: bytes, documents: list[Document]) -> None:

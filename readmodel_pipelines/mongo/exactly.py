@@ -6,10 +6,8 @@ For documents that are not read by the million, and of which anybody may have wr
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from readmodel_pipelines.events.exact import sendable
-from readmodel_pipelines.mongo.collection import BY_BYTES
-from readmodel_pipelines.mongo.decoding import documents_of
 from readmodel_pipelines.mongo.driver import Collection, Document
+from readmodel_pipelines.mongo.scan import found
 
 
 def found_exactly(
@@ -20,6 +18,4 @@ def found_exactly(
     limit: int = 0,
 ) -> Iterator[Document]:
     """What a `find` gives; the filter may name values that were read so."""
-    ordered = list(sort) or None
-    batches: Any = collection.find_raw_batches(sendable(where), fields, sort=ordered, limit=limit, collation=BY_BYTES)
-    return (document for batch in batches for document in documents_of(batch))
+    return found(collection, where, fields, sort=list(sort) or None, limit=limit)

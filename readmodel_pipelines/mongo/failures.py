@@ -9,7 +9,21 @@ Codes: https://github.com/mongodb/mongo/blob/master/src/mongo/base/error_codes.y
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from readmodel_pipelines.mongo.driver import DENIED, OperationFailure
+from pymongo.errors import ConnectionFailure, OperationFailure
+
+UNAUTHORIZED = 13
+DENIED: Mapping[int | None, str] = {
+    UNAUTHORIZED: "not authorized",
+    18: "authentication failed",
+    8000: "authentication failed",
+    # Nobody has the name of a certificate.
+    11: "authentication failed",
+}
+"""Codes of a server that lets us not in, or not do something, in words."""
+DUPLICATE_KEY = 11000
+
+REPLACED = 175
+"""What was read is dropped, or renamed."""
 
 _DOWN = "it shuts down, or is no primary any more"
 _NOT_REACHED = "a server behind it cannot be reached"
@@ -32,18 +46,27 @@ UNREACHABLE: Mapping[int | None, str] = {
 }
 """No server that could do it answers."""
 
+_NO_STRICT = "Bring a client whose API is not strict: a rebuild says by identity what it writes to."
+OF_THE_API: Mapping[int | None, str] = {
+    498870: "Set READMODEL_API_VERSION=1.",
+    322: "Unset READMODEL_API_VERSION, or set the version that the server has.",
+    323: _NO_STRICT,
+    324: _NO_STRICT,
+}
+"""It wants its stable API to be spoken, or not that one: what to do."""
+
 _DISK = "free space on its disk, then run it again"
-_KILLED = "see who ended it, and run it again"
-_BUSY = "see what keeps it busy (db.currentOp()), and run it again"
+_KILLED = "run it again"
+_BUSY = "check the load (db.currentOp()), and run it again"
 _MEMORY = "`readmodel doctor` says which index is missing; or give the server more memory"
 _MEMBERS = "see that most members of the replica set are up and keep pace (rs.status()), and run it again"
 FAILED: Mapping[int | None, tuple[str, str]] = {
     14031: ("its disk is full", _DISK),
     39: ("it cannot write its files", _DISK),
-    11601: ("somebody, or a limit of its own, ended the operation", _KILLED),
-    237: ("somebody, or a limit of its own, ended the query", _KILLED),
+    11601: ("the operation was killed or reached its time limit", _KILLED),
+    237: ("the query was killed or reached its time limit", _KILLED),
     43: ("it has forgotten the query that it was asked to go on with", _KILLED),
-    175: ("somebody dropped or renamed the collection that was read", _KILLED),
+    REPLACED: ("the collection was dropped or renamed during the read", _KILLED),
     50: ("it took longer than it may", _BUSY),
     202: ("it took longer than it may", _BUSY),
     262: ("it took longer than it may", _BUSY),
@@ -58,6 +81,38 @@ FAILED: Mapping[int | None, tuple[str, str]] = {
     134: ("no majority of the members can be read from yet", _MEMBERS),
 }
 """It answers, and cannot do it now: why, and what to do."""
+
+_SHARD_IS_GONE = 70
+GLITCHES = frozenset(code for code in UNREACHABLE if code != _SHARD_IS_GONE) | {
+    # Somebody, or an election, ended the operation or forgot its cursor.
+    11601,
+    237,
+    43,
+    # Under the same name lies what took its place.
+    REPLACED,
+    # Others are busy.
+    24,
+    46,
+    112,
+    202,
+    262,
+    # A majority, or a shard, is about to know.
+    134,
+    63,
+    150,
+    234,
+    13388,
+}
+"""Errors that pass: the same again comes through, once there is a primary. What people must mend is none of them."""
+
+_LABELS = ("RetryableWriteError", "ResumableChangeStreamError", "RetryableError")
+
+
+def is_glitch(error: BaseException) -> bool:
+    """Whether an error passes by itself, so that what failed is to be tried again."""
+    if isinstance(error, OperationFailure):
+        return any(code in GLITCHES for code in codes_of(error)) or any(map(error.has_error_label, _LABELS))
+    return isinstance(error, ConnectionFailure)
 
 
 def codes_of(error: OperationFailure) -> list[int | None]:

@@ -7,20 +7,20 @@ from typing import Any, Literal
 from readmodel_pipelines.errors import ReadModelError
 from readmodel_pipelines.mongo.driver import DENIED, Collection, Database, OperationFailure, is_there
 from readmodel_pipelines.mongo.failures import is_the_servers
-from readmodel_pipelines.mongo.kinds import indexes_of
+from readmodel_pipelines.mongo.kinds import forget_indexes, indexes_of
 from readmodel_pipelines.mongo.scan import holds_every_document
 from readmodel_pipelines.mongo.wanted_indexes import Index, of_read_model, wanted_indexes
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.settings import Settings
 
 
-def ensure_indexes(database: Database, settings: Settings, *, for_versions: bool = True) -> dict[str, list[str]]:
+def ensure_indexes(database: Database, settings: Settings) -> dict[str, list[str]]:
     """Make the indexes that are missing; gives their names by collection. Those that are there are left alone.
 
     Raises:
         ReadModelError: an index cannot be made, because documents stand against it or another index is in its place.
     """
-    wanted = wanted_indexes(settings, for_versions=for_versions)
+    wanted = wanted_indexes(settings)
     return {
         name: [_mend(Collection(database, name), flaw) for flaw in _flaws(Collection(database, name), indexes)]
         for name, indexes in wanted.items()
@@ -107,6 +107,7 @@ def _is_as_wanted(index: Index, item: Mapping[str, Any]) -> bool:
 
 def _mend(collection: Collection, flaw: Flaw) -> str:
     index = flaw.index
+    forget_indexes(collection)
     if flaw.kind == "expiry":
         # MongoDB refuses to make it again with another one.
         changed = {"name": flaw.instead, "expireAfterSeconds": index.expire_seconds}
@@ -121,5 +122,5 @@ def _mend(collection: Collection, flaw: Flaw) -> str:
         fields = ", ".join(name for name, _ in index.key)
         raise ReadModelError(
             f"{collection.name}: the index on {fields} cannot be made: {str(error.details or error)[:300]}",
-            hint="Mend the documents that stand against it, or drop the index that is in its place, and run it again.",
+            hint="Correct the documents that violate it, or drop the index in its place. Then run it again.",
         ) from None

@@ -4,14 +4,20 @@ A view, a capped collection and a time series look like collections, and do not 
 refused in words before anything is read.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from readmodel_pipelines.errors import UnsuitableCollection
 from readmodel_pipelines.mongo.driver import DENIED, Collection, Database, OperationFailure, is_there
+from readmodel_pipelines.mongo.names import OURS
 
 _OTHER_COLLATION = 167
 _IS_A_VIEW = 166
+OF_VIEWS = (_OTHER_COLLATION, _IS_A_VIEW)
+"""What the server says of a view, or a time series, with which that cannot be done."""
 _NO_WRITES = {
     "view": ("is a view, and nothing can be written to it", "Name the collection that it shows."),
     "timeseries": (
@@ -20,9 +26,10 @@ _NO_WRITES = {
     ),
 }
 _CAPPED = (
-    "is capped: MongoDB drops its oldest documents as new ones come, so that it never holds what it was given",
+    "is capped: MongoDB drops its oldest documents when new ones arrive",
     "Copy it into a collection without a limit, and rename that.",
 )
+_HINT_OF_OURS = "This project keeps its own work there: rename or drop it, and it is made anew."
 
 
 def check_kinds(
@@ -30,19 +37,19 @@ def check_kinds(
 ) -> None:
     """Refuse collections that cannot be read or written as they are to be, or do not keep what is written to them.
 
-    Those that are not there pass.
+    Those that are not there pass. This project's own are looked at, too.
 
     Raises:
         UnsuitableCollection: says which, why, and what to do.
     """
-    for name, info in _found(database, [*read, *written, *kept]).items():
+    for name, info in _found(database, [*read, *written, *kept, *OURS]).items():
         kind = info.get("type", "")
-        if name in written or name in kept:
+        if name in written or name in kept or name in OURS:
             why, hint = _NO_WRITES.get(kind, ("", ""))
-            if name in kept and info.get("options", {}).get("capped"):
+            if name not in written and info.get("options", {}).get("capped"):
                 why, hint = _CAPPED
             if why:
-                raise UnsuitableCollection(f"{name} {why}.", hint=hint)
+                raise UnsuitableCollection(f"{name} {why}.", hint=_HINT_OF_OURS if name in OURS else hint)
         if kind == "view":
             _check_view(Collection(database, name))
 
@@ -72,8 +79,42 @@ def _check_view(view: Collection) -> None:
         ) from None
 
 
+_REMEMBERED_SECONDS = 10.0
+_Indexes = list[Mapping[str, Any]] | None
+_remembered: ContextVar[dict[str, tuple[float, _Indexes]] | None] = ContextVar("remembered", default=None)
+
+
+@contextmanager
+def indexes_remembered() -> Iterator[None]:
+    """What steps of one piece of work ask one after the other is asked once, for some seconds.
+
+    Who makes an index meanwhile says so by `forget_indexes`.
+    """
+    before = _remembered.set({})
+    try:
+        yield
+    finally:
+        _remembered.reset(before)
+
+
+def forget_indexes(collection: Collection) -> None:
+    """Its indexes are about to change."""
+    (_remembered.get() or {}).pop(collection.full_name, None)
+
+
 def indexes_of(collection: Collection) -> list[Mapping[str, Any]] | None:
     """Its indexes as the server describes them; None of a view, which has none."""
+    known, now = _remembered.get(), time.monotonic()
+    if known is None:
+        return _indexes_of(collection)
+    asked, indexes = known.get(collection.full_name, (-_REMEMBERED_SECONDS, None))
+    if now - asked >= _REMEMBERED_SECONDS:
+        indexes = _indexes_of(collection)
+        known[collection.full_name] = now, indexes
+    return indexes
+
+
+def _indexes_of(collection: Collection) -> _Indexes:
     try:
         return list(collection.list_indexes())
     except OperationFailure as error:

@@ -13,9 +13,14 @@ REBUILDS = "readmodel_rebuilds"
 FINDINGS = "readmodel_findings"
 VERIFICATIONS = "readmodel_verifications"
 WATERMARKS = "readmodel_watermarks"
+IGNORED = "readmodel_ignored"
 DEFERRED = "readmodel_deferred"
 TOUCHED = "readmodel_touched"
 SET_ASIDE = "readmodel_set_aside"
+OURS = (LEASES, REBUILDS, FINDINGS, VERIFICATIONS, WATERMARKS, IGNORED, DEFERRED, TOUCHED, SET_ASIDE)
+"""What is kept about the work, whatever the settings name."""
+
+_NAMES = 4
 
 
 def collection_of(settings: Settings, projection: Projection) -> str:
@@ -24,11 +29,16 @@ def collection_of(settings: Settings, projection: Projection) -> str:
     return named.get(projection.read_model, projection.read_model)
 
 
-def shadow_name(live: str) -> str:
-    """The collection that a rebuild builds; it is whose rebuild holds the lease."""
-    return f"readmodel_shadow_{live}"
+def shadow_names(live: str) -> tuple[str, ...]:
+    """The names of which one is that of what a rebuild builds; whoever takes it over moves it on to the next."""
+    return _pool("shadow", live)
 
 
-def copy_name(live: str) -> str:
-    """The copy of what the read model was before the last rebuild."""
-    return f"readmodel_before_{live}"
+def copy_names(live: str) -> tuple[str, ...]:
+    """The names of which one is that of the copy of what the read model was before the last rebuild."""
+    return _pool("before", live)
+
+
+def _pool(what: str, live: str) -> tuple[str, ...]:
+    # The number stands before the live collection's name: behind it another collection might be called so.
+    return tuple(f"readmodel_{what}{number}_{live}" for number in ("", *range(2, _NAMES + 1)))

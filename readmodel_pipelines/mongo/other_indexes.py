@@ -70,23 +70,35 @@ def held(
 ) -> list[tuple[Verdict, Document]]:
     """(a change, another document that holds what the change wants of this index)."""
     first, *others = index.fields
-    same = [{"$eq": [{"$ifNull": [f"${name}", None]}, f"$$of_{place}"]} for place, name in enumerate(others)]
+    same = [
+        {"$ne": [{"$setIntersection": [_keys(f"${name}"), f"$$of_{place}"]}, []]} for place, name in enumerate(others)
+    ]
     within: list[Document] = [{"$match": {"$and": [{"$expr": {"$and": same}}, *([index.only] if index.only else [])]}}]
-    shown = {"_id": 1, **dict.fromkeys((projection.key, *projection.owned), 1)}
     lookup = {
         "from": collection.name,
-        "localField": first,
-        "foreignField": first,
-        "let": {f"of_{place}": {"$ifNull": [f"${name}", None]} for place, name in enumerate(others)},
-        "pipeline": [*within, {"$project": shown}],
+        "let": {f"of_{place}": _keys(f"${name}") for place, name in enumerate(others)},
+        "pipeline": [*within, {"$project": {"_id": 1, **dict.fromkeys((projection.key, *projection.owned), 1)}}],
         "as": "held",
     }
-    pipeline = _documents(_wanted(collection, index, projection, changes))
-    if index.only:
-        pipeline.append({"$match": index.only})
-    pipeline += [{"$lookup": lookup}, {"$match": {"held": {"$ne": []}}}, {"$project": {"held": 1}}]
-    found = _database(collection).aggregate(pipeline, collation=index.collation)
-    return [(changes[row["_id"]], document) for row in found for document in row["held"]]
+    by_element = {**lookup, "localField": first, "foreignField": first}
+    # An empty array is a key of its own, which no look-up by elements meets.
+    empty = {**lookup, "pipeline": [{"$match": {first: {"$eq": []}}}, *lookup["pipeline"]]}
+    rows = list(enumerate(_wanted(collection, index, projection, changes)))
+    holding: list[tuple[Verdict, Document]] = []
+    for of_these, is_empty in ((by_element, False), (empty, True)):
+        pipeline = _documents((place, row) for place, row in rows if (row.get(first) == []) is is_empty)
+        if index.only:
+            pipeline.append({"$match": index.only})
+        pipeline += [{"$lookup": of_these}, {"$match": {"held": {"$ne": []}}}, {"$project": {"held": 1}}]
+        found = _database(collection).aggregate(pipeline, collation=index.collation)
+        holding += [(changes[row["_id"]], document) for row in found for document in row["held"]]
+    return holding
+
+
+def _keys(field: str) -> Document:
+    """The expression for what an index holds of a field: each element of an array, and an empty one as itself."""
+    empty: Document = {"$cond": [{"$eq": [field, []]}, [[]], field]}
+    return {"$cond": [{"$isArray": field}, empty, [{"$ifNull": [field, None]}]]}
 
 
 def _wanted(
@@ -134,13 +146,13 @@ def _told_apart(value: Any, strength: int) -> Any:
 
 def _held_rows(collection: Collection, index: UniqueIndex, rows: Sequence[Document]) -> Iterator[int]:
     found = _database(collection).aggregate(
-        [*_documents(rows), {"$match": index.only}, {"$project": {"_id": 1}}], collation=index.collation
+        [*_documents(enumerate(rows)), {"$match": index.only}, {"$project": {"_id": 1}}], collation=index.collation
     )
     return (row["_id"] for row in found)
 
 
-def _documents(rows: Iterable[Document]) -> list[Mapping[str, Any]]:
-    return [{"$documents": {"$literal": [{"_id": place, **row} for place, row in enumerate(rows)]}}]
+def _documents(rows: Iterable[tuple[int, Document]]) -> list[Mapping[str, Any]]:
+    return [{"$documents": {"$literal": [{"_id": place, **row} for place, row in rows]}}]
 
 
 def _database(collection: Collection) -> Database[Document]:

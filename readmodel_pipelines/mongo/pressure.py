@@ -7,7 +7,8 @@ wait, since the next read or write says so in better words.
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from readmodel_pipelines.mongo.driver import DENIED, ConnectionFailure, Database, Document, OperationFailure
+from readmodel_pipelines.mongo.driver import DENIED, Database, Document, OperationFailure, PyMongoError
+from readmodel_pipelines.mongo.failures import is_glitch
 
 _STANDALONE = 76
 # Most of the answer, and of the time that it takes.
@@ -46,7 +47,7 @@ class Pressure:
             return ""
         status = self._ask("serverStatus", **_LEAN)
         if status and "globalLock" not in status:
-            self._not_asked["serverStatus"] = "a mongos does not tell what is queued"
+            self._not_asked["serverStatus"] = "a mongos does not report its queue"
         queued = int(status.get("globalLock", {}).get("currentQueue", {}).get("total", 0))
         if queued <= self._max_queued:
             return ""
@@ -66,9 +67,9 @@ class Pressure:
             return {}
         try:
             return self._admin.command(command, **options)
-        except ConnectionFailure:
-            return {}
-        except OperationFailure as error:
+        except PyMongoError as error:
+            if not isinstance(error, OperationFailure) or is_glitch(error):
+                return {}
             # A server alone has no secondaries: no warning. What a server says when it denies is half a page.
             words = {**DENIED, _STANDALONE: ""}
             self._not_asked[command] = words.get(error.code or 0, str((error.details or {}).get("errmsg")))

@@ -1,8 +1,7 @@
 """One read model's collection: read in key order, written conditionally.
 
-Every replace and delete is conditional on the document being still what was compared: its filter holds `_id`, the key
-and every owned field as read. What no filter can say (too large, too deep, of a type that the driver cannot write) is
-compared inside a transaction.
+Every replace and delete is conditional on the document being still what was compared. What no statement can say (too
+large, too deep, of a type that the driver cannot write) is compared inside a transaction.
 """
 
 import uuid
@@ -13,17 +12,18 @@ from functools import cached_property
 from itertools import chain
 from typing import Any
 
-import bson
 from bson.errors import InvalidDocument
 from pymongo import DeleteOne, InsertOne, UpdateOne
-from pymongo.errors import BulkWriteError, DocumentTooLarge, OperationFailure
+from pymongo.errors import BulkWriteError, ConnectionFailure, DocumentTooLarge, OperationFailure
 
 from readmodel_pipelines.events.exact import Repeated, written
 from readmodel_pipelines.events.ids import is_plain
 from readmodel_pipelines.moments import Moment, reached
+from readmodel_pipelines.mongo.conditional import ConditionalWrites, Write, fits_a_statement, update
 from readmodel_pipelines.mongo.driver import CODEC, DUPLICATE_KEY, ClientSession, Collection, Document
 from readmodel_pipelines.mongo.failures import raise_servers_own
 from readmodel_pipelines.mongo.other_indexes import UniqueIndex, claims, held, unique_indexes
+from readmodel_pipelines.mongo.patience import patiently, repeats
 from readmodel_pipelines.mongo.scan import (
     SPARE,
     Query,
@@ -36,6 +36,7 @@ from readmodel_pipelines.mongo.scan import (
     string_keys,
     with_id,
 )
+from readmodel_pipelines.mongo.spooling import Spooled
 from readmodel_pipelines.mongo.unique_keys import having_one_of, unique_keys
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.reconcile.compare import differing_fields, same_document, same_value
@@ -45,19 +46,17 @@ from readmodel_pipelines.reconcile.ranges import EVERYTHING, IdRange
 
 _NO_TRANSACTIONS = 20
 _WRITE_CONFLICT = 112
-_LARGEST_STATEMENT = 15 * 1024 * 1024
-_DEEPEST_STATEMENT = 50
-
-Write = InsertOne[Document] | UpdateOne | DeleteOne
 
 
 class ReadModelCollection:
-    """Implements `readmodel_pipelines.reconcile.ports.ReadModel`."""
+    """Implements `readmodel_pipelines.reconcile.ports.ReadModel`; what was `spooled` is read from there."""
 
     def __init__(self, collection: Collection, projection: Projection) -> None:
         self._collection = collection.with_options(codec_options=CODEC)
         self._projection = projection
         self._key = projection.key
+        self.spooled: Spooled | None = None
+        self._conditional = ConditionalWrites(projection)
         self._fields = {"_id": 1, **dict.fromkeys((*projection.owned, *SPARE), 1)}
 
     def count(self) -> int:
@@ -70,7 +69,8 @@ class ReadModelCollection:
         Of a range those whose key is a symbol too.
         """
         reached(Moment.DOCUMENTS, keys=keys)
-        yield from self._found(self.query(keys, within))
+        spooled = None if keys is not None else self.spooled
+        yield from chain.from_iterable(spooled.read(within)) if spooled else self._found(self.query(keys, within))
 
     def query(self, keys: Sequence[str] | None = None, within: IdRange = EVERYTHING) -> Query:
         """What `read` asks for."""
@@ -157,7 +157,7 @@ class ReadModelCollection:
         batch: list[Verdict] = []
         too_large: list[Verdict] = []
         for change in changes:
-            (batch if _fits_a_filter(change) else too_large).append(change)
+            (batch if fits_a_statement(change) else too_large).append(change)
         written = self._write_batch(batch) if batch else Written()
         for change in too_large:
             _add(written, self.swap([change]))
@@ -165,42 +165,23 @@ class ReadModelCollection:
 
     def _write_batch(self, changes: Sequence[Verdict]) -> Written:
         errors: list[Any] = []
+        asked = repeats()
         try:
-            result = self._collection.bulk_write([self._operation(change) for change in changes], ordered=False)
+            result = self._collection.bulk_write([self._conditional(change) for change in changes], ordered=False)
             counts: Mapping[str, Any] = result.bulk_api_result
         except BulkWriteError as error:
             counts = error.details
             errors = counts["writeErrors"]
             raise_servers_own(errors, counts["writeConcernErrors"])
-        done = Counts(inserted=counts["nInserted"], replaced=counts["nMatched"], deleted=counts["nRemoved"])
+        done = Counts(inserted=counts["nInserted"], replaced=counts["nModified"], deleted=counts["nRemoved"])
         written = Written(done)
         failed = {error["index"]: error for error in errors}
         self._sort_out_errors(changes, failed, written)
         tried = [change for place, change in enumerate(changes) if place not in failed and change.actual is not None]
         lost = len(tried) - done.replaced - done.deleted
         if lost:
-            self._look_after_lost(tried, lost, written)
+            self._look_after_lost(tried, lost, written, twice=repeats() > asked)
         return written
-
-    def _operation(self, change: Verdict) -> Write:
-        if change.actual is None:
-            return InsertOne(dict(change.expected or {}))
-        condition = self._condition(change.actual)
-        if change.expected is None:
-            return DeleteOne(condition)
-        return UpdateOne(condition, _update(change.expected, change.actual))
-
-    def _condition(self, actual: Document) -> Document:
-        conditions: list[Document] = []
-        for name in self._projection.owned:
-            if name in actual:
-                conditions.append({"$eq": [f"${name}", {"$literal": actual[name]}]})
-            else:
-                conditions.append({"$eq": [{"$type": f"${name}"}, "missing"]})
-        condition: Document = {"_id": {"$eq": actual["_id"]}, "$expr": {"$and": conditions}}
-        if isinstance(actual.get(self._key), str):
-            condition[self._key] = actual[self._key]
-        return condition
 
     def _sort_out_errors(self, changes: Sequence[Verdict], failed: dict[int, Any], written: Written) -> None:
         raced: dict[str, Verdict] = {}
@@ -219,9 +200,10 @@ class ReadModelCollection:
             # Held by a document whose key is an array, or inserted and gone again.
             written.conflicts |= {key: self._key for key in raced if key not in there}
 
-    def _look_after_lost(self, done: Sequence[Verdict], lost: int, written: Written) -> None:
+    def _look_after_lost(self, done: Sequence[Verdict], lost: int, written: Written, *, twice: bool) -> None:
         """Find which changes were lost, for the bulk result only tells how many.
 
+        Of a batch that was asked for `twice` those that are done are most likely our own, and the first reply was lost.
         A document that is still what was compared was not changed by others: a filter cannot say what it holds (a type
         that the driver cannot give back), so it is compared inside a transaction.
         """
@@ -229,16 +211,24 @@ class ReadModelCollection:
         stored = {
             _identity(document): document for document in found(self._collection, {"_id": {"$in": ids}}, self._fields)
         }
+        counts, may_be_ours = replace(written.counts), list[Verdict]()
         for change in done:
             actual = change.actual or {}
             document = stored.get(_identity(actual))
             if _is_done(change, document):
+                may_be_ours.append(change)
                 continue
             if document is not None and same_value(document, actual):
                 lost -= 1
                 _add(written, self.swap([change]))
             else:
                 written.again.append(change)
+        if twice:
+            # Those that the last reply has counted are among them.
+            deletions = sum(change.expected is None for change in may_be_ours)
+            written.counts.deleted += deletions - counts.deleted
+            written.counts.replaced += len(may_be_ours) - deletions - counts.replaced
+            lost -= len(may_be_ours) - counts.deleted - counts.replaced
         written.counts.superseded += lost
 
     def swap(self, changes: Sequence[Verdict]) -> Written:
@@ -248,24 +238,33 @@ class ReadModelCollection:
         Nobody outside sees a step of it, and foreign fields never leave the server.
         """
         reached(Moment.TRANSACTION, changes=changes)
+        return patiently(lambda: self._swap(changes), self._collection.database.client)
+
+    def _swap(self, changes: Sequence[Verdict]) -> Written:
         keys = [change.aggregate_id for change in changes]
         with self._collection.database.client.start_session() as session:
             try:
                 # Not the client's own, which come from the connection string.
-                with session.start_transaction(
+                session.start_transaction(
                     read_concern=self._collection.read_concern,
                     write_concern=self._collection.write_concern,
                     read_preference=self._collection.read_preference,
-                ):
-                    return self._swap_within(session, changes)
+                )
+                written = self._swap_within(session, changes)
+                # Which is done once, however often it is asked for.
+                patiently(session.commit_transaction, session.client)
+                return written
             except _Superseded:
                 return Written(Counts(superseded=1), again=list(changes))
             except (DocumentTooLarge, InvalidDocument, UnicodeEncodeError) as error:
                 return _refused(keys, str(error))
-            except OperationFailure as error:
+            except (ConnectionFailure, OperationFailure) as error:
                 if error.has_error_label("TransientTransactionError"):
                     # Any other one is the server's: a lock, an election.
-                    return Written(Counts(superseded=int(error.code == _WRITE_CONFLICT)), again=list(changes))
+                    conflict = isinstance(error, OperationFailure) and error.code == _WRITE_CONFLICT
+                    return Written(Counts(superseded=int(conflict)), again=list(changes))
+                if not isinstance(error, OperationFailure):
+                    raise
                 if isinstance(error, BulkWriteError):
                     errors = error.details["writeErrors"]
                     raise_servers_own(errors, error.details["writeConcernErrors"])
@@ -305,21 +304,13 @@ class ReadModelCollection:
                     # Values nobody else has, so that others can take those given up.
                     parks.append(UpdateOne(this, {"$set": {name: f"parked {uuid.uuid4()}" for name in changing}}))
                 writes += [UpdateOne(this, unset) for unset in removing_repeated(change.actual)]
-                writes.append(UpdateOne(this, _update(change.expected, change.actual)))
+                writes.append(UpdateOne(this, update(change.expected, change.actual)))
         self._collection.bulk_write([*deletes, *parks, *writes], session=session)
         return written
 
 
 class _Superseded(Exception):
     """Inside a transaction: the document is not what was compared."""
-
-
-def _update(expected: Document, actual: Document) -> Document:
-    update: Document = {}
-    for name in differing_fields(expected, actual):
-        operator = "$set" if name in expected else "$unset"
-        update.setdefault(operator, {})[name] = expected.get(name, "")
-    return update
 
 
 def removing_repeated(actual: Document) -> list[Document]:
@@ -333,12 +324,6 @@ def _identity(document: Document) -> bytes:
     return written({"_id": document.get("_id")})
 
 
-def _depth(value: Any) -> int:
-    if isinstance(value, dict):
-        return 1 + max(map(_depth, value.values()), default=0)
-    return 1 + max(map(_depth, value), default=0) if isinstance(value, list) else 0
-
-
 def _is_own(change: Verdict, document: Document) -> bool:
     return change.actual is not None and same_value(change.actual["_id"], document["_id"])
 
@@ -347,17 +332,6 @@ def _is_done(change: Verdict, stored: Document | None) -> bool:
     if change.expected is None or stored is None:
         return change.expected is None and stored is None
     return same_document(change.expected, stored)
-
-
-def _fits_a_filter(change: Verdict) -> bool:
-    """Whether one statement can hold the document as read beside the new one."""
-    if change.actual is None:
-        return True
-    try:
-        size = len(bson.encode(change.actual)) + (len(bson.encode(change.expected)) if change.expected else 0)
-    except (InvalidDocument, UnicodeEncodeError):
-        return False
-    return size < _LARGEST_STATEMENT and _depth(change.actual) < _DEEPEST_STATEMENT
 
 
 def _index_of(error: Mapping[str, Any]) -> str:

@@ -111,17 +111,22 @@ def held(database: Database) -> list[Privilege] | None:
     return list(told["authenticatedUserPrivileges"]) if told["authenticatedUsers"] else None
 
 
+LOG_IN = "Name user, password and authSource in READMODEL_MONGODB_URI: mongodb://user:password@host/?authSource=…"
+"""What to do where nobody is logged in, and the server wants somebody to."""
+
+
 def what_is_lacking(database: Database, settings: Settings, role: str, error: OperationFailure) -> tuple[str, str]:
     """In words, when the server denied something: what the user may not do of what the role holds; and what to do."""
     lacks: list[tuple[str, str]] = []
-    if role:
-        wanted = privileges(role_named(role), settings)
-        with suppress(PyMongoError):
-            lacks = lacking(wanted, held(database) or [])
+    with suppress(PyMongoError):
+        holds = held(database)
+        if holds is None:
+            return "It requires a login.", LOG_IN
+        lacks = lacking(privileges(role_named(role), settings), holds) if role else []
     if not lacks:
         command = _COMMAND.search(str(error))
         told = f"`{command[1]}` on {settings.database}.{command[2]}" if command else "what was asked for"
-        hint = "`readmodel rights` lists the roles; `readmodel rights ROLE` prints what makes one."
+        hint = "`readmodel rights` lists the roles; `readmodel rights ROLE` prints the script of one."
         return f"The user may not {told}.", hint
     hint = f"Give the user the role that `readmodel rights {role}` prints."
     return f"The user may not {in_places(lacks)}.", hint
@@ -167,8 +172,8 @@ def _collections(settings: Settings) -> Mapping[str, Sequence[str]]:
     return {
         _EVENTS: [settings.events_collection],
         _MODELS: models,
-        _SHADOWS: [names.shadow_name(name) for name in models],
-        _COPIES: [names.copy_name(name) for name in models],
+        _SHADOWS: [shadow for name in models for shadow in names.shadow_names(name)],
+        _COPIES: [copy for name in models for copy in names.copy_names(name)],
         _QUEUE: [settings.repair_queue_collection],
         _INDEXED: list(indexed),
         _EXPIRING: [
@@ -187,6 +192,7 @@ _VERIFIES: _Grants = (
     (names.FINDINGS, "find"),
     (names.VERIFICATIONS, "find"),
     (names.WATERMARKS, "find"),
+    (names.IGNORED, "find"),
 )
 _READ_ONLY: _Grants = (*_VERIFIES, (_INDEXED, "find listIndexes"), (names.SET_ASIDE, "find"))
 _VERIFY: _Grants = (
@@ -194,6 +200,8 @@ _VERIFY: _Grants = (
     (names.FINDINGS, _WRITE),
     (names.VERIFICATIONS, "insert"),
     (names.WATERMARKS, "insert update"),
+    # What somebody knows of, and has ignored until a date.
+    (names.IGNORED, "insert remove"),
 )
 _ENQUEUE: _Grants = (*_VERIFY, (_QUEUE, "find insert update"))
 
@@ -202,7 +210,8 @@ _ENQUEUE: _Grants = (*_VERIFY, (_QUEUE, "find insert update"))
 _REBUILD_ONE: _Grants = (*_READS, (_MODELS, _WRITE))
 _REPAIR: _Grants = (
     *_REBUILD_ONE,
-    (_QUEUE, "find update"),
+    # Woken by what comes; without it a worker looks now and then.
+    (_QUEUE, "find update changeStream"),
     (names.SET_ASIDE, "find insert"),
     (names.LEASES, f"find {_WRITE}"),
 )
@@ -211,7 +220,8 @@ _REBUILD: _Grants = (
     *_FOLLOWS,
     # Of one that is empty.
     (_MODELS, "createIndex"),
-    # What a rebuild in a shadow that nobody goes on with left behind.
+    # What a rebuild in a shadow that nobody goes on with left behind, known by what the list of all collections tells.
+    (_WHOLE_DATABASE, "listCollections"),
     (_SHADOWS, "dropCollection"),
     (_COPIES, "dropCollection"),
     (names.LEASES, "find insert update"),
@@ -221,13 +231,12 @@ _REBUILD: _Grants = (
 )
 _SHADOW: _Grants = (
     *_REBUILD,
-    # The options of a collection are told with the list of all.
-    (_WHOLE_DATABASE, "listCollections"),
-    (_MODELS, "changeStream collStats bypassDocumentValidation dropCollection"),
-    (_SHADOWS, f"find {_WRITE} createIndex listIndexes bypassDocumentValidation"),
-    (_COPIES, "find insert remove createIndex bypassDocumentValidation"),
-    # What is put back was verified by nobody.
+    (_MODELS, "changeStream collStats bypassDocumentValidation dropCollection collMod dropIndex"),
+    (_SHADOWS, f"find {_WRITE} createIndex listIndexes bypassDocumentValidation collMod dropIndex"),
+    (_COPIES, "find insert update createIndex listIndexes bypassDocumentValidation"),
+    # What is put back was verified by nobody; repairs of what is wrong are queued.
     (names.WATERMARKS, "remove"),
+    (_QUEUE, "find insert"),
 )
 
 # What prepares a database
@@ -237,13 +246,9 @@ _LOAD: _Grants = (*_INDEXES, (_EVENTS, "insert"), (_MODELS, "insert"), (_QUEUE, 
 
 
 ROLES: tuple[Role, ...] = (
-    Role(
-        "read_only",
-        "looks at everything and writes nothing: verifications that remember nothing, dry runs.",
-        _READ_ONLY,
-    ),
-    Role("verify", "verifies, and writes nothing but findings, verifications and watermarks.", _VERIFY),
-    Role("enqueue", "verifies, and queues repairs of what it finds.", _ENQUEUE),
+    Role("read_only", "reads everything and writes nothing: verifications without findings, dry runs.", _READ_ONLY),
+    Role("verify", "verifies, and writes nothing but findings, verifications, watermarks and rules.", _VERIFY),
+    Role("enqueue", "verifies, and queues repairs of findings.", _ENQUEUE),
     Role("rebuild_one", "rebuilds single aggregates.", _REBUILD_ONE),
     Role("repair", "works off the repair queue.", _REPAIR),
     Role(
@@ -252,7 +257,7 @@ ROLES: tuple[Role, ...] = (
         ((_QUEUE, "find update remove"), (names.SET_ASIDE, "find remove")),
     ),
     Role("rebuild", "rebuilds read models in place, in full.", _REBUILD),
-    Role("shadow", "rebuilds read models in a shadow, and puts back what was before.", _SHADOW),
+    Role("shadow", "rebuilds read models in a shadow, and rolls back.", _SHADOW),
     Role(
         "pacing",
         "besides another role: lets full rebuilds watch the server's load.",

@@ -5,25 +5,34 @@ all others once. An array is never a string key: MongoDB would match it by its e
 Symbols lie among the strings, and for MongoDB are the same: only who reads a range meets them, and tells them apart.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
-from bson.max_key import MaxKey
+from bson import ObjectId
+from bson.codec_options import CodecOptions
 from bson.min_key import MinKey
-from pymongo.cursor import CursorType
+from bson.raw_bson import RawBSONDocument
+from pymongo.cursor import Cursor, CursorType
+from pymongo.errors import PyMongoError
 
-from readmodel_pipelines.events.exact import sendable
+from readmodel_pipelines.batched import batched
+from readmodel_pipelines.events.exact import sendable, written
 from readmodel_pipelines.events.ids import is_plain
-from readmodel_pipelines.mongo.collection import BY_BYTES
 from readmodel_pipelines.mongo.decoding import ExactCursor, documents_of
 from readmodel_pipelines.mongo.driver import Collection, Document
 from readmodel_pipelines.mongo.kinds import indexes_of
+from readmodel_pipelines.mongo.patience import Attempts
 from readmodel_pipelines.reconcile.ranges import IdRange
 
 BATCH_DOCUMENTS = 2_000
 _HANDED_ON = 100
+_RAW = CodecOptions(RawBSONDocument)
 NO_ARRAY = {"$not": {"$type": "array"}}
+_BESIDE_TEXTS = [-1, 1, 3, 5, 6, 7, 8, 9, 11, 12, 13, 15, 16, 17, 18, 19, 127]
+"""The types by number, but string, symbol, array and null."""
 SPARE = tuple(f"readmodel_no_such_field_{number}" for number in range(16))
 """Asked for besides what is needed: the server looks no further when it has found as many fields as it was asked for,
 and would not see that one stands twice."""
@@ -54,7 +63,9 @@ def keys_within(field: str, within: IdRange) -> Document:
 
 def with_id(document_id: Any) -> Mapping[str, Any]:
     """The filter for the document with this `_id`, whatever that is."""
-    return sendable({"_id": {"$eq": document_id}})
+    # MongoDB 8.2 takes `$eq` with what looks like a reference for no filter by `_id`, and refuses the write.
+    is_usual = isinstance(document_id, ObjectId | str | int)
+    return sendable({"_id": {"$eq": document_id} if is_usual else {"$in": [document_id]}})
 
 
 def with_ids(document_ids: Sequence[Any]) -> Mapping[str, Any]:
@@ -76,11 +87,20 @@ def holds_every_document(index: Mapping[str, Any]) -> bool:
 
 
 def drain(collection: Collection, query: Query, *, of_events: bool = False) -> Iterator[list[Document]]:
-    """Batches of decoded documents in order. Without an index MongoDB sorts, on disk when it must."""
+    """Batches of decoded documents in order, each once. Without an index MongoDB sorts, on disk when it must."""
+    field = query.sort[0][0]
+    # Of events there may be a million in a stream; theirs is the order of versions, and none comes in between.
+    place = _Place(query.where, field, field, by_id=not of_events)
+    return place.go_on(lambda where: _batches(collection, query, where, of_events), collection.database.client)
+
+
+def _batches(
+    collection: Collection, query: Query, where: Mapping[str, Any], of_events: bool
+) -> Iterator[list[Document]]:
     mongos = collection.database.client.is_mongos
     cursor = ExactCursor(
         collection,
-        query.where,
+        where,
         query.fields,
         of_events=of_events,
         sort=query.sort,
@@ -93,10 +113,82 @@ def drain(collection: Collection, query: Query, *, of_events: bool = False) -> I
     )
     try:
         # Few at a time, for there are documents of megabytes; the driver holds no more than the server's last batch.
-        while batch := cursor.to_list(_HANDED_ON):
+        while batch := Cursor.to_list(cursor, _HANDED_ON):
             yield batch
     finally:
         cursor.close()
+
+
+class _Place:
+    """How far a reading in order of a key has come: its last key that a query can begin at, and what came since.
+
+    `where` has a condition on the `field`, which documents show as `shown`; `by_id` tells those of one key apart.
+    """
+
+    def __init__(self, where: Mapping[str, Any], field: str, shown: str, *, by_id: bool) -> None:
+        self._where = where
+        self._field = field
+        self._shown = shown
+        self._by_id = by_id
+        self._last: str | None = None
+        self._given: Counter[str | bytes] = Counter()
+        self._known: Counter[str | bytes] = Counter()
+
+    def go_on(
+        self, batches_of: Callable[[Mapping[str, Any]], Iterator[list[Document]]], client: Any
+    ) -> Iterator[list[Document]]:
+        """What is read where that condition holds; after a glitch from the place on."""
+        attempts = Attempts(client)
+        while True:
+            try:
+                for batch in batches_of(self._rest()):
+                    if new := self._new(batch):
+                        # Not before: what fails each time at the same place is not gone on with.
+                        attempts.went_on()
+                        yield new
+                attempts.went_on()
+                return
+            except PyMongoError as error:
+                attempts.failed(error)
+                self._known = Counter(self._given)
+
+    def _rest(self) -> Mapping[str, Any]:
+        if self._last is None:
+            return self._where
+        return {**self._where, self._field: {**self._where[self._field], "$gte": self._last}}
+
+    def _new(self, batch: list[Document]) -> list[Document]:
+        """Those that were not given before; they are given now."""
+        if self._known:
+            batch = [document for document in batch if not self._is_known(document)]
+        start, last = len(batch), None
+        for document in reversed(batch):
+            key = document[self._shown]
+            if is_plain(key):
+                last = key if last is None else last
+                if key != last:
+                    break
+            # Others lie between, and before, and may be equal for MongoDB.
+            start -= 1
+        if last is not None and last != self._last:
+            self._last = last
+            self._known.clear()
+            if start:
+                self._given.clear()
+        self._given.update(map(self._identity, batch[start:]))
+        return batch
+
+    def _is_known(self, document: Document) -> bool:
+        identity = self._identity(document)
+        self._known[identity] -= 1
+        return self._known[identity] >= 0
+
+    def _identity(self, document: Document) -> str | bytes:
+        key = document[self._shown]
+        if self._by_id:
+            return written({"key": key, "_id": document.get("_id")})
+        # Of nearly all events: at once, for there are that many.
+        return key if type(key) is str else written({"key": key})
 
 
 def found(collection: Collection, where: Mapping[str, Any], fields: Any = None, **options: Any) -> Iterator[Document]:
@@ -104,11 +196,39 @@ def found(collection: Collection, where: Mapping[str, Any], fields: Any = None, 
     yield from ExactCursor(collection, sendable(where), fields, **options)
 
 
+def paged(
+    collection: Collection, where: Mapping[str, Any], fields: Mapping[str, Any], by: str, size: int
+) -> Iterator[list[Document]]:
+    """Documents in order of a field of which no two have the same, so many at a time: none is remembered longer."""
+    left = where
+    # The server would rather sort all of them for each page.
+    hint = [("_id", 1)] if by == "_id" else None
+    while page := list(collection.find(left, fields, sort=[(by, 1)], limit=size, hint=hint)):
+        yield page
+        left = {**where, by: {**where.get(by, {}), "$gt": page[-1][by]}}
+
+
 def grouped(collection: Collection, pipeline: Sequence[Mapping[str, Any]], **options: Any) -> Iterator[Document]:
-    """What an aggregation gives, with every value as it is there."""
-    batches: Any = collection.aggregate_raw_batches(pipeline, allowDiskUse=True, collation=BY_BYTES, **options)
-    for batch in batches:
-        yield from documents_of(batch)
+    """What an aggregation gives, with every value as it is there; all of it comes at once."""
+
+    # Not in raw batches: of these the driver has the first one come empty, for another round trip.
+    raw = collection.with_options(codec_options=_RAW).aggregate(pipeline, allowDiskUse=True, **options)
+    return chain.from_iterable(documents_of(b"".join(item.raw for item in some)) for some in batched(raw, _HANDED_ON))
+
+
+def grouped_in_order(
+    collection: Collection, pipeline: Sequence[Mapping[str, Any]], field: str, shown: str, **options: Any
+) -> Iterator[Document]:
+    """As `grouped`, but some at a time: its first stage has a condition on the `field`, and `shown` comes in order."""
+    first, *steps = pipeline
+
+    def batches_of(where: Mapping[str, Any]) -> Iterator[list[Document]]:
+        asked = [{"$match": where}, *steps]
+        batches: Any = collection.aggregate_raw_batches(asked, allowDiskUse=True, **options)
+        return map(documents_of, batches)
+
+    place = _Place(first["$match"], field, shown, by_id=False)
+    return chain.from_iterable(place.go_on(batches_of, collection.database.client))
 
 
 def sampled(collection: Collection, field: str, where: Mapping[str, Any], size: int) -> list[str]:
@@ -133,7 +253,7 @@ def odd_documents(
 ) -> Iterator[Document]:
     """Documents whose first index field is no string, equal keys side by side but for arrays; `symbols` too, or not.
 
-    Reads only the ends of the `index` on the fields, before and behind the strings. Array keys are spread all over it,
+    Reads only what lies in the `index` on the fields before and behind the strings. Array keys are spread all over it,
     and symbols lie among the strings: these are looked for by a full scan, arrays only when the index says that it has
     any.
     """
@@ -142,19 +262,13 @@ def odd_documents(
         others = {"$expr": {"$not": [{"$in": [{"$type": f"${key}"}, ["string", *([] if symbols else ["symbol"])]]}]}}
         yield from found(collection, {**where, **others}, fields, sort=[(field, 1) for field in index_fields])
         return
-    no_array = {**where, key: NO_ARRAY}
-    yield from found(collection, no_array, fields, hint=index, max=_bound(index_fields, ""))
-    yield from found(collection, no_array, fields, hint=index, min=_bound(index_fields, {}))
-    # No lower bound reaches this one.
-    yield from found(collection, {**where, key: {"$eq": MaxKey(), **NO_ARRAY}}, fields)
+    # Side by side with null is what is not there at all; the server skips from one type to the next.
+    either = [{key: {"$eq": None, **NO_ARRAY}}, {key: {"$type": _BESIDE_TEXTS, **NO_ARRAY}}]
+    yield from found(collection, {**where, "$or": either}, fields, hint=index)
     if symbols:
         yield from found(collection, {**where, key: {"$type": "symbol", **NO_ARRAY}}, fields, hint=index)
     if holds_arrays(collection, key, index):
         yield from found(collection, {**where, key: {"$type": "array"}}, fields)
-
-
-def _bound(index_fields: Sequence[str], value: Any) -> Document:
-    return {field: value if position == 0 else MinKey() for position, field in enumerate(index_fields)}
 
 
 def holds_arrays(collection: Collection, key: str, index: str) -> bool:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from readmodel_pipelines.mongo.driver import Collection, Database
+from readmodel_pipelines.mongo.fenced import Fence, FencedCollection
 from readmodel_pipelines.mongo.kinds import check_kinds, expiry_of
-from readmodel_pipelines.mongo.names import collection_of, copy_name, shadow_name
+from readmodel_pipelines.mongo.names import collection_of, copy_names, shadow_names
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.settings import Settings
+
+Shadows = Mapping[str, Fence]
+"""What is being built beside live collections, by read model."""
+NO_SHADOWS: Shadows = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,17 +43,21 @@ class Store:
         """The collection that the application reads."""
         return Collection(self.database, collection_of(self.settings, projection))
 
-    def shadow(self, projection: Projection) -> Collection:
+    def shadow(self, projection: Projection, shadows: Shadows) -> FencedCollection:
         """The collection that a rebuild builds beside it."""
-        return Collection(self.database, shadow_name(collection_of(self.settings, projection)))
+        return FencedCollection(self.database, shadows[projection.read_model])
 
-    def place(self, projection: Projection, shadows: Container[str]) -> Collection:
-        """Where a read model lies, if those named are the ones that are being built."""
-        return self.shadow(projection) if projection.read_model in shadows else self.live(projection)
+    def place(self, projection: Projection, shadows: Shadows) -> Collection:
+        """Where a read model lies, if these are the ones that are being built."""
+        return self.shadow(projection, shadows) if projection.read_model in shadows else self.live(projection)
 
-    def copy(self, projection: Projection) -> Collection:
-        """What the live one was before the last rebuild in a shadow."""
-        return Collection(self.database, copy_name(collection_of(self.settings, projection)))
+    def shadow_names(self, projection: Projection) -> tuple[str, ...]:
+        """Those of which one is that of its shadow."""
+        return shadow_names(collection_of(self.settings, projection))
+
+    def copy_names(self, projection: Projection) -> tuple[str, ...]:
+        """Those of which one is that of the copy of what it was before the last rebuild in a shadow."""
+        return copy_names(collection_of(self.settings, projection))
 
     def check(self, *, writes: bool) -> list[str]:
         """Refuse what cannot be read, or written, for what it is; gives what is to be known of it, as warnings.

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from readmodel_pipelines.mongo import names
-from readmodel_pipelines.mongo.event_store import VERSION_ORDER
 from readmodel_pipelines.mongo.names import collection_of
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.projections.registry import projections_for
@@ -45,8 +44,6 @@ EVENTS = (
     Index((("event_type", 1), ("occurred_at", -1))),
     Index((("aggregate_type", 1), ("occurred_at", -1))),
 )
-# Ours: a look at presence and versions reads no event for it.
-VERSIONS = Index(tuple((name, 1) for name in VERSION_ORDER))
 REPAIR_QUEUE = (
     Index((("status", 1), ("created_at", 1))),
     Index((("aggregate_id", 1), ("aggregate_type", 1))),
@@ -84,8 +81,8 @@ def of_read_model(projection: Projection) -> tuple[Index, ...]:
     return tuple(Index(((name, 1),), unique=True) for name in (projection.key, *projection.unique))
 
 
-def wanted_indexes(settings: Settings, *, for_versions: bool = True) -> Mapping[str, tuple[Index, ...]]:
-    """Every index that ought to be there, by collection; that for the tier of versions can be left out."""
+def wanted_indexes(settings: Settings) -> Mapping[str, tuple[Index, ...]]:
+    """Every index that ought to be there, by collection."""
     retention = Index(
         (("completed_at", 1),),
         name="retention_of_completed",
@@ -93,7 +90,7 @@ def wanted_indexes(settings: Settings, *, for_versions: bool = True) -> Mapping[
         only={"status": "completed"},
     )
     return {
-        settings.events_collection: (*EVENTS, VERSIONS) if for_versions else EVENTS,
+        settings.events_collection: EVENTS,
         settings.repair_queue_collection: (*REPAIR_QUEUE, retention),
         names.LEASES: LEASES,
         names.FINDINGS: FINDINGS,

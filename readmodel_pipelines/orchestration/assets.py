@@ -11,7 +11,7 @@ import dagster as dg
 
 from readmodel_pipelines.orchestration import OWNERS
 from readmodel_pipelines.orchestration.config import FullRebuildConfig
-from readmodel_pipelines.orchestration.metadata import in_words, metadata_of, raise_unless_ok
+from readmodel_pipelines.orchestration.metadata import in_words, metadata_of, on_pages, raise_unless_ok
 from readmodel_pipelines.orchestration.partitions import AGGREGATE_TYPE_TAG, READ_MODELS
 from readmodel_pipelines.orchestration.recording import checks_told, is_renewed, log_checks_of_rebuild, observe
 from readmodel_pipelines.orchestration.resources import MongoResource
@@ -80,9 +80,11 @@ def read_models(
     }
     for read_model, said in metadata.items():
         if is_renewed(summary, read_model):
-            yield dg.MaterializeResult(asset_key=read_model, metadata=said)
+            # Findings that it mended are on the page of the run.
+            shown = on_pages(said, summary, read_model, mended=True)
+            yield dg.MaterializeResult(asset_key=read_model, metadata=shown)
         else:
-            observe(context, read_model, said)
+            observe(context, read_model, on_pages(said, summary, read_model))
     log_checks_of_rebuild(context, mongo, chosen, summary, config.max_findings)
     raise_unless_ok(summary, metadata)
 
@@ -100,5 +102,5 @@ repair_queue = dg.AssetSpec(
 The application adds tasks, `repair_queue_sensor` sees those that are due and launches `repair_read_models`, which
 repairs them and marks them completed. What is plotted comes with the sensor's ticks. When the queue grows: see that the
 sensor is on and that the runs of `repair_read_models` succeed. When it holds dead letters: its check lists them with
-their reasons; mend the cause, then `readmodel repair-queue requeue`.""",
+their reasons; mend the cause, then `readmodel repair-queue requeue --all-failed`.""",
 )

@@ -25,9 +25,10 @@ from readmodel_pipelines.orchestration.evaluations import (
     without_events,
 )
 from readmodel_pipelines.orchestration.failure import Failed
-from readmodel_pipelines.orchestration.metadata import numbers_of, table_of_dead_letters
+from readmodel_pipelines.orchestration.metadata import numbers_of
 from readmodel_pipelines.orchestration.partitions import READ_MODELS
 from readmodel_pipelines.orchestration.resources import MongoResource
+from readmodel_pipelines.orchestration.tables import table_of_dead_letters
 from readmodel_pipelines.settings import Settings
 
 DRAINS = "drains"
@@ -66,6 +67,7 @@ def read_model_checks(
     whole = [name for name, key in models.items() if {(key, MATCHES), (key, INTACT)} & chosen]
     young = [name for name, key in models.items() if (key, FRESH) in chosen]
     results: list[Evaluated] = []
+    told: list[str] = []
     try:
         mongo.refuse_without_events(list(dict.fromkeys((*whole, *young))), allowed=config.allow_no_events)
     except Failed as failed:
@@ -76,12 +78,13 @@ def read_model_checks(
         whole, young = ([name for name in names if models[name] not in blind] for names in (whole, young))
     if whole:
         summary, settings = mongo.verify(context, whole, config)
+        told = summary.warnings
         for name in whole:
             read_model = READ_MODELS[name].read_model
             results.append(matches(summary, read_model, settings, config.max_findings))
             results.append(intact(summary, read_model, config.max_findings))
     if young:
-        summary = mongo.verify_fresh(context, young, allow_no_events=config.allow_no_events)
+        summary = mongo.verify_fresh(context, young, allow_no_events=config.allow_no_events, told=told)
         results += [fresh(summary, READ_MODELS[name].read_model, config.max_findings) for name in young]
     for result in results:
         if (result["asset_key"], result["check_name"]) in chosen:
@@ -101,12 +104,14 @@ def drains(mongo: MongoResource) -> dg.AssetCheckResult:
 
 def whether_it_drains(queue: RepairQueue, stats: QueueStats, settings: Settings) -> Evaluated:
     """What `drains` says: an error with dead letters, which it lists, a warning when the queue is long."""
-    metadata: dict[str, Any] = dict(numbers_of(stats))
+    metadata: dict[str, Any] = {}
     if stats.failed:
         metadata["table_of_dead_letters"] = table_of_dead_letters(queue.tasks("failed", limit=SHOWN))
+    metadata |= numbers_of(stats)
+    if stats.failed:
         said = (
             f"{stats.failed:,} dead letters: {stats.reasons_in_words()}. Mend the cause, then `readmodel repair-queue "
-            "requeue` brings them back."
+            "requeue --all-failed` brings them back, or the job requeue_dead_letters."
         )
     elif stats.open > settings.repair_queue_warning:
         said = (

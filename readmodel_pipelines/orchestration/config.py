@@ -11,7 +11,8 @@ import dagster as dg
 from pydantic import Field, ValidationError
 
 from readmodel_pipelines.orchestration.failure import failure
-from readmodel_pipelines.orchestration.partitions import READ_MODELS, STRATEGY_TAG, ReadModelName
+from readmodel_pipelines.orchestration.partitions import READ_MODELS, STRATEGY_TAG, ReadModelOrAll
+from readmodel_pipelines.projections.names import ALL
 from readmodel_pipelines.rebuild import RebuildRequest
 from readmodel_pipelines.rebuild_state import Strategy
 from readmodel_pipelines.reconcile.about import Tier
@@ -53,9 +54,11 @@ def _shown(value: object) -> str:
 class AggregateConfig(Config):
     """Which aggregate to rebuild."""
 
-    aggregate_type: ReadModelName = Field(
+    aggregate_type: ReadModelOrAll = Field(
+        default=ALL,
         description="Read model to mend: "
         + ", ".join(f"{name} means {item.read_model}" for name, item in READ_MODELS.items())
+        + ", all means every one.",
     )
     aggregate_id: str = Field(
         description="Id of the aggregate, a UUID, for example 6f1c2f6e-8d0b-4c5e-9a53-0d4d2a7b9c11: `aggregate_id` of "
@@ -63,6 +66,32 @@ class AggregateConfig(Config):
         "from a chat it is the chat's id."
     )
     dry_run: bool = Field(default=False, description="Write nothing; say what would be written.")
+
+
+class HistoryConfig(Config):
+    """Whose history to show, and how much of it."""
+
+    aggregate_type: ReadModelOrAll = Field(
+        default=ALL, description="Read model whose document is followed; all: every one that is made from the stream."
+    )
+    aggregate_id: str = Field(
+        description="Id of the aggregate, a UUID, for example 6f1c2f6e-8d0b-4c5e-9a53-0d4d2a7b9c11: `aggregate_id` of "
+        "its events, `chat_id` or `task_id` of its document."
+    )
+    at_version: int | None = Field(
+        default=None,
+        ge=0,
+        le=1_000_000_000,
+        description="Only up to this version, from 0 to 1000000000. Not given: all of it.",
+    )
+    at: str | None = Field(
+        default=None,
+        description="Only up to this time, such as 2026-11-02T03:05:00Z: before the first event that occurred later.",
+    )
+    field: str | None = Field(default=None, description="Only the events that changed this field, such as title.")
+    max_rows: int = Field(
+        default=500, ge=1, le=10_000, description="At most so many lines of the table, from 1 to 10000; the newest."
+    )
 
 
 class ManyConfig(Config):

@@ -11,8 +11,10 @@ import dagster as dg
 
 from readmodel_pipelines.errors import NoEvents
 from readmodel_pipelines.orchestration.failure import Failed
-from readmodel_pipelines.orchestration.metadata import metadata_of, table_of
+from readmodel_pipelines.orchestration.metadata import on_check
+from readmodel_pipelines.orchestration.tables import table_of
 from readmodel_pipelines.rebuild_state import RebuildState
+from readmodel_pipelines.reconcile.outages import sentence
 from readmodel_pipelines.reconcile.outcome import Outcome
 from readmodel_pipelines.reconcile.summary import Summary
 from readmodel_pipelines.settings import Settings
@@ -48,6 +50,8 @@ def matches(summary: Summary, name: str, settings: Settings, max_findings: int) 
     what = f"Looked at {summary.scope.coverage}: {counts.checked:,} aggregates."
     elsewhere = summary.elsewhere.get(name, Counter())
     unseen = elsewhere.total() - elsewhere[Outcome.MALFORMED]
+    if ignored := summary.ignored[name]:
+        what += f" {ignored:,} more are ignored, as `readmodel findings list` says."
     metadata = _about(summary, name, max_findings)
     if counts.discrepancies == counts.malformed:
         agreement = summary.agreement
@@ -57,7 +61,8 @@ def matches(summary: Summary, name: str, settings: Settings, max_findings: int) 
     kinds = numbers({outcome.value: getattr(counts, outcome.value) for outcome in outcomes})
     young = name in summary.oldest_seconds and oldest < settings.alarm_after_seconds
     since = f" The oldest is known for {span(oldest)}." if oldest >= 1 else ""
-    said = f"{kinds}. {what}{since}{_known_from_earlier(unseen)} Materialize the asset to mend them."
+    why = f" {sentence(summary.outages, name)}".rstrip()
+    said = f"{kinds}.{why} {what}{since}{_known_from_earlier(unseen)} Materialize the asset to mend them."
     return evaluated(name, MATCHES, said, metadata, passed=False, error=not young)
 
 
@@ -67,7 +72,7 @@ def rebuilt(summary: Summary, name: str, max_findings: int) -> Iterator[Evaluate
     if state not in (RebuildState.DONE, RebuildState.REFUSED) or summary.rebuild_of(name).already_done:
         return
     left = [item for item in summary.findings if item.read_model == name and item.failed]
-    metadata = _about(summary, name, max_findings=0)
+    metadata = on_check(summary, name)
     if left[:max_findings]:
         metadata["findings"] = table_of(left[:max_findings])
     right = state is RebuildState.DONE and not counts.failed
@@ -119,14 +124,7 @@ def _known_from_earlier(number: int) -> str:
 
 def _about(summary: Summary, name: str, max_findings: int, *, malformed: bool = False) -> dict[str, Any]:
     """Counts, by field and by reason too, and the first findings of the kind."""
-    said = metadata_of(summary, name, max_findings=0)
-    # Its page is narrow, and says the same in numbers that are plotted.
-    del said["outcomes"]
     found = [item for item in summary.findings if item.read_model == name]
     shown = [item for item in found if (item.outcome is Outcome.MALFORMED) is malformed][:max_findings]
-    if malformed:
-        for reason, number in sorted(summary.reasons[name].items()):
-            said[f"reason/{reason}"] = number
-    if shown:
-        said["findings"] = table_of(shown)
-    return said
+    said = on_check(summary, name, with_causes=not malformed)
+    return {"findings": table_of(shown), **said} if shown else said

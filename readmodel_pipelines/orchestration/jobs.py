@@ -21,6 +21,10 @@ from readmodel_pipelines.orchestration.metadata import (
     metadata_of,
     metadata_of_one,
     metadata_of_repair,
+    numbers_of,
+    of_each,
+    on_pages,
+    plain,
     raise_unless_ok,
 )
 from readmodel_pipelines.orchestration.partitions import AGGREGATE_TYPE_TAG, DATABASE_TAG, READ_MODELS, tag_run
@@ -32,6 +36,7 @@ from readmodel_pipelines.orchestration.recording import (
     observe,
 )
 from readmodel_pipelines.orchestration.resources import MongoResource, owner_of, where
+from readmodel_pipelines.projections.names import ALL
 from readmodel_pipelines.rebuild import RebuildRequest
 from readmodel_pipelines.reconcile.summary import Summary
 from readmodel_pipelines.repair.summary import RepairSummary
@@ -47,39 +52,39 @@ _PARTITIONS = ", ".join(f"`{name}` is {item.read_model}" for name, item in READ_
 def rebuild_one_aggregate(
     context: dg.OpExecutionContext, config: configs.AggregateConfig, mongo: MongoResource
 ) -> None:
-    """Bring the document of one aggregate in line with its events: insert, replace or delete it, or leave it as it is.
+    """Bring the documents of one aggregate in line with its events: insert, replace or delete, or leave as they are.
 
-    Reads the events of that aggregate, and writes at most its document. A dry run writes nothing.
+    Reads the events of that aggregate, and writes at most its document in each read model. A dry run writes nothing.
     """
     aggregate_id = config.aggregate_id.strip().lower()
-    tag_run(context, [config.aggregate_type], [aggregate_id] if UUID.fullmatch(aggregate_id) else [])
+    names = list(READ_MODELS) if config.aggregate_type == ALL else [config.aggregate_type]
+    tag_run(context, names, [aggregate_id] if UUID.fullmatch(aggregate_id) else [])
     summary = mongo.work(
-        context,
-        [config.aggregate_type],
-        lambda projector: projector.rebuild_one(config.aggregate_id, dry_run=config.dry_run),
+        context, names, lambda projector: projector.rebuild_one(config.aggregate_id, dry_run=config.dry_run)
     )
-    asset = READ_MODELS[config.aggregate_type].read_model
-    metadata = metadata_of_one(summary, asset, aggregate_id)
-    _tell(context, summary, metadata)
-    if not config.dry_run:
-        observe(context, asset, metadata)
-    raise_unless_ok(summary, {asset: metadata})
+    metadata = {
+        asset: metadata_of_one(summary, asset, aggregate_id)
+        for asset in summary.read_models
+        # Of streams of another type, which know nothing of it, there is nothing to tell.
+        if summary.read_models[asset].checked
+    }
+    _tell(context, summary, of_each(metadata))
+    for asset, said in metadata.items() if not config.dry_run else ():
+        observe(context, asset, said)
+    raise_unless_ok(summary, metadata)
 
 
 @dg.job(
     owners=OWNERS,
+    # No config of its own: the Launchpad launches nothing until an id is typed.
     tags=_DATABASE,
-    # What the Launchpad is filled with: only the id is left to be typed.
-    config=partitions.run_config(
-        rebuild_one_aggregate.name, configs.AggregateConfig(aggregate_type=next(iter(READ_MODELS)), aggregate_id="")
-    ),
 )
 def rebuild_aggregate() -> None:
     """Mend one aggregate: when somebody reports a chat or a task that looks wrong.
 
-    Type the id in the Launchpad and launch. Reads the events of that aggregate and inserts, replaces or deletes its one
-    document, whatever else goes on; a dry run writes nothing and says what it would write. Fails in words when the id
-    is no UUID or unknown, or its events cannot be trusted.
+    Type the id in the Launchpad and launch. Reads the events of that aggregate and inserts, replaces or deletes its
+    document in the read model, or in all of them, whatever else goes on; a dry run writes nothing and says what it
+    would write. Fails in words when the id is no UUID or unknown, or its events cannot be trusted.
 
     All runs over an aggregate, repairs of it alone included: on the page Runs filter by the tag
     `readmodel/aggregate_id`, all over a read model by `readmodel/aggregate_type`. Repairs of many aggregates at once
@@ -126,7 +131,8 @@ def rebuild_read_model(context: dg.OpExecutionContext, config: configs.RebuildCo
     description=f"""Rebuild a whole read model: after a change of its projection, an import of events, or a failed
 verification.
 
-Choose the partition in the Launchpad: {_PARTITIONS}; a backfill of all partitions rebuilds all of them. Compares every
+Choose the partition in the Launchpad: {_PARTITIONS}; a backfill of all partitions rebuilds all of them (in its
+box «All» leaves out what is completed, unless the tick at «only failed and missing» is taken away). Compares every
 document with its events and writes only what differs; the application may keep writing. One rebuild of a read model
 runs at a time. A dry run writes nothing and says what a rebuild would write. Fails when aggregates could not be
 rebuilt; all others are rebuilt all the same.""",
@@ -174,7 +180,9 @@ def rebuild_slices() -> None:
 
     A partition is a read model and one of READMODEL_SLICES parts of its aggregates. Each is a run, which a run launcher
     puts on any machine; they share one rebuild, and whoever does the last slice finishes it. Writes only what differs,
-    as `rebuild_read_models` does. Launch failed slices again and only those are done. The tag readmodel/strategy of the
+    as `rebuild_read_models` does. Launch failed slices again and only those are done. In the box of a backfill «All»
+    leaves out what is completed, as long as «Backfill only failed and missing partitions» is ticked there: take the
+    tick away to do all of them anew. The tag readmodel/strategy of the
     backfill, in_place or shadow, chooses the strategy. On one machine `rebuild_read_models` does the same with
     processes.
     """
@@ -194,11 +202,11 @@ def verify_read_model(context: dg.OpExecutionContext, config: configs.VerifyConf
         summary, settings = mongo.verify(context, [read_model.name], config)
     metadata = metadata_of(summary, asset, max_findings=config.max_findings)
     _tell(context, summary, metadata)
-    observe(context, asset, metadata)
+    observe(context, asset, on_pages(metadata, summary, asset))
     log_check(context, matches(summary, asset, settings, config.max_findings))
     log_check(context, intact(summary, asset, config.max_findings))
     # Only then: what goes wrong in a second look must not take the result of the first with it.
-    young = mongo.verify_fresh(context, [read_model.name], allow_no_events=True)
+    young = mongo.verify_fresh(context, [read_model.name], allow_no_events=True, told=summary.warnings)
     log_check(context, fresh(young, asset, config.max_findings))
     raise_unless_ok(summary, {asset: metadata})
 
@@ -226,7 +234,7 @@ def repair_due_tasks(context: dg.OpExecutionContext, config: configs.RepairConfi
     Reads the events of the aggregates that the tasks name, writes only what differs in their documents, and writes into
     the tasks how they ended.
     """
-    with mongo.opened() as (settings, database):
+    with mongo.opened(context) as (settings, database):
         queue = RepairQueue(database, settings)
         due = queue.stats().due
         context.log.info(f"Repairing in {where(settings)}; {due:,} tasks are due.")
@@ -257,13 +265,15 @@ def repair_due_tasks(context: dg.OpExecutionContext, config: configs.RepairConfi
         context.log.warning("Not every task named is open: it is completed, a dead letter, in work or not there.")
     metadata = metadata_of_repair(stats, summary)
     if summary.dead_letters:
-        context.log.warning(f"{summary.parked:,} tasks were parked: the check of repair_queue lists them with reasons.")
+        context.log.warning(
+            f"{summary.parked:,} tasks became dead letters: the check of repair_queue lists them with reasons."
+        )
     context.add_output_metadata(metadata)
-    context.log_event(dg.AssetObservation(REPAIR_QUEUE, metadata=metadata))
+    context.log_event(dg.AssetObservation(REPAIR_QUEUE, metadata=plain(metadata, numbers_of(stats))))
     for read_model, counts in summary.read_models.items():
         if counts.written:
-            # Under names of their own: they are no numbers of the whole read model, and its plots have those.
-            said = {f"repair/{name}": number for name, number in counts.as_dict().items()}
+            # Under names of their own, and as texts: they are no numbers of the whole read model.
+            said = plain({f"repair/{name}": number for name, number in counts.as_dict().items()})
             context.log_event(dg.AssetObservation(read_model, metadata={"verb": "repair", **said}))
 
 
@@ -273,8 +283,10 @@ def repair_due_tasks(context: dg.OpExecutionContext, config: configs.RepairConfi
         **_DATABASE,
         # Leases and the sensor try again already.
         "dagster/max_retries": "0",
-        # The sensor waits for the run that is going: one that hangs must not stop repairs for a day.
+        # One that hangs must not stop repairs for a day.
         "dagster/max_runtime": "3600",
+        # Before every slice of a backfill that waits in Dagster's queue.
+        "dagster/priority": "10",
     },
 )
 def repair_read_models() -> None:
@@ -297,6 +309,8 @@ def _tell(context: dg.OpExecutionContext, summary: Summary, metadata: Mapping[st
 
 def _record(context: dg.OpExecutionContext, summary: Summary, asset: str, metadata: Mapping[str, Any]) -> None:
     if is_renewed(summary, asset):
-        context.log_event(dg.AssetMaterialization(asset, metadata=metadata))
+        # Findings that it mended are on the page of the run.
+        shown = on_pages(metadata, summary, asset, mended=True)
+        context.log_event(dg.AssetMaterialization(asset, metadata=shown))
     else:
-        observe(context, asset, metadata)
+        observe(context, asset, on_pages(metadata, summary, asset))

@@ -1,78 +1,70 @@
-"""What is said of runs and of the repair queue: numbers to plot, tables of outcomes, findings, dead letters, words."""
+"""What is said of runs, assets, checks and the repair queue: words, tables, and the few numbers that are plotted.
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+The page of a run and `--launch` have every number. Pages of assets and checks plot what a person follows over time: of
+a verification its drift, a line for each kind of look, and of a rebuild how long it took and wrote. Dagster plots each
+number in alphabetical order, so that any other one is a text there, and one that is zero is left out.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import PurePath
 from typing import Any
+from urllib.parse import quote
 
 import dagster as dg
 
 from readmodel_pipelines.bookkeeping.queue_stats import QueueStats
-from readmodel_pipelines.mongo.driver import Document
+from readmodel_pipelines.orchestration import SETTINGS_AT_LOAD
 from readmodel_pipelines.orchestration.config import SHOWN
 from readmodel_pipelines.orchestration.failure import failure
+from readmodel_pipelines.orchestration.tables import (
+    table,
+    table_of,
+    table_of_causes,
+    table_of_changes,
+    table_of_dead_letters,
+    table_of_numbers,
+    table_of_outcomes,
+)
 from readmodel_pipelines.rebuild_state import RebuildState
-from readmodel_pipelines.reconcile.extended_json import json_text
-from readmodel_pipelines.reconcile.finding import Finding, kind_of
-from readmodel_pipelines.reconcile.outcome import ALARMS, WRITES, Counts, Outcome, Why
-from readmodel_pipelines.reconcile.shortened import how_long, part_of
+from readmodel_pipelines.reconcile.finding import kind_of
+from readmodel_pipelines.reconcile.outages import sentence
+from readmodel_pipelines.reconcile.outcome import WRITES, Counts, Outcome, Why
 from readmodel_pipelines.reconcile.summary import Summary
 from readmodel_pipelines.repair.summary import RepairSummary
 from readmodel_pipelines.shares import shared
-from readmodel_pipelines.wording import cut, cut_where_they_part, numbers, one_line, span, storable
+from readmodel_pipelines.wording import numbers, one_line
 
-_ALWAYS = ("aggregate_id", "outcome")
-_LONGEST_VALUE = 200
 _WRITES = (*WRITES, "superseded", "failed")
 _OUTCOMES = tuple(item.value for item in Outcome)
-_OUTCOME = "outcome or write"
-_MEANINGS = {
-    "same": "the document is what the events say, or rightly absent",
-    "missing": "there ought to be a document and is none",
-    "different": "some fields are not what the events say",
-    "unexpected": "there is a document and ought to be none",
-    "orphan": "there is a document and no event at all",
-    "lagging": "it lacks only the events of the last moment",
-    "malformed": "the events cannot be trusted; the document is left as it is",
-    "undecided": "no document; only its events tell whether there ought to be one",
-    "inserted": "documents written that were missing",
-    "replaced": "documents of which the fields that differed were written",
-    "deleted": "documents deleted that nobody wants",
-    "superseded": "writes that another writer was faster than; compared again",
-    "failed": "aggregates that need a write and did not get it",
-}
-_OF_FINDINGS = {
-    "aggregate_id": "Aggregate whose document and events were compared",
-    "outcome": "missing, different, unexpected, orphan or malformed",
-    "reason": "Why a stream is malformed, or why the aggregate could not be done",
-    "field": "Field that differs; the finding has a line for each",
-    "expected": "Its value according to the events, as Extended JSON",
-    "actual": "Its value in the stored document, as Extended JSON",
-    "age": "Since when verifications find it, its aggregate unchanged",
-}
-_LONGEST_TEXT = 500
-_OF_DEAD_LETTERS = {
-    "task": "`_id` of the task, for `readmodel repair-queue requeue --id`",
-    "aggregate_type": "Aggregate type as its producer wrote it",
-    "aggregate_id": "Aggregate whose read models are not repaired",
-    "reason": "Why it was parked, for `readmodel repair-queue requeue --reason`",
-    "detail": "What the last attempt said",
-    "attempts": "Failed attempts",
-    "since": "When it was added",
-}
+_PLOTTED_OF_REBUILDS = ("seconds", "events_per_second", "written", "dagster/row_count")
+_OF_FINDINGS = ("why", "findings", "causes", "changes")
+_SAID_ABOVE = ("result", "why", "open_report")
 
 
 def metadata_of(
     summary: Summary, read_model: str, *, max_findings: int, documents: int | None = None
 ) -> dict[str, Any]:
-    """What is recorded on a read model's asset; counts and times are numbers, so that Dagster plots them.
+    """What is said of a read model on the page of a run: a sentence and the findings, then all tables and numbers.
 
     `documents` is the size of the read model after a full rebuild.
     """
     counts = summary.read_models[read_model]
-    said: dict[str, Any] = {"verb": summary.verb, "outcomes": _outcomes_of(summary)}
-    said |= {**counts.as_dict(), "discrepancies": counts.discrepancies}
+    said: dict[str, Any] = {"result": in_words(summary, read_model)}
+    causes = summary.outages.of(read_model)
+    if causes:
+        said["why"] = one_line(sentence(summary.outages, read_model))
+    findings = shared((item for item in summary.findings if item.read_model == read_model), max_findings, kind_of)
+    if findings:
+        said["findings"] = table_of(findings)
+    if causes:
+        said["causes"] = table_of_causes(causes)
+    if read_model in summary.changes and (changes := table_of_changes(summary.changes[read_model])):
+        said["changes"] = changes
+    said |= _reports(summary)
+    said |= {"outcomes": table_of_outcomes(summary), "verb": summary.verb}
+    said |= {**counts.as_dict(), "discrepancies": counts.discrepancies, "written": counts.written}
     if summary.verb == "verify":
-        said = {name: value for name, value in said.items() if name not in _WRITES}
+        said = {name: value for name, value in said.items() if name not in (*_WRITES, "written")}
     said["seconds"] = round(summary.seconds, 3)
     said["events"] = summary.events
     said["events_per_second"] = round(summary.events / max(summary.seconds, 1e-9), 1)
@@ -87,76 +79,110 @@ def metadata_of(
     said |= {f"differs/{name}": number for name, number in sorted(summary.differing[read_model].items())}
     if read_model in summary.oldest_seconds:
         said["oldest_seconds"] = summary.oldest_seconds[read_model]
+    return said
+
+
+def on_pages(said: Mapping[str, Any], summary: Summary, read_model: str, *, mended: bool = False) -> dict[str, Any]:
+    """The same for the page of an asset or a check, which plots numbers; without the findings that are `mended`."""
+    shown = {
+        name: value
+        for name, value in plain(said, () if summary.verb == "verify" else _PLOTTED_OF_REBUILDS).items()
+        if not (mended and name in _OF_FINDINGS)
+    }
+    if mended:
+        # The page shows what was materialized last, not what was found since.
+        address = f"/assets/{read_model}?view=checks&checkDetail=matches_events"
+        shown = {"newest_verification": dg.MetadataValue.url(address), **shown}
+    return shown | _drift(summary, summary.read_models[read_model].discrepancies)
+
+
+def _drift(summary: Summary, number: int) -> dict[str, int]:
+    look = summary.scope.look if summary.verb == "verify" else ""
+    return {f"drift/{look}": number} if look else {}
+
+
+def on_check(summary: Summary, read_model: str, *, with_causes: bool = True) -> dict[str, Any]:
+    """The same for the page of a check, which is narrow, has a sentence above, and goes by the alphabet.
+
+    The table of findings, which whoever calls adds, is to stand first there: all other numbers are one table.
+    """
+    said = metadata_of(summary, read_model, max_findings=0)
+    said |= {f"reason/{reason}": number for reason, number in sorted(summary.reasons[read_model].items())}
+    shown = {name: value for name, value in said.items() if name.startswith("report")}
+    if with_causes and (causes := summary.outages.of(read_model)):
+        shown["findings_by_cause"] = table_of_causes(causes, narrow=True)
+    rest = {
+        name: str(value) for name, value in plain(said).items() if isinstance(value, str) and name not in _SAID_ABOVE
+    }
+    shown["numbers"] = table_of_numbers(rest)
+    counts = summary.read_models[read_model]
+    return shown | _drift(summary, counts.discrepancies if with_causes else counts.malformed)
+
+
+def plain(said: Mapping[str, Any], plotted: Iterable[str] = ()) -> dict[str, Any]:
+    """Metadata in which only what is to be `plotted` is a number; others are texts, and nothing where they are zero."""
+    kept = set(plotted)
+    return {
+        name: f"{value:,}" if type(value) in (int, float) and name not in kept else value
+        for name, value in said.items()
+        if name in kept or type(value) not in (int, float) or value
+    }
+
+
+def _reports(summary: Summary) -> dict[str, Any]:
+    """Where the reports are: a link where somebody serves them, else the path, and how the page is opened."""
+    said: dict[str, Any] = {}
     for place in summary.scope.reports or ():
-        said[f"report{PurePath(place).suffix}"] = dg.MetadataValue.path(place)
-    findings = shared((item for item in summary.findings if item.read_model == read_model), max_findings, kind_of)
-    if findings:
-        said["findings"] = table_of(findings)
+        name = f"report{PurePath(place).suffix}"
+        if SETTINGS_AT_LOAD.reports_url:
+            address = f"{SETTINGS_AT_LOAD.reports_url.rstrip('/')}/{quote(PurePath(place).name)}"
+            said[name] = dg.MetadataValue.url(address)
+        else:
+            said[name] = dg.MetadataValue.path(place)
+    if said and not SETTINGS_AT_LOAD.reports_url:
+        said["open_report"] = "`readmodel reports` on the machine of the run serves it"
     return said
 
 
 def metadata_of_one(summary: Summary, read_model: str, aggregate_id: str) -> dict[str, Any]:
     """What is recorded of one aggregate: texts, for its numbers would be drawn into the plots of whole read models."""
     counts = summary.read_models[read_model]
-    said: dict[str, Any] = {
+    said: dict[str, Any] = {}
+    if findings := [item for item in summary.findings if item.read_model == read_model]:
+        said["findings"] = table_of(findings)
+    return said | {
         "verb": summary.verb,
         "aggregate_id": aggregate_id,
         "outcome": _names(counts, _OUTCOMES),
         "written" if summary.verb == "rebuild" else "would_write": _names(counts, _WRITES) or "nothing",
         "events_read": f"{summary.events:,}",
     }
-    if summary.findings:
-        said["findings"] = table_of(summary.findings)
-    return said
 
 
-def _outcomes_of(summary: Summary) -> dg.TableMetadataValue:
-    """A line for each outcome and write, with the number of aggregates of each read model."""
-    names = list(summary.read_models)
-    written = () if summary.verb == "verify" else _WRITES
-    always = {item.value for item in (Outcome.SAME, *ALARMS)} | set(written)
-    lines = [
-        {_OUTCOME: name, **{model: getattr(summary.read_models[model], name) for model in names}, "meaning": meaning}
-        for name, meaning in _MEANINGS.items()
-        if name in (*_OUTCOMES, *written)
-    ]
-    said = {_OUTCOME: "What was found of an aggregate, or done about it"}
-    said |= {model: f"Aggregates of {model}" for model in names}
-    shown = (line for line in lines if line[_OUTCOME] in always or any(line[model] for model in names))
-    return table(shown, said | {"meaning": None}, numbers=names)
-
-
-def table(
-    rows: Iterable[Mapping[str, Any]], columns: Mapping[str, str | None], numbers: Collection[str] = ()
-) -> dg.TableMetadataValue:
-    """A table of these rows; columns with what they say, those in `numbers` hold whole ones."""
-    made = [
-        dg.TableColumn(name, "int" if name in numbers else "string", description=said) for name, said in columns.items()
-    ]
-    told = [{name: storable(value) if isinstance(value, str) else value for name, value in row.items()} for row in rows]
-    return dg.MetadataValue.table([dg.TableRecord(row) for row in told], dg.TableSchema(made))
-
-
-def in_words(summary: Summary) -> str:
-    """The outcome as a sentence for each read model."""
+def in_words(summary: Summary, read_model: str = "") -> str:
+    """The outcome as a sentence for each read model, or for one."""
     writes = {"verify": "", "dry_run": "; a rebuild would write: {}", "rebuild": "; written: {}"}[summary.verb]
     return " ".join(
         f"{name}: {counts.checked:,} aggregates compared: {_numbers(counts, _OUTCOMES) or 'nothing there'}"
         f"{writes.format(_numbers(counts, _WRITES) or 'nothing')}."
         for name, counts in summary.read_models.items()
+        if read_model in ("", name)
     )
 
 
 def raise_unless_ok(summary: Summary, metadata: Mapping[str, Mapping[str, Any]]) -> None:
     """A run that found or left something wrong is no success: fail it with a sentence, and `metadata` by read model."""
-    if summary.ok:
-        return
-    shown = {
+    if not summary.ok:
+        raise failure(f"{' '.join(_wrong(summary))} {' '.join(_what_to_do(summary))}", of_each(metadata))
+
+
+def of_each(metadata: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """What is said of some read models, for the page of their run; of several each name begins with the read model."""
+    return {
         f"{read_model}/{name}" if len(metadata) > 1 else name: value
         for read_model, said in metadata.items()
         for name, value in said.items()
     }
-    raise failure(f"{' '.join(_wrong(summary))} {' '.join(_what_to_do(summary))}", shown)
 
 
 def _wrong(summary: Summary) -> Iterator[str]:
@@ -199,34 +225,6 @@ def _numbers(counts: Counts, names: Iterable[str]) -> str:
     return numbers({name: getattr(counts, name) for name in names})
 
 
-def table_of(findings: Iterable[Finding]) -> dg.TableMetadataValue:
-    """Findings of a read model as a table, a line for each field. A column that no line fills is left out."""
-    rows = [row for finding in findings for row in _rows(finding)]
-    filled = [name for name in _OF_FINDINGS if name in _ALWAYS or any(row[name] for row in rows)]
-    shown = ({name: row[name] for name in filled} for row in rows)
-    return table(shown, {name: _OF_FINDINGS[name] for name in filled})
-
-
-def _rows(finding: Finding) -> Iterator[dict[str, str]]:
-    shown = finding.as_json()
-    aggregate_id = shown["aggregate_id"]
-    about = {
-        "aggregate_id": one_line(
-            aggregate_id if isinstance(aggregate_id, str) else cut(part_of(aggregate_id), _LONGEST_VALUE)
-        ),
-        "outcome": finding.outcome.value,
-        "reason": one_line(": ".join(part for part in (shown["reason"], finding.detail) if part)),
-    }
-    about["age"] = "" if finding.age_seconds is None else span(finding.age_seconds)
-    # An aggregate that differs in no field, because it has no document for example, has a line all the same.
-    for field, pair in shown["fields"].items() or [("", None)]:
-        texts = ("", "") if pair is None else (part_of(pair["expected"]), part_of(pair["actual"]))
-        expected, actual = cut_where_they_part(*texts, _LONGEST_VALUE)
-        if pair is not None:
-            expected, actual = expected + how_long(pair["expected"]), actual + how_long(pair["actual"])
-        yield {**about, "field": one_line(field), "expected": one_line(expected), "actual": one_line(actual)}
-
-
 def numbers_of(stats: QueueStats) -> dict[str, int | float]:
     """The queue in numbers, for Dagster to plot."""
     return {
@@ -241,48 +239,24 @@ def numbers_of(stats: QueueStats) -> dict[str, int | float]:
 
 
 def metadata_of_repair(stats: QueueStats, summary: RepairSummary) -> dict[str, Any]:
-    """The queue behind a run, and what the run repaired, under names that are plotted behind those of the queue.
+    """What a run repaired, and the queue behind it: a sentence, dead letters and aggregates, then numbers.
 
     The aggregates that were taken first are listed, so that somebody sees whether theirs was among them, and those that
-    were parked; their tasks are not known, for the run names aggregates.
+    became dead letters; their tasks are not known, for the run names aggregates.
     """
+    said: dict[str, Any] = {"result": summary.in_words()}
+    columns = ("aggregate_type", "aggregate_id")
+    if summary.dead_letters:
+        said["dead_letters_now"] = table_of_dead_letters(
+            {**{name: getattr(letter, name) for name in (*columns, "reason")}, "attempts": [{"detail": letter.detail}]}
+            for letter in summary.dead_letters[:SHOWN]
+        )
+    if summary.first_taken:
+        taken = (dict(zip(columns, aggregate, strict=True)) for aggregate in summary.first_taken)
+        said["taken"] = table(taken, dict.fromkeys(columns))
     numbers = {name: getattr(summary, name) for name in ("aggregates", "claimed", "retried", "parked", "lost")}
     numbers |= {"repaired": summary.completed, "seconds": round(summary.seconds, 3)}
     numbers["repaired_per_second"] = round(summary.completed / max(summary.seconds, 1e-9), 1)
     for read_model, counts in summary.read_models.items():
         numbers |= {f"{read_model}/{write}": getattr(counts, write) for write in WRITES}
-    said: dict[str, Any] = {**numbers_of(stats), **{f"repair/{name}": number for name, number in numbers.items()}}
-    columns = ("aggregate_type", "aggregate_id")
-    if summary.first_taken:
-        taken = (dict(zip(columns, aggregate, strict=True)) for aggregate in summary.first_taken)
-        said["taken"] = table(taken, dict.fromkeys(columns))
-    if summary.dead_letters:
-        said["parked_now"] = table_of_dead_letters(
-            {**{name: getattr(letter, name) for name in (*columns, "reason")}, "attempts": [{"detail": letter.detail}]}
-            for letter in summary.dead_letters[:SHOWN]
-        )
-    return said
-
-
-def table_of_dead_letters(tasks: Iterable[Document]) -> dg.TableMetadataValue:
-    """Tasks as a table, whatever their producers put there."""
-    return table(map(_dead_letter, tasks), _OF_DEAD_LETTERS, numbers=["attempts"])
-
-
-def _dead_letter(task: Document) -> dict[str, Any]:
-    attempts, retries = task.get("attempts"), task.get("retry_count")
-    last = attempts[-1] if isinstance(attempts, list) and attempts and isinstance(attempts[-1], dict) else {}
-    return {
-        "task": _stored(task.get("_id")),
-        "aggregate_type": _stored(task.get("aggregate_type")),
-        "aggregate_id": _stored(task.get("aggregate_id")),
-        "reason": _stored(task.get("reason")),
-        "detail": _stored(last.get("detail")),
-        "attempts": retries if isinstance(retries, int) else 0,
-        "since": _stored(task.get("created_at")),
-    }
-
-
-def _stored(value: Any) -> str:
-    """A stored value as text."""
-    return "" if value is None else one_line(json_text(value)[:_LONGEST_TEXT])
+    return {**said, **numbers_of(stats), **{f"repair/{name}": number for name, number in numbers.items()}}

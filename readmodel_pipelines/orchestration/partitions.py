@@ -13,6 +13,7 @@ import dagster as dg
 
 from readmodel_pipelines.orchestration import SETTINGS_AT_LOAD
 from readmodel_pipelines.orchestration.failure import failure
+from readmodel_pipelines.projections.names import ALL
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.projections.registry import projections_for
 from readmodel_pipelines.rebuild import Slice
@@ -41,9 +42,11 @@ READ_MODELS: Mapping[str, Projection] = {item.name: item for item in projections
 
 if TYPE_CHECKING:
     ReadModelName = str
+    ReadModelOrAll = str
 else:
-    # Dagster makes an enumeration of it, which the Launchpad offers.
+    # Dagster makes an enumeration of each, which the Launchpad offers.
     ReadModelName = Literal[tuple(READ_MODELS)]
+    ReadModelOrAll = Literal[(*READ_MODELS, ALL)]
 
 SLICES: Mapping[str, tuple[str, Slice]] = {
     f"{name}_{number:02d}_of_{of:02d}": (name, Slice(number, of))

@@ -56,6 +56,6 @@ def log_checks_of_rebuild(
     for said in (item for items in told.values() for item in items):
         log_check(context, said)
     if at_end := [name for name, items in told.items() if items]:
-        young = mongo.verify_fresh(context, at_end, allow_no_events=True)
+        young = mongo.verify_fresh(context, at_end, allow_no_events=True, told=summary.warnings)
         for name in at_end:
             log_check(context, fresh(young, READ_MODELS[name].read_model, max_findings))

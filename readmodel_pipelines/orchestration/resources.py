@@ -1,12 +1,14 @@
 """The MongoDB resource: from the environment to verifications and rebuilds that report to a run."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 import dagster as dg
 from pydantic import Field
 
 from readmodel_pipelines.embedded import server as embedded
+from readmodel_pipelines.errors import ReadModelError, raised
 from readmodel_pipelines.mongo.connection import open_database
 from readmodel_pipelines.mongo.driver import Database
 from readmodel_pipelines.mongo.no_events import refuse_without_events
@@ -22,6 +24,11 @@ from readmodel_pipelines.reconcile.summary import Summary
 from readmodel_pipelines.settings import Settings, load_settings
 from readmodel_pipelines.verification.verify import verify, verify_fresh
 from readmodel_pipelines.wording import one_line
+
+_WHAT_STAYS = (
+    "What it wrote is right and stays, and what it held is free again in a moment. Launch it again: a rebuild goes on "
+    "where it was, a verification begins anew, and the tasks of a repair are in the queue."
+)
 
 
 def owner_of(run_id: str) -> str:
@@ -60,11 +67,16 @@ class MongoResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # at ru
             return settings.mongodb_uri is not None or embedded.status(settings).running
 
     @contextmanager
-    def opened(self) -> Iterator[tuple[Settings, Database]]:
-        """The settings and their database; errors of the body of the `with` are told in words, too."""
-        with failing_in_words():
+    def opened(self, context: Context | None = None, *, retried: bool = False) -> Iterator[tuple[Settings, Database]]:
+        """The settings and their database; errors of the body of the `with` are told in words, too.
+
+        For a run, which is told so, a primary is waited for; a sensor comes again. What takes longer than that has the
+        step `retried` where it may be.
+        """
+        with failing_in_words(retried=retried), _ending_in_words(context):
             settings = load_settings()
-            with open_database(settings, "dagster") as database:
+            tell = None if context is None else context.log.warning
+            with open_database(settings, "dagster", tell=tell, waits=context is not None) as database:
                 yield settings, database
 
     def refuse_without_events(self, read_models: list[str], *, allowed: bool) -> None:
@@ -76,28 +88,33 @@ class MongoResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # at ru
     def verify(self, context: Context, read_models: list[str], config: VerifyConfig) -> tuple[Summary, Settings]:
         """Verify the read models with these names."""
         tag_run(context, read_models)
-        with self.opened() as (settings, database):
+        with self.opened(context, retried=True) as (settings, database):
             request = config.request(settings, read_models, context.run.run_id)
             what = f"{request.coverage} of {' and '.join(read_models)}, tier {request.tier}"
             context.log.info(f"Verifying {what}, in {where(settings)}.")
             summary = verify(database, settings, read_models, request, on_progress=self._progress(context))
         return _warned(context, summary), settings
 
-    def verify_fresh(self, context: Context, read_models: list[str], *, allow_no_events: bool = False) -> Summary:
-        """Verify what got events in the last minutes."""
-        with self.opened() as (settings, database):
+    def verify_fresh(
+        self, context: Context, read_models: list[str], *, allow_no_events: bool = False, told: Sequence[str] = ()
+    ) -> Summary:
+        """Verify what got events in the last minutes; warnings that the run `told` already are not logged twice."""
+        with self.opened(context, retried=True) as (settings, database):
             summary = verify_fresh(database, settings, read_models, allow_no_events=allow_no_events)
-        return _warned(context, summary)
+        return _warned(context, summary, told)
 
     def rebuild(
         self, context: Context, read_models: list[str], request: RebuildRequest
     ) -> tuple[Summary, Mapping[str, int]]:
         """Rebuild the read models with these names in full; gives also about how many documents each holds then."""
         tag_run(context, read_models)
-        with self.opened() as (settings, database):
+        with self.opened(context, retried=True) as (settings, database):
             chosen = choose_projections(settings, read_models)
             names = ", ".join(item.read_model for item in chosen)
             context.log.info(f"Rebuilding {names} ({request.strategy}) in {where(settings)}.")
+            if context.retry_number:
+                # It goes on where it was, whatever was asked for at first.
+                request = replace(request, resume=True)
             summary = rebuild(
                 database,
                 settings,
@@ -114,7 +131,7 @@ class MongoResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # at ru
 
     def work(self, context: Context, read_models: list[str], job: Callable[[ReadModelProjector], Summary]) -> Summary:
         """Do `job` with a projector of the read models with these names."""
-        with self.opened() as (settings, database):
+        with self.opened(context, retried=True) as (settings, database):
             names = ", ".join(item.read_model for item in choose_projections(settings, read_models))
             context.log.info(f"Working on {names} in {where(settings)}.")
             summary = job(ReadModelProjector(database, settings, *read_models, on_progress=self._progress(context)))
@@ -124,7 +141,28 @@ class MongoResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # at ru
         return ProgressLines(context.log.info, every=self.progress_seconds)
 
 
-def _warned(context: Context, summary: Summary) -> Summary:
+@contextmanager
+def _ending_in_words(context: Context | None) -> Iterator[None]:
+    """Log a sentence and what to do before the stack trace of a run that is terminated, or fails unforeseen."""
+    try:
+        yield
+    except dg.DagsterExecutionInterruptedError:
+        if context is not None:
+            context.log.error(f"This run was terminated. {_WHAT_STAYS}")
+        raise
+    except (ReadModelError, dg.Failure, dg.RetryRequested):
+        raise
+    except Exception as error:
+        if context is not None:
+            context.log.error(
+                f"This run failed in a way that nobody foresaw: {raised(error)}. {_WHAT_STAYS} If that fails, too, the "
+                "stack trace below is for whoever mends the code."
+            )
+        raise
+
+
+def _warned(context: Context, summary: Summary, told: Sequence[str] = ()) -> Summary:
     for warning in summary.warnings:
-        context.log.warning(one_line(warning))
+        if warning not in told:
+            context.log.warning(one_line(warning))
     return summary

@@ -25,24 +25,32 @@ _schedule = partial(
 
 @_schedule(
     job=jobs.verify_read_models,
-    cron_schedule="0 2 * * *",
+    cron_schedule=SETTINGS_AT_LOAD.nightly_cron,
     # Shown as plain text, without Markdown.
-    description=f"""Every night at 2:00 ({TIMEZONE}): verifies of each read model what got events since the last
-verification, what is known to be wrong, and one bucket of all aggregates: another one each night, so that
-READMODEL_VERIFICATION_BUCKETS nights cover everything. Changes no document; evaluates the checks of the assets.""",
+    description=f"""By the cron of READMODEL_NIGHTLY_CRON ({TIMEZONE}), at 2:00 unless that says otherwise: verifies of
+each read model what READMODEL_NIGHTLY_COVERAGE says. That is what got events since the last verification, what is known
+to be wrong, and one bucket of all aggregates: another one each night, so that READMODEL_VERIFICATION_BUCKETS nights
+cover everything. Changes no document; evaluates the checks of the assets. With READMODEL_NIGHTLY_ENQUEUE_REPAIRS it
+queues repairs of what it finds.""",
 )
 def nightly_verification(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest]:
-    """A run for each read model: what changed, and the bucket of the night."""
+    """A run for each read model: what changed, and the bucket of the night, unless the settings say otherwise."""
     with failing_in_words():
-        buckets = load_settings().verification_buckets
-    bucket = Bucket.of_day(_night(context).toordinal(), buckets)
-    yield from _runs("nightly", context, jobs.verify_read_model.name, VerifyConfig(since_last=True, bucket=str(bucket)))
+        settings = load_settings()
+    bucket = Bucket.of_day(_night(context).toordinal(), settings.verification_buckets)
+    config = VerifyConfig(
+        since_last=settings.nightly_coverage.startswith("changed"),
+        bucket=str(bucket) if settings.nightly_coverage.endswith("bucket") else None,
+        enqueue_repairs=settings.nightly_enqueue_repairs,
+    )
+    yield from _runs("nightly", context, jobs.verify_read_model.name, config)
 
 
 @_schedule(
     job=jobs.verify_read_models,
-    cron_schedule="0 3 * * 0",
-    description=f"""Every Sunday at 3:00 ({TIMEZONE}): verifies every aggregate of each read model. Changes no
+    cron_schedule=SETTINGS_AT_LOAD.weekly_cron,
+    description=f"""By the cron of READMODEL_WEEKLY_CRON ({TIMEZONE}), on Sundays at 3:00 unless that says otherwise:
+verifies every aggregate of each read model. Changes no
 document; evaluates the checks of the assets. For stores where a pass over all events takes minutes; larger ones do
 with nightly_verification.""",
 )

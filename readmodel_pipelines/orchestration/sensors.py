@@ -1,7 +1,8 @@
 """Sensors: one looks at the repair queue and launches repairs; two give a dead run's leases back early.
 
 The first only reads: Dagster may evaluate it twice around a crash. What keeps repairs apart are leases in MongoDB, and
-what guarantees that a dead run's tasks are taken up again is their expiry; the other two make it quicker.
+what guarantees that a dead run's tasks are taken up again is their expiry; the other two make it quicker. Nor does it
+go by what Dagster says of a run that has begun: one whose machine restarted is «started» for an hour.
 """
 
 # Without `from __future__ import annotations`: Dagster takes the class of `context`, not its name.
@@ -12,9 +13,12 @@ from typing import Any
 
 import dagster as dg
 
+from readmodel_pipelines.bookkeeping.held_leases import has_living
 from readmodel_pipelines.bookkeeping.leases import free_leases
+from readmodel_pipelines.bookkeeping.presence import is_attended
 from readmodel_pipelines.bookkeeping.queue_stats import QueueStats
 from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
+from readmodel_pipelines.mongo.driver import Database
 from readmodel_pipelines.orchestration import OWNERS
 from readmodel_pipelines.orchestration.assets import REPAIR_QUEUE
 from readmodel_pipelines.orchestration.checks import whether_it_drains
@@ -29,11 +33,13 @@ _UNCHANGED_SECONDS = 300.0
 # Created and never launched, because somebody died in between: not waited for.
 _UNLAUNCHED_SECONDS = 600.0
 _MOST_GOING = 1_000
+_KEEPS_UP_SECONDS = 60.0
 _FREES = """Lets others take at once what a {ended} run of repair_read_models held, instead of waiting until its
 leases run out. Changes only the leases and the open tasks of that run. Leave it on: without it repairs are late, none
 is lost."""
 _ENDED = {dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED}
 _GOING = [status for status in dg.DagsterRunStatus if status not in _ENDED]
+_BEGUN = {dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING}
 
 
 @dg.sensor(
@@ -43,8 +49,9 @@ _GOING = [status for status in dg.DagsterRunStatus if status not in _ENDED]
     owners=OWNERS,
     # Shown as plain text, without Markdown.
     description="""Launches repair_read_models when tasks of repair_queue are due: one run for all, none while one
-is queued or going. Only reads the queue, and records its depth on the asset repair_queue when it changed. Leave it on:
-without it (or «readmodel repair-queue work») failed updates stay wrong.""",
+is queued or going, or a worker («readmodel repair-queue work») keeps up with
+what comes. Only reads the queue, and records its depth on the asset repair_queue when it changed. Leave it on: without
+it (or «readmodel repair-queue work») failed updates stay wrong.""",
 )
 def repair_queue_sensor(context: dg.SensorEvaluationContext, mongo: MongoResource) -> dg.SensorResult:
     """One run for all that is due, or a reason to skip; and what is new of the queue."""
@@ -56,11 +63,11 @@ def repair_queue_sensor(context: dg.SensorEvaluationContext, mongo: MongoResourc
         queue = RepairQueue(database, settings)
         stats = queue.stats()
         events, cursor = _news(_remembered(context), queue, stats, settings)
-    going = _run_that_is_going(context) if stats.due else None
+        going = _who_is_at_work(context, database, queue, settings) if stats.due else None
     if stats.due and going is None:
         # No run key: one is remembered for ever, and would keep the queue from being worked off a second time.
         return dg.SensorResult(run_requests=[dg.RunRequest()], asset_events=events, cursor=cursor)
-    what = f"{stats.due:,} tasks are due, and run {going} is at work" if going else "Nothing is due"
+    what = f"{stats.due:,} tasks are due, and {going} is at work" if going else "Nothing is due"
     depth = (
         f"{stats.pending:,} pending, {stats.processing:,} in work, {stats.completed:,} completed, "
         f"{stats.failed:,} dead letters"
@@ -93,23 +100,53 @@ FREE_LEASES = [
 ]
 
 
-def _run_that_is_going(context: dg.SensorEvaluationContext) -> str | None:
+def _who_is_at_work(
+    context: dg.SensorEvaluationContext, database: Database, queue: RepairQueue, settings: Settings
+) -> str | None:
+    run = _run_that_is_going(context, database, settings.repair_lease_seconds)
+    if run is not None:
+        return f"run {run}"
+    # A worker that does not keep up is helped.
+    attended = is_attended(database, settings.repair_queue_collection) and not queue.left_for(_KEEPS_UP_SECONDS)
+    return "`readmodel repair-queue work`" if attended else None
+
+
+def _run_that_is_going(context: dg.SensorEvaluationContext, database: Database, lease_seconds: float) -> str | None:
     filters = dg.RunsFilter(job_name=repair_read_models.name, statuses=_GOING)
     for record in context.instance.get_run_records(filters, limit=_MOST_GOING):
-        unlaunched = record.dagster_run.status is dg.DagsterRunStatus.NOT_STARTED
-        forgotten = unlaunched and time.time() - record.create_timestamp.timestamp() >= _UNLAUNCHED_SECONDS
-        if not forgotten and not _is_of_another_location(record.dagster_run, context):
+        of_another = is_of_another_location(record.dagster_run, context)
+        if not of_another and _is_going(record, database, lease_seconds):
             return record.dagster_run.run_id
     return None
 
 
-def _is_of_another_location(run: dg.DagsterRun, context: dg.SensorEvaluationContext) -> bool:
+def _is_going(record: dg.RunRecord, database: Database, lease_seconds: float) -> bool:
+    """Whether a run that has not ended, as far as Dagster knows, will repair something yet; its leases decide."""
+    run, since = record.dagster_run, record.start_time or record.create_timestamp.timestamp()
+    if run.status is dg.DagsterRunStatus.NOT_STARTED:
+        return time.time() - since < _UNLAUNCHED_SECONDS
+    if run.status not in _BEGUN:
+        return True
+    living = has_living(database, owner_of(run.run_id))
+    # It has none before it takes its first tasks. Between two batches it has none for a moment: another run beside it
+    # does no harm.
+    return time.time() - since < lease_seconds if living is None else living
+
+
+def is_of_another_location(run: dg.DagsterRun, context: dg.SensorEvaluationContext) -> bool:
     """Whether the job of that name is another code location's, which works on another database."""
-    origin, here = run.remote_job_origin, context.code_location_origin
-    if origin is None or here is None:
+    of, here = location_of(run), context.code_location_origin
+    if of is None or here is None:
         return False
-    of = origin.repository_origin
-    return (of.code_location_origin.location_name, of.repository_name) != (here.location_name, context.repository_name)
+    return of != (here.location_name, context.repository_name)
+
+
+def location_of(run: dg.DagsterRun) -> tuple[str, str | None] | None:
+    """The code location and repository that a run is of; None of one that no daemon or web server launched."""
+    if run.remote_job_origin is None:
+        return None
+    of = run.remote_job_origin.repository_origin
+    return of.code_location_origin.location_name, of.repository_name
 
 
 def _remembered(context: dg.SensorEvaluationContext) -> dict[str, Any]:

@@ -134,6 +134,8 @@ def _flaws(projection: Projection) -> Iterator[str]:
         yield f"schema_version is {projection.schema_version!r}, and counts from 1"
     if not callable(projection.document):
         yield "document is no function"
+    if projection.earlier is not None and not callable(projection.earlier):
+        yield "earlier is no function"
     if projection.claims is not None:
         event_type, name = projection.claims
         if event_type not in projection.fold.events or name not in projection.fold.events[event_type].fields:

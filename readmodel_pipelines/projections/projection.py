@@ -29,7 +29,8 @@ class Projection:
     `optional`: `document` gives None for some streams. `decided_by` are the event types, that which creates among them,
     that alone decide whether it does: the tier of versions folds no others, and without them cannot tell.
     `schema_version` is raised with every change of what `document` makes: a rebuild is due then, and one that began
-    before starts anew.
+    before starts anew. `earlier` is what made the document before that, from the same state: a dry run then tells
+    what the change does apart from what is wrong anyway.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Projection:
     optional: bool = False
     decided_by: tuple[str, ...] = ()
     schema_version: int = 1
+    earlier: Callable[[str, Any], Document | None] | None = None
     description: str = ""
 
 

@@ -14,18 +14,22 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from readmodel_pipelines.batched import batched
 from readmodel_pipelines.bookkeeping.kept_keys import EVENTS, Touched
-from readmodel_pipelines.bookkeeping.rebuilds import RebuildRecord, Rebuilds
+from readmodel_pipelines.bookkeeping.rebuild_record import RebuildRecord
+from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds
 from readmodel_pipelines.cutover.foreign import ForeignFollower
-from readmodel_pipelines.cutover.shadow import copy_by_id, sync_foreign
-from readmodel_pipelines.events.exact import sendable
+from readmodel_pipelines.cutover.shadow import copy_by_id, delete_from, sync_foreign
+from readmodel_pipelines.events.ids import is_plain
 from readmodel_pipelines.lanes import OpenedPass, contested, counts_of
-from readmodel_pipelines.mongo.changes import Follower, HistoryLost
+from readmodel_pipelines.moments import Moment, reached
+from readmodel_pipelines.mongo.changes import Follower, HistoryLost, time_of_server
 from readmodel_pipelines.mongo.driver import PyMongoError
 from readmodel_pipelines.mongo.event_store import EventStore
 from readmodel_pipelines.mongo.scan import found, string_keys, with_ids
-from readmodel_pipelines.mongo.store import Store
+from readmodel_pipelines.mongo.store import NO_SHADOWS, Shadows, Store
 from readmodel_pipelines.projections.projection import Projection
+from readmodel_pipelines.reconcile.deletions import KEYS_AT_ONCE
 from readmodel_pipelines.reconcile.in_place import InPlace
 from readmodel_pipelines.reconcile.outcome import Outcome
 from readmodel_pipelines.reconcile.summary import Summary
@@ -33,7 +37,8 @@ from readmodel_pipelines.reconcile.summary import Summary
 _SMALL_PASS_SECONDS = 0.5
 _BETWEEN_PASSES_SECONDS = 0.2
 _MOST_MALFORMED = 10_000
-_EVERY_SECONDS = 0.5
+_SOON_SECONDS = 0.5
+_LATER_SECONDS = 8.0
 _NOTE_SECONDS = 1.0
 
 
@@ -46,8 +51,9 @@ class Following:
 
     def __init__(self, store: Store, rebuild: RebuildRecord) -> None:
         self._rebuild = rebuild
+        self._database = store.database
         self._rebuilds = Rebuilds(store.database)
-        self.touched = Touched(store.database, rebuild.owner())
+        self.touched = Touched(store.database, rebuild.owner(), rebuild.runs)
         self._lock = threading.Lock()
         self.lost = rebuild.no_history if rebuild.first_pass else ""
         self._failed: Exception | None = None
@@ -82,40 +88,49 @@ class Following:
             if follower is not None:
                 follower.close()
 
-    def drain(self, foreign: Collection[str]) -> None:
+    def drain(self, foreign: Collection[str]) -> bool:
         """Remember everything that was touched up to now: aggregates, and foreign fields of these read models.
 
-        Those of one that is swapped already are left in the stream, which alone still tells what was written. Raises
-        what went wrong in the background.
+        Those of one that is swapped already are left in the stream, which alone still tells what was written. Gives
+        whether there was anything. Raises what went wrong in the background.
         """
         with self._lock:
             if self._failed is not None:
                 raise self._failed
             try:
-                self._drain(foreign)
+                return self._drain(foreign)
             except HistoryLost as error:
                 self.lost = str(error)
+                return False
 
-    def _drain(self, foreign: Collection[str]) -> None:
+    def _drain(self, foreign: Collection[str]) -> bool:
         if self.lost:
-            return
+            return False
+        came = False
         followed: dict[str, Follower | ForeignFollower] = {EVENTS: self._events} if self._events else {}
         followed |= {name: self.foreign[name] for name in foreign}
         tokens = {}
+        # One moment for all: each stream is behind it afterwards.
+        now = time_of_server(self._database) if followed else None
         for kind, follower in followed.items():
-            for ids in follower.drain():
+            for ids in follower.drain(now):
+                came = came or bool(ids)
                 self.touched.add(kind, ids)
                 self._noted_at = 0.0 if ids else self._noted_at
             tokens["token" if kind == EVENTS else f"live_tokens.{kind}"] = follower.token
+            reached(Moment.DRAINED)
         # Where nothing happened the history is read twice, should we be killed.
         if tokens and time.monotonic() - self._noted_at >= _NOTE_SECONDS:
             self._rebuilds.note(self._rebuild, **tokens)
             self._noted_at = time.monotonic()
+        return came
 
     def _follow(self, stop: threading.Event) -> None:
-        while not stop.wait(_EVERY_SECONDS) and not self.lost:
+        # Where nothing happens the history cannot run away.
+        wait = _SOON_SECONDS
+        while not stop.wait(wait) and not self.lost:
             try:
-                self.drain(self.foreign)
+                wait = _SOON_SECONDS if self.drain(self.foreign) else min(2 * wait, _LATER_SECONDS)
             except PyMongoError:
                 # The next look, at the latest that of the end, says what is wrong.
                 continue
@@ -126,7 +141,7 @@ class Following:
 
 @dataclass
 class CatchUp:
-    """Reconciles touched aggregates in the live collections; those read models in `shadows` where they are built."""
+    """Reconciles touched aggregates in the live collections; those in `shadows` where they are built."""
 
     store: Store
     following: Following
@@ -146,7 +161,7 @@ class CatchUp:
         """
         deadline = time.monotonic() + self.store.settings.catch_up_seconds
         while True:
-            written = self.once(())
+            written = self.once(NO_SHADOWS)
             if self.following.lost:
                 raise HistoryLost(self.following.lost)
             if not written:
@@ -154,11 +169,11 @@ class CatchUp:
             if time.monotonic() > deadline:
                 return (
                     f"Writers were still ahead of their read models after {self.store.settings.catch_up_seconds:g} s "
-                    f"(READMODEL_CATCH_UP_SECONDS); {written:,} documents were mended in the last look. Verify later."
+                    f"(READMODEL_CATCH_UP_SECONDS); the last round still wrote {written:,} documents. Verify later."
                 )
             time.sleep(_BETWEEN_PASSES_SECONDS)
 
-    def until_small(self, shadows: Collection[str]) -> None:
+    def until_small(self, shadows: Shadows) -> None:
         """In shadows, that nobody else writes: until what is left takes a moment, or does not become less."""
         before = math.inf
         while True:
@@ -169,31 +184,50 @@ class CatchUp:
                 return
             before = took
 
-    def once(self, shadows: Collection[str]) -> int:
+    def once(self, shadows: Shadows) -> int:
         """Everything that was touched up to now; gives the number of documents written."""
         self.following.drain(shadows)
         before = self.written
         for ids in self.following.touched.batches(EVENTS):
             self._reconcile(ids, shadows)
-        for item in self.store.projections if shadows else ():
+        for item in [item for item in self.store.projections if item.read_model in shadows]:
             # Its writer may have been late: documents of malformed streams are carried over once more.
             self.carry(item, shadows, sorted(self._malformed[item.read_model]))
             self._sync(item, shadows)
         return self.written - before
 
-    def foreign_once(self, projection: Projection, shadows: Collection[str]) -> None:
+    def mend(self, ids: Sequence[str], shadows: Shadows) -> None:
+        """These aggregates, whether anything touched them or not."""
+        for some in batched(ids, KEYS_AT_ONCE):
+            self._reconcile(some, shadows)
+
+    def foreign_once(self, projection: Projection, shadows: Shadows) -> None:
         """The foreign fields of one read model that were changed up to now."""
         self.following.drain([projection.read_model])
         self._sync(projection, shadows)
 
-    def _sync(self, projection: Projection, shadows: Collection[str]) -> None:
+    def _sync(self, projection: Projection, shadows: Shadows) -> None:
+        """A document that is new with its foreign fields comes too, for nobody would look for these again.
+
+        The events that it is made from are perhaps caught up with only after the swap.
+        """
         for ids in self.following.touched.batches(projection.read_model):
+            if new := self._new(projection, shadows, ids):
+                self._reconcile(new, shadows)
             self._sync_foreign(projection, shadows, with_ids(ids))
 
-    def _sync_foreign(self, projection: Projection, shadows: Collection[str], where: Mapping[str, Any]) -> None:
-        sync_foreign(self.store.live(projection), self.store.place(projection, shadows), projection, where)
+    def _new(self, projection: Projection, shadows: Shadows, ids: Sequence[Any]) -> list[str]:
+        """The keys of those of the live documents that a shadow has none for."""
+        key, fields = projection.key, {projection.key: 1}
+        there = found(self.store.live(projection), with_ids(ids), fields)
+        keys = {item[key] for item in there if is_plain(item.get(key))}
+        shadow = self.store.shadow(projection, shadows)
+        return sorted(keys - {item[key] for item in found(shadow, string_keys(key, sorted(keys)), fields)})
 
-    def _reconcile(self, ids: Sequence[str], shadows: Collection[str]) -> None:
+    def _sync_foreign(self, projection: Projection, shadows: Shadows, where: Mapping[str, Any]) -> None:
+        sync_foreign(self.store.live(projection), self.store.shadow(projection, shadows), projection, where)
+
+    def _reconcile(self, ids: Sequence[str], shadows: Shadows) -> None:
         self.still_ours()
         projections = self.store.projections
         summary = Summary("rebuild", "", len(ids) * len(projections), read_models=counts_of(projections))
@@ -202,11 +236,11 @@ class CatchUp:
             self.store, summary.read_models, claims, shadows=shadows, events=self._events, claims_of_some=True
         )
         sinks = opened.into(lambda lane: InPlace(opened.again(lane), summary, self.still_ours), summary)
-        opened.reconcile(sorted(ids))
+        opened.reconcile(sorted(set(ids)))
         for lane, sink in zip(opened.lanes, sinks, strict=True):
             sink.finish()
             self.written += lane.counts.written
-            if shadows and lane.counts.inserted:
+            if lane.projection.read_model in shadows and lane.counts.inserted:
                 self._sync_foreign(lane.projection, shadows, {lane.projection.key: {"$in": list(ids)}})
         for finding in summary.findings:
             if finding.outcome is Outcome.MALFORMED and len(self._malformed[finding.read_model]) < _MOST_MALFORMED:
@@ -215,13 +249,13 @@ class CatchUp:
                 self.summary.read_models[finding.read_model].failed += 1
                 self.summary.findings.append(finding)
 
-    def carry(self, projection: Projection, shadows: Collection[str], ids: Sequence[str]) -> None:
+    def carry(self, projection: Projection, shadows: Shadows, ids: Sequence[str]) -> None:
         """Documents of malformed streams are in a shadow what they are in the live collection now."""
         if not ids:
             return
-        live, shadow = self.store.live(projection), self.store.place(projection, shadows)
+        live, shadow = self.store.live(projection), self.store.shadow(projection, shadows)
         these = string_keys(projection.key, ids)
         there = [item["_id"] for item in found(live, these, {"_id": 1})]
         # One of another `_id` would stand in the way of the unique key.
-        shadow.delete_many(sendable({**these, "_id": {"$nin": there}}))
+        delete_from(shadow, {**these, "_id": {"$nin": there}})
         copy_by_id(live, shadow, there)

@@ -3,8 +3,8 @@
 from dataclasses import replace
 from typing import Any
 
-from readmodel_pipelines.bookkeeping.kept_keys import DeferredInMongo, forget, has_put_off
-from readmodel_pipelines.cutover.shadow import index_like
+from readmodel_pipelines.bookkeeping.kept_keys import DeferredInMongo, has_put_off
+from readmodel_pipelines.cutover.definition import index_like
 from readmodel_pipelines.lanes import OpenedPass, counts_of
 from readmodel_pipelines.moments import Moment, reached
 from readmodel_pipelines.mongo.changes import HistoryLost, token_of_now
@@ -38,16 +38,16 @@ def check_history(run: Run) -> None:
 
 def again(run: Run, why: HistoryLost) -> None:
     """Have all ranges done once more, followed from now on."""
-    run.warn(f"What happened meanwhile is not known, so everything was looked at again: {why}.")
+    run.warn(f"The history of changes was lost, so everything was compared again: {why}.")
     changed: dict[str, Any] = {}
     if not run.record.no_history:
         changed["token"] = token_of_now(run.store.events)
-    if run.shadows:
+    if run.record.in_shadow:
         changed["foreign_lost"] = True
         changed["live_tokens"] = {item.read_model: token_of_now(run.store.live(item)) for item in run.store.projections}
         index_shadows(run)
     # The ranges first: a run that is killed in between finds them open, and comes here again.
-    run.rebuilds.again(run.record)
+    run.rebuilds.again(run.record, run.held.mark)
     reached(Moment.SECOND_PASS_BEGUN)
     run.to(RebuildState.BUILDING, passes=run.record.passes + 1, **changed)
 
@@ -55,26 +55,25 @@ def again(run: Run, why: HistoryLost) -> None:
 def index_shadows(run: Run) -> None:
     """Give the shadows the indexes of the live collections."""
     for item in run.store.projections:
-        index_like(run.store.database, run.store.live(item).name, run.store.shadow(item).name, item)
+        index_like(run.store.database, run.store.live(item).name, run.built[item.read_model], item)
 
 
-def finish_in_place(run: Run) -> None:
-    """Delete what nobody wants, write what had to wait for that, catch up.
+def finish_in_place(run: Run) -> bool:
+    """Delete what nobody wants, write what had to wait for that, catch up; whether there are keys to forget.
 
     Raises:
         HistoryLost: do all ranges again.
         Refused: too many deletions; the rest is done.
     """
     run.check_window()
-    run.on_phase("Every range is done. What nobody wants is deleted, and what had to wait for that is written.")
+    run.on_phase("Every range is done. Deferred deletions and writes follow.")
     put_off = has_put_off(run.store.database, run.record.read_models, run.record.id)
     refused = put_off and _do_what_was_put_off(run)
     catch_up_in_place(run, CatchUp(run.store, run.following, run.held.check))
     if refused:
         raise Refused(f"Rebuild {run.record.id} is done but for its deletions; resume it to allow them.")
     # Of a rebuild in slices others may still remember what they saw.
-    if put_off or run.request.slice is not None:
-        forget(run.store.database, run.record.read_models, run.record.id)
+    return put_off or run.request.slice is not None
 
 
 def _do_what_was_put_off(run: Run) -> bool:
@@ -99,7 +98,7 @@ def _do_what_was_put_off(run: Run) -> bool:
 
 def catch_up_in_place(run: Run, catch_up: CatchUp) -> None:
     """Reconcile what writers touched meanwhile in the live collections."""
-    run.on_phase("Catch-up: what writers touched meanwhile is reconciled, until a look writes nothing.")
+    run.on_phase("Catch-up: compare the touched aggregates again, until one round writes nothing.")
     warning = catch_up.until_nothing_is_written()
     if warning:
         run.warn(warning)

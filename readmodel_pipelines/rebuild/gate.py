@@ -6,9 +6,11 @@ from readmodel_pipelines.batched import batched
 from readmodel_pipelines.events.ids import is_plain
 from readmodel_pipelines.lanes import OpenedPass, counts_of
 from readmodel_pipelines.projections.registry import names
+from readmodel_pipelines.reading import spooled
 from readmodel_pipelines.rebuild.catch_up import CatchUp
 from readmodel_pipelines.rebuild.this_run import Run
 from readmodel_pipelines.reconcile.outcome import Outcome, Verdict
+from readmodel_pipelines.speed_limits import waiting
 from readmodel_pipelines.spread import Look, look_over
 
 _LOOKS = 5
@@ -43,8 +45,9 @@ def _suspects(run: Run, catch_up: CatchUp) -> tuple[dict[str, list[str]], bool]:
         else:
             all_of_them = False
 
-    look = Look(run.store.settings, names(run.store.projections), run.shadows, run.claims)
-    with run.following.in_background():
+    read = waiting(run.store.settings, run.store.database)
+    with run.following.in_background(), spooled(run.store, events=run.events, shadows=run.shadows, read=read) as spools:
+        look = Look(run.store.settings, names(run.store.projections), run.shadows, run.claims, spools)
         look_over(look, [item.whole for item in run.ranges], run.workers, suspect, here=run.store.database)
     for item in run.store.projections:
         for ids in batched(malformed[item.read_model], _BATCH):

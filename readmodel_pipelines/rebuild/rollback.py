@@ -1,46 +1,54 @@
 """Rolling a rebuild in a shadow back: what was before it takes its place again, and is looked over.
 
-The copy is as old as the rebuild. What got events since is caught up with; what was wrong then already, or was repaired
-since without an event, only a look at everything finds. It is told and not mended: most often the events or the
-projection are what the rollback is to get away from.
+The steps: note on the record which read models are put back; rename their copies over them; catch up with the events
+since the copies were made; look everything over (`put_back.py`). Only then is the record `rolled_back`. Until then it
+is `rolling_back`, and the same again goes on, wherever it was killed.
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 
 from readmodel_pipelines.bookkeeping.kept_keys import forget
-from readmodel_pipelines.bookkeeping.leases import hold_leases
-from readmodel_pipelines.bookkeeping.rebuilds import RebuildRecord, Rebuilds
+from readmodel_pipelines.bookkeeping.leases import Leases, hold_leases
+from readmodel_pipelines.bookkeeping.rebuild_record import RebuildRecord
+from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds
 from readmodel_pipelines.bookkeeping.verifications import Verifications
-from readmodel_pipelines.cutover.shadow import index_like, swap
-from readmodel_pipelines.errors import NoCopy, UsageError
-from readmodel_pipelines.lanes import OpenedPass, contested, counts_of
+from readmodel_pipelines.cutover.built import built, moved_on
+from readmodel_pipelines.cutover.definition import index_like
+from readmodel_pipelines.cutover.swap import NotThere, swap
+from readmodel_pipelines.errors import LeaseLost, NoCopy, UsageError
+from readmodel_pipelines.lanes import counts_of
 from readmodel_pipelines.mongo.changes import HistoryLost
-from readmodel_pipelines.mongo.driver import DENIED, Database, OperationFailure, there
-from readmodel_pipelines.mongo.event_store import EventStore
+from readmodel_pipelines.mongo.driver import DENIED, Database, OperationFailure
+from readmodel_pipelines.mongo.fenced import Fence
 from readmodel_pipelines.mongo.store import Store
+from readmodel_pipelines.mongo.verb import verb
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.projections.registry import by_fold, projections_for
 from readmodel_pipelines.rebuild.catch_up import CatchUp, Following
+from readmodel_pipelines.rebuild.put_back import look_over
+from readmodel_pipelines.rebuild.verbs import drop_left, forget_if_ended
 from readmodel_pipelines.rebuild_state import RebuildState
 from readmodel_pipelines.reconcile.about import RebuildOutcome
-from readmodel_pipelines.reconcile.outcome import Outcome
 from readmodel_pipelines.reconcile.summary import Summary
 from readmodel_pipelines.settings import Settings
-from readmodel_pipelines.spread import look_at_all, workers_for
-from readmodel_pipelines.wording import count
 
 
+@verb
 def roll_back(database: Database, settings: Settings, rebuild_id: str) -> Summary:
     """Put back the copies of what the read models were before a rebuild in a shadow, catch up, and look at everything.
 
     What others wrote to foreign fields since then is lost, and so is what the rebuild made. A document that was wrong
-    when the copy was made, or was repaired since without a new event, is wrong again: it is a finding, and counts as
-    failed, but where the copy is known to be of another schema version than the projection that is at hand.
+    when the copy was made, or was repaired since without a new event, is wrong again: it is a finding, counts as
+    failed, and its repair is queued; but where the copy is of another schema version than the projection that is at
+    hand, or nobody knows of which, only if it is stale for certain.
 
     Raises:
         UsageError: there is no such rebuild, it is not done, or it has no copy; or another one is unfinished.
         ReadModelBusy: somebody rebuilds one of the read models.
+        LeaseLost: somebody took over; says what was put back until then.
     """
     rebuilds = Rebuilds(database)
     record = rebuilds.get(rebuild_id)
@@ -48,40 +56,98 @@ def roll_back(database: Database, settings: Settings, rebuild_id: str) -> Summar
     summary = Summary("rebuild", "all", read_models=counts_of(store.projections))
     started = time.perf_counter()
     with hold_leases(database, record.read_models, settings.lease_seconds) as held:
-        # Again: meanwhile another rebuild would have made copies of the same names.
-        record = rebuilds.get(rebuild_id)
-        kept = there(database, record.copies.values())
-        copies = {name: copy for name, copy in record.copies.items() if copy in kept}
+        # Again: meanwhile another rebuild would have made copies.
+        record = rebuilds.taken_over(record, held.confirm)
+        copies = _copies_there(store, record)
         summary.warnings += _check_rollback(rebuilds, record, store.projections, copies)
-        restored = [item for item in store.projections if item.read_model in copies] or store.projections
+        restored = [item for item in store.projections if item.read_model in {*copies, *record.put_back}]
+        restored = restored or list(store.projections)
+        names = [item.read_model for item in restored]
         summary.warnings += _forget_how_far(database, restored)
-        record = rebuilds.to(record, RebuildState.ROLLED_BACK, token=record.copy_token, live_tokens={})
-        for item in store.projections:
-            if item.read_model in copies:
-                live = store.live(item).name
-                index_like(database, live, copies[item.read_model], item)
-                held.check()
-                swap(database, copies[item.read_model], live)
-        following = Following(store, record)
+        copies = _moved_on(store, copies)
+        for item in restored:
+            if copy := copies.get(item.read_model):
+                index_like(database, store.live(item).name, copy, item)
+        changed = {"token": record.copy_token, "live_tokens": {}, "put_back": names}
+        record = rebuilds.to(record, RebuildState.ROLLING_BACK, **changed)
         try:
-            catch_up = CatchUp(store, following, held.check)
-            warning = catch_up.until_nothing_is_written()
-        except HistoryLost as error:
-            warning = f"{error}: rebuild in place, for what happened since the copy was made is missing."
-        finally:
-            following.close()
-            forget(database, record.read_models, record.id)
-    summary.warnings += [warning] if warning else []
-    names = [item.read_model for item in restored]
+            _swap_back(store, restored, copies, held)
+            caught_up = _catch_up(store, record, held, summary)
+            for group in by_fold(restored):
+                look_over(store.of(group), record, summary)
+            held.check()
+        except LeaseLost as lost:
+            forget_if_ended(database, record)
+            raise _lost_there(lost, record, _copies_there(store, record)) from None
+        rebuilds.to(record, RebuildState.ROLLED_BACK)
+        # After the end, for whoever takes over an unfinished one goes by these keys.
+        forget(database, record.read_models, record.id, record.runs)
+        with suppress(LeaseLost):
+            drop_left(database, rebuilds, record.read_models, held.confirm)
     summary.rebuilds.append(
-        RebuildOutcome(rebuild_id, caught_up=catch_up.written, state=RebuildState.ROLLED_BACK, read_models=names)
+        RebuildOutcome(rebuild_id, caught_up=caught_up, state=RebuildState.ROLLED_BACK, read_models=names)
     )
-    for group in by_fold(restored):
-        _look_over(store.of(group), summary)
-    for item in restored:
-        summary.warnings += _judge(rebuilds, record, store.live(item).name, item, summary)
     summary.seconds = time.perf_counter() - started
     return summary
+
+
+def _copies_there(store: Store, record: RebuildRecord) -> Mapping[str, Fence]:
+    there = {}
+    for item in store.projections:
+        for fence in built(store.database, store.copy_names(item)):
+            # Earlier versions noted the name.
+            if record.copies.get(item.read_model) in (fence.identity, fence.name):
+                there[item.read_model] = fence
+    return there
+
+
+def _moved_on(store: Store, copies: Mapping[str, Fence]) -> Mapping[str, Fence]:
+    """What another run that puts these back still sends is refused from now on."""
+    moved = {
+        item.read_model: moved_on(store.database, store.copy_names(item), copies[item.read_model].identity)
+        for item in store.projections
+        if item.read_model in copies
+    }
+    return {name: fence for name, fence in moved.items() if fence is not None}
+
+
+def _swap_back(store: Store, restored: Sequence[Projection], copies: Mapping[str, Fence], held: Leases) -> None:
+    def look(copy: Fence, item: Projection) -> None:
+        held.check()
+        index_like(store.database, store.live(item).name, copy, item)
+
+    for item in restored:
+        if copy := copies.get(item.read_model):
+            try:
+                swap(store.database, copy, store.live(item).name, store.settings, look=partial(look, copy, item))
+            except NotThere:
+                raise copy.lost() from None
+
+
+def _catch_up(store: Store, record: RebuildRecord, held: Leases, summary: Summary) -> int:
+    """Bring in line what got events since the copies were made; gives the number of documents written."""
+    following = Following(store, record)
+    catch_up = CatchUp(store, following, held.check)
+    try:
+        warning = catch_up.until_nothing_is_written()
+    except HistoryLost as error:
+        warning = f"{error}: the changes since the copy are unknown; the verification of everything finds them."
+    finally:
+        following.close()
+    summary.warnings += [warning] if warning else []
+    return catch_up.written
+
+
+def _lost_there(lost: LeaseLost, record: RebuildRecord, copies: Collection[str]) -> LeaseLost:
+    """The loss of the lease, with what was put back until then and what was not."""
+    is_back = [name for name in record.put_back if name not in copies]
+    is_not = [name for name in record.put_back if name in copies]
+    told = [f"{' and '.join(is_back)}: restored, possibly stale"] if is_back else []
+    told += [f"{' and '.join(is_not)}: not restored"] if is_not else []
+    return LeaseLost(
+        f"The rollback of {record.id} lost its lease before its end. {'; '.join(told)}.",
+        hint=f"{lost.hint} `readmodel rebuilds rollback {record.id}` continues it.",
+    )
 
 
 def _forget_how_far(database: Database, projections: Sequence[Projection]) -> list[str]:
@@ -91,80 +157,24 @@ def _forget_how_far(database: Database, projections: Sequence[Projection]) -> li
     except OperationFailure as error:
         if error.code not in DENIED:
             raise
-        return [
-            "The user may not delete from readmodel_watermarks: verify everything before the next verification of what "
-            "changed (`--since last`)."
-        ]
+        return ["The user may not delete from readmodel_watermarks. Verify everything before the next `--since last`."]
     return []
 
 
-def _look_over(store: Store, summary: Summary) -> None:
-    """Verify read models that are made from the same streams."""
-    events = EventStore(store.events)
-    claims = contested(events, store.projections)
-    opened = OpenedPass(store, summary.read_models, claims, events=events)
-    sinks = opened.into(lambda lane: opened.confirm(lane, summary))
-    opened.reconcile_odd_ids()
-    look_at_all(opened, store.settings, workers_for(store.settings, store.events.estimated_document_count()))
-    for sink in sinks:
-        sink.look_again()
-    for sink in sinks:
-        sink.finish()
-    summary.events += events.events_read
-
-
-def _judge(
-    rebuilds: Rebuilds, record: RebuildRecord, live: str, projection: Projection, summary: Summary
-) -> Iterator[str]:
-    """Count what is wrong as failed; gives it in words."""
-    name, counts = projection.read_model, summary.read_models[projection.read_model]
-    before, now = _schema_before(rebuilds, record, live, name), projection.schema_version
-    of_another = before not in (None, now)
-    wrong = counts.discrepancies - counts.malformed - (counts.different if of_another else 0)
-    counts.failed += wrong
-    for finding in summary.findings:
-        if finding.read_model == name and not (of_another and finding.outcome is Outcome.DIFFERENT):
-            finding.failed = True
-    if of_another and counts.different:
-        fields = ", ".join(sorted(summary.differing[name]))
-        yield (
-            f"{count(counts.different, 'document')} of {name}, from before, where the schema version was {before}, "
-            f"are not what version {now} makes of {fields}. Which of them are stale tells "
-            f"`readmodel verify-consistency --type {projection.name} --all` of the release that makes version {before}."
-        )
-    if wrong:
-        older = "" if before else " If its copy is of an older schema, release that first: then verify, and rebuild."
-        yield (
-            f"{count(wrong, 'document')} of {name} are not what their events say: they were not when the copy was "
-            f"made, or were repaired since. `readmodel rebuild-readmodel --type {projection.name} --all` mends "
-            f"them.{older}"
-        )
-
-
-def _schema_before(rebuilds: Rebuilds, record: RebuildRecord, live: str, read_model: str) -> int | None:
-    """The schema version that the copy was last rebuilt with, as far as that is on record."""
-    earlier = {"state": RebuildState.DONE.value, "started_at": {"$lt": record.started_at}}
-    for stored in rebuilds.listed(1, read_models=live, **earlier):
-        version = (stored.get("schema_versions") or {}).get(read_model)
-        return version if isinstance(version, int) else None
-    return None
-
-
 def _check_rollback(
-    rebuilds: Rebuilds, record: RebuildRecord, projections: Sequence[Projection], copies: Mapping[str, str]
+    rebuilds: Rebuilds, record: RebuildRecord, projections: Sequence[Projection], copies: Mapping[str, Fence]
 ) -> list[str]:
     """Refuse a rollback that cannot be, or that would spoil another rebuild; gives what it leaves out, in words."""
-    again = record.state is RebuildState.ROLLED_BACK
+    again = record.state in (RebuildState.ROLLING_BACK, RebuildState.ROLLED_BACK)
     if not copies and not again:
         raise NoCopy(
-            f"Rebuild {record.id} has no copy of what was before.",
+            f"Rebuild {record.id} has no copy of the previous documents.",
             hint="Only a rebuild in a shadow keeps one, until the next (READMODEL_KEEP_COPY).",
         )
     others = [other for other in rebuilds.unfinished(record.read_models) if other.id != record.id]
     for other in others:
         raise UsageError(
-            f"Rebuild {other.id} of {' and '.join(other.read_models)} is unfinished, and would go on with what "
-            "the rollback replaces.",
+            f"Rebuild {other.id} of {' and '.join(other.read_models)} is unfinished and works on the same collections.",
             hint=f"Resume it, or abort it first: `readmodel rebuilds abort {other.id}`.",
         )
     unknown = set(record.names) - {item.name for item in projections}
@@ -174,4 +184,4 @@ def _check_rollback(
             hint="Name it in READMODEL_PROJECTIONS until the rollback is done.",
         )
     without = [] if again else [item.read_model for item in projections if item.read_model not in copies]
-    return [f"{read_model} has no copy of what was before, and stays as it is." for read_model in without]
+    return [f"{read_model} has no copy of its previous documents and stays as it is." for read_model in without]

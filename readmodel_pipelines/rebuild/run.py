@@ -6,32 +6,38 @@ the ranges; then finish as the strategy has it. Progress is saved with every bat
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, nullcontext, suppress
 from typing import Any
 
-from readmodel_pipelines.bookkeeping.rebuilds import RebuildRange, counted
-from readmodel_pipelines.errors import ReadModelBusy, ReadModelError
+from readmodel_pipelines.bookkeeping.kept_keys import forget
+from readmodel_pipelines.bookkeeping.leases import Leases
+from readmodel_pipelines.bookkeeping.rebuild_record import RebuildRange, RebuildRecord, counted
+from readmodel_pipelines.cutover.shadow import drop_unsaved
+from readmodel_pipelines.errors import LeaseLost, ReadModelBusy, ReadModelError, UsageError
 from readmodel_pipelines.lanes import contested, counts_of, no_event
 from readmodel_pipelines.moments import Moment, reached
 from readmodel_pipelines.mongo.changes import HistoryLost
-from readmodel_pipelines.mongo.driver import Database
+from readmodel_pipelines.mongo.driver import Database, PyMongoError
 from readmodel_pipelines.mongo.event_store import EventStore
+from readmodel_pipelines.mongo.kinds import indexes_remembered
 from readmodel_pipelines.mongo.no_events import refuse_without_events
+from readmodel_pipelines.mongo.patience import tell
 from readmodel_pipelines.mongo.store import Store
+from readmodel_pipelines.mongo.verb import verb
 from readmodel_pipelines.projections.registry import by_fold, choose_projections
-from readmodel_pipelines.rebuild.batches import WindowClosed
 from readmodel_pipelines.rebuild.begin import begin_alone, begin_with_others
-from readmodel_pipelines.rebuild.catch_up import Following
 from readmodel_pipelines.rebuild.finish import Refused, again, finish_in_place
 from readmodel_pipelines.rebuild.request import RebuildRequest
-from readmodel_pipelines.rebuild.this_run import Run
+from readmodel_pipelines.rebuild.this_run import Held, Run
+from readmodel_pipelines.rebuild.verbs import drop_left, forget_if_ended
 from readmodel_pipelines.rebuild.worker import Job, range_worker
-from readmodel_pipelines.rebuild_state import RebuildState
+from readmodel_pipelines.rebuild_state import UNFINISHED, RebuildState
 from readmodel_pipelines.reconcile.about import RebuildOutcome
 from readmodel_pipelines.reconcile.outcome import Counts
 from readmodel_pipelines.reconcile.progress import Progress
 from readmodel_pipelines.reconcile.summary import Summary
 from readmodel_pipelines.settings import Settings
+from readmodel_pipelines.speed_limits import WindowClosed
 from readmodel_pipelines.workers.pool import work_off
 
 _PASSES = 4
@@ -46,6 +52,7 @@ class RebuildInterrupted(KeyboardInterrupt):
         self.summary = summary
 
 
+@verb
 def rebuild(
     database: Database,
     settings: Settings,
@@ -76,13 +83,16 @@ def rebuild(
     started = time.perf_counter()
     # All of them first: nothing is begun that cannot be ended.
     store = Store(database, settings, projections)
-    summary.warnings += store.check(writes=True)
-    refuse_without_events(store, allowed=request.allow_no_events)
+    # A shadow takes the place of a live collection, with indexes of its own.
+    remembering = indexes_remembered if request.strategy == "in_place" else nullcontext
     try:
-        for group in by_fold(projections):
-            store = Store(database, settings, group)
-            events = store.events.estimated_document_count()
-            _Rebuild(Run(store, request, summary, events, on_progress, on_phase, holder, owner)).do()
+        with remembering():
+            summary.warnings += store.check(writes=True)
+            refuse_without_events(store, allowed=request.allow_no_events)
+            for group in by_fold(projections):
+                store = Store(database, settings, group)
+                events = store.events.estimated_document_count()
+                _Rebuild(Run(store, request, summary, events, on_progress, on_phase, holder, owner)).do()
     except KeyboardInterrupt:
         if not summary.rebuilds or summary.rebuilds[-1].state is not None:
             # The next one was not begun yet.
@@ -104,60 +114,93 @@ class _Rebuild:
         self.slice = run.request.slice
         self.events = 0
         self.said_at = 0.0
+        self.finishes = False
 
     def do(self) -> None:
         """All of it, or the part of it that is this run's."""
         run, outcome = self.run, self.run.outcome
         with ExitStack() as leases:
             if self.slice is None:
-                run.held = leases.enter_context(run.hold(run.collections))
-                run.nonces = run.held.nonces
-                run.record = begin_alone(run, resume=run.request.resume)
+                run.held = Held([leases.enter_context(run.hold(run.collections))])
+                begin_alone(run, resume=run.request.resume)
             else:
                 found = begin_with_others(run, self.slice)
                 if found is None:
                     outcome.state, outcome.already_done = RebuildState.DONE, True
                     run.summary.rebuilds.append(outcome)
                     return
-                run.record = found
-                run.held = leases.enter_context(run.hold(run.collections, shared=found.id))
+                shared = leases.enter_context(run.hold(run.collections, shared=found.id))
+                leases.callback(self._end_shared, shared, found)
                 # The same slice is done by one run at a time.
                 own = leases.enter_context(run.hold([f"{run.collections[0]}/slice {self.slice.number}"]))
-                run.nonces = run.held.nonces | own.nonces
+                run.held = Held([shared, own])
+                run.join(found)
             outcome.id, outcome.strategy = run.record.id, run.record.strategy
             run.summary.rebuilds.append(outcome)
             reached(Moment.REBUILD_BEGUN)
             try:
                 self._go(run)
+            except ReadModelError:
+                forget_if_ended(run.store.database, run.record)
+                raise
             finally:
                 run.summary.events += self.events
 
     def _go(self, run: Run) -> None:
         run.claims = contested(EventStore(run.store.events), run.store.projections)
-        for _ in range(_PASSES):
-            with closing(Following(run.store, run.record)) as run.following, ExitStack() as finishing:
-                try:
-                    if self._do_ranges(run) and self._is_finisher(run, finishing):
-                        self._finish(run)
-                    return
-                except HistoryLost as error:
-                    again(run, error)
+        with ExitStack() as finishing:
+            for _ in range(_PASSES):
+                with ExitStack() as followed:
+                    run.follow(followed)
+                    try:
+                        if self._is_to_finish(run, finishing, followed):
+                            self._finish(run)
+                        return
+                    except HistoryLost as error:
+                        again(run, error)
         raise ReadModelError(
             f"The server's history of changes is too short to follow rebuild {run.record.id}, {_PASSES} times over.",
             hint="Give the replica set a larger oplog, or rebuild while less is written; then resume.",
         )
 
-    def _do_ranges(self, run: Run) -> bool:
-        """Do the ranges of this run; whether all are done then, of all slices."""
+    def _is_to_finish(self, run: Run, finishing: ExitStack, followed: ExitStack) -> bool:
+        """Do what is this run's; whether it is this run that finishes, and all ranges are done.
+
+        What has to be done again is done by whoever finishes.
+        """
+        if self.slice is not None and not self.finishes:
+            if run.record.first_pass and not self._do_ranges(run, self.slice.number):
+                return False
+            if not self._is_finisher(run, finishing):
+                return False
+            self.finishes = True
+            run.follow(followed)
+        if run.record.state is RebuildState.SWAPPING:
+            run.ranges = run.rebuilds.ranges(run.record)
+            return True
+        if not self._do_ranges(run):
+            return False
+        run.to(RebuildState.FINISHING)
+        return True
+
+    def _do_ranges(self, run: Run, part: int | None = None) -> bool:
+        """Do the ranges of a slice, or all; whether all are done then, of all slices."""
+        first = run.record.first_pass
+        mine = run.rebuilds.claim(run.record, run.held.mark, run.held.confirm, part)
+        todo = [item for item in mine if not item.done]
         run.ranges = run.rebuilds.ranges(run.record)
-        if run.record.state is RebuildState.SWAPPING or all(item.done for item in run.ranges):
+        if any(item.passes > run.record.passes for item in run.ranges):
+            raise HistoryLost("a run ended just when it was to look at everything again")
+        if all(item.done for item in run.ranges):
             return True
         if run.record.state is not RebuildState.BUILDING:
             run.to(RebuildState.BUILDING)
-        # What has to be done again is done by whoever finishes.
-        first = run.record.first_pass
-        part = self.slice.number if self.slice and first else None
-        todo = [item for item in _mine(run, part) if not item.done]
+        if not_there := {name for name, built in run.record.shadows.items() if built} - run.built.keys():
+            raise LeaseLost(
+                f"The shadow of {' and '.join(sorted(not_there))} of rebuild {run.record.id} is gone: the rebuild was "
+                "aborted.",
+                hint=f"`readmodel rebuilds show {run.record.id}` has the details.",
+            )
         workers = max(1, min(run.workers, len(todo)))
         read_models = " and ".join(item.read_model for item in run.store.projections)
         by = "this process" if workers == 1 else f"{workers} worker processes"
@@ -165,20 +208,26 @@ class _Rebuild:
             f"Rebuild {run.record.id} of {read_models}, {run.record.strategy}: {len(todo):,} of {run.record.ranges:,} "
             f"ranges to do{'' if first else ' once more'}, by {by}."
         )
-        job = Job(run.store.settings, run.record, run.request, run.nonces, run.claims, 1 / workers)
+        if run.record.in_shadow and first:
+            for item in run.store.projections:
+                drop_unsaved(run.shadow(item), item.key, [each.rest for each in todo if each.begun])
         reached(Moment.RANGES)
         window_closed = False
         try:
-            with run.following.in_background():
+            with run.following.in_background(), run.spooled(todo) as spools:
+                about = run.record, run.request, run.held.nonces, run.shadows, run.claims
+                job = Job(run.store.settings, *about, 1 / workers, spools)
                 for _, (found, stopped) in work_off(range_worker, job, todo, workers, self._say, run.store.database):
                     run.summary.take_over(found.findings)
                     run.summary.warnings += [item for item in found.warnings if item not in run.summary.warnings]
                     window_closed |= stopped
+        except WindowClosed:
+            window_closed = True
         except KeyboardInterrupt:
             self._count(run.rebuilds.ranges(run.record, part))
             raise
         run.ranges = run.rebuilds.ranges(run.record)
-        self._count(_mine(run, part))
+        self._count(run.ranges if part is None else run.rebuilds.ranges(run.record, part))
         self._tell(self.events, {})
         if window_closed:
             self._pause()
@@ -193,23 +242,27 @@ class _Rebuild:
 
         Of slices that end together one finishes. The others wait for it, for it may be killed.
         """
-        while self.slice is not None:
+        while True:
             try:
-                leases.enter_context(run.hold([f"{run.collections[0]}/finish {run.record.id}"]))
-                # Another slice may have finished meanwhile, or been killed.
-                run.record = run.rebuilds.get(run.record.id)
-                run.ranges = run.rebuilds.ranges(run.record)
+                finishing = leases.enter_context(run.hold([f"{run.collections[0]}/finish {run.record.id}"]))
                 break
             except ReadModelBusy:
                 time.sleep(_SAY_SECONDS)
-        if run.record.state in (RebuildState.DONE, RebuildState.ABORTED):
-            self._count(run.ranges)
-            run.outcome.state = run.record.state
+        run.held = Held([*run.held.leases, finishing])
+        # Another slice may have finished meanwhile, or been killed.
+        found = run.rebuilds.get(run.record.id)
+        if found.state is RebuildState.DONE:
+            forget_if_ended(run.store.database, run.record)
+            self._count(run.rebuilds.ranges(found))
+            run.outcome.state = found.state
             return False
-        if run.record.state is not RebuildState.SWAPPING:
-            if not all(item.done for item in run.ranges):
-                raise HistoryLost("the slice that was to finish ended while everything was looked at again")
-            run.to(RebuildState.FINISHING)
+        if found.state not in UNFINISHED:
+            raise LeaseLost(
+                f"Rebuild {found.id} is {found.state}: the work of this slice is void.",
+                hint=f"`readmodel rebuilds show {found.id}` has the details. Launch the slices again if needed.",
+            )
+        # What others of its slices still send, they send too late.
+        run.take_over(found)
         return True
 
     def _finish(self, run: Run) -> None:
@@ -218,15 +271,16 @@ class _Rebuild:
             run.summary.read_models[name].add(Counts(**so_far))
         reached(Moment.FINISH)
         projections = run.store.projections
-        state, why = RebuildState.DONE, {}
+        state, why, left = RebuildState.DONE, {}, False
         try:
-            if run.shadows:
+            if run.record.in_shadow:
                 # Only a shadow pays for loading its end.
                 from readmodel_pipelines.rebuild.finish_shadow import finish_shadow
 
                 finish_shadow(run)
+                left = True
             else:
-                finish_in_place(run)
+                left = finish_in_place(run)
         except Refused as refusal:
             run.warn(str(refusal))
             state, why = RebuildState.REFUSED, {"why": str(refusal)}
@@ -236,14 +290,24 @@ class _Rebuild:
         counts = {item.read_model: run.summary.read_models[item.read_model].as_dict() for item in projections}
         run.to(state, counts=counts, events=self.events, **why)
         run.outcome.state = state
-        if self.slice is not None:
-            run.held.give_back()
+        if left and state is RebuildState.DONE:
+            # After the end, for whoever takes over an unfinished one goes by these keys.
+            forget(run.store.database, run.record.read_models, run.record.id, run.record.runs)
+        with suppress(LeaseLost):
+            # A `$merge` that was on its way when its holder lost the lease makes its collection anew.
+            drop_left(run.store.database, run.rebuilds, run.collections, run.held.confirm)
+
+    def _end_shared(self, shared: Leases, rebuild: RebuildRecord) -> None:
+        """The lease that slices share ends with their rebuild, whoever took it last."""
+        with suppress(PyMongoError, UsageError):
+            if self.run.rebuilds.get(rebuild.id).state not in UNFINISHED:
+                shared.give_back()
 
     def _pause(self) -> None:
         self.run.outcome.state = RebuildState.PAUSED
         self.run.warn(
-            f"The off-peak window {self.run.store.settings.off_peak_window} is over. Rebuild {self.run.record.id} goes "
-            "on where it is when it is launched again, or resumed."
+            f"The off-peak window {self.run.store.settings.off_peak_window} is over. Launch or resume rebuild "
+            f"{self.run.record.id} again to continue it."
         )
 
     def _count(self, ranges: Sequence[RebuildRange]) -> None:
@@ -255,7 +319,9 @@ class _Rebuild:
         counts = {item.read_model: counted(ranges, item.read_model) for item in self.run.store.projections}
         return sum(item.events for item in ranges), counts
 
-    def _say(self, _: Any) -> None:
+    def _say(self, told: Any) -> None:
+        if isinstance(told, str):
+            tell(told)
         if self.run.on_progress is not None and time.monotonic() - self.said_at >= _SAY_SECONDS:
             self.said_at = time.monotonic()
             self._tell(*self._counted(self.run.rebuilds.ranges(self.run.record)))
@@ -264,8 +330,3 @@ class _Rebuild:
         run = self.run
         if run.on_progress is not None:
             run.on_progress(run.summary.events + events, run.events, {**run.summary.read_models, **counts})
-
-
-def _mine(run: Run, part: int | None) -> Sequence[RebuildRange]:
-    """The ranges of a slice; without one all."""
-    return run.ranges if part is None else run.rebuilds.ranges(run.record, part)

@@ -1,15 +1,25 @@
 """The run that is at work on a rebuild of read models that are made from the same streams, and whom it tells."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from readmodel_pipelines.bookkeeping.leases import Leases, hold_leases
-from readmodel_pipelines.bookkeeping.rebuilds import RebuildRange, RebuildRecord, Rebuilds
+from readmodel_pipelines.bookkeeping.rebuild_record import RebuildRange, RebuildRecord
+from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds
+from readmodel_pipelines.cutover.built import find, identity, moved_on
+from readmodel_pipelines.errors import ReadModelError
 from readmodel_pipelines.lanes import Contested
-from readmodel_pipelines.mongo.store import Store
-from readmodel_pipelines.rebuild.batches import Pace, window_of
+from readmodel_pipelines.mongo.changes import HistoryLost
+from readmodel_pipelines.mongo.driver import ClientSession
+from readmodel_pipelines.mongo.fenced import Fence, FencedCollection
+from readmodel_pipelines.mongo.read_order import Reading
+from readmodel_pipelines.mongo.spooling import Spools
+from readmodel_pipelines.mongo.store import Shadows, Store
+from readmodel_pipelines.projections.projection import Projection
+from readmodel_pipelines.reading import span_of, spooled
 from readmodel_pipelines.rebuild.catch_up import Following
 from readmodel_pipelines.rebuild.request import RebuildRequest
 from readmodel_pipelines.rebuild_state import RebuildState
@@ -17,7 +27,40 @@ from readmodel_pipelines.reconcile.about import RebuildOutcome
 from readmodel_pipelines.reconcile.deletions import DeletionLimit
 from readmodel_pipelines.reconcile.progress import Progress
 from readmodel_pipelines.reconcile.summary import Summary
+from readmodel_pipelines.speed_limits import Pace, pace_of, window_of
 from readmodel_pipelines.spread import workers_for
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Every lease that a run holds: those of its read models first, then that of its slice, then that of finishing."""
+
+    leases: list[Leases]
+
+    @property
+    def nonces(self) -> Mapping[str, str]:
+        """Of all of them, by name."""
+        return {name: nonce for lease in self.leases for name, nonce in lease.nonces.items()}
+
+    @property
+    def mark(self) -> str:
+        """What no other run has."""
+        return self.leases[-1].nonce
+
+    def check(self) -> None:
+        """Raises `LeaseLost` when one of them is not ours any more, as far as we know."""
+        for lease in self.leases:
+            lease.check()
+
+    def confirm(self) -> None:
+        """The same, as far as the server knows."""
+        for lease in self.leases:
+            lease.confirm()
+
+    def claim(self, session: ClientSession) -> None:
+        """The same inside a transaction."""
+        for lease in self.leases:
+            lease.claim(session)
 
 
 @dataclass(slots=True)
@@ -37,8 +80,8 @@ class Run:
     owner: str
     record: RebuildRecord = field(init=False)
     ranges: Sequence[RebuildRange] = field(init=False)
-    held: Leases = field(init=False)
-    nonces: Mapping[str, str] = field(init=False)
+    held: Held = field(init=False)
+    built: Mapping[str, Fence] = field(default_factory=dict)
     claims: Contested = field(init=False)
     following: Following = field(init=False)
     outcome: RebuildOutcome = field(init=False)
@@ -57,9 +100,14 @@ class Run:
         return [self.store.live(item).name for item in self.store.projections]
 
     @property
-    def shadows(self) -> Collection[str]:
-        """The read models that are built beside the live ones."""
-        return self.record.built_beside(self.store.projections)
+    def shadows(self) -> Shadows:
+        """What is built beside live collections, and did not take their place yet, by read model."""
+        names = self.record.built_beside(self.store.projections)
+        return {name: self.built[name] for name in names if name in self.built}
+
+    def shadow(self, projection: Projection) -> FencedCollection:
+        """What is built of one read model."""
+        return self.store.shadow(projection, self.built)
 
     @property
     def workers(self) -> int:
@@ -71,6 +119,39 @@ class Run:
         """How many documents may go."""
         return DeletionLimit(None if self.request.allow_deletions else self.store.settings.max_delete_share)
 
+    @contextmanager
+    def spooled(self, todo: Sequence[RebuildRange]) -> Iterator[Spools]:
+        """What these ranges are read from, if not from the server.
+
+        Raises (here and behind the block):
+            WindowClosed: the hours are over, while it was spooled.
+            HistoryLost: a live collection that was spooled is another one by now.
+        """
+        pace = pace_of(self.store.settings, self.store.database, 1, self.request.off_peak)
+        lives: list[str] = []
+
+        def said(reading: Reading) -> None:
+            if reading.order == "scan" and not self.record.in_shadow:
+                lives.extend(self._lives())
+            if reading.order == "scan" or reading.chosen:
+                self.summary.read_order = reading.said
+
+        share = len(todo) / self.record.ranges
+        span = span_of([item.rest for item in todo])
+        read = partial(pace.wait, documents=0)
+        with spooled(self.store, span, share=share, events=self.events, read=read, said=said) as spools:
+            yield spools
+            # In place nobody else would notice.
+            if lives and self._lives() != lives:
+                replaced = "a collection that was read was dropped, or another one took its place"
+                if self.request.slice is None:
+                    raise HistoryLost(replaced)
+                # None can have the others begin anew.
+                raise ReadModelError(f"While a slice was rebuilt, {replaced}.", hint="Launch all slices again.")
+
+    def _lives(self) -> list[str]:
+        return [identity(self.store.database, name) for name in self.collections]
+
     def hold(self, names: Sequence[str], shared: str = "") -> AbstractContextManager[Leases]:
         """Hold leases with these names."""
         return hold_leases(
@@ -80,6 +161,34 @@ class Run:
     def to(self, state: RebuildState, **changed: Any) -> None:
         """Bring the record into a state."""
         self.record = self.rebuilds.to(self.record, state, **changed)
+
+    def follow(self, until: ExitStack) -> None:
+        """Follow events and foreign fields from where the record says that it is known what was touched."""
+        self.following = until.enter_context(closing(Following(self.store, self.record)))
+
+    def join(self, record: RebuildRecord) -> None:
+        """Come to a rebuild beside others."""
+        self.record = record
+        found = {
+            item.read_model: find(self.store.database, self.store.shadow_names(item), identity)
+            for item in self.store.projections
+            if (identity := record.shadows.get(item.read_model))
+        }
+        self.built = {name: fence for name, fence in found.items() if fence is not None}
+
+    def take_over(self, record: RebuildRecord) -> None:
+        """Go on with a rebuild, alone: whatever another run still sends is refused from now on.
+
+        Raises:
+            LeaseLost: another run does.
+        """
+        self.record = self.rebuilds.taken_over(record, self.held.confirm)
+        moved = {
+            item.read_model: moved_on(self.store.database, self.store.shadow_names(item), identity)
+            for item in self.store.projections
+            if (identity := self.record.shadows.get(item.read_model))
+        }
+        self.built = {name: fence for name, fence in moved.items() if fence is not None}
 
     def warn(self, warning: str) -> None:
         """Say it with the result."""

@@ -6,15 +6,20 @@ from dataclasses import dataclass
 
 from readmodel_pipelines.bookkeeping.kept_keys import DeferredInMongo
 from readmodel_pipelines.bookkeeping.leases import check_held
-from readmodel_pipelines.bookkeeping.rebuilds import RebuildRange, RebuildRecord, Rebuilds
+from readmodel_pipelines.bookkeeping.rebuild_record import RebuildRange, RebuildRecord
+from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds
 from readmodel_pipelines.cutover.shadow import ShadowSink
 from readmodel_pipelines.lanes import Contested, OpenedPass, counts_of
+from readmodel_pipelines.mongo.changes import HistoryLost
 from readmodel_pipelines.mongo.connection import open_database
-from readmodel_pipelines.mongo.driver import Database
-from readmodel_pipelines.mongo.store import Store
-from readmodel_pipelines.pacing import BatchSize
+from readmodel_pipelines.mongo.driver import Database, OperationFailure, round_trip_seconds
+from readmodel_pipelines.mongo.failures import REPLACED
+from readmodel_pipelines.mongo.patience import of_the_same_collections, telling_parent
+from readmodel_pipelines.mongo.spooling import NO_SPOOLS, Spools
+from readmodel_pipelines.mongo.store import NO_SHADOWS, Shadows, Store
+from readmodel_pipelines.pacing import BatchSize, RateLimit
 from readmodel_pipelines.projections.registry import choose_projections
-from readmodel_pipelines.rebuild.batches import Batches, Pace, WindowClosed, pace_of
+from readmodel_pipelines.rebuild.batches import Batches
 from readmodel_pipelines.rebuild.request import RebuildRequest
 from readmodel_pipelines.reconcile.collector import calm_collector
 from readmodel_pipelines.reconcile.deletions import Deletions
@@ -23,7 +28,11 @@ from readmodel_pipelines.reconcile.join import Lane
 from readmodel_pipelines.reconcile.outcome import WRITES
 from readmodel_pipelines.reconcile.summary import Summary
 from readmodel_pipelines.settings import Settings
+from readmodel_pipelines.speed_limits import Pace, WindowClosed, pace_of
 from readmodel_pipelines.workers.pool import Send
+
+_ROUND_TRIPS = 12
+"""A batch takes about so many one after the other, whatever is in it: second looks, writes, lease and progress."""
 
 _Done = tuple[Summary, bool]
 """What became of a range in this run, and whether the window closed before its end."""
@@ -31,17 +40,19 @@ _Done = tuple[Summary, bool]
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What all ranges of a rebuild have in common; `nonces` are those of its leases.
+    """What all ranges of a rebuild have in common; `nonces` are those of its leases, `shadows` what it builds.
 
-    `share` of the rate limits is this worker's.
+    `share` of the rate limits is this worker's. What was spooled is read from `spools`, and was paid for already.
     """
 
     settings: Settings
     record: RebuildRecord
     request: RebuildRequest
     nonces: Mapping[str, str]
+    shadows: Shadows
     contested: Contested
     share: float
+    spools: Spools = NO_SPOOLS
 
     @property
     def builds(self) -> bool:
@@ -53,12 +64,20 @@ class Job:
 def range_worker(job: Job, here: Database | None = None) -> Iterator[Callable[[RebuildRange, Send], _Done]]:
     """Opens what a worker needs; a `readmodel_pipelines.workers.pool.Work`."""
     role = "shadow" if job.record.in_shadow else "rebuild"
-    opened = open_database(job.settings, role) if here is None else nullcontext(here)
+    opened = open_database(job.settings, role, met=True) if here is None else nullcontext(here)
     with opened as database, calm_collector():
-        store = Store(database, job.settings, choose_projections(job.settings, job.record.names))
+        projections = choose_projections(job.settings, job.record.names)
+        if job.record.in_shadow:
+            # One may be left out.
+            projections = tuple(item for item in projections if item.read_model in job.shadows)
+        store = Store(database, job.settings, projections)
         still_ours = check_held(database, job.nonces, job.settings.lease_seconds)
         pace = pace_of(job.settings, database, job.share, job.request.off_peak)
-        yield _Worker(store, job, still_ours, pace, BatchSize(first=pace.first_batch)).do
+        if job.spools:
+            pace.events = RateLimit(None)
+        size = BatchSize(first=pace.first_batch, on_its_way=lambda: _ROUND_TRIPS * round_trip_seconds(database))
+        do = _Worker(store, job, still_ours, pace, size).do
+        yield do if here is not None else telling_parent(do)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +91,8 @@ class _Worker:
     def do(self, at: RebuildRange, send: Send) -> _Done:
         job = self.job
         summary = Summary("rebuild", "", job.request.max_findings, read_models=counts_of(self.store.projections))
-        shadows = () if job.builds else job.record.built_beside(self.store.projections)
-        opened = OpenedPass(self.store, summary.read_models, job.contested, shadows=shadows)
+        shadows = NO_SHADOWS if job.builds else job.shadows
+        opened = OpenedPass(self.store, summary.read_models, job.contested, shadows=shadows, spools=job.spools)
         sinks = opened.into(lambda lane: self._sink(opened, lane, summary), summary)
         rebuilds = Rebuilds(self.store.database)
 
@@ -86,11 +105,18 @@ class _Worker:
         batches = Batches(opened.events, opened.lanes, sinks, save, self.pace, self.size, written=written)
         try:
             self.pace.check_window()
-            if at.rest.lower is None:
-                opened.reconcile_odd_ids()
-            opened.reconcile(within=at.rest, checkpoint=batches)
+            # Before a swap it is looked whether the live collection is the same; in place nobody else would notice.
+            with nullcontext() if job.builds else of_the_same_collections():
+                if at.rest.lower is None:
+                    opened.reconcile_odd_ids()
+                opened.reconcile(within=at.rest, checkpoint=batches)
         except WindowClosed:
             return summary, True
+        except OperationFailure as error:
+            # Of slices none can have the others begin anew.
+            if error.code != REPLACED or job.request.slice is not None:
+                raise
+            raise HistoryLost("a collection that was read was dropped, or another one took its place") from None
         batches.finish()
         if self.pace.load is not None and self.pace.load.warning:
             summary.warnings.append(self.pace.load.warning)
@@ -99,7 +125,8 @@ class _Worker:
     def _sink(self, opened: OpenedPass, lane: Lane, summary: Summary) -> InPlace | ShadowSink:
         live, record = self.store.live(lane.projection), self.job.record
         if self.job.builds:
-            return ShadowSink(self.store.shadow(lane.projection), live, lane, summary, record.id, self.still_ours)
+            shadow = self.store.shadow(lane.projection, self.job.shadows)
+            return ShadowSink(shadow, live, lane, summary, record.id, self.still_ours)
         # Deletions wait for the end of all ranges, which holds the limit.
         deferred = DeferredInMongo(self.store.database, record.owner(live.name))
         return InPlace(opened.again(lane), summary, self.still_ours, Deletions.PUT_OFF, deferred)

@@ -56,7 +56,8 @@ def of_all(outcomes: Sequence[RebuildOutcome]) -> RebuildOutcome:
 class VerificationScope:
     """What was looked at, `coverage` in words; how many repairs were queued; the reports that were written.
 
-    `young` says, in words too, which events the aggregates were chosen by, if by such.
+    `young` says, in words too, which events the aggregates were chosen by, if by such; `look` is the kind of looking in
+    a word, whose numbers are comparable.
     """
 
     tier: Tier | None = None
@@ -67,3 +68,4 @@ class VerificationScope:
     pending_already: int | None = None
     reports: list[str] | None = None
     young: str = ""
+    look: str = ""

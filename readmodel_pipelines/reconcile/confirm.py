@@ -10,13 +10,16 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from readmodel_pipelines.events.ids import is_plain
+from readmodel_pipelines.events.ids import byte_order, is_plain
 from readmodel_pipelines.reconcile.outcome import Counts, Outcome, Verdict
 from readmodel_pipelines.reconcile.ports import BATCH, BATCH_BYTES
 from readmodel_pipelines.reconcile.second_look import SecondLook
 
 PUT_OFF = 50_000
 """So many ids are held until their grace time is over; when there are more, the pass waits for the oldest."""
+
+_SEEN_BYTES = 4 * 1024 * 1024
+"""So many bytes of what was seen are held until it is looked at again; the events of others are read once more."""
 
 _MAY_LAG = (Outcome.MISSING, Outcome.DIFFERENT, Outcome.UNEXPECTED)
 
@@ -32,6 +35,7 @@ class Confirm:
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], object] = time.sleep
     _doubtful: list[str] = field(default_factory=list)
+    _seen: list[Verdict] = field(default_factory=list)
     _bytes: int = 0
     _put_off: deque[tuple[float, str, int]] = field(default_factory=deque)
 
@@ -46,6 +50,8 @@ class Confirm:
             self.look_again()
         self._doubtful.append(verdict.aggregate_id)
         self._bytes += verdict.weight
+        if verdict.expected is not None and self._bytes <= _SEEN_BYTES:
+            self._seen.append(verdict)
 
     def finish(self) -> None:
         """Look again at what is left, wait the grace time out where that is needed, and tell."""
@@ -55,10 +61,11 @@ class Confirm:
 
     def look_again(self) -> None:
         """Look again at what was taken so far; the grace time of what may lag begins now."""
-        ids, self._doubtful, self._bytes = self._doubtful, [], 0
+        ids, seen = self._doubtful, self._seen
+        self._doubtful, self._seen, self._bytes = [], [], 0
         if not ids:
             return
-        verdicts = self._compare(ids)
+        verdicts = self._compare(ids, seen)
         young = self.again.young(ids, self.grace_seconds) if self.grace_seconds else {}
         due = self.clock() + self.grace_seconds
         self._put_off += [
@@ -86,9 +93,13 @@ class Confirm:
                 verdict.outcome = Outcome.LAGGING
         self.note(verdicts)
 
-    def _compare(self, ids: Sequence[str]) -> list[Verdict]:
+    def _compare(self, ids: Sequence[str], seen: Sequence[Verdict] = ()) -> list[Verdict]:
         """What is found now. Each of `ids` was counted as checked: one that is right now is `same`."""
-        verdicts = self.again.verdicts(ids)
+        verdicts = self.again.standing(seen) if seen else []
+        standing = {verdict.aggregate_id for verdict in verdicts}
+        if rest := [aggregate_id for aggregate_id in ids if aggregate_id not in standing]:
+            verdicts += self.again.verdicts(rest)
+            verdicts.sort(key=lambda verdict: byte_order(verdict.aggregate_id))
         right = len(ids) - len(verdicts)
         self.counts.same += max(right, 0)
         self.counts.checked += max(-right, 0)

@@ -59,10 +59,13 @@ def blocked_by(holders: Mapping[Any, Iterable[Any]], movable: Iterable[Any]) -> 
     return blocked
 
 
-def untangle(again: SecondLook, stuck: Sequence[Verdict], *, deleting: bool = True) -> Tangle:
+def untangle(
+    again: SecondLook, stuck: Sequence[Verdict], *, deleting: bool = True, taken: Mapping[bytes, Verdict] | None = None
+) -> Tangle:
     """Follow who holds what the `stuck` changes want, until nobody new is met.
 
-    Without `deleting` a document that ought to go stays, and keeps the key that it holds.
+    Without `deleting` a document that ought to go stays, and keeps the key that it holds. `taken` are claims of changes
+    that are as good as written.
     """
     changes = {node_of(change): change for change in stuck}
     asked_for = set(changes)
@@ -83,11 +86,11 @@ def untangle(again: SecondLook, stuck: Sequence[Verdict], *, deleting: bool = Tr
         looked_at |= changes.keys()
     for waiting, of_it in held.items():
         for node in [node for node in of_it if node in changes]:
-            if _keeps(changes[node], changes[waiting], of_it[node].index):
+            if keeps(changes[node], changes[waiting], of_it[node].index):
                 # By a name of its own, for its holder may move all the same.
                 of_it[f"{node} keeps it"] = replace(of_it.pop(node), keeps=True)
     blocked = blocked_by(held, changes)
-    if rivals := _rivals(again, [change for node, change in changes.items() if node not in blocked]):
+    if rivals := _rivals(again, [change for node, change in changes.items() if node not in blocked], taken or {}):
         for waiting, of_it in rivals.items():
             held.setdefault(waiting, {}).update(of_it)
         blocked = blocked_by(held, changes)
@@ -98,22 +101,26 @@ def untangle(again: SecondLook, stuck: Sequence[Verdict], *, deleting: bool = Tr
     )
 
 
-def _rivals(again: SecondLook, changes: Sequence[Verdict]) -> dict[str, dict[str, Holder]]:
+def _rivals(
+    again: SecondLook, changes: Sequence[Verdict], taken: Mapping[bytes, Verdict]
+) -> dict[str, dict[str, Holder]]:
     """Of changes that want the same of an index that is none of ours, the later ones, each with the first."""
     # A batch is written so: inserts before replacements.
     wanting = sorted((item for item in changes if item.expected is not None), key=lambda item: item.actual is not None)
-    firsts: dict[bytes, Verdict] = {}
+    firsts = dict(taken)
     rivals: dict[str, dict[str, Holder]] = {}
     for change, claims in zip(wanting, again.lane.model.claims(wanting), strict=True):
-        for index, claim in claims:
-            first = firsts.setdefault(claim, change)
-            if first is not change:
-                holder = Holder(first.aggregate_id, tuple(index), keeps=True)
-                rivals.setdefault(node_of(change), {})[f"{node_of(first)} wants it"] = holder
+        before = [(index, firsts[claim]) for index, claim in claims if claim in firsts]
+        lost_to = [(index, first) for index, first in before if node_of(first) != node_of(change)]
+        if not lost_to:
+            firsts |= {claim: change for _, claim in claims}
+        for index, first in lost_to:
+            holder = Holder(first.aggregate_id, tuple(index), keeps=True)
+            rivals.setdefault(node_of(change), {})[f"{node_of(first)} wants it"] = holder
     return rivals
 
 
-def _keeps(holder: Verdict, wanting: Verdict, index: Sequence[str]) -> bool:
+def keeps(holder: Verdict, wanting: Verdict, index: Sequence[str]) -> bool:
     """Whether a holder that is changed itself is to hold the same, by its own events."""
     ours, theirs = wanting.expected or {}, holder.expected or {}
     if holder.expected is None or holder.aggregate_id == wanting.aggregate_id:

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from readmodel_pipelines.reconcile.conflicts import Holder, node_of, untangle, why_blocked
+from readmodel_pipelines.reconcile.conflicts import Holder, keeps, node_of, untangle, why_blocked
 from readmodel_pipelines.reconcile.deletions import DeletionLimit
+from readmodel_pipelines.reconcile.field_changes import FieldChanges
 from readmodel_pipelines.reconcile.outcome import Counts, Outcome, Verdict, Why
 from readmodel_pipelines.reconcile.ports import BATCH, BATCH_BYTES
 from readmodel_pipelines.reconcile.second_look import SecondLook
@@ -21,18 +22,21 @@ class DryRun:
     again: SecondLook
     summary: Summary
     limit: DeletionLimit | None
+    changes: FieldChanges = field(default_factory=FieldChanges)
     _wanted: list[Verdict] = field(default_factory=list)
     _bytes: int = 0
     _deletions: int = 0
     _wait_for_deletions: Counts = field(default_factory=Counts)
     _waiting: list[tuple[Any, Holder]] = field(default_factory=list)
-    _claimed: dict[bytes, Any] = field(default_factory=dict)
+    _claimed: dict[bytes, Verdict] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._lane = self.again.lane
 
     def accept(self, verdict: Verdict) -> None:
         """Predict the write that mends it."""
+        if verdict.expected is not None and verdict.actual is not None:
+            self.changes.stored.count(verdict.aggregate_id, verdict.actual, verdict.expected)
         if verdict.expected is not None:
             self._wanted.append(verdict)
             self._bytes += verdict.weight
@@ -64,28 +68,37 @@ class DryRun:
     def _predict(self) -> None:
         """Everything wanted is written, unless a document that will stay holds its unique key."""
         wanted, self._wanted, self._bytes = self._wanted, [], 0
-        held = {change.aggregate_id for change, _, _ in self._lane.model.holders(wanted)}
-        stuck = [change for change in wanted if change.aggregate_id in held]
+        held: dict[str, list[tuple[str, Sequence[str]]]] = {}
+        for change, document, index in self._lane.model.holders(wanted):
+            held.setdefault(node_of(change), []).append((repr(document["_id"]), index))
+        claims = {
+            node_of(change): [claim for _, claim in of_it]
+            for change, of_it in zip(wanted, self._lane.model.claims(wanted), strict=True)
+        }
+        stuck: list[Verdict] = []
+        moved: dict[str, Verdict] = {}
+        # As they are written: inserts before replacements, and of several that claim the same key of somebody else's
+        # index the first one gets it.
+        for change in sorted(wanted, key=lambda item: item.actual is not None):
+            node = node_of(change)
+            stay = (by not in moved or keeps(moved[by], change, index) for by, index in held.get(node, ()))
+            if any(stay) or any(claim in self._claimed for claim in claims[node]):
+                stuck.append(change)
+            else:
+                moved[node] = change
+                self._claimed |= dict.fromkeys(claims[node], change)
+                _count(change, self._lane.counts)
         blocked = self._predict_stuck(stuck) if stuck else {}
-        claimed = zip(wanted, self._lane.model.claims(wanted), strict=True)
-        # As they are written: what nobody holds back comes first, and inserts before replacements.
-        for change, claims in sorted(
-            claimed, key=lambda item: (item[0].aggregate_id in held, item[0].actual is not None)
-        ):
-            if change.aggregate_id not in blocked:
-                # Of several that claim the same key of somebody else's index the first one gets it.
-                for index, claim in claims:
-                    first = self._claimed.setdefault(claim, change.aggregate_id)
-                    if first != change.aggregate_id:
-                        blocked[change.aggregate_id] = Holder(first, tuple(index), keeps=True)
+        for change in stuck:
             if change.aggregate_id in blocked:
                 why = why_blocked(self.again, change.aggregate_id, blocked[change.aggregate_id])
                 self.summary.fail(self._lane.projection.read_model, change.aggregate_id, *why)
             else:
+                self._claimed |= dict.fromkeys(claims[node_of(change)], change)
                 _count(change, self._lane.counts)
 
     def _predict_stuck(self, stuck: Sequence[Verdict]) -> dict[Any, Holder]:
-        tangle = untangle(self.again, stuck)
+        tangle = untangle(self.again, stuck, taken=self._claimed)
         if self.limit is None:
             # Only those asked for are predicted by their verdicts; a rebuild writes who is in their way as well.
             asked_for = {node_of(change) for change in stuck}
@@ -93,7 +106,7 @@ class DryRun:
                 if node_of(change) not in asked_for:
                     _count(change, self._lane.counts)
         else:
-            without = untangle(self.again, stuck, deleting=False)
+            without = untangle(self.again, stuck, deleting=False, taken=self._claimed)
             for change in stuck:
                 if change.aggregate_id in without.blocked and change.aggregate_id not in tangle.blocked:
                     _count(change, self._wait_for_deletions)

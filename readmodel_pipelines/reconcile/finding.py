@@ -6,6 +6,7 @@ from typing import Any
 
 from bson.json_util import CANONICAL_JSON_OPTIONS
 
+from readmodel_pipelines.reconcile.cause import Cause
 from readmodel_pipelines.reconcile.compare import differing_fields
 from readmodel_pipelines.reconcile.outcome import Outcome, Verdict
 from readmodel_pipelines.reconcile.shortened import ALWAYS_WHOLE, in_json, shortened, shortened_pairs
@@ -19,7 +20,7 @@ class Finding:
     Long values are `Shortened`: thousands of findings are held, and written into reports.
     For a malformed stream `version` and `event_id` are those of its first offending event. `failed`: a run that writes
     did not get it written; `reason` and `detail` say why. `first_seen` and `age_seconds` come from a verification that
-    remembers.
+    remembers, `cause` from any.
     """
 
     read_model: str
@@ -33,6 +34,7 @@ class Finding:
     failed: bool = False
     first_seen: datetime | None = None
     age_seconds: float | None = None
+    cause: Cause | None = None
 
     def as_json(self) -> dict[str, Any]:
         """As plain JSON types; BSON values in Extended JSON, a field that is not there as `{"$absent": true}`."""
@@ -43,6 +45,8 @@ class Finding:
             "reason": None if self.reason is None else str(self.reason),
             "fields": {name: _json_pair(*pair) for name, pair in self.fields.items()},
         }
+        if self.cause is not None:
+            shown["cause"] = self.cause.as_json()
         if self.detail:
             shown["detail"] = self.detail
         if self.event_id is not None:

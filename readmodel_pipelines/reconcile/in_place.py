@@ -20,6 +20,7 @@ from readmodel_pipelines.reconcile.summary import Summary
 
 ATTEMPTS = 6
 
+_GOES = (Outcome.ORPHAN, Outcome.UNEXPECTED)
 _DELETE = "delete"
 _DELETE_ODD = "delete_odd"
 _CONFLICT = "conflict"
@@ -93,17 +94,24 @@ class InPlace:
         self.deferred.write()
 
     def _not_newer_than_events(self, changes: Sequence[Verdict]) -> list[Verdict]:
-        """Compare again what would be replaced.
+        """Compare again what would be replaced and whose stream has grown since it was folded.
 
         In a full pass both sides are read ahead, so that a document may have been read after its events; replacing it
-        would put an older state over a newer one, and the condition of the write would hold.
+        would put an older state over a newer one, and the condition of the write would hold. Where the stream ends now
+        as it was folded, there are no newer events that the document could have been made from.
         """
-        inserts = [change for change in changes if change.actual is None]
-        replaced = [change.aggregate_id for change in changes if change.actual is not None]
-        reached(Moment.SECOND_COMPARISON, keys=replaced)
-        again = self._compare_again(replaced)
-        self._lane.counts.superseded += len(set(replaced) - {change.aggregate_id for change in again})
-        return inserts + again
+        replaced = [change for change in changes if change.actual is not None]
+        reached(Moment.SECOND_COMPARISON, keys=[change.aggregate_id for change in replaced])
+        grown = {change.aggregate_id for change in self._grown(replaced)}
+        again = self._compare_again(sorted(grown))
+        self._lane.counts.superseded += len(grown - {change.aggregate_id for change in again})
+        return [change for change in changes if change.actual is None or change.aggregate_id not in grown] + again
+
+    def _grown(self, changes: Sequence[Verdict]) -> list[Verdict]:
+        """Those whose stream does not end now where it did when it was folded."""
+        last = self.again.last_versions([change.aggregate_id for change in changes]) if changes else {}
+        # An event that is skipped ends a stream at a version that no fold has.
+        return [change for change in changes if last.get(change.aggregate_id) != change.version]
 
     def _write(self, changes: Sequence[Verdict], on_conflict: Callable[[list[Verdict]], None]) -> None:
         before = self._lane.counts.superseded
@@ -124,21 +132,30 @@ class InPlace:
         self._give_up_busy(changes, before)
 
     def _overtaken(self, changes: Sequence[Verdict], written: Written) -> list[Verdict]:
-        """Documents inserted although their stream has grown since it was folded, and which are wrong by now.
+        """Documents written although their stream has grown since it was folded, and which are wrong by now.
 
-        Another writer may have seen that no document was there and left it so, as for a chat that was deleted: no
-        condition of an insert can tell.
+        No condition of a write can tell: another writer may have seen that no document was there and left it so, as for
+        a chat that was deleted; or the newer events have brought the document back to what was compared.
         """
         kept_out = {change.aggregate_id for change in written.again if is_plain(change.aggregate_id)}
         kept_out |= {*written.conflicts, *(key for key, _, _ in written.refused if is_plain(key))}
-        inserts = [change for change in changes if change.actual is None and change.aggregate_id not in kept_out]
-        last = self.again.last_versions([change.aggregate_id for change in inserts]) if inserts else {}
-        # An event that is skipped ends a stream at a version that no fold has.
-        grown = [change for change in inserts if last.get(change.aggregate_id) != change.version]
-        wrong = {verdict.aggregate_id for verdict in self.again.verdicts([item.aggregate_id for item in grown])}
+        done = [change for change in changes if change.expected is not None and change.aggregate_id not in kept_out]
+        grown = self._grown(done)
+        wrong = {item.aggregate_id: item for item in self.again.verdicts([item.aggregate_id for item in grown])}
         overtaken = [change for change in grown if change.aggregate_id in wrong]
         self._lane.counts.superseded += len(overtaken)
-        return overtaken
+        inserted = [wrong[change.aggregate_id] for change in overtaken if change.actual is None]
+        taken_back = self._taken_back([verdict for verdict in inserted if verdict.outcome in _GOES])
+        return [change for change in overtaken if change.aggregate_id not in taken_back]
+
+    def _taken_back(self, inserted: Sequence[Verdict]) -> set[Any]:
+        """Take back at once what was inserted and nobody wants: it was nobody's, whoever holds the lease by now."""
+        if not inserted:
+            return set()
+        written = self._lane.model.write(inserted)
+        self._lane.counts.inserted -= written.counts.deleted
+        kept = {item.aggregate_id for item in written.again} | {key for key, _, _ in written.refused}
+        return {item.aggregate_id for item in inserted} - kept
 
     def _compare_again(self, keys: Sequence[Any]) -> list[Verdict]:
         """The changes that these keys want now; those of a stream that became malformed are given up."""

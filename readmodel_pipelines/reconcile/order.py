@@ -37,10 +37,10 @@ class InOrder:
         return place
 
     def _refused(self, key: str) -> OutOfOrder:
-        where = "which nobody asked for" if self._asked is not None else f"after {self._last!r}, of {self._within}"
+        where = "outside of the request" if self._asked is not None else f"after {self._last!r}, of {self._within}"
         return OutOfOrder(
-            f"{self._source} gave {key!r}, {where}: it does not go by the bytes of its keys. The pass ended there, and "
-            "nothing was deleted.",
-            hint="Look at the collation of that collection or view, and of its indexes; `readmodel ensure-indexes` "
+            f"{self._source} gave {key!r}, {where}: its keys are not in byte order. The pass ended, and nothing was "
+            "deleted.",
+            hint="Check the collation of that collection or view, and of its indexes; `readmodel ensure-indexes` "
             "makes those that go by bytes. If it happens all the same, report it.",
         )

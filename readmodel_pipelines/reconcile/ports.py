@@ -44,6 +44,9 @@ class EventStore(Protocol):
     def skipping(self, fold: Fold[Any]) -> Iterator[str]:
         """Every stream with a string id that has events of a type with another prefix, in their order."""
 
+    def sample(self, fold: Fold[Any], size: int) -> list[str]:
+        """The ids of about so many events picked at random: a stream with many events comes more often."""
+
     def last_versions(self, ids: Sequence[str]) -> Mapping[str, Any]:
         """The last version of each of these streams, at a small cost."""
 

@@ -5,14 +5,15 @@ Streams and documents whose id is no string the merge join cannot meet; one scan
 among the strings.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
 from readmodel_pipelines.batched import batched
 from readmodel_pipelines.events.ids import is_plain
-from readmodel_pipelines.events.stream import Malformed, check_id, fold_streams
+from readmodel_pipelines.events.stream import Malformed, Reason, Stream, check_id, fold_streams
 from readmodel_pipelines.events.together import part_of, together
+from readmodel_pipelines.events.values import Event
 from readmodel_pipelines.projections.projection import Document
 from readmodel_pipelines.reconcile.join import Lane, MergeJoin
 from readmodel_pipelines.reconcile.outcome import Outcome, Verdict, Why
@@ -41,22 +42,30 @@ def reconcile(
     within: IdRange = EVERYTHING,
     checkpoint: Checkpoint | None = None,
     held: bool = True,
+    gaps_again: bool = False,
+    passing: Callable[[Iterable[Event]], Iterable[Event]] | None = None,
 ) -> None:
     """Compare the aggregates `ids` (sorted), or all in a range, in every lane, all made from streams of one type.
 
-    Of `ids` all documents are `held` before the first event is read, unless whoever asks looks again anyway.
+    Of `ids` all documents are `held` before the first event is read, unless whoever asks looks again anyway. With
+    `gaps_again` streams with a gap are read once more, by their ids. Events go through `passing`, which may keep them.
     """
     folds = list(dict.fromkeys(lane.projection.fold for lane in lanes))
     fold = together(folds)
     places = [folds.index(lane.projection.fold) for lane in lanes]
     joins = [MergeJoin(lane, _documents(store, lane, ids, within, held=held), ids, within) for lane in lanes]
-    for stream in fold_streams(store.read(fold, ids, within), fold, allowed):
+    events: Iterable[Event] = store.read(fold, ids, within)
+    for stream in fold_streams(events if passing is None else passing(events), fold, allowed):
+        if gaps_again and _has_gap(stream):
+            # An event that was about to be appended may lie before one that was there already.
+            again = fold_streams(store.read(fold, [stream.aggregate_id]), fold, allowed)
+            stream = next(again, stream)
         if isinstance(stream.result, Malformed) and not is_plain(stream.aggregate_id):
             # Nobody can ask for it again, to tell which event is to blame.
             stream.result = replace(stream.result, event_id=store.first_event(fold, stream.aggregate_id))
             if type(stream.aggregate_id) is not str:
                 if ids is None:
-                    _tell_odd(lanes, stream.aggregate_id, stream.result)
+                    tell_odd(lanes, stream.aggregate_id, stream.result)
                 continue
         # No query can begin at an id that is no UTF-8.
         if checkpoint is not None and checkpoint.due() and is_plain(stream.aggregate_id):
@@ -72,6 +81,11 @@ def reconcile(
                 join.meet(parts[place])
     for join in joins:
         join.finish()
+
+
+def _has_gap(stream: Stream[Any]) -> bool:
+    result = stream.result
+    return isinstance(result, Malformed) and result.reason is Reason.VERSION_GAP and is_plain(stream.aggregate_id)
 
 
 def _documents(
@@ -104,15 +118,21 @@ def _with_text_keys(store: EventStore, lane: Lane, documents: Iterable[Document]
     _tell_odd_documents(store, lane, odd)
 
 
-def reconcile_odd_ids(store: EventStore, lanes: Sequence[Lane], *, symbols: bool) -> None:
-    """Report streams and documents with an odd id, once each; with symbols where no pass over everything meets them."""
-    for event in store.odd_streams(lanes[0].projection.fold, symbols=symbols):
-        _tell_odd(lanes, event.get("aggregate_id"), check_id(event))
+def reconcile_odd_ids(
+    store: EventStore, lanes: Sequence[Lane], *, symbols: bool, symbols_of_events: bool | None = None
+) -> None:
+    """Report streams and documents with an odd id, once each; with symbols where no pass over everything meets them.
+
+    Some meet those of events alone.
+    """
+    of_events = symbols if symbols_of_events is None else symbols_of_events
+    for event in store.odd_streams(lanes[0].projection.fold, symbols=of_events):
+        tell_odd(lanes, event.get("aggregate_id"), check_id(event))
     for lane in lanes:
         _tell_odd_documents(store, lane, lane.model.odd_documents(symbols=symbols))
 
 
-def _tell_odd(lanes: Sequence[Lane], aggregate_id: Any, malformed: Malformed | None) -> None:
+def tell_odd(lanes: Sequence[Lane], aggregate_id: Any, malformed: Malformed | None) -> None:
     """Report a stream with an odd id to every lane."""
     for lane in lanes:
         lane.counts.checked += 1

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from operator import itemgetter
@@ -10,14 +11,16 @@ from typing import Any
 
 from readmodel_pipelines.errors import FAULTS
 from readmodel_pipelines.events.ids import is_plain
-from readmodel_pipelines.events.stream import Malformed, Reason, fold_streams
+from readmodel_pipelines.events.stream import Malformed, Reason, State
 from readmodel_pipelines.events.values import Event
 from readmodel_pipelines.moments import Moment, reached
 from readmodel_pipelines.projections.projection import Document, Projection
-from readmodel_pipelines.reconcile.compare import same_document
+from readmodel_pipelines.reconcile.compare import same_document, same_value
 from readmodel_pipelines.reconcile.join import Lane
+from readmodel_pipelines.reconcile.kept_events import KeptEvents, dated
 from readmodel_pipelines.reconcile.outcome import Counts, Verdict
 from readmodel_pipelines.reconcile.ports import EventStore
+from readmodel_pipelines.reconcile.replay import walk
 from readmodel_pipelines.reconcile.run import odd_orphans, reconcile
 
 _BLAME_NO_EVENT = (Reason.DOCUMENT_TOO_LARGE, Reason.KEY_CONFLICT)
@@ -27,13 +30,15 @@ _BLAME_NO_EVENT = (Reason.DOCUMENT_TOO_LARGE, Reason.KEY_CONFLICT)
 class SecondLook:
     """Looks at a batch of aggregates at most; `store` is one of its own, for it counts the events that it reads.
 
-    Where the lane knows the contested claims of some aggregates alone, `claims_of` looks up those of others.
+    Where the lane knows the contested claims of some aggregates alone, `claims_of` looks up those of others. What is
+    read for `verdicts` is left in `kept`.
     """
 
     store: EventStore
     lane: Lane
     allowed: Collection[str] = ()
     claims_of: Callable[[Sequence[str]], Mapping[str, Malformed]] | None = None
+    kept: KeptEvents | None = None
 
     def knowing_claims_of(self, ids: Sequence[str]) -> SecondLook:
         """The same, for aggregates that nobody asked for: whoever stands in the way of those may be contested, too."""
@@ -47,8 +52,31 @@ class SecondLook:
         if ids:
             reached(Moment.COMPARISON_AGAIN, ids=ids)
             lane = replace(self.lane, counts=Counts(), emit=verdicts.append, keep=None)
-            reconcile(self.store, [lane], self.allowed, sorted(set(ids)))
+            if self.kept is None:
+                reconcile(self.store, [lane], self.allowed, sorted(set(ids)))
+            else:
+                lane = replace(lane, projection=dated(lane.projection))
+                reconcile(self.store, [lane], self.allowed, sorted(set(ids)), passing=self.kept.passing)
         return verdicts
+
+    def standing(self, seen: Sequence[Verdict]) -> list[Verdict]:
+        """Those of these verdicts that stand: neither the document nor the end of the stream have changed since.
+
+        Each has what is expected, at the version of its stream. Reads no event: a stream only grows at its end. The
+        documents come first, so that none is newer than its stream.
+        """
+        ids, key = sorted({verdict.aggregate_id for verdict in seen}), self.lane.projection.key
+        reached(Moment.COMPARISON_AGAIN, ids=ids)
+        documents: dict[str, list[Document]] = defaultdict(list)
+        for document in self.lane.model.read(ids):
+            documents[document[key]].append(document)
+        last = self.store.last_versions(ids)
+        return [
+            verdict
+            for verdict in seen
+            if last.get(verdict.aggregate_id) == verdict.version
+            and same_value(documents[verdict.aggregate_id], [] if verdict.actual is None else [verdict.actual])
+        ]
 
     def blame(self, verdict: Verdict) -> Malformed | None:
         """Why the stream is malformed, with the event that is to blame, which a look at everything does not read."""
@@ -101,16 +129,14 @@ def is_of_a_prefix(
     `events` are the whole stream, read after the document. At version 0, before its first event, there is no document.
     A malformed stream has no such prefix.
     """
-    states: list[Any] = []
     found = since < 1 and document is None
 
-    def start() -> Any:
-        states.append(projection.fold.start())
-        return states[-1]
+    def after(_: Event, state: State) -> None:
+        nonlocal found
+        found = found or is_wanted(state)
 
-    def wanted() -> bool:
+    def is_wanted(state: State) -> bool:
         try:
-            state = states[-1]
             if state.version < since or not state.created:
                 return False
             expected = projection.document(aggregate_id, state)
@@ -119,12 +145,4 @@ def is_of_a_prefix(
             # There is no document of this beginning; of the whole stream there may be one.
             return False
 
-    def looked_at() -> Iterator[Event]:
-        nonlocal found
-        for event in events:
-            yield event
-            # Whoever asks for the next one has folded this one.
-            found = found or wanted()
-
-    streams = list(fold_streams(looked_at(), replace(projection.fold, start=start), allowed))
-    return found and not any(isinstance(stream.result, Malformed) for stream in streams)
+    return not isinstance(walk(events, projection.fold, after, allowed), Malformed) and found

@@ -64,6 +64,11 @@ def part_of(told: Any) -> str:
     return str(told["$shortened"]["part"]) if _is_shortened(told) else json.dumps(told, ensure_ascii=False)
 
 
+def in_text(told: Any) -> str:
+    """The same, with a field that is not there in words."""
+    return "(absent)" if told == {"$absent": True} else part_of(told)
+
+
 def how_long(told: Any) -> str:
     """What is said behind that part; nothing of a value that is whole."""
     if not _is_shortened(told):

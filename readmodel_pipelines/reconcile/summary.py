@@ -11,7 +11,9 @@ from typing import Any, Literal
 
 from readmodel_pipelines.rebuild_state import RebuildState
 from readmodel_pipelines.reconcile.about import RebuildOutcome, VerificationScope, of_all
+from readmodel_pipelines.reconcile.field_changes import FieldChanges
 from readmodel_pipelines.reconcile.finding import Finding, finding_of, kind_of
+from readmodel_pipelines.reconcile.outages import Outages
 from readmodel_pipelines.reconcile.outcome import ALARMS, Counts, Outcome, Verdict
 from readmodel_pipelines.reconcile.shortened import ALWAYS_WHOLE
 from readmodel_pipelines.shares import shared
@@ -21,7 +23,7 @@ Verb = Literal["rebuild", "dry_run", "verify"]
 
 DEFAULT_MAX_FINDINGS = 1000
 
-_NOT_SHOWN = ("everything", "young")
+_NOT_SHOWN = ("everything", "young", "look")
 
 
 @dataclass(slots=True)
@@ -32,8 +34,10 @@ class Summary:
     Of a verification `differing` counts the findings by read model and field, `reasons` by reason, `oldest_seconds`
     has the age of the oldest finding of a read model but for malformed streams, and `scope` says what it covered and
     did. By read model, of what earlier ones found, `closed` counts what is gone, and `elsewhere`, by outcome, what is
-    open outside of what was looked at. `rebuilds` are full ones, one for all read models that are made from the same
-    streams, and how far each is; `rebuild` is what they come to.
+    open outside of what was looked at. `outages` are the causes of all findings but malformed streams, `without_cause`
+    how many of a read model were too many to look for theirs. `rebuilds` are full ones, one for all read models that
+    are made from the same streams, and how far each is; `rebuild` is what they come to. `read_order` says how a full
+    pass read the events, where that was chosen.
     """
 
     verb: Verb
@@ -51,6 +55,13 @@ class Summary:
     oldest_seconds: dict[str, float] = field(default_factory=dict)
     closed: dict[str, int] = field(default_factory=dict)
     elsewhere: dict[str, Counter[str]] = field(default_factory=dict)
+    changes: dict[str, FieldChanges] = field(default_factory=dict)
+    """Of a dry run, by read model: what a rebuild would change, field by field."""
+    outages: Outages = field(default_factory=Outages)
+    read_order: str = ""
+    without_cause: Counter[str] = field(default_factory=Counter)
+    ignored: Counter[str] = field(default_factory=Counter)
+    """Of a verification, by read model: findings that somebody knows of, which are no discrepancies."""
     _kept: Counter[tuple[str, bool]] = field(default_factory=Counter, repr=False)
     _by_aggregate: dict[tuple[str, str], Finding] = field(default_factory=dict, repr=False)
 
@@ -106,6 +117,8 @@ class Summary:
         if finding.age_seconds is not None and finding.outcome is not Outcome.MALFORMED:
             oldest = self.oldest_seconds.get(finding.read_model, 0.0)
             self.oldest_seconds[finding.read_model] = max(oldest, finding.age_seconds)
+        if finding.outcome is not Outcome.MALFORMED:
+            self.outages.add(finding.read_model, finding.aggregate_id, finding.cause)
         self.take_over([finding])
 
     def take_over(self, findings: Iterable[Finding]) -> None:
@@ -151,6 +164,7 @@ class Summary:
             **self.rebuild.as_json(),
             "rebuilds": [item.as_json() | {"read_models": list(item.read_models)} for item in several] or None,
             **asdict(self.scope),
+            "read_order": self.read_order or None,
             "started_at": started_at and f"{started_at.isoformat()}Z",
             "closed": sum(self.closed.values()) if self.closed else None,
             "open_elsewhere": sum(map(Counter.total, self.elsewhere.values())) if self.elsewhere else None,
@@ -159,6 +173,7 @@ class Summary:
 
     def as_json(self) -> dict[str, Any]:
         """The `--json` document, of plain JSON types."""
+        causes = {"causes": [item.as_json() for item in self.outages.largest_first()]}
         return {
             "verb": self.verb,
             "aggregate_type": self.aggregate_type,
@@ -166,6 +181,9 @@ class Summary:
             "seconds": round(self.seconds, 3),
             "read_models": {name: counts.as_dict() for name, counts in self.read_models.items()},
             "findings": [finding.as_json() for finding in self.findings],
+            **({"changes": {name: item.as_json() for name, item in self.changes.items()}} if self.changes else {}),
+            **(causes if self.verb == "verify" else {}),
+            **({"ignored": dict(+self.ignored)} if +self.ignored else {}),
             "warnings": self.warnings,
             **self.about,
         }

@@ -9,12 +9,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from readmodel_pipelines.events.ids import byte_order, is_plain
-from readmodel_pipelines.events.stream import Malformed, Reason, Stream, fold_streams
+from readmodel_pipelines.events.stream import Malformed, Reason, Stream, check_id, fold_streams
 from readmodel_pipelines.events.values import BadField, whole
 from readmodel_pipelines.projections.projection import Document, Projection, stored_version
 from readmodel_pipelines.reconcile.join import Lane, MergeJoin
 from readmodel_pipelines.reconcile.outcome import Outcome, Verdict
 from readmodel_pipelines.reconcile.ports import EventStore
+from readmodel_pipelines.reconcile.run import tell_odd
 
 
 @dataclass(slots=True)
@@ -42,6 +43,9 @@ def reconcile_versions(store: EventStore, lanes: Sequence[Lane], allowed: Collec
         ends = _ToBeLookedAt if skipping.at(aggregate_id) else _ends(first, last, events, allowed)
         if not is_plain(aggregate_id):
             event_id = store.first_event(lanes[0].projection.fold, aggregate_id)
+            if type(aggregate_id) is not str:
+                tell_odd(lanes, aggregate_id, check_id({"aggregate_id": aggregate_id, "_id": event_id}))
+                continue
             if event_id is None:
                 # A symbol, which is told elsewhere: grouping may have made a text of it.
                 continue

@@ -5,15 +5,20 @@ interruption, a lost lease or a lost server gives back what is still ours as if 
 looks like a crash, and counts as one: whoever comes next sees that leases and tasks were lost.
 """
 
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from types import FrameType
 
 from readmodel_pipelines.bookkeeping.leases import Leases
 from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
 from readmodel_pipelines.errors import LeaseLost, MongoUnavailable, OutOfOrder, UnsuitableCollection
 from readmodel_pipelines.mongo.driver import ConnectionFailure, Database, OperationFailure, PyMongoError
 from readmodel_pipelines.mongo.failures import codes_of, is_the_servers
+
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +63,12 @@ def claim(
         also_renew=lambda: queue.renew(held, leases.nonce, holder.seconds),
     )
     try:
-        leases.acquire([lease_of(stream, aggregate_id) for aggregate_id in ids])
+        with _answered():
+            leases.acquire([lease_of(stream, aggregate_id) for aggregate_id in ids])
         held[:] = [name.rpartition(":")[2] for name in leases.nonces]
         with leases.kept():
-            taken = queue.claim(stream, held, leases.nonce, holder.name, holder.seconds, task_ids) if held else 0
+            with _answered():
+                taken = queue.claim(stream, held, leases.nonce, holder.name, holder.seconds, task_ids) if held else 0
             yield Claim(held, taken, leases.nonce, leases.check)
         _give_up(queue, leases, held)
     except BaseException as error:
@@ -73,6 +80,34 @@ def claim(
                 queue.free(holder.name)
                 leases.abandon()
         raise
+
+
+@contextmanager
+def _answered() -> Iterator[None]:
+    """A signal waits for the reply: the server would go on with a claim that is given up already.
+
+    A second one does not wait. Only the main thread is interrupted by signals.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {int(number): handler for number in _ENDING if callable(handler := signal.getsignal(number))}
+    came: list[int] = []
+
+    def later(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+        if len(came) > 1:
+            before[number](number, frame)
+
+    for number in before:
+        signal.signal(number, later)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if came:
+            signal.raise_signal(came[0])
 
 
 def _give_up(queue: RepairQueue, leases: Leases, ids: Sequence[str]) -> None:

@@ -89,13 +89,13 @@ class Foresight:
         if why.event_id in new:
             event = self._new[new.index(why.event_id)]
             what = f"{event['event_type']} cannot be appended as version {event['version']} of {self._aggregate_id}"
-            hint = "Mend the event. DATA_CONTRACT.md says what each field takes."
+            hint = "Correct the event. DATA_CONTRACT.md has the type of each field."
         elif why.event_id is None:
             what = f"The events cannot be appended to {self._aggregate_id}"
-            hint = f"{projection.read_model} could not hold what comes of them."
+            hint = f"{projection.read_model} could not store the resulting document."
         else:
             what = f"Nothing can be appended to {self._aggregate_id}, whose stream is malformed"
-            hint = "Mend its stored events first: DATA_CONTRACT.md, «Malformed streams»."
+            hint = "Correct its stored events first: DATA_CONTRACT.md, «Malformed streams»."
         return EventRefused(f"{what}: {why.reason}: {why.detail}; nothing was saved.", hint=hint)
 
     def bring_in_line(self) -> None:

@@ -62,7 +62,7 @@ def _add(queue: RepairQueue, aggregate_id: str, aggregate_type: str, error: Base
             f"The events of {aggregate_type} {aggregate_id} are saved, but its read model is not up to date ({text}), "
             f"and no repair could be queued ({words(second)}).",
             hint=f"Do not save them again. `readmodel rebuild-readmodel --type {aggregate_type} --id {aggregate_id}` "
-            "mends the read model.",
+            "repairs the read model.",
         ) from error
     _log.warning(
         "The read model of %s %s is not up to date, its repair is queued: %s", aggregate_type, aggregate_id, text

@@ -191,12 +191,12 @@ class EventRepository:
             of_documents = (error.details or {}).get("writeErrors", ())
             codes = {error.code, *(item.get("code") for item in of_documents)}
             if DUPLICATE_KEY in codes:
-                raise _conflict(aggregate_id, expected_version, "somebody else appended first") from None
+                raise _conflict(aggregate_id, expected_version, "another writer appended first") from None
             if codes & UNFIT:
                 why = "; ".join(str(item.get("errmsg")) for item in of_documents) or str(error)
                 raise EventRefused(
-                    f"MongoDB takes no such event for {aggregate_id}: {why[:300]}; nothing was saved.",
-                    hint="Mend the event, or the validator of the collection.",
+                    f"MongoDB refuses the event for {aggregate_id}: {why[:300]}. Nothing was saved.",
+                    hint="Correct the event, or the validator of the collection.",
                 ) from None
             if error.code == _NO_TRANSACTIONS:
                 raise ReadModelError(

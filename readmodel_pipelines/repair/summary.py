@@ -1,4 +1,4 @@
-"""What a repair worker did, in numbers of tasks, and the first of what it took and parked: a sentence and `--json`."""
+"""What a repair worker did, in numbers of tasks, and the first of what it took and gave up: a sentence and `--json`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _NUMBERS = ("batches", "aggregates", "claimed", "completed", "retried", "parked"
 
 @dataclass(slots=True)
 class DeadLetter:
-    """What a worker parked: an aggregate, or tasks that name none by their number."""
+    """A dead letter that a worker made: an aggregate, or tasks that name none by their number."""
 
     aggregate_type: Any
     aggregate_id: Any
@@ -63,7 +63,7 @@ class RepairSummary:
         ends = {
             "completed": self.completed,
             "to be tried again": self.retried,
-            "parked": self.parked,
+            "dead letters": self.parked,
             "lost with our lease": self.lost,
         }
         return f"{count(self.claimed, 'task')} taken in {self.seconds:,.2f} s: {numbers(ends) or 'nothing was due'}."
@@ -82,7 +82,7 @@ class RepairSummary:
             self.read_models[read_model].add(counts)
 
     def note_dead(self, letters: Iterable[DeadLetter]) -> None:
-        """These were parked; the first are kept."""
+        """These are dead letters now; the first are kept."""
         self.dead_letters += islice(letters, _DEAD_LETTERS_KEPT - len(self.dead_letters))
 
     def note_taken(self, aggregates: Iterable[tuple[str, str]]) -> None:

@@ -25,6 +25,7 @@ from readmodel_pipelines.moments import Moment, reached
 from readmodel_pipelines.mongo.driver import Database, Document, ours
 from readmodel_pipelines.mongo.kinds import check_kinds
 from readmodel_pipelines.mongo.no_events import every_document_is_an_orphan
+from readmodel_pipelines.mongo.patience import being_at_work
 from readmodel_pipelines.mongo.store import Store
 from readmodel_pipelines.projections.registry import choose_projections
 from readmodel_pipelines.projector import ReadModelProjector
@@ -86,6 +87,10 @@ class RepairWorker:
         What others hold, or what only a later attempt may mend, is left. Aggregates whose workers died again and again
         come last, each alone.
         """
+        with being_at_work(self._settings.failover_seconds):
+            return self._work(limit, task_ids)
+
+    def _work(self, limit: int | None, task_ids: Sequence[str] | None) -> RepairSummary:
         reached(Moment.REPAIRS)
         check_kinds(self._database, written=[self._settings.repair_queue_collection])
         summary = RepairSummary()

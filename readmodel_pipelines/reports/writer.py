@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 COLUMNS = (
     *("read_model", "aggregate_id", "outcome", "reason", "field", "expected", "actual", "detail"),
-    *("first_seen", "age_seconds", "mend"),
+    *("first_seen", "age_seconds", "mend", "cause", "lost_version", "lost_type", "lost_at"),
 )
 FINDINGS_ON_PAGE = 5_000
 _ROWS = 10_000
@@ -240,6 +240,10 @@ def _rows_of(finding: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     row = {name: finding.get(name) or "" for name in COLUMNS}
     row["aggregate_id"] = aggregate_id if isinstance(aggregate_id, str) else json.dumps(aggregate_id)
     row["age_seconds"] = finding.get("age_seconds")
+    cause = finding.get("cause") or {}
+    lost = next(iter(cause.get("lost", ())), None) or {}
+    row |= {"cause": cause.get("kind", ""), "lost_version": str(lost.get("version", ""))}
+    row |= {"lost_type": lost.get("event_type", ""), "lost_at": lost.get("occurred_at") or ""}
     # A finding about no field, such as a missing document, has a row all the same.
     for name, pair in finding["fields"].items() or [("", None)]:
         values = {side: json.dumps(pair[side], ensure_ascii=False) if pair else "" for side in ("expected", "actual")}

@@ -66,6 +66,12 @@ class Coverage:
         """Whether every aggregate is looked at."""
         return self.sample is None and self.bucket is None and not self.since_last
 
+    @property
+    def kind(self) -> str:
+        """The kind of it in a word, whatever its size: numbers of one kind can be compared."""
+        parts = [("changed", self.since_last), ("bucket", self.bucket), ("sample", self.sample)]
+        return "_and_".join(name for name, asked in parts if asked not in (None, False)) or "everything"
+
     def __str__(self) -> str:
         if self.everything:
             return "every aggregate"

@@ -101,12 +101,12 @@ class Enqueue:
         if self.dead_letters:
             said.append(
                 f"{self.dead_letters:,} findings were not queued: the last task of their aggregates is a dead letter. "
-                "Requeue these (`readmodel repair-queue requeue`) after their cause is mended."
+                "Requeue these (`readmodel repair-queue requeue --all-failed`) after their cause is mended."
             )
         if self.unnameable:
             said.append(
                 f"{self.unnameable:,} findings were not queued: their ids are no UUIDs, and no repair can name them. "
-                "`readmodel rebuild-readmodel` with --all mends them."
+                "`readmodel rebuild-readmodel --type all --all` mends them."
             )
         return said
 

@@ -25,8 +25,7 @@ def new_report_files(settings: Settings, about: str) -> list[Path]:
     Raises:
         UsageError: the folder cannot be made.
     """
-    folder = settings.reports_dir or settings.data_dir / "reports"
-    folder = folder.expanduser().resolve()
+    folder = folder_of_reports(settings)
     try:
         # What production holds is nobody else's business.
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -37,6 +36,16 @@ def new_report_files(settings: Settings, about: str) -> list[Path]:
     _make_room(folder, max(1, settings.reports_kept // len(_SUFFIXES)))
     name = f"verification-{datetime.now(UTC):%Y%m%dT%H%M%S}-{about}"
     return [folder / f"{name}{suffix}" for suffix in _SUFFIXES]
+
+
+def folder_of_reports(settings: Settings) -> Path:
+    """Where the reports of Dagster's runs lie."""
+    return (settings.reports_dir or settings.data_dir / "reports").expanduser().resolve()
+
+
+def is_report(name: str) -> bool:
+    """Whether a file of that name is one."""
+    return _REPORT.fullmatch(name) is not None
 
 
 def _make_room(folder: Path, most: int) -> None:

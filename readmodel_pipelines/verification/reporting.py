@@ -7,6 +7,7 @@ from typing import Any
 from readmodel_pipelines.events.ids import is_aggregate_id
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.reconcile.finding import Finding
+from readmodel_pipelines.reconcile.outages import histogram, sentence
 from readmodel_pipelines.reconcile.outcome import Outcome
 from readmodel_pipelines.reconcile.summary import Summary
 from readmodel_pipelines.reports.writer import ReportWriter, check_report_file
@@ -53,7 +54,9 @@ class Reporting:
         `aggregate_id` is the one that was looked at, none for many.
         """
         mend = _what_to_run(summary, projections, aggregate_id)
-        about = {**summary.as_json(), "database": database, "mend": mend}
+        why = [f"{name}: {said}" for name in summary.read_models if (said := sentence(summary.outages, name))]
+        lost = histogram(summary.outages.largest_first())
+        about = {**summary.as_json(), "database": database, "mend": mend, "why": why, "lost_over_time": lost}
         summary.scope.reports = []
         if self.error is None:
             try:

@@ -10,6 +10,7 @@ from itertools import chain, groupby, islice
 from pathlib import Path
 
 from readmodel_pipelines.batched import batched
+from readmodel_pipelines.bookkeeping.ignored import Ignored
 from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
 from readmodel_pipelines.bookkeeping.verifications import Covered, Findings, Verifications
 from readmodel_pipelines.errors import UsageError
@@ -21,6 +22,7 @@ from readmodel_pipelines.mongo.event_store import EventStore
 from readmodel_pipelines.mongo.no_events import refuse_without_events
 from readmodel_pipelines.mongo.read_model import ReadModelCollection
 from readmodel_pipelines.mongo.store import Store
+from readmodel_pipelines.mongo.verb import verb
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.projections.registry import choose_projections, projections_for
 from readmodel_pipelines.projector import ReadModelProjector
@@ -74,6 +76,7 @@ class VerificationRequest:
             )
 
 
+@verb
 def verify(
     database: Database,
     settings: Settings,
@@ -92,6 +95,7 @@ def verify(
         return _Verification(database, settings, read_models, request, on_progress, reporting).run()
 
 
+@verb
 def verify_one(
     database: Database, settings: Settings, read_models: Sequence[str], aggregate_id: str, reports: Sequence[Path] = ()
 ) -> Summary:
@@ -102,7 +106,8 @@ def verify_one(
         AggregateNotFound: there is neither an event nor a document.
     """
     with closing(Reporting(reports)) as reporting:
-        summary = ReadModelProjector(database, settings, *read_models).verify_consistency(aggregate_id)
+        ignored = Ignored(database).in_force()
+        summary = ReadModelProjector(database, settings, *read_models, ignored=ignored).verify_consistency(aggregate_id)
         projections = choose_projections(settings, read_models)
         for projection in projections:
             reporting(projection, [item for item in summary.findings if item.read_model == projection.read_model])
@@ -111,6 +116,7 @@ def verify_one(
     return summary
 
 
+@verb
 def verify_fresh(
     database: Database, settings: Settings, read_models: Sequence[str], *, allow_no_events: bool = False
 ) -> Summary:
@@ -132,11 +138,12 @@ def verify_fresh(
             warnings.append(f"More than {_MOST_RECENT:,} aggregates have events so young; as many were looked at.")
         return _in_batches(ids[:_MOST_RECENT])
 
-    summary = ReadModelProjector(database, settings, *read_models).verify_some(recent)
+    ignored = Ignored(database).in_force()
+    summary = ReadModelProjector(database, settings, *read_models, ignored=ignored).verify_some(recent)
     summary.warnings += warnings
     more = f" (more than {_MOST_RECENT:,}, the others were not looked at)" if warnings else ""
     young = f"events in the last {settings.fresh_minutes:g} minutes{more}"
-    summary.scope = VerificationScope(coverage=f"what got {young}", everything=False, young=young)
+    summary.scope = VerificationScope(coverage=f"what got {young}", everything=False, young=young, look="fresh")
     return summary
 
 
@@ -158,7 +165,12 @@ class _Verification:
         self._enqueue: Enqueue | None = None
         self._reporting = reporting
         self._projector = ReadModelProjector(
-            database, settings, *read_models, max_findings=request.max_findings, on_progress=on_progress
+            database,
+            settings,
+            *read_models,
+            max_findings=request.max_findings,
+            on_progress=on_progress,
+            ignored=Ignored(database).in_force(),
         )
         self._changes = Changes()
         self._sampled: set[str] = set()
@@ -192,7 +204,8 @@ class _Verification:
                 lambda group: self._batches(group, coverage), self._note, odd_ids=_with_odd_ids(coverage)
             )
         summary.warnings += warnings
-        summary.scope = VerificationScope(request.tier, str(coverage), coverage.everything, self._started_at)
+        look = "versions" if request.tier == "versions" else coverage.kind
+        summary.scope = VerificationScope(request.tier, str(coverage), coverage.everything, self._started_at, look=look)
         if self._enqueue:
             self._look_at_siblings(self._enqueue)
             self._enqueue.finish()
@@ -233,7 +246,7 @@ class _Verification:
         made_from_them = [item for item in projections_for(self._store.settings) if item.fold.aggregate_type in streams]
         siblings = [item.name for item in made_from_them if item not in self._store.projections]
         if siblings:
-            at_once = self._store.settings.model_copy(update={"grace_seconds": 0.0})
+            at_once = self._store.settings.model_copy(update={"grace_seconds": 0.0, "causes_limit": 0})
             ReadModelProjector(self._store.database, at_once, *siblings).verify_some(
                 lambda group: _in_batches(enqueue.wanted(group[0].fold.aggregate_type)), enqueue
             )
@@ -243,12 +256,14 @@ class _Verification:
         return DeletionLimit(self._store.settings.max_delete_share).of(documents)
 
     def _remember(self, summary: Summary, covered: Covered | None, whole: bool) -> None:
-        for projection in self._store.projections:
-            name = projection.read_model
+        names = [item.read_model for item in self._store.projections]
+        for name in names:
             summary.closed[name] = self._findings.close(name, self._started_at, covered)
-            self._verifications.record(name, self._started_at, summary)
-            if whole and self._changes.token:
-                self._verifications.set_watermark(name, self._changes.token, self._made_from(projection))
+        self._verifications.record(names, self._started_at, summary)
+        if whole and self._changes.token:
+            for projection in self._store.projections:
+                made_from = self._made_from(projection)
+                self._verifications.set_watermark(projection.read_model, self._changes.token, made_from)
 
     def _covered(self, coverage: Coverage) -> Covered | None:
         """Which open findings were looked at again; None for all of them."""

@@ -103,8 +103,8 @@ def _in_processes(
                 kind, message = _receive(connection, processes[connection])
                 if kind == "not loaded":
                     raise WorkerDied(
-                        f"A worker process cannot load what this one runs: {message}.",
-                        hint="Mend the installation, or do without worker processes: READMODEL_WORKERS=1.",
+                        f"A worker process cannot load the code: {message}.",
+                        hint="Fix the installation, or use no worker processes: READMODEL_WORKERS=1.",
                     )
                 if kind == "raised":
                     raise _error_of(*message)
@@ -161,7 +161,7 @@ def _receive(connection: Connection, process: subprocess.Popen[bytes]) -> tuple[
         how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
         raise WorkerDied(
             f"A worker process was {how}.",
-            hint="What was finished is kept: start it again to go on. If memory ran out, take fewer workers.",
+            hint="Completed work is saved. Start it again to continue. If memory ran out, lower READMODEL_WORKERS.",
         ) from None
     return kind, message
 

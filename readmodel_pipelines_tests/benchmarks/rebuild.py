@@ -1,4 +1,4 @@
-"""How near full rebuilds come to what the machine can do, by strategy and number of workers. `make bench`.
+"""How near full rebuilds come to what the machine can do, by strategy and number of workers. `make bench-more`.
 
 The limit of a rebuild is draining the sorted events raw and writing the same documents raw, indexes there. That of a
 shadow with its gate and its copy is draining the events twice and the live documents once, writing, copying on the
@@ -9,13 +9,14 @@ import argparse
 from typing import Any
 from unittest.mock import patch
 
-from readmodel_pipelines.cutover.shadow import index_like
+from readmodel_pipelines.cutover.definition import index_like
 from readmodel_pipelines.demo.sample_data import chat_events
 from readmodel_pipelines.mongo.connection import open_database
 from readmodel_pipelines.rebuild import RebuildRequest, finish_shadow, rebuild
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines_tests.benchmarks.measuring import Best, bench_server
 from readmodel_pipelines_tests.benchmarks.reconcile import ORDER, PROJECTIONS, drain, empty, fill, projected, write_raw
+from readmodel_pipelines_tests.support.built import fence
 from readmodel_pipelines_tests.support.scene import Mongo
 
 
@@ -59,7 +60,10 @@ def speed(settings: Settings, chats: int, rounds: int) -> None:
             timed("copy on server", lambda: [_copy(database, p.read_model) for p in PROJECTIONS])
             timed(
                 "build indexes",
-                lambda: [index_like(database, p.read_model, f"copy_of_{p.read_model}", p) for p in PROJECTIONS],
+                lambda: [
+                    index_like(database, p.read_model, fence(database, f"copy_of_{p.read_model}"), p)
+                    for p in PROJECTIONS
+                ],
             )
             for workers in (1, 2):
                 with_workers(workers)

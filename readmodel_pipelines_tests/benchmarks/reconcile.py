@@ -1,4 +1,4 @@
-"""How near rebuild and verify come to what the machine can do, as ratios measured in one run. `make bench`.
+"""How near rebuild and verify come to what the machine can do, as ratios measured in one run. `make bench-more`.
 
 The limit of a rebuild is draining the sorted events raw and writing the same documents raw; that of a verify is
 draining events and read models raw. Each figure is the best of some rounds, taken in turn, so that a noisy machine

@@ -1,4 +1,4 @@
-"""What repairing through the queue costs, as ratios measured in one run. `make bench`.
+"""What repairing through the queue costs, as ratios measured in one run. `make bench-more`.
 
 The repair of 1,000 due tasks over 1,000 aggregates against reconciling those aggregates in one bulk pass; a claim from
 a queue that holds 1,000,000 completed tasks against one from a queue that holds none. Best or median of some rounds,

@@ -3,16 +3,23 @@
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, get_args
 
 import dagster as dg
 import pytest
 import yaml
+from dagster import DagsterEventType
+from dagster._core.remote_origin import ManagedGrpcPythonEnvCodeLocationOrigin, RemoteRepositoryOrigin
+from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
+from dagster._daemon.run_coordinator.queued_run_coordinator_daemon import QueuedRunCoordinatorDaemon
 
 from readmodel_pipelines.cli.dagster import follow, launch
 from readmodel_pipelines.definitions import defs
@@ -21,13 +28,23 @@ from readmodel_pipelines.orchestration.config import AggregateConfig
 from readmodel_pipelines.projections.registry import built_in, names
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines_tests.support.numbers import ends_of, numbers_in
+from readmodel_pipelines_tests.support.pages.terminal import free_port
 from readmodel_pipelines_tests.support.verbs.command_line import readmodel
+from readmodel_pipelines_tests.support.waiting import wait_until
 
 PROJECT = Path(__file__).parents[2]
+STARTING = DagsterEventType.PIPELINE_STARTING
 PARTITIONED = ("rebuild_read_models", "verify_read_models")
-JOBS = ("rebuild_aggregate", *PARTITIONED, "rebuild_slices", "repair_read_models")
-SENSORS = ("repair_queue_sensor", "free_leases_of_failed_repairs", "free_leases_of_canceled_repairs")
-RUN_STATUS_SENSORS = SENSORS[1:]
+OF_READ_MODELS = ("rebuild_aggregate", *PARTITIONED, "rebuild_slices", "show_history", "repair_read_models")
+JOBS = (*OF_READ_MODELS, "requeue_dead_letters", "purge_dagster_history")
+RUN_STATUS_SENSORS = ("free_leases_of_failed_repairs", "free_leases_of_canceled_repairs")
+SENSORS = (
+    "repair_queue_sensor",
+    "watch_verifications",
+    "tell_of_failed_checks",
+    "tell_of_failed_runs",
+    *RUN_STATUS_SENSORS,
+)
 READ_MODELS = {"chats_read_model", "tasks_read_model"}
 
 
@@ -114,7 +131,7 @@ def test_whatever_can_be_owned_has_the_owners_of_the_settings() -> None:
     jobs = [job for job in defs.resolve_all_job_defs() if not job.name.startswith("__")]
     owned = [*defs.resolve_all_asset_specs(), *jobs, *automation()]
 
-    assert len(owned) == 4 + len(JOBS) + 1 + 3
+    assert len(owned) == 4 + len(JOBS) + 4 + 4
     assert [item for item in owned if list(item.owners or ()) != ["team:read-models"]] == []
 
 
@@ -124,11 +141,15 @@ def test_owners_that_the_settings_take_are_taken_by_dagster(owner: str) -> None:
     assert list(dg.AssetSpec("owned", owners=[owner]).owners) == [owner]
 
 
-def test_the_launchpad_of_one_aggregate_is_filled_in_but_for_the_id() -> None:
-    job = defs.resolve_job_def("rebuild_aggregate")
-    (op,) = (job.run_config or {})["ops"].values()
+@pytest.mark.parametrize("name", ["rebuild_aggregate", "show_history"])
+def test_a_job_over_one_aggregate_launches_nothing_until_an_id_is_typed(name: str) -> None:
+    job = defs.resolve_job_def(name)
+    (op,) = (node.name for node in job.graph.nodes)
 
-    assert op["config"] == {"aggregate_type": "chat", "aggregate_id": "", "dry_run": False}
+    assert not job.run_config
+    with pytest.raises(dg.DagsterInvalidConfigError, match="aggregate_id"):
+        dg.validate_run_config(job, {"ops": {op: {"config": {}}}})
+    assert dg.validate_run_config(job, {"ops": {op: {"config": {"aggregate_id": "x"}}}})
 
 
 def test_every_config_field_has_a_default_or_says_what_to_give() -> None:
@@ -136,7 +157,7 @@ def test_every_config_field_has_a_default_or_says_what_to_give() -> None:
 
     assert len(fields) >= 8
     required = {name for name, field in fields.items() if field.is_required}
-    assert required == {"rebuild_one_aggregate: aggregate_type", "rebuild_one_aggregate: aggregate_id"}
+    assert required == {"rebuild_one_aggregate: aggregate_id", "show_history_of_aggregate: aggregate_id"}
     assert "for example" in str(fields["rebuild_one_aggregate: aggregate_id"].description)
 
 
@@ -144,7 +165,7 @@ def test_every_config_field_has_a_default_or_says_what_to_give() -> None:
 def test_partitions_and_aggregate_types_are_the_names_of_the_registry(source: Any) -> None:
     registered = names(built_in(source))
 
-    assert get_args(AggregateConfig.model_fields["aggregate_type"].annotation) == registered
+    assert get_args(AggregateConfig.model_fields["aggregate_type"].annotation) == (*registered, "all")
     for job in PARTITIONED:
         partitions = defs.resolve_job_def(job).partitions_def
         assert partitions is not None
@@ -178,7 +199,8 @@ def test_read_models_and_the_queue_are_made_from_the_events_and_only_read_models
 
 def test_every_sensor_is_on_and_a_repair_run_can_neither_hang_for_a_day_nor_be_retried_by_dagster() -> None:
     loaded = [defs.resolve_sensor_def(name) for name in SENSORS]
-    assert {sensor.default_status for sensor in loaded} == {dg.DefaultSensorStatus.RUNNING}
+    off = [sensor.name for sensor in loaded if sensor.default_status is not dg.DefaultSensorStatus.RUNNING]
+    assert off == ["tell_of_failed_checks", "tell_of_failed_runs"], "the settings name nobody to tell"
     assert loaded[0].minimum_interval_seconds == 15
     tags = defs.resolve_job_def("repair_read_models").tags
     assert (tags["dagster/max_retries"], tags["dagster/max_runtime"]) == ("0", "3600")
@@ -202,7 +224,7 @@ def test_the_checkout_s_instance_lets_one_rebuild_of_a_read_model_run_and_retrie
     with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
         queue = instance.get_concurrency_config().run_queue_config
         assert queue is not None
-        (limit,) = queue.tag_concurrency_limits
+        (limit,) = (item for item in queue.tag_concurrency_limits if item["key"] == "readmodel/rebuild")
         assert (limit["limit"], limit["value"]) == (1, {"applyLimitPerUniqueValue": True})
         held, free = (
             defs.resolve_job_def(job).get_tags_for_partition_key("chat", selected_asset_keys=None)
@@ -216,6 +238,36 @@ def test_the_checkout_s_instance_lets_one_rebuild_of_a_read_model_run_and_retrie
         assert instance.run_monitoring_enabled
         assert instance.run_monitoring_max_runtime_seconds > 0
         assert instance.telemetry_enabled is False
+
+
+def test_a_repair_starts_while_slices_of_a_backfill_run_and_more_of_them_wait(tmp_path: Path) -> None:
+    shutil.copy(PROJECT / "dagster.yaml", tmp_path)
+    code = ManagedGrpcPythonEnvCodeLocationOrigin(LoadableTargetOrigin(executable_path="python"), "ours")
+    with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+
+        def add(job: str, status: dg.DagsterRunStatus, tags: Mapping[str, str]) -> str:
+            origin = RemoteRepositoryOrigin(code, "__repository__").get_job_origin(job)
+            run = dg.DagsterRun(job, status=status, remote_job_origin=origin, tags=tags)
+            return instance.add_run(run).run_id
+
+        def next_to_start() -> list[str]:
+            daemon = QueuedRunCoordinatorDaemon(interval_seconds=1)
+            runs = daemon._get_runs_to_dequeue(instance, instance.get_concurrency_config(), None)
+            return [run.run_id for run in runs]
+
+        def wait(job: str, partition: str | None = None) -> str:
+            known = defs.resolve_job_def(job)
+            named = known.get_tags_for_partition_key(partition, selected_asset_keys=None) if partition else {}
+            backfill = {"dagster/backfill": "b"} if partition else {}
+            return add(job, dg.DagsterRunStatus.QUEUED, {**known.tags, **named, **backfill})
+
+        slices = [wait("rebuild_slices", f"chat_{number:02d}_of_16") for number in range(1, 17)]
+        assert next_to_start() == slices[:3], "a backfill alone"
+        repair = wait("repair_read_models")
+        assert next_to_start() == [repair, *slices[:3]]
+        for run_id in slices[:3]:
+            instance.report_dagster_event(dg.DagsterEvent(STARTING.value, "rebuild_slices"), run_id)
+        assert next_to_start() == [repair], "a backfill that runs already"
 
 
 def test_the_checkout_loads_without_a_warning_of_ours_and_without_reading_a_setting() -> None:
@@ -234,6 +286,33 @@ def test_the_checkout_loads_without_a_warning_of_ours_and_without_reading_a_sett
     # Dagster speaks of the successor of this very command.
     warned = [line for line in said.splitlines() if "Warning" in line and "definitions_validate_command" not in line]
     assert warned == []
+
+
+@pytest.mark.whole
+def test_the_command_of_readme_md_serves_the_web_ui_of_a_checkout(tmp_path: Path) -> None:
+    # As README.md has it, but for the port.
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("READMODEL_", "DAGSTER_"))}
+    port = free_port()
+    with subprocess.Popen(
+        [Path(sys.executable).parent / "dg", "dev", "--port", str(port)],
+        cwd=PROJECT,
+        env={**clean, "READMODEL_DATA_DIR": str(tmp_path)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as process:
+
+        def answers() -> bool:
+            assert process.poll() is None, "it ended by itself"
+            with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/server_info") as answer:
+                return bool(answer.status == 200)
+            return False
+
+        try:
+            wait_until(answers)
+        finally:
+            os.killpg(process.pid, signal.SIGINT)
+            process.wait()
 
 
 # What `--launch` asks of them

@@ -9,7 +9,7 @@ import dagster as dg
 import pytest
 
 from readmodel_pipelines_tests.support.servers.authorized import AuthorizedServer
-from readmodel_pipelines_tests.support.verbs.command_line import COMMANDS, readmodel
+from readmodel_pipelines_tests.support.verbs.command_line import COMMANDS, NOBODY, readmodel
 from readmodel_pipelines_tests.support.verbs.dagster_runs import CHATS, Dagster, sentence
 
 BEGINNING, END = "Zq7Jx", "k9WvB"
@@ -26,11 +26,18 @@ WITH = {
     "rebuilds rollback": ["--yes"],
     "metrics": ["--once", "--timeout", "0.2"],
     "demo": ["--no-ui"],
+    "findings ignore": ["--id", NOBODY],
+    # Of no machine: it would serve for ever.
+    "reports": ["--host", "203.0.113.1"],
 }
-REQUIRED = {"read_model": "all", "status": "failed"}
-NEEDS_NO_DATABASE = {"rights", "metrics", "demo", "server start", "server stop", "server status"}
+REQUIRED = {"read_model": "all", "status": "failed", "aggregate_id": NOBODY, "until": "2999-12-31"}
+NEEDS_NO_DATABASE = {"reports", "rights", "metrics", "demo", "server start", "server stop", "server status"}
 NOBODY_ANSWERS = f"mongodb://somebody:{quote_plus(PASSWORD)}@127.0.0.1:1/?serverSelectionTimeoutMS=50"
 CANNOT_BE_READ = f"mongodb://somebody:{PASSWORD}@127.0.0.1:1/"
+NO_SUCH_KEY = (
+    "mongodb://127.0.0.1:1/?tls=true&tlsCertificateKeyFile=/no/such/key"
+    f"&tlsCertificateKeyFilePassword={quote_plus(PASSWORD).replace('%40', '@')}"
+)
 
 
 def told_in(said: bytes) -> list[str]:
@@ -55,6 +62,7 @@ def reasons_to_fail(authorized: AuthorizedServer) -> dict[str, tuple[str, int]]:
         "no right": (authorized.user_with([], PASSWORD), 3),
         "nobody answers": (NOBODY_ANSWERS, 3),
         "cannot be read": (CANNOT_BE_READ, 2),
+        "no such key": (NO_SUCH_KEY, 2),
     }
 
 
@@ -114,6 +122,7 @@ def test_neither_log_nor_storage_of_dagster_hold_the_password_of_runs_that_faile
     assert "may not" in said["no right"]
     assert "does not answer" in said["nobody answers"]
     assert "cannot be used" in said["cannot be read"]
+    assert "cannot be used" in said["no such key"]
     kept = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
     assert b"authentication failed" in kept, "the runs are in there"
     assert told_in(kept) == []

@@ -15,17 +15,20 @@ from dagster._core.execution.build_resources import wrap_resources_for_execution
 from dagster._core.remote_origin import ManagedGrpcPythonEnvCodeLocationOrigin, RemoteRepositoryOrigin
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 
+from readmodel_pipelines.bookkeeping.leases import Leases
+from readmodel_pipelines.bookkeeping.presence import is_attended, present
 from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
 from readmodel_pipelines.definitions import defs
 from readmodel_pipelines.mongo.names import LEASES
 from readmodel_pipelines.orchestration import sensors
 from readmodel_pipelines.orchestration.assets import REPAIR_QUEUE as ASSET
-from readmodel_pipelines.orchestration.resources import MongoResource
+from readmodel_pipelines.orchestration.resources import MongoResource, owner_of
 from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.repair.claim import Holder, claim
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines_tests.support.scene import Mongo
 from readmodel_pipelines_tests.support.verbs.dagster_runs import CHATS, TASKS, Dagster
+from readmodel_pipelines_tests.support.waiting import wait_until
 
 JOB = "repair_read_models"
 
@@ -96,7 +99,7 @@ def test_tasks_that_are_named_are_repaired_although_they_are_not_due(
 ) -> None:
     tasks = list(queue.tasks())
     sample.repair_queue.update_many({}, [{"$set": {"next_attempt_at": {"$add": ["$$NOW", 3_600_000]}}}])
-    assert dagster.observed(dagster.run(JOB))[ASSET]["repair/repaired"] == 0
+    assert "repair/repaired" not in dagster.observed(dagster.run(JOB))[ASSET]
 
     result = dagster.run(JOB, task_ids=[str(tasks[0]["_id"]), str(tasks[1]["_id"])])
     assert dagster.observed(result)[ASSET]["repair/repaired"] == 2
@@ -112,6 +115,19 @@ def test_the_sensor_asks_for_one_run_without_a_key_and_only_reads(sample: Mongo,
         (request,) = result.run_requests
         assert (request.run_key, result.skip_reason) == (None, None)
     assert contents(sample) == before
+
+
+def test_no_run_is_requested_while_a_worker_keeps_up(sample: Mongo, broken: list[str], tick: Any) -> None:
+    with present(sample, "repair_queue"):
+        wait_until(lambda: is_attended(sample, "repair_queue"))
+        result = tick()
+        assert not result.run_requests
+        assert result.skip_reason.skip_message.startswith(
+            "5 tasks are due, and `readmodel repair-queue work` is at work"
+        )
+        sample.repair_queue.update_one({}, [{"$set": {"created_at": {"$subtract": ["$$NOW", 120_000]}}}])
+        assert len(tick().run_requests) == 1, "it does not keep up"
+    assert len(tick().run_requests) == 1
 
 
 @pytest.mark.parametrize("status", ["QUEUED", "STARTING", "STARTED", "CANCELING", "NOT_STARTED"])
@@ -130,6 +146,30 @@ def test_no_run_is_requested_while_one_is_queued_or_going(
         # Its launcher died before it was launched; nothing will ever start it.
         monkeypatch.setattr(sensors, "_UNLAUNCHED_SECONDS", 0.0)
         assert len(tick().run_requests) == 1
+
+
+@pytest.mark.parametrize("status", ["STARTED", "CANCELING"])
+def test_the_leases_of_a_run_decide_whether_it_is_waited_for_and_not_its_state(
+    sample: Mongo, broken: list[str], tick: Any, dagster: Dagster, status: str
+) -> None:
+    run = dagster.instance.create_run_for_job(defs.resolve_job_def(JOB), status=DagsterRunStatus[status])
+    held = Leases(sample, 60, owner=owner_of(run.run_id))
+    held.acquire(["repair:chat:one", "repair:chat:two"])
+    assert f"run {run.run_id} is at work" in tick().skip_reason.skip_message
+
+    sample[LEASES].update_one({"_id": "repair:chat:one"}, [{"$set": {"expires_at": "$$NOW"}}])
+    assert not tick().run_requests
+    held.abandon()
+    assert len(tick().run_requests) == 1, "its machine restarted"
+
+
+def test_a_run_that_died_before_it_took_a_task_is_not_waited_for(
+    broken: list[str], tick: Any, dagster: Dagster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dagster.instance.create_run_for_job(defs.resolve_job_def(JOB), status=DagsterRunStatus.STARTED)
+    assert not tick().run_requests
+    monkeypatch.setenv("READMODEL_REPAIR_LEASE_SECONDS", "1")
+    wait_until(lambda: tick().run_requests)
 
 
 @pytest.mark.parametrize("status", ["SUCCESS", "FAILURE", "CANCELED"])
@@ -177,23 +217,20 @@ def test_an_unchanged_queue_is_recorded_now_and_then_for_the_plots(broken: list[
     assert [type(event).__name__ for event in tick(long_ago).asset_events] == ["AssetObservation"]
 
 
-@pytest.mark.parametrize(
-    "cursor",
-    [
+def test_after_a_cursor_that_somebody_set_the_tick_begins_afresh_and_says_so(
+    broken: list[str], tick: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = [type(event) for event in tick().asset_events]
+    for cursor in (
         *("0", "null", "abc", "[]", '"x"', '"\\ud83d"', "2026-11-29", "[" * 100_000, "9" * 10_000, "{}", " "),
         *('{"recorded_at": "now"}', '{"recorded_at": NaN}', '{"recorded_at": 1e300}', '{"recorded_at": -1}'),
-    ],
-    ids=lambda cursor: cursor[:20],
-)
-def test_after_a_cursor_that_somebody_set_the_tick_begins_afresh_and_says_so(
-    broken: list[str], tick: Any, cursor: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    afresh = tick(cursor)
-    assert [type(event) for event in afresh.asset_events] == [type(event) for event in tick().asset_events]
-    assert "begins afresh" in caplog.text
-    caplog.clear()
-    assert tick(afresh.cursor).asset_events == []
-    assert caplog.text == ""
+    ):
+        afresh = tick(cursor)
+        assert [type(event) for event in afresh.asset_events] == first, cursor[:20]
+        assert "begins afresh" in caplog.text, cursor[:20]
+        caplog.clear()
+        assert tick(afresh.cursor).asset_events == [], cursor[:20]
+        assert caplog.text == "", cursor[:20]
 
 
 def test_a_run_of_another_code_location_is_about_another_database_and_not_waited_for(
@@ -268,9 +305,9 @@ def test_poison_is_parked_the_others_are_repaired_and_the_check_lists_the_dead_l
     result = dagster.run(JOB)
     assert result.success
     assert healthy(sample, settings)
-    parked = dagster.observed(result)[ASSET]["parked_now"].records
+    parked = dagster.observed(result)[ASSET]["dead_letters_now"].records
     assert {row.data["reason"] for row in parked} == {"aggregate_not_found", "unknown_task_type"}
-    assert "2 tasks were parked" in dagster.log_of(result)
+    assert "2 tasks became dead letters" in dagster.log_of(result)
 
     failed = drains(dagster)
     assert (failed.passed, failed.severity) == (False, dg.AssetCheckSeverity.ERROR)
@@ -279,6 +316,7 @@ def test_poison_is_parked_the_others_are_repaired_and_the_check_lists_the_dead_l
     rows = {row.data["reason"]: row.data for row in failed.metadata["table_of_dead_letters"].value.records}
     assert rows["aggregate_not_found"]["aggregate_id"] == nobody
     assert rows["aggregate_not_found"]["attempts"] == 1
+    assert rows["aggregate_not_found"]["error"] == "", "what the application said of it"
     assert rows["unknown_task_type"]["task"] == "by hand"
 
 

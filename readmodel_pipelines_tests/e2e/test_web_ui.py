@@ -34,6 +34,7 @@ WRONG = "not what the events say"
 JOBS = "locations/readmodel_pipelines/jobs"
 REPAIRED = '"depth": [0, 0, 24, 0]'
 """The sensor's cursor once nothing is pending, in work or parked any more."""
+_FOLLOW = """place => { history.pushState(null, "", place); dispatchEvent(new PopStateEvent("popstate")); }"""
 NAVIGATION = 240
 """Its width; pictures leave it out."""
 
@@ -52,7 +53,11 @@ class Ui:
     runs: dict[str, str] = field(default_factory=dict)
 
     def go(self, place: str) -> None:
-        self.page.goto(f"{self.address}/{place}")
+        """As by a link: to load the whole program anew for each page costs more than all that the pages do."""
+        if self.page.url.startswith(self.address):
+            self.page.evaluate(_FOLLOW, f"/{place}")
+        else:
+            self.page.goto(f"{self.address}/{place}")
 
     def shows(self, text: str | re.Pattern[str]) -> None:
         """Wait until the page shows it; the machine may be slow."""
@@ -66,12 +71,13 @@ class Ui:
         return str(self.page.locator("body").inner_text())
 
     def until(self, pattern: str, mark: str) -> None:
-        """Load the page again and again, whose `mark` says that it is there, until its text matches."""
-        for _ in range(60):
+        """Wait until the text of the page matches, whose `mark` says that it is there; load it anew now and then."""
+        for _ in range(30):
             self.shows(mark)
-            if re.search(pattern, self.text(), re.DOTALL):
-                return
-            self.page.wait_for_timeout(1_000)
+            for _ in range(20):
+                if re.search(pattern, self.text(), re.DOTALL):
+                    return
+                self.page.wait_for_timeout(200)
             self.page.reload()
         pytest.fail(f"nothing matches {pattern!r} in: {self.text()}")
 
@@ -165,7 +171,7 @@ def _launch_for_id(ui: Ui, aggregate_id: str) -> str:
     """Type the config of one aggregate over what the Launchpad has filled in; gives the run's id."""
     ui.go(f"{JOBS}/rebuild_aggregate/playground")
     editor = ui.page.locator(".CodeMirror").first
-    editor.get_by_text("aggregate_id").click()
+    editor.click()
     config = {"aggregate_id": aggregate_id, "aggregate_type": "chat", "dry_run": "false"}
     lines = [f"      {name}: {value}" for name, value in config.items()]
     ui.page.keyboard.press("Control+A")
@@ -219,6 +225,11 @@ def test_a_check_shows_the_table_of_what_differs(ui: Ui) -> None:
     for text in ("streams_intact", "is_fresh", ui.mended_with_all, "different", "expected", "actual"):
         assert text in said, text
     assert ui.page.evaluate("document.body.scrollWidth <= window.innerWidth"), "the table is as wide as the page"
+    buttons = ui.page.locator("button", has_text=re.compile("Execute|Materialize")).all()
+    boxes = [box for button in buttons if (box := button.bounding_box()) is not None]
+    assert boxes
+    assert all(box["x"] + box["width"] <= 1280 for box in boxes), "no value pushes a button off the screen"
+    assert said.index("findings") < said.index("numbers"), "the findings come first"
     ui.to_the_top("Latest execution")
     ui.picture("check", left=NAVIGATION + 294, bottom=200)
 
@@ -227,7 +238,8 @@ def test_materializing_an_asset_from_its_page_rebuilds_it(ui: Ui) -> None:
     ui.go(f"assets/{CHATS}")
     ui.click("Materialize")
     launched = ui.page.get_by_text(re.compile("Launched run [0-9a-f]{8}")).first.inner_text()
-    ui.go("runs")
+    # Anew, without what a page says of a launch for a while.
+    ui.page.goto(f"{ui.address}/runs")
     ui.page.get_by_text(launched.split()[-1]).first.click()
     ui.shows("RUN_SUCCESS")
     ui.page.get_by_placeholder("Filter…").fill("type:ASSET_MATERIALIZATION")
@@ -242,7 +254,14 @@ def test_materializing_an_asset_from_its_page_rebuilds_it(ui: Ui) -> None:
     ui.go(f"assets/{CHATS}")
     ui.shows("Row count")
     assert "Never materialized" not in ui.text()
+    ui.shows("newest_verification")
+    # Those of the newest verification, whatever the last rebuild found.
+    ui.shows("Latest check results")
     ui.picture("asset")
+    ui.click("Plots")
+    ui.shows("events_per_second")
+    said = ui.text()
+    assert not any(name in said for name in ("caught_up", "discrepancies", "superseded")), "only what a person follows"
 
 
 def test_the_sensor_shows_its_ticks_and_the_run_that_it_launched(ui: Ui) -> None:
@@ -312,6 +331,15 @@ def test_runs_are_launched_followed_and_left_on_ctrl_c(started: Services, opened
     assert "task: Rebuilding tasks_read_model" in stderr, "its log comes along"
     assert opened[CHATS].count_documents({}) == 30
     assert opened[TASKS].count_documents({}) > 0
+
+    # One that it does itself, and has recorded there.
+    telling = {**environment_of(settings), "READMODEL_DAGSTER_URL": started.address, "READMODEL_TELL_DAGSTER": "true"}
+    line = [sys.executable, "-m", "readmodel_pipelines.cli.main", "verify-consistency", "--type", "chat", "--all"]
+    subprocess.run([*line, "--read-only"], env={**os.environ, **telling}, check=True)
+    with dg.DagsterInstance.from_config(str(started.home)) as instance:
+        (seen,) = instance.fetch_observations(dg.AssetKey(CHATS), limit=1).records
+        assert seen.asset_observation is not None
+        assert "command line verified" in str(seen.asset_observation.description)
 
     opened[CHATS].update_one({}, {"$set": {"title": "wrong"}})
     verify = ("verify-consistency", "--all", "--read-only", "--type")

@@ -16,7 +16,7 @@ from readmodel_pipelines.rebuild_state import Strategy
 from readmodel_pipelines.reconcile.finding import Finding
 from readmodel_pipelines.reconcile.summary import Summary
 from readmodel_pipelines.settings import Settings
-from readmodel_pipelines_tests.support.at_a_moment import At, Killed, nth, raises
+from readmodel_pipelines_tests.support.at_a_moment import At, Killed, dying, nth, raises
 from readmodel_pipelines_tests.support.other_writer import OtherWriter
 from readmodel_pipelines_tests.support.scene import BOTH, FindingOf, Mongo, Scene, found_in, typed
 from readmodel_pipelines_tests.support.verbs.command_line import cli, damaged, env, known  # noqa: F401
@@ -33,16 +33,17 @@ def opened(mongodb_uri: str) -> Iterator[Mongo]:
 @pytest.fixture
 def scene(opened: Mongo, settings: Settings) -> Iterator[Scene]:
     """Tasks come from chat streams."""
-    yield from _scene(opened, settings)
+    yield from scene_of(opened, settings)
 
 
 @pytest.fixture
 def legacy_scene(opened: Mongo, legacy_settings: Settings) -> Iterator[Scene]:
     """Tasks come from legacy task streams."""
-    yield from _scene(opened, legacy_settings)
+    yield from scene_of(opened, legacy_settings)
 
 
-def _scene(opened: Mongo, settings: Settings) -> Iterator[Scene]:
+def scene_of(opened: Mongo, settings: Settings) -> Iterator[Scene]:
+    """A scene in the database of these settings, which is dropped behind it."""
     yield Scene(_named(opened, settings.database), settings)
     # Whatever the server keeps makes each collection that comes later dearer: after hundreds of tests, three times.
     opened.client.drop_database(settings.database)
@@ -189,7 +190,7 @@ def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
 def killed_after(scene: Scene, at: At, small_batches: None) -> KilledAfter:
     def rebuild(batches: int, *names: str, **options: Any) -> None:
         at(Moment.BATCH_SAVED, nth(batches, raises(Killed())))
-        with pytest.raises(Killed):
+        with dying():
             full(scene, *names, **options)
 
     return rebuild

@@ -121,7 +121,7 @@ def test_json_is_exactly_one_document_with_the_documented_keys(cli: Cli, damaged
     assert result.exit_code == 1
     document = json.loads(result.stdout)
     assert set(document) == {
-        *("verb", "aggregate_type", "events", "seconds", "read_models", "findings", "warnings"),
+        *("verb", "aggregate_type", "events", "seconds", "read_models", "findings", "causes", "warnings"),
         *("tier", "coverage", "started_at", "closed"),
     }
     assert (document["verb"], document["aggregate_type"]) == ("verify", "all")
@@ -129,7 +129,8 @@ def test_json_is_exactly_one_document_with_the_documented_keys(cli: Cli, damaged
     assert set(document["read_models"]) == {"chats_read_model", "tasks_read_model"}
     assert all(set(counts) == COUNTS for counts in document["read_models"].values())
     (finding,) = document["findings"]
-    assert set(finding) == {"read_model", "aggregate_id", "outcome", "reason", "fields", "first_seen", "age_seconds"}
+    always = {"read_model", "aggregate_id", "outcome", "reason", "fields"}
+    assert set(finding) == always | {"first_seen", "age_seconds", "cause"}
     assert (finding["aggregate_id"], finding["outcome"], finding["reason"]) == (damaged, "different", None)
     assert finding["fields"]["title"]["actual"] == "wrong"
     assert finding["fields"]["is_public"]["actual"] == {"$absent": True}
@@ -276,6 +277,8 @@ def test_a_json_report_is_the_json_document(cli: Cli, damaged: str, tmp_path: Pa
     assert report.pop("database")
     assert report.pop("mend")[0]["command"] == "readmodel rebuild-readmodel --type chat --all"
     assert report["findings"][0].pop("mend") == f"readmodel rebuild-readmodel --type chat --id {damaged}"
+    assert report.pop("why")[0].startswith("chats_read_model: 1 of 1 documents was")
+    assert report.pop("lost_over_time") == []
     assert report == document
     assert [path.name for path in tmp_path.iterdir()] == ["report.JSON"]
 

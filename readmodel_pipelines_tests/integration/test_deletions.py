@@ -5,11 +5,13 @@ from typing import Any
 import pytest
 from pymongo.errors import OperationFailure
 
+from readmodel_pipelines.bookkeeping import kept_keys
 from readmodel_pipelines.bookkeeping.kept_keys import EVENTS, DeferredInMongo, Owner, Touched
 from readmodel_pipelines.moments import Moment, listening
+from readmodel_pipelines.mongo.cursor import SteadyCursor
 from readmodel_pipelines.reconcile.deletions import A_FEW
 from readmodel_pipelines_tests.support.other_writer import OtherWriter
-from readmodel_pipelines_tests.support.scene import Scene, found_in, in_place_alone
+from readmodel_pipelines_tests.support.scene import Document, Scene, found_in, in_place_alone
 
 pytestmark = pytest.mark.usefixtures("strategy")
 
@@ -219,3 +221,23 @@ def test_several_hundred_deletions_are_all_done(filled: Scene) -> None:
     orphans(filled, 1_203)
     assert filled.rebuild("chat", allow_deletions=True).read_models[CHATS].deleted == 1_203
     assert filled.verify().ok
+
+
+def test_keys_that_were_put_off_are_read_by_pages(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kept_keys, "KEYS_AT_ONCE", 10)
+    deferred = DeferredInMongo(scene.database, Owner(CHATS, "one"))
+    deferred.add("delete", [f"{number:03}" for number in range(35)])
+    remembered: list[int] = []
+    told_apart = SteadyCursor.next
+
+    def next_one(cursor: SteadyCursor) -> Document:
+        remembered.append(len(cursor._given))
+        return told_apart(cursor)
+
+    monkeypatch.setattr(SteadyCursor, "next", next_one)
+
+    pages = list(deferred.batches("delete"))
+
+    assert [len(page) for page in pages] == [10, 10, 10, 5]
+    assert sorted(key for page in pages for key in page) == [f"{number:03}" for number in range(35)]
+    assert max(remembered) <= 10

@@ -147,7 +147,7 @@ def test_a_uri_is_refused_before_anything_is_touched(settings: Settings, mongodb
 def test_too_few_chats_to_break_are_refused_with_what_to_do(settings: Settings) -> None:
     with pytest.raises(UsageError) as caught:
         play(settings, chats=20)
-    assert "--chats" in caught.value.hint
+    assert "--chats 150" in caught.value.hint
 
 
 def test_a_port_that_is_taken_is_refused_when_asked_for(settings: Settings) -> None:
@@ -168,8 +168,23 @@ def test_the_ui_imports_nothing_from_the_current_folder(
     monkeypatch.setattr(readmodel_pipelines, "__file__", str(tmp_path / "installed/readmodel_pipelines/__init__.py"))
     monkeypatch.setattr(ui, "_DAGSTER_DEV", (sys.executable, "-m", "lies_here"))
     with pytest.raises(ReadModelError) as caught:
-        ui.serve(settings, choose_port(None), lambda _: None)
+        ui.serve(settings, choose_port(None), lambda _: None, {}, lambda: None)
     assert "No module named lies_here" in caught.value.hint
+
+
+def test_the_ui_of_an_installed_package_has_the_instance_that_it_brings(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "installed/readmodel_pipelines"
+    package.mkdir(parents=True)
+    (package / "dagster.yaml").write_text("nux: {enabled: false}\n")
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+    monkeypatch.setattr(readmodel_pipelines, "__file__", str(package / "__init__.py"))
+    show = "import os, pathlib; print(pathlib.Path(os.environ['DAGSTER_HOME'], 'dagster.yaml').read_text())"
+    monkeypatch.setattr(ui, "_DAGSTER_DEV", (sys.executable, "-c", show))
+    with pytest.raises(ReadModelError) as caught:
+        ui.serve(settings, choose_port(None), lambda _: None, {}, lambda: None)
+    assert "nux: {enabled: false}" in caught.value.hint
 
 
 def test_the_ui_answers_at_the_address_that_is_printed_and_ctrl_c_ends_it_all(data_dir: Path) -> None:

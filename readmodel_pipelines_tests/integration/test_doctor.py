@@ -15,8 +15,9 @@ from readmodel_pipelines.bookkeeping.leases import Leases
 from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds
 from readmodel_pipelines.doctor.check import Check, Diagnosis, Health
 from readmodel_pipelines.doctor.examine import ON_SERVER, examine
+from readmodel_pipelines.embedded.server import ensure_running
 from readmodel_pipelines.mongo.connection import open_database
-from readmodel_pipelines.mongo.names import shadow_name
+from readmodel_pipelines.mongo.names import shadow_names
 from readmodel_pipelines.mongo.rights import privileges, role_named
 from readmodel_pipelines.mongo.scan import index_on
 from readmodel_pipelines.rebuild_state import RebuildState
@@ -26,6 +27,7 @@ from readmodel_pipelines.verification.verify import VerificationRequest, verify
 from readmodel_pipelines_tests.support.environment import name_database
 from readmodel_pipelines_tests.support.scene import Scene
 from readmodel_pipelines_tests.support.servers.authorized import AuthorizedServer
+from readmodel_pipelines_tests.support.servers.embedded import own_server
 from readmodel_pipelines_tests.support.servers.standalone import standalone_server
 from readmodel_pipelines_tests.support.verbs.command_line import readmodel
 
@@ -42,14 +44,15 @@ def troubles(diagnosis: Diagnosis) -> dict[str, Health]:
 
 
 @pytest.fixture(scope="module")
-def made(mongodb_uri: str) -> Iterator[Scene]:
-    settings = Settings(mongodb_uri=SecretStr(mongodb_uri), database="test_doctor")
-    with open_database(settings) as database:
-        scene = Scene(database, settings)
-        scene.fill(8)
-        scene.ensure_indexes()
-        yield scene
-        database.client.drop_database(database)
+def made() -> Iterator[Scene]:
+    """On a server of its own: the history of the one that all tests share is short, as they write so much."""
+    with own_server() as server:
+        settings = Settings(mongodb_uri=SecretStr(ensure_running(server)), database="test_doctor")
+        with open_database(settings) as database:
+            scene = Scene(database, settings)
+            scene.fill(8)
+            scene.ensure_indexes()
+            yield scene
 
 
 @pytest.fixture
@@ -59,7 +62,7 @@ def healthy(made: Scene) -> Iterator[Scene]:
     yield made
     for name in ("readmodel_leases", "readmodel_rebuilds", "readmodel_findings", "repair_queue"):
         made.database[name].delete_many({})
-    made.database.drop_collection(shadow_name("chats_read_model"))
+    made.database.drop_collection(shadow_names("chats_read_model")[0])
     made.events.delete_many({"aggregate_id": {"$type": "array"}})
     made.ensure_indexes()
     assert made.rebuild().ok
@@ -140,7 +143,7 @@ def test_a_clock_that_is_off_is_found(settings: Settings, off: float, state: Hea
 
 
 def test_a_stale_lease_is_found_whether_it_ran_out_or_its_holder_is_gone(healthy: Scene) -> None:
-    assert found(examine(healthy.settings), "leases").found == "Nobody is at work."
+    assert found(examine(healthy.settings), "leases").found == "No lease is held."
     Leases(healthy.database, 60, "the night shift").acquire(["rebuild:tasks_read_model"])
     assert "tasks_read_model by the night shift" in found(examine(healthy.settings), "leases").found
     with subprocess.Popen(["true"]) as ended:
@@ -158,11 +161,32 @@ def test_a_stale_lease_is_found_whether_it_ran_out_or_its_holder_is_gone(healthy
     assert "no process of this machine any more" in leases.details[1]
 
 
+def test_a_lease_that_is_held_longer_than_it_can_be_is_found_listed_and_broken(
+    healthy: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name_database(monkeypatch, healthy.settings)
+    Leases(healthy.database, 60, "the night shift").acquire(["rebuild:tasks_read_model"])
+    ahead = [{"$set": {"expires_at": {"$add": ["$expires_at", 7_200_000]}}}]
+    healthy.database.readmodel_leases.update_many({}, ahead)
+    leases = found(examine(healthy.settings), "leases")
+    assert (leases.state, len(leases.details)) == (WARNING, 1)
+    assert "clock stood ahead" in leases.details[0]
+    (listed,) = json.loads(readmodel("leases", "list", "--json").stdout)["leases"]
+    assert (listed["_id"], listed["holder"]) == ("rebuild:tasks_read_model", "the night shift")
+    assert (listed["over"], listed["too_far"]) == (False, True)
+
+    assert readmodel("leases", "break", listed["_id"]).exit_code == 2, "nobody was there to be asked"
+    assert readmodel("leases", "break", listed["_id"], "--yes", "--json").exit_code == 0
+    assert readmodel("leases", "break", listed["_id"], "--yes").exit_code == 2
+    assert readmodel("leases", "list").stdout == "Nothing is locked.\n"
+    assert found(examine(healthy.settings), "leases").found == "No lease is held."
+
+
 def test_a_rebuild_that_nobody_goes_on_with_and_its_shadow_are_found(healthy: Scene) -> None:
     rebuilds = Rebuilds(healthy.database)
     about = {"strategy": "shadow", "read_models": ["chats_read_model"], "names": ["chat"]}
     record = rebuilds.begin("0123456789ab", about, [(1, EVERYTHING)])
-    healthy.database.create_collection(shadow_name("chats_read_model"))
+    healthy.database.create_collection(shadow_names("chats_read_model")[0])
     unfinished = found(examine(healthy.settings), "rebuilds")
     assert (unfinished.state, len(unfinished.details)) == (WARNING, 1)
     assert "readmodel rebuild-readmodel --type chat --all --strategy shadow --resume" in unfinished.hint
@@ -184,7 +208,7 @@ def test_a_server_that_does_not_tell_in_time_costs_the_checks_concerned_and_no_o
     diagnosis = examine(settings, seconds=1e-9)
     assert found(diagnosis, "replica set").state is OK
     late = found(diagnosis, "queries")
-    assert (late.state, late.found) == (PROBLEM, "MongoDB did not tell within 1e-09 s.")
+    assert (late.state, late.found) == (PROBLEM, "MongoDB did not answer within 1e-09 s.")
     assert [item.name for item in diagnosis.checks] == ["settings", "connection", *ON_SERVER]
 
 
@@ -212,7 +236,7 @@ def test_a_connection_string_without_a_user_is_found_where_one_is_wanted(authori
     scheme, _, rest = authorized.uri.partition("://")
     diagnosis = examine(authorized.settings(f"{scheme}://{rest.partition('@')[2]}"))
     assert diagnosis.exit_code == 3
-    assert "wants somebody to log in" in found(diagnosis, "connection").found
+    assert "requires a login" in found(diagnosis, "connection").found
 
 
 def test_no_right_to_write_is_a_problem_unless_the_user_is_meant_to_look(authorized: AuthorizedServer) -> None:

@@ -18,7 +18,8 @@ def told(summary: Any) -> tuple[Any, ...]:
     return counts, findings
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.each_once
+@pytest.mark.parametrize("seed", [*range(4), *(pytest.param(seed, marks=pytest.mark.whole) for seed in range(4, 8))])
 @pytest.mark.parametrize("each", [False, True], ids=["everything", "each by itself"])
 def test_a_dry_run_predicts_the_rebuild(database: Mongo, settings: Settings, seed: int, each: bool) -> None:
     trial = Trial(database, settings, seed, number=10 if each else 30)

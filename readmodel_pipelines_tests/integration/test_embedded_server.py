@@ -169,20 +169,16 @@ from readmodel_pipelines.embedded.server import ensure_running
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines_tests.support.servers.embedded import server_folder
 settings = Settings(data_dir=pathlib.Path(sys.argv[1]), mongod=pathlib.Path("/nonexistent/mongod"))
-for _ in range(5):
-    started = time.perf_counter()
-    ensure_running(settings)
-    print(time.perf_counter() - started)
+# Nobody may wait: who pauses fails.
+time.sleep = None
+ensure_running(settings)
 """
 
 
 def test_a_running_server_is_found_without_program_or_lock_and_at_once(running: Settings) -> None:
     with (running.data_dir / "mongod" / "lock").open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        # A process of its own: with the listeners of --verbose, which stay, the driver takes its time to close.
-        looked = [sys.executable, "-c", _FIND_IT, str(running.data_dir)]
-        took = subprocess.run(looked, capture_output=True, text=True, check=True).stdout.split()
-    assert min(map(float, took)) < 0.05
+        subprocess.run([sys.executable, "-c", _FIND_IT, str(running.data_dir)], check=True)
 
 
 def test_stop_is_idempotent_and_a_folder_that_was_open_to_others_is_closed(settings: Settings) -> None:

@@ -11,7 +11,7 @@ from readmodel_pipelines.lanes import contested
 from readmodel_pipelines.mongo.event_store import EventStore
 from readmodel_pipelines.projections.task import TASKS_OF_LEGACY_STREAMS
 from readmodel_pipelines_tests.support.environment import uri_of
-from readmodel_pipelines_tests.support.scene import Scene, found_in
+from readmodel_pipelines_tests.support.scene import Scene, found_in, uuid
 
 LONG = 30_000
 
@@ -107,6 +107,25 @@ def test_aggregates_that_claim_the_empty_key_contest_one_another(legacy_scene: S
     scene.task("another", "chat")
     (claims,) = contested(EventStore(scene.events), [TASKS_OF_LEGACY_STREAMS], [one]).values()
     assert set(claims) == {one, "11111111-0000-4000-a000-000000000000"}
+
+
+@pytest.mark.parametrize("values", [("a", "b"), ("a", None), (None, "a"), (7, "a"), ("a", "a")], ids=repr)
+@pytest.mark.parametrize("look_at", ["it alone", "the other alone", "all"])
+def test_a_stream_that_claims_two_keys_is_told_and_stands_in_nobodys_way(
+    legacy_scene: Scene, values: tuple[Any, Any], look_at: str
+) -> None:
+    scene = legacy_scene
+    scene.index()
+    twice, other = uuid("twice"), scene.task("other", "a")
+    scene.stream(twice, "Task", ("task.created", {"ChatID": values[0], "ChatIX": values[1], "Title": "x"}))
+    scene.replace_bytes("events", {"aggregate_id": twice}, b"ChatIX", b"ChatID")
+    ids = {"it alone": [twice], "the other alone": [other], "all": None}[look_at]
+    events = EventStore(scene.events)
+    (claims,) = contested(events, [TASKS_OF_LEGACY_STREAMS], ids).values()
+    assert set(claims) == (set() if look_at == "the other alone" else {twice})
+    assert events.other_claimant(TASKS_OF_LEGACY_STREAMS.fold, ("task.created", "ChatID"), "a", other) is None
+    assert not scene.rebuild().ok
+    assert [item["task_id"] for item in scene.tasks.find()] == [other]
 
 
 def test_an_array_id_does_not_make_the_server_sort_everything_in_memory(scene: Scene, plain_index: None) -> None:

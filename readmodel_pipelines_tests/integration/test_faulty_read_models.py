@@ -1,5 +1,6 @@
 """Nothing that an added read model's file does stops the built-in ones, nor another one that was added."""
 
+from itertools import count, repeat
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from readmodel_pipelines.reconcile.summary import Summary
 from readmodel_pipelines.reports.writer import SUFFIXES
 from readmodel_pipelines_tests.support import faulty_read_models as faulty
 from readmodel_pipelines_tests.support import shadowless_read_models as shadowless
-from readmodel_pipelines_tests.support.at_a_moment import At, Killed, once, raises
+from readmodel_pipelines_tests.support.at_a_moment import At, Killed, dying, once, raises
 from readmodel_pipelines_tests.support.scene import BOTH, Scene, uuid
 from readmodel_pipelines_tests.support.verbs.command_line import Cli
 from readmodel_pipelines_tests.support.verbs.rebuilding import full, leftovers, records
@@ -86,7 +87,7 @@ def test_a_shadow_that_cannot_be_had_is_left_out_and_the_others_go_on(
     scene.database.unwanted_read_model.insert_many(before["unwanted_read_model"])
     if killed_at is not None:
         at(killed_at, once(raises(Killed())))
-        with pytest.raises(Killed):
+        with dying():
             full(scene, strategy="shadow")
 
     done = full(scene, strategy="shadow", resume=True)
@@ -100,6 +101,19 @@ def test_a_shadow_that_cannot_be_had_is_left_out_and_the_others_go_on(
         assert written(done, name) == (0, scene.database[name].count_documents({}), 0)
     scene.settings = scene.settings.model_copy(update={"projections": ()})
     assert scene.verify().ok
+
+
+def test_a_shadow_that_is_left_out_is_no_success_though_nothing_was_to_be_written(
+    scene: Scene, at: At, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shadowless, "_calls", repeat(1))
+    scene.fill(1)
+    scene.settings = scene.settings.model_copy(update={"projections": (shadowless.__name__,)})
+    at(Moment.GATE, lambda **_: monkeypatch.setattr(shadowless, "_calls", count(2)))
+
+    done = full(scene, strategy="shadow")
+
+    assert (done.ok, done.read_models["unsteady_read_model"].written) == (False, 0)
 
 
 def test_repairs_mend_the_others_and_are_parked_with_the_reason(scene: Scene, damaged: list[str]) -> None:

@@ -6,13 +6,17 @@ from datetime import UTC, datetime
 import pytest
 
 from readmodel_pipelines.bookkeeping import leases
-from readmodel_pipelines.cutover import shadow
+from readmodel_pipelines.cutover.built import built
+from readmodel_pipelines.cutover.definition import ShadowFailed, create_like
+from readmodel_pipelines.cutover.shadow import copy_by_id
 from readmodel_pipelines.docs.examples import chat_activity
 from readmodel_pipelines.errors import LeaseLost, NoCopy, UsageError
 from readmodel_pipelines.moments import Moment
-from readmodel_pipelines.mongo.names import copy_name, shadow_name
+from readmodel_pipelines.mongo.fenced import FencedCollection
+from readmodel_pipelines.mongo.names import copy_names, shadow_names
 from readmodel_pipelines.rebuild import RebuildRequest, rebuild, roll_back
 from readmodel_pipelines_tests.support.at_a_moment import At, killed_at, once
+from readmodel_pipelines_tests.support.built import Alone, fenced
 from readmodel_pipelines_tests.support.scene import Scene, found_in
 from readmodel_pipelines_tests.support.verbs.rebuilding import in_shadow
 
@@ -40,13 +44,17 @@ def test_a_shadow_that_somebody_dropped_is_built_anew_with_its_validator(scene: 
     assert scene.verify().ok
 
 
-def test_what_a_run_writes_too_late_into_a_shadow_that_was_swapped_takes_no_place(scene: Scene) -> None:
+def test_what_a_run_writes_too_late_into_a_shadow_that_was_swapped_is_refused(scene: Scene, at: At) -> None:
     scene.fill(12)
+    known: list[FencedCollection] = []
+    at(Moment.GATE, once(lambda: known.append(fenced(scene.database, SHADOW))))
     with killed_at(Moment.SWAPPED):
         in_shadow(scene)
     before = scene.dump()[CHATS]
     # A worker of the killed run, which had asked for its lease just before.
-    shadow.copy_by_id(scene.chats, scene.collection(SHADOW), [found_in(scene.chats)["_id"]])
+    with pytest.raises(LeaseLost):
+        copy_by_id(scene.chats, known[0], [found_in(scene.chats)["_id"]])
+    assert SHADOW not in scene.database.list_collection_names()
     assert in_shadow(scene, resume=True).about["state"] == "done"
     assert scene.dump()[CHATS] == before
     assert scene.verify().ok
@@ -103,7 +111,7 @@ def test_a_rollback_beside_an_unfinished_rebuild_is_refused(scene: Scene) -> Non
     killed_in_the_middle(scene)
     with pytest.raises(UsageError):
         roll_back(scene.database, scene.settings, done)
-    assert copy_name(CHATS) in scene.database.list_collection_names()
+    assert copy_names(CHATS)[0] in scene.database.list_collection_names()
 
 
 def test_a_rollback_says_which_read_model_has_no_copy_any_more(scene: Scene) -> None:
@@ -120,7 +128,7 @@ def test_a_rollback_does_not_take_the_copy_of_a_rebuild_that_ended_while_it_bega
     at(Moment.LEASE_TAKEN, once(lambda: in_shadow(scene, "chat")))
     with pytest.raises(NoCopy):
         roll_back(scene.database, scene.settings, first)
-    assert copy_name(CHATS) in scene.database.list_collection_names()
+    assert len(built(scene.database, copy_names(CHATS))) == 1
 
 
 def test_a_rollback_of_a_read_model_that_is_not_in_force_any_more_is_refused(scene: Scene) -> None:
@@ -135,5 +143,5 @@ def test_a_rollback_of_a_read_model_that_is_not_in_force_any_more_is_refused(sce
 
 def test_a_collection_whose_name_leaves_no_room_for_that_of_a_shadow_is_refused_in_words(scene: Scene) -> None:
     live = "c" * (250 - len(scene.database.name))
-    with pytest.raises(shadow.ShadowFailed):
-        shadow.create_like(scene.database, live, shadow_name(live))
+    with pytest.raises(ShadowFailed):
+        create_like(scene.database, live, shadow_names(live), Alone())

@@ -109,7 +109,7 @@ def test_a_limit_is_held_of_the_events_read_and_of_the_documents_that_a_shadow_c
     chats = scene.fill(30)
     clock = Clock()
     limited = partial(RateLimit, clock=clock, sleep=clock.sleep)
-    monkeypatch.setattr("readmodel_pipelines.rebuild.batches.RateLimit", limited)
+    monkeypatch.setattr("readmodel_pipelines.speed_limits.RateLimit", limited)
     number = scene.events.count_documents({}) if limit == "max_events_per_second" else len(chats)
     scene.settings = scene.settings.model_copy(update={limit: float(number)})
     full(scene, "chat", strategy=strategy)
@@ -177,7 +177,12 @@ def test_a_slice_that_waits_for_one_that_dies_in_its_second_look_does_that_itsel
     scene.fill(10)
     rebuilds = Rebuilds(scene.database)
     # The leases of the plan, of the read model twice, and of the slice; then that of who finishes.
-    at(Moment.LEASE_TAKEN, nth(5, lambda: rebuilds.again(rebuilds.unfinished(None)[0])))
+
+    def dies() -> None:
+        (record,) = rebuilds.unfinished(None)
+        rebuilds.again(record, str(rebuilds.ranges(record)[0].by))
+
+    at(Moment.LEASE_TAKEN, nth(5, dies))
     assert full(scene, "chat", resume=True, slice=Slice(1, 1)).about["state"] == "done"
     assert records(scene)[0]["passes"] == 2
     assert all(item["done"] for item in scene.database.readmodel_rebuilds.find({"of": records(scene)[0]["_id"]}))

@@ -102,8 +102,7 @@ def test_a_rebuild_is_aborted_with_its_shadow_but_not_when_it_is_done(scene: Sce
     assert abort(scene.database, scene.settings, record["_id"]).state is RebuildState.ABORTED
     assert leftovers(scene) == []
     assert scene.everything() == right
-    with pytest.raises(WrongState):
-        abort(scene.database, scene.settings, record["_id"])
+    assert abort(scene.database, scene.settings, record["_id"]).state is RebuildState.ABORTED, "for what is left of it"
     done = full(scene).about["rebuild"]
     with pytest.raises(WrongState):
         abort(scene.database, scene.settings, done)
@@ -122,9 +121,12 @@ def test_a_rebuild_at_work_is_not_aborted(scene: Scene, killed_after: KilledAfte
 def test_no_state_follows_an_end(scene: Scene) -> None:
     rebuilds = Rebuilds(scene.database)
     record = rebuilds.begin("0123456789ab", {"read_models": ["x"], "strategy": "in_place"}, [(1, EVERYTHING)])
-    for state in (RebuildState.FINISHING, RebuildState.SWAPPING, RebuildState.DONE, RebuildState.ROLLED_BACK):
+    for state in (
+        *(RebuildState.FINISHING, RebuildState.SWAPPING, RebuildState.DONE),
+        *(RebuildState.ROLLING_BACK, RebuildState.ROLLED_BACK),
+    ):
         record = rebuilds.to(record, state)
-    for state in set(RebuildState) - {RebuildState.ROLLED_BACK}:
+    for state in set(RebuildState) - {RebuildState.ROLLING_BACK}:
         with pytest.raises(WrongState):
             rebuilds.to(record, state)
 

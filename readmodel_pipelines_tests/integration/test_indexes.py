@@ -131,7 +131,6 @@ def test_indexes_are_made_once_and_named_as_the_application_does(scene: Scene) -
         "aggregate_id,version": True,
         "event_type,occurred_at": False,
         "aggregate_type,occurred_at": False,
-        "aggregate_type,aggregate_id,version": False,
     }
     assert "idx_events_aggregate_version_unique" in scene.events.index_information()
     before = scene.events.index_information()

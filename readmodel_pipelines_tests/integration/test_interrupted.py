@@ -77,12 +77,12 @@ def interruption(stdout: str) -> dict[str, Any]:
 
 
 def test_a_full_rebuild_says_its_id_what_it_did_and_how_to_go_on(scene: Scene, interrupted: Interruptible) -> None:
-    scene.add(chat_events(4_000, mean_events=8))
+    scene.add(chat_events(2_000, mean_events=8))
 
     def read() -> int:
         return sum(item["events"] for item in scene.database[REBUILDS].find({"of": {"$exists": True}}))
 
-    stdout, stderr = interrupted("rebuild-readmodel", *EVERYTHING, when=read, READMODEL_MAX_EVENTS_PER_SECOND="5000")
+    stdout, stderr = interrupted("rebuild-readmodel", *EVERYTHING, when=read, READMODEL_MAX_EVENTS_PER_SECOND="2500")
     (record,) = scene.database[REBUILDS].find({"kind": "rebuild"})
     assert stdout == ""
     assert f"Interrupted. Rebuild {record['_id']} (in_place) is not done; so far {read():,} events were read" in stderr
@@ -98,7 +98,7 @@ def test_a_full_rebuild_says_its_id_what_it_did_and_how_to_go_on(scene: Scene, i
     resume = ("rebuild-readmodel", *EVERYTHING, "--resume", "--json")
     # A pace, so that it is still at work when it is ended.
     stdout, _ = interrupted(
-        *resume, when=lambda: read() > before, by=signal.SIGTERM, READMODEL_MAX_EVENTS_PER_SECOND="5000"
+        *resume, when=lambda: read() > before, by=signal.SIGTERM, READMODEL_MAX_EVENTS_PER_SECOND="2500"
     )
     document = interruption(stdout)
     assert (document["verb"], document["done"]["rebuild"]) == ("rebuild", record["_id"])

@@ -10,10 +10,10 @@ from bson import DatetimeMS, ObjectId
 from readmodel_pipelines.rebuild_state import Strategy
 from readmodel_pipelines.reconcile.summary import Summary
 from readmodel_pipelines_tests.integration.test_values import bytes_in, put_document, put_stream
-from readmodel_pipelines_tests.support.oracle import Value
 from readmodel_pipelines_tests.support.scene import FindingOf, Scene, found_in, in_place_alone
+from readmodel_pipelines_tests.support.stored_values import Value
 
-pytestmark = pytest.mark.usefixtures("strategy")
+pytestmark = [pytest.mark.usefixtures("strategy"), pytest.mark.each_once]
 
 TASKS = "tasks_read_model"
 

@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 
-from readmodel_pipelines.cutover.shadow import ShadowFailed
+from readmodel_pipelines.cutover.definition import ShadowFailed
 from readmodel_pipelines.doctor.check import Health
 from readmodel_pipelines.doctor.examine import examine
 from readmodel_pipelines.errors import ReadModelError, UnsuitableCollection
 from readmodel_pipelines.mongo.connection import errors_in_words
-from readmodel_pipelines.mongo.names import FINDINGS
+from readmodel_pipelines.mongo.names import FINDINGS, OURS, REBUILDS, SET_ASIDE
 from readmodel_pipelines_tests.support.scene import BOTH, Scene
+from readmodel_pipelines_tests.support.verbs.command_line import Cli
 from readmodel_pipelines_tests.support.verbs.rebuilding import full, in_shadow
 from readmodel_pipelines_tests.support.verbs.repairing import put, queue_of, repair, task
 from readmodel_pipelines_tests.support.verbs.verifying import look
@@ -38,7 +39,8 @@ def made_anew(**options: Any) -> Made:
         scene.database.create_collection(name, **options)
         if "timeseries" in options:
             documents = [{**item, "at": datetime(2026, 1, 1, tzinfo=UTC)} for item in documents]
-        scene.database[name].insert_many(documents)
+        if documents:
+            scene.database[name].insert_many(documents)
 
     return make
 
@@ -111,6 +113,14 @@ def test_events_of_any_kind_are_read(chats: Scene, make: Made) -> None:
     assert chats.verify().ok
 
 
+@pytest.mark.parametrize("make", [view, roomy, time_series, clustered], ids=["view", "capped", "ts", "clustered"])
+def test_versions_of_events_of_any_kind_are_read(scene: Scene, make: Made) -> None:
+    scene.fill(4)
+    scene.settings = scene.settings.model_copy(update={"allow_malformed": ("unknown_event_type",)})
+    make(scene, "events")
+    assert scene.projector().verify_versions().ok
+
+
 @pytest.mark.parametrize("make", [view, time_series], ids=["view", "time series"])
 def test_events_without_a_history_of_changes_are_no_base_for_a_shadow(chats: Scene, make: Made) -> None:
     make(chats, "events")
@@ -179,6 +189,30 @@ def test_the_doctor_says_what_cannot_be_used_and_why(chats: Scene, make: Made, p
     (check,) = [item for item in examine(chats.settings).checks if item.name == "collections"]
     assert check.state is state
     assert state is Health.OK or place in check.found
+
+
+@pytest.mark.parametrize("make", [view, roomy, time_series], ids=["view", "capped", "time series"])
+@pytest.mark.parametrize("place", OURS)
+def test_work_is_kept_in_no_collection_that_cannot_keep_it(chats: Scene, place: str, make: Made) -> None:
+    if not chats.database.list_collection_names(filter={"name": place}):
+        chats.database.create_collection(place)
+    make(chats, place)
+    put(chats, task(IDS[0]))
+    for verb in (*VERBS, Scene.verify, repair):
+        with pytest.raises(UnsuitableCollection) as refused:
+            verb(chats)
+        assert place in refused.value.message
+    (check,) = [item for item in examine(chats.settings).checks if item.name == "collections"]
+    assert (check.state, place in check.found) == (Health.PROBLEM, True)
+
+
+@pytest.mark.parametrize("command", [("rebuilds", "list"), ("repair-queue", "list")])
+def test_what_only_shows_says_in_words_what_it_cannot_read(chats: Scene, cli: Cli, command: Sequence[str]) -> None:
+    for place in (REBUILDS, SET_ASIDE):
+        if not chats.database.list_collection_names(filter={"name": place}):
+            chats.database.create_collection(place)
+        danish_view(chats, place)
+    assert cli(*command).exit_code == UnsuitableCollection.exit_code
 
 
 @pytest.mark.parametrize("make", [view, time_series], ids=["view", "time series"])

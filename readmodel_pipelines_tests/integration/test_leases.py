@@ -1,24 +1,35 @@
 """Leases: one full rebuild of a read model at a time, by the server's clock, and nothing written without the lease."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from bson import Code, Decimal128
+from bson.datetime_ms import DatetimeMS
 from pymongo import MongoClient
 from pymongo.errors import AutoReconnect
 from pymongo.monitoring import CommandFailedEvent, CommandListener, CommandStartedEvent, CommandSucceededEvent
 
-from readmodel_pipelines.bookkeeping.leases import Leases, free_leases, hold_leases, lost_leases
+from readmodel_pipelines.bookkeeping.held_leases import taken, taken_leases
+from readmodel_pipelines.bookkeeping.leases import (
+    OF_A_REBUILD,
+    Leases,
+    break_lease,
+    free_leases,
+    hold_leases,
+    lost_leases,
+)
 from readmodel_pipelines.errors import LeaseLost, ReadModelBusy
 from readmodel_pipelines.moments import Moment
 from readmodel_pipelines.mongo.names import LEASES
 from readmodel_pipelines_tests.support.at_a_moment import At, each, raises
 from readmodel_pipelines_tests.support.environment import uri_of
 from readmodel_pipelines_tests.support.other_writer import OtherWriter
-from readmodel_pipelines_tests.support.scene import Scene, found_in
-from readmodel_pipelines_tests.support.verbs.rebuilding import taken_over
+from readmodel_pipelines_tests.support.scene import BOTH, Scene, found_in
+from readmodel_pipelines_tests.support.verbs.command_line import Cli
+from readmodel_pipelines_tests.support.verbs.rebuilding import full, taken_over
 from readmodel_pipelines_tests.support.waiting import wait_until
 
 CHATS, TASKS = "chats_read_model", "tasks_read_model"
@@ -204,6 +215,63 @@ def test_a_lease_that_was_given_back_was_not_lost_and_one_that_ran_out_was(scene
         assert lease(scene)["lost"] == 0
 
 
+@pytest.mark.parametrize("shared", ["", "a rebuild in slices"])
+def test_a_renewal_that_arrives_late_does_not_take_back_what_was_given_back(scene: Scene, shared: str) -> None:
+    with hold_leases(scene.database, [CHATS], 60, shared=shared) as held:
+        held.give_back()
+        assert not held._renew()
+        assert is_free(scene)
+        with hold_leases(scene.database, [CHATS], 60):
+            pass
+
+
+def clock_stood_ahead(scene: Scene, by: timedelta = timedelta(hours=2)) -> None:
+    """The server's clock did, while the leases were written, and was corrected since."""
+    scene.database[LEASES].update_many({}, [{"$set": {"expires_at": {"$add": ["$expires_at", by // MS]}}}])
+
+
+MS = timedelta(milliseconds=1)
+
+
+def test_a_lease_that_was_given_back_is_free_although_the_clock_stood_ahead(scene: Scene) -> None:
+    with hold_leases(scene.database, [CHATS], 60):
+        pass
+    clock_stood_ahead(scene)
+    with hold_leases(scene.database, [CHATS], 60):
+        pass
+
+
+def test_a_dead_holder_locks_for_one_length_of_its_lease_although_the_clock_stood_ahead(scene: Scene) -> None:
+    Leases(scene.database, 7).acquire([f"rebuild:{CHATS}"])
+    clock_stood_ahead(scene)
+    with pytest.raises(ReadModelBusy), hold_leases(scene.database, [CHATS], 60):
+        pass
+    assert timedelta() < lease(scene)["expires_at"].replace(tzinfo=UTC) - server_time(scene) <= timedelta(seconds=7)
+
+
+def test_a_living_holder_keeps_its_lease_when_the_clock_is_corrected(scene: Scene) -> None:
+    alive = Leases(scene.database, 60)
+    alive.acquire([f"rebuild:{CHATS}"])
+    clock_stood_ahead(scene)
+    with pytest.raises(ReadModelBusy), hold_leases(scene.database, [CHATS], 60):
+        pass
+    alive.check()
+    assert alive._renew()
+
+
+def test_a_broken_lease_is_free_at_once_and_lost_for_a_holder_that_lives_after_all(scene: Scene) -> None:
+    alive = Leases(scene.database, 60)
+    alive.acquire([f"rebuild:{CHATS}"])
+    assert break_lease(scene.database, f"rebuild:{CHATS}")
+    assert not break_lease(scene.database, f"rebuild:{CHATS}")
+    assert not alive._renew()
+    with pytest.raises(LeaseLost):
+        alive.check()
+    with hold_leases(scene.database, [CHATS], 60):
+        alive.give_back()
+        assert not is_free(scene)
+
+
 def test_a_holder_is_named_as_asked(scene: Scene, chat_id: str) -> None:
     from readmodel_pipelines.projector import ReadModelProjector
 
@@ -228,3 +296,35 @@ def test_a_second_try_takes_over_the_lease_of_the_first_one_that_died(scene: Sce
                 scene.rebuild("chat")
     finally:
         first.__exit__(None, None, None)
+
+
+ODD: Sequence[Any] = (float("nan"), float("inf"), -1, 10**18, Decimal128("NaN"), "text", None, Code("x"), [], {"a": 1})
+
+
+@pytest.mark.parametrize("field", ["seconds", "token", "lost", "holder", "acquired_at"])
+def test_whatever_stands_in_a_lease_that_ran_out_stops_nobody(scene: Scene, field: str) -> None:
+    scene.fill(2)
+    leases = scene.database[LEASES]
+    for odd in (*ODD, DatetimeMS(2**55)):
+        stored = {"nonce": "x", "expires_at": datetime.now(UTC) - timedelta(hours=1), field: odd}
+        for name in BOTH:
+            leases.replace_one({"_id": f"{OF_A_REBUILD}{name}"}, stored, upsert=True)
+        assert len(taken_leases(scene.database)) == 2
+        assert full(scene).ok
+
+
+def test_odd_leases_are_shown_each_on_a_line_and_can_be_broken(scene: Scene, cli: Cli) -> None:
+    names = ["a\x1b[2J\nforged: nothing is locked", "far", "z" * 1_000]
+    for name in names:
+        lease = {"holder": "b\x1b[31m\nx", "nonce": "x", "seconds": float("nan"), "expires_at": DatetimeMS(2**55)}
+        scene.database[LEASES].insert_one({"_id": name, **lease})
+
+    shown = cli("leases", "list")
+
+    assert shown.exit_code == 0
+    assert "\x1b" not in shown.output
+    # A heading, and how many there are.
+    assert len(shown.stdout.splitlines()) == 1 + len(names) + 1
+    assert cli("doctor").exit_code == 1
+    assert cli("leases", "break", "far", "--yes").exit_code == 0
+    assert not taken(scene.database, "far")

@@ -81,7 +81,7 @@ def test_every_index_is_made_and_other_files_are_named_and_skipped(database: Mon
     assert "notes.jsonl.gz: skipped" in result.stdout
     made = {name: len(list(database[name].list_indexes())) for name in database.list_collection_names()}
     assert made == {
-        "events": 5,
+        "events": 4,
         "chats_read_model": 2,
         "tasks_read_model": 3,
         "repair_queue": 9,

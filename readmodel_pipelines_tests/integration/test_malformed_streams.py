@@ -12,7 +12,7 @@ from bson import Decimal128, Int64, ObjectId, Regex
 from readmodel_pipelines.projections.chat import CHAT_FOLD
 from readmodel_pipelines_tests.support.scene import BOTH, Scene, found_in, in_place_alone
 
-pytestmark = pytest.mark.usefixtures("strategy")
+pytestmark = [pytest.mark.usefixtures("strategy"), pytest.mark.each_once]
 
 BAD = "99999999-0000-4000-a000-000000000000"
 NAN, INFINITY = float("nan"), float("inf")

@@ -23,7 +23,8 @@ from typer.testing import Result
 
 from readmodel_pipelines import RepairWorker
 from readmodel_pipelines.bookkeeping.leases import hold_leases
-from readmodel_pipelines.bookkeeping.rebuilds import RebuildRange, RebuildRecord, Rebuilds
+from readmodel_pipelines.bookkeeping.rebuild_record import RebuildRange, RebuildRecord
+from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds
 from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
 from readmodel_pipelines.embedded import server as embedded
 from readmodel_pipelines.metrics.catalogue import METRICS
@@ -94,6 +95,7 @@ def busy(opened: Mongo, mongodb_uri: str) -> Scene:
     assert queue.add(ids[2], "task")
     before = server_time(scene.database) - timedelta(minutes=10)
     scene.database.repair_queue.update_one({"aggregate_id": ids[2]}, {"$set": {"created_at": before}})
+    scene.events.update_many({"aggregate_id": ids[3]}, {"$set": {"occurred_at": before}})
     scene.tasks.delete_one({"task_id": ids[3]})
     verify(scene.database, scene.settings, ["task"], VerificationRequest(Coverage(sample=100)))
     begun(scene)
@@ -142,6 +144,7 @@ def test_a_scrape_says_all_that_there_is(busy: Scene) -> None:
     assert value("repair_queue_repairs_per_second") == pytest.approx(1 / 300)
     assert value("repair_queue_dead_letters", reason="unknown_event_type") == 1
     assert value("open_findings", read_model=TASKS, outcome="missing") == 1
+    assert value("last_verification_causes", read_model=TASKS, coverage="any", cause="never_created") == 1
     assert value("open_findings", read_model=TASKS, outcome="malformed") == 1
     assert value("open_findings", read_model=CHATS, outcome="malformed") == 0
     with pytest.raises(KeyError):
@@ -201,7 +204,7 @@ def test_the_time_in_which_nobody_worked_on_a_rebuild_is_not_its_duration(scene:
     scene.database[REBUILDS].update_one({"_id": record.id}, for_two_hours)
     scene.database[REBUILDS].update_many({"of": record.id}, {"$unset": {"updated_at": ""}})
     rebuilds = Rebuilds(scene.database)
-    rebuilds.resumed(rebuilds.get(record.id))
+    record = rebuilds.taken_over(record, lambda: None)
     done(scene, record)
 
     assert rebuilds.stored(record.id)["runs"] == 2

@@ -1,6 +1,6 @@
 """A run over many aggregates that meets no event changes nothing and is no success: most often a name is mistyped."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -11,7 +11,8 @@ from readmodel_pipelines.repair.worker import RepairWorker
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines.verification.coverage import Bucket, Coverage
 from readmodel_pipelines.verification.verify import VerificationRequest, verify, verify_fresh
-from readmodel_pipelines_tests.support.scene import Scene
+from readmodel_pipelines_tests.integration.conftest import scene_of
+from readmodel_pipelines_tests.support.scene import Mongo, Scene
 from readmodel_pipelines_tests.support.verbs.command_line import EVERYTHING, Cli
 from readmodel_pipelines_tests.support.verbs.repairing import put, repair, stored, task
 
@@ -56,6 +57,17 @@ RUNS: Mapping[str, Callable[..., Any]] = {
 
 @pytest.fixture
 def filled(scene: Scene) -> Scene:
+    return with_chats(scene)
+
+
+@pytest.fixture(scope="module")
+def untouched(opened: Mongo, read_once: Settings) -> Iterator[Scene]:
+    """One for all runs that change nothing: each looks whether it did not."""
+    for scene in scene_of(opened, read_once.model_copy(update={"database": "nothing_to_look_at"})):
+        yield with_chats(scene)
+
+
+def with_chats(scene: Scene) -> Scene:
     scene.ensure_indexes()
     for number in range(3):
         scene.chat(f"chat {number}")
@@ -69,18 +81,20 @@ def without_leases(scene: Scene) -> Any:
 
 
 @pytest.mark.parametrize("run", RUNS.values(), ids=list(RUNS))
-def test_a_mistyped_name_is_told_with_every_setting_and_changes_nothing(filled: Scene, run: Callable[..., Any]) -> None:
-    before = without_leases(filled)
-    mistyped = filled.settings.model_copy(update={"events_collection": "evnets"})
+def test_a_mistyped_name_is_told_with_every_setting_and_changes_nothing(
+    untouched: Scene, run: Callable[..., Any]
+) -> None:
+    before = without_leases(untouched)
+    mistyped = untouched.settings.model_copy(update={"events_collection": "evnets"})
     for names in ((), ("chat",), ("task",)):
         with pytest.raises(NoEvents) as refused:
-            run(filled, mistyped, names)
+            run(untouched, mistyped, names)
         assert refused.value.exit_code == 5
         assert list(refused.value.read_models) == [name for name in (CHATS, TASKS) if not names or names[0] in name]
-        for value in (f"{filled.settings.database}.evnets", "is evnets", "READMODEL_TASK_SOURCE is chat"):
+        for value in (f"{untouched.settings.database}.evnets", "is evnets", "READMODEL_TASK_SOURCE is chat"):
             assert value in refused.value.message
         assert "--allow-no-events" in refused.value.hint
-    assert without_leases(filled) == before
+    assert without_leases(untouched) == before
 
 
 @pytest.mark.parametrize("run", RUNS.values(), ids=list(RUNS))
@@ -94,14 +108,14 @@ def test_an_empty_database_is_nothing_that_could_be_well(scene: Scene, run: Call
 
 
 @pytest.mark.parametrize("run", RUNS.values(), ids=list(RUNS))
-def test_the_wrong_source_of_tasks_deletes_no_task_and_names_it(filled: Scene, run: Callable[..., Any]) -> None:
-    before = without_leases(filled)
-    wrong = filled.settings.model_copy(update={"task_source": "task"})
+def test_the_wrong_source_of_tasks_deletes_no_task_and_names_it(untouched: Scene, run: Callable[..., Any]) -> None:
+    before = without_leases(untouched)
+    wrong = untouched.settings.model_copy(update={"task_source": "task"})
     with pytest.raises(NoEvents) as refused:
-        run(filled, wrong, ())
+        run(untouched, wrong, ())
     assert refused.value.read_models == (TASKS,)
     assert "READMODEL_TASK_SOURCE is task" in refused.value.message
-    assert without_leases(filled) == before
+    assert without_leases(untouched) == before
 
 
 @pytest.mark.parametrize("run", RUNS.values(), ids=list(RUNS))

@@ -11,7 +11,7 @@ from bson import Code, Decimal128, Int64, MaxKey, MinKey, ObjectId, Regex, Times
 
 from readmodel_pipelines_tests.support.scene import Scene, found_in, in_place_alone
 
-pytestmark = pytest.mark.usefixtures("strategy")
+pytestmark = [pytest.mark.usefixtures("strategy"), pytest.mark.each_once]
 
 BAD = "99999999-0000-4000-a000-000000000000"
 CREATED = {"type": "bug", "created_at": "2026-03-01T08:00:00Z"}

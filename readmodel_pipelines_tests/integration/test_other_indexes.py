@@ -5,18 +5,19 @@ from typing import Any
 import pytest
 from bson import ObjectId
 
-from readmodel_pipelines.cutover.shadow import ShadowFailed
+from readmodel_pipelines.cutover.definition import ShadowFailed
 from readmodel_pipelines.moments import Moment
 from readmodel_pipelines.rebuild_state import Strategy
 from readmodel_pipelines.reconcile.outcome import Outcome
 from readmodel_pipelines.reconcile.summary import Summary
 from readmodel_pipelines_tests.support.at_a_moment import At, Killed, each, raises
+from readmodel_pipelines_tests.support.index_trials import CASELESS, fill_beside
+from readmodel_pipelines_tests.support.index_trials import INDEXES as OF_TRIALS
 from readmodel_pipelines_tests.support.scene import Scene, found_in
 from readmodel_pipelines_tests.support.verbs.rebuilding import in_shadow
 from readmodel_pipelines_tests.support.verbs.repairing import put, repair, stored, task
 
 CHATS = "chats_read_model"
-CASELESS = {"locale": "en", "strength": 2}
 INDEXES: dict[str, tuple[Any, dict[str, Any]]] = {
     "a field": ("title", {}),
     "two fields": ([("workspace_id", 1), ("title", 1)], {}),
@@ -141,3 +142,14 @@ def test_duplicates_of_a_key_without_an_index_leave_the_right_one(
     assert predicted.read_models == scene.rebuild("chat", allow_deletions=True).read_models
     assert scene.contents(CHATS) == right
     assert scene.verify("chat").ok
+
+
+@pytest.mark.each_once
+@pytest.mark.parametrize("seed", [*range(7), *(pytest.param(seed, marks=pytest.mark.whole) for seed in range(7, 60))])
+@pytest.mark.parametrize("index", OF_TRIALS)
+def test_a_dry_run_predicts_what_a_rebuild_does_among_rivals(scene: Scene, index: str, seed: int) -> None:
+    fill_beside(scene, index, seed)
+
+    predicted = scene.rebuild("chat", dry_run=True)
+
+    assert written(predicted) == written(scene.rebuild("chat", allow_deletions=True))

@@ -22,6 +22,7 @@ def chat_id(scene: Scene) -> str:
     return str(scene.chat("one"))
 
 
+@pytest.mark.each_once
 @pytest.mark.parametrize(
     "wrong",
     [

@@ -103,6 +103,11 @@ REPLACES: dict[str, tuple[Callable[[Race], object], dict[str, int], Document]] =
         {"superseded": 1},
         {"title": "contended"},
     ),
+    "newer events brought it back to what was compared": (
+        lambda race: race.append("damaged"),
+        {"superseded": 1, "replaced": 2},
+        {"title": "damaged"},
+    ),
     "a document that vanished is inserted": (
         lambda race: race.scene.chats.delete_one({"chat_id": race.chat_id}),
         {"superseded": 1, "inserted": 1},

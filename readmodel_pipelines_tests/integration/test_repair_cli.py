@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
@@ -21,6 +21,7 @@ from readmodel_pipelines.demo.sample_data import chat_events
 from readmodel_pipelines.errors import MongoUnavailable
 from readmodel_pipelines.moments import Moment
 from readmodel_pipelines.mongo.names import LEASES
+from readmodel_pipelines.repair.claim import lease_of
 from readmodel_pipelines_tests.support.at_a_moment import At, nth, raises
 from readmodel_pipelines_tests.support.environment import name_database
 from readmodel_pipelines_tests.support.scene import Scene
@@ -89,7 +90,9 @@ def test_work_says_what_it_parked_and_how_to_bring_it_back(broken: list[str], qu
     queue.add(nobody, "chat")
     in_words = cli("work", "--once")
     assert in_words.exit_code == 1
-    assert f"parked: chat {nobody}  aggregate_not_found: there is neither an event nor a document" in in_words.stdout
+    assert (
+        f"dead letter: chat {nobody}  aggregate_not_found: there is neither an event nor a document" in in_words.stdout
+    )
     assert "requeue" in in_words.stdout
 
 
@@ -229,6 +232,31 @@ def test_a_worker_that_is_ended_gives_back_its_tasks(scene: Scene, queue: Repair
     assert stats.processing == 0
     assert stats.pending == stats.due == 400 - stats.completed > 0
     assert scene.database[LEASES].count_documents({"_id": {"$regex": "^repair:"}}) == 0
+
+
+def test_a_worker_that_is_ended_while_it_claims_leaves_no_claim(scene: Scene, queue: RepairQueue) -> None:
+    many(scene, 20)
+    last = max(item["aggregate_id"] for item in scene.database.repair_queue.find())
+    leases = scene.database[LEASES]
+
+    def asked(where: dict[str, Any]) -> list[Any]:
+        of_leases = {"$match": {"ns": leases.full_name, "op": "update", **where}}
+        return list(scene.database.client.admin.aggregate([{"$currentOp": {}}, of_leases]))
+
+    with scene.database.client.start_session() as session, worker() as process:
+        with session.start_transaction():
+            # Whoever wants this lease waits.
+            leases.insert_one({"_id": lease_of("chat", last)}, session=session)
+            wait_until(lambda: asked({"writeConflicts": {"$gt": 0}}), every=0.005)
+            process.send_signal(signal.SIGTERM)
+            with suppress(subprocess.TimeoutExpired):
+                # It would give up, and the server go on with it.
+                process.wait(1)
+            session.abort_transaction()
+        process.communicate(timeout=240)
+    wait_until(lambda: not asked({}))
+    assert queue.stats().processing == 0
+    assert leases.count_documents({"_id": {"$regex": "^repair:"}}) == 0
 
 
 def test_a_worker_outlives_an_outage(broken: list[str], queue: RepairQueue, cli: Cli, at: At) -> None:

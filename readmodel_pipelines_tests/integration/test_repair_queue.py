@@ -113,7 +113,7 @@ def test_due_is_what_waits_for_nothing_the_oldest_first_each_aggregate_once(scen
         task(old, created_at=now - timedelta(hours=1)),
         task(new, aggregate_type="TASK ", created_at=now),
         task(waiting, next_attempt_at=now + timedelta(hours=1)),
-        task(held, status="processing", lease_until=now + timedelta(hours=1)),
+        task(held, status="processing", lease_until=now + timedelta(seconds=200)),
         task(lost, status="processing", lease_until=now - timedelta(hours=1)),
         task(str(uuid4()), status="completed"),
         task(str(uuid4()), status="failed"),

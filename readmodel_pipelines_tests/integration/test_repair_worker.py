@@ -9,7 +9,9 @@ from bson import ObjectId
 from pymongo.errors import AutoReconnect, OperationFailure
 
 from readmodel_pipelines.bookkeeping.leases import free_leases, lost_leases
+from readmodel_pipelines.moments import Moment
 from readmodel_pipelines.mongo.names import LEASES
+from readmodel_pipelines_tests.support.at_a_moment import killed_at
 from readmodel_pipelines_tests.support.other_writer import OtherWriter
 from readmodel_pipelines_tests.support.scene import FOREIGN, Scene, found_in
 from readmodel_pipelines_tests.support.verbs.repairing import (
@@ -23,6 +25,7 @@ from readmodel_pipelines_tests.support.verbs.repairing import (
     stored,
     task,
 )
+from readmodel_pipelines_tests.support.waiting import wait_until
 
 # What it mends
 
@@ -265,8 +268,26 @@ def test_what_lost_its_worker_twenty_times_is_parked_alone(scene: Scene, ids: li
     assert repair(scene).completed == 1
 
 
+def test_tasks_of_a_dead_worker_are_repaired_although_the_server_s_clock_stood_ahead(
+    scene: Scene, ids: list[str]
+) -> None:
+    break_all(scene)
+    put(scene, *(task(chat_id) for chat_id in ids))
+    with killed_at(Moment.REPAIR):
+        repair(scene)
+    ahead = timedelta(hours=2)
+    scene.database.repair_queue.update_many({}, {"$set": {"lease_until": datetime.now(UTC) + ahead}})
+    scene.database[LEASES].update_many({}, {"$set": {"expires_at": datetime.now(UTC) + ahead, "seconds": 0.3}})
+
+    assert queue_of(scene).stats().due == 6
+    # The first look brings the leases to what they can be.
+    wait_until(lambda: repair(scene).completed == 6, every=0.05)
+    assert leases(scene) == []
+
+
 def test_what_a_dead_run_held_is_free_early(scene: Scene, ids: list[str]) -> None:
-    put(scene, task(ids[0], status="processing", claimed_by="run 7", lease_until=datetime(2100, 1, 1, tzinfo=UTC)))
+    soon = datetime.now(UTC) + timedelta(seconds=200)
+    put(scene, task(ids[0], status="processing", claimed_by="run 7", lease_until=soon))
     lost_lease(scene, ids[0], 1, expired=False)
     held = {"owner": "Dagster run 7", "given_back": False}
     scene.database[LEASES].update_one({"_id": f"repair:chat:{ids[0]}"}, {"$set": held})

@@ -1,6 +1,6 @@
 """Saving looks ahead: what the fold could never take is refused before it is appended, at the price of one read."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any, cast
@@ -11,8 +11,10 @@ import pytest
 from readmodel_pipelines import EventRepository, NewEvent, RepairQueue, RepairWorker
 from readmodel_pipelines.errors import ConcurrencyConflict, EventRefused, UsageError
 from readmodel_pipelines.moments import Moment
+from readmodel_pipelines.settings import Settings
+from readmodel_pipelines_tests.integration.conftest import scene_of
 from readmodel_pipelines_tests.support.at_a_moment import At, once
-from readmodel_pipelines_tests.support.scene import Scene, found_in
+from readmodel_pipelines_tests.support.scene import Mongo, Scene, found_in
 
 SOME_ID = "c1ff5917-b7aa-4647-93c3-49dc8f855d04"
 CREATED = NewEvent("chat.created", {"workspace_id": "w", "type": "task", "is_public": True, "created_by": "u"})
@@ -49,6 +51,14 @@ def ready(scene: Scene) -> Scene:
     return scene
 
 
+@pytest.fixture(scope="module")
+def refusing(opened: Mongo, read_once: Settings) -> Iterator[Scene]:
+    """One for all that is refused: each test looks whether nothing was saved."""
+    for scene in scene_of(opened, read_once.model_copy(update={"database": "repository_foresees"})):
+        scene.ensure_indexes()
+        yield scene
+
+
 def repository(scene: Scene, **changed: Any) -> EventRepository:
     return EventRepository(scene.database, scene.settings.model_copy(update=changed))
 
@@ -75,19 +85,20 @@ REFUSED: dict[str, list[NewEvent]] = {
 }
 
 
+@pytest.mark.each_once
 @pytest.mark.parametrize("project", [None, failing], ids=["our projector", "its own"])
 @pytest.mark.parametrize("events", REFUSED.values(), ids=REFUSED)
 def test_an_event_that_no_fold_can_take_is_refused_and_nothing_is_saved(
-    ready: Scene, events: list[NewEvent], project: Callable[[str], object] | None
+    refusing: Scene, events: list[NewEvent], project: Callable[[str], object] | None
 ) -> None:
     with pytest.raises(EventRefused) as refused:
-        EventRepository(ready.database, ready.settings, project=project).save(
+        EventRepository(refusing.database, refusing.settings, project=project).save(
             SOME_ID, "chat", events, expected_version=0
         )
 
     assert refused.value.hint
     for name in ("events", "repair_queue", "chats_read_model"):
-        assert ready.database[name].count_documents({}) == 0
+        assert refusing.database[name].count_documents({}) == 0
 
 
 def test_nothing_is_appended_to_a_stream_that_is_malformed(ready: Scene) -> None:

@@ -71,6 +71,18 @@ def test_who_only_looks_writes_nothing_even_as_an_administrator(scene: RightsSce
         assert before, "there was something to write to"
 
 
+@pytest.mark.parametrize("arguments", [VERIFY, REBUILD], ids=["verify", "rebuild"])
+def test_who_does_not_log_in_is_told_so_and_not_which_rights_a_user_lacks(
+    scene: RightsScene, arguments: list[str]
+) -> None:
+    scheme, _, rest = scene.server.uri.partition("://")
+    code, said = scene.command(f"{scheme}://{rest.partition('@')[2]}", arguments)
+    assert code == 3
+    assert "requires a login" in said
+    assert "authSource" in said
+    assert "may not" not in said
+
+
 def test_every_write_of_a_verification_is_needed(scene: RightsScene) -> None:
     held = scene.privileges_of("verify")
     writes = [
@@ -78,7 +90,7 @@ def test_every_write_of_a_verification_is_needed(scene: RightsScene) -> None:
         for item in held
         if item["resource"]["collection"].startswith("readmodel_")
     ]
-    assert len(writes) == 3
+    assert len(writes) == 4
     assert needless(scene, writes, held_without(held, writes), "verify") == []
 
 

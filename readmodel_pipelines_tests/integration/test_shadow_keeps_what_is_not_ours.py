@@ -10,11 +10,14 @@ from bson.raw_bson import RawBSONDocument
 from pymongo.collection import Collection
 
 from readmodel_pipelines.cutover import shadow
+from readmodel_pipelines.cutover.definition import index_like
 from readmodel_pipelines.cutover.foreign import ForeignFollower
+from readmodel_pipelines.cutover.swap import swap
 from readmodel_pipelines.moments import Moment
 from readmodel_pipelines.mongo.changes import token_of_now
 from readmodel_pipelines.projections.chat import CHATS
-from readmodel_pipelines_tests.support.at_a_moment import At, Killed, each, killed_at
+from readmodel_pipelines_tests.support.at_a_moment import At, Killed, dying, each, killed_at, once
+from readmodel_pipelines_tests.support.built import Alone, fence, fenced
 from readmodel_pipelines_tests.support.scene import Scene, found_in
 from readmodel_pipelines_tests.support.verbs.rebuilding import in_shadow
 
@@ -52,8 +55,8 @@ def raw_of(collection: Collection[Any], chat_id: str) -> bytes:
 def built(scene: Scene) -> Collection[Any]:
     """A shadow of the chats as a rebuild makes it, with indexes."""
     scene.fill(6)
-    shadow.copy_on_server(scene.database, "chats_read_model", "built")
-    shadow.index_like(scene.database, "chats_read_model", "built", CHATS)
+    made = shadow.copy_on_server(scene.database, "chats_read_model", ["built"], Alone())
+    index_like(scene.database, "chats_read_model", made, CHATS)
     return scene.database["built"]
 
 
@@ -77,7 +80,7 @@ def test_every_foreign_field_written_meanwhile_comes_along(scene: Scene, built: 
     scene.chats.update_one({"chat_id": chat_id}, {"$unset": {"z_index": ""}, "$set": {"title": "not of the events"}})
     built.update_one({"chat_id": chat_id}, {"$set": {"title": "of the events"}, "$unset": {"participants": ""}})
     untouched = raw_of(built, other)
-    shadow.sync_foreign(scene.chats, scene.collection(built.name), CHATS, {"chat_id": chat_id})
+    shadow.sync_foreign(scene.chats, fenced(scene.database, built.name), CHATS, {"chat_id": chat_id})
     assert fields in raw_of(built, chat_id)
     now = built.find_one({"chat_id": chat_id}, {"title": 1, "participants": 1, "z_index": 1, "_id": 0})
     assert now == {"title": "of the events"}, "owned fields stay, and a foreign field that is gone goes"
@@ -89,7 +92,7 @@ def test_a_foreign_field_that_stands_twice_comes_along_and_ends_no_server(scene:
     for collection in (scene.chats, built):
         add_raw(collection, chat_id, b"".join(FOREIGN_FIELDS.values()) + 2 * b"\x10twice\x00\x05\x00\x00\x00")
     scene.chats.update_one({"chat_id": chat_id}, {"$set": {"twice": 6, "title": "not of the events"}})
-    shadow.sync_foreign(scene.chats, scene.collection(built.name), CHATS, {"chat_id": chat_id})
+    shadow.sync_foreign(scene.chats, fenced(scene.database, built.name), CHATS, {"chat_id": chat_id})
     stored = raw_of(built, chat_id)
     assert b"".join(FOREIGN_FIELDS.values()) in stored
     assert b"\x10twice\x00\x06\x00\x00\x00\x10twice\x00\x05\x00\x00\x00" in stored
@@ -128,7 +131,7 @@ def test_every_foreign_field_that_is_written_around_the_swap_comes_along_to_the_
         set_raw(scene, chat_id, fields)
         scene.chats.update_one({"chat_id": chat_id}, {"$unset": {"z_index": ""}})
     wanted = scene.chats.find_one({"chat_id": chat_id})
-    shadow.swap(scene.database, "built", "chats_read_model")
+    swap(scene.database, fence(scene.database, "built"), "chats_read_model", scene.settings)
     late.apply(scene.chats)
     assert fields in raw_of(scene.chats, chat_id)
     assert scene.chats.find_one({"chat_id": chat_id}) == wanted
@@ -141,7 +144,7 @@ def test_what_the_driver_cannot_say_around_the_swap_is_told(scene: Scene, late: 
     deep = bson.encode({"deep": {"first": 1, "text": "xx"}})[4:-1].replace(b"xx", b"\xff\xfe")
     set_raw(scene, one["chat_id"], deep)
     scene.chats.update_one({"_id": other["_id"]}, {"$set": {"deep.second": 2}})
-    shadow.swap(scene.database, "built", "chats_read_model")
+    swap(scene.database, fence(scene.database, "built"), "chats_read_model", scene.settings)
     late.apply(scene.chats)
     assert late.not_applied == [one["_id"]]
     assert found_in(scene.chats, {"_id": other["_id"]})["deep"] == {"first": 1, "second": 2}
@@ -154,9 +157,68 @@ def test_a_foreign_field_that_stands_twice_is_told_around_the_swap_and_ends_no_s
     for collection in (scene.chats, built):
         add_raw(collection, document["chat_id"], 2 * b"\x10twice\x00\x05\x00\x00\x00")
     scene.chats.update_one({"_id": document["_id"]}, {"$set": {"twice": 6}})
-    shadow.swap(scene.database, "built", "chats_read_model")
+    swap(scene.database, fence(scene.database, "built"), "chats_read_model", scene.settings)
     late.apply(scene.chats)
-    assert late.not_applied == 2 * [document["_id"]]
+    assert late.not_applied == [document["_id"]]
+
+
+def test_a_foreign_field_that_is_written_before_and_after_the_swap_keeps_what_came_last(
+    scene: Scene, late: ForeignFollower, at: At
+) -> None:
+    one, other = scene.chats.find().limit(2)
+    for value in ("old", "older than the swap"):
+        scene.chats.update_many({}, {"$set": {"seen": value, "deep": {"first": value}}})
+    scene.chats.update_one({"_id": other["_id"]}, {"$set": {"deep.second": 2}})
+    swap(scene.database, fence(scene.database, "built"), "chats_read_model", scene.settings)
+    scene.chats.update_one({"_id": other["_id"]}, {"$set": {"seen": "newest"}})
+
+    def write() -> None:
+        scene.chats.update_one({"_id": one["_id"]}, {"$set": {"seen": "newest"}})
+
+    # Its look at what is newer is over then.
+    at(Moment.FOREIGN_APPLIED, once(write))
+    late.apply(scene.chats)
+    late.apply(scene.chats)
+    found = {item["_id"]: (item["seen"], item["deep"]) for item in scene.chats.find()}
+    first = {"first": "older than the swap"}
+    assert found.pop(one["_id"]) == ("newest", first)
+    assert found.pop(other["_id"]) == ("newest", {**first, "second": 2})
+    assert set(map(repr, found.values())) == {repr(("older than the swap", first))}
+
+
+@pytest.mark.parametrize("moment", [Moment.LEASE_ASKED_FOR, Moment.DRAINED, Moment.LAST_LOOK_DONE, Moment.SWAP])
+def test_a_document_that_is_new_around_the_swap_keeps_the_foreign_fields_that_it_got_at_once(
+    scene: Scene, at: At, moment: Moment
+) -> None:
+    scene.fill(6)
+    new: list[str] = []
+
+    def project() -> None:
+        """The application makes one and writes into it."""
+        new.append(scene.chat(f"new {len(new)}"))
+        assert scene.rebuild_one(new[-1]).ok
+        scene.chats.update_one({"chat_id": new[-1]}, {"$set": {"seen": {"by": new[-1]}}})
+
+    at(Moment.GATE_PASSED, once(lambda: at(moment, each(project))))
+    assert in_shadow(scene).ok
+    at_once = {item["chat_id"]: item.get("seen") for item in scene.chats.find({"chat_id": {"$in": new}})}
+    assert at_once == {chat_id: {"by": chat_id} for chat_id in new}
+    assert new
+    assert scene.verify().ok
+
+
+def test_a_run_that_is_killed_while_it_applies_what_came_late_is_followed_by_one_that_does(
+    scene: Scene, late: ForeignFollower
+) -> None:
+    for value in range(3):
+        scene.chats.update_many({}, {"$set": {"seen": value}})
+    swap(scene.database, fence(scene.database, "built"), "chats_read_model", scene.settings)
+    again = ForeignFollower(scene.chats, CHATS, late.token)
+    with killed_at(Moment.FOREIGN_APPLIED, 3):
+        late.apply(scene.chats)
+    again.apply(scene.chats)
+    again.close()
+    assert scene.chats.distinct("seen") == [2]
 
 
 def test_a_document_that_gets_the_id_of_the_live_one_is_there_at_every_moment(
@@ -170,11 +232,11 @@ def test_a_document_that_gets_the_id_of_the_live_one_is_there_at_every_moment(
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(Collection, "insert_one", killed)
-        with pytest.raises(Killed):
-            shadow.sync_foreign(scene.chats, scene.collection(built.name), CHATS, {})
+        patch.setattr(shadow, "InsertOne", killed)
+        with dying():
+            shadow.sync_foreign(scene.chats, fenced(scene.database, built.name), CHATS, {})
     assert found_in(built, {"chat_id": before["chat_id"]}) == before
-    shadow.sync_foreign(scene.chats, scene.collection(built.name), CHATS, {})
+    shadow.sync_foreign(scene.chats, fenced(scene.database, built.name), CHATS, {})
     owned = {name: value for name, value in before.items() if name in CHATS.owned}
     assert found_in(built, {"chat_id": before["chat_id"]}) == {"_id": of_application, **owned, "theirs": 1}
     assert built.count_documents({}) == scene.chats.count_documents({})
@@ -230,7 +292,22 @@ def test_a_copy_has_the_options_and_validators_of_the_collection(scene: Scene) -
     scene.fill(6)
     scene.database.command("collMod", "chats_read_model", validator={**validator, "title": {"$ne": "refused"}})
     scene.chats.update_one({}, {"$set": {"title": "refused"}}, bypass_document_validation=True)
-    for _ in range(2):
-        shadow.copy_on_server(scene.database, "chats_read_model", "copy")
-        assert scene.database["copy"].options() == scene.chats.options()
-        assert scene.dump()["copy"] == scene.dump()["chats_read_model"]
+    made = shadow.copy_on_server(scene.database, "chats_read_model", ["copy"], Alone())
+    assert made == fence(scene.database, "copy")
+    assert scene.database["copy"].options() == scene.chats.options()
+    assert scene.dump()["copy"] == scene.dump()["chats_read_model"]
+
+
+def test_unique_foreign_fields_that_documents_exchange_meanwhile_come_along(scene: Scene, at: At) -> None:
+    for number, chat_id in enumerate(scene.fill(6)):
+        scene.chats.update_one({"chat_id": chat_id}, {"$set": {"z_index": number}})
+    scene.chats.create_index("z_index", unique=True)
+
+    def exchange() -> None:
+        for old, new in ((0, 7), (1, 0), (2, 1), (7, 2)):
+            scene.chats.update_one({"z_index": old}, {"$set": {"z_index": new}})
+
+    at(Moment.COPY_MADE, once(exchange))
+    at(Moment.GATE, once(exchange))
+    assert in_shadow(scene, "chat").ok
+    assert [chat["z_index"] for chat in scene.chats.find().sort("chat_id")] == [1, 2, 0, 3, 4, 5]

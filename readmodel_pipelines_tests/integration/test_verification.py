@@ -2,8 +2,9 @@
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,22 @@ import pytest
 from bson import ObjectId
 from bson.raw_bson import RawBSONDocument
 
+from readmodel_pipelines.doctor.check import Check, Health
+from readmodel_pipelines.doctor.work import judge_indexes
 from readmodel_pipelines.errors import UsageError
-from readmodel_pipelines.mongo.event_store import EventStore, version_ranges_of
+from readmodel_pipelines.mongo.event_store import spellings
+from readmodel_pipelines.mongo.indexes import flaws
 from readmodel_pipelines.mongo.names import FINDINGS
+from readmodel_pipelines.mongo.stream_ends import last_events
+from readmodel_pipelines.pacing import RateLimit
 from readmodel_pipelines.projections.chat import CHAT_FOLD
 from readmodel_pipelines.verification.coverage import Bucket, Coverage
 from readmodel_pipelines.verification.verify import verify_fresh, verify_one
+from readmodel_pipelines_tests.support.clock import Clock
 from readmodel_pipelines_tests.support.scene import Scene
 from readmodel_pipelines_tests.support.verbs.verifying import RENAMED, SINCE_LAST, damage, found, look
+
+STREAMS = "aggregate_id_1_version_1"
 
 # Coverage
 
@@ -37,6 +46,24 @@ def test_a_healthy_store_is_clean_in_every_way_of_looking(scene: Scene) -> None:
         assert summary.ok
         assert found(summary) == set()
     assert scene.database[FINDINGS].count_documents({}) == 0
+
+
+@pytest.mark.parametrize("way", [{}, {"coverage": Coverage(bucket=Bucket(1, 1))}], ids=["everything", "in batches"])
+def test_a_verification_keeps_to_the_limit_of_events_from_the_first_ones_on(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, way: dict[str, Any]
+) -> None:
+    chats = scene.fill(30)
+    clock = Clock()
+    monkeypatch.setattr(
+        "readmodel_pipelines.speed_limits.RateLimit", partial(RateLimit, clock=clock, sleep=clock.sleep)
+    )
+    events = scene.events.count_documents({})
+    scene.settings = scene.settings.model_copy(update={"max_events_per_second": float(events)})
+    began = clock.now
+    assert look(scene, **way).ok
+    assert clock.now - began == pytest.approx(1.0)
+    assert scene.verify_one(chats[0]).ok
+    assert clock.now - began == pytest.approx(1.0), "one aggregate waits for nothing"
 
 
 def test_the_buckets_together_find_what_everything_finds_each_once(scene: Scene) -> None:
@@ -163,6 +190,7 @@ def test_the_tier_of_versions_finds_a_task_that_is_missing(scene: Scene) -> None
     assert found(look(scene, tier="versions")) == {("tasks_read_model", chat_id, "missing")}
 
 
+@pytest.mark.each_once
 @pytest.mark.parametrize("which", ["scene", "legacy_scene"])
 @pytest.mark.parametrize("skipped", ["audit.noted", "tasks.noted", "zzz", ""])
 def test_the_tier_of_versions_leaves_out_events_that_are_skipped(
@@ -198,25 +226,68 @@ def test_the_tier_of_versions_knows_claims_that_are_contested(legacy_scene: Scen
 
 def test_a_look_at_versions_is_covered_by_its_index(scene: Scene) -> None:
     scene.fill(30)
-    assert "ensure-indexes" in look(scene, tier="versions").warnings[0]
-    scene.ensure_indexes()
-    store = EventStore(scene.events)
-    aggregate: dict[str, Any] = {
-        "aggregate": scene.events.name,
-        "pipeline": version_ranges_of(CHAT_FOLD),
-        "cursor": {},
-        "hint": store.version_index,
-    }
+    keys, events = examined(scene, last_events(spellings(CHAT_FOLD.stored_as)))
+    assert keys == events == scene.chats.count_documents({})
+    with scene.profiled() as commands:
+        assert look(scene, "chat", tier="versions").ok
+    of_events = [command for command in commands if command["ns"].endswith(f".{scene.events.name}")]
+    # Of the last versions the server gives the sum from keys alone, a key for each stream.
+    assert max(command.get("keysExamined", 0) for command in of_events) == keys
+    assert sum(command.get("docsExamined", 0) for command in of_events) <= events + 1
+
+
+def examined(scene: Scene, pipeline: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
+    aggregate = {"aggregate": scene.events.name, "pipeline": pipeline, "cursor": {}, "hint": STREAMS}
     plan = scene.database.command("explain", aggregate, verbosity="executionStats")
-    assert examined(plan) == 0
-    assert "'FETCH'" not in repr(plan)
+    stats = plan["stages"][0]["$cursor"]["executionStats"]
+    return stats["totalKeysExamined"], stats["totalDocsExamined"]
 
 
-def examined(plan: Any) -> int:
-    if isinstance(plan, dict):
-        own: int = plan.get("totalDocsExamined", 0)
-        return own + sum(examined(part) for part in plan.values())
-    return sum(map(examined, plan)) if isinstance(plan, list) else 0
+def test_without_the_index_a_look_at_versions_reads_every_event_and_says_so(scene: Scene) -> None:
+    scene.fill(30)
+    wanted = damage(scene)
+    scene.events.drop_index(STREAMS)
+    summary = look(scene, tier="versions")
+    assert "ensure-indexes" in summary.warnings[0]
+    assert found(summary) == {item for item in wanted if item[::2] != ("chats_read_model", "different")}
+
+
+@pytest.mark.parametrize("versions", [(1, 2, 4), (0, 1, 2), (2, 3), (1, 1.5, 2), (1, 2, float("nan")), (1, None)])
+def test_a_version_that_is_wrong_inside_of_a_stream_is_seen_by_the_number_of_events(
+    scene: Scene, versions: tuple[Any, ...]
+) -> None:
+    scene.fill(6)
+    chat_id = scene.chat("wrong")
+    scene.build()
+    scene.events.delete_many({"aggregate_id": chat_id})
+    kinds = [("chat.created", {}), *[RENAMED] * (len(versions) - 1)]
+    scene.put(*[(version, *kind) for version, kind in zip(versions, kinds, strict=True)], aggregate_id=chat_id)
+    scene.chats.update_one({"chat_id": chat_id}, {"$set": {"version": versions[-1]}})
+    scene.tasks.update_one({"task_id": chat_id}, {"$set": {"version": versions[-1]}})
+    assert ("tasks_read_model", chat_id, "malformed") in found(look(scene, tier="versions"))
+
+
+@pytest.mark.parametrize("odd", [7, None, ["x"]])
+def test_events_with_an_odd_id_do_not_hide_a_gap(scene: Scene, odd: Any) -> None:
+    chats = scene.fill(6)
+    gap = chats[0]
+    scene.events.update_one({"aggregate_id": gap, "version": 1}, {"$set": {"version": 1_000}})
+    scene.put((1, "chat.created", {}), (5, *RENAMED), aggregate_id=odd)
+    assert ("chats_read_model", gap, "malformed") in found(look(scene, tier="versions"))
+
+
+def test_an_index_of_old_for_the_tier_of_versions_does_no_harm(scene: Scene) -> None:
+    scene.fill(12)
+    scene.events.create_index([("aggregate_type", 1), ("aggregate_id", 1), ("version", 1)])
+    wanted = {item for item in damage(scene) if item[::2] != ("chats_read_model", "different")}
+    assert found(look(scene, tier="versions")) == wanted
+    assert doctor_of_indexes(scene).state is Health.OK
+
+
+def doctor_of_indexes(scene: Scene) -> Check:
+    scene.ensure_indexes()
+    there = scene.database.list_collection_names()
+    return judge_indexes(flaws(scene.database, scene.settings), there)
 
 
 def test_an_array_among_the_ids_is_told_and_does_not_stop_it(scene: Scene) -> None:

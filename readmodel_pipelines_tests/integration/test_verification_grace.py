@@ -49,7 +49,7 @@ def test_a_document_that_is_always_a_moment_behind_lags_and_one_that_stands_stil
     scene: Scene, at: At, projected: bool, outcome: str
 ) -> None:
     chats = scene.fill(6)
-    scene.settings = scene.settings.model_copy(update={"grace_seconds": 0.3})
+    scene.settings = scene.settings.model_copy(update={"grace_seconds": 2.0})
     just_now(scene, chats[0], ("chat.renamed", {"new_title": "First", "old_title": "", "renamed_by": "u"}))
     going_on: list[bool] = []
 

@@ -1,4 +1,4 @@
-"""The repair loop where what works on it is killed, daemon or run: `e2e/test_repair_daemon.py` has the short tests."""
+"""The repair loop where daemon or run are killed, or much else is to be done. `e2e/test_repair_daemon.py` is short."""
 
 import os
 import random
@@ -67,3 +67,19 @@ def test_a_run_that_is_killed_is_followed_by_one_that_ends_its_work(
         assert healthy(database, settings)
         assert database.repair_queue.count_documents({"attempts.reason": "lease_lost"}) < tasks
         assert database.repair_queue.count_documents({"retry_count": {"$ne": 0}}) == 0, "no attempt was spent"
+
+
+def test_repairs_do_not_wait_until_a_backfill_is_over(database: Mongo, settings: Settings, tmp_path: Path) -> None:
+    slices = [f"chat_{number:02d}_of_16" for number in range(1, 17)]
+    tasks = 20
+    broken(Scene(database, settings), tasks, tasks)
+    database.repair_queue.update_many({}, [{"$set": {"next_attempt_at": {"$add": ["$$NOW", 3_600_000]}}}])
+    with running(tmp_path) as daemon:
+        daemon.backfill("rebuild_slices", slices, {})
+        wait_until(lambda: daemon.runs(DagsterRunStatus.STARTED))
+        began = time.monotonic()
+        database.repair_queue.update_many({}, {"$unset": {"next_attempt_at": ""}})
+        wait_until(lambda: all_done(database, tasks))
+        waiting = [run.job_name for run in daemon.runs(DagsterRunStatus.QUEUED)]
+        print(f"{tasks} repairs took {time.monotonic() - began:.0f} s beside a backfill, {len(waiting)} slices to come")
+        assert "rebuild_slices" in waiting

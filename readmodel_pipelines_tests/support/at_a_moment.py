@@ -1,6 +1,7 @@
 """To act at a moment of the work: each time, the first time, at the n-th time; or to die there."""
 
 import itertools
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn
@@ -53,7 +54,15 @@ def raises(error: BaseException) -> Act:
 
 
 @contextmanager
+def dying() -> Iterator[None]:
+    """What runs in the block is killed, and lets go of its connections as a process does: no traceback holds them."""
+    with pytest.raises(Killed) as death:
+        yield
+    traceback.clear_frames(death.tb)
+
+
+@contextmanager
 def killed_at(moment: Moment, number: int = 1) -> Iterator[None]:
     """What runs in the block dies when the moment comes for the n-th time; it has to come."""
-    with listening(moment, nth(number, raises(Killed()))), pytest.raises(Killed):
+    with listening(moment, nth(number, raises(Killed()))), dying():
         yield

@@ -11,7 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from readmodel_pipelines_tests.support.oracle import NO_TIME, NULL, Value
+from readmodel_pipelines_tests.support.oracle_values import NO_TIME
+from readmodel_pipelines_tests.support.stored_values import NULL, Value
 
 Fields = list[tuple[str, Value]]
 

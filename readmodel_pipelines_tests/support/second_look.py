@@ -1,6 +1,6 @@
 """A second look at documents, without a database: it gives what it is told to give."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Self, cast
 
 from readmodel_pipelines.projections.projection import Document
@@ -10,11 +10,12 @@ from readmodel_pipelines.reconcile.second_look import SecondLook
 
 
 class _Again:
-    """No stream has grown, no document has an odd key."""
+    """Those of `grown` end at version 1 now, all other streams at 0; no document has an odd key."""
 
-    def __init__(self, lane: Lane, verdicts: Iterable[Verdict]) -> None:
+    def __init__(self, lane: Lane, verdicts: Iterable[Verdict], grown: Collection[str]) -> None:
         self.lane = lane
         self._verdicts = {verdict.aggregate_id: verdict for verdict in verdicts}
+        self._grown = grown
 
     def knowing_claims_of(self, _: Sequence[str]) -> Self:
         return self
@@ -26,8 +27,8 @@ class _Again:
         return []
 
     def last_versions(self, ids: Sequence[str]) -> dict[str, int]:
-        return dict.fromkeys(ids, 0)
+        return {key: int(key in self._grown) for key in ids}
 
 
-def second_look(lane: Lane, verdicts: Iterable[Verdict]) -> SecondLook:
-    return cast(SecondLook, _Again(lane, verdicts))
+def second_look(lane: Lane, verdicts: Iterable[Verdict], grown: Collection[str] = ()) -> SecondLook:
+    return cast(SecondLook, _Again(lane, verdicts, grown))

@@ -8,9 +8,10 @@ import pytest
 
 from readmodel_pipelines.pacing import BatchSize, RateLimit, Window
 from readmodel_pipelines.projections.registry import built_in
-from readmodel_pipelines.rebuild.batches import Batches, Pace, WindowClosed
+from readmodel_pipelines.rebuild.batches import Batches
 from readmodel_pipelines.reconcile.join import Lane
 from readmodel_pipelines.reconcile.outcome import Counts
+from readmodel_pipelines.speed_limits import Pace, WindowClosed
 from readmodel_pipelines_tests.support.clock import Clock
 
 EVENTS_OF_A_STREAM = 10

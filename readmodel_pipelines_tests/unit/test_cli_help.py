@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 
 from readmodel_pipelines.cli.terminal.help import ENDING, HEADINGS, MEND, REBUILDS
 from readmodel_pipelines_tests.support.verbs.command_line import COMMANDS, readmodel
@@ -77,6 +78,12 @@ def test_with_json_a_command_that_makes_no_sense_is_told_in_a_document(arguments
     assert result.stderr
 
 
+def test_the_version_is_told() -> None:
+    told = readmodel("--version")
+    assert (told.exit_code, bool(re.fullmatch(r"readmodel \S.*\n", told.stdout))) == (0, True)
+    assert json.loads(readmodel("--version", "--json").stdout)["version"] in told.stdout
+
+
 def test_what_one_command_was_told_about_its_voice_is_forgotten_by_the_next() -> None:
     assert json.loads(readmodel("--json", "rights").stdout)["verb"] == "rights"
     assert not readmodel("rights").stdout.startswith("{")
@@ -105,7 +112,10 @@ def completions(line: str, shell: str) -> tuple[list[str], set[str]]:
 @pytest.mark.parametrize(
     ("line", "shell", "offered"),
     [
-        ("readmodel re", "bash", ["rebuild-readmodel", "repair-queue", "rebuilds"]),
+        ("readmodel re", "bash", ["rebuild-readmodel", "reports", "repair-queue", "rebuilds"]),
+        ("readmodel hi", "bash", ["history"]),
+        ("readmodel history --type ", "bash", ["chat", "task", "all"]),
+        ("readmodel history --f", "bash", ["--field"]),
         ("readmodel rebuild-readmodel --type ", "bash", ["chat", "task", "all"]),
         ("readmodel rebuild-readmodel --strategy ", "zsh", ["in_place", "shadow"]),
         ("readmodel verify-consistency --tier v", "fish", ["versions"]),
@@ -124,6 +134,7 @@ def test_completion_is_shown_and_installed(shell: str, tmp_path: Path, monkeypat
     monkeypatch.setenv("HOME", str(tmp_path))
     # There is no shell to detect where tests run: Typer then takes its name.
     monkeypatch.setenv("_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION", "1")
+    monkeypatch.setattr("typer.testing._get_command", get_command)
     shown = readmodel("--show-completion", shell)
     installed = readmodel("--install-completion", shell)
     assert (shown.exit_code, installed.exit_code) == (0, 0)

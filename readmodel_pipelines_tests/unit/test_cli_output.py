@@ -16,7 +16,7 @@ from readmodel_pipelines.projections.registry import built_in, names
 from readmodel_pipelines.reconcile.about import VerificationScope
 from readmodel_pipelines.reconcile.finding import Finding
 from readmodel_pipelines.reconcile.outcome import Counts, Outcome
-from readmodel_pipelines.reconcile.summary import DEFAULT_MAX_FINDINGS, Summary
+from readmodel_pipelines.reconcile.summary import DEFAULT_MAX_FINDINGS, Summary, Verb
 from readmodel_pipelines.verification.coverage import Bucket, Coverage
 
 
@@ -25,10 +25,32 @@ def test_long_values_are_shown_from_a_little_before_they_part() -> None:
     result = Summary("verify", "chat", read_models={"chats_read_model": Counts(checked=1, different=1)})
     fields = {"title": (f"{alike}and this", f"{alike}or that"), "status": (alike, "Done")}
     result.findings.append(Finding("chats_read_model", "an id", Outcome.DIFFERENT, fields=fields))
-    title, status = [line for line in human_lines(result) if "→" in line]
+    legend, title, status = [line for line in human_lines(result) if "→" in line]
+    assert legend == "Fields are shown as what the events say → what is stored:"
     assert title == '    title: …ch the same and this" → …ch the same or that"'
     assert status.endswith('… → "Done"')
     assert len(status) < 100
+
+
+@pytest.mark.parametrize(
+    ("verb", "line"), [("verify", '"new" → "old"'), ("dry_run", '"old" → "new"'), ("rebuild", '"old" → "new"')]
+)
+def test_an_arrow_of_whoever_writes_goes_from_what_is_there_to_what_will_be(verb: Verb, line: str) -> None:
+    result = Summary(verb, "chat", read_models={"chats_read_model": Counts(checked=1, different=1, replaced=1)})
+    fields = {"title": ("new", "old")}
+    result.findings.append(Finding("chats_read_model", "an id", Outcome.DIFFERENT, fields=fields))
+    legend, title = [told for told in human_lines(result) if "→" in told]
+    assert legend.startswith("Fields are shown as what ")
+    assert title == f"    title: {line}"
+
+
+def test_what_would_be_deleted_is_told_apart_from_what_is_mended() -> None:
+    counts = Counts(checked=9, different=4, unexpected=2, orphan=1, malformed=1)
+    closing = [*human_lines(Summary("verify", "chat", read_models={"chats_read_model": counts}))][-1]
+    assert "mends 7, 3 of them by deleting a document (--dry-run says how)" in closing
+    counts = Counts(checked=9, different=4, unexpected=2, orphan=1, replaced=4, deleted=3)
+    closing = [*human_lines(Summary("dry_run", "chat", read_models={"chats_read_model": counts}))][-1]
+    assert "would write 7 documents, 3 of them deletions: `readmodel rebuild-readmodel" in closing
 
 
 @pytest.mark.parametrize(

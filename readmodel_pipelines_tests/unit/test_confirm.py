@@ -26,6 +26,7 @@ class World:
         self.twice: set[str] = set()
         self.young_ids: dict[str, int] = {}
         self.behind_ids: set[str] = set()
+        self.changed_ids: set[str] = set()
         self.asked_behind: list[Mapping[str, int]] = []
         self.batches: list[list[str]] = []
         self.size = 0
@@ -56,6 +57,9 @@ class World:
                 found += [Verdict(key, Outcome.UNEXPECTED, reason=Why.DUPLICATE_KEY)] if key in self.twice else []
         return found
 
+    def standing(self, seen: Sequence[Verdict]) -> list[Verdict]:
+        return [verdict for verdict in seen if verdict.aggregate_id not in self.changed_ids]
+
     def young(self, ids: Sequence[str], seconds: float) -> Mapping[str, int]:
         return {key: self.young_ids[key] for key in ids if key in self.young_ids}
 
@@ -76,6 +80,18 @@ def test_what_is_right_at_the_second_look_is_same(world: World) -> None:
     world.wrong_until = {"a": 0.0}
     assert world.over("a", "b") == {"b": "different"}
     assert (world.counts.same, world.now) == (1, 100.0), "no event is young: nothing is waited for"
+
+
+def test_only_what_changed_since_it_was_seen_is_compared_again(world: World) -> None:
+    world.changed_ids, world.wrong_until = {"b", "d"}, {"b": 0.0}
+    sink = world.sink()
+    for name in "abcd":
+        world.counts.checked += 1
+        sink.accept(Verdict(name, Outcome.DIFFERENT, {"chat_id": name}, {"chat_id": name}, version=1))
+    sink.finish()
+    assert world.batches == [["b", "d"]]
+    assert [verdict.aggregate_id for verdict in world.noted] == ["a", "c", "d"]
+    assert (world.counts.checked, world.counts.same) == (4, 1)
 
 
 def test_what_has_young_events_is_told_after_the_grace_time_if_it_still_stands(world: World) -> None:

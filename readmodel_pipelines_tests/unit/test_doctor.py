@@ -10,17 +10,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
+from readmodel_pipelines.bookkeeping.held_leases import TakenLease
 from readmodel_pipelines.bookkeeping.queue_stats import QueueStats
-from readmodel_pipelines.bookkeeping.rebuilds import RebuildRecord
+from readmodel_pipelines.bookkeeping.rebuild_record import RebuildRecord
 from readmodel_pipelines.doctor import server, work
 from readmodel_pipelines.doctor.check import Check, Diagnosis, Health
 from readmodel_pipelines.doctor.configuration import judge_embedded, judge_settings, settings_in_force
 from readmodel_pipelines.doctor.queries import Answered, Plan, judge_queries, parse
 from readmodel_pipelines.embedded.server import ServerStatus
 from readmodel_pipelines.mongo.indexes import Flaw
-from readmodel_pipelines.mongo.wanted_indexes import EVENTS, LEASES, VERSIONS
+from readmodel_pipelines.mongo.wanted_indexes import EVENTS, LEASES
 from readmodel_pipelines.rebuild_state import RebuildState, Strategy
 from readmodel_pipelines.settings import Settings
+from readmodel_pipelines_tests.support.servers import programs
 
 OK, WARNING, PROBLEM = Health.OK, Health.WARNING, Health.PROBLEM
 NOW = datetime(2026, 3, 1, 12)  # noqa: DTZ001 - as dates come back from the server
@@ -68,6 +70,22 @@ def test_a_variable_that_no_setting_has_is_told_with_the_one_that_is_meant_and_w
     assert judge_settings(Settings(), {"READMODEL_DATABASE": "x"}).state is OK
 
 
+def test_a_variable_that_the_environment_and_a_file_set_differently_is_told_without_its_values() -> None:
+    told = judge_settings(Settings(), {"READMODEL_DATABASE": "x"}, ["READMODEL_DATABASE"])
+    assert_told(told, WARNING, "two things of READMODEL_DATABASE")
+
+
+@pytest.mark.parametrize(
+    ("over", "too_far", "dead"), [(True, False, False), (False, True, False), (False, False, True)]
+)
+def test_no_lease_is_stale_and_its_holder_at_work_at_once(over: bool, too_far: bool, dead: bool) -> None:
+    until = NOW - timedelta(minutes=1) if over else NOW + timedelta(minutes=1)
+    lease = TakenLease("chats_read_model", "a process", until, over=over, too_far=too_far)
+    assert work.judge_leases([lease], NOW, gone=lambda _: dead).state is WARNING
+    assert not lease.is_at_work(lambda _: dead)
+    assert TakenLease("chats_read_model", "a process", NOW + timedelta(minutes=1)).is_at_work(lambda _: False)
+
+
 def test_an_embedded_server_that_does_not_run_is_told_and_so_is_why_it_could_not_be_started() -> None:
     there = ServerStatus(True, "mongodb://x", Path("/data"), Path("/data/s"), 7, "6.0.5")
     away = ServerStatus(False, "mongodb://x", Path("/data"), Path("/data/s"), None, None)
@@ -83,6 +101,7 @@ def test_an_embedded_server_that_does_not_run_is_told_and_so_is_why_it_could_not
     ("uri", "hosts", "state", "told"),
     [
         ("mongodb://db.example.com/?tls=true", ["db.example.com"], OK, "; TLS."),
+        ("mongodb://db.example.com/?tlsCAFile=%2Fca.pem", ["db.example.com"], OK, "; TLS."),
         ("mongodb+srv://db.example.com/", ["a.example.com"], OK, "; TLS."),
         ("mongodb+srv://db.example.com/?tls=false", ["a.example.com"], WARNING, "no TLS"),
         ("mongodb://db.example.com", ["db.example.com"], WARNING, "no TLS"),
@@ -100,14 +119,33 @@ def test_a_connection_without_tls_to_elsewhere_is_told(uri: str, hosts: list[str
     ("version", "state"),
     [
         *((version, PROBLEM) for version in ("3.6.23", "4.4.29", "5.0.4-ent")),
-        *((version, OK) for version in ("6.0.0", "6.0.5")),
-        *((version, WARNING) for version in ("6.1.0", "7.0.0-rc3", "8.2.1", "10.0.0")),
+        *((version, OK) for version in ("6.0.0", "6.0.5", "6.0.27", "8.2.0", "8.2.1")),
+        *((version, WARNING) for version in ("6.1.0", "7.0.0-rc3", "8.0.4", "8.3.0", "10.0.0")),
     ],
 )
 def test_an_old_version_is_a_problem_and_a_newer_than_tested_a_warning(version: str, state: Health) -> None:
     check = server.judge_version(version)
     assert_told(check, state, version)
     assert bool(check.hint) is (state is not OK)
+
+
+def test_it_says_which_versions_of_a_series_were_run_and_between_which_another_lies() -> None:
+    assert_told(server.judge_version("6.0.27"), OK, "MongoDB 6.0.27, which is tested")
+    assert_told(server.judge_version("6.0.9"), OK, "tested of 6.0: 6.0.5 and 6.0.27")
+    assert_told(server.judge_version("7.0.4"), WARNING, "between 6.0 and 8.2, and was not run", hint="Verify")
+    assert_told(server.judge_version("9.0.0"), WARNING, "newer than 8.2, and was not run", hint="Verify")
+
+
+def test_the_versions_that_it_knows_are_those_that_the_tests_get() -> None:
+    assert server.TESTED == programs.VERSIONS
+
+
+def test_the_documents_have_each_verb_on_each_version() -> None:
+    document = Path(str(server.__file__)).parents[1] / "docs" / "deploying.md"
+    table = document.read_text().partition("## Which MongoDB")[2].partition("## ")[0]
+    lines = [line for line in table.splitlines() if line.startswith("| `")]
+    assert len(lines) == 6
+    assert [line for line in lines if any(line.count(version) < 2 for version in programs.VERSIONS)] == []
 
 
 @pytest.mark.parametrize(
@@ -150,7 +188,7 @@ LONG = server.History(ago(days=3), 3 * DAY, 30 * DAY)
 @pytest.mark.parametrize(
     ("history", "needed", "longest", "state", "told"),
     [
-        (None, [], 0, OK, "not told"),
+        (None, [], 0, OK, "hidden"),
         (FRESH, [("x", ago(minutes=5))], 3600, OK, "10 min"),
         (LONG, [("x", ago(days=2))], 3600, OK, "3 d"),
         (LONG, [("the last verification of chats", ago(days=4))], 0, WARNING, "not to the last verification of chats"),
@@ -199,7 +237,7 @@ def test_events_that_are_not_there_are_told_with_what_is() -> None:
 
 
 def test_a_unique_index_that_is_missing_is_a_problem_and_another_a_warning() -> None:
-    unique, versions = Flaw("events", EVENTS[0], "missing"), Flaw("events", VERSIONS, "missing")
+    unique, versions = Flaw("events", EVENTS[0], "missing"), Flaw("events", EVENTS[1], "missing")
     other, expiry = Flaw("events", EVENTS[0], "other", "plain"), Flaw("leases", LEASES[0], "expiry", "expiry")
     there = {"events", "leases"}
     assert work.judge_indexes([], there).state is OK
@@ -208,7 +246,7 @@ def test_a_unique_index_that_is_missing_is_a_problem_and_another_a_warning() -> 
         assert work.judge_indexes(flaws, there).state is state
     told = work.judge_indexes([unique, versions, other, expiry], there)
     assert told.details[0] == "events: no unique index on aggregate_id, version"
-    assert "only --tier versions" in told.details[1]
+    assert told.details[1] == "events: no index on event_type, occurred_at"
     assert "plain on aggregate_id, version is no unique index" in told.details[2]
     assert "db.getCollection('events').dropIndex('plain')" in told.hint
     assert "Drop" not in work.judge_indexes([unique], there).hint
@@ -226,7 +264,7 @@ NOTHING = Plan(frozenset({"EOF"}))
         ([GOOD, NOTHING], OK, []),
         ([NOTHING], OK, []),
         ([GOOD, SCAN], PROBLEM, ["c, q: reads every document and sorts them in memory"]),
-        ([SORT], PROBLEM, ["c, q: sorts in memory what it finds by i (it holds arrays)"]),
+        ([SORT], PROBLEM, ["c, q: sorts in memory, after a scan of i (it holds arrays)"]),
     ],
 )
 def test_a_query_that_reads_everything_or_sorts_is_a_problem(plans: list[Plan], state: Health, told: list[str]) -> None:
@@ -276,7 +314,7 @@ def stats(**numbers: Any) -> QueueStats:
     [
         ({}, OK, "no dead letter"),
         ({"pending": 3, "due": 3, "oldest_pending_seconds": 20.0}, OK, "3 open tasks, 3 due, the oldest for 20 s"),
-        (LONG_DUE, WARNING, "nobody works them off"),
+        (LONG_DUE, WARNING, "no worker runs"),
         ({**LONG_DUE, "repairs_per_minute": 1.0}, OK, "the oldest for 15 min"),
         ({"pending": 11}, WARNING, "READMODEL_REPAIR_QUEUE_WARNING (10)"),
         ({"pending": 100}, PROBLEM, "full"),
@@ -308,12 +346,12 @@ def begun(state: RebuildState, *, days: float = 0.1, strategy: Strategy = "in_pl
     ("rebuild", "held", "state", "hint"),
     [
         (begun(RebuildState.BUILDING), {"chats_read_model"}, OK, ""),
-        (begun(RebuildState.BUILDING), {"tasks_read_model"}, WARNING, "--type chat --all --resume` goes on"),
+        (begun(RebuildState.BUILDING), {"tasks_read_model"}, WARNING, "--type chat --all --resume` continues it"),
         (begun(RebuildState.FINISHING, strategy="shadow"), (), WARNING, "--strategy shadow --resume"),
         (begun(RebuildState.BUILDING, days=8), (), WARNING, "too old to be resumed: `readmodel rebuilds abort"),
         (begun(RebuildState.REFUSED), (), WARNING, "says why it was refused"),
-        (begun(RebuildState.SWAPPING, strategy="shadow"), (), PROBLEM, "must be ended"),
-        (begun(RebuildState.SWAPPING, strategy="shadow", days=8), (), PROBLEM, "must be ended"),
+        (begun(RebuildState.SWAPPING, strategy="shadow"), (), PROBLEM, "before another one begins"),
+        (begun(RebuildState.SWAPPING, strategy="shadow", days=8), (), PROBLEM, "before another one begins"),
     ],
 )
 def test_an_unfinished_rebuild_that_nobody_works_on_is_told_with_how_to_go_on(

@@ -16,7 +16,7 @@ from readmodel_pipelines.mongo.decoding import ExactCursor, documents_of
 from readmodel_pipelines.mongo.driver import Collection
 from readmodel_pipelines.reconcile.extended_json import json_value
 from readmodel_pipelines_tests.support.grammar import ODD, encoded, string
-from readmodel_pipelines_tests.support.oracle import Value
+from readmodel_pipelines_tests.support.stored_values import Value
 
 TYPES = {
     "symbol": Value("symbol", "x"),

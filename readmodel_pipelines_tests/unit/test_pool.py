@@ -24,6 +24,7 @@ from readmodel_pipelines.events.values import BadField
 from readmodel_pipelines.reconcile.outcome import Counts
 from readmodel_pipelines.workers import pool
 from readmodel_pipelines.workers.pool import WorkerDied, work_off
+from readmodel_pipelines_tests.support.waiting import wait_until
 
 MANY = 2
 LARGE = b"more than a pipe holds" * 100_000
@@ -176,13 +177,11 @@ def test_workers_end_with_a_parent_that_is_killed_whatever_they_do(tmp_path: Pat
     finally:
         parent.kill()
         parent.wait()
-    deadline = time.monotonic() + 10
-    while left := [worker for worker in workers if is_there(worker)]:
-        if time.monotonic() > deadline:
-            for worker in left:
-                os.kill(worker, signal.SIGKILL)
-            pytest.fail(f"{len(left)} workers outlived their parent")
-        time.sleep(0.01)
+    try:
+        wait_until(lambda: not any(map(is_there, workers)), every=0.01)
+    finally:
+        for worker in filter(is_there, workers):
+            os.kill(worker, signal.SIGKILL)
 
 
 def is_there(process: int) -> bool:

@@ -9,10 +9,10 @@ import time
 import tracemalloc
 from collections import Counter
 from contextlib import closing
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import pandas
 import pytest
 from bson.code import Code
 
@@ -40,6 +40,11 @@ SUMMARY = {
     "database": "flowra",
     "mend": [{"command": "readmodel rebuild-readmodel --type chat --all", "what": "mends 2"}],
 }
+
+
+def pandas() -> Any:
+    """Imported where it is used: each process of a run looks at all files, and works on some."""
+    return import_module("pandas")
 
 
 def finding(aggregate_id: Any = "a", **fields: Any) -> dict[str, Any]:
@@ -75,7 +80,7 @@ def test_every_format_tells_the_same(tmp_path: Path) -> None:
     files = written(tmp_path, first, finding({"$oid": "65a000000000000000000001"}))
     with files[".csv"].open(newline="", encoding="utf-8") as lines:
         rows = list(csv.DictReader(lines))
-    table = pandas.read_parquet(files[".parquet"])
+    table = pandas().read_parquet(files[".parquet"])
     assert tuple(rows[0]) == tuple(table.columns) == COLUMNS
     assert [row["field"] for row in rows] == list(table["field"]) == ["title", "status", ""]
     assert [row["aggregate_id"] for row in rows][::2] == ["a", '{"$oid": "65a000000000000000000001"}']
@@ -106,7 +111,7 @@ def test_nothing_stored_is_a_formula_in_a_spreadsheet(tmp_path: Path, begin: str
         (row,) = csv.DictReader(lines)
     assert row["aggregate_id"] == row["field"] == row["detail"] == f"'{formula}"
     assert (json.loads(row["expected"]), row["actual"]) == (formula, "-5"), "no text but JSON, and a number is one"
-    assert pandas.read_parquet(files[".parquet"])["aggregate_id"][0] == formula, "for programs it is what it is"
+    assert pandas().read_parquet(files[".parquet"])["aggregate_id"][0] == formula, "for programs it is what it is"
 
 
 def test_a_report_is_its_owner_s_alone_and_follows_no_link(tmp_path: Path) -> None:
@@ -149,14 +154,14 @@ def test_a_file_that_is_named_twice_is_written_once(tmp_path: Path) -> None:
 def test_without_findings_every_format_is_whole(tmp_path: Path) -> None:
     files = written(tmp_path)
     assert json.loads(files[".json"].read_text()) == SUMMARY
-    assert list(pandas.read_parquet(files[".parquet"]).columns) == list(pandas.read_csv(files[".csv"]).columns)
+    assert list(pandas().read_parquet(files[".parquet"]).columns) == list(pandas().read_csv(files[".csv"]).columns)
     assert data_of(files[".html"])["total"] == 0
 
 
 def test_a_text_that_was_no_utf8_is_written_with_its_bytes_spelled_out(tmp_path: Path) -> None:
     files = written(tmp_path, finding("\udcff", title=("\udc80", "x")) | {"reason": "\udc81"})
     assert "\\udcff" in files[".csv"].read_text("utf-8")
-    assert pandas.read_parquet(files[".parquet"])["aggregate_id"][0] == "\\udcff"
+    assert pandas().read_parquet(files[".parquet"])["aggregate_id"][0] == "\\udcff"
     assert json.loads(files[".json"].read_text())["findings"][0]["aggregate_id"] == "\udcff"
 
 
@@ -282,7 +287,7 @@ def test_more_findings_than_a_page_or_a_batch_takes_are_not_held(
     assert (len(page["findings"]), page["total"]) == (500, 3_600)
     assert page["fields"] == [["chats_read_model", "title", 3_600]]
     assert len(json.loads((tmp_path / "3600.json").read_text())["findings"]) == 3_600
-    assert len(pandas.read_parquet(tmp_path / "3600.parquet")) == 3_600
+    assert len(pandas().read_parquet(tmp_path / "3600.parquet")) == 3_600
 
 
 def test_wide_findings_are_not_held_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from readmodel_pipelines_tests.support.verbs.command_line import COMMANDS, readm
 PAGE = ROOT / "readmodel_pipelines" / "docs" / "rights.md"
 SETTINGS = Settings(database="shop", events_collection="log", chats_collection="conversations")
 LOOKS = {"find", "listIndexes", "changeStream"}
-WITHOUT_A_DATABASE = ("rights", "demo", "server")
+WITHOUT_A_DATABASE = ("reports", "rights", "demo", "server")
 
 
 def of(role: Role | str, settings: Settings = SETTINGS) -> dict[str, set[str]]:
@@ -47,7 +47,7 @@ def test_who_only_looks_may_only_look() -> None:
 
 def test_a_verification_writes_nothing_but_what_it_remembers() -> None:
     writes = {name for name, actions in of("verify").items() if actions - LOOKS}
-    assert writes == {"readmodel_findings", "readmodel_verifications", "readmodel_watermarks"}
+    assert writes == {"readmodel_findings", "readmodel_ignored", "readmodel_verifications", "readmodel_watermarks"}
 
 
 def test_dagster_has_what_its_jobs_have_and_no_more() -> None:

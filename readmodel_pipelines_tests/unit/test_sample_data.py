@@ -94,6 +94,7 @@ def test_an_object_id_comes_once_and_two_seeds_share_no_aggregate(generate: Gene
     assert not {event["aggregate_id"] for event in one} & {event["aggregate_id"] for event in other}
 
 
+@pytest.mark.each_once
 @pytest.mark.parametrize(("generate", "fields"), [(chat_events, CHAT_FIELDS), (task_events, TASK_FIELDS)])
 @pytest.mark.parametrize("seed", range(5))
 def test_every_event_type_occurs_in_a_hundred_streams_with_its_own_fields(
@@ -124,6 +125,7 @@ def test_streams_come_in_order_and_without_gaps(generate: Generate, streams: int
         assert len(stream) <= 3 * mean_events
 
 
+@pytest.mark.each_once
 @pytest.mark.parametrize("mean_events", [3, 9, 20])
 @generators
 def test_streams_have_about_the_mean_length_asked_for(generate: Generate, mean_events: int) -> None:

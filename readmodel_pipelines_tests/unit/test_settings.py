@@ -13,20 +13,26 @@ from readmodel_pipelines.settings import Settings, load_settings
 def test_every_setting_is_read_from_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = {
         "mongodb_uri": "mongodb://h/",
+        "api_version": "1",
         "database": "d",
         "events_collection": "e",
         "chats_collection": "chat_read_model",
         "tasks_collection": "task_read_model",
         "repair_queue_collection": "q",
+        "failover_seconds": "90",
         "task_source": "task",
         "projections": "some.module,some/file.py",
         "allow_malformed": "version_gap",
         "max_delete_share": "0.5",
         "workers": "7",
+        "read_order": "scan",
+        "spool_dir": "some/spool",
         "slices": "3",
         "rebuild_valid_days": "2",
         "catch_up_seconds": "9",
         "keep_copy": "false",
+        "swap_wait_seconds": "0.5",
+        "swap_tries": "12",
         "max_events_per_second": "1000",
         "max_documents_per_second": "100",
         "max_queued_operations": "5",
@@ -45,14 +51,24 @@ def test_every_setting_is_read_from_its_variable(monkeypatch: pytest.MonkeyPatch
         "grace_seconds": "1",
         "alarm_after_seconds": "60",
         "fresh_minutes": "5",
+        "causes_limit": "9",
         "verification_buckets": "14",
+        "nightly_cron": "30 1 * * mon-fri",
+        "nightly_coverage": "everything",
+        "nightly_enqueue_repairs": "true",
+        "weekly_cron": "0 4 * * 6",
         "timezone": "Europe/Vienna",
         "owners": "team:chat-and-tasks,jane.doe+oncall@example.co.uk",
         "reports_dir": "some/reports",
         "reports_kept": "9",
+        "reports_url": "http://reports.example:9465/",
+        "tell_dagster": "true",
+        "verified_within_hours": "12",
         "enqueue_limit": "8",
         "enqueue_per_second": "7",
         "dagster_url": "https://user:pw@dagster.example/x",
+        "alert_webhook": "https://hooks.example/secret",
+        "alert_mail": "smtp://user:pw@mail.example:25?from=a@x.org&to=b@x.org",
         "data_dir": "some/folder",
         "mongod": "some/mongod",
     }
@@ -89,11 +105,12 @@ def test_allowed_kinds_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch, 
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        *(("ALLOW_MALFORMED", "bad_field"), ("ALLOW_MALFORMED", "all"), ("TASK_SOURCE", "Task")),
+        *(("ALLOW_MALFORMED", "bad_field"), ("ALLOW_MALFORMED", "all"), ("TASK_SOURCE", "Task"), ("API_VERSION", "2")),
         *(("MAX_DELETE_SHARE", share) for share in ("1.1", "-0.1", "nan")),
         *(("LEASE_SECONDS", "0"), ("LEASE_SECONDS", "soon")),
         *(("DATABASE", " "), ("DATABASE", "a$b"), ("EVENTS_COLLECTION", "a$b")),
         *(("OWNERS", "the chat team"), ("OWNERS", "team:chat,")),
+        *(("TIMEZONE", zone) for zone in ("Europe", "Europe/Nowhere", "../etc/passwd")),
     ],
 )
 def test_a_value_that_cannot_be_is_told_by_its_name(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
@@ -125,6 +142,11 @@ def test_a_database_name_that_mongodb_cannot_have_is_refused_in_words(name: str)
         ("mongodb://ann:s%40cret%2F@h/", "mongodb://h/"),
         ("mongodb://h/?tlsCertificateKeyFilePassword=secret&w=1", "mongodb://h/?tlsCertificateKeyFilePassword=***&w=1"),
         ("mongodb://h/?a=b&PROXYPASSWORD=secret;w=1", "mongodb://h/?a=b&PROXYPASSWORD=***;w=1"),
+        (
+            "mongodb://h/?tls=true&tlsCertificateKeyFilePassword=se@cr&et&w=1",
+            "mongodb://h/?tls=true&tlsCertificateKeyFilePassword=***&w=1",
+        ),
+        ("mongodb://ann:s%40cret@h/?sslPEMPassword=a@b", "mongodb://h/?sslPEMPassword=***"),
         ("mongodb://h/?authMechanismProperties=AWS_SESSION_TOKEN:secret", "mongodb://h/?authMechanismProperties=***"),
     ],
 )
@@ -162,3 +184,14 @@ def test_the_connection_string_is_not_in_the_representation() -> None:
 def test_collections_that_would_destroy_one_another_are_refused(names: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match="four different collections"):
         Settings(**names)
+
+
+@pytest.mark.parametrize("cron", ["0 2 * *", "every night", "0 2 * * * *", "@daily", ""])
+def test_a_schedule_without_five_fields_of_cron_is_refused(cron: str) -> None:
+    with pytest.raises(ValidationError, match="a time looks like"):
+        Settings(nightly_cron=cron)
+
+
+@pytest.mark.parametrize("cron", ["*/5 0-6 1,15 jan mon-fri", " 0 2 L * 5#2 "])
+def test_cron_is_taken_in_its_forms(cron: str) -> None:
+    assert Settings(weekly_cron=cron).weekly_cron == cron.strip()

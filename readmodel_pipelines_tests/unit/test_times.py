@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from readmodel_pipelines.events.values import ZERO_TIME_MS, parse_time
-from readmodel_pipelines_tests.support import oracle
+from readmodel_pipelines_tests.support import oracle_values, stored_values
 
 DAY = 86_400_000
 
@@ -28,8 +28,8 @@ def times(draw: st.DrawFn) -> str:
 
 def assert_read_as_the_second_implementation_does(text: str) -> None:
     try:
-        wanted = oracle.time(oracle.Value("string", text))
-    except oracle.Bad:
+        wanted = oracle_values.time(stored_values.Value("string", text))
+    except oracle_values.Bad:
         with pytest.raises(ValueError, match=r"RFC 3339|range|offset|must be in"):
             parse_time(text)
     else:

@@ -9,11 +9,14 @@ from readmodel_pipelines.cli.dagster.web_server import WebServer
 from readmodel_pipelines.cli.terminal.command import Interrupted
 from readmodel_pipelines.cli.terminal.voice import voice
 from readmodel_pipelines.errors import DagsterUnavailable
-from readmodel_pipelines.wording import span
+from readmodel_pipelines.wording import cut, one_line, span
 
 _EVERY = 1.0
 _PATIENCE = 60.0
 _QUEUED_LONG = 15.0
+# A daemon that lives says so every 30 seconds.
+_HEARTBEAT_SECONDS = 330.0
+_LONGEST = 300
 _ENDED = ("SUCCESS", "FAILURE", "CANCELED")
 _TOLD = ("INFO", "WARNING", "ERROR", "CRITICAL")
 
@@ -53,7 +56,15 @@ fragment entry on MetadataEntry {
 
 _DAEMON = """
 query Daemon {
-  instance { daemonHealth { daemonStatus(daemonType: "QUEUED_RUN_COORDINATOR") { healthy lastHeartbeatTime } } }
+  instance {
+    daemonHealth {
+      daemonStatus(daemonType: "QUEUED_RUN_COORDINATOR") {
+        required
+        lastHeartbeatTime
+        lastHeartbeatErrors { message }
+      }
+    }
+  }
 }
 """
 
@@ -220,9 +231,19 @@ def _values(entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def _why_queued(server: WebServer, waiting: Sequence[Run]) -> str:
     who = " and ".join(run.label for run in waiting)
     daemon = server.ask(_DAEMON)["instance"]["daemonHealth"]["daemonStatus"]
-    if not daemon["healthy"]:
-        return f"{who}: no daemon takes runs from the queue. Start `dagster-daemon run` on the same DAGSTER_HOME."
-    ago = span(time.time() - daemon["lastHeartbeatTime"])
+    beat = daemon["lastHeartbeatTime"]
+    if daemon["required"] and (beat is None or time.time() - beat > _HEARTBEAT_SECONDS):
+        since = "" if beat is None else f" for {span(time.time() - beat)}"
+        return (
+            f"{who}: no daemon takes runs from the queue{since}. Start `dagster-daemon run` on the same DAGSTER_HOME."
+        )
+    # Dagster calls one unhealthy, too, that is at work and met an error: a code location that is being loaded, for one.
+    if errors := daemon["lastHeartbeatErrors"]:
+        said = one_line(cut(str(errors[0]["message"]).strip(), _LONGEST))
+        return f"{who}: the daemon that takes runs from the queue is there, and says: {said}"
+    if beat is None:
+        return f"{who}: it is about to be started. See {server.shown}/runs/queued."
+    ago = span(time.time() - beat)
     return (
         f"{who}: other runs go first, a rebuild of the same read model for one, or the daemon has just ended (its last "
         f"heartbeat was {ago} ago). See {server.shown}/runs/queued."

@@ -4,6 +4,7 @@ A run carries the tags that its partition has there, so that the instance's limi
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 from readmodel_pipelines.cli.dagster.follow import Run, follow, left_alone
 from readmodel_pipelines.cli.dagster.web_server import WebServer
@@ -80,6 +81,19 @@ def launch_runs(settings: Settings, verb: str, runs: Sequence[Run]) -> bool:
         raise left_alone(server, [run for run in runs if run.url]) from None
 
 
+def materialize(server: WebServer, assets: Sequence[str]) -> str:
+    """Have these assets materialized in one run, as by their button; gives the run's address.
+
+    Raises:
+        DagsterUnavailable: there is no web server, or it does not know our jobs.
+        ReadModelError: it refuses the run.
+    """
+    place = _place_of(server, {"rebuild_read_models"}, "")
+    selected = {**place, "pipelineName": "__ASSET_JOB", "assetSelection": [{"path": [name]} for name in assets]}
+    params = {"selector": selected, "mode": "default", "runConfigData": {}, "executionMetadata": {"tags": []}}
+    return f"{server.shown}/runs/{_submitted(server, params, 'the assets')}"
+
+
 def shown_findings(max_findings: int) -> dict[str, int]:
     """Config of a run that shows so many; a run that is not told shows its own number."""
     return {} if max_findings == DEFAULT_MAX_FINDINGS else {"max_findings": max_findings}
@@ -154,17 +168,22 @@ def _launched(server: WebServer, place: dict[str, str], run: Run) -> str:
         "runConfigData": {"ops": {run.op: {"config": run.config}}},
         "executionMetadata": {"tags": tags},
     }
+    return _submitted(server, params, run.job)
+
+
+def _submitted(server: WebServer, params: dict[str, Any], what: str) -> str:
+    """The id of the run."""
     result = server.ask(_LAUNCH, params=params)["launchRun"]
     if result["__typename"] == "UnauthorizedError":
         raise DagsterUnavailable(
-            f"Dagster at {server.shown} refuses to launch {run.job}: its web server is read-only, or only lets "
+            f"Dagster at {server.shown} refuses to launch {what}: its web server is read-only, or only lets "
             "others launch.",
             hint="Name another one in READMODEL_DAGSTER_URL, or leave --launch away.",
         )
     if "run" not in result:
         why = result.get("message") or "; ".join(error["message"] for error in result.get("errors", ()))
         raise ReadModelError(
-            f"Dagster at {server.shown} refuses to launch {run.job}: {why.strip()[:_LONGEST]}",
+            f"Dagster at {server.shown} refuses to launch {what}: {why.strip()[:_LONGEST]}",
             hint="Its code location should be of this version; reload it, or leave --launch away.",
         )
     run_id: str = result["run"]["runId"]

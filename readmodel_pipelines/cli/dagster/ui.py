@@ -4,13 +4,14 @@ import contextlib
 import http.client
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import readmodel_pipelines
@@ -20,7 +21,6 @@ from readmodel_pipelines.settings import Settings
 HOST = "127.0.0.1"
 USUAL_PORT = 3000
 
-_START_SECONDS = 180.0
 _END_SECONDS = 20.0
 _PAUSE = 0.25
 _LINES_SHOWN = 30
@@ -46,8 +46,10 @@ def choose_port(wanted: int | None) -> int:
     raise UsageError(f"Port {wanted} of {HOST} cannot be used.", hint="Name another --port, or none.")
 
 
-def serve(settings: Settings, port: int, say: Callable[[str], None]) -> None:
-    """Serve the UI until Ctrl-C, and say its address once it answers.
+def serve(
+    settings: Settings, port: int, say: Callable[[str], None], env: Mapping[str, str], at_first: Callable[[], None]
+) -> None:
+    """Serve the UI until Ctrl-C; say its address once it answers, and do `at_first` what is to be done in it then.
 
     Raises:
         ReadModelError: it did not start, or ended by itself.
@@ -68,7 +70,13 @@ def serve(settings: Settings, port: int, say: Callable[[str], None]) -> None:
                 # A checkout's dagster.yaml counts.
                 cwd=checkout if (checkout / "dagster.yaml").is_file() else None,
                 # It, and what it starts, imports nothing from the folder that it happens to be started in.
-                env={**os.environ, "READMODEL_DATABASE": settings.database, "PYTHONSAFEPATH": "1"},
+                env={
+                    **_home(Path(folder)),
+                    **os.environ,
+                    "READMODEL_DATABASE": settings.database,
+                    **env,
+                    "PYTHONSAFEPATH": "1",
+                },
                 stdout=out,
                 stderr=out,
                 # Its own group, so that Ctrl-C reaches it once, through us, and nothing of it outlives us.
@@ -77,6 +85,7 @@ def serve(settings: Settings, port: int, say: Callable[[str], None]) -> None:
         try:
             if _wait_until_it_answers(child, port):
                 say(f"Dagster's UI: http://{HOST}:{port} (Ctrl-C ends it)")
+                at_first()
             child.wait()
         except KeyboardInterrupt:
             say("Ending Dagster's UI.")
@@ -90,9 +99,18 @@ def serve(settings: Settings, port: int, say: Callable[[str], None]) -> None:
     )
 
 
+def _home(folder: Path) -> dict[str, str]:
+    """The same instance where no checkout is, but an installed package: it brings the file along."""
+    brought = Path(readmodel_pipelines.__file__).with_name("dagster.yaml")
+    if not brought.is_file():
+        return {}
+    shutil.copy(brought, folder)
+    return {"DAGSTER_HOME": str(folder)}
+
+
 def _wait_until_it_answers(child: subprocess.Popen[bytes], port: int) -> bool:
-    deadline = time.monotonic() + _START_SECONDS
-    while child.poll() is None and time.monotonic() < deadline:
+    # However long that takes: whoever waits ends it by Ctrl-C.
+    while child.poll() is None:
         with (
             contextlib.suppress(OSError, http.client.HTTPException),
             contextlib.closing(http.client.HTTPConnection(HOST, port, timeout=5)) as connection,

@@ -9,8 +9,9 @@ import http.client
 import json
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from readmodel_pipelines.errors import DagsterUnavailable, ReadModelError
 from readmodel_pipelines.settings import Settings
@@ -28,7 +29,7 @@ class WebServer:
         self.shown = settings.shown_dagster_url().rstrip("/")
         parts = urlsplit(settings.dagster_url.get_secret_value())
         host = parts.netloc.rpartition("@")[2]
-        self._endpoint = f"{parts.scheme}://{host}{parts.path.rstrip('/')}/graphql"
+        self._address = f"{parts.scheme}://{host}{parts.path.rstrip('/')}"
         self._headers = {"Content-Type": "application/json", "Accept": "application/json"}
         if parts.username is not None:
             credentials = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
@@ -41,11 +42,28 @@ class WebServer:
             DagsterUnavailable: nobody answers there, it is no Dagster, or it does not let us in.
             ReadModelError: it cannot do that.
         """
-        body = json.dumps({"query": query, "variables": variables}).encode("ascii")
-        request = urllib.request.Request(self._endpoint, body, self._headers)  # noqa: S310 - the settings take http alone
+        return self._data(self._said_to("graphql", {"query": query, "variables": variables}))
+
+    def observe(self, asset: str, description: str, metadata: Mapping[str, Any]) -> None:
+        """Have it record on the page of an asset what was done elsewhere.
+
+        Raises:
+            DagsterUnavailable: nobody answers there, or it does not let us in.
+            ReadModelError: it did not take it.
+        """
+        said = self._said_to(
+            f"report_asset_observation/{quote(asset)}", {"description": description, "metadata": metadata}
+        )
+        if said.strip() != b"{}":
+            why = said.decode("utf-8", "replace")[:_LONGEST]
+            raise ReadModelError(f"Dagster's web server at {self.shown} did not record it: {why}")
+
+    def _said_to(self, place: str, question: Mapping[str, Any]) -> bytes:
+        body = json.dumps(question).encode("ascii")
+        request = urllib.request.Request(f"{self._address}/{place}", body, self._headers)  # noqa: S310 - the settings take http alone
         try:
             with urllib.request.urlopen(request, timeout=_SECONDS) as answer:  # noqa: S310
-                said = answer.read()
+                said: bytes = answer.read()
         except urllib.error.HTTPError as error:
             with error:
                 # Of a query that it cannot read the web server says so with status 400.
@@ -60,10 +78,10 @@ class WebServer:
             why = getattr(why, "strerror", None) or why
             raise DagsterUnavailable(
                 f"Dagster's web server at {self.shown} does not answer: {why}",
-                hint="Start it (`dagster dev`, or `dagster-webserver` and `dagster-daemon run`), set "
+                hint="Start it (`dg dev`, or `dagster-webserver` and `dagster-daemon run`), set "
                 f"READMODEL_DAGSTER_URL, {_HERE}",
             ) from None
-        return self._data(said)
+        return said
 
     def _data(self, said: bytes) -> dict[str, Any]:
         try:

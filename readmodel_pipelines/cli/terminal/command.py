@@ -106,7 +106,7 @@ def opened(role: str) -> Iterator[tuple[Database, Settings]]:
     from readmodel_pipelines.settings import load_settings
 
     settings = load_settings()
-    with open_database(settings, role) as database:
+    with open_database(settings, role, tell=voice.note) as database:
         yield database, settings
 
 

@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 
 from readmodel_pipelines.cli.terminal.voice import voice, voice_options
 
-LOOK, MEND, QUEUE, REBUILDS = "Look", "Mend", "Repair queue", "Rebuilds"
+LOOK, MEND, QUEUE, REBUILDS = "Inspect", "Rebuild", "Repair queue", "Rebuilds"
 SET_UP, OPERATE = "Set up", "Operate"
 HEADINGS = (LOOK, MEND, QUEUE, REBUILDS, SET_UP, OPERATE)
 
@@ -52,26 +52,27 @@ def _in_a_document(verb: Callable[[], str | None]) -> Iterator[None]:
 ENDING = {
     "Where to start": (
         ("something is wrong", "doctor, then verify-consistency --type all --all"),
-        ("one looks stale", "rebuild-readmodel --type chat --id UUID"),
-        ("all look stale", "repair-queue stats; rebuild-readmodel --type all --all"),
+        ("one chat is stale", "rebuild-readmodel --type all --id UUID"),
+        ("why, since when", "history --type chat --id UUID"),
+        ("many are stale", "repair-queue stats; rebuild-readmodel --type all --all"),
         ("a new projection", "rebuild-readmodel --type chat --all --strategy shadow"),
-        ("trying it out", "demo"),
+        ("a first try", "demo"),
     ),
     "Settings": (
-        ("READMODEL_MONGODB_URI", "where MongoDB is; none: an embedded server"),
-        ("READMODEL_DATABASE", "events and read models lie there (flowra)"),
-        ("READMODEL_…", "docs/settings.md; --verbose says what is in force"),
+        ("READMODEL_MONGODB_URI", "connection string; unset: an embedded server"),
+        ("READMODEL_DATABASE", "database of events and read models (flowra)"),
+        ("READMODEL_…", "docs/settings.md; --verbose shows the current values"),
     ),
     "Exit codes": (
         ("0", "all well"),
-        ("1", "discrepancies found, aggregates not done, or an unknown id"),
-        ("2", "the command or a setting makes no sense"),
-        ("3", "no MongoDB or Dagster, or no right to it"),
-        ("4", "MongoDB could not do it, or a worker process was killed"),
-        ("5", "not one event to go by: a mistyped name? nothing was changed"),
-        ("6", "what was to be said could not be written: a full disk"),
-        ("130", "interrupted; what was done is said, and how to go on"),
-        ("141", "whoever read the output is gone, as after `| head`"),
+        ("1", "discrepancies, undone aggregates, or an unknown id"),
+        ("2", "wrong usage or a wrong setting"),
+        ("3", "MongoDB or Dagster does not answer, or a right is missing"),
+        ("4", "an operation failed in MongoDB, or a worker was killed"),
+        ("5", "no event at all (a mistyped name?); nothing was changed"),
+        ("6", "the output could not be written: a full disk"),
+        ("130", "interrupted; the message has the command that continues"),
+        ("141", "the reader of the output is gone, as after `| head`"),
     ),
 }
 
@@ -81,7 +82,7 @@ class Map(Group):
 
     def make_context(self, info_name: str | None, args: list[str], *rest: Any, **extra: Any) -> Any:
         """Remember what was typed, before it is taken apart."""
-        voice.typed = tuple(args)
+        voice.listen(args)
         with _in_a_document(lambda: None):
             return super().make_context(info_name, args, *rest, **extra)
 

@@ -37,7 +37,7 @@ ReadModelName = Annotated[
     str,
     typer.Option(
         "--type",
-        help="Read model: chat is chats_read_model, task is tasks_read_model, all is every one of them.",
+        help="Read model: chat is chats_read_model, task is tasks_read_model, all is every read model.",
         metavar="|".join(_CHOICES),
         autocompletion=lambda incomplete: [choice for choice in _CHOICES if choice.startswith(incomplete)],
     ),
@@ -50,20 +50,17 @@ AllowNoEvents = Annotated[
     bool,
     typer.Option(
         "--allow-no-events",
-        help="Of --all: go on although there is not one event to go by. Without it that is an error (exit code 5), for "
-        "most often a name is mistyped.",
+        help="With --all: continue although there is no event at all. Otherwise this is an error (exit code 5): "
+        "the usual reason is a mistyped name.",
     ),
 ]
 MaxFindings = Annotated[
     int,
     typer.Option(
-        "--max-findings", min=0, max=1_000_000, help="Keep at most so many findings; counts are always whole."
+        "--max-findings", min=0, max=1_000_000, help="Maximum number of findings to keep. Counts are always complete."
     ),
 ]
 Launch = Annotated[
-    bool,
-    typer.Option(
-        "--launch", help="Submit it to Dagster at READMODEL_DAGSTER_URL instead of running it here, and follow the run."
-    ),
+    bool, typer.Option("--launch", help="Let Dagster at READMODEL_DAGSTER_URL run it, and follow the run.")
 ]
-Yes = Annotated[bool, typer.Option("--yes", help="Do it without asking.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]

@@ -29,6 +29,8 @@ def event_progress(label: str) -> Iterator[Progress]:
     if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
         yield ProgressLines(lambda line: voice.note(f"{label}: {line}"), every=SECONDS_BETWEEN_LINES)
         return
+    from readmodel_pipelines.mongo.patience import telling
+
     started = time.monotonic()
     bar: RichProgress | None = None
 
@@ -45,8 +47,16 @@ def event_progress(label: str) -> Iterator[Progress]:
             found=f"{found:,} not same" if found else "",
         )
 
+    def wait(line: str) -> None:
+        if bar is None:
+            voice.note(line)
+        else:
+            # Above the bar, not into it.
+            bar.console.print(line, markup=False, highlight=False)
+
     try:
-        yield move
+        with telling(wait):
+            yield move
     finally:
         if bar:
             bar.stop()

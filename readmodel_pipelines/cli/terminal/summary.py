@@ -4,17 +4,27 @@ from collections.abc import Iterator
 from typing import Any
 
 from readmodel_pipelines.rebuild_state import RebuildState
+from readmodel_pipelines.reconcile.field_changes import in_words
 from readmodel_pipelines.reconcile.finding import Finding
+from readmodel_pipelines.reconcile.outages import in_words as cause_in_words
+from readmodel_pipelines.reconcile.outages import sentence
 from readmodel_pipelines.reconcile.outcome import Counts
 from readmodel_pipelines.reconcile.shortened import how_long, part_of
 from readmodel_pipelines.reconcile.summary import Summary
-from readmodel_pipelines.wording import count, cut, cut_where_they_part, span
+from readmodel_pipelines.wording import count, cut, cut_where_they_part, one_line, span
 
 SHOWN_FINDINGS = 20
 _LONGEST_VALUE = 60
 _ALWAYS_SHOWN = ("checked", "same")
 _TITLES = {"verify": "Verification", "dry_run": "Dry run, nothing was written", "rebuild": "Rebuild"}
 _PREDICTIONS = {"inserted": "to insert", "replaced": "to replace", "deleted": "to delete"}
+# A verification says what ought to be and what is; whoever writes, or would, goes from what is there to what will be.
+_SIDES = {"verify": ("expected", "actual"), "dry_run": ("actual", "expected"), "rebuild": ("actual", "expected")}
+_LEGENDS = {
+    "verify": "what the events say → what is stored",
+    "dry_run": "what is stored → what will be",
+    "rebuild": "what was stored → what the events say",
+}
 _NOT_DONE = {
     RebuildState.PAUSED: "Not done yet: --resume goes on.",
     RebuildState.BUILDING: "This slice is done; others are not yet.",
@@ -30,6 +40,10 @@ def human_lines(
     yield f"{_TITLES[summary.verb]}{covers}: {summary.events:,} events read in {summary.seconds:,.2f} s"
     yield ""
     yield from _table(summary)
+    if changed := in_words(summary.changes, _LONGEST_VALUE):
+        yield ""
+        yield from changed
+    yield from _causes(summary)
     yield from _findings(summary, shown_findings)
     for warning in summary.warnings:
         yield ""
@@ -59,6 +73,8 @@ def _what_became(summary: Summary) -> Iterator[str]:
             lines.append(f"Rebuild {rebuild.id}{of} ({rebuild.strategy}) is {rebuild.state}{caught_up}.")
     if closed := sum(summary.closed.values()):
         lines.append(f"{count(closed, 'finding')} of earlier verifications gone.")
+    if summary.read_order:
+        lines.append(summary.read_order)
     if scope.queued is not None:
         lines.append(
             f"{count(scope.queued, 'repair')} queued, {scope.pending_already:,} were waiting already: "
@@ -87,13 +103,24 @@ def _table(summary: Summary) -> Iterator[str]:
         )
 
 
+def _causes(summary: Summary) -> Iterator[str]:
+    """Why, in a sentence for each read model."""
+    said = {name: sentence(summary.outages, name) for name in summary.read_models} if summary.verb == "verify" else {}
+    if any(said.values()):
+        yield ""
+        yield from (f"{name}: {one_line(words)}" for name, words in said.items() if words)
+
+
 def _findings(summary: Summary, most: int) -> Iterator[str]:
     shown = summary.first_findings(most)
     if not shown:
         return
     yield ""
+    sides = _SIDES[summary.verb]
+    if any(finding.fields for finding in shown):
+        yield f"Fields are shown as {_LEGENDS[summary.verb]}:"
     for finding in shown:
-        yield from _finding_lines(finding)
+        yield from _finding_lines(finding, sides)
     found = sum(counts.discrepancies for counts in summary.read_models.values())
     if found > len(shown):
         where = "--json or --report FILE has" if summary.verb == "verify" else "--json has"
@@ -101,7 +128,7 @@ def _findings(summary: Summary, most: int) -> Iterator[str]:
         yield f"… and {found - len(shown):,} more; {where}{capped}."
 
 
-def _finding_lines(finding: Finding) -> Iterator[str]:
+def _finding_lines(finding: Finding, sides: tuple[str, str]) -> Iterator[str]:
     shown = finding.as_json()
     aggregate_id = shown["aggregate_id"]
     name = aggregate_id if isinstance(aggregate_id, str) else cut(_text(aggregate_id), _LONGEST_VALUE)
@@ -110,9 +137,11 @@ def _finding_lines(finding: Finding) -> Iterator[str]:
     ago = finding.age_seconds
     age = "" if ago is None else f", first seen {f'{span(ago)} ago' if ago >= 60 else 'just now'}"
     yield f"{finding.read_model}  {name}  {shown['outcome']}{reason}{detail}{age}"
+    if finding.cause is not None:
+        yield f"    why: {one_line(cause_in_words(finding.cause))}"
     for field, pair in shown["fields"].items():
-        values = cut_where_they_part(_text(pair["expected"]), _text(pair["actual"]), _LONGEST_VALUE)
-        told = (value + how_long(pair[side]) for value, side in zip(values, ("expected", "actual"), strict=True))
+        values = cut_where_they_part(_text(pair[sides[0]]), _text(pair[sides[1]]), _LONGEST_VALUE)
+        told = (value + how_long(pair[side]) for value, side in zip(values, sides, strict=True))
         yield f"    {field}: {' → '.join(told)}"
 
 
@@ -132,7 +161,10 @@ def _closing(summary: Summary, aggregate_id: str | None) -> str:
         case "dry_run":
             if summary.ok and not written:
                 return "All is well: a rebuild would write nothing."
-            would = f"A rebuild would write {count(written, 'document')}: `readmodel rebuild-readmodel {what}`."
+            deleting = f", {total.deleted:,} of them deletions" if total.deleted else ""
+            would = (
+                f"A rebuild would write {count(written, 'document')}{deleting}: `readmodel rebuild-readmodel {what}`."
+            )
             return would if summary.ok else f"{would} {_not_done(total)}"
         case "rebuild":
             if summary.rebuild.state in _NOT_DONE:
@@ -146,12 +178,20 @@ def _closing(summary: Summary, aggregate_id: str | None) -> str:
 
 
 def _closing_of_verify(summary: Summary, total: Counts, what: str) -> str:
+    ignored = summary.ignored.total()
+    told = f" {count(ignored, 'more is', 'more are')} ignored: `readmodel findings list` says why." if ignored else ""
+    return f"{_found_or_not(summary, total, what)}{told}"
+
+
+def _found_or_not(summary: Summary, total: Counts, what: str) -> str:
     if not total.discrepancies:
         said = "All is well" if summary.looked_at_all else "Nothing was found"
         return f"{said}: {summary.agreement}."
     found = f"{count(total.discrepancies, 'discrepancy', 'discrepancies')} found."
     mends = total.discrepancies - total.malformed
-    mending = f"`readmodel rebuild-readmodel {what}` mends {mends:,} (--dry-run says how)." if mends else ""
+    deletions = total.unexpected + total.orphan
+    of_them = f", {deletions:,} of them by deleting a document" if deletions else ""
+    mending = f"`readmodel rebuild-readmodel {what}` mends {mends:,}{of_them} (--dry-run says how)." if mends else ""
     return " ".join(filter(None, (found, mending, _mistrusted(total))))
 
 

@@ -32,6 +32,12 @@ class Voice:
     verbose: bool = False
     as_json: bool = False
     typed: Sequence[str] = ()
+    _head: dict[str, Any] | None = None
+    _items: int = 0
+
+    def listen(self, typed: Sequence[str]) -> None:
+        """Another command line begins."""
+        self.typed, self._head = tuple(typed), None
 
     def result(self, document: Mapping[str, Any], lines: Iterable[str]) -> None:
         """What the command was asked for: the document with `--json`, else the lines."""
@@ -44,8 +50,32 @@ class Voice:
 
     def document(self, document: Mapping[str, Any]) -> None:
         """The one document of `--json`; in ASCII, so that no terminal, pipe or locale can spoil it."""
-        if self.as_json:
+        if not self.as_json:
+            return
+        if self._head is None:
             _write(json.dumps(document))
+            return
+        rest = {name: value for name, value in document.items() if name not in self._head}
+        self._head = None
+        _write(f"], {json.dumps(rest)[1:]}" if rest else "]}")
+
+    def begin(self, head: Mapping[str, Any], name: str) -> None:
+        """Begin the document with the list `name`, whose items come one by one: there may be very many.
+
+        What `document` is given next ends it, an error as well.
+        """
+        if self.as_json:
+            self._head, self._items = dict(head), 0
+            _write(f"{json.dumps(head)[:-1]}, {json.dumps(name)}: [", end="")
+
+    def item(self, item: Mapping[str, Any], lines: Iterable[str]) -> None:
+        """The next of that list, or its lines for people."""
+        if self.as_json:
+            _write(f"{', ' if self._items else ''}{json.dumps(item)}", end="")
+            self._items += 1
+            return
+        for line in map(one_line, lines):
+            _write(line)
 
     def line(self, text: str) -> None:
         """A part of the result that is there already; with `--json` it waits for the document."""
@@ -88,7 +118,7 @@ class OutputLost(ReadModelError):
     exit_code = 6
 
 
-def _write(text: str) -> None:
+def _write(text: str, end: str = "\n") -> None:
     """Write to stdout, all of it, now.
 
     Raises:
@@ -96,7 +126,7 @@ def _write(text: str) -> None:
         typer.Exit: whoever read it is gone, as after `| head`: there is nothing left to say.
     """
     try:
-        typer.echo(text)
+        typer.echo(f"{text}{end}", nl=False)
     except BrokenPipeError:
         raise typer.Exit(NOBODY_READS) from None
     except OSError as error:

@@ -37,7 +37,7 @@ def happened(activity: Activity, event: Event) -> None:
 
 
 def created(activity: Activity, event: Event) -> None:
-    """The first event: without it the stream cannot be trusted."""
+    """The first event. A stream without it is malformed."""
     activity.created = True
     activity.workspace_id = text(event, "workspace_id")
     happened(activity, event)
@@ -71,7 +71,7 @@ FOLD = Fold(
 
 
 def document(chat_id: str, activity: Activity) -> Document | None:
-    """The document that ought to be there; None where there ought to be none."""
+    """The expected document, or None."""
     if activity.deleted:
         return None
     return {

@@ -10,7 +10,8 @@ from uuid import UUID
 
 from readmodel_pipelines_tests.support.campaign.judge import KEYS, OWNED
 from readmodel_pipelines_tests.support.grammar import ODD, Fields, encoded, odd_key, string
-from readmodel_pipelines_tests.support.oracle import NULL, Expected, Value
+from readmodel_pipelines_tests.support.oracle import Expected
+from readmodel_pipelines_tests.support.stored_values import NULL, Value
 
 Earlier = Callable[[Value], Mapping[str, Value] | None]
 """A document as it was at some earlier version of its stream, of which there may be none."""

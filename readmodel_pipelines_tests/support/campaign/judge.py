@@ -9,7 +9,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from readmodel_pipelines_tests.support.oracle import NULL, Expected, Value, elements
+from readmodel_pipelines_tests.support.oracle import Expected
+from readmodel_pipelines_tests.support.stored_values import NULL, Value, elements
 
 CHAT_FIELDS = (
     *("chat_id", "workspace_id", "type", "title", "is_public", "created_by", "created_at", "participants"),

@@ -19,13 +19,14 @@ from readmodel_pipelines.mongo.driver import duplicates_allowed
 from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.reconcile.summary import Summary
 from readmodel_pipelines.settings import Settings
-from readmodel_pipelines_tests.support import oracle
+from readmodel_pipelines_tests.support import oracle, stored_values
 from readmodel_pipelines_tests.support.campaign import judge
 from readmodel_pipelines_tests.support.campaign.damages import Damages
 from readmodel_pipelines_tests.support.campaign.judge import KEYS, Finding, Judgement, Stored
 from readmodel_pipelines_tests.support.grammar import Grammar, Stream
-from readmodel_pipelines_tests.support.oracle import Expected, Value
+from readmodel_pipelines_tests.support.oracle import Expected
 from readmodel_pipelines_tests.support.scene import RAW, Mongo
+from readmodel_pipelines_tests.support.stored_values import Value
 
 Document = Mapping[str, Value]
 Streams = Mapping[tuple[str, Value], Sequence[Document]]
@@ -132,7 +133,7 @@ class Trial:
     def wanted_of(self, of: tuple[str, Value], streams: Streams) -> dict[str, Expected]:
         """By read model what one stream wants beside these others."""
         others = streams if of[0] == "Task" else {of: streams[of]}
-        others = {key: oracle.in_order(events) for key, events in others.items()}
+        others = {key: stored_values.in_order(events) for key, events in others.items()}
         return {name: items[of[1]] for name, items in self.wanted_by(others).items() if of[1] in items}
 
     def earlier(self, read_model: str) -> Callable[[Value], Document | None]:
@@ -196,7 +197,7 @@ class Trial:
 
     def fail(self, verb: str, what: str, ours: object, theirs: object, key: Value | None = None) -> None:
         streams = [item for item in self.streams if key is not None and item.aggregate_id == key]
-        events = [oracle.document(event) for item in streams for event in item.events]
+        events = [stored_values.document(event) for item in streams for event in item.events]
         shown = "\n  ".join(str(_short(event)) for event in events)
         raise Disagreement(
             f"seed {self.seed}, {self.number} streams, {verb}: {what} {key or ''}\n"
@@ -254,14 +255,14 @@ def by_id(streams: Iterable[Stream]) -> Streams:
     """The events of these streams, as they lie in the collection, in order."""
     found: dict[tuple[str, Value], list[Document]] = defaultdict(list)
     for stream in streams:
-        events = [oracle.document(event) for event in stream.events]
+        events = [stored_values.document(event) for event in stream.events]
         found[stream.aggregate_type, events[0]["aggregate_id"]] += events
-    return {key: oracle.in_order(events) for key, events in found.items()}
+    return {key: stored_values.in_order(events) for key, events in found.items()}
 
 
 def wanted(streams: Streams, allowed: Collection[str], *, legacy: bool) -> dict[str, dict[Value, Expected]]:
     """By read model and stream what there ought to be, claims that others contest included."""
-    claimed: dict[str, set[Value]] = defaultdict(set)
+    claimed: dict[object, set[Value]] = defaultdict(set)
     made: dict[str, dict[Value, Expected]] = {read_model: {} for read_model in KEYS}
     for (kind, aggregate_id), events in streams.items():
         if kind == "Chat" or legacy:
@@ -272,8 +273,8 @@ def wanted(streams: Streams, allowed: Collection[str], *, legacy: bool) -> dict[
             claim = oracle.claims(event)
             if claim is not None and aggregate_id.kind == "string":
                 claimed[claim].add(aggregate_id)
-    for contesting in claimed.values() if legacy else ():
-        for aggregate_id in contesting if len(contesting) > 1 else ():
+    for claim, contesting in claimed.items() if legacy else ():
+        for aggregate_id in contesting if claim is oracle.TWO_KEYS or len(contesting) > 1 else ():
             if not made["tasks_read_model"][aggregate_id].reason:
                 made["tasks_read_model"][aggregate_id] = Expected(None, "key_conflict")
     return made

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from readmodel_pipelines import spread
-from readmodel_pipelines.cutover.shadow import ShadowFailed
+from readmodel_pipelines.cutover.definition import ShadowFailed
 from readmodel_pipelines.errors import AggregateNotFound, WrongAggregateType
 from readmodel_pipelines.mongo.driver import CODEC
 from readmodel_pipelines.repair.worker import RepairWorker
@@ -17,8 +17,8 @@ from readmodel_pipelines_tests.support.campaign.judge import Finding, Judgement
 from readmodel_pipelines_tests.support.campaign.trial import Broken, Trial
 from readmodel_pipelines_tests.support.campaign.writers import one_event_at_a_time, saved
 from readmodel_pipelines_tests.support.grammar import Grammar
-from readmodel_pipelines_tests.support.oracle import Value
 from readmodel_pipelines_tests.support.scene import found_in
+from readmodel_pipelines_tests.support.stored_values import Value
 from readmodel_pipelines_tests.support.verbs.repairing import task
 
 

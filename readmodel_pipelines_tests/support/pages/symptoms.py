@@ -5,33 +5,45 @@ The pages name chats of the demo, so that a reader can type the commands after `
 
 from collections.abc import Callable, Mapping
 from datetime import timedelta
+from functools import cache
 
 from bson import ObjectId
 
 from readmodel_pipelines import RepairQueue, RepairWorker
 from readmodel_pipelines.demo.run import DEFAULT_CHATS
 from readmodel_pipelines.demo.sample_data import chat_events
-from readmodel_pipelines.mongo.driver import server_time
+from readmodel_pipelines.mongo.driver import ours, server_time
 from readmodel_pipelines.mongo.indexes import ensure_indexes
 from readmodel_pipelines.mongo.names import LEASES as LEASES
 from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.rebuild import RebuildRequest, rebuild
 from readmodel_pipelines.settings import Settings
-from readmodel_pipelines_tests.support.scene import Mongo
+from readmodel_pipelines_tests.support.scene import Document, Mongo
 
 Change = Callable[[Mongo, Settings], object]
 
 CHAT = "058d54c8-4bb2-4626-af84-652c580962b2"
 """A chat of the demo that is a task: it has a document in both read models."""
 
-_EVENTS = list(chat_events(DEFAULT_CHATS))
+
+@cache
+def _events() -> list[Document]:
+    """Those of the demo."""
+    return list(chat_events(DEFAULT_CHATS))
 
 
 def healthy(database: Mongo, settings: Settings) -> None:
+    """As a demo leaves it: made once on a server, and copied there whenever somebody begins anew."""
+    made = ours(database.client["healthy"])
+    if not made.list_collection_names():
+        ensure_indexes(made, settings)
+        made.events.insert_many(_events())
+        assert ReadModelProjector(made, settings).rebuild_all().ok
     database.client.drop_database(database.name)
     ensure_indexes(database, settings)
-    database.events.insert_many(_EVENTS)
-    assert ReadModelProjector(database, settings).rebuild_all().ok
+    for name in made.list_collection_names():
+        # Into a collection that is there, whose indexes stay.
+        made[name].aggregate([{"$out": {"db": database.name, "coll": name}}])
 
 
 def _stale(database: Mongo, _: Settings) -> None:
@@ -57,13 +69,13 @@ def _dead_letter(database: Mongo, settings: Settings) -> None:
 
 def _malformed(database: Mongo, _: Settings) -> None:
     """A newer release of the application writes events that this one does not know."""
-    last = next(event for event in reversed(_EVENTS) if event["aggregate_id"] == CHAT)
+    last = next(event for event in reversed(_events()) if event["aggregate_id"] == CHAT)
     newer = {"_id": ObjectId(), "event_type": "chat.pinned", "version": last["version"] + 1, "data": {}}
     database.events.insert_one({**last, **newer})
 
 
 def _events_mended(database: Mongo, _: Settings) -> None:
-    for event in _EVENTS:
+    for event in _events():
         if event["aggregate_id"] == CHAT:
             database.events.replace_one({"_id": event["_id"]}, event)
 

@@ -15,10 +15,11 @@ from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 
-_IMPORTED = (
+IMPORTED = (
     "typer",
     *(f"readmodel_pipelines.{name}" for name in ("doctor", "projector", "rebuild", "repair", "verification")),
 )
+"""What commands import, but for what looks at the environment."""
 _LONGEST_CALL = 1 << 20
 _PROGRAM = """\
 #!{python} -IS
@@ -56,7 +57,7 @@ def warm_program(folder: Path) -> Iterator[Path]:
 
 
 def _serve(address: str) -> None:
-    for name in _IMPORTED:
+    for name in IMPORTED:
         import_module(name)
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(address)

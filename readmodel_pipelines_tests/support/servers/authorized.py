@@ -23,10 +23,10 @@ Privilege = dict[str, Any]
 class AuthorizedServer:
     """`uri` is that of an administrator who may do everything."""
 
-    def __init__(self, address: str, user: str, password: str) -> None:
+    def __init__(self, address: str, user: str, password: str, **options: Any) -> None:
         self._address = address
         self.uri = self.uri_of(user, password)
-        self.client: MongoClient[dict[str, Any]] = MongoClient(self.uri)
+        self.client: MongoClient[dict[str, Any]] = MongoClient(self.uri, **options)
 
     def uri_of(self, user: str, password: str) -> str:
         """The address with these credentials; users are all made in the database `admin`."""
@@ -38,11 +38,12 @@ class AuthorizedServer:
         return Settings(mongodb_uri=SecretStr(uri or self.uri), **changed)
 
     @contextmanager
-    def failing(self, code: int, *commands: str) -> Iterator[None]:
-        """What this project's clients ask of these commands ends with an error of the server's meanwhile."""
+    def failing(self, code: int, *commands: str, times: int = 0) -> Iterator[None]:
+        """What our clients ask of these commands ends with an error of the server's: meanwhile, or so many times."""
+        mode = {"times": times} if times else "alwaysOn"
         what = {"failCommands": list(commands), "errorCode": code, "appName": "readmodel_pipelines"}
         fail = {"configureFailPoint": "failCommand"}
-        self.client.admin.command({**fail, "mode": "alwaysOn", "data": what})
+        self.client.admin.command({**fail, "mode": mode, "data": what})
         try:
             yield
         finally:

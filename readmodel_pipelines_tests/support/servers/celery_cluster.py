@@ -3,18 +3,16 @@
 Everything lies in one folder and carries its name in the environment, so that all of it ends with the test.
 """
 
-import json
 import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
 from dagster import DagsterEventType, DagsterRunStatus
@@ -30,16 +28,6 @@ result_backend = {url!r}
 task_acks_late = True
 worker_prefetch_multiplier = 1
 broker_transport_options = {{"visibility_timeout": 86_400}}
-"""
-
-_LAUNCH = """
-mutation ($params: LaunchBackfillParams!) {
-  launchPartitionBackfill(backfillParams: $params) {
-    __typename
-    ... on LaunchBackfillSuccess { backfillId }
-    ... on PythonError { message }
-  }
-}
 """
 
 
@@ -122,37 +110,6 @@ class Cluster:
         group = os.getpgid(process)
         (worker,) = [item for item in self.workers if item.group == group]
         return worker, process
-
-    def backfill(
-        self, job: str, partitions: Sequence[str], tags: Mapping[str, str], *, from_failure: bool = False
-    ) -> str:
-        """Launch a backfill as the web UI does, for the daemon to work off; gives its id."""
-        repository = {"repositoryLocationName": "readmodel_pipelines", "repositoryName": "__repository__"}
-        params = {
-            "selector": {"partitionSetName": f"{job}_partition_set", "repositorySelector": repository},
-            "partitionNames": list(partitions),
-            "fromFailure": from_failure,
-            "tags": [{"key": key, "value": value} for key, value in tags.items()],
-        }
-        # What it prints is mixed with the code server's log.
-        launched = self.home / "launched.json"
-        program = "from dagster_graphql.cli import main; main()"
-        said = subprocess.run(
-            [
-                *(sys.executable, "-c", program, "-w", str(PROJECT / "workspace.yaml")),
-                *("-t", _LAUNCH, "-v", json.dumps({"params": params}), "-o", str(launched)),
-            ],
-            cwd=PROJECT,
-            env=self._environment,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-        assert said.returncode == 0, said.stderr
-        answer: dict[str, Any] = json.loads(launched.read_text())["data"]["launchPartitionBackfill"]
-        assert answer["__typename"] == "LaunchBackfillSuccess", answer
-        return str(answer["backfillId"])
 
     def runs(self, *statuses: DagsterRunStatus) -> list[dg.DagsterRun]:
         return list(self.instance.get_runs(dg.RunsFilter(statuses=list(statuses) or None)))

@@ -1,5 +1,6 @@
 """Runs of the Dagster jobs and assets in this process, and what they recorded."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -92,11 +93,21 @@ def sentence(result: ExecuteInProcessResult) -> str:
 
 
 def values(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value.value for name, value in metadata.items()}
+    """What metadata say by name; what a page tells in its table of numbers, or as a text, is a number again."""
+    said = {name: value.value for name, value in metadata.items()}
+    told = {str(row["name"]): row["value"] for row in table(said, "numbers")} if "numbers" in said else {}
+    return {name: _number(value) for name, value in {**told, **said}.items()}
 
 
-def table(metadata: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    records = metadata["findings"]
+def _number(value: Any) -> Any:
+    if isinstance(value, str) and re.fullmatch(r"-?[\d,]+(\.\d+)?", value):
+        digits = value.replace(",", "")
+        return float(digits) if "." in digits else int(digits)
+    return value
+
+
+def table(metadata: Mapping[str, Any], name: str = "findings") -> list[Mapping[str, Any]]:
+    records = metadata[name]
     return [dict(record.data) for record in getattr(records, "records", records)]
 
 

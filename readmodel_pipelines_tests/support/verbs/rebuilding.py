@@ -29,13 +29,14 @@ def in_shadow(scene: Scene, *names: str, **options: Any) -> Summary:
 
 def taken_over(scene: Scene) -> None:
     """All leases, as by a run that finds them expired."""
-    theirs = {"nonce": "theirs", "holder": "somebody else", "expires_at": datetime.now(UTC) + timedelta(minutes=5)}
-    scene.database[LEASES].update_many({}, {"$set": theirs, "$inc": {"token": 1}})
+    theirs = {"nonce": "theirs", "holder": "somebody else", "given_back": False, "seconds": 300.0}
+    until = {"expires_at": datetime.now(UTC) + timedelta(minutes=5)}
+    scene.database[LEASES].update_many({}, {"$set": {**theirs, **until}, "$inc": {"token": 1}})
 
 
 def leftovers(scene: Scene) -> list[str]:
     """Shadows and keys that a rebuild should not leave behind, and leases that somebody still holds."""
-    names = [name for name in scene.database.list_collection_names() if name.startswith("readmodel_shadow_")]
+    names = [name for name in scene.database.list_collection_names() if name.startswith("readmodel_shadow")]
     names += [name for name in ("readmodel_deferred", "readmodel_touched") if scene.database[name].find_one({})]
     held = scene.database.readmodel_leases.find({"expires_at": {"$gt": datetime.now(UTC)}})
     return sorted(names) + [lease["_id"] for lease in held]
@@ -46,7 +47,7 @@ def copies(scene: Scene) -> list[str]:
     return sorted(
         name
         for name in scene.database.list_collection_names()
-        if name.startswith(("readmodel_shadow_", "readmodel_before_"))
+        if name.startswith(("readmodel_shadow", "readmodel_before"))
     )
 
 

@@ -1,0 +1,96 @@
+"""Writes on condition: of a document that is still what was compared, `_id`, key and every owned field as read.
+
+The server plans each filter that compares fields, which takes it several times as long as the write. So an update finds
+its document by `_id`, and has the condition in its pipeline: when that does not hold the document stays as it is, and
+does not count as modified. A pipeline keeps what it does not name to the byte, fields that stand twice too.
+"""
+
+from typing import Any
+
+import bson
+from bson.errors import InvalidDocument
+from pymongo import DeleteOne, InsertOne, UpdateOne
+
+from readmodel_pipelines.projections.projection import Document, Projection
+from readmodel_pipelines.reconcile.compare import differing_fields
+from readmodel_pipelines.reconcile.outcome import Verdict
+
+Write = InsertOne[Document] | UpdateOne | DeleteOne
+
+_LARGEST_STATEMENT = 15 * 1024 * 1024
+_DEEPEST_STATEMENT = 50
+_MOST_FIELDS = 20
+"""A pipeline that changes more of them would be nested too deep."""
+_BY_ID = {"_id": 1}
+"""The index that finds the document. Without being told, the server tries out the one on the key for each write."""
+
+
+class ConditionalWrites:
+    """Makes the statement that a change is, for documents of one projection."""
+
+    def __init__(self, projection: Projection) -> None:
+        self._key = projection.key
+        self._owned = projection.owned
+
+    def __call__(self, change: Verdict) -> Write:
+        """Insert without `actual`, delete without `expected`, else change the owned fields that differ."""
+        expected, actual = change.expected, change.actual
+        if actual is None:
+            return InsertOne(dict(expected or {}))
+        where, condition = self._place(actual), self._condition(actual)
+        if expected is None:
+            return DeleteOne({**where, "$expr": condition}, hint=_BY_ID)
+        changed = differing_fields(expected, actual)
+        if len(changed) > _MOST_FIELDS:
+            return UpdateOne({**where, "$expr": condition}, update(expected, actual), hint=_BY_ID)
+        into: Any = "$$ROOT"
+        for name in changed:
+            value = {"$literal": expected[name]} if name in expected else "$$REMOVE"
+            into = {"$setField": {"field": {"$literal": name}, "input": into, "value": value}}
+        return UpdateOne(where, [{"$replaceWith": {"$cond": [condition, into, "$$ROOT"]}}], hint=_BY_ID)
+
+    def _place(self, actual: Document) -> Document:
+        """Where it lies; by its key, too, for that may say on which shard."""
+        where: Document = {"_id": {"$eq": actual["_id"]}}
+        if isinstance(actual.get(self._key), str):
+            where[self._key] = actual[self._key]
+        return where
+
+    def _condition(self, actual: Document) -> Document:
+        """Every owned field is as it was read: one comparison of all of them, which takes half of what one each does.
+
+        In a list null stands for a field that is not there, too. So of both the type is compared.
+        """
+        stored: list[Any] = []
+        read: list[Any] = []
+        for name in self._owned:
+            value = actual.get(name)
+            stored.append({"$type": f"${name}"} if value is None else f"${name}")
+            read.append(("null" if name in actual else "missing") if value is None else value)
+        return {"$eq": [stored, {"$literal": read}]}
+
+
+def update(expected: Document, actual: Document) -> Document:
+    """The update of the owned fields that differ."""
+    changes: Document = {}
+    for name in differing_fields(expected, actual):
+        operator = "$set" if name in expected else "$unset"
+        changes.setdefault(operator, {})[name] = expected.get(name, "")
+    return changes
+
+
+def fits_a_statement(change: Verdict) -> bool:
+    """Whether one statement can hold the document as read beside the new one."""
+    if change.actual is None:
+        return True
+    try:
+        size = len(bson.encode(change.actual)) + (len(bson.encode(change.expected)) if change.expected else 0)
+    except (InvalidDocument, UnicodeEncodeError):
+        return False
+    return size < _LARGEST_STATEMENT and _depth(change.actual) < _DEEPEST_STATEMENT
+
+
+def _depth(value: Any) -> int:
+    if isinstance(value, dict):
+        return 1 + max(map(_depth, value.values()), default=0)
+    return 1 + max(map(_depth, value), default=0) if isinstance(value, list) else 0

@@ -1,0 +1,64 @@
+"""The cursor of a `find` that goes on where it was, though it was lost in the middle."""
+
+from __future__ import annotations
+
+from collections import Counter
+from itertools import islice
+from typing import Any
+
+from pymongo.cursor import Cursor
+from pymongo.errors import PyMongoError
+
+from readmodel_pipelines.events.exact import written
+from readmodel_pipelines.mongo.patience import Attempts
+from readmodel_pipelines.projections.projection import Document
+
+
+class SteadyCursor(Cursor[Document]):
+    """Asks the same again, and leaves out what it gave already: known by its `_id`, or, without one, by all of it.
+
+    So it remembers what it gave, and is for what is not read by the million. In a transaction it is a common one.
+    """
+
+    def __init__(self, collection: Any, *query: Any, **options: Any) -> None:
+        super().__init__(collection, *query, **options)
+        self._in_transaction = options.get("session") is not None
+        self._given: list[Any] = []
+        self._known: Counter[bytes] = Counter()
+        self._attempts: Attempts | None = None
+
+    def next(self) -> Document:
+        """The next one."""
+        if self._in_transaction:
+            return super().next()
+        self._attempts = attempts = self._attempts or Attempts(self.collection.database.client)
+        while True:
+            try:
+                document = super().next()
+            except PyMongoError as error:
+                attempts.failed(error)
+                self.rewind()
+                self._known = Counter(map(_told_apart, self._given))
+                continue
+            except StopIteration:
+                attempts.went_on()
+                raise
+            identity = document.get("_id", document)
+            if self._known and self._known[key := _told_apart(identity)] > 0:
+                self._known[key] -= 1
+                continue
+            # Not before: what fails each time at the same place is not gone on with.
+            attempts.went_on()
+            self._given.append(identity)
+            return document
+
+    def __next__(self) -> Document:
+        return self.next()
+
+    def to_list(self, length: int | None = None) -> list[Document]:
+        """So many of the next ones, or all of them."""
+        return [*islice(self, length)]
+
+
+def _told_apart(identity: Any) -> bytes:
+    return written({"": identity})

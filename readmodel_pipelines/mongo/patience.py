@@ -1,0 +1,218 @@
+"""A glitch is not an end: a verb at work asks again until a primary answers, for a while, and says so.
+
+What is repeated is a command whose repetition does no harm, or a reading that goes on behind what it gave. Before a
+server has answered once, nothing is waited for: a wrong address must not hang. Whoever gave up once does not wait at
+every step of clearing up; the first answer ends that.
+
+Only what runs in the verb's own thread waits. Threads that renew leases or follow changes come again by themselves.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from pymongo.errors import PyMongoError
+
+from readmodel_pipelines.mongo.failures import REPLACED, is_glitch
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 1.0
+_WORTH_TELLING = 1.0
+
+R = TypeVar("R")
+T = TypeVar("T")
+
+
+@dataclass
+class Patience:
+    """How long a verb waits for a server, `seconds` at a time, and whom it tells.
+
+    `met` is whether one has answered yet; `repeats` counts what was asked once more. `takes_another` is whether a
+    reading goes on with the collection that took the place of the one that it read.
+    """
+
+    seconds: float
+    tell: Callable[[str], object] = lambda _: None
+    met: bool = False
+    clock: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], object] = time.sleep
+    repeats: int = 0
+    given_up: bool = False
+    takes_another: bool = True
+
+
+_at_work: ContextVar[Patience | None] = ContextVar("at_work", default=None)
+
+
+@contextmanager
+def at_work(patience: Patience) -> Iterator[None]:
+    """What is asked in the block is asked again after a glitch."""
+    before = _at_work.get()
+    _at_work.set(patience)
+    try:
+        yield
+    finally:
+        # It may end in another thread than it began in, where there is nothing to be undone.
+        _at_work.set(before)
+
+
+@contextmanager
+def being_at_work(seconds: float) -> Iterator[None]:
+    """The same, where nobody who opened the database has said it."""
+    with nullcontext() if _at_work.get() else at_work(Patience(seconds)):
+        yield
+
+
+@contextmanager
+def of_the_same_collections() -> Iterator[None]:
+    """In the block a reading ends when what it reads is dropped, renamed or replaced."""
+    patience = _at_work.get()
+    if patience is not None:
+        patience.takes_another = False
+    try:
+        yield
+    finally:
+        if patience is not None:
+            patience.takes_another = True
+
+
+@contextmanager
+def telling(tell: Callable[[str], object]) -> Iterator[None]:
+    """Whom a verb tells in the block that it waits."""
+    patience = _at_work.get()
+    if patience is None:
+        yield
+        return
+    before, patience.tell = patience.tell, tell
+    try:
+        yield
+    finally:
+        patience.tell = before
+
+
+def telling_parent(do: Callable[[T, Callable[[Any], None]], R]) -> Callable[[T, Callable[[Any], None]], R]:
+    """What a worker process does; the line that it waits is sent, and its parent tells it."""
+
+    def done(task: T, send: Callable[[Any], None]) -> R:
+        with telling(send):
+            return do(task, send)
+
+    return done
+
+
+def tell(line: str) -> None:
+    """Say what somebody else, who works for this verb, says of waiting."""
+    if (patience := _at_work.get()) is not None:
+        patience.tell(line)
+
+
+def waits() -> bool:
+    """Whether a verb is at work here that asks again."""
+    patience = _at_work.get()
+    return patience is not None and patience.seconds > 0
+
+
+def repeats() -> int:
+    """How often this verb asked once more so far.
+
+    A write between two equal answers was made once; otherwise its first reply may be lost, and what the last one counts
+    is not all that was written.
+    """
+    patience = _at_work.get()
+    return 0 if patience is None else patience.repeats
+
+
+class Attempts:
+    """The tries of one piece of work; `repeated` when there was more than one.
+
+    `client`, if there is one, is where a new primary is asked whether it is ready.
+    """
+
+    def __init__(self, client: Any = None) -> None:
+        self._patience = _at_work.get()
+        self._client = client
+        self._since: float | None = None
+        self._pause = _FIRST_PAUSE
+        self._told = False
+        self.repeated = False
+
+    def failed(self, error: PyMongoError) -> None:
+        """Wait until it may be tried again.
+
+        Raises:
+            PyMongoError: the error itself, where it is no glitch or was waited for long enough.
+        """
+        patience = self._patience
+        if patience is None or not patience.met or patience.given_up or not is_glitch(error):
+            raise error
+        replaced = getattr(error, "code", None) == REPLACED
+        if replaced and not patience.takes_another:
+            raise error
+        now, is_first = patience.clock(), self._since is None
+        self._since = now if self._since is None else self._since
+        waited = now - self._since
+        # What took its place is there already.
+        if waited >= patience.seconds and not (replaced and is_first):
+            patience.given_up = True
+            raise error
+        patience.sleep(min(self._pause, patience.seconds - waited))
+        self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+        patience.repeats += 1
+        self.repeated = True
+        self._await_majority()
+        if patience.clock() - self._since >= _WORTH_TELLING and not self._told:
+            self._told = True
+            what = f"MongoDB does not answer ({_in_short(error)})"
+            patience.tell(f"{what}. Waiting for it, up to {patience.seconds:g} s.")
+
+    def _await_majority(self) -> None:
+        """A new primary may not know yet what its majority has: what was written before would be missing in a read."""
+        patience, before = self._patience, None
+        while self._client is not None and patience is not None:
+            try:
+                last = self._client.admin.command("hello").get("lastWrite") or {}
+            except PyMongoError:
+                # The work itself says what is wrong.
+                return
+            written, of_majority = last.get("opTime"), last.get("majorityOpTime")
+            if not written or not of_majority:
+                return
+            before = before or written
+            waited = patience.clock() - (self._since or 0.0)
+            if of_majority["ts"] >= before["ts"] or waited >= patience.seconds:
+                return
+            patience.sleep(_FIRST_PAUSE)
+
+    def done(self, result: R) -> R:
+        """It came through."""
+        self.went_on()
+        return result
+
+    def went_on(self) -> None:
+        """It came through: what fails next is another glitch."""
+        patience = self._patience
+        if patience is None:
+            return
+        patience.met, patience.given_up = True, False
+        if self._told and self._since is not None:
+            patience.tell(f"MongoDB answers again after {patience.clock() - self._since:.1f} s. The work continues.")
+        self._since, self._pause, self._told = None, _FIRST_PAUSE, False
+
+
+def _in_short(error: PyMongoError) -> str:
+    code = getattr(error, "code", None)
+    return type(error).__name__ if code is None else f"error {code}"
+
+
+def patiently(do: Callable[[], R], client: Any = None) -> R:
+    """Do what may be done again, as often as glitches want it."""
+    if _at_work.get() is None:
+        return do()
+    attempts = Attempts(client)
+    while True:
+        try:
+            return attempts.done(do())
+        except PyMongoError as error:
+            attempts.failed(error)

@@ -1,0 +1,97 @@
+"""In which order a full pass reads the events: by the index, or in natural order, which is spooled and sorted here.
+
+By the index each event is fetched from where it lies. That is the better way while the events fit into the server's
+cache. Beyond that nearly each is a read of the server's disk, and natural order reads its files once.
+"""
+
+from dataclasses import dataclass
+
+from readmodel_pipelines.mongo.driver import Collection, Document, OperationFailure
+from readmodel_pipelines.settings import ReadOrder, Settings
+
+MANY_EVENTS = 200_000
+"""With fewer the server is not even asked: they fit into the smallest cache that it takes."""
+_FILLED = 0.8
+"""So much of its cache the server fills before it makes room."""
+_FEW = 0.05
+"""By the index an event costs so many times what it costs in natural order, when the disk is read."""
+_SAMPLED = 100
+_LEAN = {"metrics": 0, "tcmalloc": 0, "locks": 0, "opLatencies": 0}
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """The order, why in a sentence, and the bytes that what is spooled may take."""
+
+    order: ReadOrder
+    why: str
+    bytes: int = 0
+    needed_bytes: int = 0
+    chosen: bool = False
+    """Whether the server's cache and the events' size were compared, and not a setting obeyed."""
+
+    @property
+    def how(self) -> str:
+        """How, and why."""
+        order = "in natural order, through a spool" if self.order == "scan" else "in the order of the index"
+        return f"{order}: {self.why}"
+
+    @property
+    def said(self) -> str:
+        """In a sentence."""
+        return f"Events were read {self.how}."
+
+
+def reading_of(events: Collection, settings: Settings, share: float = 1.0, number: int | None = None) -> Reading:
+    """How a full pass over this share of the events reads them; `number` is about how many there are, if known."""
+    if settings.read_order == "index":
+        return Reading("index", "READMODEL_READ_ORDER is index")
+    if settings.read_order == "scan":
+        size, stored = _sizes(events) or (0, 0)
+        return Reading("scan", "READMODEL_READ_ORDER is scan", size, stored)
+    if share < _FEW:
+        return Reading("index", "few of them are left to do")
+    if (events.estimated_document_count() if number is None else number) < MANY_EVENTS:
+        return Reading("index", f"there are fewer than {MANY_EVENTS:,}")
+    sizes, cache = _sizes(events), _cache_bytes(events)
+    if sizes is None or cache is None:
+        return Reading("index", "this user may not ask how large the server's cache is", chosen=True)
+    size, stored = sizes
+    if size <= _FILLED * cache:
+        return Reading("index", f"their {_gb(size)} fit into the server's cache of {_gb(cache)}", chosen=True)
+    why = f"their {_gb(size)} do not fit into the server's cache of {_gb(cache)}"
+    return Reading("scan", why, size, stored, chosen=True)
+
+
+def _sizes(collection: Collection) -> tuple[int, int] | None:
+    """The bytes of its documents, and those that they take on the disk: about as many a spool takes at most."""
+    try:
+        said: Document = collection.database.command("collStats", collection.name)
+        return int(said["size"]), int(said["storageSize"])
+    except (OperationFailure, LookupError):
+        # Only some of our roles may ask so.
+        return _estimated(collection)
+
+
+def _estimated(collection: Collection) -> tuple[int, int] | None:
+    """The same, from some documents picked at random."""
+    average = {"$group": {"_id": None, "bytes": {"$avg": {"$bsonSize": "$$ROOT"}}}}
+    try:
+        found = list(collection.aggregate([{"$sample": {"size": _SAMPLED}}, average]))
+        size = int(found[0]["bytes"] * collection.estimated_document_count())
+        return size, size // 2
+    except (OperationFailure, LookupError):
+        return None
+
+
+def _cache_bytes(collection: Collection) -> int | None:
+    """How much the server may hold in memory; a mongos holds nothing."""
+    try:
+        said = collection.database.client.admin.command({"serverStatus": 1, **_LEAN})
+        return int(said["wiredTiger"]["cache"]["maximum bytes configured"])
+    except (OperationFailure, LookupError):
+        return None
+
+
+def _gb(size: int) -> str:
+    return f"{size / 1e9:,.2f} GB"

@@ -1,0 +1,176 @@
+"""Reading a whole collection in its natural order, and bringing it into order of its keys ourselves, in a spool.
+
+The index gives the order by fetching each document from where it lies. In a collection larger than the server's cache
+nearly each is a read of the disk; in natural order the server reads its files once, from the beginning to the end.
+What is spooled is as old as the reading, so whoever mends by it compares again, as in every full pass.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+
+from bson import Decimal128
+from bson.max_key import MaxKey
+from bson.min_key import MinKey
+from pymongo.cursor import CursorType
+from pymongo.errors import PyMongoError
+
+from readmodel_pipelines.events.exact import Odd, pieces, written
+from readmodel_pipelines.events.ids import byte_order
+from readmodel_pipelines.mongo.decoding import documents_of, events_of
+from readmodel_pipelines.mongo.driver import Collection, Document
+from readmodel_pipelines.mongo.patience import Attempts
+from readmodel_pipelines.mongo.scan import BATCH_DOCUMENTS, Query
+from readmodel_pipelines.reconcile.ranges import IdRange
+from readmodel_pipelines.spool.sorted_file import Key, SortedFile, SortedFileWriter
+
+_NATURAL = [("$natural", 1)]
+# An event as the application writes it: its id has 36 bytes, its version is an int32. All others are decoded.
+_USUAL = re.compile(
+    rb"[\s\S]{4}\x02aggregate_id\x00\x25\x00\x00\x00([^\x00]{36})\x00"
+    rb"\x02aggregate_type\x00[\s\S]{4}[^\x00]*\x00\x02event_type\x00[\s\S]{4}[^\x00]*\x00\x10version\x00([\s\S]{4})"
+)
+_LEAST, _UNDEFINED, _MISSING, _NOT_A_NUMBER, _NUMBER, _TEXT, _OTHER, _GREATEST = range(8)
+_KIND_OF_UNDEFINED, _KIND_OF_TIMESTAMPS, _BEHIND_DATES = 0x06, 0x11, 0x0A
+_VERSIONS = [(_NUMBER, version) for version in range(4_096)]
+
+Entries = tuple[list[tuple[Key, bytes]], int]
+"""Documents with their keys, and the bytes that these documents have together."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spooled:
+    """A collection as it was spooled; what is read of it is in order and as the index would give it."""
+
+    file: SortedFile
+    field: str
+    of_events: bool
+
+    def read(self, within: IdRange) -> Iterator[list[Document]]:
+        """The documents of a range, some at a time."""
+        return self.file.read(within, events_of if self.of_events else documents_of, self._key_of)
+
+    def _key_of(self, document: Document) -> Key:
+        return event_key(document) if self.of_events else document_key(document, self.field)
+
+
+@dataclass(frozen=True, slots=True)
+class Spools:
+    """What was spooled for a pass: the events, and each read model by its name. Pickled for worker processes."""
+
+    events: Spooled | None = None
+    read_models: Mapping[str, Spooled] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return self.events is not None
+
+
+NO_SPOOLS = Spools()
+
+
+def spool(
+    collection: Collection,
+    query: Query,
+    writer: SortedFileWriter,
+    *,
+    of_events: bool,
+    read: Callable[[int], object] = lambda _: None,
+) -> Spooled:
+    """Read what a query asks for, whose order is by its first field, once and in natural order.
+
+    `read` is told how much, by batch. A reading that a glitch ended begins anew: nothing says where in natural order it
+    was.
+    """
+    key_field = query.sort[0][0]
+    entries_of = _events if of_events else lambda batch: _documents(batch, key_field)
+    attempts, farthest = Attempts(collection.database.client), 0
+    while True:
+        done = 0
+        try:
+            for batch in _batches(collection, query):
+                entries, size = entries_of(batch)
+                writer.add(entries, size)
+                read(len(entries))
+                done += len(entries)
+                if done > farthest:
+                    # What fails each time at the same place is not gone on with.
+                    farthest = done
+                    attempts.went_on()
+            attempts.went_on()
+            return Spooled(writer.finish(), key_field, of_events)
+        except PyMongoError as error:
+            attempts.failed(error)
+            writer.begin_anew()
+
+
+def _batches(collection: Collection, query: Query) -> Iterator[bytes]:
+    mongos = collection.database.client.is_mongos
+    cursor: Any = collection.find_raw_batches(
+        query.where,
+        query.fields,
+        hint=_NATURAL,
+        batch_size=BATCH_DOCUMENTS,
+        cursor_type=CursorType.NON_TAILABLE if mongos else CursorType.EXHAUST,
+    )
+    with cursor:
+        yield from cursor
+
+
+def _events(batch: bytes) -> Entries:
+    usual, entries = _USUAL.match, []
+    for raw in pieces(batch):
+        if found := usual(raw):
+            version = int.from_bytes(found[2], "little", signed=True)
+            order = _VERSIONS[version] if 0 <= version < len(_VERSIONS) else (_NUMBER, version)
+            entries.append(((found[1], order), raw))
+        else:
+            entries.append((event_key(events_of(raw)[0]), raw))
+    return entries, len(batch)
+
+
+def _documents(batch: bytes, key_field: str) -> Entries:
+    documents = documents_of(batch)
+    keys = (document_key(document, key_field) for document in documents)
+    return list(zip(keys, pieces(batch), strict=True)), len(batch)
+
+
+def event_key(event: Document) -> Key:
+    """Where an event comes: by the bytes of its id, then by its version as MongoDB orders values."""
+    aggregate_id, version = event["aggregate_id"], event.get("version")
+    if type(version) is int and 0 <= version < len(_VERSIONS) and type(aggregate_id) is str:
+        # Nearly all of them.
+        return byte_order(aggregate_id), _VERSIONS[version]
+    return _bytes_of(aggregate_id), order_of(version)
+
+
+def document_key(document: Document, key_field: str) -> Key:
+    """Where a document of a read model comes; those with one key as they lie in the collection."""
+    return _bytes_of(document[key_field]), None
+
+
+def _bytes_of(text: Any) -> bytes:
+    # A symbol lies among the strings.
+    return byte_order(text.symbol or "" if isinstance(text, Odd) else text)
+
+
+def order_of(value: Any) -> tuple[int, Any]:
+    """What orders values as MongoDB's indexes do: by kind, then by value; of an array its least one counts."""
+    if value is None:
+        return _MISSING, b""
+    if isinstance(value, list):
+        return min(map(order_of, value), default=(_UNDEFINED, b""))
+    if isinstance(value, MinKey | MaxKey):
+        return (_LEAST if isinstance(value, MinKey) else _GREATEST), b""
+    if isinstance(value, Decimal128):
+        value = value.to_decimal()
+    if isinstance(value, int | float | Decimal) and not isinstance(value, bool):
+        return (_NUMBER, value) if value == value else (_NOT_A_NUMBER, b"")
+    if type(value) is str or (isinstance(value, Odd) and value.symbol is not None):
+        return _TEXT, _bytes_of(value)
+    # Behind its length the number of its type comes first.
+    raw = written({"": value})[4:]
+    if raw[0] == _KIND_OF_UNDEFINED:
+        return _UNDEFINED, b""
+    return _OTHER, (_BEHIND_DATES if raw[0] == _KIND_OF_TIMESTAMPS else raw[0], raw)

@@ -1,0 +1,68 @@
+"""Where every stream ends, from the index that gives streams in order: one key and one event of each are looked at.
+
+What lies inside of a stream this cannot see. So the server adds the last versions up: the sum is the number of events
+unless a version is missing or wrong somewhere. Only then it counts each stream, from the index alone.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from readmodel_pipelines.mongo import scan
+from readmodel_pipelines.mongo.driver import Collection, Document
+
+Ends = tuple[Any, Any, int]
+"""First version, last version, number of events."""
+
+# Descending and `$first`: the server skips from one stream to the next, which it does not for ascending and `$last`.
+_BACKWARDS: Mapping[str, Any] = {"$sort": {"aggregate_id": -1, "version": -1}}
+_FROM_TEXTS: Mapping[str, Any] = {"$match": {"aggregate_id": {"$gte": ""}}}
+_IN_ORDER: Mapping[str, Any] = {"$sort": {"_id": 1}}
+
+
+def last_events(types: Sequence[Any]) -> list[Mapping[str, Any]]:
+    """The pipeline for id and last version of each stream whose last event has one of these aggregate types."""
+    last = {"last": {"$first": "$version"}, "type": {"$first": "$aggregate_type"}}
+    of_these = {"$match": {"type": {"$in": types}}}
+    return [_FROM_TEXTS, _BACKWARDS, {"$group": {"_id": "$aggregate_id", **last}}, of_these, _IN_ORDER]
+
+
+def last_of(ids: Sequence[str], field: str) -> list[Mapping[str, Any]]:
+    """The pipeline for id and one field, as `last`, of the last event of each of these streams."""
+    last = {"last": {"$first": f"${field}"}}
+    return [{"$match": {"aggregate_id": {"$in": [*ids]}}}, _BACKWARDS, {"$group": {"_id": "$aggregate_id", **last}}]
+
+
+def is_within(moment: str, seconds: float, *, if_none: bool = False) -> Document:
+    """Whether a moment is at most so far from the server's now; `if_none` is said of what is no moment at all."""
+    # Of all of them: the server may ask in any order, and ends a query that takes a text from a time.
+    age = {"$abs": {"$subtract": ["$$NOW", moment]}}
+    return {"$cond": [{"$eq": [{"$type": moment}, "date"]}, {"$lt": [age, int(seconds * 1000)]}, if_none]}
+
+
+def counted(types: Sequence[Any]) -> list[Mapping[str, Any]]:
+    """The pipeline for id, both ends and number of events of each stream; reads every event of these types."""
+    these = {**_FROM_TEXTS["$match"], "aggregate_type": {"$in": types}}
+    return [{"$match": these}, {"$group": {"_id": "$aggregate_id", **_ENDS}}, _IN_ORDER]
+
+
+_ENDS = {"first": {"$min": "$version"}, "last": {"$max": "$version"}, "events": {"$sum": 1}}
+
+
+def uneven(collection: Collection, index: str) -> dict[Any, Ends]:
+    """The streams whose events are not as many as their last version says, in order of the index on the streams."""
+    if _sum_of_last_versions(collection, index) == collection.estimated_document_count():
+        return {}
+    as_many = {"$and": [{"$eq": ["$first", 1]}, {"$eq": ["$last", "$events"]}]}
+    pipeline = [_FROM_TEXTS, {"$group": {"_id": "$aggregate_id", **_ENDS}}, {"$match": {"$expr": {"$not": [as_many]}}}]
+    groups = scan.grouped(collection, pipeline, hint=index, batchSize=scan.BATCH_DOCUMENTS)
+    return {group["_id"]: (group["first"], group["last"], group["events"]) for group in groups if _is_text(group)}
+
+
+def _is_text(group: Document) -> bool:
+    return type(group["_id"]) is str
+
+
+def _sum_of_last_versions(collection: Collection, index: str) -> Any:
+    last = {"$group": {"_id": "$aggregate_id", "last": {"$first": "$version"}}}
+    total = {"$group": {"_id": None, "sum": {"$sum": "$last"}}}
+    return next((group["sum"] for group in scan.grouped(collection, [_BACKWARDS, last, total], hint=index)), 0)

@@ -1,0 +1,23 @@
+"""A verb of the library: it waits for a primary, and reads and writes by majority, whoever opened its database."""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Concatenate, ParamSpec, TypeVar
+
+from readmodel_pipelines.mongo.driver import Database, ours
+from readmodel_pipelines.mongo.patience import being_at_work
+from readmodel_pipelines.settings import Settings
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+def verb(do: Callable[Concatenate[Database, Settings, _P], _R]) -> Callable[Concatenate[Database, Settings, _P], _R]:
+    """Make a function of a database and settings a verb."""
+
+    @wraps(do)
+    def at_work_on(database: Database, settings: Settings, /, *args: _P.args, **options: _P.kwargs) -> _R:
+        with being_at_work(settings.failover_seconds):
+            return do(ours(database), settings, *args, **options)
+
+    return at_work_on

@@ -1,0 +1,101 @@
+"""The job that shows the history of one aggregate on the page of its run, for whoever has no shell."""
+
+# Without `from __future__ import annotations`: Dagster takes the class of `context`, not its name.
+from collections import deque
+from typing import Any
+
+import dagster as dg
+
+from readmodel_pipelines.events.ids import UUID
+from readmodel_pipelines.history.history import History, HistoryRequest, history, moment_of
+from readmodel_pipelines.history.steps import Step
+from readmodel_pipelines.history.telling import rows_of_step, value_in_words, where_it_stands, why_it_ends
+from readmodel_pipelines.orchestration import OWNERS, SETTINGS_AT_LOAD
+from readmodel_pipelines.orchestration.config import HistoryConfig
+from readmodel_pipelines.orchestration.partitions import DATABASE_TAG, tag_run
+from readmodel_pipelines.orchestration.resources import MongoResource
+from readmodel_pipelines.orchestration.tables import table
+from readmodel_pipelines.projections.names import ALL
+from readmodel_pipelines.reconcile.compare import ABSENT
+from readmodel_pipelines.wording import one_line
+
+_LONGEST_VALUE = 200
+_OF_EVENTS = {
+    "version": "Version of the event",
+    "occurred_at": "When it occurred, by the clock of whoever wrote it",
+    "event_type": "Type of the event",
+    "read_model": "Read model in which it changed a field; empty where it changed none",
+    "field": "That field",
+    "before": "Its value before the event, as Extended JSON",
+    "after": "Its value behind it",
+}
+_OF_BLAME = {
+    "read_model": None,
+    "field": "A field of the document",
+    "value": "What it is at the last event that is shown",
+    "version": "Version of the event that changed it last",
+    "event_type": "Type of that event",
+}
+
+
+@dg.op
+def show_history_of_aggregate(context: dg.OpExecutionContext, config: HistoryConfig, mongo: MongoResource) -> None:
+    """Read the events of one aggregate, and show what each changed and where the stored document stands.
+
+    Writes nothing to MongoDB.
+    """
+    aggregate_id = config.aggregate_id.strip().lower()
+    names = [] if config.aggregate_type == ALL else [config.aggregate_type]
+    tag_run(context, names, [aggregate_id] if UUID.fullmatch(aggregate_id) else [])
+    # The newest ones: a stream may have a million events.
+    rows: deque[dict[str, Any]] = deque(maxlen=config.max_rows)
+    told = 0
+
+    def tell(step: Step) -> None:
+        nonlocal told
+        for row in rows_of_step(step, _LONGEST_VALUE):
+            rows.append(row)
+            told += 1
+
+    with mongo.opened(context, retried=True) as (settings, database):
+        at = None if config.at is None else moment_of(config.at)
+        request = HistoryRequest(config.at_version, at, config.field)
+        found = history(database, settings, names, aggregate_id, request, tell)
+    what = f"--type {config.aggregate_type} --id {aggregate_id}"
+    sentences = [line.strip() for line in (*why_it_ends(found), *where_it_stands(found, what))]
+    for line in sentences:
+        context.log.info(one_line(line))
+    said: dict[str, Any] = {"aggregate_id": aggregate_id, "stands": one_line(" ".join(sentences))}
+    said["history"] = table(rows, _OF_EVENTS, numbers=["version"])
+    said["set_last_by"] = table(_blame(found), _OF_BLAME, numbers=["version"])
+    said["events"] = f"{found.shown:,} of {found.last_version:,}"
+    if told > len(rows):
+        said["left_out"] = (
+            f"{told - len(rows):,} older lines; max_rows shows more, `readmodel history {what}` all of them"
+        )
+    context.add_output_metadata(said)
+
+
+@dg.job(owners=OWNERS, tags={DATABASE_TAG: SETTINGS_AT_LOAD.fingerprint()})
+def show_history() -> None:
+    """See why a chat or a task looks as it does: what each event changed, who set each field last, and when.
+
+    Type the id in the Launchpad and launch; the page of the run has the tables. Says at which version the stream was
+    just what is stored, so that somebody sees which update was lost. Reads the events of that aggregate and its
+    documents, and writes nothing.
+    """
+    show_history_of_aggregate()
+
+
+def _blame(found: History) -> list[dict[str, Any]]:
+    return [
+        {
+            "read_model": name,
+            "field": field,
+            "value": one_line(value_in_words((item.document or {}).get(field, ABSENT))),
+            "version": by.version,
+            "event_type": one_line(by.event_type),
+        }
+        for name, item in found.read_models.items()
+        for field, by in item.blame.items()
+    ]

@@ -1,0 +1,209 @@
+"""Tables of runs, checks and the repair queue: outcomes, findings, causes, changes, dead letters.
+
+No value is wider than a column may be: the whole of it is in the report. A column that no line fills is left out.
+"""
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import dagster as dg
+
+from readmodel_pipelines.mongo.driver import Document
+from readmodel_pipelines.reconcile.cause import MEANINGS, utc
+from readmodel_pipelines.reconcile.extended_json import json_text
+from readmodel_pipelines.reconcile.field_changes import FieldChanges
+from readmodel_pipelines.reconcile.finding import Finding
+from readmodel_pipelines.reconcile.outages import Outage
+from readmodel_pipelines.reconcile.outages import in_words as in_words_of_cause
+from readmodel_pipelines.reconcile.outcome import ALARMS, WRITES, Outcome
+from readmodel_pipelines.reconcile.shortened import how_long, in_text, part_of
+from readmodel_pipelines.reconcile.summary import Summary
+from readmodel_pipelines.wording import cut, cut_where_they_part, one_line, span, storable
+
+_WRITES = (*WRITES, "superseded", "failed")
+_OUTCOMES = tuple(item.value for item in Outcome)
+_OUTCOME = "outcome or write"
+_ALWAYS = ("aggregate_id", "outcome")
+_LONGEST_VALUE = 80
+"""So wide that two of them, and what else a line says, fit on a page."""
+_MEANINGS = {
+    "same": "the document is what the events say, or rightly absent",
+    "missing": "there ought to be a document and is none",
+    "different": "some fields are not what the events say",
+    "unexpected": "there is a document and ought to be none",
+    "orphan": "there is a document and no event at all",
+    "lagging": "it lacks only the events of the last moment",
+    "malformed": "the events cannot be trusted; the document is left as it is",
+    "undecided": "no document; only its events tell whether there ought to be one",
+    "inserted": "documents written that were missing",
+    "replaced": "documents of which the fields that differed were written",
+    "deleted": "documents deleted that nobody wants",
+    "superseded": "writes that another writer was faster than; compared again",
+    "failed": "aggregates that need a write and did not get it",
+}
+_OF_FINDINGS = {
+    "aggregate_id": "Aggregate whose document and events were compared",
+    "outcome": "missing, different, unexpected, orphan or malformed",
+    "reason": "Why a stream is malformed, or why the aggregate could not be done",
+    "field": "Field that differs; the finding has a line for each",
+    "expected": "Its value according to the events, as Extended JSON",
+    "actual": "Its value in the stored document, as Extended JSON",
+    "why": "Its cause, as far as the events can tell, and the first update that was lost",
+    "age": "Since when verifications find it, its aggregate unchanged",
+}
+_OF_CHANGES = {
+    "field": "A field that a rebuild would change",
+    "documents": "Stored documents in which it would",
+    "by_projection": "Documents in which the projection makes another value than its `earlier` did",
+    "example": "An aggregate of them",
+    "before": "What is there, as Extended JSON",
+    "after": "What will be there",
+}
+_OF_CAUSES = {
+    "cause": "Why documents are wrong",
+    "event_type": "Type of the first event whose update was lost",
+    "count": "Aggregates",
+    "first": "When the first of these events happened",
+    "last": "When the last one happened",
+    "examples": "Some of the aggregates",
+    "meaning": None,
+}
+_OF_NUMBERS = {"name": "What is counted", "value": "The number; one that is zero is left out"}
+_MOST_CAUSES = 100
+_LONGEST_TEXT = 500
+_OF_DEAD_LETTERS = {
+    "task": "`_id` of the task, for `readmodel repair-queue requeue --id TASK`",
+    "aggregate_type": "Aggregate type as its producer wrote it",
+    "aggregate_id": "Aggregate whose read models are not repaired",
+    "reason": "Why it is a dead letter, for `readmodel repair-queue requeue --reason REASON`",
+    "detail": "What the last attempt said",
+    "error": "What the application said when its update failed",
+    "attempts": "Failed attempts",
+    "since": "When it was added",
+}
+
+
+def table_of_outcomes(summary: Summary) -> dg.TableMetadataValue:
+    """A line for each outcome and write, with the number of aggregates of each read model."""
+    names = list(summary.read_models)
+    written = () if summary.verb == "verify" else _WRITES
+    always = {item.value for item in (Outcome.SAME, *ALARMS)} | set(written)
+    lines = [
+        {_OUTCOME: name, **{model: getattr(summary.read_models[model], name) for model in names}, "meaning": meaning}
+        for name, meaning in _MEANINGS.items()
+        if name in (*_OUTCOMES, *written)
+    ]
+    said = {_OUTCOME: "What was found of an aggregate, or done about it"}
+    said |= {model: f"Aggregates of {model}" for model in names}
+    shown = (line for line in lines if line[_OUTCOME] in always or any(line[model] for model in names))
+    return table(shown, said | {"meaning": None}, numbers=names)
+
+
+def table(
+    rows: Iterable[Mapping[str, Any]], columns: Mapping[str, str | None], numbers: Collection[str] = ()
+) -> dg.TableMetadataValue:
+    """A table of these rows; columns with what they say, those in `numbers` hold whole ones."""
+    made = [
+        dg.TableColumn(name, "int" if name in numbers else "string", description=said) for name, said in columns.items()
+    ]
+    told = [{name: storable(value) if isinstance(value, str) else value for name, value in row.items()} for row in rows]
+    return dg.MetadataValue.table([dg.TableRecord(row) for row in told], dg.TableSchema(made))
+
+
+def table_of(findings: Iterable[Finding]) -> dg.TableMetadataValue:
+    """Findings of a read model as a table, a line for each field. A column that no line fills is left out."""
+    rows = [row for finding in findings for row in _rows(finding)]
+    filled = [name for name in _OF_FINDINGS if name in _ALWAYS or any(row[name] for row in rows)]
+    shown = ({name: row[name] for name in filled} for row in rows)
+    return table(shown, {name: _OF_FINDINGS[name] for name in filled})
+
+
+def table_of_changes(changes: FieldChanges) -> dg.TableMetadataValue | None:
+    """What a rebuild would change, a line for each field; None where that is nothing."""
+    by_projection = changes.projected.fields if changes.projected else {}
+    fields = dict.fromkeys([*(name for name, _ in changes.stored.largest_first()), *by_projection])
+    columns = {name: said for name, said in _OF_CHANGES.items() if name != "by_projection" or changes.projected}
+    rows = []
+    for name in fields:
+        examples = changes.stored.examples.get(name) or (changes.projected or changes.stored).examples[name]
+        told = examples[0].as_json()
+        before, after = cut_where_they_part(in_text(told["before"]), in_text(told["after"]), _LONGEST_VALUE)
+        row = {
+            "field": one_line(name),
+            "documents": changes.stored.fields.get(name, 0),
+            "by_projection": by_projection.get(name, 0),
+            "example": one_line(str(told["aggregate_id"])),
+            "before": one_line(before),
+            "after": one_line(after),
+        }
+        rows.append({column: row[column] for column in columns})
+    return table(rows, columns, numbers=["documents", "by_projection"]) if rows else None
+
+
+def table_of_numbers(said: Mapping[str, str]) -> dg.TableMetadataValue:
+    """Numbers and words by name, a line each."""
+    return table(({"name": name, "value": one_line(value)} for name, value in said.items()), _OF_NUMBERS)
+
+
+def table_of_causes(outages: Sequence[Outage], *, narrow: bool = False) -> dg.TableMetadataValue:
+    """What findings have in common, the largest group first; `narrow` without what takes much room."""
+    rows = (
+        {
+            "cause": item.kind.value,
+            "event_type": one_line(item.event_type or ""),
+            "count": item.count,
+            "first": utc(item.first) or "",
+            "last": utc(item.last) or "",
+            "examples": one_line(cut(", ".join(map(part_of, item.examples)), _LONGEST_VALUE)),
+            "meaning": MEANINGS[item.kind],
+        }
+        for item in outages[:_MOST_CAUSES]
+    )
+    columns = {name: said for name, said in _OF_CAUSES.items() if not narrow or name not in ("examples", "meaning")}
+    return table(({name: row[name] for name in columns} for row in rows), columns, numbers=["count"])
+
+
+def _rows(finding: Finding) -> Iterator[dict[str, str]]:
+    shown = finding.as_json()
+    aggregate_id = shown["aggregate_id"]
+    about = {
+        "aggregate_id": one_line(
+            aggregate_id if isinstance(aggregate_id, str) else cut(part_of(aggregate_id), _LONGEST_VALUE)
+        ),
+        "outcome": finding.outcome.value,
+        "reason": one_line(": ".join(part for part in (shown["reason"], finding.detail) if part)),
+    }
+    about["why"] = "" if finding.cause is None else one_line(in_words_of_cause(finding.cause))
+    about["age"] = "" if finding.age_seconds is None else span(finding.age_seconds)
+    # An aggregate that differs in no field, because it has no document for example, has a line all the same.
+    for field, pair in shown["fields"].items() or [("", None)]:
+        texts = ("", "") if pair is None else (part_of(pair["expected"]), part_of(pair["actual"]))
+        expected, actual = cut_where_they_part(*texts, _LONGEST_VALUE)
+        if pair is not None:
+            expected, actual = expected + how_long(pair["expected"]), actual + how_long(pair["actual"])
+        yield {**about, "field": one_line(field), "expected": one_line(expected), "actual": one_line(actual)}
+
+
+def table_of_dead_letters(tasks: Iterable[Document]) -> dg.TableMetadataValue:
+    """Tasks as a table, whatever their producers put there."""
+    return table(map(_dead_letter, tasks), _OF_DEAD_LETTERS, numbers=["attempts"])
+
+
+def _dead_letter(task: Document) -> dict[str, Any]:
+    attempts, retries = task.get("attempts"), task.get("retry_count")
+    last = attempts[-1] if isinstance(attempts, list) and attempts and isinstance(attempts[-1], dict) else {}
+    return {
+        "task": _stored(task.get("_id")),
+        "aggregate_type": _stored(task.get("aggregate_type")),
+        "aggregate_id": _stored(task.get("aggregate_id")),
+        "reason": _stored(task.get("reason")),
+        "detail": _stored(last.get("detail")),
+        "error": _stored(task.get("error")),
+        "attempts": retries if isinstance(retries, int) else 0,
+        "since": _stored(task.get("created_at")),
+    }
+
+
+def _stored(value: Any) -> str:
+    """A stored value as text."""
+    return "" if value is None else one_line(json_text(value)[:_LONGEST_TEXT])

@@ -1,0 +1,106 @@
+"""How a full pass reads its collections: as the index has them, or from spools that are made before it begins.
+
+A spool has everything of a span of ids, so that ranges of it can be done one after the other or side by side, by worker
+processes too. Second looks, and whatever goes by ids, read from the server as ever.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from readmodel_pipelines.events.ids import byte_order
+from readmodel_pipelines.events.together import together
+from readmodel_pipelines.moments import Moment, reached
+from readmodel_pipelines.mongo.event_store import EventStore
+from readmodel_pipelines.mongo.patience import tell
+from readmodel_pipelines.mongo.read_model import ReadModelCollection
+from readmodel_pipelines.mongo.read_order import Reading, reading_of
+from readmodel_pipelines.mongo.spooling import NO_SPOOLS, Spools, spool
+from readmodel_pipelines.mongo.store import NO_SHADOWS, Shadows, Store
+from readmodel_pipelines.reconcile.collector import calm_collector
+from readmodel_pipelines.reconcile.ranges import EVERYTHING, IdRange
+from readmodel_pipelines.settings import Settings
+from readmodel_pipelines.wording import one_line
+
+_FEW_BYTES = 64 * 1024 * 1024
+
+
+@contextmanager
+def spooled(
+    store: Store,
+    within: IdRange = EVERYTHING,
+    *,
+    share: float = 1.0,
+    events: int | None = None,
+    shadows: Shadows = NO_SHADOWS,
+    read: Callable[[int], object] = lambda _: None,
+    said: Callable[[Reading], object] = lambda _: None,
+) -> Iterator[Spools]:
+    """What a full pass over a span, in which this share of the events lies, is to read from: no spools for the index.
+
+    Whoever knows about how many events there are in all says so.
+
+    `read` is told the number of events or documents that were read, by batch, and may raise to end it.
+
+    Raises:
+        NoRoomToSpool: a setting asks for a spool, and there is no room for it.
+    """
+    reading = reading_of(store.events, store.settings, share, events)
+    if reading.order == "index":
+        said(reading)
+        yield NO_SPOOLS
+        return
+    # Only a pass over much pays for loading it.
+    from readmodel_pipelines.spool.folder import NoRoomToSpool, room_or_refused, spool_folder
+
+    parent, needed = spool_dir(store.settings), int(share * reading.needed_bytes)
+    making = spool_folder(parent, needed)
+    try:
+        folder = making.__enter__()
+    except NoRoomToSpool as error:
+        if not reading.chosen:
+            raise
+        said(Reading("index", f"{reading.why}, but {one_line(error.message).rstrip('.')}", chosen=True))
+        yield NO_SPOOLS
+        return
+    try:
+        said(reading)
+        tell(f"Events are read {reading.how}. Nothing is compared before the spool is whole.")
+        with room_or_refused(parent), calm_collector():
+            spools = _made(store, within, folder, int(share * reading.bytes), shadows, read)
+        reached(Moment.SPOOLED)
+        yield spools
+    finally:
+        making.__exit__(None, None, None)
+
+
+def spool_dir(settings: Settings) -> Path:
+    """Where spools lie."""
+    return settings.spool_dir or settings.data_dir / "spool"
+
+
+def _made(
+    store: Store, within: IdRange, folder: Path, about_bytes: int, shadows: Shadows, read: Callable[[int], object]
+) -> Spools:
+    from readmodel_pipelines.spool.sorted_file import SortedFileWriter
+
+    fold = together(list(dict.fromkeys(item.fold for item in store.projections)))
+    # Read models first: no document of a pass is newer than the events that it is compared with.
+    models = {}
+    for item in store.projections:
+        place = store.place(item, shadows)
+        query = ReadModelCollection(place, item).query(within=within)
+        with closing(SortedFileWriter(folder / f"of.{item.read_model}", _FEW_BYTES)) as writer:
+            models[item.read_model] = spool(place, query, writer, of_events=False)
+    query = EventStore(store.events).query(fold, within=within)
+    with closing(SortedFileWriter(folder / "events", about_bytes)) as writer:
+        return Spools(spool(store.events, query, writer, of_events=True, read=read), models)
+
+
+def span_of(ranges: Sequence[IdRange]) -> IdRange:
+    """The least range that holds all of these."""
+    lowers = [item.lower for item in ranges]
+    uppers = [item.upper for item in ranges]
+    lower = None if None in lowers else min(filter(None, lowers), key=byte_order, default=None)
+    upper = None if None in uppers else max(filter(None, uppers), key=byte_order, default=None)
+    return IdRange(lower, upper)

@@ -1,0 +1,60 @@
+"""What becomes of a read model whose shadow cannot take its place: it is left out, or all of the rebuild is refused."""
+
+from collections.abc import Collection
+from dataclasses import replace
+
+from readmodel_pipelines.cutover.built import drop, identity
+from readmodel_pipelines.projections.names import BUILT_IN
+from readmodel_pipelines.projections.projection import Projection
+from readmodel_pipelines.rebuild.catch_up import CatchUp
+from readmodel_pipelines.rebuild.finish import Refused
+from readmodel_pipelines.rebuild.this_run import Run
+
+LEFT_OUT = ""
+"""Stands on the record for the shadow of a read model that is left out."""
+
+
+def leave_out(run: Run, catch_up: CatchUp, item: Projection, why: str) -> None:
+    """This read model stays what it was, and the others go on without it."""
+    counts = run.summary.read_models[item.read_model]
+    counts.failed += max(1, counts.written)
+    counts.inserted = counts.replaced = counts.deleted = 0
+    run.warn(f"{item.read_model} was left out and is unchanged: {why}")
+    run.record = replace(run.record, shadows={**run.record.shadows, item.read_model: LEFT_OUT})
+    run.rebuilds.note(run.record, shadows=run.record.shadows)
+    drop(run.store.database, [fence for name, fence in run.built.items() if name == item.read_model])
+    run.store = catch_up.store = run.store.of(other for other in run.store.projections if other is not item)
+
+
+def may_go_without(run: Run, items: Collection[Projection]) -> bool:
+    """Whether these were added, so that no fault of theirs may stop the others; and there are others."""
+    return len(items) < len(run.store.projections) and not any(item.name in BUILT_IN for item in items)
+
+
+def refuse(run: Run, why: str) -> Refused:
+    """The refusal of all of it: nothing of it is written, and the counts must not say so."""
+    # Whoever took over may be who is in the way.
+    run.held.confirm()
+    for item in run.store.projections:
+        counts = run.summary.read_models[item.read_model]
+        counts.inserted = counts.replaced = counts.deleted = 0
+    return Refused(why)
+
+
+def check_lives(run: Run) -> None:
+    """Raises `Refused` when a live collection is not the one any more that shadows are built of."""
+    for item in run.store.projections:
+        live, before = run.store.live(item).name, run.record.lives.get(item.read_model)
+        if before and identity(run.store.database, live) != before:
+            raise refuse(run, replaced(run, live))
+
+
+def replaced(run: Run, live: str) -> str:
+    """In words, that it is not."""
+    of_it = [item.read_model for item in run.store.projections if run.store.live(item).name == live]
+    shadows = [run.built[read_model].name for read_model in of_it if read_model in run.built]
+    return (
+        f"{live} was dropped or replaced while its shadow was built, so nothing was cut over. Rebuild again; it begins "
+        f"with the new collection. If the drop was a mistake: until then, {' and '.join(shadows)} still has the "
+        f"documents, with their foreign fields."
+    )

@@ -1,0 +1,43 @@
+"""Events of one stream that are alike: where one of them was lost, nobody knows which one it was."""
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from readmodel_pipelines.events.stream import Fold
+from readmodel_pipelines.events.values import Event
+from readmodel_pipelines.reconcile.past import FieldPast, Past
+
+
+class Alike:
+    """Compares events by what the fold reads of them; `past` is of a walk that is over."""
+
+    def __init__(self, fold: Fold[Any], past: Past, fields: Mapping[str, FieldPast]) -> None:
+        self._fold = fold
+        self._past = past
+        self._fields = fields
+
+    def just_like(self, event: Event, but: Collection[int]) -> list[Event]:
+        """Other events of the same type in which the fold reads the same."""
+        return [
+            other
+            for other in self._past.recent.get(event["event_type"], ())
+            if int(other["version"]) not in but and self._read(other) == self._read(event)
+        ]
+
+    def about_the_same(self, event: Event) -> list[Event]:
+        """Other events that may put in or take out what this one puts in a list, or takes out of it."""
+        of_lists = {kind for item in self._fields.values() if isinstance(item.value, list) for kind in item.types}
+        kind, read, texts = event["event_type"], self._read(event), self._texts(event)
+        return [
+            other
+            for other in self._past.of_types(of_lists if kind in of_lists else ())
+            if other is not event
+            and (self._read(other) == read if other["event_type"] == kind else texts & self._texts(other))
+        ]
+
+    def _read(self, event: Event) -> list[Any]:
+        """What the fold reads of an event."""
+        return [event["data"].get(name) for name in self._fold.events[event["event_type"]].fields]
+
+    def _texts(self, event: Event) -> set[str]:
+        return {value for value in self._read(event) if type(value) is str and value}

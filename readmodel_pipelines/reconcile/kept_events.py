@@ -1,0 +1,60 @@
+"""The events that a second look read last: whoever asks why goes through the same ones, and reads none again.
+
+So much is held and no more: streams that come after that, and one that is too long, are read again.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from itertools import groupby
+from operator import itemgetter
+from typing import Any
+
+from readmodel_pipelines.events.stream import Fold
+from readmodel_pipelines.events.values import Event
+from readmodel_pipelines.projections.projection import Projection
+
+MOST_EVENTS = 20_000
+"""Of all streams of a look."""
+MOST_CHARACTERS = 8 * 1024 * 1024
+MOST_OF_A_STREAM = 2_000
+
+
+def dated(projection: Projection) -> Projection:
+    """The projection, whose events say when they occurred, whatever its fold reads: causes tell of that."""
+    fold: Fold[Any] = projection.fold
+    return replace(projection, fold=replace(fold, envelope=tuple(dict.fromkeys((*fold.envelope, "occurred_at")))))
+
+
+def characters_of(event: Event) -> int:
+    """About how large an event is."""
+    data = event.get("data")
+    values = data.values() if isinstance(data, dict) else ()
+    return sum(len(value) for value in values if isinstance(value, str))
+
+
+@dataclass(slots=True)
+class KeptEvents:
+    """Whole streams by their aggregate, of one look at a time."""
+
+    _streams: dict[str, list[Event]] = field(default_factory=dict)
+
+    def passing(self, events: Iterable[Event]) -> Iterator[Event]:
+        """The events of a look, in their order; what an earlier one left is forgotten."""
+        self._streams = {}
+        number = characters = 0
+        for key, stream in groupby(events, key=itemgetter("aggregate_id")):
+            held: list[Event] = []
+            whole = True
+            for event in stream:
+                yield event
+                if whole:
+                    held.append(event)
+                    number += 1
+                    characters += characters_of(event)
+                    whole = number <= MOST_EVENTS and characters <= MOST_CHARACTERS and len(held) <= MOST_OF_A_STREAM
+            if whole and type(key) is str:
+                self._streams[key] = held
+
+    def take(self, aggregate_id: str) -> list[Event] | None:
+        """The whole stream of an aggregate, if the last look has it; once."""
+        return self._streams.pop(aggregate_id, None)
