@@ -22,6 +22,7 @@ class Moment(Enum):
     SECOND_COMPARISON = auto()
     COMPARISON_AGAIN = auto()
     # Writing
+    APPEND = auto()
     WRITE = auto()
     TRANSACTION = auto()
     SHADOW_COPY = auto()

@@ -1,8 +1,9 @@
 """Foresight: what a stream folds to with events that are about to be appended, before anybody has them.
 
 An event that its own fold can never take would make its stream malformed for ever: it is refused. For that the stream
-is read once, as it would be anyway to bring its read models in line; what was compared is written as soon as the events
-are appended, on condition as ever.
+is read once, as it would be anyway to bring its read models in line. A document that differs is written as soon as the
+events are appended, on condition as ever. A document that was right already is compared once more by then: see
+`Foresight.bring_in_line`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -99,15 +100,20 @@ class Foresight:
         return EventRefused(f"{what}: {why.reason}: {why.detail}; nothing was saved.", hint=hint)
 
     def bring_in_line(self) -> None:
-        """Write what was compared; the events are appended.
+        """Write the documents that differ, now that the events are appended.
+
+        The writer of an earlier event may still change a document that was right when it was compared. That writer
+        looks for later events once it has written, and may do so before ours is there. So such a document is compared
+        again from here on: either we find its write, or it finds our event.
 
         Raises:
             ReadModelError: a read model could not be brought in line.
         """
         for lane, found in self._lanes():
             ensure_for_empty(self._store.live(lane.projection), lane.projection)
-            sink = InPlace(self._opened.again(lane), self._summary, lambda: None)
-            for verdict in found.verdicts:
+            again = self._opened.again(lane)
+            sink = InPlace(again, self._summary, lambda: None)
+            for verdict in found.verdicts or again.verdicts([self._aggregate_id]):
                 self._summary.note(lane.projection.read_model, verdict)
                 sink.accept(verdict)
             sink.finish()

@@ -20,6 +20,7 @@ from readmodel_pipelines.errors import ConcurrencyConflict, EventRefused, ReadMo
 from readmodel_pipelines.events.ids import is_aggregate_id
 from readmodel_pipelines.events.stream import Fold
 from readmodel_pipelines.events.values import ZERO_TIME_MS
+from readmodel_pipelines.moments import Moment, reached
 from readmodel_pipelines.mongo.driver import (
     DUPLICATE_KEY,
     MAJORITY,
@@ -108,7 +109,7 @@ class EventRepository:
 
         `aggregate_type` is that of the stream; `expected_version` is the version that the decision was based on, 0 for
         a new stream. The event store's unique index on (aggregate_id, version) is what keeps two writers apart. The
-        stream is read once.
+        stream is read before that, and again for a read model that the events do not change.
 
         Raises:
             UsageError: there is no such stream, version or event; nothing was saved.
@@ -134,6 +135,7 @@ class EventRepository:
         if last != expected_version:
             raise _conflict(aggregate_id, expected_version, f"it is at {last}")
         foresight.check()
+        reached(Moment.APPEND, aggregate_id=aggregate_id)
         self._append(aggregate_id, documents, expected_version, foresight.last.get("_id"))
         with repair_on_failure(self._queue, aggregate_id, fold.aggregate_type) as update:
             if self._project is None:

@@ -11,6 +11,8 @@ from pymongo.errors import AutoReconnect
 
 from readmodel_pipelines import EventRepository, NewEvent, RepairQueue, RepairWorker, repair_on_failure
 from readmodel_pipelines.errors import ConcurrencyConflict, RepairNotQueued, RepairQueueFull, UsageError
+from readmodel_pipelines.moments import Moment
+from readmodel_pipelines_tests.support.at_a_moment import At
 from readmodel_pipelines_tests.support.environment import name_database
 from readmodel_pipelines_tests.support.faulty_read_models import HALF, Mute
 from readmodel_pipelines_tests.support.pages.blocks import PAGES, blocks_of
@@ -132,6 +134,32 @@ def test_of_writers_at_once_one_wins_each_version_and_no_stream_has_a_hole(ready
     assert wins >= 1
     RepairWorker(ready.database, ready.settings).work()
     assert ready.verify().ok
+
+
+def test_an_earlier_write_that_lands_before_the_append_is_put_right(ready: Scene, at: At) -> None:
+    chat_id = str(uuid4())
+    repository(ready).save(chat_id, "chat", [CREATED, renamed("tea")], expected_version=0)
+
+    def write_late(**_: object) -> None:
+        ready.chats.update_one({"chat_id": chat_id}, {"$set": {"title": "coffee"}})
+
+    # The last event but one has no effect that the last one leaves, and its writer is late.
+    repository(ready).save(chat_id, "chat", [renamed("coffee")], expected_version=2)
+    ready.chats.update_one({"chat_id": chat_id}, {"$set": {"title": "tea"}})
+    at(Moment.APPEND, write_late)
+    assert repository(ready).save(chat_id, "chat", [renamed("tea")], expected_version=3).projected
+    assert found_in(ready.chats)["title"] == "tea"
+
+
+def test_an_earlier_write_that_is_late_for_a_deletion_is_taken_back(ready: Scene, at: At) -> None:
+    chat_id = str(uuid4())
+    repository(ready).save(chat_id, "chat", [CREATED], expected_version=0)
+    document = found_in(ready.tasks)
+    ready.tasks.delete_one({})
+    at(Moment.APPEND, lambda **_: ready.tasks.insert_one(document))
+    deleted = NewEvent("chat.deleted", {"deleted_by": "u", "reason": ""})
+    assert repository(ready).save(chat_id, "chat", [deleted], expected_version=1).projected
+    assert ready.tasks.count_documents({}) == 0
 
 
 @pytest.mark.parametrize(
