@@ -1,4 +1,4 @@
-"""What Dagster loads: gathers the definitions of `orchestration`, decides nothing."""
+"""The Dagster definitions: gathers everything from `orchestration` and contains no logic."""
 
 import dagster as dg
 
@@ -43,6 +43,6 @@ defs = dg.Definitions(
         own_history.weekly_purge,
     ],
     resources={"mongo": MongoResource()},
-    # A step process costs seconds, and outlives a killed run and goes on writing.
+    # A step process takes seconds to start. It also survives a killed run and continues to write.
     executor=dg.in_process_executor,
 )

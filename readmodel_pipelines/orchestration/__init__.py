@@ -1,6 +1,6 @@
-"""Dagster: jobs, assets, checks, schedules and sensors. Nothing else but `definitions.py` imports it.
+"""Dagster: jobs, assets, checks, schedules and sensors. Only this package and `definitions.py` import it.
 
-The settings as they are when the definitions load are here: what Dagster must know before a run, such as a time zone.
+It also holds the settings at load time, for values that Dagster needs before a run, such as a time zone.
 """
 
 import warnings
@@ -16,9 +16,9 @@ warnings.filterwarnings("ignore", message="Parameter `owners`", category=dg.Beta
 try:
     SETTINGS_AT_LOAD = load_settings()
 except ReadModelError:
-    # The definitions load all the same: every run says what is wrong with the settings.
+    # The definitions load anyway, and every run reports the error in the settings.
     _defaults = {name: item.get_default(call_default_factory=True) for name, item in Settings.model_fields.items()}
     SETTINGS_AT_LOAD = Settings.model_construct(**_defaults)
 
 OWNERS = SETTINGS_AT_LOAD.owners.split(",")
-"""Of everything that Dagster lets somebody own."""
+"""The owners of every asset, job, sensor and schedule."""

@@ -1,4 +1,4 @@
-"""Sensors that tell people of failed runs and failed checks; off until the settings name whom to tell."""
+"""Sensors that send alerts for failed runs and failed checks; off unless the settings name a recipient."""
 
 # Without `from __future__ import annotations`: Dagster takes the class of `context`, not its name.
 import json
@@ -24,11 +24,11 @@ ALL_CHECKS = sorted(
     key=lambda key: key.to_user_string(),
 )
 _RUN_FAILED = dg.DagsterEventType.RUN_FAILURE
-# A run that ended while the last tick looked, by a clock that is a little behind.
+# A run that ended during the last tick, by a clock that is a little behind.
 _OVERLAP_SECONDS = 60.0
 _MOST = 50
 _MOST_REMEMBERED = 500
-_NOBODY = "Neither READMODEL_ALERT_WEBHOOK nor READMODEL_ALERT_MAIL is set: there is nobody to tell."
+_NOBODY = "Neither READMODEL_ALERT_WEBHOOK nor READMODEL_ALERT_MAIL is set, so there is nobody to alert."
 
 
 @dg.sensor(
@@ -36,13 +36,13 @@ _NOBODY = "Neither READMODEL_ALERT_WEBHOOK nor READMODEL_ALERT_MAIL is set: ther
     default_status=_STATUS,
     minimum_interval_seconds=15,
     owners=OWNERS,
-    description="""Tells READMODEL_ALERT_WEBHOOK and READMODEL_ALERT_MAIL of every run that failed, with its sentence,
-once. What could not be told is told by a later tick. Only reads Dagster's history.""",
+    description="""Sends one alert for every failed run, with its error, to READMODEL_ALERT_WEBHOOK and
+READMODEL_ALERT_MAIL. If sending fails, a later tick sends it. Only reads Dagster's history.""",
 )
 def tell_of_failed_runs(context: dg.SensorEvaluationContext) -> dg.SkipReason:
     """One message for each run that failed since the last tick.
 
-    Dagster's own sensor of failed runs goes on to the next run whether or not it could tell of one.
+    Dagster's own sensor of failed runs would not repeat a message that could not be sent.
     """
     with failing_in_words():
         settings = load_settings()
@@ -51,7 +51,7 @@ def tell_of_failed_runs(context: dg.SensorEvaluationContext) -> dg.SkipReason:
         told, number = _told_before(context.cursor), 0
         since = datetime.fromtimestamp(max(told["since"] - _OVERLAP_SECONDS, told["begun"]), UTC)
         failed = dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE], updated_after=since)
-        # Those that are remembered come first, and must not take the place of new ones.
+        # The remembered runs come first, and must not displace new ones.
         for record in context.instance.get_run_records(
             failed, limit=_MOST + len(told["runs"]), order_by="update_timestamp", ascending=True
         ):
@@ -64,13 +64,13 @@ def tell_of_failed_runs(context: dg.SensorEvaluationContext) -> dg.SkipReason:
                 except NotTold:
                     if not number:
                         raise
-                    # Of those before it nobody is told twice: the next tick fails of this one.
+                    # The runs before it are recorded as sent. The next tick fails for this one.
                     break
                 number += 1
             told["runs"] = [*told["runs"], run.run_id][-_MOST_REMEMBERED:]
             told["since"] = max(told["since"], record.update_timestamp.timestamp())
         context.update_cursor(json.dumps(told))
-    return dg.SkipReason(f"{number:,} told." if number else "Nothing is new.")
+    return dg.SkipReason(f"{number:,} alerts sent." if number else "Nothing is new.")
 
 
 def _tell_of(instance: dg.DagsterInstance, run: dg.DagsterRun, settings: Settings) -> None:
@@ -82,14 +82,14 @@ def _tell_of(instance: dg.DagsterInstance, run: dg.DagsterRun, settings: Setting
 
 
 def _told_before(cursor: str | None) -> dict[str, Any]:
-    """What the last tick left; whoever begins, or begins afresh, tells of what fails from now on."""
+    """The state of the last tick; without one, only failures from now on are reported."""
     before, now = _remembered(cursor, list | int | float), time.time()
     since, begun, runs = before.get("since"), before.get("begun"), before.get("runs")
     if (
         isinstance(since, int | float)
         and isinstance(begun, int | float)
         and isinstance(runs, list)
-        # Neither infinite, nor no number, nor of a clock that was set back since.
+        # Neither infinite nor NaN, nor from before a clock was set back.
         and 0 <= begun <= since <= now + _OVERLAP_SECONDS
     ):
         return {"since": since, "begun": begun, "runs": runs[-_MOST_REMEMBERED:]}
@@ -101,12 +101,12 @@ def _told_before(cursor: str | None) -> dict[str, Any]:
     default_status=_STATUS,
     minimum_interval_seconds=30,
     owners=OWNERS,
-    description="""Tells READMODEL_ALERT_WEBHOOK and READMODEL_ALERT_MAIL of every check that does not pass, dead
-letters among them, once for each answer, and when it passes again. Of a run that failed tell_of_failed_runs
-tells. Only reads Dagster's history.""",
+    description="""Sends an alert for every failed check, including dead letters, to READMODEL_ALERT_WEBHOOK and
+READMODEL_ALERT_MAIL. It sends one for each new result, and one when the check passes again. tell_of_failed_runs
+reports failed runs. Only reads Dagster's history.""",
 )
 def tell_of_failed_checks(context: dg.SensorEvaluationContext) -> dg.SkipReason:
-    """One message for all answers that are new since the last tick."""
+    """One message for all results that are new since the last tick."""
     with failing_in_words():
         settings = load_settings()
         if not tells_anybody(settings):
@@ -121,7 +121,7 @@ def tell_of_failed_checks(context: dg.SensorEvaluationContext) -> dg.SkipReason:
                 continue
             run = context.instance.get_run_by_id(record.run_id) if record.run_id else None
             if run is not None and not run.is_finished:
-                # How it ends decides who tells of it.
+                # The end of the run decides which sensor reports it.
                 continue
             now[name] = {"id": record.id, "failed": not evaluation.passed}
             if evaluation.passed:
@@ -130,24 +130,24 @@ def tell_of_failed_checks(context: dg.SensorEvaluationContext) -> dg.SkipReason:
                 said = evaluation.description or "it does not pass"
                 lines.append(f"{_shown(key)} ({evaluation.severity.value}): {said}")
         if lines:
-            tell(settings, f"Checks of read models: {count(len(lines), 'answer')}", "\n".join(lines))
-        # Not before: what could not be told is told by the next tick.
+            tell(settings, f"Checks of read models: {count(len(lines), 'new result')}", "\n".join(lines))
+        # Stored last, so that the next tick repeats an alert that could not be sent.
         context.update_cursor(json.dumps(now))
-    return dg.SkipReason(f"{len(lines)} told." if lines else "Nothing is new.")
+    return dg.SkipReason(f"{len(lines)} results sent." if lines else "Nothing is new.")
 
 
 def _sentence(instance: dg.DagsterInstance, run_id: str) -> str:
-    """What the step that failed said, or what Dagster says of the run."""
+    """The error of the failed step, or Dagster's own message for the run."""
     for entry in instance.all_logs(run_id, of_type=dg.DagsterEventType.STEP_FAILURE):
         said = entry.get_dagster_event().step_failure_data.user_failure_data
         if said is not None and said.description:
             return said.description
     ends = [entry.user_message or entry.message for entry in instance.all_logs(run_id, of_type=_RUN_FAILED)]
-    return ends[-1] if ends and ends[-1] else "It says no more."
+    return ends[-1] if ends and ends[-1] else "It has no error message."
 
 
 def _evaluation_of(record: Any) -> dg.AssetCheckEvaluation | None:
-    """The answer of a check; None of one that is only planned."""
+    """The result of a check; None if it is only planned."""
     event = record.event.dagster_event if record.event is not None else None
     said = None if event is None else event.event_specific_data
     return said if isinstance(said, dg.AssetCheckEvaluation) else None
@@ -158,7 +158,7 @@ def _shown(key: AssetCheckKey) -> str:
 
 
 def _remembered(cursor: str | None, kinds: Any = dict) -> dict[str, Any]:
-    """What the last tick left; anybody can set another cursor in the UI, and the tick begins afresh then."""
+    """The state of the last tick; empty if somebody set another cursor in the UI."""
     try:
         before = json.loads(cursor or "{}")
     except (ValueError, RecursionError):

@@ -1,6 +1,6 @@
-"""Assets: the events, which the application writes, every read model of the registry, and the repair queue.
+"""Assets: the application's events, every read model of the registry, and the repair queue.
 
-Materializing a read model from its page is a full rebuild; materializing several is one pass over each source stream.
+Materializing a read model is a full rebuild; materializing several is one pass over each source stream.
 """
 
 # Without `from __future__ import annotations`: Dagster takes the class of `context`, not its name.
@@ -27,10 +27,10 @@ def _description(name: str) -> str:
     either = " With READMODEL_TASK_SOURCE=task: ".join(dict.fromkeys(made))
     return f"""{either}
 
-Materialize it after a change of its projection, after events were imported, or when a verification found it wrong:
-every document is compared with its events, and only what differs is written. Documents that the events do not account
-for are deleted, fields that the projection does not own are left alone, and the application may keep writing.
-The job `rebuild_read_models` does the same with a dry run, `verify_read_models` only compares."""
+Materialize it after a change of its projection, after an import of events, or when a verification found differences.
+Every document is compared with its events, and only the differences are written. Documents without a basis in the
+events are deleted. Fields that the projection does not own stay unchanged, and the application may keep writing. The
+job `rebuild_read_models` does the same and has a dry run; `verify_read_models` only compares."""
 
 
 events = dg.AssetSpec(
@@ -39,10 +39,10 @@ events = dg.AssetSpec(
     kinds={"mongodb"},
     owners=OWNERS,
     tags={"readmodel/written_by": "application"},
-    description="""The events of the application (READMODEL_EVENTS_COLLECTION): what everything else here is made from.
+    description="""The events of the application (READMODEL_EVENTS_COLLECTION), from which the read models are made.
 
-The application appends them, nothing here ever writes one, so it cannot be materialized. Look here for what depends on
-them; when a check calls streams malformed, mend whoever appended their events.""",
+The application appends them. This project never writes one, so the asset cannot be materialized. Its lineage shows
+the dependent assets. If a check reports malformed streams, correct the writer of their events.""",
 )
 
 
@@ -57,14 +57,14 @@ them; when a check calls streams malformed, mend whoever appended their events."
             owners=OWNERS,
             tags={AGGREGATE_TYPE_TAG: name, "readmodel/written_by": "application-and-rebuilds"},
             description=_description(name),
-            # Dagster says so when the asset was made by an older one: a rebuild is due.
+            # Dagster marks an asset made by an older version, which means that a rebuild is due.
             code_version=str(item.schema_version),
         )
         for name, item in READ_MODELS.items()
     ],
     can_subset=True,
-    description="A full rebuild of the chosen read models: one pass over each source stream, and a lease on each read "
-    "model meanwhile, so that nobody else rebuilds it. Writes only what differs.",
+    description="A full rebuild of the chosen read models: one pass over each source stream. A lease on each read "
+    "model prevents other rebuilds meanwhile. Writes only the differences.",
 )
 def read_models(
     context: dg.AssetExecutionContext, config: FullRebuildConfig, mongo: MongoResource
@@ -80,7 +80,7 @@ def read_models(
     }
     for read_model, said in metadata.items():
         if is_renewed(summary, read_model):
-            # Findings that it mended are on the page of the run.
+            # The page of the run shows the findings that the rebuild repaired.
             shown = on_pages(said, summary, read_model, mended=True)
             yield dg.MaterializeResult(asset_key=read_model, metadata=shown)
         else:
@@ -92,15 +92,15 @@ def read_models(
 repair_queue = dg.AssetSpec(
     REPAIR_QUEUE,
     group_name="repair",
-    # Each task names an aggregate whose events were saved and whose read models were not updated with them.
+    # Each task names an aggregate with saved events whose read models were not updated.
     deps=[events],
     kinds={"mongodb"},
     owners=OWNERS,
     tags={"readmodel/written_by": "application-and-repairs"},
     description="""Updates of read models that failed in the application (READMODEL_REPAIR_QUEUE_COLLECTION).
 
-The application adds tasks, `repair_queue_sensor` sees those that are due and launches `repair_read_models`, which
-repairs them and marks them completed. What is plotted comes with the sensor's ticks. When the queue grows: see that the
-sensor is on and that the runs of `repair_read_models` succeed. When it holds dead letters: its check lists them with
-their reasons; mend the cause, then `readmodel repair-queue requeue --all-failed`.""",
+The application adds tasks. `repair_queue_sensor` finds the due ones and launches `repair_read_models`, which repairs
+them and completes them. The sensor's ticks record the plotted numbers. If the queue grows, check that the sensor is
+on and that the runs of `repair_read_models` succeed. If it holds dead letters, its check lists them with their
+reasons. Fix the cause, then run `readmodel repair-queue requeue --all-failed`.""",
 )

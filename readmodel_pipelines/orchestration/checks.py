@@ -1,6 +1,6 @@
-"""Asset checks: what a verification found in a read model, and whether the repair queue drains.
+"""Asset checks: the results of verifications of a read model, and the state of the repair queue.
 
-Unpartitioned: Dagster shows a partitioned check as skipped after runs over ranges.
+They are unpartitioned, because Dagster shows a partitioned check as skipped after runs over ranges.
 """
 
 # Without `from __future__ import annotations`: Dagster takes the class of `context`, not its name.
@@ -34,15 +34,16 @@ from readmodel_pipelines.settings import Settings
 DRAINS = "drains"
 
 _DESCRIPTIONS = {
-    MATCHES: "Whether every document is what its events say, in every field and its type: execute it when somebody "
-    "doubts the read model. An error when documents differ, are missing, unexpected or orphaned; a warning while all "
-    "of that is younger than READMODEL_ALARM_AFTER_SECONDS, or when what is known from earlier was not looked at this "
-    "time. Materialize the asset to mend it. Changes no document.",
-    INTACT: "Whether the streams can be trusted. An error lists malformed ones with the reason and the first offending "
-    "event: mend whoever wrote it; their documents are left as they are. Changes no document.",
-    FRESH: "Whether what was appended in the last READMODEL_FRESH_MINUTES is projected, but for the last "
-    "READMODEL_GRACE_SECONDS. A warning: a repair or the next event may mend it. Looks at those aggregates only; "
-    "changes nothing, and remembers nothing.",
+    MATCHES: "Whether every document matches its events, in every field and its type. Execute it when you doubt the "
+    "read model. An error if documents differ, are missing, unexpected or orphaned. A warning while all "
+    "findings are younger than READMODEL_ALARM_AFTER_SECONDS, or if earlier findings were not compared again. "
+    "Materialize the asset to repair it. Changes no document.",
+    INTACT: "Whether all streams are intact. An error lists the malformed streams, with the reason and the first "
+    "offending event. Correct the writer of these events; their documents are left unchanged. Changes no "
+    "document.",
+    FRESH: "Whether the events of the last READMODEL_FRESH_MINUTES are projected, except those of the last "
+    "READMODEL_GRACE_SECONDS. A failure is a warning, because a repair or the next event may correct it. Reads "
+    "only those aggregates; changes and records nothing.",
 }
 
 
@@ -58,9 +59,9 @@ _DESCRIPTIONS = {
 def read_model_checks(
     context: dg.AssetCheckExecutionContext, config: VerifyConfig, mongo: MongoResource
 ) -> Iterator[dg.AssetCheckResult]:
-    """Verify the read models whose checks are chosen, in one pass over each source stream, and say what was found.
+    """Verify the read models of the chosen checks, in one pass over each source stream, and return the results.
 
-    Changes no document; unless read_only it remembers findings in `readmodel_findings`.
+    Changes no document. It records findings in `readmodel_findings` unless read_only is set.
     """
     chosen = {(key.asset_key, key.name) for key in context.selected_asset_check_keys}
     models = {name: dg.AssetKey(item.read_model) for name, item in READ_MODELS.items()}
@@ -93,9 +94,9 @@ def read_model_checks(
 
 @dg.asset_check(asset=REPAIR_QUEUE, name=DRAINS)
 def drains(mongo: MongoResource) -> dg.AssetCheckResult:
-    """Whether the repair queue is worked off: an error with dead letters, which are listed; a warning when it is long.
+    """Whether the repair queue is worked off: an error if it has dead letters, a warning if it is long.
 
-    Only reads. `repair_queue_sensor` evaluates it too, whenever the answer changes.
+    Lists the dead letters. Only reads. `repair_queue_sensor` also evaluates it whenever the result changes.
     """
     with mongo.opened() as (settings, database):
         queue = RepairQueue(database, settings)
@@ -103,20 +104,20 @@ def drains(mongo: MongoResource) -> dg.AssetCheckResult:
 
 
 def whether_it_drains(queue: RepairQueue, stats: QueueStats, settings: Settings) -> Evaluated:
-    """What `drains` says: an error with dead letters, which it lists, a warning when the queue is long."""
+    """The result of `drains`: an error that lists the dead letters, or a warning if the queue is long."""
     metadata: dict[str, Any] = {}
     if stats.failed:
         metadata["table_of_dead_letters"] = table_of_dead_letters(queue.tasks("failed", limit=SHOWN))
     metadata |= numbers_of(stats)
     if stats.failed:
         said = (
-            f"{stats.failed:,} dead letters: {stats.reasons_in_words()}. Mend the cause, then `readmodel repair-queue "
-            "requeue --all-failed` brings them back, or the job requeue_dead_letters."
+            f"{stats.failed:,} dead letters: {stats.reasons_in_words()}. Fix the cause. Then run `readmodel "
+            "repair-queue requeue --all-failed`, or launch the job requeue_dead_letters."
         )
     elif stats.open > settings.repair_queue_warning:
         said = (
             f"{stats.open:,} repairs are open, more than READMODEL_REPAIR_QUEUE_WARNING = "
-            f"{settings.repair_queue_warning:,}. See that repair_queue_sensor is on and its runs succeed."
+            f"{settings.repair_queue_warning:,}. Check that repair_queue_sensor is on and its runs succeed."
         )
     else:
         return evaluated(REPAIR_QUEUE, DRAINS, f"No dead letters; {stats.open:,} repairs are open.", metadata)

@@ -1,6 +1,6 @@
-"""Run configs: what the Launchpad asks for, of every job and of the assets, and the request that each stands for.
+"""The run configs of jobs and assets, as the Launchpad shows them, and the requests that they stand for.
 
-What Dagster's own check of types lets pass is refused in a sentence.
+A value that passes Dagster's type check but is out of range fails the run with a sentence.
 """
 
 # Without `from __future__ import annotations`: Dagster takes the class of a config field, not its name.
@@ -24,12 +24,16 @@ from readmodel_pipelines.verification.verify import VerificationRequest
 from readmodel_pipelines.wording import cut
 
 SHOWN = 50
-"""Of the rows of a table, unless a run asks for more."""
+"""Rows of a table, unless the run config sets another limit."""
 _LONGEST = 100
 
 
 class Config(dg.Config):
-    """A config. The Launchpad checks types and choices; ranges are checked when the run starts, here."""
+    """Base of all configs. The Launchpad checks types and choices; ranges are checked here, when the run starts.
+
+    Raises:
+        dagster.Failure: a value is out of range. Its text names the field, the value and the reason.
+    """
 
     def __init__(self, **values: Any) -> None:
         try:
@@ -48,66 +52,75 @@ def _shown(value: object) -> str:
     try:
         return cut(repr(value), _LONGEST)
     except ValueError:
-        return "a number of thousands of digits"
+        return "a number with thousands of digits"
 
 
 class AggregateConfig(Config):
-    """Which aggregate to rebuild."""
+    """The aggregate to rebuild."""
 
     aggregate_type: ReadModelOrAll = Field(
         default=ALL,
-        description="Read model to mend: "
+        description="Read model to repair: "
         + ", ".join(f"{name} means {item.read_model}" for name, item in READ_MODELS.items())
-        + ", all means every one.",
+        + "; all means every read model.",
     )
     aggregate_id: str = Field(
-        description="Id of the aggregate, a UUID, for example 6f1c2f6e-8d0b-4c5e-9a53-0d4d2a7b9c11: `aggregate_id` of "
-        "its events, `chat_id` or `task_id` of its document, and in the table of findings of a check. For a task made "
-        "from a chat it is the chat's id."
+        description="Id of the aggregate: a UUID, for example 6f1c2f6e-8d0b-4c5e-9a53-0d4d2a7b9c11. It is the "
+        "`aggregate_id` of its events and of a finding, and the `chat_id` or `task_id` of its document. "
+        "For a task made from a chat it is the chat's id."
     )
-    dry_run: bool = Field(default=False, description="Write nothing; say what would be written.")
+    dry_run: bool = Field(default=False, description="Write nothing; report the writes that a rebuild would do.")
 
 
 class HistoryConfig(Config):
-    """Whose history to show, and how much of it."""
+    """The aggregate whose history is shown, and the part of it."""
 
     aggregate_type: ReadModelOrAll = Field(
-        default=ALL, description="Read model whose document is followed; all: every one that is made from the stream."
+        default=ALL,
+        description="Read model whose document is followed; all means every read model made from the stream.",
     )
     aggregate_id: str = Field(
-        description="Id of the aggregate, a UUID, for example 6f1c2f6e-8d0b-4c5e-9a53-0d4d2a7b9c11: `aggregate_id` of "
-        "its events, `chat_id` or `task_id` of its document."
+        description="Id of the aggregate: a UUID, for example 6f1c2f6e-8d0b-4c5e-9a53-0d4d2a7b9c11. It is the "
+        "`aggregate_id` of its events, and the `chat_id` or `task_id` of its document."
     )
     at_version: int | None = Field(
         default=None,
         ge=0,
         le=1_000_000_000,
-        description="Only up to this version, from 0 to 1000000000. Not given: all of it.",
+        description="Show events up to this version, from 0 to 1000000000. Not given: all events.",
     )
     at: str | None = Field(
         default=None,
-        description="Only up to this time, such as 2026-11-02T03:05:00Z: before the first event that occurred later.",
+        description=(
+            "Show events up to this time, for example 2026-11-02T03:05:00Z. The history ends before the first event "
+            "that occurred later."
+        ),
     )
-    field: str | None = Field(default=None, description="Only the events that changed this field, such as title.")
+    field: str | None = Field(
+        default=None, description="Show only the events that changed this field, for example title."
+    )
     max_rows: int = Field(
-        default=500, ge=1, le=10_000, description="At most so many lines of the table, from 1 to 10000; the newest."
+        default=500,
+        ge=1,
+        le=10_000,
+        description="Maximum number of lines in the table, from 1 to 10000. The newest lines are kept.",
     )
 
 
 class ManyConfig(Config):
-    """A run over many aggregates: how much it tells, and whether it goes on without an event."""
+    """A run over many aggregates: the number of findings that it shows, and whether it continues without any event."""
 
     max_findings: int = Field(
         default=SHOWN,
         ge=0,
         le=DEFAULT_MAX_FINDINGS,
-        description="At most so many findings of a read model are shown in the table, "
-        f"from 0 to {DEFAULT_MAX_FINDINGS}; the counts are always whole.",
+        description=f"Maximum number of findings per read model in the table, from 0 to {DEFAULT_MAX_FINDINGS}. The "
+        "counts are always complete.",
     )
     allow_no_events: bool = Field(
         default=False,
-        description="Go on although there is not one event to go by, so that every document is an orphan. Off: the run "
-        "fails and changes nothing, for most often a setting names another database or collection.",
+        description="Continue even if the event store has no event, so that every document is an orphan. Off: the run "
+        "fails and changes nothing, because a wrong database or collection name looks the same.",
     )
 
 
@@ -116,25 +129,28 @@ class FullRebuildConfig(ManyConfig):
 
     allow_deletions: bool = Field(
         default=False,
-        description="Delete unwanted documents however many they are. Off: more than READMODEL_MAX_DELETE_SHARE of the "
-        "read model, and more than 3 documents, are not deleted and the run fails, because lost events look the same.",
+        description="Delete unwanted documents without a limit. Off: if they exceed READMODEL_MAX_DELETE_SHARE of the "
+        "read model, and are more than 3 documents, none is deleted and the run fails, because lost events "
+        "look the same.",
     )
     strategy: Strategy = Field(
         default="in_place",
-        description="in_place: write what differs into the live collection. shadow: build a new collection beside it, "
-        "verify it, and swap it in with one rename; for a changed projection.",
+        description="in_place: write only the differences into the live collection. shadow: build and verify a new "
+        "collection, then replace the live one with one rename; use it for a changed projection.",
     )
     resume: bool = Field(
         default=True,
-        description="Go on with a rebuild that was interrupted, for READMODEL_REBUILD_VALID_DAYS. Off: drop that one.",
+        description=(
+            "Resume an interrupted rebuild that is at most READMODEL_REBUILD_VALID_DAYS old. Off: drop it and start "
+            "again."
+        ),
     )
     off_peak: bool = Field(
-        default=False,
-        description="Stop cleanly when READMODEL_OFF_PEAK_WINDOW ends; the next run goes on where this one was.",
+        default=False, description="Stop cleanly when READMODEL_OFF_PEAK_WINDOW ends; the next run resumes there."
     )
 
     def request(self) -> RebuildRequest:
-        """The rebuild that it stands for."""
+        """The rebuild request with these values."""
         return RebuildRequest(
             self.strategy,
             resume=self.resume,
@@ -145,64 +161,65 @@ class FullRebuildConfig(ManyConfig):
 
 
 class RebuildConfig(FullRebuildConfig):
-    """A rebuild of every aggregate, or a dry run of it."""
+    """A rebuild of every aggregate, or its dry run."""
 
     dry_run: bool = Field(
-        default=False, description="Write nothing; count what would be inserted, replaced and deleted."
+        default=False, description="Write nothing; count the documents that a rebuild would insert, replace and delete."
     )
 
 
 class SliceConfig(ManyConfig):
-    """A slice of a full rebuild."""
+    """One slice of a full rebuild."""
 
     strategy: Strategy = Field(
         default="in_place",
-        description="in_place or shadow, the same for all slices. A shadow is swapped in once, with the last one. "
-        f"A backfill says it by the tag {STRATEGY_TAG}, which goes before this.",
+        description="in_place or shadow, the same for all slices. The last slice replaces the live collection with the "
+        f"shadow. In a backfill, set it with the tag {STRATEGY_TAG}, which overrides this field.",
     )
     allow_deletions: bool = Field(
-        default=False, description="Delete unwanted documents however many they are; the last slice deletes."
+        default=False, description="Delete unwanted documents without a limit. The last slice does the deletions."
     )
 
 
 class VerifyConfig(ManyConfig):
-    """A verification. Without a sample, a bucket and `since_last` it looks at every aggregate."""
+    """A verification. Without a sample, a bucket and `since_last` it compares every aggregate."""
 
     tier: Tier = Field(
         default="documents",
-        description="documents: every field and its BSON type. versions: only whether documents are there, at the "
-        "version of their streams; reads no event, for a quick look at a huge store.",
+        description="documents: compare every field and its BSON type. versions: only check that each document exists "
+        "at the version of its stream; reads no event, so it is fast on a huge store.",
     )
     sample: int | None = Field(
-        default=None, ge=1, le=10_000_000, description="Look at so many aggregates at random, from 1 to 10000000."
+        default=None,
+        ge=1,
+        le=10_000_000,
+        description="Verify a random sample of this many aggregates, from 1 to 10000000.",
     )
     bucket: str | None = Field(
         default=None,
-        description="Look at one bucket, as K/N: the K-th of N parts (999999 at most), by a hash of the id. "
-        "N nights, one part each, cover everything.",
+        description="Verify one bucket, given as K/N: part K of N (at most 999999), by a hash of the id. N nights with "
+        "one part each cover everything.",
     )
     since_last: bool = Field(
         default=False,
-        description="Look at what got events since the last verification, and at open findings. When the server's "
-        "history does not reach back so far, everything is verified.",
+        description="Verify the aggregates with events since the last verification, and those with open findings. If "
+        "the server's history does not reach back that far, everything is verified.",
     )
     enqueue_repairs: bool = Field(
         default=False,
-        description="Put what is found into the repair queue, but for malformed streams; "
-        "at most READMODEL_ENQUEUE_LIMIT.",
+        description="Queue a repair for each finding except malformed streams, at most READMODEL_ENQUEUE_LIMIT.",
     )
-    read_only: bool = Field(
-        default=False, description="Write nothing at all to MongoDB: no finding is remembered, none closed."
-    )
+    read_only: bool = Field(default=False, description="Write nothing to MongoDB: no finding is recorded or closed.")
     write_reports: bool = Field(
-        default=True, description="Write a page and a Parquet file with all findings to READMODEL_REPORTS_DIR."
+        default=True, description="Write an HTML page and a Parquet file with all findings to READMODEL_REPORTS_DIR."
     )
 
     def request(self, settings: Settings, read_models: Sequence[str], run_id: str) -> VerificationRequest:
-        """The verification that it stands for.
+        """The verification request with these values.
 
         Raises:
-            UsageError: the bucket is none, the config contradicts itself, or the folder of reports cannot be made.
+            UsageError: the bucket is invalid, two fields contradict each other, or the folder of reports cannot be
+            created.
         """
         bucket = Bucket.parse(self.bucket) if self.bucket is not None else None
         about = f"{'-'.join(read_models)}-{run_id[:8]}"
@@ -217,29 +234,30 @@ class VerifyConfig(ManyConfig):
 
 
 class RepairConfig(Config):
-    """How much of the queue one run takes on."""
+    """The part of the queue that one run repairs."""
 
     batch_size: int | None = Field(
         default=None,
         ge=1,
         le=10_000,
-        description="Aggregates that are leased and repaired together, from 1 to 10000. "
-        "Not given: READMODEL_REPAIR_BATCH_SIZE.",
+        description="Aggregates that are leased and repaired together, from 1 to 10000. Not given: "
+        "READMODEL_REPAIR_BATCH_SIZE.",
     )
     limit: int = Field(
         default=10_000,
         ge=1,
         le=1_000_000_000,
-        description="The run ends after about so many aggregates, from 1 to 1000000000; the sensor launches the next "
-        "one.",
+        description="The run ends after about this many aggregates, from 1 to 1000000000; the sensor launches the next "
+        "run.",
     )
     task_ids: list[str] = Field(
-        default=[], description="Repair these open tasks now, whether due or not, by their _id. Empty: whatever is due."
+        default=[],
+        description="Repair the open tasks with these _id values now, even if they are not due. Empty: all due tasks.",
     )
     lease_seconds: float | None = Field(
         default=None,
         ge=1,
         le=86_400,
-        description="Seconds until others may take over the aggregates of a run that died, from 1 to 86400; renewed "
-        "while it works. Not given: READMODEL_REPAIR_LEASE_SECONDS.",
+        description="Seconds until another run may take over the aggregates of a dead run, from 1 to 86400. The lease "
+        "is renewed during the work. Not given: READMODEL_REPAIR_LEASE_SECONDS.",
     )

@@ -1,4 +1,4 @@
-"""The job that brings dead letters back from the web UI, as the command line does from a shell."""
+"""The job that requeues dead letters from the web UI, like `readmodel repair-queue requeue` in a shell."""
 
 # Without `from __future__ import annotations`: Dagster takes the class of `context`, not its name.
 import dagster as dg
@@ -17,27 +17,29 @@ from readmodel_pipelines.orchestration.resources import MongoResource, where
 
 
 class RequeueConfig(Config):
-    """Which dead letters to bring back: exactly one of the three says so."""
+    """Selects the dead letters to requeue: exactly one of the three fields must be set."""
 
     task_ids: list[str] = Field(
-        default=[], description="These tasks, by their _id: the column `task` in the check of repair_queue."
+        default=[],
+        description="Requeue the tasks with these _id values: the column `task` in the check of repair_queue.",
     )
     reason: str | None = Field(
-        default=None, description="All dead letters with this reason: the column `reason` in the check of repair_queue."
+        default=None,
+        description="Requeue all dead letters with this reason: the column `reason` in the check of repair_queue.",
     )
-    all_dead_letters: bool = Field(default=False, description="Every dead letter there is.")
+    all_dead_letters: bool = Field(default=False, description="Requeue every dead letter.")
 
 
 @dg.op
 def requeue_dead_letters_of_queue(context: dg.OpExecutionContext, config: RequeueConfig, mongo: MongoResource) -> None:
-    """Make dead letters pending tasks again, with all their attempts.
+    """Make dead letters pending tasks again, with a fresh number of attempts.
 
-    Writes into these tasks of the repair queue and nowhere else.
+    Writes only to these tasks of the repair queue.
     """
     if [bool(config.task_ids), config.reason is not None, config.all_dead_letters].count(True) != 1:
         raise failure(
-            "It is not said which dead letters to bring back; nothing was done. Give one of task_ids, reason and "
-            "all_dead_letters in the Launchpad: the check of repair_queue lists the dead letters."
+            "No dead letters are selected, so nothing was done. Set one of task_ids, reason and all_dead_letters in "
+            "the Launchpad; the check of repair_queue lists the dead letters."
         )
     with mongo.opened(context) as (settings, database):
         queue = RepairQueue(database, settings)
@@ -48,8 +50,8 @@ def requeue_dead_letters_of_queue(context: dg.OpExecutionContext, config: Requeu
         stats = queue.stats()
         told = whether_it_drains(queue, stats, settings)
         context.log.info(
-            f"{number:,} tasks brought back in {where(settings)}; {stats.failed:,} dead letters are left. "
-            "repair_queue_sensor has them repaired."
+            f"{number:,} tasks requeued in {where(settings)}; {stats.failed:,} dead letters remain. "
+            "repair_queue_sensor launches their repair."
         )
     context.add_output_metadata({"brought_back": number, "dead_letters_left": stats.failed})
     context.log_event(dg.AssetObservation(REPAIR_QUEUE, metadata=numbers_of(stats)))
@@ -58,9 +60,10 @@ def requeue_dead_letters_of_queue(context: dg.OpExecutionContext, config: Requeu
 
 @dg.job(owners=OWNERS, tags={DATABASE_TAG: SETTINGS_AT_LOAD.fingerprint()})
 def requeue_dead_letters() -> None:
-    """Bring dead letters back into the repair queue, once what they failed of is mended.
+    """Requeue dead letters after their cause is fixed.
 
-    The check of `repair_queue` lists them, with what the last attempt said and what the application said. Name tasks, a
-    reason, or all: launched as it stands it does nothing. Writes into these tasks alone; the sensor has them repaired.
+    The check of `repair_queue` lists them, with the error of the last attempt and of the application. Select tasks, a
+    reason, or all; without a selection the run fails and changes nothing. Writes only to these tasks. The sensor
+    launches their repair.
     """
     requeue_dead_letters_of_queue()

@@ -1,6 +1,6 @@
-"""What the checks of a read model say: after a verification, a look at young events, a rebuild, or without any event.
+"""The results of a read model's checks: after a verification, after a rebuild, of recent events, or without any event.
 
-Each is a value, which a check gives as its result, and a run logs.
+Each result is a value. A check returns it, and a run logs it.
 """
 
 from collections import Counter
@@ -23,11 +23,13 @@ from readmodel_pipelines.wording import numbers, span, storable
 MATCHES, INTACT, FRESH = "matches_events", "streams_intact", "is_fresh"
 
 Evaluated = dict[str, Any]
-"""What an `AssetCheckResult` holds, which a check gives, and an `AssetCheckEvaluation`, which a run or sensor logs."""
+"""The common fields of an `AssetCheckResult`, which a check returns, and an `AssetCheckEvaluation`, which a run or a
+sensor logs.
+"""
 
 
 def fresh(summary: Summary, name: str, max_findings: int) -> Evaluated:
-    """What `is_fresh` says after a look at young events."""
+    """The result of `is_fresh` after a verification of recent events."""
     counts = summary.read_models[name]
     found = counts.discrepancies - counts.malformed
     what = f"{counts.checked:,} aggregates with {summary.scope.young}"
@@ -36,7 +38,7 @@ def fresh(summary: Summary, name: str, max_findings: int) -> Evaluated:
 
 
 def without_events(failed: Failed) -> Iterator[Evaluated]:
-    """What the checks of read models say of which nobody can tell what is right; nothing after any other failure."""
+    """Failed results for the read models without any event; none if `failed` has another cause."""
     if isinstance(failed.error, NoEvents):
         for name in failed.error.read_models:
             for check in (MATCHES, INTACT, FRESH):
@@ -44,14 +46,14 @@ def without_events(failed: Failed) -> Iterator[Evaluated]:
 
 
 def matches(summary: Summary, name: str, settings: Settings, max_findings: int) -> Evaluated:
-    """What `matches_events` says after a verification."""
+    """The result of `matches_events` after a verification."""
     counts = summary.read_models[name]
     oldest = summary.oldest_seconds.get(name, 0.0)
-    what = f"Looked at {summary.scope.coverage}: {counts.checked:,} aggregates."
+    what = f"Compared {summary.scope.coverage}: {counts.checked:,} aggregates."
     elsewhere = summary.elsewhere.get(name, Counter())
     unseen = elsewhere.total() - elsewhere[Outcome.MALFORMED]
     if ignored := summary.ignored[name]:
-        what += f" {ignored:,} more are ignored, as `readmodel findings list` says."
+        what += f" {ignored:,} more are ignored; `readmodel findings list` shows them."
     metadata = _about(summary, name, max_findings)
     if counts.discrepancies == counts.malformed:
         agreement = summary.agreement
@@ -60,14 +62,16 @@ def matches(summary: Summary, name: str, settings: Settings, max_findings: int) 
     outcomes = (Outcome.DIFFERENT, Outcome.MISSING, Outcome.UNEXPECTED, Outcome.ORPHAN)
     kinds = numbers({outcome.value: getattr(counts, outcome.value) for outcome in outcomes})
     young = name in summary.oldest_seconds and oldest < settings.alarm_after_seconds
-    since = f" The oldest is known for {span(oldest)}." if oldest >= 1 else ""
+    since = f" The oldest was found {span(oldest)} ago." if oldest >= 1 else ""
     why = f" {sentence(summary.outages, name)}".rstrip()
-    said = f"{kinds}.{why} {what}{since}{_known_from_earlier(unseen)} Materialize the asset to mend them."
+    said = f"{kinds}.{why} {what}{since}{_known_from_earlier(unseen)} Materialize the asset to repair them."
     return evaluated(name, MATCHES, said, metadata, passed=False, error=not young)
 
 
 def rebuilt(summary: Summary, name: str, max_findings: int) -> Iterator[Evaluated]:
-    """What `matches_events` and `streams_intact` say after a rebuild that looked at everything; nothing before that."""
+    """The results of `matches_events` and `streams_intact` after a rebuild that compared everything; none before its
+    end.
+    """
     state, counts = summary.rebuild_of(name).state, summary.read_models[name]
     if state not in (RebuildState.DONE, RebuildState.REFUSED) or summary.rebuild_of(name).already_done:
         return
@@ -76,28 +80,28 @@ def rebuilt(summary: Summary, name: str, max_findings: int) -> Iterator[Evaluate
     if left[:max_findings]:
         metadata["findings"] = table_of(left[:max_findings])
     right = state is RebuildState.DONE and not counts.failed
-    said = f"A rebuild looked at {counts.checked:,} aggregates. "
+    said = f"A rebuild compared {counts.checked:,} aggregates. "
     said += (
-        "Every document is what its events say."
+        "Every document matches its events."
         if right
-        else f"{counts.failed:,} could not be brought in line; the run says why."
+        else f"{counts.failed:,} could not be rebuilt; the run shows the reasons."
     )
     yield evaluated(name, MATCHES, said, metadata, passed=right)
     yield intact(summary, name, max_findings)
 
 
 def intact(summary: Summary, name: str, max_findings: int) -> Evaluated:
-    """What `streams_intact` says after a verification."""
+    """The result of `streams_intact` after a verification."""
     malformed = summary.read_models[name].malformed
     unseen = summary.elsewhere.get(name, Counter())[Outcome.MALFORMED]
     if malformed:
-        said = f"{malformed:,} streams are malformed: mend their events first."
+        said = f"{malformed:,} streams are malformed. Correct their events first."
     else:
-        said = "Every stream can be trusted." if summary.looked_at_all else "No malformed stream was met."
+        said = "Every stream is intact." if summary.looked_at_all else "No malformed stream was found."
     return evaluated(
         name,
         INTACT,
-        f"{said} Looked at {summary.scope.coverage or 'every aggregate'}.{_known_from_earlier(unseen)}",
+        f"{said} Compared {summary.scope.coverage or 'every aggregate'}.{_known_from_earlier(unseen)}",
         _about(summary, name, max_findings, malformed=True),
         passed=not malformed and not unseen,
         error=bool(malformed),
@@ -107,7 +111,7 @@ def intact(summary: Summary, name: str, max_findings: int) -> Evaluated:
 def evaluated(
     asset: str, check: str, description: str, metadata: dict[str, Any], *, passed: bool = True, error: bool = True
 ) -> Evaluated:
-    """A check's answer; one that does not pass is an error, or a warning."""
+    """A check's result. A failed check is an error, or a warning if `error` is false."""
     return {
         "asset_key": dg.AssetKey(asset),
         "check_name": check,
@@ -119,11 +123,11 @@ def evaluated(
 
 
 def _known_from_earlier(number: int) -> str:
-    return f" {number:,} known from earlier verifications lie outside and may still be there." if number else ""
+    return f" {number:,} earlier findings were not compared again and may still exist." if number else ""
 
 
 def _about(summary: Summary, name: str, max_findings: int, *, malformed: bool = False) -> dict[str, Any]:
-    """Counts, by field and by reason too, and the first findings of the kind."""
+    """Counts, also by field and by reason, and the first findings of this kind."""
     found = [item for item in summary.findings if item.read_model == name]
     shown = [item for item in found if (item.outcome is Outcome.MALFORMED) is malformed][:max_findings]
     said = on_check(summary, name, with_causes=not malformed)

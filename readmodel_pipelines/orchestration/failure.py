@@ -1,6 +1,6 @@
-"""How a run fails for what a person can cause or must act on: in a sentence, and not tried again by itself.
+"""Failed runs: an error of this project fails its run with a sentence, and the run is not retried.
 
-What passes by itself, but took longer than a run waits, has the step tried again: it goes on where it was.
+If the error is transient but lasted longer than a run waits, the step is retried and resumes.
 """
 
 from collections.abc import Iterator, Mapping
@@ -17,12 +17,12 @@ _SECONDS_BETWEEN = 60
 
 
 def failure(sentence: str, metadata: Mapping[str, Any] | None = None) -> dg.Failure:
-    """The failure to raise."""
+    """A failure to raise, with this text and metadata."""
     return dg.Failure(storable(sentence), metadata, allow_retries=False)
 
 
 class Failed(dg.Failure):
-    """One of this project's errors, as a failure; whoever decides by it asks `error`."""
+    """One of this project's errors as a failure; `error` holds the original."""
 
     def __init__(self, error: ReadModelError) -> None:
         super().__init__(str(error), allow_retries=False)
@@ -31,9 +31,9 @@ class Failed(dg.Failure):
 
 @contextmanager
 def failing_in_words(*, retried: bool = False) -> Iterator[None]:
-    """Raise this project's errors as failures: the sentence says it all, and a traceback behind it would bury it.
+    """Raise this project's errors as failures without a traceback, which would hide the sentence.
 
-    In a step that may be `retried` one that passes asks for that.
+    In a step that may be `retried`, a transient error requests a retry.
     """
     try:
         yield

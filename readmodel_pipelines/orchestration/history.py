@@ -1,4 +1,4 @@
-"""The job that shows the history of one aggregate on the page of its run, for whoever has no shell."""
+"""The job that shows the history of one aggregate on the page of its run, for people without a shell."""
 
 # Without `from __future__ import annotations`: Dagster takes the class of `context`, not its name.
 from collections import deque
@@ -22,32 +22,32 @@ from readmodel_pipelines.wording import one_line
 _LONGEST_VALUE = 200
 _OF_EVENTS = {
     "version": "Version of the event",
-    "occurred_at": "When it occurred, by the clock of whoever wrote it",
+    "occurred_at": "Time of the event, by the clock of its writer",
     "event_type": "Type of the event",
-    "read_model": "Read model in which it changed a field; empty where it changed none",
-    "field": "That field",
-    "before": "Its value before the event, as Extended JSON",
-    "after": "Its value behind it",
+    "read_model": "Read model with the changed field; empty if the event changed none",
+    "Changed field": "That field",
+    "before": "Value before the event, as Extended JSON",
+    "after": "Value after the event, as Extended JSON",
 }
 _OF_BLAME = {
     "read_model": None,
-    "field": "A field of the document",
-    "value": "What it is at the last event that is shown",
-    "version": "Version of the event that changed it last",
+    "field": "Field of the document",
+    "value": "Value at the last event shown",
+    "version": "Version of the event that last changed it",
     "event_type": "Type of that event",
 }
 
 
 @dg.op
 def show_history_of_aggregate(context: dg.OpExecutionContext, config: HistoryConfig, mongo: MongoResource) -> None:
-    """Read the events of one aggregate, and show what each changed and where the stored document stands.
+    """Read the events of one aggregate, and show the changes of each and the version that the stored document matches.
 
     Writes nothing to MongoDB.
     """
     aggregate_id = config.aggregate_id.strip().lower()
     names = [] if config.aggregate_type == ALL else [config.aggregate_type]
     tag_run(context, names, [aggregate_id] if UUID.fullmatch(aggregate_id) else [])
-    # The newest ones: a stream may have a million events.
+    # The newest lines: a stream may have a million events.
     rows: deque[dict[str, Any]] = deque(maxlen=config.max_rows)
     told = 0
 
@@ -71,18 +71,19 @@ def show_history_of_aggregate(context: dg.OpExecutionContext, config: HistoryCon
     said["events"] = f"{found.shown:,} of {found.last_version:,}"
     if told > len(rows):
         said["left_out"] = (
-            f"{told - len(rows):,} older lines; max_rows shows more, `readmodel history {what}` all of them"
+            f"{told - len(rows):,} older lines are not shown. Raise max_rows, or run `readmodel history {what}` for "
+            "all of them."
         )
     context.add_output_metadata(said)
 
 
 @dg.job(owners=OWNERS, tags={DATABASE_TAG: SETTINGS_AT_LOAD.fingerprint()})
 def show_history() -> None:
-    """See why a chat or a task looks as it does: what each event changed, who set each field last, and when.
+    """Show how a chat or a task got its values: the changes of each event, and the last change of each field.
 
-    Type the id in the Launchpad and launch; the page of the run has the tables. Says at which version the stream was
-    just what is stored, so that somebody sees which update was lost. Reads the events of that aggregate and its
-    documents, and writes nothing.
+    Type the id in the Launchpad and launch. The page of the run has the tables. They also show the stream version that
+    the stored document matches, and so which update was lost. Reads the events and documents of that aggregate, and
+    writes nothing.
     """
     show_history_of_aggregate()
 

@@ -1,7 +1,7 @@
-"""Jobs: rebuild one aggregate, a read model, or its slices; verify a read model; repair what is due.
+"""Jobs: rebuild one aggregate, a read model or its slices; verify a read model; repair due tasks.
 
-Each has one op above it, thin over projector, rebuild, verification and repair worker, which tells what it did: it
-records on the assets of the read models, so that an asset's page has its history whoever touched it.
+Each has one op, a thin layer over projector, rebuild, verification or repair worker. The op records its result on the
+assets of the read models, so that an asset's page shows all work on it.
 """
 
 # Without `from __future__ import annotations`: Dagster takes the class of `context`, not its name.
@@ -52,7 +52,8 @@ _PARTITIONS = ", ".join(f"`{name}` is {item.read_model}" for name, item in READ_
 def rebuild_one_aggregate(
     context: dg.OpExecutionContext, config: configs.AggregateConfig, mongo: MongoResource
 ) -> None:
-    """Bring the documents of one aggregate in line with its events: insert, replace or delete, or leave as they are.
+    """Bring the documents of one aggregate in line with its events: insert, replace or delete them, or leave them
+    unchanged.
 
     Reads the events of that aggregate, and writes at most its document in each read model. A dry run writes nothing.
     """
@@ -65,7 +66,7 @@ def rebuild_one_aggregate(
     metadata = {
         asset: metadata_of_one(summary, asset, aggregate_id)
         for asset in summary.read_models
-        # Of streams of another type, which know nothing of it, there is nothing to tell.
+        # Streams of another type do not contain this aggregate, so there is nothing to record.
         if summary.read_models[asset].checked
     }
     _tell(context, summary, of_each(metadata))
@@ -76,19 +77,19 @@ def rebuild_one_aggregate(
 
 @dg.job(
     owners=OWNERS,
-    # No config of its own: the Launchpad launches nothing until an id is typed.
+    # The job has no config of its own, so the Launchpad launches nothing until an id is typed.
     tags=_DATABASE,
 )
 def rebuild_aggregate() -> None:
-    """Mend one aggregate: when somebody reports a chat or a task that looks wrong.
+    """Rebuild one aggregate, for example when somebody reports a wrong chat or task.
 
     Type the id in the Launchpad and launch. Reads the events of that aggregate and inserts, replaces or deletes its
-    document in the read model, or in all of them, whatever else goes on; a dry run writes nothing and says what it
-    would write. Fails in words when the id is no UUID or unknown, or its events cannot be trusted.
+    document in one read model or in all of them. It can run beside any other work. A dry run writes nothing and reports
+    the writes. The run fails if the id is no UUID or unknown, or if its events are malformed.
 
-    All runs over an aggregate, repairs of it alone included: on the page Runs filter by the tag
-    `readmodel/aggregate_id`, all over a read model by `readmodel/aggregate_type`. Repairs of many aggregates at once
-    carry no such tag: `readmodel repair-queue list` has the run in `claimed_by` of a task.
+    To find all runs for one aggregate, filter the page Runs by the tag `readmodel/aggregate_id`; for one read model, by
+    `readmodel/aggregate_type`. Repairs of several aggregates do not have the first tag: `readmodel repair-queue list`
+    shows the run in `claimed_by` of each task.
     """
     rebuild_one_aggregate()
 
@@ -97,8 +98,8 @@ def rebuild_aggregate() -> None:
 def rebuild_read_model(context: dg.OpExecutionContext, config: configs.RebuildConfig, mongo: MongoResource) -> None:
     """Bring every document of a read model in line with its events.
 
-    Reads every event of its streams and every document; inserts, replaces and deletes only what differs. In a shadow it
-    writes a new collection and swaps it in. A dry run writes nothing.
+    Reads every event of its streams and every document; inserts, replaces and deletes only differences. A shadow
+    rebuild writes a new collection, which then replaces the live one. A dry run writes nothing.
     """
     read_model = partitions.read_model_named_by(context)
     asset = read_model.read_model
@@ -131,11 +132,11 @@ def rebuild_read_model(context: dg.OpExecutionContext, config: configs.RebuildCo
     description=f"""Rebuild a whole read model: after a change of its projection, an import of events, or a failed
 verification.
 
-Choose the partition in the Launchpad: {_PARTITIONS}; a backfill of all partitions rebuilds all of them (in its
-box «All» leaves out what is completed, unless the tick at «only failed and missing» is taken away). Compares every
-document with its events and writes only what differs; the application may keep writing. One rebuild of a read model
-runs at a time. A dry run writes nothing and says what a rebuild would write. Fails when aggregates could not be
-rebuilt; all others are rebuilt all the same.""",
+Choose the partition in the Launchpad: {_PARTITIONS}. A backfill of all partitions rebuilds all read models. (In its
+dialog, «All» skips completed partitions unless you untick «only failed and missing».) Compares every document with
+its events and writes only the differences; the application may keep writing. One rebuild of a read model runs at a
+time. A dry run writes nothing and reports the writes. The run fails if some aggregates could not be rebuilt; all
+others are rebuilt anyway.""",
 )
 def rebuild_read_models() -> None:
     """Rebuild the read model of the partition."""
@@ -146,8 +147,8 @@ def rebuild_read_models() -> None:
 def rebuild_slice(context: dg.OpExecutionContext, config: configs.SliceConfig, mongo: MongoResource) -> None:
     """Bring the documents of one slice of a read model in line with their events.
 
-    Reads the events and documents of the slice and writes only what differs; the last slice deletes what nobody wants,
-    catches up, and swaps a shadow in.
+    Reads the events and documents of the slice and writes only the differences. The last slice also deletes unwanted
+    documents, catches up with new events, and replaces the live collection if the rebuild uses a shadow.
     """
     read_model, part = partitions.slice_named_by(context)
     asset = read_model.read_model
@@ -164,7 +165,7 @@ def rebuild_slice(context: dg.OpExecutionContext, config: configs.SliceConfig, m
     metadata = metadata_of(summary, asset, max_findings=config.max_findings)
     _tell(context, summary, metadata)
     if is_renewed(summary, asset) or not summary.ok:
-        # Of a slice that did its part nothing is to be told: the last one tells of all.
+        # A slice that succeeded records nothing; the last one records the whole rebuild.
         _record(context, summary, asset, metadata)
     log_checks_of_rebuild(context, mongo, [read_model.name], summary, config.max_findings)
     raise_unless_ok(summary, {asset: metadata})
@@ -176,15 +177,14 @@ def rebuild_slice(context: dg.OpExecutionContext, config: configs.SliceConfig, m
     config=partitions.partitioned(rebuild_slice.name, configs.SliceConfig(), AGGREGATE_TYPE_TAG, of=_SLICES),
 )
 def rebuild_slices() -> None:
-    """Rebuild a read model on several machines: launch a backfill of all slices of it.
+    """Rebuild a read model on several machines: launch a backfill of all its slices.
 
-    A partition is a read model and one of READMODEL_SLICES parts of its aggregates. Each is a run, which a run launcher
-    puts on any machine; they share one rebuild, and whoever does the last slice finishes it. Writes only what differs,
-    as `rebuild_read_models` does. Launch failed slices again and only those are done. In the box of a backfill «All»
-    leaves out what is completed, as long as «Backfill only failed and missing partitions» is ticked there: take the
-    tick away to do all of them anew. The tag readmodel/strategy of the
-    backfill, in_place or shadow, chooses the strategy. On one machine `rebuild_read_models` does the same with
-    processes.
+    A partition is one of READMODEL_SLICES parts of a read model's aggregates. Each is a run, which a run launcher can
+    start on any machine. All slices share one rebuild, and the last one finishes it. Writes only the differences, like
+    `rebuild_read_models`. If slices fail, launch a backfill again: it does only those. In its dialog, «All» skips
+    completed slices while «Backfill only failed and missing partitions» is ticked; untick it to rebuild all slices. Set
+    the strategy, in_place or shadow, with the tag readmodel/strategy on the backfill. On one machine use
+    `rebuild_read_models`, which works with processes.
     """
     rebuild_slice()
 
@@ -193,7 +193,7 @@ def rebuild_slices() -> None:
 def verify_read_model(context: dg.OpExecutionContext, config: configs.VerifyConfig, mongo: MongoResource) -> None:
     """Compare documents of a read model with their events, and evaluate its checks.
 
-    Changes no document. Unless read_only it remembers findings in `readmodel_findings`, and with enqueue_repairs it
+    Changes no document. It records findings in `readmodel_findings` unless read_only is set. With enqueue_repairs it
     adds tasks to the repair queue.
     """
     read_model = partitions.read_model_named_by(context)
@@ -205,7 +205,7 @@ def verify_read_model(context: dg.OpExecutionContext, config: configs.VerifyConf
     observe(context, asset, on_pages(metadata, summary, asset))
     log_check(context, matches(summary, asset, settings, config.max_findings))
     log_check(context, intact(summary, asset, config.max_findings))
-    # Only then: what goes wrong in a second look must not take the result of the first with it.
+    # After the results are recorded, so that an error in the second verification does not lose them.
     young = mongo.verify_fresh(context, [read_model.name], allow_no_events=True, told=summary.warnings)
     log_check(context, fresh(young, asset, config.max_findings))
     raise_unless_ok(summary, {asset: metadata})
@@ -215,12 +215,13 @@ def verify_read_model(context: dg.OpExecutionContext, config: configs.VerifyConf
     owners=OWNERS,
     tags=_DATABASE,
     config=partitions.partitioned(verify_read_model.name, configs.VerifyConfig(), AGGREGATE_TYPE_TAG),
-    description=f"""Verify a whole read model: after an incident or a release, or to know whether a rebuild is needed.
+    description=f"""Verify a whole read model: after an incident or a release, or to find out whether a rebuild is
+needed.
 
-Choose the partition in the Launchpad: {_PARTITIONS}. Compares documents with their events, at any time and beside a
-rebuild; writes none, but remembers findings, and evaluates the checks of the asset. The config chooses a part, a
-cheaper tier, or that repairs are queued. Fails when anything differs, with the counts, a table of what was found, and
-where the whole report lies. `nightly_verification` launches it.""",
+Choose the partition in the Launchpad: {_PARTITIONS}. Compares documents with their events, at any time, even during
+a rebuild. Changes no document, but records findings and evaluates the checks of the asset. The config can limit it
+to a part, choose a cheaper tier, or queue repairs. The run fails if anything differs, and shows counts, a table of
+findings and the path of the full report. `nightly_verification` launches it.""",
 )
 def verify_read_models() -> None:
     """Verify the read model of the partition."""
@@ -229,10 +230,10 @@ def verify_read_models() -> None:
 
 @dg.op
 def repair_due_tasks(context: dg.OpExecutionContext, config: configs.RepairConfig, mongo: MongoResource) -> None:
-    """Take what is due from the repair queue and bring its read models in line with their events.
+    """Claim the due tasks of the repair queue and bring their documents in line with the events.
 
-    Reads the events of the aggregates that the tasks name, writes only what differs in their documents, and writes into
-    the tasks how they ended.
+    Reads the events of the tasks' aggregates, writes only the differences in their documents, and writes the result
+    into each task.
     """
     with mongo.opened(context) as (settings, database):
         queue = RepairQueue(database, settings)
@@ -262,17 +263,17 @@ def repair_due_tasks(context: dg.OpExecutionContext, config: configs.RepairConfi
         tag_run(context, [], [summary.first_taken[0][1]])
     context.log.info(summary.in_words())
     if config.task_ids and summary.claimed < len(config.task_ids):
-        context.log.warning("Not every task named is open: it is completed, a dead letter, in work or not there.")
+        context.log.warning("Some of the named tasks are not open: completed, dead letters, in work, or missing.")
     metadata = metadata_of_repair(stats, summary)
     if summary.dead_letters:
         context.log.warning(
-            f"{summary.parked:,} tasks became dead letters: the check of repair_queue lists them with reasons."
+            f"{summary.parked:,} tasks became dead letters. The check of repair_queue lists them with their reasons."
         )
     context.add_output_metadata(metadata)
     context.log_event(dg.AssetObservation(REPAIR_QUEUE, metadata=plain(metadata, numbers_of(stats))))
     for read_model, counts in summary.read_models.items():
         if counts.written:
-            # Under names of their own, and as texts: they are no numbers of the whole read model.
+            # With their own names and as text, because these numbers do not describe the whole read model.
             said = plain({f"repair/{name}": number for name, number in counts.as_dict().items()})
             context.log_event(dg.AssetObservation(read_model, metadata={"verb": "repair", **said}))
 
@@ -281,23 +282,24 @@ def repair_due_tasks(context: dg.OpExecutionContext, config: configs.RepairConfi
     owners=OWNERS,
     tags={
         **_DATABASE,
-        # Leases and the sensor try again already.
+        # Leases and the sensor already retry.
         "dagster/max_retries": "0",
-        # One that hangs must not stop repairs for a day.
+        # A run that hangs must not stop repairs for a day.
         "dagster/max_runtime": "3600",
-        # Before every slice of a backfill that waits in Dagster's queue.
+        # Ahead of every backfill slice in Dagster's queue.
         "dagster/priority": "10",
     },
 )
 def repair_read_models() -> None:
-    """Repair what the application could not update: the tasks in `repair_queue` that are due, or those you name.
+    """Repair failed updates of the application: the due tasks of `repair_queue`, or the tasks that you name.
 
-    `repair_queue_sensor` launches it; launch it yourself to repair now what waits for its next attempt. Leases the
-    aggregates of a batch of tasks, reads their events, writes only what differs in the read models, and completes the
-    tasks. What fails is tried again later; what no retry can mend becomes a dead letter and does not fail the run.
+    `repair_queue_sensor` launches it. Launch it yourself to repair tasks before their next attempt is due. Leases the
+    aggregates of a batch of tasks, reads their events, writes only the differences in the read models, and completes
+    the tasks. A failed task is retried later. A task that no retry can repair becomes a dead letter and does not fail
+    the run.
 
-    A run that repaired one aggregate has it in the tag `readmodel/aggregate_id`; one that repaired more stands in
-    `claimed_by` of their tasks, and its log has a table of the first.
+    A run that repaired one aggregate has the tag `readmodel/aggregate_id`. A run that repaired several is named in
+    `claimed_by` of their tasks, and its log has a table of the first ones.
     """
     repair_due_tasks()
 
@@ -309,7 +311,7 @@ def _tell(context: dg.OpExecutionContext, summary: Summary, metadata: Mapping[st
 
 def _record(context: dg.OpExecutionContext, summary: Summary, asset: str, metadata: Mapping[str, Any]) -> None:
     if is_renewed(summary, asset):
-        # Findings that it mended are on the page of the run.
+        # The page of the run shows the findings that the rebuild repaired.
         shown = on_pages(metadata, summary, asset, mended=True)
         context.log_event(dg.AssetMaterialization(asset, metadata=shown))
     else:

@@ -1,8 +1,8 @@
-"""What is said of runs, assets, checks and the repair queue: words, tables, and the few numbers that are plotted.
+"""Metadata of runs, assets, checks and the repair queue: sentences, tables, and the few plotted numbers.
 
-The page of a run and `--launch` have every number. Pages of assets and checks plot what a person follows over time: of
-a verification its drift, a line for each kind of look, and of a rebuild how long it took and wrote. Dagster plots each
-number in alphabetical order, so that any other one is a text there, and one that is zero is left out.
+The page of a run and `--launch` show every number. The pages of assets and checks plot only trends: the drift found by
+verifications, one line per kind of coverage, and the duration and writes of rebuilds. Dagster plots each number in
+alphabetical order, so all other numbers are texts there, and zeros are left out.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -44,9 +44,9 @@ _SAID_ABOVE = ("result", "why", "open_report")
 def metadata_of(
     summary: Summary, read_model: str, *, max_findings: int, documents: int | None = None
 ) -> dict[str, Any]:
-    """What is said of a read model on the page of a run: a sentence and the findings, then all tables and numbers.
+    """Metadata of a read model for the page of a run: a sentence and the findings, then all tables and numbers.
 
-    `documents` is the size of the read model after a full rebuild.
+    `documents` is the number of documents in the read model after a full rebuild.
     """
     counts = summary.read_models[read_model]
     said: dict[str, Any] = {"result": in_words(summary, read_model)}
@@ -83,14 +83,17 @@ def metadata_of(
 
 
 def on_pages(said: Mapping[str, Any], summary: Summary, read_model: str, *, mended: bool = False) -> dict[str, Any]:
-    """The same for the page of an asset or a check, which plots numbers; without the findings that are `mended`."""
+    """The same metadata for the page of an asset or a check, which plots numbers.
+
+    If `mended`, the findings are left out.
+    """
     shown = {
         name: value
         for name, value in plain(said, () if summary.verb == "verify" else _PLOTTED_OF_REBUILDS).items()
         if not (mended and name in _OF_FINDINGS)
     }
     if mended:
-        # The page shows what was materialized last, not what was found since.
+        # The page shows the last materialization, not later findings.
         address = f"/assets/{read_model}?view=checks&checkDetail=matches_events"
         shown = {"newest_verification": dg.MetadataValue.url(address), **shown}
     return shown | _drift(summary, summary.read_models[read_model].discrepancies)
@@ -102,9 +105,9 @@ def _drift(summary: Summary, number: int) -> dict[str, int]:
 
 
 def on_check(summary: Summary, read_model: str, *, with_causes: bool = True) -> dict[str, Any]:
-    """The same for the page of a check, which is narrow, has a sentence above, and goes by the alphabet.
+    """The same metadata for the page of a check: narrow, with a sentence above, and in alphabetical order.
 
-    The table of findings, which whoever calls adds, is to stand first there: all other numbers are one table.
+    The caller adds the table of findings, which must stand first. So all other numbers go into one table.
     """
     said = metadata_of(summary, read_model, max_findings=0)
     said |= {f"reason/{reason}": number for reason, number in sorted(summary.reasons[read_model].items())}
@@ -120,7 +123,7 @@ def on_check(summary: Summary, read_model: str, *, with_causes: bool = True) -> 
 
 
 def plain(said: Mapping[str, Any], plotted: Iterable[str] = ()) -> dict[str, Any]:
-    """Metadata in which only what is to be `plotted` is a number; others are texts, and nothing where they are zero."""
+    """Metadata with numbers only for the names in `plotted`. Other numbers become texts, and zeros are left out."""
     kept = set(plotted)
     return {
         name: f"{value:,}" if type(value) in (int, float) and name not in kept else value
@@ -130,7 +133,7 @@ def plain(said: Mapping[str, Any], plotted: Iterable[str] = ()) -> dict[str, Any
 
 
 def _reports(summary: Summary) -> dict[str, Any]:
-    """Where the reports are: a link where somebody serves them, else the path, and how the page is opened."""
+    """The reports: a link if READMODEL_REPORTS_URL is set, else the path and how to open it."""
     said: dict[str, Any] = {}
     for place in summary.scope.reports or ():
         name = f"report{PurePath(place).suffix}"
@@ -140,12 +143,12 @@ def _reports(summary: Summary) -> dict[str, Any]:
         else:
             said[name] = dg.MetadataValue.path(place)
     if said and not SETTINGS_AT_LOAD.reports_url:
-        said["open_report"] = "`readmodel reports` on the machine of the run serves it"
+        said["open_report"] = "run `readmodel reports` on the machine of the run"
     return said
 
 
 def metadata_of_one(summary: Summary, read_model: str, aggregate_id: str) -> dict[str, Any]:
-    """What is recorded of one aggregate: texts, for its numbers would be drawn into the plots of whole read models."""
+    """Metadata of one aggregate, as texts, so that Dagster does not plot it with whole read models."""
     counts = summary.read_models[read_model]
     said: dict[str, Any] = {}
     if findings := [item for item in summary.findings if item.read_model == read_model]:
@@ -160,24 +163,24 @@ def metadata_of_one(summary: Summary, read_model: str, aggregate_id: str) -> dic
 
 
 def in_words(summary: Summary, read_model: str = "") -> str:
-    """The outcome as a sentence for each read model, or for one."""
+    """The outcome as one sentence per read model, or for one."""
     writes = {"verify": "", "dry_run": "; a rebuild would write: {}", "rebuild": "; written: {}"}[summary.verb]
     return " ".join(
-        f"{name}: {counts.checked:,} aggregates compared: {_numbers(counts, _OUTCOMES) or 'nothing there'}"
-        f"{writes.format(_numbers(counts, _WRITES) or 'nothing')}."
+        f"{name}: {counts.checked:,} aggregates compared: "
+        f"{_numbers(counts, _OUTCOMES) or 'none found'}{writes.format(_numbers(counts, _WRITES) or 'nothing')}."
         for name, counts in summary.read_models.items()
         if read_model in ("", name)
     )
 
 
 def raise_unless_ok(summary: Summary, metadata: Mapping[str, Mapping[str, Any]]) -> None:
-    """A run that found or left something wrong is no success: fail it with a sentence, and `metadata` by read model."""
+    """Fail the run, with a sentence and the `metadata` of each read model, if something is still wrong."""
     if not summary.ok:
         raise failure(f"{' '.join(_wrong(summary))} {' '.join(_what_to_do(summary))}", of_each(metadata))
 
 
 def of_each(metadata: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """What is said of some read models, for the page of their run; of several each name begins with the read model."""
+    """The metadata of several read models on one page; each name is prefixed with its read model."""
     return {
         f"{read_model}/{name}" if len(metadata) > 1 else name: value
         for read_model, said in metadata.items()
@@ -194,9 +197,9 @@ def _wrong(summary: Summary) -> Iterator[str]:
         kinds = _numbers(counts, [name for name in _OUTCOMES if name != "same"] if verify else ["malformed", "failed"])
         number = f"{bad:,} of {counts.checked:,} aggregates"
         told = {
-            "verify": f"{number} are not as their events say: {kinds}.",
-            "rebuild": f"{number} could not be rebuilt: {kinds}; the others are as their events say.",
-            "dry_run": f"a rebuild could not do {number}: {kinds}.",
+            "verify": f"{number} do not match their events: {kinds}.",
+            "rebuild": f"{number} could not be rebuilt: {kinds}. All others match their events.",
+            "dry_run": f"a rebuild could not write {number}: {kinds}.",
         }
         if bad:
             yield f"{name}: {told[summary.verb]}"
@@ -205,18 +208,21 @@ def _wrong(summary: Summary) -> Iterator[str]:
 def _what_to_do(summary: Summary) -> Iterator[str]:
     every = summary.read_models.values()
     if summary.verb == "verify" and any(counts.discrepancies > counts.malformed for counts in every):
-        yield "Materialize the asset or run rebuild_read_models to mend them."
+        yield "Materialize the asset or run rebuild_read_models to repair them."
     if any(counts.malformed for counts in every):
-        yield "The documents of malformed streams are left as they are until somebody mends the events."
+        yield "Documents of malformed streams are left unchanged until the events are corrected."
     if any(finding.reason == Why.DELETIONS_REFUSED for finding in summary.findings):
-        yield "So many deletions were refused: verify, and set allow_deletions if the events are complete."
+        yield (
+            "The deletions were refused because they exceed the limit. Verify first, and set allow_deletions if the "
+            "events are complete."
+        )
     elif any(counts.failed for counts in every):
-        yield "Run it again; the reasons tell what stands against it otherwise."
-    yield "The table of findings has the aggregates with their reasons."
+        yield "Run it again. If it fails again, see the reasons."
+    yield "The table of findings lists the aggregates with their reasons."
 
 
 def _names(counts: Counts, names: Iterable[str]) -> str:
-    """For one aggregate, of which there is more than one document at times."""
+    """Outcomes of one aggregate, which can have several documents."""
     there = [(name, number) for name in names if (number := getattr(counts, name))]
     return ", ".join(name if number == 1 else f"{number} {name}" for name, number in there)
 
@@ -226,7 +232,7 @@ def _numbers(counts: Counts, names: Iterable[str]) -> str:
 
 
 def numbers_of(stats: QueueStats) -> dict[str, int | float]:
-    """The queue in numbers, for Dagster to plot."""
+    """The queue's numbers, for Dagster to plot."""
     return {
         "pending": stats.pending,
         "in_work": stats.processing,
@@ -239,10 +245,10 @@ def numbers_of(stats: QueueStats) -> dict[str, int | float]:
 
 
 def metadata_of_repair(stats: QueueStats, summary: RepairSummary) -> dict[str, Any]:
-    """What a run repaired, and the queue behind it: a sentence, dead letters and aggregates, then numbers.
+    """The result of a repair run and the state of the queue: a sentence, dead letters and aggregates, then numbers.
 
-    The aggregates that were taken first are listed, so that somebody sees whether theirs was among them, and those that
-    became dead letters; their tasks are not known, for the run names aggregates.
+    The table lists the first aggregates that the run took, so that a reader can find theirs, and all new dead letters.
+    Task ids are unknown here, because the run works by aggregate.
     """
     said: dict[str, Any] = {"result": summary.in_words()}
     columns = ("aggregate_type", "aggregate_id")

@@ -1,4 +1,4 @@
-"""Dagster's own history grows with every run of the sensor: the job that forgets what is old, and its schedule."""
+"""The job that deletes old runs from Dagster's own history, which grows with every run, and its schedule."""
 
 # Without `from __future__ import annotations`: Dagster takes the class of `context`, not its name.
 from collections.abc import Callable, Iterator
@@ -32,25 +32,25 @@ _OURS = {
 
 
 class PurgeConfig(Config):
-    """What of Dagster's history to forget."""
+    """The runs of Dagster's history to delete."""
 
     older_than_days: int = Field(
-        default=90, ge=1, le=36_500, description="Runs that ended before so many days, from 1 to 36500, are forgotten."
+        default=90, ge=1, le=36_500, description="Delete runs that ended at least this many days ago, from 1 to 36500."
     )
     limit: int = Field(
         default=5_000,
         ge=1,
         le=1_000_000,
-        description="At most so many in one run, from 1 to 1000000; the oldest first.",
+        description="Maximum number of runs deleted in one run, from 1 to 1000000; the oldest first.",
     )
-    dry_run: bool = Field(default=True, description="Delete nothing; say how many it would be.")
+    dry_run: bool = Field(default=True, description="Delete nothing; report how many runs would be deleted.")
 
 
 @dg.op
 def purge_old_runs(context: dg.OpExecutionContext, config: PurgeConfig) -> None:
-    """Delete runs of this code location's jobs that ended long ago, with their logs, from Dagster's own storage.
+    """Delete old ended runs of this code location's jobs, with their logs, from Dagster's own storage.
 
-    Keeps what the pages of assets and checks show: the runs behind the newest materialization and evaluation of each.
+    Keeps the runs behind the newest materialization and evaluation of each asset and check, which their pages show.
     Reads and writes no MongoDB.
     """
     instance = context.instance
@@ -60,7 +60,7 @@ def purge_old_runs(context: dg.OpExecutionContext, config: PurgeConfig) -> None:
     here = location_of(context.run)
 
     def goes(run: dg.DagsterRun) -> bool:
-        # Other locations have an asset job of the same name, and on another database jobs of the same names.
+        # Other locations have an asset job of the same name, and jobs of the same names on another database.
         return run.job_name in _OURS and run.run_id not in kept and location_of(run) == here
 
     for run_id in _ended_before(instance, before, goes, config.limit):
@@ -74,11 +74,11 @@ def purge_old_runs(context: dg.OpExecutionContext, config: PurgeConfig) -> None:
 
 @dg.job(owners=OWNERS, tags={DATABASE_TAG: SETTINGS_AT_LOAD.fingerprint()})
 def purge_dagster_history() -> None:
-    """Forget Dagster's old runs: the sensor's repairs alone are thousands a month, and each has a log.
+    """Delete Dagster's old runs and their logs; the sensor's repairs alone are thousands a month.
 
-    Launched as it stands it deletes nothing and says how many it would be; with dry_run off it deletes ended runs of
-    this code location, but for those behind the newest materialization and check of each asset. Changes Dagster's own
-    storage, and no read model. `weekly_purge` launches it.
+    By default it deletes nothing and reports the number. With dry_run off it deletes ended runs of this code location,
+    except those behind the newest materialization and check of each asset. Changes only Dagster's own storage, and no
+    read model. `weekly_purge` launches it.
     """
     purge_old_runs()
 
@@ -89,9 +89,9 @@ def purge_dagster_history() -> None:
     execution_timezone=SETTINGS_AT_LOAD.timezone,
     default_status=dg.DefaultScheduleStatus.STOPPED,
     owners=OWNERS,
-    description=f"""On Sundays at 5:00 ({SETTINGS_AT_LOAD.timezone}): deletes runs of Dagster's own history older than
-90 days. Changes no read model. Off until somebody turns it on; the job purge_dagster_history says before what it
-would delete.""",
+    description=f"""On Sundays at 5:00 ({SETTINGS_AT_LOAD.timezone}): deletes runs older than 90 days from Dagster's
+own history. Changes no read model. Off by default. Launch the job purge_dagster_history first to see the number of
+runs that it would delete.""",
 )
 def weekly_purge(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
     """One run that deletes."""
@@ -104,7 +104,7 @@ def _now() -> datetime:
 
 
 def _shown_on_pages(instance: dg.DagsterInstance) -> Iterator[str]:
-    """The runs behind what the pages of assets and checks show."""
+    """The runs that the pages of assets and checks show."""
     for name in (REPAIR_QUEUE, *(item.read_model for item in READ_MODELS.values())):
         key = dg.AssetKey(name)
         for newest in (instance.get_latest_materialization_event(key), *instance.fetch_observations(key, 1).records):
@@ -117,7 +117,7 @@ def _shown_on_pages(instance: dg.DagsterInstance) -> Iterator[str]:
 def _ended_before(
     instance: dg.DagsterInstance, before: datetime, goes: Callable[[dg.DagsterRun], bool], most: int
 ) -> Iterator[str]:
-    """Ended runs that go, the oldest first, page by page."""
+    """The ended runs to delete, the oldest first, in pages."""
     filters = dg.RunsFilter(statuses=_ENDED, created_before=before)
 
     def page_after(cursor: str | None) -> list[dg.DagsterRun]:
@@ -126,7 +126,7 @@ def _ended_before(
 
     given, page = 0, page_after(None)
     while page:
-        # A page begins behind a run, which must be there yet: those that are given may be deleted at once.
+        # A page begins after an existing run. The caller may delete the runs of a page as soon as it has them.
         following = page_after(page[-1].run_id)
         for run in filter(goes, page):
             if given == most:

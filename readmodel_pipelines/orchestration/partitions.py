@@ -1,9 +1,9 @@
-"""What a run is about, and how it says so: by its partition, a read model or a slice of one, and by tags.
+"""Partitions and tags: they say which read model, slice or aggregate a run works on.
 
-The partition `chat` means `chats_read_model` and `task` means `tasks_read_model`, whichever streams tasks are made
-from: as `--type` on the command line. What READMODEL_PROJECTIONS adds is read when the definitions load, and when it
-cannot be used they do not: Dagster shows why. A tag has one value in a run: only a run over one read model, or over
-one aggregate, says which.
+The partition `chat` means `chats_read_model` and `task` means `tasks_read_model`, as `--type` does on the command line,
+whatever streams tasks are made from. The projections of READMODEL_PROJECTIONS are read when the definitions load. If
+one is unusable, the definitions do not load, and Dagster shows the reason. A tag has one value per run, so only a run
+on one read model or one aggregate carries it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,19 +22,20 @@ from readmodel_pipelines.rebuild_state import Strategy
 AGGREGATE_TYPE_TAG = "readmodel/aggregate_type"
 AGGREGATE_ID_TAG = "readmodel/aggregate_id"
 REBUILD_TAG = "readmodel/rebuild"
-"""`dagster.yaml` lets one run for each value of this tag start; a verification does not carry it and need not wait.
+"""`dagster.yaml` starts one run for each value of this tag at a time; a verification does not carry it.
 
-The value says the read model and the database: another code location may rebuild the same read model of another one.
+The value names the read model and the database, because another code location may rebuild the same read model of
+another database.
 """
 
 DATABASE_TAG = "readmodel/database"
-"""Of every job: which database its code location works on, as settings tell it apart from others."""
+"""On every job: the database of its code location, as a fingerprint of the settings."""
 
 STRATEGY_TAG = "readmodel/strategy"
-"""How a backfill says the strategy: its runs have the config of their partitions, whatever config it is given."""
+"""On a backfill: its strategy. The runs of a backfill always have the config of their partitions."""
 
 _BACKFILL_TAGS = ("dagster/root_backfill_id", "dagster/backfill")
-"""Dagster's own: the backfill that another one does failed partitions of again, and that which launched a run."""
+"""Dagster's own tags: the original backfill of a repeated one, and the backfill that launched a run."""
 
 Context = dg.OpExecutionContext | dg.AssetExecutionContext | dg.AssetCheckExecutionContext
 
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     ReadModelName = str
     ReadModelOrAll = str
 else:
-    # Dagster makes an enumeration of each, which the Launchpad offers.
+    # Dagster makes an enumeration of each, so that the Launchpad offers the choices.
     ReadModelName = Literal[tuple(READ_MODELS)]
     ReadModelOrAll = Literal[(*READ_MODELS, ALL)]
 
@@ -54,15 +55,15 @@ SLICES: Mapping[str, tuple[str, Slice]] = {
     for name in READ_MODELS
     for number in range(1, of + 1)
 }
-"""Such as `chat_03_of_16`."""
+"""All slices by partition name, for example `chat_03_of_16`."""
 
 
 def partitioned(
     op: str, config: dg.Config, *tags: str, of: Mapping[str, str] | None = None
 ) -> dg.PartitionedConfig[Any]:
-    """A partition for each read model, or for each of `of`, which says whose it is.
+    """A partition for each read model, or for each key of `of`, which maps partitions to read models.
 
-    Its runs give `op` this config, for the Launchpad to show, and carry `tags`, which say the read model.
+    Its runs give `op` this config, which the Launchpad shows, and carry the `tags`, whose value is the read model.
     """
     read_models = of or {name: name for name in READ_MODELS}
 
@@ -82,7 +83,7 @@ def partitioned(
 
 
 def run_config(op: str, config: dg.Config) -> dict[str, Any]:
-    """The config of a run that gives `op` this one."""
+    """The run config that gives `op` this config."""
     return {"ops": {op: {"config": config.model_dump()}}}
 
 
@@ -100,13 +101,13 @@ def slice_named_by(context: dg.OpExecutionContext) -> tuple[Projection, Slice]:
 
 def _partition(context: dg.OpExecutionContext, what: str, launch: str) -> str:
     if not context.has_partition_key:
-        lacks = f"This run names no partition, so it is not known which {what} is meant"
-        raise failure(f"{lacks}; nothing was done. Launch {launch}.")
+        lacks = f"This run has no partition, so it does not say which {what} is meant"
+        raise failure(f"{lacks}. Nothing was done. Launch {launch}.")
     return context.partition_key
 
 
 def tag_run(context: Context, read_models: Sequence[str], aggregate_ids: Sequence[str] = ()) -> None:
-    """Write on the run what it is about: read models by their names in the registry, and aggregates."""
+    """Tag the run with its subject: read models by their names in the registry, and aggregates."""
     tags = {}
     if len(read_models) == 1:
         tags[AGGREGATE_TYPE_TAG] = read_models[0]
@@ -117,17 +118,17 @@ def tag_run(context: Context, read_models: Sequence[str], aggregate_ids: Sequenc
 
 
 def campaign_of(context: Context) -> str:
-    """The backfill that a slice belongs to, launched again or not; empty for a run by itself."""
+    """The backfill of a slice, the original one if it was launched again; empty for a single run."""
     return next((said for tag in _BACKFILL_TAGS if (said := context.run.tags.get(tag))), "")
 
 
 def strategy_of(context: Context, configured: Strategy) -> Strategy:
-    """The strategy that the run's tag says, else the configured one."""
+    """The strategy in the run's tag, else the configured one."""
     strategies: Mapping[str, Strategy] = {item: item for item in get_args(Strategy)}
     said = context.run.tags.get(STRATEGY_TAG, configured)
     if said not in strategies:
         raise failure(
-            f"The tag {STRATEGY_TAG} of this run is {said!r}, which is no strategy; nothing was done. "
-            f"Launch it again with one of {', '.join(strategies)}."
+            f"The tag {STRATEGY_TAG} of this run is {said!r}, which is no strategy. Nothing was done. Launch it again "
+            f"with one of {', '.join(strategies)}."
         )
     return strategies[said]

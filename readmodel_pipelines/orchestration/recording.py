@@ -1,7 +1,8 @@
-"""What a run leaves behind on the assets of read models: a materialization, an observation, evaluations of checks.
+"""The records of a run on the assets of read models: materializations, observations, evaluations of checks.
 
-A read model is materialized by a run that succeeds, and was made whole by it: the catalog shows it green. Any other one
-is observed, with what was done all the same. Checks are evaluated whichever it is, where the run can tell.
+A read model is materialized, and green in the catalog, if the run succeeded and brought all of it in line with its
+events. Otherwise it is observed, with the work that was done. Checks are evaluated in both cases if the run knows their
+result.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,25 +22,25 @@ _Context = dg.OpExecutionContext | dg.AssetExecutionContext
 
 
 def is_renewed(summary: Summary, read_model: str) -> bool:
-    """Whether a run brought a read model in line as a whole, and did nothing else that is wrong."""
+    """Whether a run brought the whole read model in line with its events and left no other problem."""
     of = summary.rebuild_of(read_model)
     return summary.ok and of.state is RebuildState.DONE and not of.already_done
 
 
 def observe(context: _Context, read_model: str, metadata: Mapping[str, Any]) -> None:
-    """Something was looked at or done, and the read model as a whole is not newer for it."""
+    """Record work on a read model that does not renew all of it."""
     context.log_event(dg.AssetObservation(read_model, metadata=metadata))
 
 
 def log_check(context: _Context, said: Evaluated) -> None:
-    """Evaluate a check from within a run."""
-    # Dagster logs it, and only its annotation forgets to say so.
+    """Evaluate a check inside a run."""
+    # Dagster accepts an evaluation; only its annotation omits it.
     context.log_event(dg.AssetCheckEvaluation(**said))  # type: ignore[arg-type]
 
 
 @contextmanager
 def checks_told(context: _Context) -> Iterator[None]:
-    """Evaluate the checks of read models for which there is no event, should the block fail for that."""
+    """Evaluate the checks of read models without any event, if the block fails for that reason."""
     try:
         yield
     except Failed as failed:
@@ -51,7 +52,7 @@ def checks_told(context: _Context) -> Iterator[None]:
 def log_checks_of_rebuild(
     context: _Context, mongo: MongoResource, names: Sequence[str], summary: Summary, max_findings: int
 ) -> None:
-    """Evaluate what a rebuild can tell of the read models with these names; nothing while it is not at its end."""
+    """Evaluate the checks that a finished rebuild of these read models can answer; none before its end."""
     told = {name: list(rebuilt(summary, READ_MODELS[name].read_model, max_findings)) for name in names}
     for said in (item for items in told.values() for item in items):
         log_check(context, said)

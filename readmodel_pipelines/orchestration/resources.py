@@ -1,4 +1,4 @@
-"""The MongoDB resource: from the environment to verifications and rebuilds that report to a run."""
+"""The MongoDB resource: opens the database of the settings, and runs verifications and rebuilds for a Dagster run."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,52 +26,49 @@ from readmodel_pipelines.verification.verify import verify, verify_fresh
 from readmodel_pipelines.wording import one_line
 
 _WHAT_STAYS = (
-    "What it wrote is right and stays, and what it held is free again in a moment. Launch it again: a rebuild goes on "
-    "where it was, a verification begins anew, and the tasks of a repair are in the queue."
+    "Its writes are correct and stay. Its leases are freed soon. Launch it again: a rebuild resumes, a verification "
+    "starts again, and the tasks of a repair are still in the queue."
 )
 
 
 def owner_of(run_id: str) -> str:
-    """Whose the leases of a run are."""
+    """The owner name of a run's leases."""
     return f"Dagster run {run_id}"
 
 
 def where(settings: Settings) -> str:
-    """Which database is worked on, for a run's log."""
+    """The database and server, for a run's log."""
     return f"database {settings.database} of MongoDB at {settings.shown_uri()}"
 
 
 class MongoResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # at runtime it takes no argument here
     """The MongoDB that holds the events and the read models.
 
-    It is configured by the environment of the process that runs the code and never by run config, so that no secret
-    can land in one. READMODEL_MONGODB_URI is the connection string, READMODEL_DATABASE the database,
-    READMODEL_TASK_SOURCE the streams that tasks are made from; docs/settings.md has all READMODEL_* variables. Without
-    a READMODEL_MONGODB_URI the embedded server is used, and started when it does not run.
+    It is configured by the environment of the process that runs the code, never by run config, so that no secret gets
+    into one. READMODEL_MONGODB_URI is the connection string, READMODEL_DATABASE the database, and READMODEL_TASK_SOURCE
+    the streams that tasks are made from. docs/settings.md lists all READMODEL_* variables. Without
+    READMODEL_MONGODB_URI the embedded server is used, and started if it does not run.
     """
 
-    # Every method raises `dg.Failure`, in words, for what a person can cause or must act on; warnings and progress go
-    # to the run's log.
+    # Every method raises `dg.Failure`, with a sentence, for an error that a person can cause or must act on. Warnings
+    # and progress go to the run's log.
 
     progress_seconds: float = Field(
-        default=5.0,
-        ge=0,
-        le=86_400,
-        description="A run's log tells how far it is at most once in so many seconds, from 0 to 86400.",
+        default=5.0, ge=0, le=86_400, description="Seconds between two progress lines in a run's log, from 0 to 86400."
     )
 
     def is_there(self) -> bool:
-        """Whether `opened` would meet a MongoDB without starting the embedded server: nobody asked for that."""
+        """Whether a MongoDB is available without starting the embedded server, which nobody asked for."""
         with failing_in_words():
             settings = load_settings()
             return settings.mongodb_uri is not None or embedded.status(settings).running
 
     @contextmanager
     def opened(self, context: Context | None = None, *, retried: bool = False) -> Iterator[tuple[Settings, Database]]:
-        """The settings and their database; errors of the body of the `with` are told in words, too.
+        """The settings and their open database. Errors inside the `with` block become failures with a sentence.
 
-        For a run, which is told so, a primary is waited for; a sensor comes again. What takes longer than that has the
-        step `retried` where it may be.
+        With a `context`, it logs to the run and waits for a primary; a sensor does not wait, because it ticks again. If
+        the wait ends without a primary, the step is retried where `retried` allows it.
         """
         with failing_in_words(retried=retried), _ending_in_words(context):
             settings = load_settings()
@@ -80,7 +77,7 @@ class MongoResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # at ru
                 yield settings, database
 
     def refuse_without_events(self, read_models: list[str], *, allowed: bool) -> None:
-        """Fail with the read models of which nobody can tell what is right, if there are such ones."""
+        """Fail, with the names of the read models, if read models have no event at all."""
         with self.opened() as (settings, database):
             store = Store(database, settings, choose_projections(settings, read_models))
             refuse_without_events(store, allowed=allowed)
@@ -98,7 +95,7 @@ class MongoResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # at ru
     def verify_fresh(
         self, context: Context, read_models: list[str], *, allow_no_events: bool = False, told: Sequence[str] = ()
     ) -> Summary:
-        """Verify what got events in the last minutes; warnings that the run `told` already are not logged twice."""
+        """Verify the aggregates with events in the last minutes; warnings in `told` are not logged again."""
         with self.opened(context, retried=True) as (settings, database):
             summary = verify_fresh(database, settings, read_models, allow_no_events=allow_no_events)
         return _warned(context, summary, told)
@@ -106,14 +103,17 @@ class MongoResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # at ru
     def rebuild(
         self, context: Context, read_models: list[str], request: RebuildRequest
     ) -> tuple[Summary, Mapping[str, int]]:
-        """Rebuild the read models with these names in full; gives also about how many documents each holds then."""
+        """Rebuild the read models with these names in full.
+
+        Returns the summary, and the approximate number of documents of each read model.
+        """
         tag_run(context, read_models)
         with self.opened(context, retried=True) as (settings, database):
             chosen = choose_projections(settings, read_models)
             names = ", ".join(item.read_model for item in chosen)
             context.log.info(f"Rebuilding {names} ({request.strategy}) in {where(settings)}.")
             if context.retry_number:
-                # It goes on where it was, whatever was asked for at first.
+                # A retry resumes, whatever the first attempt was asked for.
                 request = replace(request, resume=True)
             summary = rebuild(
                 database,
@@ -123,14 +123,14 @@ class MongoResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # at ru
                 on_progress=self._progress(context),
                 on_phase=context.log.info,
                 holder=owner_of(context.run.run_id),
-                # A crashed run is retried at once, under the lease that it left.
+                # A crashed run is retried at once, with the lease of its first attempt.
                 owner=owner_of(context.run.root_run_id or context.run.run_id),
             )
             documents = Store(database, settings, chosen).sizes()
         return _warned(context, summary), documents
 
     def work(self, context: Context, read_models: list[str], job: Callable[[ReadModelProjector], Summary]) -> Summary:
-        """Do `job` with a projector of the read models with these names."""
+        """Run `job` with a projector of the read models with these names."""
         with self.opened(context, retried=True) as (settings, database):
             names = ", ".join(item.read_model for item in choose_projections(settings, read_models))
             context.log.info(f"Working on {names} in {where(settings)}.")
@@ -143,7 +143,7 @@ class MongoResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # at ru
 
 @contextmanager
 def _ending_in_words(context: Context | None) -> Iterator[None]:
-    """Log a sentence and what to do before the stack trace of a run that is terminated, or fails unforeseen."""
+    """Log a sentence and a hint before the stack trace of a run that is terminated or fails unexpectedly."""
     try:
         yield
     except dg.DagsterExecutionInterruptedError:
@@ -155,8 +155,8 @@ def _ending_in_words(context: Context | None) -> Iterator[None]:
     except Exception as error:
         if context is not None:
             context.log.error(
-                f"This run failed in a way that nobody foresaw: {raised(error)}. {_WHAT_STAYS} If that fails, too, the "
-                "stack trace below is for whoever mends the code."
+                f"This run failed with an unexpected error: {raised(error)}. {_WHAT_STAYS} If it fails again, report "
+                "the stack trace below."
             )
         raise
 

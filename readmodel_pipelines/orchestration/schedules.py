@@ -1,4 +1,4 @@
-"""Schedules of verifications and rebuilds, in the time zone of the settings; off until somebody turns them on."""
+"""Schedules of verifications and rebuilds, in the time zone of the settings; off by default."""
 
 # Without `from __future__ import annotations`: Dagster takes the class of `context`, not its name.
 from collections.abc import Iterator
@@ -27,14 +27,14 @@ _schedule = partial(
     job=jobs.verify_read_models,
     cron_schedule=SETTINGS_AT_LOAD.nightly_cron,
     # Shown as plain text, without Markdown.
-    description=f"""By the cron of READMODEL_NIGHTLY_CRON ({TIMEZONE}), at 2:00 unless that says otherwise: verifies of
-each read model what READMODEL_NIGHTLY_COVERAGE says. That is what got events since the last verification, what is known
-to be wrong, and one bucket of all aggregates: another one each night, so that READMODEL_VERIFICATION_BUCKETS nights
-cover everything. Changes no document; evaluates the checks of the assets. With READMODEL_NIGHTLY_ENQUEUE_REPAIRS it
-queues repairs of what it finds.""",
+    description=f"""Verifies each read model at the times of READMODEL_NIGHTLY_CRON ({TIMEZONE}; default: every night
+at 2:00). READMODEL_NIGHTLY_COVERAGE chooses the aggregates. The default is those with events since the last
+verification, those with open findings, and one bucket of all aggregates. Each night takes another bucket, so
+READMODEL_VERIFICATION_BUCKETS nights cover everything. Changes no document; evaluates the checks of the assets.
+Queues repairs of the findings if READMODEL_NIGHTLY_ENQUEUE_REPAIRS is set.""",
 )
 def nightly_verification(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest]:
-    """A run for each read model: what changed, and the bucket of the night, unless the settings say otherwise."""
+    """A run for each read model; by default the changed aggregates and the bucket of the night."""
     with failing_in_words():
         settings = load_settings()
     bucket = Bucket.of_day(_night(context).toordinal(), settings.verification_buckets)
@@ -49,25 +49,24 @@ def nightly_verification(context: dg.ScheduleEvaluationContext) -> Iterator[dg.R
 @_schedule(
     job=jobs.verify_read_models,
     cron_schedule=SETTINGS_AT_LOAD.weekly_cron,
-    description=f"""By the cron of READMODEL_WEEKLY_CRON ({TIMEZONE}), on Sundays at 3:00 unless that says otherwise:
-verifies every aggregate of each read model. Changes no
-document; evaluates the checks of the assets. For stores where a pass over all events takes minutes; larger ones do
-with nightly_verification.""",
+    description=f"""Verifies every aggregate of each read model at the times of READMODEL_WEEKLY_CRON ({TIMEZONE};
+default: Sundays at 3:00). Changes no document; evaluates the checks of the assets. For stores whose events are read
+in minutes; for larger ones use nightly_verification.""",
 )
 def weekly_verification(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest]:
-    """A run for each read model, over everything."""
+    """A run for each read model, over all aggregates."""
     yield from _runs("weekly", context, jobs.verify_read_model.name, VerifyConfig())
 
 
 @_schedule(
     job=jobs.rebuild_read_models,
     cron_schedule=f"{_WINDOW.start.minute} {_WINDOW.start.hour} * * *",
-    description=f"""Every night when the off-peak window begins ({_WINDOW}): rebuilds each read model in full, in place,
-and stops cleanly when the window ends; the next night goes on where this one was. For stores of which a rebuild takes
-longer than a night: turn it on, and off again when a run says that it is done.""",
+    description=f"""Rebuilds each read model in full and in place, every night from the start of the off-peak window
+({_WINDOW}). Stops cleanly when the window ends; the next night resumes there. For stores whose rebuild takes longer
+than a night. Turn it on, and off again when a run reports that the rebuild is done.""",
 )
 def off_peak_rebuild(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest]:
-    """A run for each read model, which goes on with what the last night left."""
+    """A run for each read model, which resumes the rebuild of the night before."""
     yield from _runs("off_peak", context, jobs.rebuild_read_model.name, RebuildConfig(off_peak=True))
 
 

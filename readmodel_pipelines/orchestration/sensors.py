@@ -1,8 +1,9 @@
-"""Sensors: one looks at the repair queue and launches repairs; two give a dead run's leases back early.
+"""Sensors: one launches repairs of due tasks; two free the leases of a dead run early.
 
-The first only reads: Dagster may evaluate it twice around a crash. What keeps repairs apart are leases in MongoDB, and
-what guarantees that a dead run's tasks are taken up again is their expiry; the other two make it quicker. Nor does it
-go by what Dagster says of a run that has begun: one whose machine restarted is «started» for an hour.
+The first one only reads, so Dagster may evaluate it twice around a crash. Leases in MongoDB keep repairs apart, and
+their expiry guarantees that another run takes over the tasks of a dead one; the other two sensors only make this
+faster. The first one does not trust Dagster's status of a run that has begun: after its machine restarted, a run stays
+«started» for an hour.
 """
 
 # Without `from __future__ import annotations`: Dagster takes the class of `context`, not its name.
@@ -30,13 +31,13 @@ from readmodel_pipelines.settings import Settings
 _Event = dg.AssetObservation | dg.AssetMaterialization | dg.AssetCheckEvaluation
 
 _UNCHANGED_SECONDS = 300.0
-# Created and never launched, because somebody died in between: not waited for.
+# Created but never launched, because its creator died in between; nothing waits for it.
 _UNLAUNCHED_SECONDS = 600.0
 _MOST_GOING = 1_000
 _KEEPS_UP_SECONDS = 60.0
-_FREES = """Lets others take at once what a {ended} run of repair_read_models held, instead of waiting until its
-leases run out. Changes only the leases and the open tasks of that run. Leave it on: without it repairs are late, none
-is lost."""
+_FREES = """Frees the leases and open tasks of a {ended} run of repair_read_models at once, instead of when they
+expire. Changes only the leases and the open tasks of that run. Leave it on: without it repairs are late, but none is
+lost."""
 _ENDED = {dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED}
 _GOING = [status for status in dg.DagsterRunStatus if status not in _ENDED]
 _BEGUN = {dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING}
@@ -48,16 +49,16 @@ _BEGUN = {dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING}
     default_status=dg.DefaultSensorStatus.RUNNING,
     owners=OWNERS,
     # Shown as plain text, without Markdown.
-    description="""Launches repair_read_models when tasks of repair_queue are due: one run for all, none while one
-is queued or going, or a worker («readmodel repair-queue work») keeps up with
-what comes. Only reads the queue, and records its depth on the asset repair_queue when it changed. Leave it on: without
-it (or «readmodel repair-queue work») failed updates stay wrong.""",
+    description="""Launches one run of repair_read_models when tasks of repair_queue are due. It launches none while
+a run is queued or started, or while a worker («readmodel repair-queue work») keeps up with the queue. Only reads the
+queue, and records its depth on the asset repair_queue when it changes. Leave it on: without it or a worker, failed
+updates stay wrong.""",
 )
 def repair_queue_sensor(context: dg.SensorEvaluationContext, mongo: MongoResource) -> dg.SensorResult:
-    """One run for all that is due, or a reason to skip; and what is new of the queue."""
+    """One run for all due tasks, or a reason to skip; and the changes of the queue."""
     if not mongo.is_there():
         return dg.SensorResult(
-            skip_reason="The embedded server does not run, and READMODEL_MONGODB_URI is not set: there is no queue."
+            skip_reason="The embedded server does not run, and READMODEL_MONGODB_URI is not set, so there is no queue."
         )
     with mongo.opened() as (settings, database):
         queue = RepairQueue(database, settings)
@@ -65,9 +66,9 @@ def repair_queue_sensor(context: dg.SensorEvaluationContext, mongo: MongoResourc
         events, cursor = _news(_remembered(context), queue, stats, settings)
         going = _who_is_at_work(context, database, queue, settings) if stats.due else None
     if stats.due and going is None:
-        # No run key: one is remembered for ever, and would keep the queue from being worked off a second time.
+        # No run key: Dagster remembers it forever, and would not repair the same tasks a second time.
         return dg.SensorResult(run_requests=[dg.RunRequest()], asset_events=events, cursor=cursor)
-    what = f"{stats.due:,} tasks are due, and {going} is at work" if going else "Nothing is due"
+    what = f"{stats.due:,} tasks are due, and {going} works on them" if going else "Nothing is due"
     depth = (
         f"{stats.pending:,} pending, {stats.processing:,} in work, {stats.completed:,} completed, "
         f"{stats.failed:,} dead letters"
@@ -89,7 +90,7 @@ def _freeing(name: str, status: dg.DagsterRunStatus, ended: str) -> dg.SensorDef
         with mongo.opened() as (settings, database):
             leases = free_leases(database, owner_of(run_id))
             tasks = RepairQueue(database, settings).free(run_id)
-        context.log.info(f"Run {run_id} ended: {leases:,} leases and {tasks:,} tasks of it are free.")
+        context.log.info(f"Run {run_id} ended: {leases:,} leases and {tasks:,} tasks are free again.")
 
     return free
 
@@ -106,7 +107,7 @@ def _who_is_at_work(
     run = _run_that_is_going(context, database, settings.repair_lease_seconds)
     if run is not None:
         return f"run {run}"
-    # A worker that does not keep up is helped.
+    # If a worker does not keep up, a run helps it.
     attended = is_attended(database, settings.repair_queue_collection) and not queue.left_for(_KEEPS_UP_SECONDS)
     return "`readmodel repair-queue work`" if attended else None
 
@@ -121,20 +122,20 @@ def _run_that_is_going(context: dg.SensorEvaluationContext, database: Database, 
 
 
 def _is_going(record: dg.RunRecord, database: Database, lease_seconds: float) -> bool:
-    """Whether a run that has not ended, as far as Dagster knows, will repair something yet; its leases decide."""
+    """Whether a run that Dagster calls unfinished will still repair tasks; its leases decide."""
     run, since = record.dagster_run, record.start_time or record.create_timestamp.timestamp()
     if run.status is dg.DagsterRunStatus.NOT_STARTED:
         return time.time() - since < _UNLAUNCHED_SECONDS
     if run.status not in _BEGUN:
         return True
     living = has_living(database, owner_of(run.run_id))
-    # It has none before it takes its first tasks. Between two batches it has none for a moment: another run beside it
+    # A run has no lease before it claims its first tasks, and briefly none between two batches. Another run beside it
     # does no harm.
     return time.time() - since < lease_seconds if living is None else living
 
 
 def is_of_another_location(run: dg.DagsterRun, context: dg.SensorEvaluationContext) -> bool:
-    """Whether the job of that name is another code location's, which works on another database."""
+    """Whether the run belongs to another code location, which works on another database."""
     of, here = location_of(run), context.code_location_origin
     if of is None or here is None:
         return False
@@ -142,7 +143,7 @@ def is_of_another_location(run: dg.DagsterRun, context: dg.SensorEvaluationConte
 
 
 def location_of(run: dg.DagsterRun) -> tuple[str, str | None] | None:
-    """The code location and repository that a run is of; None of one that no daemon or web server launched."""
+    """The code location and repository of a run; None if no daemon or web server launched it."""
     if run.remote_job_origin is None:
         return None
     of = run.remote_job_origin.repository_origin
@@ -150,7 +151,7 @@ def location_of(run: dg.DagsterRun) -> tuple[str, str | None] | None:
 
 
 def _remembered(context: dg.SensorEvaluationContext) -> dict[str, Any]:
-    """What the last tick left in the cursor. Anybody can set another one in the UI: the tick begins afresh then."""
+    """The state that the last tick stored in the cursor; empty if somebody set another cursor in the UI."""
     if not context.cursor:
         return {}
     try:
@@ -159,14 +160,14 @@ def _remembered(context: dg.SensorEvaluationContext) -> dict[str, Any]:
             return before
     except (ValueError, LookupError, TypeError, RecursionError):
         pass
-    context.log.warning("The cursor is none that this sensor wrote: what is recorded of the queue begins afresh.")
+    context.log.warning("The cursor was not written by this sensor. Its record of the queue starts again.")
     return {}
 
 
 def _news(
     before: Mapping[str, Any], queue: RepairQueue, stats: QueueStats, settings: Settings
 ) -> tuple[list[_Event], str]:
-    """What is worth recording since the last tick, and the cursor that remembers it."""
+    """The events to record since the last tick, and the new cursor."""
     numbers = numbers_of(stats)
     depth = [numbers[name] for name in ("pending", "in_work", "completed", "dead_letters")]
     trouble = [dict(stats.dead_letters), stats.open > settings.repair_queue_warning]

@@ -1,6 +1,6 @@
 """Tables of runs, checks and the repair queue: outcomes, findings, causes, changes, dead letters.
 
-No value is wider than a column may be: the whole of it is in the report. A column that no line fills is left out.
+A value longer than its column is shortened; the report has all of it. A column without values is left out.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -25,61 +25,61 @@ _OUTCOMES = tuple(item.value for item in Outcome)
 _OUTCOME = "outcome or write"
 _ALWAYS = ("aggregate_id", "outcome")
 _LONGEST_VALUE = 80
-"""So wide that two of them, and what else a line says, fit on a page."""
+"""Characters. Two such values and the other columns fit on a page."""
 _MEANINGS = {
-    "same": "the document is what the events say, or rightly absent",
-    "missing": "there ought to be a document and is none",
-    "different": "some fields are not what the events say",
-    "unexpected": "there is a document and ought to be none",
-    "orphan": "there is a document and no event at all",
-    "lagging": "it lacks only the events of the last moment",
-    "malformed": "the events cannot be trusted; the document is left as it is",
-    "undecided": "no document; only its events tell whether there ought to be one",
-    "inserted": "documents written that were missing",
-    "replaced": "documents of which the fields that differed were written",
-    "deleted": "documents deleted that nobody wants",
-    "superseded": "writes that another writer was faster than; compared again",
-    "failed": "aggregates that need a write and did not get it",
+    "same": "the document matches its events, or is rightly absent",
+    "missing": "the document should exist and does not",
+    "different": "some fields do not match the events",
+    "unexpected": "the document exists and should not",
+    "orphan": "the document exists and has no event",
+    "lagging": "it lacks only the events of the last moments",
+    "malformed": "the stream is malformed; the document is left unchanged",
+    "undecided": "no document; only its events decide whether one should exist",
+    "inserted": "missing documents written",
+    "replaced": "documents whose different fields were written",
+    "deleted": "unwanted documents deleted",
+    "superseded": "writes skipped because the document changed meanwhile; compared again",
+    "failed": "aggregates whose write failed",
 }
 _OF_FINDINGS = {
     "aggregate_id": "Aggregate whose document and events were compared",
     "outcome": "missing, different, unexpected, orphan or malformed",
-    "reason": "Why a stream is malformed, or why the aggregate could not be done",
-    "field": "Field that differs; the finding has a line for each",
+    "reason": "Reason why the stream is malformed, or why the aggregate could not be rebuilt",
+    "field": "Field that differs; each has its own line",
     "expected": "Its value according to the events, as Extended JSON",
     "actual": "Its value in the stored document, as Extended JSON",
-    "why": "Its cause, as far as the events can tell, and the first update that was lost",
-    "age": "Since when verifications find it, its aggregate unchanged",
+    "why": "Its cause, as far as the events show it, and the first lost update",
+    "age": "Time of the first verification that found it, with the aggregate unchanged since",
 }
 _OF_CHANGES = {
-    "field": "A field that a rebuild would change",
-    "documents": "Stored documents in which it would",
-    "by_projection": "Documents in which the projection makes another value than its `earlier` did",
-    "example": "An aggregate of them",
-    "before": "What is there, as Extended JSON",
-    "after": "What will be there",
+    "field": "Field that a rebuild would change",
+    "documents": "Stored documents that would change",
+    "by_projection": "Documents whose value differs from the one that the projection's `earlier` makes",
+    "example": "One of these aggregates",
+    "before": "Stored value, as Extended JSON",
+    "after": "New value, as Extended JSON",
 }
 _OF_CAUSES = {
-    "cause": "Why documents are wrong",
+    "cause": "Cause of the wrong documents",
     "event_type": "Type of the first event whose update was lost",
     "count": "Aggregates",
-    "first": "When the first of these events happened",
-    "last": "When the last one happened",
+    "first": "Time of the first of these events",
+    "last": "Time of the last of these events",
     "examples": "Some of the aggregates",
     "meaning": None,
 }
-_OF_NUMBERS = {"name": "What is counted", "value": "The number; one that is zero is left out"}
+_OF_NUMBERS = {"Number; zeros are left out": "Name of the number", "value": "The number; one that is zero is left out"}
 _MOST_CAUSES = 100
 _LONGEST_TEXT = 500
 _OF_DEAD_LETTERS = {
     "task": "`_id` of the task, for `readmodel repair-queue requeue --id TASK`",
     "aggregate_type": "Aggregate type as its producer wrote it",
     "aggregate_id": "Aggregate whose read models are not repaired",
-    "reason": "Why it is a dead letter, for `readmodel repair-queue requeue --reason REASON`",
-    "detail": "What the last attempt said",
-    "error": "What the application said when its update failed",
+    "reason": "Reason, for `readmodel repair-queue requeue --reason REASON`",
+    "detail": "Error of the last attempt",
+    "error": "Error of the application when its update failed",
     "attempts": "Failed attempts",
-    "since": "When it was added",
+    "since": "Time when it was added",
 }
 
 
@@ -93,7 +93,7 @@ def table_of_outcomes(summary: Summary) -> dg.TableMetadataValue:
         for name, meaning in _MEANINGS.items()
         if name in (*_OUTCOMES, *written)
     ]
-    said = {_OUTCOME: "What was found of an aggregate, or done about it"}
+    said = {_OUTCOME: "Outcome of the comparison, or write"}
     said |= {model: f"Aggregates of {model}" for model in names}
     shown = (line for line in lines if line[_OUTCOME] in always or any(line[model] for model in names))
     return table(shown, said | {"meaning": None}, numbers=names)
@@ -102,7 +102,7 @@ def table_of_outcomes(summary: Summary) -> dg.TableMetadataValue:
 def table(
     rows: Iterable[Mapping[str, Any]], columns: Mapping[str, str | None], numbers: Collection[str] = ()
 ) -> dg.TableMetadataValue:
-    """A table of these rows; columns with what they say, those in `numbers` hold whole ones."""
+    """A table of these rows, with descriptions of its columns; those in `numbers` hold integers."""
     made = [
         dg.TableColumn(name, "int" if name in numbers else "string", description=said) for name, said in columns.items()
     ]
@@ -111,7 +111,7 @@ def table(
 
 
 def table_of(findings: Iterable[Finding]) -> dg.TableMetadataValue:
-    """Findings of a read model as a table, a line for each field. A column that no line fills is left out."""
+    """Findings of a read model as a table, one line per field. A column without values is left out."""
     rows = [row for finding in findings for row in _rows(finding)]
     filled = [name for name in _OF_FINDINGS if name in _ALWAYS or any(row[name] for row in rows)]
     shown = ({name: row[name] for name in filled} for row in rows)
@@ -119,7 +119,7 @@ def table_of(findings: Iterable[Finding]) -> dg.TableMetadataValue:
 
 
 def table_of_changes(changes: FieldChanges) -> dg.TableMetadataValue | None:
-    """What a rebuild would change, a line for each field; None where that is nothing."""
+    """The changes that a rebuild would make, one line per field; None if there are none."""
     by_projection = changes.projected.fields if changes.projected else {}
     fields = dict.fromkeys([*(name for name, _ in changes.stored.largest_first()), *by_projection])
     columns = {name: said for name, said in _OF_CHANGES.items() if name != "by_projection" or changes.projected}
@@ -141,12 +141,12 @@ def table_of_changes(changes: FieldChanges) -> dg.TableMetadataValue | None:
 
 
 def table_of_numbers(said: Mapping[str, str]) -> dg.TableMetadataValue:
-    """Numbers and words by name, a line each."""
+    """Numbers and words by name, one line each."""
     return table(({"name": name, "value": one_line(value)} for name, value in said.items()), _OF_NUMBERS)
 
 
 def table_of_causes(outages: Sequence[Outage], *, narrow: bool = False) -> dg.TableMetadataValue:
-    """What findings have in common, the largest group first; `narrow` without what takes much room."""
+    """The causes shared by findings, the largest group first; `narrow` leaves out the wide columns."""
     rows = (
         {
             "cause": item.kind.value,
@@ -175,7 +175,7 @@ def _rows(finding: Finding) -> Iterator[dict[str, str]]:
     }
     about["why"] = "" if finding.cause is None else one_line(in_words_of_cause(finding.cause))
     about["age"] = "" if finding.age_seconds is None else span(finding.age_seconds)
-    # An aggregate that differs in no field, because it has no document for example, has a line all the same.
+    # An aggregate without a different field, for example one without a document, has its own line.
     for field, pair in shown["fields"].items() or [("", None)]:
         texts = ("", "") if pair is None else (part_of(pair["expected"]), part_of(pair["actual"]))
         expected, actual = cut_where_they_part(*texts, _LONGEST_VALUE)
@@ -185,7 +185,7 @@ def _rows(finding: Finding) -> Iterator[dict[str, str]]:
 
 
 def table_of_dead_letters(tasks: Iterable[Document]) -> dg.TableMetadataValue:
-    """Tasks as a table, whatever their producers put there."""
+    """Tasks as a table, whatever values their producers stored."""
     return table(map(_dead_letter, tasks), _OF_DEAD_LETTERS, numbers=["attempts"])
 
 

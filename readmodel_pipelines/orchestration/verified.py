@@ -1,7 +1,7 @@
-"""Whether somebody still verifies: a check of each read model, and the sensor that evaluates it when time passes.
+"""The check that each read model was verified recently, and the sensor that evaluates it.
 
-No run ends when a schedule is off or its daemon is down, so a sensor has to say it; and it goes by what verifications
-left in MongoDB, whoever did them: Dagster, the command line, or cron.
+If a schedule is off or its daemon is down, no run can report it, so a sensor does. It reads the records that
+verifications leave in MongoDB, whether started by Dagster, the command line, or cron.
 """
 
 # Without `from __future__ import annotations`: Dagster takes the class of `context`, not its name.
@@ -25,18 +25,18 @@ VERIFIED = "is_verified"
 
 
 def whether_verified(name: str, last: datetime | None, now: datetime, settings: Settings) -> Evaluated:
-    """What `is_verified` says of a read model whose `last` verification began then."""
+    """The result of `is_verified` for a read model whose `last` verification began then."""
     within = settings.verified_within_hours
     if last is None:
-        said, ago = "No verification has looked at it yet.", None
+        said, ago = "No verification has compared it yet.", None
     else:
         ago = max(0.0, (now - last).total_seconds())
         said = f"The last verification was {span(ago)} ago."
     late = within > 0 and (ago is None or ago > within * 3600)
     if late:
         said += (
-            f" READMODEL_VERIFIED_WITHIN_HOURS wants one every {within:g} hours: launch verify_read_models, and see "
-            "that nightly_verification is on and the daemon runs."
+            f" READMODEL_VERIFIED_WITHIN_HOURS requires one every {within:g} hours. Launch verify_read_models. Then "
+            "check that nightly_verification is on and the daemon runs."
         )
     when = {} if last is None else {"last_verification": f"{last:%Y-%m-%d %H:%M:%S} UTC"}
     return evaluated(name, VERIFIED, said, when, passed=not late, error=False)
@@ -55,16 +55,16 @@ def _each(database: Database, settings: Settings) -> Iterator[Evaluated]:
         dg.AssetCheckSpec(
             VERIFIED,
             asset=item.read_model,
-            description="Whether a verification looked at it within READMODEL_VERIFIED_WITHIN_HOURS, whoever did it "
-            "and however much it covered. A warning: nobody knows whether it is right. Reads what verifications left; "
-            "watch_verifications evaluates it as time passes.",
+            description="Whether a verification compared it within READMODEL_VERIFIED_WITHIN_HOURS, however it was "
+            "started and whatever part it covered. A failure is a warning: the read model may be right or "
+            "wrong. Reads the records of verifications; watch_verifications evaluates it regularly.",
         )
         for item in READ_MODELS.values()
     ],
     can_subset=True,
 )
 def verified_checks(context: dg.AssetCheckExecutionContext, mongo: MongoResource) -> Iterator[dg.AssetCheckResult]:
-    """Say when the chosen read models were verified last. Reads what verifications left, and changes nothing."""
+    """Report when the chosen read models were last verified. Reads the records of verifications only."""
     chosen = {key.asset_key for key in context.selected_asset_check_keys}
     with mongo.opened() as (settings, database):
         for said in _each(database, settings):
@@ -77,15 +77,15 @@ def verified_checks(context: dg.AssetCheckExecutionContext, mongo: MongoResource
     minimum_interval_seconds=60,
     default_status=dg.DefaultSensorStatus.RUNNING,
     owners=OWNERS,
-    description="""Evaluates the check is_verified of each read model whenever its answer changes: a warning when no
-verification has looked at it for READMODEL_VERIFIED_WITHIN_HOURS. Launches nothing, and only reads what verifications
-left.""",
+    description="""Evaluates the check is_verified of each read model whenever its result changes. The check warns
+if no verification has compared the read model for READMODEL_VERIFIED_WITHIN_HOURS. Launches nothing, and only reads
+the records of verifications.""",
 )
 def watch_verifications(context: dg.SensorEvaluationContext, mongo: MongoResource) -> dg.SensorResult:
-    """Nothing but what is new of the checks."""
+    """The changed results of the checks."""
     if not mongo.is_there():
         return dg.SensorResult(
-            skip_reason="The embedded server does not run, and READMODEL_MONGODB_URI is not set: nothing is verified."
+            skip_reason="READMODEL_MONGODB_URI is not set and the embedded server does not run, so nothing is verified."
         )
     with mongo.opened() as (settings, database):
         told = list(_each(database, settings))
@@ -94,14 +94,14 @@ def watch_verifications(context: dg.SensorEvaluationContext, mongo: MongoResourc
     new = [said for said in told if now[name := said["asset_key"].to_user_string()] != before.get(name)]
     late = sum(not said["passed"] for said in told)
     return dg.SensorResult(
-        skip_reason=f"{late:,} of {len(told):,} read models were verified too long ago or never.",
+        skip_reason=f"{late:,} of {len(told):,} read models were not verified in time.",
         asset_events=[dg.AssetCheckEvaluation(**said) for said in new],
         cursor=json.dumps(now),
     )
 
 
 def _remembered(cursor: str | None) -> dict[str, Any]:
-    """What the last tick left; anybody can set another cursor in the UI, and the tick begins afresh then."""
+    """The state that the last tick stored in the cursor; empty if somebody set another cursor in the UI."""
     try:
         before = json.loads(cursor or "{}")
     except (ValueError, RecursionError):
