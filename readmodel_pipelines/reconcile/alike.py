@@ -25,14 +25,21 @@ class Alike:
         ]
 
     def about_the_same(self, event: Event) -> list[Event]:
-        """Other events that may put in or take out what this one puts in a list, or takes out of it."""
+        """Other events that may put in again or take out again what this one takes out of a list, or puts in.
+
+        Those of another type only if they come later: what was there before cannot hide that this one was applied.
+        """
         of_lists = {kind for item in self._fields.values() if isinstance(item.value, list) for kind in item.types}
         kind, read, texts = event["event_type"], self._read(event), self._texts(event)
         return [
             other
             for other in self._past.of_types(of_lists if kind in of_lists else ())
             if other is not event
-            and (self._read(other) == read if other["event_type"] == kind else texts & self._texts(other))
+            and (
+                self._read(other) == read
+                if other["event_type"] == kind
+                else other["version"] > event["version"] and texts & self._texts(other)
+            )
         ]
 
     def _read(self, event: Event) -> list[Any]:

@@ -128,12 +128,14 @@ def _of_unexpected(stream: Stream, actual: Document) -> Cause | None:
     match = past.whole
     # Of a stream that never wanted a document any event may be the one that kept it away.
     tried = past.of_types(past.taken_away or past.recent)[: _most(past)]
-    sets = [{int(event["version"])} for event in tried]
-    found = _fitting(stream, actual, sets, frozenset())
-    single = [event for event, fit in zip(tried, found, strict=True) if fit]
+    single = _fitting_singly(stream, actual, tried)
+    if match.next is None and not single and past.number <= _SHORT:
+        # One that took nothing away, as there was no document at that moment, may have kept it away since.
+        tried = past.of_types(past.recent)
+        single = _fitting_singly(stream, actual, tried)
     if match.next is not None or single:
         return _told(CauseKind.NOT_DELETED, past, [match.next] if match.next is not None else [], single)
-    states = without(stream.events(), stream.projection.fold, sets)
+    states = without(stream.events(), stream.projection.fold, [{int(event["version"])} for event in tried])
     made = [
         document_of(stream.projection, stream.aggregate_id, state) if state is not None else None for state in states
     ]
@@ -182,6 +184,14 @@ def _fitting(
         made = None if state is None else document_of(stream.projection, stream.aggregate_id, state)
         fitting.append(isinstance(made, dict) and fits(made, actual, but_for))
     return fitting
+
+
+def _fitting_singly(
+    stream: Stream, actual: Document, tried: Sequence[Event], but_for: frozenset[str] = frozenset()
+) -> list[Event]:
+    """Those of the events without which alone the stream comes to the stored document."""
+    fitting = _fitting(stream, actual, [{int(event["version"])} for event in tried], but_for)
+    return [event for event, fit in zip(tried, fitting, strict=True) if fit]
 
 
 def _most(past: Past) -> int:
@@ -243,12 +253,13 @@ class _Different:
     def _fitting(self, left_out: Sequence[Collection[int]]) -> list[bool]:
         return _fitting(self._stream, self._actual, left_out, self._unknown)
 
+    def _fitting_singly(self, tried: Sequence[Event]) -> list[Event]:
+        return _fitting_singly(self._stream, self._actual, tried, self._unknown)
+
     def _single(self) -> list[Event]:
         """Single events without which all is explained: of the types that were seen to change every field."""
         types = set.intersection(*(item.types for item in self._fields.values()))
-        tried = self._past.of_types(types)[: _most(self._past)]
-        fitting = self._fitting([{int(event["version"])} for event in tried])
-        return [event for event, fit in zip(tried, fitting, strict=True) if fit]
+        return self._fitting_singly(self._past.of_types(types)[: _most(self._past)])
 
     def _since(self) -> list[Event]:
         """The events that changed a field since it was as it is stored; none if one never was."""
@@ -269,11 +280,11 @@ class _Different:
         since = self._since()
         if since and (since[0]["version"] != following["version"] or self._alike.about_the_same(following)):
             # The next event may have been applied, and undone since by another one that was.
-            together = self._together()
+            together = self._together() or self._refined()
             lost, sure = self._narrowed(together) if 0 < len(together) <= _MOST_SEVERAL else (since, since)
             sure = sure[:1]
-            if sure and (others := self._instead(sure[0], lost)):
-                one_of = tuple(map(lost_event, [sure[0], *others]))
+            if sure and (others := self._instead(sure[0], lost) or self._alike.about_the_same(sure[0])):
+                one_of = tuple(map(lost_event, [sure[0], *others[:_SHOWN]]))
                 return replace(told, lost=(), one_of=one_of, ambiguous=True)
             if not sure or sure[0]["version"] != following["version"]:
                 known = tuple(map(lost_event, sure if together else ()))
@@ -292,9 +303,7 @@ class _Different:
         """Those single events of a short stream without which all is explained, whatever their types."""
         if self._past.number > _SHORT or not all(map(self._is_plausible, self._fields.values())):
             return []
-        every = self._past.of_types(self._past.recent)
-        fitting = self._fitting([{int(event["version"])} for event in every])
-        return [event for event, fit in zip(every, fitting, strict=True) if fit]
+        return self._fitting_singly(self._past.of_types(self._past.recent))
 
     def _is_plausible(self, item: FieldPast) -> bool:
         """Whether a fold may have made this value: a text comes from some event, or is none."""

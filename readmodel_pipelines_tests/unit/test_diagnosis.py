@@ -57,6 +57,10 @@ def joined(user: str) -> tuple[str, dict[str, Any]]:
     return "chat.participant_added", {"user_id": user}
 
 
+def left(user: str) -> tuple[str, dict[str, Any]]:
+    return "chat.participant_removed", {"user_id": user}
+
+
 def status(value: str) -> tuple[str, dict[str, Any]]:
     return "chat.status_changed", {"new_status": value}
 
@@ -116,8 +120,7 @@ def test_the_explanation_with_fewer_lost_events_is_told_and_said_to_be_one_of_tw
 
 
 def test_an_event_that_was_applied_and_undone_by_a_later_one_is_not_named() -> None:
-    left = ("chat.participant_removed", {"user_id": "b"})
-    events = stream(joined("a"), renamed("x"), joined("b"), joined("a"), renamed("y"), left, kind="discussion")
+    events = stream(joined("a"), renamed("x"), joined("b"), joined("a"), renamed("y"), left("b"), kind="discussion")
     cause = of_lost(CHATS, events, 5, 6)
     assert {event.version for event in cause.lost} <= {5, 6}
     assert cause.lost or {5, 6}.intersection(event.version for event in cause.one_of)
@@ -128,6 +131,39 @@ def test_of_two_events_alike_none_is_named_though_one_follows_where_the_document
     cause = of_lost(CHATS, events, 2, 4)
     assert cause.ambiguous
     assert {event.version for event in cause.lost} <= {2, 4}
+
+
+@pytest.mark.parametrize(
+    ("more", "lost"),
+    [
+        # Taken out and put in again: both were applied.
+        ((joined("b"), left("b"), renamed("x"), joined("a"), joined("b")), {4, 5}),
+        ((joined("a"), left("a"), joined("b"), joined("a"), joined("a")), {4, 5}),
+        # Two in a row instead of the same two before.
+        ((joined("a"), joined("b"), renamed("x"), joined("a"), joined("b"), renamed("y")), {2, 3, 7}),
+        # A repeated title hides that all of the events were lost.
+        ((joined("a"), renamed("x"), renamed("x"), joined("b"), left("a")), {3, 4, 5}),
+    ],
+)
+def test_an_event_that_was_applied_is_not_named_where_the_document_looks_as_if_it_had_stopped_before_it(
+    more: tuple[tuple[str, dict[str, Any]], ...], lost: set[int]
+) -> None:
+    cause = of_lost(CHATS, stream(*more, kind="discussion"), *lost)
+    assert cause.kind is CauseKind.BEHIND
+    assert cause.ambiguous
+    assert {event.version for event in cause.lost} <= lost
+    assert cause.lost or cause.one_of
+
+
+def test_the_event_that_takes_a_member_out_is_named_though_another_one_had_put_the_member_in() -> None:
+    events = stream(joined("a"), renamed("x"), left("a"), renamed("y"), status("Done"), kind="discussion")
+    assert told(of_lost(CHATS, events, 4, 5)) == ("behind", [4], 3, False)
+    assert told(of_lost(CHATS, stream(joined("a"), left("a"), renamed("x"), renamed("y"), renamed("z")), 3, 6)) == (
+        "lost_update",
+        [3, 6],
+        2,
+        False,
+    )
 
 
 def test_which_of_two_events_alike_was_lost_nobody_claims_to_know() -> None:
@@ -157,6 +193,14 @@ def test_a_document_that_ought_to_be_gone_lacks_the_event_that_takes_it_away() -
     stored = stored_without(TASKS, KEY, events, {3})
     assert stored is not None
     assert told(why(TASKS, events, {**stored, "title": "?"})) == ("not_deleted", [], 0, True)
+
+
+def test_a_deletion_that_was_lost_while_there_was_no_document_anyway_is_found() -> None:
+    def becomes(kind: str) -> tuple[str, dict[str, Any]]:
+        return "chat.type_changed", {"new_type": kind, "title": "t"}
+
+    events = stream(becomes("discussion"), renamed("a"), DELETED, becomes("bug"), renamed("b"))
+    assert told(of_lost(TASKS, events, 4)) == ("not_deleted", [4], 1, False)
 
 
 def test_a_document_that_no_stream_made_was_written_by_something_else() -> None:
