@@ -17,7 +17,10 @@ _LONGEST = 1_000
 
 
 class ReadModelError(Exception):
-    """Root of the tree. `str()` gives the sentence, on one line whatever is named in it, followed by what to do."""
+    """Any other error of this project.
+
+    Root of the tree. `str()` gives the sentence, on one line whatever it names, followed by what to do.
+    """
 
     code = "error"
     exit_code = 1
@@ -63,35 +66,38 @@ def words(error: BaseException) -> str:
 
 
 class UsageError(ReadModelError):
-    """The request itself is wrong: an id that is no UUID, a setting out of range, a file that is not there."""
+    """The request is wrong: the id is no UUID, a setting is out of range, a file does not exist."""
 
     exit_code = 2
 
 
 class UnsuitableCollection(UsageError):
-    """A collection that the settings name is of a kind that cannot be read, or written, as it is to be."""
+    """A setting names a collection of a kind that cannot be used for this, such as a view or a time series."""
 
 
 class WrongAggregateType(UsageError):
-    """An event of one aggregate type was given to the projector of another."""
+    """The event belongs to another aggregate type than the projector."""
 
 
 class EventRefused(UsageError):
-    """An event that no read model could ever take was to be appended; nothing was saved."""
+    """The event would make its stream malformed. Nothing was saved."""
 
 
 class NoCopy(UsageError):
-    """A rebuild that is to be rolled back has no copy of what was before it."""
+    """The rebuild kept no copy of the previous documents, so it cannot be rolled back."""
 
     code = "usage"
 
 
 class AggregateNotFound(ReadModelError):
-    """Neither an event nor a document exists for the id: most often a typing error."""
+    """No event and no document has this id. Usually the id is mistyped."""
 
 
 class ReadModelBusy(ReadModelError):
-    """Somebody else holds the read model's lease: one full rebuild at a time. `on` is the name of what is leased."""
+    """Another run holds the lease of the read model, which allows one full rebuild at a time.
+
+    `on` is the name of the lease.
+    """
 
     def __init__(self, message: str, *, hint: str = "", on: str = "") -> None:
         super().__init__(message, hint=hint)
@@ -99,29 +105,29 @@ class ReadModelBusy(ReadModelError):
 
 
 class LeaseLost(ReadModelError):
-    """Our lease ran out and was taken over; nothing more may be written under it."""
+    """The lease of this run expired, or another run took it over. This run wrote nothing more."""
 
 
 class ConcurrencyConflict(ReadModelError):
-    """Somebody else appended to the stream first: read it again, decide again, save again."""
+    """Another writer appended to the stream first. Read it again, decide again, and save again."""
 
 
 class RepairQueueFull(ReadModelError):
-    """The repair queue holds as many open tasks as the settings allow."""
+    """The repair queue holds `READMODEL_REPAIR_QUEUE_LIMIT` open tasks and accepts no more."""
 
 
 class RepairNotQueued(ReadModelError):
-    """Events are saved, their read model is not up to date, and no repair could be queued for it."""
+    """The events are saved, the read model is behind, and no repair could be queued."""
 
 
 class OutOfOrder(ReadModelError):
-    """A collection gives its keys in another order than that of their bytes: nothing can be compared with it."""
+    """A collection returned its keys in another order than that of their bytes, so it cannot be compared."""
 
 
 class MongoUnavailable(ReadModelError):
-    """No MongoDB answers, it does not let us in, or we lack a right there.
+    """MongoDB does not answer, refuses the login, or the user lacks a right.
 
-    It `passes` when the server answered before, and does not, or does not do it, for a while: the same again goes on.
+    It `passes` if the server answered before: the same command can succeed a while later.
     """
 
     exit_code = 3
@@ -129,17 +135,17 @@ class MongoUnavailable(ReadModelError):
 
 
 class ServerTooOld(MongoUnavailable):
-    """The driver does not talk to a server of that age."""
+    """The server is older than the driver supports."""
 
 
 class MongoFailed(MongoUnavailable):
-    """MongoDB answers, and cannot do it now: its disk is full, somebody killed the operation, it took too long."""
+    """MongoDB answers, and the operation failed: a full disk, a killed operation, a time limit."""
 
     exit_code = 4
 
 
 class NoEvents(ReadModelError):
-    """A run over many aggregates, and not one event that they could be made from: most often a mistyped name.
+    """A run over many aggregates found no event at all. Usually a name in the settings is mistyped.
 
     `read_models` are those that cannot be told right from wrong.
     """
@@ -152,10 +158,10 @@ class NoEvents(ReadModelError):
 
 
 class DagsterUnavailable(ReadModelError):
-    """No web server of Dagster's answers, it does not let us, or it does not have our jobs."""
+    """Dagster's web server does not answer, refuses the request, or does not have the jobs of this project."""
 
     exit_code = 3
 
 
 class EmbeddedServerError(MongoUnavailable):
-    """The embedded mongod was not found or did not start."""
+    """The embedded `mongod` was not found or did not start."""

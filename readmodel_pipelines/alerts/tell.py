@@ -23,7 +23,7 @@ _LONGEST_SUBJECT = 150
 
 
 class NotTold(ReadModelError):
-    """Nobody could be told: the webhook or the mail server did not take it."""
+    """The webhook or the mail server did not accept the alert."""
 
 
 def tells_anybody(settings: Settings) -> bool:

@@ -36,7 +36,7 @@ def _literally(values: Mapping[str, Any]) -> Document:
 
 
 class WrongState(UsageError):
-    """The rebuild is in a state in which that cannot be done."""
+    """The state of the rebuild does not allow this."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,7 +50,7 @@ _SUCH_AN_INDEX_IS_THERE = (68, 85, 86)
 
 
 class ShadowFailed(ReadModelError):
-    """The shadow cannot be made as the live collection is; that one is as it was."""
+    """The shadow cannot get an option or index of the live collection, which stays as it was."""
 
 
 def create_like(database: Database, live: str, names: Sequence[str], held: Holder, before: Iterable[str] = ()) -> Fence:

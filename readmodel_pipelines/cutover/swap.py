@@ -27,7 +27,7 @@ _INDEX_BUILD = 12587
 
 
 class SwapBlocked(MongoFailed):
-    """Others had the live collection locked at each try; nothing was renamed."""
+    """Transactions locked the live collection at each attempt of the cut-over. Nothing was renamed."""
 
 
 class NotThere(Exception):

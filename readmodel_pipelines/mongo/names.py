@@ -1,6 +1,6 @@
 """Names of collections. All are fixed or set, because MongoDB grants rights by exact names.
 
-`readmodel_…` are this project's own; what lies in them is told by the rooms `bookkeeping` and `cutover`.
+`readmodel_…` are this project's own. The docstrings of their names are the table of docs/collections.md.
 """
 
 from readmodel_pipelines.projections.chat import CHATS
@@ -9,14 +9,23 @@ from readmodel_pipelines.projections.task import TASKS_OF_CHATS
 from readmodel_pipelines.settings import Settings
 
 LEASES = "readmodel_leases"
+"""Leases of rebuilds and repairs, and the presence of workers."""
 REBUILDS = "readmodel_rebuilds"
+"""Each full rebuild with its state, and each of its ranges with its checkpoint."""
 FINDINGS = "readmodel_findings"
+"""The findings of verifications: open, closed, and documents that lagged."""
 VERIFICATIONS = "readmodel_verifications"
+"""The numbers and causes of each verification."""
 WATERMARKS = "readmodel_watermarks"
+"""The resume token from which `--since last` continues."""
 IGNORED = "readmodel_ignored"
+"""The rules of `readmodel findings ignore`."""
 DEFERRED = "readmodel_deferred"
+"""Deletions and conflicts of keys that wait for the end of all ranges of a rebuild."""
 TOUCHED = "readmodel_touched"
+"""Aggregates with new events, and documents with changed foreign fields, since a rebuild began."""
 SET_ASIDE = "readmodel_set_aside"
+"""Dead letters of repair tasks that cannot be written."""
 OURS = (LEASES, REBUILDS, FINDINGS, VERIFICATIONS, WATERMARKS, IGNORED, DEFERRED, TOUCHED, SET_ASIDE)
 """What is kept about the work, whatever the settings name."""
 

@@ -18,7 +18,7 @@ _LOCK, _NEW = "in-use", "new"
 
 
 class NoRoomToSpool(ReadModelError):
-    """There is no folder to write to, or not enough room in it."""
+    """The folder of the spool cannot be written, or has too little room."""
 
 
 @contextmanager

@@ -53,7 +53,7 @@ serve(parent)
 
 
 class WorkerDied(ReadModelError):
-    """A worker process ended without a word, killed or out of memory, or it could not begin."""
+    """A worker process was killed, ran out of memory, or could not start."""
 
     exit_code = 4
 
