@@ -103,6 +103,14 @@ def automation() -> list[Any]:
     ]
 
 
+def test_the_page_of_the_web_ui_names_everything_that_there_is() -> None:
+    page = (PROJECT / "readmodel_pipelines" / "docs" / "web_ui.md").read_text(encoding="utf-8")
+    schedules = {item.name for item in defs.schedules or () if isinstance(item, dg.ScheduleDefinition)}
+    checks = {key.name for key in defs.resolve_asset_graph().asset_check_keys}
+    there = {*JOBS, *SENSORS, *READ_MODELS, "repair_queue", *checks, *schedules}
+    assert [name for name in sorted(there) if f"`{name}`" not in page] == []
+
+
 def test_everything_that_a_person_meets_says_what_it_is() -> None:
     said = dict(descriptions())
 
@@ -290,7 +298,7 @@ def test_the_checkout_loads_without_a_warning_of_ours_and_without_reading_a_sett
 
 @pytest.mark.whole
 def test_the_command_of_readme_md_serves_the_web_ui_of_a_checkout(tmp_path: Path) -> None:
-    # As README.md has it, but for the port.
+    # As README.md and web_ui.md have it, but for the port.
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("READMODEL_", "DAGSTER_"))}
     port = free_port()
     with subprocess.Popen(

@@ -1,4 +1,4 @@
-"""Dagster as deploying.md has it, word for word: its three processes over a PostgreSQL, at work and upgraded."""
+"""Dagster as deploying.md and backing_up.md have it, word for word: its processes over a PostgreSQL, upgraded too."""
 
 import json
 import os
@@ -26,6 +26,7 @@ from readmodel_pipelines_tests.support.verbs.repairing import task
 from readmodel_pipelines_tests.support.waiting import wait_until
 
 PAGE = ROOT / "readmodel_pipelines" / "docs" / "deploying.md"
+BACKUP = PAGE.with_name("backing_up.md")
 CODE_SERVER, WEB_SERVER = "4266", "3000"
 _LAUNCH = """
 mutation ($params: ExecutionParams!) { launchRun(executionParams: $params) { __typename } }
@@ -40,7 +41,8 @@ class Deployment:
     def __init__(self, home: Path, socket_folder: str) -> None:
         self.home = home
         self.ports = {CODE_SERVER: str(free_port()), WEB_SERVER: str(free_port())}
-        self.commands = {self._program(block): block for block in blocks_of(PAGE, "sh") if marks_of(block).run_by}
+        blocks = [*blocks_of(PAGE, "sh"), *blocks_of(BACKUP, "sh")]
+        self.commands = {self._program(block): block for block in blocks if marks_of(block).run_by}
         self.environment = {
             name: value for name, value in os.environ.items() if not name.startswith(("READMODEL_", "DAGSTER_"))
         } | {

@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,10 @@ import pytest
 import typer
 
 from readmodel_pipelines.cli.main import app
+from readmodel_pipelines.events.stream import Reason
+from readmodel_pipelines.rebuild_state import MAY_FOLLOW, RebuildState
+from readmodel_pipelines.reconcile.cause import CauseKind
+from readmodel_pipelines.reconcile.outcome import Outcome
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines_tests.support.pages.blocks import (
     PAGES,
@@ -20,9 +24,9 @@ from readmodel_pipelines_tests.support.pages.blocks import (
     name_of,
     prose_of,
 )
-from readmodel_pipelines_tests.support.pages.settings_table import PAGE, with_table
+from readmodel_pipelines_tests.support.pages.from_code import made_anew, pages_with_parts
 
-SETTINGS = PAGE.read_text(encoding="utf-8")
+SETTINGS = (ROOT / "readmodel_pipelines" / "docs" / "settings.md").read_text(encoding="utf-8")
 README = ROOT / "README.md"
 NOT_SHELL = {"", "dockerfile", "ini", "json", "nginx", "python", "text", "yaml"}
 NOT_SETTINGS = {"READMODEL_CORPUS", "READMODEL_BROKER"}
@@ -116,11 +120,24 @@ def test_what_is_typed_into_a_shell_is_tagged_so_that_it_is_run(page: Path) -> N
             assert typed == [], f"{block}: tag it sh, and it is run"
 
 
-def test_the_table_of_settings_is_made_from_the_settings() -> None:
-    # `python -m readmodel_pipelines_tests.support.pages.settings_table` writes it.
-    assert with_table(SETTINGS) == SETTINGS
-    for name in Settings.model_fields:
-        assert f"| `READMODEL_{name.upper()}` |" in SETTINGS
+@pytest.mark.parametrize("page", pages_with_parts(), ids=name_of)
+def test_what_a_page_has_from_the_code_is_as_the_code_is_now(page: Path) -> None:
+    # `python -m readmodel_pipelines_tests.support.pages.from_code` writes it.
+    assert page.read_text(encoding="utf-8") == made_anew(page)
+
+
+@pytest.mark.parametrize(
+    ("page", "closed_set"),
+    [
+        ("DATA_CONTRACT.md", Reason),
+        ("docs/verifying.md", Outcome),
+        ("docs/verifying.md", CauseKind),
+        ("docs/rebuilding.md", {*MAY_FOLLOW} - {RebuildState.INTERRUPTED, RebuildState.PAUSED}),
+    ],
+)
+def test_every_member_of_a_closed_set_is_on_its_page(page: str, closed_set: Iterable[str]) -> None:
+    text = (ROOT / "readmodel_pipelines" / page).read_text(encoding="utf-8")
+    assert [member for member in closed_set if f"`{member}`" not in text] == []
 
 
 def test_the_defaults_in_the_table_are_those_of_the_settings() -> None:

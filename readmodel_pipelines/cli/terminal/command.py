@@ -40,7 +40,7 @@ _Given = ParamSpec("_Given")
 
 
 class Interrupted(ReadModelError):
-    """Ctrl-C, or a polite kill, met by somebody who knows what was done until then and how to go on."""
+    """Ctrl-C or SIGTERM ended the command. `done` has the completed work."""
 
     exit_code = 130
 

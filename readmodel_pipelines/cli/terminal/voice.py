@@ -113,7 +113,7 @@ def plain(text: str) -> str:
 
 
 class OutputLost(ReadModelError):
-    """What a command had to say could not be written: the disk is full, or nobody reads it any more."""
+    """The output could not be written, because its disk is full. The work is done."""
 
     exit_code = 6
 

@@ -1,8 +1,7 @@
-"""The table of docs/settings.md, made from the settings themselves: `python -m` this module writes it."""
+"""The table of docs/settings.md, made from the settings themselves; `from_code.py` puts it into the page."""
 
 import ast
 import inspect
-import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,10 +9,8 @@ from pydantic import SecretStr
 
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines_tests.support.numbers import ends_of, numbers_in
-from readmodel_pipelines_tests.support.pages.blocks import ROOT
 
-PAGE = ROOT / "readmodel_pipelines" / "docs" / "settings.md"
-HEAD = "| variable | default | range | meaning |\n|---|---|---|---|\n"
+_HEAD = "| variable | default | range | meaning |\n|---|---|---|---|\n"
 # What the machine decides has no value to show.
 _DEFAULTS = {"workers": "the cores, at most 4", "data_dir": "the user's data folder"}
 _MORE = {
@@ -22,13 +19,12 @@ _MORE = {
     "causes_limit": "verifying.md#why",
     "alert_webhook": "monitoring.md#without-prometheus",
 }
-_ROWS = re.compile(re.escape(HEAD) + r"(\|.*\n)*")
 
 
-def table() -> str:
+def settings_table() -> str:
     """The head, then a row for each setting, in the order of the class."""
     said = dict(meanings())
-    return HEAD + "".join(_row(name, field, said[name]) for name, field in Settings.model_fields.items())
+    return _HEAD + "".join(_row(name, field, said[name]) for name, field in Settings.model_fields.items())
 
 
 def meanings() -> Iterator[tuple[str, str]]:
@@ -54,14 +50,3 @@ def _default(name: str, field: Any) -> str:
     if isinstance(value, SecretStr):
         return value.get_secret_value()
     return f"`{value}`" if value not in (None, (), frozenset()) else "none"
-
-
-def with_table(page: str) -> str:
-    """The page with its table made anew."""
-    made, times = _ROWS.subn(lambda _: table(), page)
-    assert times == 1, "the page has the table's head once"
-    return made
-
-
-if __name__ == "__main__":
-    PAGE.write_text(with_table(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
