@@ -25,7 +25,7 @@ _OF_EVENTS = {
     "occurred_at": "Time of the event, by the clock of its writer",
     "event_type": "Type of the event",
     "read_model": "Read model with the changed field; empty if the event changed none",
-    "Changed field": "That field",
+    "field": "Changed field",
     "before": "Value before the event, as Extended JSON",
     "after": "Value after the event, as Extended JSON",
 }

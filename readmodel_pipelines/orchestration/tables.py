@@ -68,7 +68,7 @@ _OF_CAUSES = {
     "examples": "Some of the aggregates",
     "meaning": None,
 }
-_OF_NUMBERS = {"Number; zeros are left out": "Name of the number", "value": "The number; one that is zero is left out"}
+_OF_NUMBERS = {"name": "Name of the number; zeros are left out", "value": "The number"}
 _MOST_CAUSES = 100
 _LONGEST_TEXT = 500
 _OF_DEAD_LETTERS = {
@@ -102,11 +102,14 @@ def table_of_outcomes(summary: Summary) -> dg.TableMetadataValue:
 def table(
     rows: Iterable[Mapping[str, Any]], columns: Mapping[str, str | None], numbers: Collection[str] = ()
 ) -> dg.TableMetadataValue:
-    """A table of these rows, with descriptions of its columns; those in `numbers` hold integers."""
+    """A table of these columns of the rows, with their descriptions; those in `numbers` hold integers."""
     made = [
         dg.TableColumn(name, "int" if name in numbers else "string", description=said) for name, said in columns.items()
     ]
-    told = [{name: storable(value) if isinstance(value, str) else value for name, value in row.items()} for row in rows]
+    shown = ({name: row[name] for name in columns} for row in rows)
+    told = [
+        {name: storable(value) if isinstance(value, str) else value for name, value in row.items()} for row in shown
+    ]
     return dg.MetadataValue.table([dg.TableRecord(row) for row in told], dg.TableSchema(made))
 
 
@@ -114,8 +117,7 @@ def table_of(findings: Iterable[Finding]) -> dg.TableMetadataValue:
     """Findings of a read model as a table, one line per field. A column without values is left out."""
     rows = [row for finding in findings for row in _rows(finding)]
     filled = [name for name in _OF_FINDINGS if name in _ALWAYS or any(row[name] for row in rows)]
-    shown = ({name: row[name] for name in filled} for row in rows)
-    return table(shown, {name: _OF_FINDINGS[name] for name in filled})
+    return table(rows, {name: _OF_FINDINGS[name] for name in filled})
 
 
 def table_of_changes(changes: FieldChanges) -> dg.TableMetadataValue | None:
@@ -136,7 +138,7 @@ def table_of_changes(changes: FieldChanges) -> dg.TableMetadataValue | None:
             "before": one_line(before),
             "after": one_line(after),
         }
-        rows.append({column: row[column] for column in columns})
+        rows.append(row)
     return table(rows, columns, numbers=["documents", "by_projection"]) if rows else None
 
 
@@ -160,7 +162,7 @@ def table_of_causes(outages: Sequence[Outage], *, narrow: bool = False) -> dg.Ta
         for item in outages[:_MOST_CAUSES]
     )
     columns = {name: said for name, said in _OF_CAUSES.items() if not narrow or name not in ("examples", "meaning")}
-    return table(({name: row[name] for name in columns} for row in rows), columns, numbers=["count"])
+    return table(rows, columns, numbers=["count"])
 
 
 def _rows(finding: Finding) -> Iterator[dict[str, str]]:
