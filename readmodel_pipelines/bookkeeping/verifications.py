@@ -1,6 +1,6 @@
 """What verifications remember in collections of this project's own: themselves, their findings, and how far they came.
 
-DATA_CONTRACT.md, «What verifications remember», has the fields. A finding is open from when it is first seen until a
+DATA_CONTRACT.md, «Findings and verifications», has the fields. A finding is open from when it is first seen until a
 verification that covers its aggregate does not find it any more. Its age begins anew when its stream has grown since:
 then it is another one, most likely a moment old. A document that lagged is kept until it is looked at again, because
 its writer may have died, and no finding before that. A read model's watermark says from where to go on.
