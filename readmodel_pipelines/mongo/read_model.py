@@ -66,11 +66,16 @@ class ReadModelCollection:
     def read(self, keys: Sequence[str] | None = None, within: IdRange = EVERYTHING) -> Iterator[Document]:
         """Documents with a string key in its order, `_id` and owned fields only: of `keys`, or all in a range.
 
-        Of a range those whose key is a symbol too.
+        Of a range those too whose key is a symbol, or stands twice.
         """
         reached(Moment.DOCUMENTS, keys=keys)
-        spooled = None if keys is not None else self.spooled
-        yield from chain.from_iterable(spooled.read(within)) if spooled else self._found(self.query(keys, within))
+        if keys is not None:
+            # The server finds one by the first of two keys.
+            yield from (document for document in self._found(self.query(keys)) if type(document[self._key]) is str)
+        elif self.spooled is not None:
+            yield from chain.from_iterable(self.spooled.read(within))
+        else:
+            yield from self._found(self.query(within=within))
 
     def query(self, keys: Sequence[str] | None = None, within: IdRange = EVERYTHING) -> Query:
         """What `read` asks for."""
@@ -283,7 +288,7 @@ class ReadModelCollection:
         read = found(self._collection, {"_id": {"$in": ids}}, self._fields, session=session)
         stored = {_identity(document): document for document in read}
         written = Written()
-        indexed = {name for item in unique_indexes(self._collection) for name in item.fields} if ids[1:] else ()
+        indexed = {name for item in unique_indexes(self._collection) for name in item.fields} if changes[1:] else ()
         deletes: list[Write] = []
         parks: list[Write] = []
         writes: list[Write] = []

@@ -17,7 +17,7 @@ from bson.min_key import MinKey
 from pymongo.cursor import CursorType
 from pymongo.errors import PyMongoError
 
-from readmodel_pipelines.events.exact import Odd, pieces, written
+from readmodel_pipelines.events.exact import Odd, Repeated, pieces, written
 from readmodel_pipelines.events.ids import byte_order
 from readmodel_pipelines.mongo.decoding import documents_of, events_of
 from readmodel_pipelines.mongo.driver import Collection, Document
@@ -151,6 +151,9 @@ def document_key(document: Document, key_field: str) -> Key:
 
 
 def _bytes_of(text: Any) -> bytes:
+    if isinstance(text, Repeated):
+        # As queries and indexes have it.
+        text = text.values[0]
     # A symbol lies among the strings.
     return byte_order(text.symbol or "" if isinstance(text, Odd) else text)
 
@@ -166,7 +169,8 @@ def order_of(value: Any) -> tuple[int, Any]:
     if isinstance(value, Decimal128):
         value = value.to_decimal()
     if isinstance(value, int | float | Decimal) and not isinstance(value, bool):
-        return (_NUMBER, value) if value == value else (_NOT_A_NUMBER, b"")
+        # A signaling one cannot even be compared.
+        return (_NOT_A_NUMBER, b"") if Decimal(value).is_nan() else (_NUMBER, value)
     if type(value) is str or (isinstance(value, Odd) and value.symbol is not None):
         return _TEXT, _bytes_of(value)
     # Behind its length the number of its type comes first.

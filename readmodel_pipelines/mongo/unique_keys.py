@@ -4,7 +4,6 @@ A field that is not there has the key null, as one that is null; an array has a 
 different types are one key where they are equal.
 """
 
-import math
 from collections.abc import Hashable, Iterable, Mapping
 from decimal import Decimal
 from typing import Any
@@ -46,4 +45,5 @@ def _told_apart_by(key: Any) -> Hashable:
     number = key.to_decimal() if isinstance(key, Decimal128) else key
     if type(key) is bool or not isinstance(number, int | float | Decimal):
         return type(key).__name__, repr(key)
-    return int, "NaN" if math.isnan(number) else number
+    # A signaling one has no hash, and is no float.
+    return int, "NaN" if Decimal(number).is_nan() else number

@@ -77,7 +77,7 @@ class ReadModel(Protocol):
     def read(self, keys: Sequence[str] | None = None, within: IdRange = EVERYTHING) -> Iterator[Document]:
         """Documents with a string key in its order, `_id` and owned fields only: of `keys`, or all in a range.
 
-        Of a range those whose key is a symbol too.
+        Of a range those too whose key is a symbol, or stands twice.
         """
 
     def versions(self) -> Iterator[Document]:

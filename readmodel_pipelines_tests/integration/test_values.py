@@ -196,6 +196,22 @@ def test_a_value_of_another_type_or_a_field_twice_is_different_and_mended(
     assert not any(isinstance(held, Repeated) for document in stored for held in document.values())
 
 
+def test_a_document_whose_key_stands_twice_gives_way_when_its_chat_alone_is_done(
+    scene: Scene, neighbours: list[str]
+) -> None:
+    key, other = neighbours
+    scene.build()
+    for name, field in zip(BOTH, ("chat_id", "task_id"), strict=True):
+        put_document(scene, name, key, field, string("another"), twice=True)
+    found = [(finding.read_model, finding.outcome) for finding in scene.verify_one(key).findings]
+
+    assert found == [(name, "missing") for name in BOTH]
+    assert scene.rebuild_one(key).ok
+    assert scene.verify_one(key).ok
+    assert scene.verify_one(other).ok
+    assert scene.verify().ok
+
+
 def test_a_field_twice_is_mended_where_the_id_is_null_too(scene: Scene, neighbours: list[str], strategy: str) -> None:
     put_document(scene, "chats_read_model", neighbours[0], "_id", NULL)
     put_document(scene, "chats_read_model", neighbours[0], "title", string("another"), twice=True)
