@@ -110,8 +110,8 @@ class InPlace:
     def _grown(self, changes: Sequence[Verdict]) -> list[Verdict]:
         """Those whose stream does not end now where it did when it was folded."""
         last = self.again.last_versions([change.aggregate_id for change in changes]) if changes else {}
-        # An event that is skipped ends a stream at a version that no fold has.
-        return [change for change in changes if last.get(change.aggregate_id) != change.version]
+        # An event that is skipped ends a stream at a version that no fold has; one without events ends at 0.
+        return [change for change in changes if last.get(change.aggregate_id, 0) != change.version]
 
     def _write(self, changes: Sequence[Verdict], on_conflict: Callable[[list[Verdict]], None]) -> None:
         before = self._lane.counts.superseded
@@ -132,30 +132,27 @@ class InPlace:
         self._give_up_busy(changes, before)
 
     def _overtaken(self, changes: Sequence[Verdict], written: Written) -> list[Verdict]:
-        """Documents written although their stream has grown since it was folded, and which are wrong by now.
+        """Changes that were written although their stream has grown since it was folded, and are wrong by now.
 
         No condition of a write can tell: another writer may have seen that no document was there and left it so, as for
-        a chat that was deleted; or the newer events have brought the document back to what was compared.
+        a chat that was deleted; or the newer events have brought the document back to what was compared, or want one
+        again that is deleted here.
         """
         kept_out = {change.aggregate_id for change in written.again if is_plain(change.aggregate_id)}
         kept_out |= {*written.conflicts, *(key for key, _, _ in written.refused if is_plain(key))}
-        done = [change for change in changes if change.expected is not None and change.aggregate_id not in kept_out]
+        done = [item for item in changes if is_plain(item.aggregate_id) and item.aggregate_id not in kept_out]
         grown = self._grown(done)
         wrong = {item.aggregate_id: item for item in self.again.verdicts([item.aggregate_id for item in grown])}
         overtaken = [change for change in grown if change.aggregate_id in wrong]
         self._lane.counts.superseded += len(overtaken)
-        inserted = [wrong[change.aggregate_id] for change in overtaken if change.actual is None]
-        taken_back = self._taken_back([verdict for verdict in inserted if verdict.outcome in _GOES])
-        return [change for change in overtaken if change.aggregate_id not in taken_back]
+        inserted = [wrong[item.aggregate_id] for item in overtaken if item.actual is None and item.expected is not None]
+        self._take_back([verdict for verdict in inserted if verdict.outcome in _GOES])
+        return overtaken
 
-    def _taken_back(self, inserted: Sequence[Verdict]) -> set[Any]:
+    def _take_back(self, inserted: Sequence[Verdict]) -> None:
         """Take back at once what was inserted and nobody wants: it was nobody's, whoever holds the lease by now."""
-        if not inserted:
-            return set()
-        written = self._lane.model.write(inserted)
-        self._lane.counts.inserted -= written.counts.deleted
-        kept = {item.aggregate_id for item in written.again} | {key for key, _, _ in written.refused}
-        return {item.aggregate_id for item in inserted} - kept
+        if inserted:
+            self._lane.counts.inserted -= self._lane.model.write(inserted).counts.deleted
 
     def _compare_again(self, keys: Sequence[Any]) -> list[Verdict]:
         """The changes that these keys want now; those of a stream that became malformed are given up."""
@@ -244,9 +241,10 @@ class InPlace:
             if written.conflicts or not tangle.tied:
                 # Several want what nobody holds yet: each for itself, and the first one gets it.
                 written = self._lane.model.write(tangle.movable)
+            overtaken = self._overtaken(tangle.movable, written)
             written.refused = [item for item in written.refused if is_plain(item[0]) and item[0] in asked_for]
             self._count(written)
-            if not (written.again or written.conflicts):
+            if not (written.again or written.conflicts or overtaken):
                 return
             if len(written.conflicts) == len(tangle.movable):
                 self._give_up_held(written.conflicts, asked_for)

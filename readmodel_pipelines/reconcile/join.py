@@ -104,7 +104,7 @@ class MergeJoin:
         elif found is not None:
             self._emit(found)
         elif expected is None and actual is not None:
-            self._emit(Verdict(aggregate_id, Outcome.UNEXPECTED, None, actual))
+            self._emit(Verdict(aggregate_id, Outcome.UNEXPECTED, None, actual, version=result.version))
         else:
             self._counts.same += 1
             if self._keep is not None and expected is not None and actual is not None:

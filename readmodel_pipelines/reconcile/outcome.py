@@ -122,7 +122,8 @@ class Why(StrEnum):
 class Verdict:
     """What was found for one aggregate, where it is not `same`.
 
-    `actual` holds `_id` and the owned fields; `version` and `size` (bytes) belong to `expected`.
+    `actual` holds `_id` and the owned fields; `version` is the stream's when it was folded, 0 without events; `size`
+    (bytes) belongs to `expected`.
     """
 
     aggregate_id: Any

@@ -14,6 +14,7 @@ from pymongo.errors import OperationFailure
 from readmodel_pipelines.mongo.read_model import ReadModelCollection
 from readmodel_pipelines.reconcile.in_place import ATTEMPTS
 from readmodel_pipelines.reconcile.summary import Summary
+from readmodel_pipelines_tests.support import open_chats
 from readmodel_pipelines_tests.support.other_writer import OtherWriter
 from readmodel_pipelines_tests.support.scene import Document, Scene, found_in, taken_from
 
@@ -224,6 +225,64 @@ def test_a_delete_does_not_take_a_document_that_changed(race: Race, full: bool) 
     assert race.other_writer.times == 1
     assert (counts.superseded, counts.deleted, counts.failed) == (1, 0, 0)
     assert found_in(scene.tasks, {"task_id": chat})["title"] == "a bug"
+    assert scene.verify("task").ok
+
+
+@pytest.fixture
+def open_chat(race: Race) -> str:
+    """A chat of a read model whose documents say nothing of the version."""
+    scene = race.scene
+    scene.settings = scene.settings.model_copy(update={"projections": (open_chats.__name__,), "max_delete_share": 1.0})
+    scene.collection(open_chats.READ_MODEL).create_index("title", unique=True)
+    assert scene.rebuild("open_chats").ok
+    return race.chat_id
+
+
+@both_ways
+def test_a_delete_of_what_newer_events_want_again_is_made_good(race: Race, open_chat: str, full: bool) -> None:
+    scene = race.scene
+    scene.append(open_chat, ("chat.closed", {}))
+    # Whoever projects this one finds the document as it ought to be, and writes nothing.
+    race.before_delete(lambda: scene.append(open_chat, ("chat.reopened", {"new_status": "New"})))
+    summary = scene.rebuild("open_chats") if full else scene.rebuild_one(open_chat, "open_chats")
+
+    assert (race.other_writer.times, summary.ok) == (1, True)
+    assert scene.verify("open_chats").ok
+
+
+@both_ways
+def test_newer_events_that_brought_back_what_an_exchange_of_keys_compared_are_not_lost(
+    race: Race, open_chat: str, full: bool
+) -> None:
+    scene, chats = race.scene, race.scene.collection(open_chats.READ_MODEL)
+    titles = {document["chat_id"]: document["title"] for document in chats.find()}
+    exchanged = dict(zip(titles, reversed(titles.values()), strict=True))
+    for chat_id, title in [*((chat_id, f"parked {chat_id}") for chat_id in titles), *exchanged.items()]:
+        chats.update_one({"chat_id": chat_id}, {"$set": {"title": title}})
+
+    def rename(_: object) -> None:
+        for chat_id, title in exchanged.items():
+            scene.append(chat_id, ("chat.renamed", {"new_title": title}))
+
+    race.other_writer.once_before("swap", "replace", rename)
+    summary = scene.rebuild("open_chats") if full else scene.rebuild_one(open_chat, "open_chats")
+
+    assert (race.other_writer.times, summary.ok) == (1, True)
+    assert scene.verify("open_chats").ok
+
+
+def test_an_insert_in_an_exchange_of_keys_is_taken_back_from_a_chat_that_was_deleted_meanwhile(race: Race) -> None:
+    scene = race.scene
+    holder = scene.chat("holder")
+    scene.build()
+    scene.tasks.delete_one({"task_id": race.chat_id})
+    scene.tasks.update_one({"task_id": holder}, {"$set": {"chat_id": race.chat_id}})
+    race.other_writer.once_before("swap", "insert", lambda _: scene.append(race.chat_id, ("chat.deleted", {})))
+    counts = scene.rebuild_one(race.chat_id, "task").read_models[TASKS]
+
+    assert race.other_writer.times == 1
+    assert (counts.inserted, counts.replaced, counts.superseded) == (0, 1, 1)
+    assert scene.tasks.find_one({"task_id": race.chat_id}) is None
     assert scene.verify("task").ok
 
 
