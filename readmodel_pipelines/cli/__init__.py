@@ -1,5 +1,6 @@
-"""The command line, `readmodel …`: a module for each command or group of them, named as it is typed, with its options,
-its work and its output. What they share lies in `terminal/`; runs and UI of Dagster's in `dagster/`.
+"""The command line, `readmodel …`. Each command or group has a module of the same name, with its options, work and
+output.
 
-Everything heavy (pydantic, pymongo, rich) is imported by the command that needs it, when it runs.
+`terminal/` holds the shared parts, and `dagster/` the runs and the UI of Dagster. Each command imports its heavy
+packages (pydantic, pymongo, rich) only when it runs.
 """

@@ -1,4 +1,4 @@
-"""`demo`: gives the demo a voice and the summaries' look, and serves Dagster's UI at its end."""
+"""`demo`: prints the demo's steps and summaries, then serves Dagster's UI."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -60,14 +60,14 @@ def demo(
     except KeyboardInterrupt:
         raise Interrupted(
             f"Interrupted in step {step}." if step else "Interrupted before the first step.",
-            hint="The next `readmodel demo` drops what this one made; `readmodel server stop` ends the server.",
+            hint="`readmodel server stop` stops the server. The next `readmodel demo` drops the data of this one.",
             done={"step": step, "steps": [summary.as_json() for summary in shown]},
         ) from None
     if free is not None:
-        voice.say("12. Start Dagster's UI" if clean else "The demo did not end well. Dagster's UI starts all the same.")
+        voice.say("12. Start Dagster's UI" if clean else "The demo failed. Dagster's UI starts anyway.")
         voice.say(
-            "   An application goes on saving events meanwhile, and some of its updates fail: see repair_queue\n"
-            "   fill, its sensor launch repair_read_models, and the queue drain."
+            "   An application keeps saving events, and some of its updates fail.\n   Watch repair_queue fill, its "
+            "sensor launch repair_read_models, and the queue drain."
         )
         with traffic_in_background(settings), serving_reports(folder_of_reports(settings), ui.HOST, 0) as at:
             address = f"http://{ui.HOST}:{free}"
@@ -75,16 +75,16 @@ def demo(
             told = voice.note if voice.as_json else voice.line
             ui.serve(settings, free, told, links, lambda: _begin_a_history(settings, address))
     voice.say(
-        "The embedded server goes on; `readmodel verify-consistency --type all --all` meets it, "
-        "`readmodel server stop` ends it."
+        "The embedded server keeps running. `readmodel verify-consistency --type all --all` verifies its data; "
+        "`readmodel server stop` stops it."
     )
     document = {"verb": "demo", "clean": clean, "steps": [summary.as_json() for summary in shown]}
-    voice.result(document, ["Every damage was found and mended." if clean else "The demo did not end well."])
+    voice.result(document, ["All damage was found and repaired." if clean else "The demo failed."])
     return clean
 
 
 def _begin_a_history(settings: "Settings", address: str) -> None:
-    """Have Dagster materialize and check both read models, so that its pages have something to show."""
+    """Have Dagster materialize and check both read models, so that its pages show a history."""
     from pydantic import SecretStr
 
     from readmodel_pipelines.cli.dagster.launch import materialize
@@ -95,6 +95,6 @@ def _begin_a_history(settings: "Settings", address: str) -> None:
     server = WebServer(settings.model_copy(update={"dagster_url": SecretStr(address)}))
     try:
         run = materialize(server, [item.read_model for item in projections_for(settings)])
-        voice.note(f"Dagster materializes and checks both read models meanwhile: {run}")
+        voice.note(f"Dagster materializes and checks both read models in this run: {run}")
     except ReadModelError as error:
-        voice.note(f"Its pages have no history yet: {error.message}")
+        voice.note(f"Dagster's pages have no history yet: {error.message}")

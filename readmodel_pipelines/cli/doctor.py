@@ -1,4 +1,4 @@
-"""`doctor`: what it found, as lines or as a document: a mark, a name and a sentence, and below it what to do."""
+"""`doctor`: prints its results as lines or as a JSON document. Each has a mark, a name, a sentence and a hint."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def _lines(diagnosis: Diagnosis) -> Iterator[str]:
 
 
 def _wrapped(text: str, first: str, others: str) -> list[str]:
-    """On a terminal wrapped at its width; elsewhere one line, for `grep`."""
+    """Wrapped to the terminal's width; a single line elsewhere, for `grep`."""
     if not sys.stdout.isatty():
         return [f"{first}{text}"]
     width = max(_NARROWEST, shutil.get_terminal_size().columns)
@@ -75,7 +75,7 @@ def _wrapped(text: str, first: str, others: str) -> list[str]:
 
 def _ending(diagnosis: Diagnosis) -> str:
     if diagnosis.not_checked:
-        return f"Without MongoDB nobody could look at: {', '.join(diagnosis.not_checked)}."
+        return f"Not checked without MongoDB: {', '.join(diagnosis.not_checked)}."
     states = [check.state.value for check in diagnosis.checks]
     told = [count(states.count(word), word) for word in ("problem", "warning") if word in states]
     if not told:

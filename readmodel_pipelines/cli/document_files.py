@@ -1,7 +1,7 @@
-"""Loading documents: gzipped Extended JSON, a document a line, into the collections that the settings name.
+"""Loads documents from gzipped Extended JSON, one per line, into the collections of the settings.
 
-Documents pass through in batches, so a file may be larger than memory. What the database holds already (same `_id` or
-unique key) is left as it is and counted, so a load that was interrupted is simply run again.
+Documents are inserted in batches, so a file may be larger than memory. A document that exists already (same `_id` or
+unique key) is left unchanged and counted, so an interrupted load can be run again.
 """
 
 import gzip
@@ -27,7 +27,7 @@ from readmodel_pipelines.settings import Settings
 
 SUFFIX = ".jsonl.gz"
 
-# Dates as milliseconds: year 1 with an offset is outside Python's range, and inside BSON's.
+# Dates as milliseconds, because year 1 with an offset is outside Python's range but inside BSON's.
 _EXTENDED_JSON = json_util.JSONOptions(
     json_mode=json_util.JSONMode.CANONICAL, datetime_conversion=DatetimeConversion.DATETIME_MS
 )
@@ -38,7 +38,7 @@ _LARGEST_DOCUMENT = 16 * 2**20
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What became of one file's documents so far, or of all of them."""
+    """Counts of one file's documents: inserted and already present, so far or in total."""
 
     file: str
     collection: str
@@ -52,13 +52,13 @@ class Loaded:
 
 
 def loadable_files(folder: Path, settings: Settings) -> tuple[dict[Path, str], list[str]]:
-    """The files of a folder to load, in order, with their collections, and the names of those that are not.
+    """The files of a folder to load, in order, with their collections; and the names of all other files.
 
     Raises:
-        UsageError: there is no such folder, or nothing to load in it.
+        UsageError: the folder does not exist, or holds no file to load.
     """
     if not folder.is_dir():
-        raise UsageError(f"There is no folder {folder}.", hint="Name a folder that holds events.jsonl.gz.")
+        raise UsageError(f"There is no folder {folder}.", hint="Give a folder that holds events.jsonl.gz.")
     targets = {
         f"events{SUFFIX}": settings.events_collection,
         **{f"{item.read_model}{SUFFIX}": collection_of(settings, item) for item in projections_for(settings)},
@@ -66,16 +66,17 @@ def loadable_files(folder: Path, settings: Settings) -> tuple[dict[Path, str], l
     }
     paths = {folder / name: collection for name, collection in targets.items() if (folder / name).is_file()}
     if not paths:
-        raise UsageError(f"There is nothing to load in {folder}.", hint=f"It takes {', '.join(targets)}.")
+        raise UsageError(f"{folder} holds no file to load.", hint=f"It must hold one of {', '.join(targets)}.")
     return paths, sorted({path.name for path in folder.glob(f"*{SUFFIX}")} - targets.keys())
 
 
 def load_files(database: Database, settings: Settings, paths: Mapping[Path, str]) -> Iterator[Loaded]:
-    """Make the indexes, then load one file after the other; tells after each batch how far one is, then that it ended.
+    """Create the indexes, then load the files one after the other; yields the counts after each batch and at each
+    file's end.
 
     Raises:
-        UsageError: a file cannot be read or a line holds no document. The lines before it may be loaded.
-        ReadModelError: MongoDB refuses a document, or an index cannot be made.
+        UsageError: a file cannot be read, or a line holds no document. Earlier lines may be loaded.
+        ReadModelError: MongoDB refuses a document, or an index cannot be created.
     """
     ensure_indexes(database, settings)
     for path, collection in paths.items():
@@ -89,7 +90,7 @@ def load_files(database: Database, settings: Settings, paths: Mapping[Path, str]
 
 
 def _insert(collection: Collection, batch: list[RawBSONDocument], path: Path) -> int:
-    """Insert what is not there yet; gives how many were."""
+    """Insert the documents that do not exist yet; returns their number."""
     try:
         collection.insert_many(batch, ordered=False)
     except BulkWriteError as error:
@@ -98,8 +99,8 @@ def _insert(collection: Collection, batch: list[RawBSONDocument], path: Path) ->
         other = next((item for item in refused if item["code"] != DUPLICATE_KEY), None)
         if other is not None:
             raise ReadModelError(
-                f"{path.name}: MongoDB refuses to store into {collection.full_name}: {other['errmsg'][:300]}",
-                hint="Mend what it says and load again; what is there already is left as it is.",
+                f"{path.name}: MongoDB refused a document for {collection.full_name}: {other['errmsg'][:300]}",
+                hint="Correct it and load again; documents that exist already are left unchanged.",
             ) from None
         return len(refused)
     return 0
@@ -127,22 +128,23 @@ def _documents(path: Path) -> Iterator[RawBSONDocument]:
                     yield _document(line, path, number)
     except (OSError, EOFError, zlib.error) as error:
         raise UsageError(
-            f"{path} cannot be read on from line {number + 1}: {error}.", hint="It must be a whole gzip file."
+            f"{path} cannot be read from line {number + 1} on: {error}.",
+            hint="Replace it by a complete gzip file, and load again.",
         ) from None
 
 
 def _document(line: bytes, path: Path, number: int) -> RawBSONDocument:
-    # Encoded here and not by the driver, which could not say which line it is that BSON has no place for.
+    # Encoded here, because the driver would not say which line holds a value that BSON cannot store.
     try:
         document = json_util.loads(line.decode(), json_options=_EXTENDED_JSON)
         if not isinstance(document, dict):
-            raise TypeError(f"a {type(document).__name__} is no document")
+            raise TypeError(f"it is a {type(document).__name__}, not a document")
         encoded = bson.encode(document)
         if len(encoded) > _LARGEST_DOCUMENT:
-            raise ValueError(f"{len(encoded):,} bytes are more than MongoDB stores")
+            raise ValueError(f"{len(encoded):,} bytes exceed the maximum size of a document")
     except (ValueError, TypeError, LookupError, ArithmeticError, RecursionError, BSONError) as error:
         raise UsageError(
-            f"{path}, line {number} holds no document: {str(error)[:200]}.",
-            hint="Each line is one document in Extended JSON. Mend the line and load again.",
+            f"{path}, line {number} holds no valid document: {str(error)[:200]}.",
+            hint="Each line must be one document in Extended JSON. Correct the line and load again.",
         ) from None
     return RawBSONDocument(encoded)

@@ -1,4 +1,4 @@
-"""`ensure-indexes`: makes the indexes that are missing."""
+"""`ensure-indexes`: creates the missing indexes."""
 
 import typer
 
@@ -20,5 +20,5 @@ def ensure_indexes() -> None:
     with opened("indexes") as (database, settings):
         made = indexes.ensure_indexes(database, settings)
     width = max(map(len, made))
-    lines = [f"{name:<{width}}  {'made ' + ', '.join(new) if new else 'all there'}" for name, new in made.items()]
-    voice.result({"verb": "ensure_indexes", "made": made}, [*lines, "Every index is there."])
+    lines = [f"{name:<{width}}  {'created ' + ', '.join(new) if new else 'complete'}" for name, new in made.items()]
+    voice.result({"verb": "ensure_indexes", "made": made}, [*lines, "No index is missing."])

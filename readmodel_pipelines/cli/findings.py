@@ -1,4 +1,4 @@
-"""`findings …`: those that are open, and those that somebody knows of and has ignored until a date."""
+"""`findings …`: lists open findings, and rules that ignore known ones until a date."""
 
 from __future__ import annotations
 
@@ -93,11 +93,11 @@ def unignore(
 
     with opened("verify") as (database, _):
         Ignored(database).remove(rule_id)
-    voice.result({"verb": "unignore", "rule": rule_id}, [f"Rule {rule_id} is gone."])
+    voice.result({"verb": "unignore", "rule": rule_id}, [f"Rule {rule_id} is removed."])
 
 
 def _read_models(settings: Settings, name: str, field: str | None = None) -> list[str]:
-    """The read models that `--type` names; those that own a field, if one is given.
+    """The read models named by `--type`; only those that own the `field`, if one is given.
 
     Raises:
         UsageError: there is no such read model, or none of them owns that field.
@@ -116,7 +116,7 @@ def _read_models(settings: Settings, name: str, field: str | None = None) -> lis
 
 
 def _as_events_have_it(aggregate_id: str | None) -> str | None:
-    """A UUID in lower case; any other text as it is, for findings are of such ids, too."""
+    """A UUID in lower case; any other text unchanged, because findings can have such ids."""
     from readmodel_pipelines.events.ids import UUID
 
     lowered = aggregate_id.strip().lower() if aggregate_id is not None else ""
@@ -124,11 +124,11 @@ def _as_events_have_it(aggregate_id: str | None) -> str | None:
 
 
 def _end(text: str) -> datetime:
-    """The moment, as it is stored."""
+    """The end of a rule, as it is stored."""
     try:
         end = datetime.fromisoformat(text)
     except ValueError:
-        raise UsageError(f"{cut(text, _LONGEST)!r} is no date.", hint="Give it such as 2026-12-31.") from None
+        raise UsageError(f"{cut(text, _LONGEST)!r} is no date.", hint="Give a date like 2026-12-31.") from None
     return (end if end.tzinfo is None else end.astimezone(UTC)).replace(tzinfo=None)
 
 

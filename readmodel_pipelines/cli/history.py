@@ -1,4 +1,4 @@
-"""`history`: the stream of one aggregate as people read it, and where the stored document stands in it."""
+"""`history`: shows the stream of one aggregate, and the version that the stored document equals."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -57,7 +57,7 @@ def history(
             begun = True
 
     def tell(step: "Step") -> None:
-        # Not before: an id that is unknown is an error, and no history without events.
+        # Only now, because an unknown id is an error and not a history without events.
         begin()
         voice.item(step_as_json(step) if voice.as_json else {}, lines_of_step(step, several=several))
 

@@ -1,4 +1,4 @@
-"""`leases …`: who holds what now, and to take a lease from a holder that is dead."""
+"""`leases …`: lists the held leases, and frees the lease of a dead holder."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from readmodel_pipelines.wording import count, moment
 
 _MOST_LISTED = 100_000
 _WIDEST = 80
-_LIST = "`readmodel leases list` shows those that are held."
+_LIST = "`readmodel leases list` shows the held leases."
 
 app = group(
     "leases",
@@ -58,16 +58,16 @@ def break_(
         if lease is None:
             raise UsageError(f"Nobody holds a lease {name!r}.", hint=_LIST)
         holder = str(lease.get("holder"))
-        kept = f"{holder} may be at work still; {name} was not taken from it."
-        make_sure(f"Take {name} from {holder}, who is dead?", yes=yes, kept=kept, if_so="if it is dead")
+        kept = f"{holder} may be alive, so {name} was not freed."
+        make_sure(f"Free {name}, held by {holder}? Its holder must be dead.", yes=yes, kept=kept, if_so="if it is dead")
         broken = break_lease(database, lease["_id"])
-    told = f"{name} is free." if broken else f"{name} was given back meanwhile."
+    told = f"{name} is free." if broken else f"{name} was already free."
     voice.result({"verb": "break", "lease": name, "holder": holder, "broken": broken}, [told])
 
 
 def _table(found: Sequence[Mapping[str, Any]], more: bool) -> Iterator[str]:
     if not found:
-        yield "Nothing is locked."
+        yield "No lease is held."
         return
     width = min(_WIDEST, max(len(str(item["_id"])) for item in found))
     yield f"{'lease':<{width}}  {'since (UTC)':<19}  {'until (UTC)':<19}  holder"
@@ -79,5 +79,5 @@ def _table(found: Sequence[Mapping[str, Any]], more: bool) -> Iterator[str]:
 
 def _but(item: Mapping[str, Any]) -> str:
     if item["over"]:
-        return "  (ran out: free)"
-    return "  (further off than it lasts: the server's clock stood ahead)" if item["too_far"] else ""
+        return "  (expired: free)"
+    return "  (expires later than its duration allows: the server's clock was ahead)" if item["too_far"] else ""

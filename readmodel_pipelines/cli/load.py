@@ -1,4 +1,4 @@
-"""`load`: puts a folder of documents into the database, and says for each file what became of them."""
+"""`load`: inserts a folder of documents into the database, and reports the result for each file."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def load(
     from readmodel_pipelines.settings import load_settings
 
     settings = load_settings()
-    # Looked at first: a wrong path must not start a server.
+    # Checked first, so that a wrong path does not start a server.
     paths, skipped = loadable_files(folder, settings)
     for name in skipped:
-        voice.line(one_line(f"{name}: skipped, no collection is loaded from it"))
+        voice.line(one_line(f"{name}: skipped, because it belongs to no collection"))
     done: dict[str, Loaded] = {}
     due = NowAndThen(SECONDS_BETWEEN_LINES)
     with open_database(settings, "load", tell=voice.note) as database:
@@ -48,16 +48,16 @@ def load(
                 elif due():
                     voice.note(f"{_in_words(loaded, settings)} so far")
         except KeyboardInterrupt:
-            told = "; ".join(_in_words(loaded, settings) for loaded in done.values()) or "at most a batch was loaded"
+            told = "; ".join(_in_words(loaded, settings) for loaded in done.values()) or "at most one batch was loaded"
             raise Interrupted(
                 f"Interrupted: {told}.",
-                hint=f"What is there already is left as it is; go on with: {again()}",
+                hint=f"Loaded documents are left unchanged. Run again: {again()}",
                 done={"files": [loaded.as_json() for loaded in done.values()]},
             ) from None
     document = {"verb": "load", "files": [loaded.as_json() for loaded in done.values()], "skipped": skipped}
-    voice.result(document, ["Loaded, with every index. Next: `readmodel verify-consistency --type all --all`."])
+    voice.result(document, ["Loaded, and all indexes exist. Next: `readmodel verify-consistency --type all --all`."])
 
 
 def _in_words(loaded: Loaded, settings: Settings) -> str:
-    there = f", {loaded.present:,} there already" if loaded.present else ""
+    there = f", {loaded.present:,} already present" if loaded.present else ""
     return one_line(f"{loaded.file} → {settings.database}.{loaded.collection}: {loaded.inserted:,} inserted{there}")

@@ -1,11 +1,10 @@
-"""The command line: puts `readmodel …` together from its commands, and ends processes cleanly.
+"""The command line: assembles `readmodel …` from its commands, and ends processes cleanly.
 
-Exit codes: 0 all well; 1 discrepancies found, or aggregates that a rebuild could not do; 2 usage; 3 no MongoDB or
-Dagster, or no right to it; 4 MongoDB could not do it; 5 there is no event to go by; 6 the output could not be written;
-130 interrupted; 141 whoever read the output is gone. Results go to stdout; progress, notes and errors to stderr.
+Exit codes: 0 all well; 1 discrepancies, or aggregates that a rebuild could not write; 2 wrong usage; 3 no MongoDB, no
+Dagster, or a missing right; 4 an operation failed in MongoDB; 5 no event at all; 6 the output could not be written; 130
+interrupted; 141 the reader of the output is gone. Results go to stdout; progress, notes and errors to stderr.
 
-Everything heavy is imported by the command that needs it: help is instant, and a cron job or a shell loop over ids does
-not wait for what it never uses.
+Each command imports its heavy packages when it runs. So help is instant, and a cron job or a loop over ids starts fast.
 """
 
 from __future__ import annotations
@@ -70,13 +69,13 @@ def _tell_version(asked: bool) -> None:
 
 @app.callback()
 def readmodel(
-    # Not eager: only behind --json is it known how to say it.
+    # Not eager, because the format of the answer depends on --json.
     version: bool = typer.Option(False, "--version", callback=_tell_version, help="Show the version."),
 ) -> None:
     """The options of all commands."""
 
 
-# Single commands name their heading themselves.
+# Single commands set their own heading.
 for single in (
     status,
     rebuild_readmodel,
@@ -105,11 +104,11 @@ def main() -> None:
     """Entry point of the console script."""
     _open_what_is_closed()
     for stream in (sys.stdout, sys.stderr):
-        # Titles are any Unicode; a terminal that cannot show it must not end a run.
+        # Titles can be any Unicode; a terminal that cannot show a character must not end a run.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     for name in ("SIGTERM", "SIGHUP"):
-        # A polite kill ends a run as Ctrl-C does, so that its lease is given back.
+        # SIGTERM ends a run like Ctrl-C, so that its lease is released.
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, signal.default_int_handler)
@@ -120,10 +119,10 @@ def main() -> None:
         app()
     except SystemExit as ending:
         if sys.stdout is not stdout:
-            # Typer's way to say that whoever read it is gone.
+            # Typer raises this when the reader of the output is gone.
             _leave(NOBODY_READS)
         _leave(ending.code if isinstance(ending.code, int) else int(ending.code is not None))
-    # What Typer itself could not write: help, for one.
+    # Typer's own output, for example help, could not be written.
     except OSError as error:
         if error.filename is not None:
             raise
@@ -132,19 +131,19 @@ def main() -> None:
 
 
 def _open_what_is_closed() -> None:
-    """Let nothing else, a connection to MongoDB for one, get the number of a standard stream that came closed."""
+    """Open standard streams that are closed, so that no connection gets their file number."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
-            # It gets the lowest number that is free.
+            # A new file gets the lowest free number.
             number = os.open(os.devnull, os.O_RDWR)
             os.set_inheritable(number, True)
             setattr(sys, name, os.fdopen(number, mode))
 
 
 def _not_lost(unraisable: UnraisableHookArgs) -> None:
-    """Python drops a Ctrl-C that arrives while it cleans up an object: let it arrive again."""
+    """Repeat a Ctrl-C that Python drops, because it arrives while an object is cleaned up."""
     if isinstance(unraisable.exc_value, KeyboardInterrupt):
-        # In a moment: here it would be dropped, too.
+        # A moment later, because here it would be dropped too.
         threading.Timer(0.01, _interrupt).start()
     else:
         sys.__unraisablehook__(unraisable)
@@ -154,12 +153,12 @@ def _interrupt() -> None:
     if sys.platform == "win32":
         _thread.interrupt_main()
     else:
-        # A real signal, for it ends a sleep and a read, too.
+        # A real signal, because it also interrupts a sleep and a read.
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
 
 def _leave(code: int) -> NoReturn:
-    """End at once. The ordinary way flushes what cannot be written again, and the driver waits for its threads."""
+    """End at once. A normal exit would flush a broken stream, and wait for the driver's threads."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError):
             stream.flush()

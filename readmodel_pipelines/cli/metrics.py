@@ -1,4 +1,4 @@
-"""`metrics`: served until somebody ends it, or printed once."""
+"""`metrics`: serves metrics until it is ended, or prints them once."""
 
 import threading
 from typing import Annotated
@@ -44,7 +44,7 @@ def metrics(
             address = f"http://{f'[{host}]' if ':' in host else host}:{at}/metrics"
             voice.note(f"Metrics at {address}; Ctrl-C ends it.")
             try:
-                # Whoever starts it hears at once whether there is something to tell.
+                # Checked at once, so that an unusable setup is reported when it starts.
                 exporter.look()
                 threading.Event().wait()
             except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""`rebuild-readmodel`: one aggregate, a dry run, or a full rebuild; here, or as a run of Dagster's."""
+"""`rebuild-readmodel`: one aggregate, a dry run, or a full rebuild; here, or as a run in Dagster."""
 
 from __future__ import annotations
 
@@ -92,17 +92,18 @@ def rebuild_readmodel(
         settings, names = target_of(read_model, aggregate_id, everything)
         if (strategy != "in_place" or resume or off_peak or part is not None) and (dry_run or not everything):
             raise UsageError(
-                "--strategy, --resume, --off-peak and --slice are for full rebuilds.",
-                hint="Leave them away, or give --all without --dry-run.",
+                "--strategy, --resume, --off-peak and --slice work only for full rebuilds.",
+                hint="Remove them, or give --all without --dry-run.",
             )
         full = None
         if everything:
-            # A rebuild of one aggregate, thousands of them in a shell's loop, does not wait for what it never uses.
+            # The import is late, because a rebuild of one aggregate, run thousands of times in a loop, does not need
+            # it.
             from readmodel_pipelines.rebuild import RebuildRequest, Slice
 
             full = RebuildRequest(
                 strategy,
-                # Slices are one rebuild only if each goes on with what the others began.
+                # Slices form one rebuild only if each continues the work of the others.
                 resume=resume or part is not None,
                 allow_deletions=allow_deletions,
                 off_peak=off_peak,
@@ -138,14 +139,14 @@ def rebuild_readmodel(
 
 
 def _run_of(name: str, aggregate_id: str | None, dry_run: bool, full: RebuildRequest | None) -> Run:
-    """The run of Dagster's that does it for one read model."""
+    """The run in Dagster that rebuilds one read model."""
     from readmodel_pipelines.cli.dagster.follow import Run
     from readmodel_pipelines.cli.dagster.launch import shown_findings
 
     if full is None:
         one = {"aggregate_type": name, "aggregate_id": aggregate_id, "dry_run": dry_run}
         return Run("rebuild_aggregate", "rebuild_one_aggregate", one)
-    # It resumes: a run that crashes is launched again by Dagster, and must not begin anew then.
+    # It resumes, because Dagster launches a crashed run again, which must not start over.
     config: dict[str, Any] = {
         "allow_deletions": full.allow_deletions,
         "allow_no_events": full.allow_no_events,

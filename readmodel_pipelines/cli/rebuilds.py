@@ -1,4 +1,4 @@
-"""`rebuilds …`: look at full rebuilds, give one up, put back what was before one."""
+"""`rebuilds …`: lists full rebuilds, aborts one, or rolls one back."""
 
 from __future__ import annotations
 
@@ -80,13 +80,15 @@ def rollback(rebuild_id: _RebuildId, yes: Yes = False) -> bool:
     from readmodel_pipelines.rebuild import roll_back
 
     with opened("shadow") as (database, settings):
-        # A mistyped id is told before anybody is asked.
+        # A mistyped id is reported before anybody is asked.
         Rebuilds(database).stored(rebuild_id)
-        question = f"Replace the documents of rebuild {rebuild_id} by those from before it?"
-        kept = f"What rebuild {rebuild_id} made stays; nothing was put back."
-        make_sure(question, yes=yes, kept=kept, if_so="to put back what was before")
+        question = f"Replace the current documents by those from before rebuild {rebuild_id}?"
+        kept = f"Nothing was rolled back; the documents of rebuild {rebuild_id} stay."
+        make_sure(question, yes=yes, kept=kept, if_so="to roll back")
         summary = roll_back(database, settings, rebuild_id)
-    done = f"Rebuild {rebuild_id} is rolled back; {summary.rebuild.caught_up:,} documents caught up since."
+    done = (
+        f"Rebuild {rebuild_id} is rolled back; {summary.rebuild.caught_up:,} documents were updated with later events."
+    )
     warnings = (f"Warning: {item}" for item in summary.warnings)
     voice.result(summary.as_json(), [done, *what_was_found(summary), *warnings])
     return summary.ok
@@ -99,11 +101,11 @@ def _shown(record: Mapping[str, Any], rebuilds: Rebuilds) -> dict[str, Any]:
 
 def _table(found: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     if not found:
-        yield "There was no full rebuild yet."
+        yield "There is no full rebuild yet."
         return
     yield f"{'rebuild':<12}  {'state':<11}  {'strategy':<8}  {'begun (UTC)':<19}  {'ranges':>9}  read models"
     for item in found:
-        # Another version, or somebody else, may have put anything there.
+        # Another version or program may have stored any value here.
         rebuild, state, strategy = (str(item.get(name, "?")) for name in ("_id", "state", "strategy"))
         ranges = f"{item['ranges_done']}/{item.get('ranges', '?')}"
         begun = moment(item.get("started_at"))[:19]
@@ -113,7 +115,7 @@ def _table(found: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def _in_words(value: Any) -> str:
-    """A value of a record, as text for people."""
+    """A value of a rebuild's record, as text for people."""
     from readmodel_pipelines.reconcile.extended_json import json_text
 
     if value is None:

@@ -1,6 +1,6 @@
-"""What `rebuild-readmodel` and `verify-consistency` share: which aggregates are meant, and a pass over them.
+"""Shared by `rebuild-readmodel` and `verify-consistency`: the choice of aggregates, and a pass over them.
 
-A pass shows its progress, ends with its summary, and on Ctrl-C tells how far it came and how to go on.
+A pass shows its progress and ends with its summary. On Ctrl-C it reports its progress and the command that continues.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +21,7 @@ from readmodel_pipelines.settings import Settings, load_settings
 from readmodel_pipelines.wording import numbers
 
 Work = Callable[[Database, Progress], Summary]
-"""What a command does with the database, telling how far it is."""
+"""The work of a command on the database; it reports its progress."""
 
 _Reached = tuple[int, int, Mapping[str, Counts]]
 _COUNTED = tuple(item.value for item in Outcome)
@@ -29,10 +29,10 @@ _WRITTEN = (*WRITES, "failed")
 
 
 def target_of(read_model: str, aggregate_id: str | None, everything: bool) -> tuple[Settings, Sequence[str]]:
-    """The settings, and the read models that are meant by `--type`, `--id` and `--all`.
+    """The settings, and the read models chosen by `--type`, `--id` and `--all`.
 
     Raises:
-        UsageError: there is no read model of that name, or it is not said which aggregates are meant.
+        UsageError: there is no such read model, or not exactly one of `--id` and `--all` is given.
     """
     settings = load_settings()
     known = names(projections_for(settings))
@@ -41,8 +41,8 @@ def target_of(read_model: str, aggregate_id: str | None, everything: bool) -> tu
     if (aggregate_id is not None) == everything:
         both = "Both --id and --all were given" if everything else "Neither --id nor --all was given"
         raise UsageError(
-            f"{both}; exactly one of them says what to work on.",
-            hint="Give --id UUID for one aggregate, or --all for every one.",
+            f"{both}; exactly one of them is needed.",
+            hint="Give --id UUID for one aggregate, or --all for every aggregate.",
         )
     return settings, known if read_model == ALL else (read_model,)
 
@@ -57,10 +57,10 @@ def carry_out(
     max_findings: int,
     remembers: bool = False,
 ) -> int:
-    """Do it here, as a user of that role, and show the result; gives the exit code.
+    """Do the work here, with the rights of `role`, and print the result; returns the exit code.
 
     Raises:
-        Interrupted: Ctrl-C, with what was done.
+        Interrupted: by Ctrl-C; its `done` holds the result so far.
     """
     with (
         open_database(settings, role, tell=voice.note) as database,
@@ -79,7 +79,7 @@ def carry_out(
             if verb == "rebuild":
                 raise _interrupted_rebuild(getattr(ending, "summary", None)) from None
             raise _interrupted_look(reached, remembers=remembers) from None
-    # A summary keeps so many of each kind; what was asked for is so many in all.
+    # A summary keeps this many of each kind; the option limits the total.
     summary.findings = summary.first_findings(max_findings)
     voice.result(summary.as_json(), human_lines(summary, aggregate_id))
     if settings.tell_dagster:
@@ -87,21 +87,21 @@ def carry_out(
 
         tell_dagster(settings, summary, aggregate_id)
     if summary.ok and summary.scope.reports == []:
-        # It was asked for, and a full disk says nothing about the documents.
+        # The report was asked for, so the run fails; a full disk says nothing about the documents.
         return OutputLost.exit_code
     return int(not summary.ok)
 
 
 def _interrupted_look(reached: _Reached, *, remembers: bool) -> Interrupted:
-    """A verification or a dry run was interrupted."""
+    """The error for an interrupted verification or dry run."""
     events, total, read_models = reached
     if not events:
-        return Interrupted("Interrupted. No read model was changed.", hint=f"Again: {again()}")
-    kept = " What was found so far is remembered." if remembers else ""
+        return Interrupted("Interrupted. No read model was changed.", hint=f"Run again: {again()}")
+    kept = " Its findings so far are recorded." if remembers else ""
     return Interrupted(
         f"Interrupted after {events:,} of about {max(events, total):,} events"
         f"{_told(read_models, _COUNTED)}. No read model was changed.{kept}",
-        hint=f"Again: {again()}",
+        hint=f"Run again: {again()}",
         done={
             "events": events,
             "of_about": max(events, total),
@@ -111,19 +111,17 @@ def _interrupted_look(reached: _Reached, *, remembers: bool) -> Interrupted:
 
 
 def _interrupted_rebuild(summary: Summary | None) -> Interrupted:
-    """A rebuild was interrupted; of a full one its summary so far."""
+    """The error for an interrupted rebuild; a full one has a summary so far."""
     if summary is None:
-        return Interrupted(
-            "Interrupted. The document is as it was, or what its events say.", hint=f"Make sure with: {again()}"
-        )
+        return Interrupted("Interrupted. The document is either unchanged or rebuilt.", hint=f"Run again: {again()}")
     rebuild = summary.rebuild
     if not any(item.id for item in summary.rebuilds):
-        return Interrupted("Interrupted before the rebuild began: nothing was written.", hint=f"Begin with: {again()}")
-    about = f"Rebuild {rebuild.id} ({rebuild.strategy}) is not done" if rebuild.id else "The next one was not begun"
+        return Interrupted("Interrupted before the rebuild began. Nothing was written.", hint=f"Run again: {again()}")
+    about = f"Rebuild {rebuild.id} ({rebuild.strategy}) is not finished" if rebuild.id else "The next one had not begun"
     counts = _told(summary.read_models, (*_COUNTED, *_WRITTEN))
     return Interrupted(
         f"Interrupted. {about}; so far {summary.events:,} events were read{counts}.",
-        hint=f"Go on with: {again('--resume')}",
+        hint=f"Continue with: {again('--resume')}",
         done=summary.as_json(),
     )
 

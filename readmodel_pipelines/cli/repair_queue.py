@@ -1,4 +1,4 @@
-"""`repair-queue …`: its numbers and tasks; working it off; bringing tasks back, deleting them."""
+"""`repair-queue …`: shows, repairs, requeues and deletes repair tasks."""
 
 from __future__ import annotations
 
@@ -105,8 +105,8 @@ def work(
 
         if not ends:
             raise UsageError(
-                "A run of Dagster's ends, and a worker without --once does not.",
-                hint="Give --once or --id with --launch. What is due, Dagster's sensor has repaired by itself.",
+                "A run in Dagster ends, and a worker without --once does not.",
+                hint="Add --once or --id. Without --launch, Dagster's sensor repairs due tasks anyway.",
             )
         given = {"limit": limit, "batch_size": batch_size, "task_ids": task_ids or None}
         config = {name: value for name, value in given.items() if value is not None}
@@ -135,10 +135,10 @@ def requeue(
         if reason not in DEAD_LETTER_REASONS:
             raise UsageError(
                 f"No dead letter has the reason {reason!r}, and there is no such reason.",
-                hint="`readmodel repair-queue stats` says which reasons there are.",
+                hint="`readmodel repair-queue stats` lists the reasons.",
             )
     next_step = " `readmodel repair-queue work --once` or Dagster's sensor repairs them." if number else ""
-    voice.result({"verb": "requeue", "requeued": number}, [f"{count(number, 'task')} brought back.{next_step}"])
+    voice.result({"verb": "requeue", "requeued": number}, [f"{count(number, 'task')} requeued.{next_step}"])
 
 
 @command(app, "purge", "Delete completed tasks or dead letters for good.")
@@ -154,7 +154,7 @@ def purge(
     Completed tasks expire by themselves, after READMODEL_REPAIR_RETENTION_DAYS.
     """
     if status == "failed":
-        kept = "Dead letters are the only trace of repairs that never came about; none was deleted."
+        kept = "Dead letters are the only record of failed repairs, so none was deleted."
         make_sure(_SURE, yes=yes, kept=kept, if_so="to delete them")
     with _queue("queue") as queue:
         number = queue.purge(status, older_than_days)
@@ -170,7 +170,7 @@ def _queue(role: str) -> Iterator[RepairQueue]:
 
 
 def _work_once(limit: int | None, batch_size: int | None, task_ids: list[str]) -> bool:
-    """Repair until nothing is due, or the tasks named; True when all of them are repaired."""
+    """Repair all due tasks, or the named ones; True if all of them are repaired."""
     from readmodel_pipelines.repair.summary import RepairSummary
     from readmodel_pipelines.repair.worker import RepairWorker
 
@@ -181,22 +181,22 @@ def _work_once(limit: int | None, batch_size: int | None, task_ids: list[str]) -
             summary = worker.work(limit=limit, task_ids=task_ids or None)
         except KeyboardInterrupt:
             raise Interrupted(
-                f"Interrupted: {last[0].in_words()} The others are in the queue, due again.",
-                hint=f"Go on with: {again()}",
+                f"Interrupted: {last[0].in_words()} The other tasks are due again.",
+                hint=f"Run again: {again()}",
                 done=last[0].as_json(),
             ) from None
     voice.result(summary.as_json(), _summary_lines(summary))
     open_tasks = not task_ids or summary.claimed >= len(set(task_ids))
     if not open_tasks:
-        voice.note("Not every task named is open: it is completed, a dead letter, in work or not there.")
+        voice.note("Some of the named tasks are not open: completed, dead letters, in work, or missing.")
     return summary.ok and open_tasks
 
 
 def _work_on(every: float, batch_size: int | None) -> None:
-    """Repair what is due, again and again, until somebody ends it; what was done is shown then.
+    """Repair due tasks repeatedly until interrupted, then print the totals.
 
     Raises:
-        MongoUnavailable: no MongoDB at the first look; later it is waited for.
+        MongoUnavailable: MongoDB did not answer at the start. Later outages are waited out.
     """
     from readmodel_pipelines.bookkeeping.arrivals import Arrivals
     from readmodel_pipelines.bookkeeping.presence import present
@@ -211,10 +211,10 @@ def _work_on(every: float, batch_size: int | None) -> None:
     # Nobody knows before the first look.
     down: bool | None = None
     queue = settings.repair_queue_collection
-    voice.note(f"Looking at once when a task comes, and every {every:g} s for what is due; Ctrl-C ends it.")
+    voice.note(f"Repairs each new task at once, and checks for due tasks every {every:g} s. Ctrl-C ends it.")
 
     def without(why: str) -> None:
-        voice.note(f"Looking every {every:g} s alone: {why}.")
+        voice.note(f"Only checks for due tasks every {every:g} s: {why}.")
 
     try:
         while True:
@@ -269,11 +269,11 @@ def _stats_lines(stats: QueueStats) -> Iterator[str]:
     yield ""
     if stats.failed:
         yield (
-            "`readmodel repair-queue list --status failed` shows the dead letters; mend the cause, then "
-            "`readmodel repair-queue requeue --all-failed`."
+            "`readmodel repair-queue list --status failed` shows the dead letters. Fix the cause, then run `readmodel "
+            "repair-queue requeue --all-failed`."
         )
     elif stats.due:
-        yield "Dagster's sensor repairs what is due, or `readmodel repair-queue work`."
+        yield "Dagster's sensor repairs due tasks, and so does `readmodel repair-queue work`."
     else:
         yield "All is well: nothing is due."
 
@@ -322,6 +322,6 @@ def _summary_lines(summary: RepairSummary) -> Iterator[str]:
     if len(summary.dead_letters) > _SHOWN_DEAD_LETTERS:
         yield f"  … and {len(summary.dead_letters) - _SHOWN_DEAD_LETTERS:,} more"
     if summary.parked:
-        yield "Mend the causes, then `readmodel repair-queue requeue --all-failed` brings all dead letters back."
+        yield "Fix the causes. Then `readmodel repair-queue requeue --all-failed` requeues all dead letters."
     elif summary.ok:
-        yield "All is well: every task that was due is repaired."
+        yield "All is well: all due tasks are repaired."

@@ -1,4 +1,4 @@
-"""`reports`: the reports of Dagster's runs, served to a browser until somebody ends it."""
+"""`reports`: serves the reports of Dagster's runs to a browser until it is ended."""
 
 import threading
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""`rights`: the roles there are, and what makes one of them on the server. Opens no database."""
+"""`rights`: lists the roles, and prints the script that creates one of them. Opens no database."""
 
 from typing import Annotated
 
@@ -28,7 +28,7 @@ def rights(
         roles = [{"role": item.name, "mongodb_role": item.mongodb_name, "purpose": item.purpose} for item in ROLES]
         width = max(len(item.name) for item in ROLES)
         lines = [f"{item.name:<{width}}  {item.purpose}" for item in ROLES]
-        hint = "`readmodel rights ROLE` prints what to run in mongosh."
+        hint = "`readmodel rights ROLE` prints the script for mongosh."
         voice.result({"verb": "rights", "roles": roles}, [*lines, "", hint])
         return
     chosen, settings = role_named(role), load_settings()

@@ -25,7 +25,7 @@ def start() -> None:
 
     settings = load_settings()
     if settings.mongodb_uri is not None:
-        raise UsageError(_NOT_USED, hint="Unset it to work with the embedded server.")
+        raise UsageError(_NOT_USED, hint="Unset READMODEL_MONGODB_URI to use the embedded server.")
     already = server.status(settings).running
     server.ensure_running(settings)
     _show("start", settings, "already running" if already else "started")
@@ -48,7 +48,7 @@ def status() -> None:
 
 
 def _settings() -> Settings:
-    """The settings, with a note where commands use another server."""
+    """The settings; warns if commands use another server."""
     from readmodel_pipelines.settings import load_settings
 
     settings = load_settings()

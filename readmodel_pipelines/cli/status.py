@@ -1,4 +1,4 @@
-"""`status`: one screen of read models, findings, the queue, who is at work, and the last rebuilds."""
+"""`status`: one screen of read models, findings, the queue, held leases, and the last rebuilds."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def _lines(found: Overview) -> Iterator[str]:
             verified = f"verified {ago} ago ({item.coverage}: {item.checked:,} compared, {item.discrepancies:,} wrong)"
         yield f"{name:<{width}}  {item.documents:>10,} documents  {opened_now}; {verified}"
     if found.ignored:
-        yield f"{count(found.ignored, 'rule')} of what is ignored: `readmodel findings list`."
+        yield f"{count(found.ignored, 'rule')} for ignored findings: `readmodel findings list`."
     yield ""
     yield from _queue(found)
     for lease in found.leases:
@@ -91,7 +91,7 @@ def _lines(found: Overview) -> Iterator[str]:
         names = ", ".join(map(str, models)) if isinstance(models, list) else "?"
         yield f"rebuild {record['_id']}  {record.get('state')}  begun {moment(record.get('started_at'))}  {names}"
     if not found.rebuilds:
-        yield "There was no full rebuild yet."
+        yield "There is no full rebuild yet."
 
 
 def _queue(found: Overview) -> Iterator[str]:

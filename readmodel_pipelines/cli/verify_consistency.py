@@ -1,4 +1,4 @@
-"""`verify-consistency`: one aggregate, all of them or some; here, or as a run of Dagster's."""
+"""`verify-consistency`: compares one aggregate, all, or a part of them; here, or as a run in Dagster."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -100,7 +100,8 @@ def verify_consistency(
     )
     if many and not everything:
         raise UsageError(
-            "--id looks at one aggregate; the options for many go with --all.", hint="Leave them away, or give --all."
+            "--id compares one aggregate; the options for many aggregates need --all.",
+            hint="Remove them, or give --all.",
         )
     coverage = Coverage(sample, None if bucket is None else Bucket.parse(bucket), since_last=since is not None)
     reports = tuple(report or ())
@@ -120,7 +121,7 @@ def verify_consistency(
         from readmodel_pipelines.cli.dagster.launch import launch_runs, refuse, shown_findings
 
         refuse("--report", reports, "the run writes its reports to READMODEL_REPORTS_DIR")
-        refuse("--id", aggregate_id, "no job verifies one aggregate, which takes a moment here")
+        refuse("--id", aggregate_id, "no job verifies one aggregate, because it takes only a moment here")
         config = {
             "tier": tier,
             "sample": sample,

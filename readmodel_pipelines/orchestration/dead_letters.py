@@ -1,4 +1,4 @@
-"""The job that requeues dead letters from the web UI, like `readmodel repair-queue requeue` in a shell."""
+"""The job that requeues dead letters from the web UI, like `repair-queue requeue` in a shell."""
 
 # Without `from __future__ import annotations`: Dagster takes the class of `context`, not its name.
 import dagster as dg

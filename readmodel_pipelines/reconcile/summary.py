@@ -92,12 +92,12 @@ class Summary:
 
     @property
     def agreement(self) -> str:
-        """What a verification that found nothing can say: no more than it looked at."""
+        """The result of a verification without findings, limited to its coverage and tier."""
         if self.looked_at_all:
-            return "every document is what its events say"
+            return "every document matches its events"
         if self.scope.tier == "versions":
-            return "presence and version of the documents are what their events say; no other field was compared"
-        return "every document that was looked at is what its events say"
+            return "presence and version of the documents match their events; no other field was compared"
+        return "every compared document matches its events"
 
     def note(self, read_model: str, verdict: Verdict) -> None:
         """Count a verdict and keep it as a finding while there is room."""

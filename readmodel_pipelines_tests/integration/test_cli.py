@@ -37,7 +37,7 @@ def test_a_discrepancy_makes_verify_exit_1_and_shows_the_field_and_what_to_run(c
     assert ' → "wrong"' in result.stdout
     assert "is_public: " in result.stdout
     assert "→ (absent)" in result.stdout
-    assert "`readmodel rebuild-readmodel --type all --all` mends 1" in result.stdout
+    assert "`readmodel rebuild-readmodel --type all --all` repairs 1" in result.stdout
 
 
 def test_one_aggregate_can_be_verified_and_mended_alone(cli: Cli, damaged: str, known: list[str]) -> None:
@@ -45,7 +45,7 @@ def test_one_aggregate_can_be_verified_and_mended_alone(cli: Cli, damaged: str, 
     assert cli("verify-consistency", "--type", "task", "--id", damaged).exit_code == 0
     found = cli("verify-consistency", "--type", "chat", "--id", damaged)
     assert found.exit_code == 1
-    assert f"`readmodel rebuild-readmodel --type chat --id {damaged}` mends 1" in found.stdout
+    assert f"`readmodel rebuild-readmodel --type chat --id {damaged}` repairs 1" in found.stdout
     assert cli("rebuild-readmodel", "--type", "chat", "--id", damaged.upper()).exit_code == 0
     assert cli("verify-consistency", *EVERYTHING).exit_code == 0
 
@@ -109,8 +109,9 @@ def test_an_interrupted_command_exits_130_in_words(env: dict[str, str], number: 
             process.send_signal(number)
             stdout, stderr = process.communicate(timeout=240)
     assert process.returncode == 130
-    again = "Again: readmodel verify-consistency --type all --all"
-    assert (stdout, stderr) == ("", f"Interrupted. No read model was changed.\n{again}\n")
+    assert stdout == ""
+    assert stderr.startswith("Interrupted")
+    assert stderr.endswith(": readmodel verify-consistency --type all --all\n")
 
 
 # What is printed, and where
@@ -141,8 +142,7 @@ def test_a_malformed_stream_exits_1_and_json_names_the_event(database: Mongo, cl
     database.events.update_one({"aggregate_id": known[1], "version": 1}, {"$set": {"event_type": "?"}})
     result = cli("rebuild-readmodel", *EVERYTHING)
     assert result.exit_code == 1
-    assert "malformed" in result.stdout
-    assert "mend their events first" in result.stdout
+    assert "2 malformed streams" in result.stdout
     document = json.loads(cli("verify-consistency", "--type", "chat", "--all", "--json").stdout)
     (finding,) = document["findings"]
     assert set(finding) - {"read_model", "aggregate_id", "outcome", "reason", "fields"} == {
@@ -209,7 +209,7 @@ def test_quiet_says_nothing_but_the_result(cli: Cli, known: list[str]) -> None:
     work = ("repair-queue", "work", "--id", "nobody")
     loud, quiet = cli(*work), cli("--quiet", *work)
     assert (loud.exit_code, quiet.exit_code) == (1, 1)
-    assert "Not every task named is open" in loud.stderr
+    assert "not open" in loud.stderr
     assert (quiet.stdout, quiet.stderr) == (loud.stdout, "")
 
 

@@ -49,7 +49,7 @@ def test_loading_again_says_there_already_and_changes_nothing(database: Mongo, c
     again = [events[0], {**events[1], "_id": ObjectId()}, *events[2:]]
     result = cli("load", write(tmp_path / "events.jsonl.gz", again))
     assert result.exit_code == 0
-    assert f"1 inserted, {len(events) - 1} there already" in result.stdout
+    assert f"1 inserted, {len(events) - 1} already present" in result.stdout
     assert database.events.count_documents({}) == len(events)
     assert database.events.count_documents({"mark": 1}) == 1
 
@@ -154,7 +154,7 @@ def test_a_document_that_a_validator_refuses_exits_1_in_words(database: Mongo, c
     database.create_collection("chats_read_model", validator={"title": {"$type": "string"}})
     result = cli("load", write(tmp_path / "chats_read_model.jsonl.gz", [{"_id": 1, "chat_id": "x"}]))
     assert result.exit_code == 1
-    assert "refuses to store" in result.stderr
+    assert "MongoDB refused a document" in result.stderr
 
 
 def test_the_recorded_corpus_loads_and_verifies(cli: Cli, corpus: Path) -> None:

@@ -92,7 +92,7 @@ def test_what_one_command_was_told_about_its_voice_is_forgotten_by_the_next() ->
 def test_quiet_and_verbose_together_are_refused() -> None:
     result = readmodel("-q", "rights", "-v")
     assert result.exit_code == 2
-    assert "one asks for less, the other for more" in result.stderr
+    assert "--quiet and --verbose" in result.stderr
 
 
 def completions(line: str, shell: str) -> tuple[list[str], set[str]]:

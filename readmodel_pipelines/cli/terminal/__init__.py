@@ -1,1 +1,1 @@
-"""What every command shares: how it is made, what it takes, how much it says, and how that looks."""
+"""Shared by all commands: their construction, options, verbosity and output."""

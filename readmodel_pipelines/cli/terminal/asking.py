@@ -1,4 +1,4 @@
-"""Asking before something that cannot be undone: at a terminal alone, for nowhere else is there anybody to answer."""
+"""Asks for confirmation before an irreversible action; only at a terminal, because nobody can answer elsewhere."""
 
 import sys
 
@@ -8,11 +8,11 @@ from readmodel_pipelines.errors import UsageError
 
 
 def make_sure(question: str, *, yes: bool, kept: str, if_so: str = "") -> None:
-    """Go on when `--yes` was given, or somebody at the terminal says so.
+    """Continue if `--yes` was given, or if the person at the terminal confirms.
 
     Raises:
-        UsageError: nobody did; `kept` says what was left as it is.
+        UsageError: nobody confirmed. `kept` is its message, and says what stays unchanged.
     """
     if yes or (sys.stdin.isatty() and typer.confirm(question, err=True)):
         return
-    raise UsageError(kept, hint=f"Say --yes {if_so}".rstrip() + ".")
+    raise UsageError(kept, hint=f"Add --yes {if_so}".rstrip() + ".")

@@ -1,7 +1,7 @@
-"""How a command is made: it is registered with its help, what it gives is its exit code, and what it raises is told.
+"""Turns a function into a command: registers it with its help, and converts its result and errors into exit codes.
 
-Errors that a person meets become a sentence, what to do, and an exit code; no traceback and no credentials. With
-`--json` the same is also one document on stdout. A bug keeps its traceback.
+An error that a person can fix becomes a sentence, a hint and an exit code, without traceback and credentials. With
+`--json` it is also one document on stdout. A bug keeps its traceback.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
     from readmodel_pipelines.mongo.driver import Database
     from readmodel_pipelines.settings import Settings
 
-# Where nobody knows more: most often nothing was begun.
+# Used when the command itself does not know more; mostly nothing had begun.
 _AT_LEAST = {
-    "rebuild": "Interrupted: what was written is right and stays.",
-    "repair": "Interrupted: tasks that were done are completed, the others are in the queue again.",
+    "rebuild": "Interrupted. The documents written so far are correct and stay.",
+    "repair": "Interrupted. Finished tasks are completed; the others are in the queue again.",
     "verify": "Interrupted. No read model was changed.",
-    "ensure_indexes": "Interrupted: the server goes on making the index that it was at.",
-    "rollback": "Interrupted: what is back is back; only the same again catches up with the events since then.",
-    "start": "Interrupted: a server that was starting is ended; `readmodel server status` makes sure.",
-    "stop": "Interrupted: the server ends by itself if it was asked to already.",
+    "ensure_indexes": "Interrupted. The server still creates the index that it had begun.",
+    "rollback": "Interrupted during the rollback. Run the same command again to apply the events recorded since.",
+    "start": "Interrupted. A server that was starting is stopped; `readmodel server status` shows it.",
+    "stop": "Interrupted. If the server was already asked to stop, it stops.",
 }
 
 _CREDENTIALS = re.compile(r"(?<=://)\S*@")
@@ -50,16 +50,16 @@ class Interrupted(ReadModelError):
 
 
 def again(*more: str) -> str:
-    """The command that was typed, and what to add to it to go on."""
+    """The typed command line, with `more` options added."""
     return shlex.join(["readmodel", *voice.typed, *(item for item in more if item not in voice.typed)])
 
 
 def command(
     app: typer.Typer, name: str, short_help: str, *, heading: str | None = None, verb: str = ""
 ) -> Callable[[Callable[_Given, int | None]], Callable[_Given, None]]:
-    """Make a function a command: True and None are success, False is exit code 1, a number is the code.
+    """Make a function a command: True and None mean success, False exit code 1, and a number is the exit code.
 
-    `verb` is what documents call it; its name if not given.
+    `verb` is its name in JSON documents; by default its own name.
     """
 
     def register(work: Callable[_Given, int | None]) -> Callable[_Given, None]:
@@ -78,7 +78,7 @@ def command(
 
 @contextmanager
 def in_words(verb: str) -> Iterator[None]:
-    """Turn what a person can cause or must act on into words and an exit code."""
+    """Turn an error that a person can cause or fix into a sentence, a hint and an exit code."""
     found: ReadModelError
     try:
         with _explained(verb):
@@ -87,8 +87,8 @@ def in_words(verb: str) -> Iterator[None]:
     except ReadModelError as ending:
         found = ending
     except KeyboardInterrupt:
-        found = Interrupted(_AT_LEAST.get(verb, "Interrupted: nothing was changed."), hint=f"Again: {again()}")
-    # Evaluated only when an error comes this far, so that help and usage errors need no driver.
+        found = Interrupted(_AT_LEAST.get(verb, "Interrupted. Nothing was changed."), hint=f"Run again: {again()}")
+    # Evaluated only if an error gets this far, so that help and usage errors need no driver.
     except _driver_error() as error:
         found = _of_driver(error)
     complain(str(found))
@@ -101,7 +101,7 @@ def in_words(verb: str) -> Iterator[None]:
 
 @contextmanager
 def opened(role: str) -> Iterator[tuple[Database, Settings]]:
-    """The database of the settings, for a user of that role, and the settings."""
+    """The open database of the settings, with the rights of a role, and the settings."""
     from readmodel_pipelines.mongo.connection import open_database
     from readmodel_pipelines.settings import load_settings
 
@@ -112,12 +112,14 @@ def opened(role: str) -> Iterator[tuple[Database, Settings]]:
 
 def _explained(verb: str) -> AbstractContextManager[None]:
     if voice.verbose and voice.quiet:
-        raise UsageError("--quiet and --verbose were given; one asks for less, the other for more.", hint="Give one.")
+        raise UsageError(
+            "Both --quiet and --verbose were given, and they contradict each other.", hint="Give only one."
+        )
     if not voice.verbose:
         return nullcontext()
     from readmodel_pipelines.cli.terminal.verbose import explained
 
-    # The doctor shows them itself: they are a part of what it was asked for.
+    # The doctor shows the settings itself.
     return explained(with_settings=verb != "doctor")
 
 
@@ -128,7 +130,7 @@ def _driver_error() -> type[Exception]:
 
 
 def _of_driver(error: Any) -> ReadModelError:
-    """What a connection did not tell in words already."""
+    """An error of the driver as one of this project's errors."""
     from readmodel_pipelines.mongo.driver import ConnectionFailure
 
     message = f"MongoDB: {_CREDENTIALS.sub('', str(error))[:_LONGEST]}"

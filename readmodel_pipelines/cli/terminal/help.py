@@ -1,6 +1,6 @@
-"""Help that reads as a map: the commands under headings, subcommands spelled out, then where to start.
+"""The help: commands under headings, with their subcommands, then where to start.
 
-A command's heading is its `rich_help_panel`, one of `HEADINGS`. Nothing is imported but Typer: help is instant.
+A command's heading is its `rich_help_panel`, one of `HEADINGS`. It imports only Typer, so help is instant.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,12 +16,12 @@ LOOK, MEND, QUEUE, REBUILDS = "Inspect", "Rebuild", "Repair queue", "Rebuilds"
 SET_UP, OPERATE = "Set up", "Operate"
 HEADINGS = (LOOK, MEND, QUEUE, REBUILDS, SET_UP, OPERATE)
 
-# Typer's public name for it is that of a kind of it.
+# Typer's public name for it names only one kind of it.
 _UsageError: Any = typer.BadParameter.__bases__[0]
 
 
 class Group(TyperGroup):
-    """A group whose commands all take `--quiet`, `--verbose` and `--json`, as it does itself."""
+    """A group whose commands take `--quiet`, `--verbose` and `--json`, as the group does."""
 
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
@@ -32,18 +32,22 @@ class Group(TyperGroup):
 
 
 def group(name: str, text: str) -> typer.Typer:
-    """Commands that go by a name of their own."""
+    """A group of commands under one name."""
     return typer.Typer(name=name, cls=Group, help=text, no_args_is_help=True, rich_markup_mode=None)
 
 
 @contextmanager
 def _in_a_document(verb: Callable[[], str | None]) -> Iterator[None]:
-    """With `--json` a command that makes no sense is told in a document, too."""
+    """With `--json`, report a usage error as a document too."""
     try:
         yield
     except _UsageError as error:
         if "--json" in voice.typed:
-            about = {"code": "usage", "message": error.format_message(), "hint": "--help says what it takes."}
+            about = {
+                "code": "usage",
+                "message": error.format_message(),
+                "hint": "--help lists the commands and options.",
+            }
             voice.as_json = True
             voice.document({"verb": verb(), "error": about})
         raise
@@ -78,21 +82,21 @@ ENDING = {
 
 
 class Map(Group):
-    """The topmost group: its help is the map of all commands."""
+    """The top group; its help lists all commands."""
 
     def make_context(self, info_name: str | None, args: list[str], *rest: Any, **extra: Any) -> Any:
-        """Remember what was typed, before it is taken apart."""
+        """Remember the typed arguments before they are parsed."""
         voice.listen(args)
         with _in_a_document(lambda: None):
             return super().make_context(info_name, args, *rest, **extra)
 
     def invoke(self, ctx: Any) -> Any:
-        """Tell in a document what makes no sense about a command."""
+        """Report a usage error of a command, with `--json` as a document."""
         with _in_a_document(lambda: ctx.invoked_subcommand):
             return super().invoke(ctx)
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Commands before options: they are what somebody looks for."""
+        """Commands before options, because people look for commands first."""
         sections: dict[str, list[tuple[str, str]]] = {heading: [] for heading in HEADINGS}
         command: Any
         for name, command in self.commands.items():
@@ -100,7 +104,7 @@ class Map(Group):
             sections[command.rich_help_panel] += [
                 (f"{name} {word}".rstrip(), item.get_short_help_str(limit=200)) for word, item in below.items()
             ]
-        # One column for all, so that the eye runs down it.
+        # One column width for all, so that the columns align.
         width = max(len(name) for rows in sections.values() for name, _ in rows)
         for heading, rows in sections.items():
             with formatter.section(heading):
@@ -108,7 +112,7 @@ class Map(Group):
         super().format_options(ctx, formatter)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
-        """Nothing: the map has them."""
+        """Nothing, because the top help lists them already."""
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
         """Where to start, settings, exit codes."""

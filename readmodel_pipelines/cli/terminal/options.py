@@ -1,7 +1,7 @@
-"""Options that several commands take, and what the shell completes `--type` to. Completion asks no server.
+"""Options that several commands share, and the completion of `--type`. Completion asks no server.
 
-Choices that are closed are literals, which Typer shows, completes and checks. Those of `--type` are not: the setting
-READMODEL_PROJECTIONS adds to them, and whoever reads the option refuses others.
+Closed choices are literals, which Typer shows, completes and checks. `--type` is open, because READMODEL_PROJECTIONS
+adds read models; the command itself refuses unknown ones.
 """
 
 import os
@@ -11,12 +11,12 @@ import typer
 
 from readmodel_pipelines.projections.names import ALL, BUILT_IN
 
-# A test keeps it in step with that of a summary, which imports bson.
+# A test keeps it equal to that of a summary, which imports bson.
 DEFAULT_MAX_FINDINGS = 1000
 
 
 def read_model_choices() -> tuple[str, ...]:
-    """The names of the registry, and `all`; only where READMODEL_PROJECTIONS adds some is it read."""
+    """The names of the registry, and `all`; reads READMODEL_PROJECTIONS only if it is set."""
     if not os.environ.get("READMODEL_PROJECTIONS"):
         return (*BUILT_IN, ALL)
     from readmodel_pipelines.errors import ReadModelError
@@ -26,7 +26,7 @@ def read_model_choices() -> tuple[str, ...]:
     try:
         return (*names(projections_for(load_settings())), ALL)
     except ReadModelError:
-        # The command says what is wrong with the settings; its help is there all the same.
+        # The command reports the error in the settings; its help still works.
         return (*BUILT_IN, "…", ALL)
 
 

@@ -1,6 +1,7 @@
-"""Progress of a long run, on stderr: a bar with rate and remaining time on a terminal, a line now and then elsewhere.
+"""Progress of a long run on stderr: a bar with rate and remaining time at a terminal, a line every few seconds
+elsewhere.
 
-Nothing is imported or shown before the first report comes, which a run over one aggregate never sends.
+Nothing is imported or shown before the first report, and a run over one aggregate sends none.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def event_progress(label: str) -> Iterator[Progress]:
-    """Show progress while the block runs; nothing of a bar stays behind."""
+    """Show progress while the block runs, and remove the bar at its end."""
     if voice.quiet:
         yield lambda _done, _total, _counts: None
         return
@@ -51,7 +52,7 @@ def event_progress(label: str) -> Iterator[Progress]:
         if bar is None:
             voice.note(line)
         else:
-            # Above the bar, not into it.
+            # Above the bar, not inside it.
             bar.console.print(line, markup=False, highlight=False)
 
     try:
@@ -75,7 +76,7 @@ def _bar(label: str) -> RichProgress:
         TimeRemainingColumn(),
         console=Console(stderr=True),
         transient=True,
-        # Redirecting would move what goes to stdout to stderr, the JSON document for one.
+        # A redirect would move stdout, for example the JSON document, to stderr.
         redirect_stdout=False,
         redirect_stderr=False,
     )

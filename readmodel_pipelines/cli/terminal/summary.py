@@ -1,4 +1,4 @@
-"""How a summary looks: one JSON document, or a table of counts, the first findings and a sentence on what is next."""
+"""Prints a summary: one JSON document, or a table of counts, the first findings and the next command."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -16,26 +16,26 @@ from readmodel_pipelines.wording import count, cut, cut_where_they_part, one_lin
 SHOWN_FINDINGS = 20
 _LONGEST_VALUE = 60
 _ALWAYS_SHOWN = ("checked", "same")
-_TITLES = {"verify": "Verification", "dry_run": "Dry run, nothing was written", "rebuild": "Rebuild"}
+_TITLES = {"verify": "Verification", "dry_run": "Dry run, nothing written", "rebuild": "Rebuild"}
 _PREDICTIONS = {"inserted": "to insert", "replaced": "to replace", "deleted": "to delete"}
-# A verification says what ought to be and what is; whoever writes, or would, goes from what is there to what will be.
+# A verification shows the expected value, then the stored one. A rebuild shows the stored value, then the new one.
 _SIDES = {"verify": ("expected", "actual"), "dry_run": ("actual", "expected"), "rebuild": ("actual", "expected")}
 _LEGENDS = {
-    "verify": "what the events say → what is stored",
-    "dry_run": "what is stored → what will be",
-    "rebuild": "what was stored → what the events say",
+    "verify": "expected value → stored value",
+    "dry_run": "stored value → new value",
+    "rebuild": "previous value → new value",
 }
 _NOT_DONE = {
-    RebuildState.PAUSED: "Not done yet: --resume goes on.",
-    RebuildState.BUILDING: "This slice is done; others are not yet.",
-    RebuildState.REFUSED: "Not done: the warning says why, and what allows it.",
+    RebuildState.PAUSED: "The rebuild is not finished; run the same command with --resume.",
+    RebuildState.BUILDING: "This slice is finished; other slices are not.",
+    RebuildState.REFUSED: "The rebuild is not finished. The warning gives the reason and the remedy.",
 }
 
 
 def human_lines(
     summary: Summary, aggregate_id: str | None = None, *, shown_findings: int = SHOWN_FINDINGS
 ) -> Iterator[str]:
-    """The summary for people, ending with a sentence that says whether all is well and what to run next."""
+    """The summary as lines, ending with whether all is well and what to run next."""
     covers = f" of {summary.scope.coverage}" if summary.scope.coverage else ""
     yield f"{_TITLES[summary.verb]}{covers}: {summary.events:,} events read in {summary.seconds:,.2f} s"
     yield ""
@@ -54,7 +54,7 @@ def human_lines(
 
 
 def what_was_found(summary: Summary) -> Iterator[str]:
-    """The table of counts and the first findings, where there are any."""
+    """The table of counts and the first findings, if any."""
     if summary.findings:
         yield ""
         yield from _table(summary)
@@ -63,22 +63,22 @@ def what_was_found(summary: Summary) -> Iterator[str]:
 
 
 def _what_became(summary: Summary) -> Iterator[str]:
-    """What a verification did besides looking, and which rebuilds they were."""
+    """The results of a verification besides findings, and the rebuilds."""
     lines = []
     scope = summary.scope
     for rebuild in summary.rebuilds:
-        caught_up = f", {count(rebuild.caught_up, 'document')} caught up with" if rebuild.caught_up else ""
+        caught_up = f", {count(rebuild.caught_up, 'document')} updated in the catch-up" if rebuild.caught_up else ""
         of = f" of {' and '.join(rebuild.read_models)}" if len(summary.rebuilds) > 1 else ""
         if rebuild.id:
             lines.append(f"Rebuild {rebuild.id}{of} ({rebuild.strategy}) is {rebuild.state}{caught_up}.")
     if closed := sum(summary.closed.values()):
-        lines.append(f"{count(closed, 'finding')} of earlier verifications gone.")
+        lines.append(f"{count(closed, 'earlier finding')} closed.")
     if summary.read_order:
         lines.append(summary.read_order)
     if scope.queued is not None:
         lines.append(
-            f"{count(scope.queued, 'repair')} queued, {scope.pending_already:,} were waiting already: "
-            "`readmodel repair-queue stats`."
+            f"{count(scope.queued, 'repair')} queued; {scope.pending_already:,} were already pending: `readmodel "
+            "repair-queue stats`."
         )
     lines += [f"Report written: {file}" for file in scope.reports or ()]
     if lines:
@@ -104,7 +104,7 @@ def _table(summary: Summary) -> Iterator[str]:
 
 
 def _causes(summary: Summary) -> Iterator[str]:
-    """Why, in a sentence for each read model."""
+    """The causes, one sentence per read model."""
     said = {name: sentence(summary.outages, name) for name in summary.read_models} if summary.verb == "verify" else {}
     if any(said.values()):
         yield ""
@@ -173,34 +173,42 @@ def _closing(summary: Summary, aggregate_id: str | None) -> str:
             if not summary.ok:
                 return f"{done} {_not_done(total)}"
             if not written:
-                return "All is well: nothing needed a write."
-            return f"All is well: {done} `readmodel verify-consistency {what}` checks it."
+                return "All is well: no document had to be written."
+            return f"All is well: {done} `readmodel verify-consistency {what}` verifies them."
 
 
 def _closing_of_verify(summary: Summary, total: Counts, what: str) -> str:
     ignored = summary.ignored.total()
-    told = f" {count(ignored, 'more is', 'more are')} ignored: `readmodel findings list` says why." if ignored else ""
+    told = (
+        f" {count(ignored, 'more is', 'more are')} ignored; `readmodel findings list` shows the rules."
+        if ignored
+        else ""
+    )
     return f"{_found_or_not(summary, total, what)}{told}"
 
 
 def _found_or_not(summary: Summary, total: Counts, what: str) -> str:
     if not total.discrepancies:
-        said = "All is well" if summary.looked_at_all else "Nothing was found"
+        said = "All is well" if summary.looked_at_all else "No discrepancy was found"
         return f"{said}: {summary.agreement}."
     found = f"{count(total.discrepancies, 'discrepancy', 'discrepancies')} found."
     mends = total.discrepancies - total.malformed
     deletions = total.unexpected + total.orphan
     of_them = f", {deletions:,} of them by deleting a document" if deletions else ""
-    mending = f"`readmodel rebuild-readmodel {what}` mends {mends:,}{of_them} (--dry-run says how)." if mends else ""
+    mending = (
+        f"`readmodel rebuild-readmodel {what}` repairs {mends:,}{of_them} (--dry-run shows the changes)."
+        if mends
+        else ""
+    )
     return " ".join(filter(None, (found, mending, _mistrusted(total))))
 
 
 def _not_done(total: Counts) -> str:
-    failed = f"{count(total.failed, 'aggregate')} cannot be done; the findings and warnings say why."
+    failed = f"{count(total.failed, 'aggregate')} could not be rebuilt; the findings and warnings give the reasons."
     return " ".join(filter(None, (_mistrusted(total), failed if total.failed else "")))
 
 
 def _mistrusted(total: Counts) -> str:
     streams = count(total.malformed, "malformed stream")
-    said = f"{streams} cannot be trusted, and no document of theirs is touched: mend their events first."
+    said = f"{streams}: their documents are left unchanged. Correct their events first."
     return said if total.malformed else ""

@@ -1,4 +1,4 @@
-"""`--verbose`: what a command works with and what it asks of the server, on stderr. No document and no secret in it."""
+"""`--verbose`: prints settings, server, commands and times to stderr, without documents and secrets."""
 
 import logging
 import platform
@@ -18,7 +18,7 @@ _PACKAGE = "readmodel_pipelines"
 
 @contextmanager
 def explained(*, with_settings: bool) -> Iterator[None]:
-    """Tell the settings before the block runs, what it connects to meanwhile, and commands and times after it."""
+    """Print the settings before the block runs, the connection during it, and commands and times after it."""
     started = time.perf_counter()
     versions = ", ".join(_version(name) for name in ("readmodel-pipelines", "pymongo", "pydantic"))
     voice.detail(f"{versions}, Python {platform.python_version()}")
@@ -32,7 +32,7 @@ def explained(*, with_settings: bool) -> Iterator[None]:
         finally:
             for told in _commands.in_words():
                 voice.detail(told)
-            voice.detail(f"It took {time.perf_counter() - started:.2f} s.")
+            voice.detail(f"The command took {time.perf_counter() - started:.2f} s.")
 
 
 def _version(name: str) -> str:
@@ -44,7 +44,7 @@ def _version(name: str) -> str:
 
 @contextmanager
 def _logs() -> Iterator[None]:
-    """What the package logs, at any level, and warnings of Python's."""
+    """Print the log records of the package, at any level, and Python's warnings."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
     loggers = [logging.getLogger(_PACKAGE), logging.getLogger("py.warnings")]

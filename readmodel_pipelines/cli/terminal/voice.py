@@ -1,8 +1,8 @@
-"""How much a command says: `--quiet`, `--verbose`, `--json`. Every command takes them, before its name or behind it.
+"""The verbosity: `--quiet`, `--verbose`, `--json`. Every command takes them, before or after its name.
 
-Results go to stdout, once, as lines for people or with `--json` as one document. Everything else goes to stderr: errors
-always, notes and progress unless `--quiet`, what goes on under the hood with `--verbose`. As the level of a logger this
-belongs to the process and not to what is passed around: `voice` is the only one, and the command line sets it.
+Results go to stdout once, as lines for people or with `--json` as one document. Everything else goes to stderr: errors
+always, notes and progress unless `--quiet`, details with `--verbose`. Like a log level, the verbosity belongs to the
+process: `voice` is its only instance, and the command line sets it.
 """
 
 import json
@@ -19,14 +19,14 @@ from readmodel_pipelines.errors import ReadModelError
 from readmodel_pipelines.wording import one_line
 
 SECONDS_BETWEEN_LINES = 5.0
-"""Of progress that is told line by line."""
+"""Between two lines of progress."""
 NOBODY_READS = 141
-"""The exit code of a program that writes to a pipe whose other end is gone, as shells say it."""
+"""The exit code of a program that writes to a closed pipe, as in shells."""
 
 
 @dataclass(slots=True)
 class Voice:
-    """What was asked for on the command line, and all of it as it was typed."""
+    """The verbosity of the command line, and the line as typed."""
 
     quiet: bool = False
     verbose: bool = False
@@ -36,20 +36,20 @@ class Voice:
     _items: int = 0
 
     def listen(self, typed: Sequence[str]) -> None:
-        """Another command line begins."""
+        """Start a new command line."""
         self.typed, self._head = tuple(typed), None
 
     def result(self, document: Mapping[str, Any], lines: Iterable[str]) -> None:
-        """What the command was asked for: the document with `--json`, else the lines."""
+        """The result of the command: the document with `--json`, else the lines."""
         self.document(document)
-        # Each is one line, whatever is named in it.
+        # Each is one line, even if a name in it contains line breaks.
         told = list(map(one_line, lines))
-        # A command that has nothing to tell with --quiet tells nothing: cron would mail an empty line.
+        # With --quiet an empty result prints nothing, because cron would mail an empty line.
         if told:
             self.line("\n".join(told))
 
     def document(self, document: Mapping[str, Any]) -> None:
-        """The one document of `--json`; in ASCII, so that no terminal, pipe or locale can spoil it."""
+        """Print the one document of `--json`; in ASCII, so that no terminal, pipe or locale can damage it."""
         if not self.as_json:
             return
         if self._head is None:
@@ -60,16 +60,16 @@ class Voice:
         _write(f"], {json.dumps(rest)[1:]}" if rest else "]}")
 
     def begin(self, head: Mapping[str, Any], name: str) -> None:
-        """Begin the document with the list `name`, whose items come one by one: there may be very many.
+        """Begin the document with the list `name`, whose items are printed one by one because it can be very long.
 
-        What `document` is given next ends it, an error as well.
+        The next call of `document` ends it, also with an error.
         """
         if self.as_json:
             self._head, self._items = dict(head), 0
             _write(f"{json.dumps(head)[:-1]}, {json.dumps(name)}: [", end="")
 
     def item(self, item: Mapping[str, Any], lines: Iterable[str]) -> None:
-        """The next of that list, or its lines for people."""
+        """Print the next item of the list, or its lines for people."""
         if self.as_json:
             _write(f"{', ' if self._items else ''}{json.dumps(item)}", end="")
             self._items += 1
@@ -78,22 +78,22 @@ class Voice:
             _write(line)
 
     def line(self, text: str) -> None:
-        """A part of the result that is there already; with `--json` it waits for the document."""
+        """Print a part of the result now; with `--json` it waits for the document."""
         if not self.as_json:
             _write(plain(text))
 
     def say(self, text: str) -> None:
-        """What goes on, between results."""
+        """Print progress between results."""
         if not self.quiet:
             self.line(text)
 
     def note(self, text: str) -> None:
-        """Something worth knowing that nobody asked for."""
+        """Print a note that is useful but not part of the result."""
         if not self.quiet:
             complain(one_line(text))
 
     def detail(self, text: str) -> None:
-        """Something that only somebody wants to know who looks for what is wrong."""
+        """Print a detail that helps to diagnose a problem."""
         if self.verbose:
             complain(one_line(text))
 
@@ -102,13 +102,13 @@ voice = Voice()
 
 
 def complain(text: str) -> None:
-    """Lines on stderr, whatever was asked for; where nobody can read them, there is nobody to be told."""
+    """Print lines to stderr, whatever the verbosity; does nothing if stderr is gone."""
     with suppress(OSError):
         typer.echo(plain(text), err=True)
 
 
 def plain(text: str) -> str:
-    """Lines without anything that a terminal would obey: data may hold control characters."""
+    """Lines without control characters, which data may hold and a terminal would obey."""
     return "\n".join(map(one_line, text.split("\n")))
 
 
@@ -119,11 +119,11 @@ class OutputLost(ReadModelError):
 
 
 def _write(text: str, end: str = "\n") -> None:
-    """Write to stdout, all of it, now.
+    """Write to stdout and flush.
 
     Raises:
         OutputLost: the disk is full.
-        typer.Exit: whoever read it is gone, as after `| head`: there is nothing left to say.
+        typer.Exit: the reader is gone, as after `| head`, so nothing more can be printed.
     """
     try:
         typer.echo(f"{text}{end}", nl=False)
@@ -132,12 +132,12 @@ def _write(text: str, end: str = "\n") -> None:
     except OSError as error:
         raise OutputLost(
             f"The output could not be written: {error.strerror}.",
-            hint="What was to be done is done. Make room where stdout goes, or let it go elsewhere, and ask again.",
+            hint="The work itself is finished. Free space for stdout or redirect it, then run the command again.",
         ) from None
 
 
 def _set(ctx: typer.Context, option: typer.CallbackParam, value: bool) -> None:
-    # The first of a command line forgets what an earlier one in this process said.
+    # The first option of a command line resets the values of an earlier one in this process.
     setattr(voice, str(option.name), value or (ctx.parent is not None and getattr(voice, str(option.name))))
 
 
@@ -146,7 +146,7 @@ _option: Any = partial(typer.Option, callback=_set, expose_value=False, is_eager
 
 @cache
 def voice_options() -> list[Any]:
-    """The three options, as a command's parameters; the same for all."""
+    """The parameters of the three options, the same for all commands."""
     only = typer.Typer(add_completion=False)
 
     @only.command()
