@@ -1,6 +1,6 @@
-"""The states of a full rebuild, and which may follow which; the strategies that there are.
+"""The states of a full rebuild with their transitions, and the strategies.
 
-`Rebuilds.to` asks `MAY_FOLLOW` before it changes a record. A summary has a state too: what one run's work came to.
+`Rebuilds.to` checks `MAY_FOLLOW` before it changes a record. A summary also has a state: the result of one run.
 """
 
 from collections.abc import Mapping
@@ -11,27 +11,28 @@ Strategy = Literal["in_place", "shadow"]
 
 
 class RebuildState(StrEnum):
-    """How far a rebuild is."""
+    """The state of a rebuild."""
 
     BUILDING = "building"
-    """Its ranges are being worked on."""
+    """Its ranges are in work."""
     FINISHING = "finishing"
-    """All ranges are done; deletions, catch-up and, in a shadow, the gate."""
+    """All ranges are done; deletions, catch-up and, in a shadow, the gate follow."""
     SWAPPING = "swapping"
-    """The shadow is right and takes the place of the live collection."""
+    """The shadow is right and replaces the live collection."""
     DONE = "done"
     REFUSED = "refused"
-    """It stopped before it deleted or swapped anything: too many deletions, a shadow that is not right or is gone, or a
-    live collection that is another one by now."""
+    """It stopped before it deleted or cut over: too many deletions, a wrong or missing shadow, or a replaced live
+    collection.
+    """
     ABORTED = "aborted"
     ROLLING_BACK = "rolling_back"
-    """What was before is being put in its place again, and brought up to date."""
+    """The previous documents are being restored and updated."""
     ROLLED_BACK = "rolled_back"
-    """The read model is again what it was before."""
+    """The previous documents are restored."""
     PAUSED = "paused"
-    """Of a run alone: its window was over; the record is where it was, and goes on when somebody resumes it."""
+    """Only of a run: its window is over; the record keeps its state, and a resume continues it."""
     INTERRUPTED = "interrupted"
-    """Of a run alone: somebody ended it; the same holds."""
+    """Only of a run: it was interrupted; the record keeps its state, and a resume continues it."""
 
 
 _AT_WORK_OR_REFUSED = (RebuildState.BUILDING, RebuildState.FINISHING, RebuildState.REFUSED)

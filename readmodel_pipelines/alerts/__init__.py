@@ -1,1 +1,1 @@
-"""Alerts: a sentence goes to a webhook and by mail, for whoever has no Prometheus."""
+"""Alerts: send a sentence to a webhook and by mail, for setups without Prometheus."""

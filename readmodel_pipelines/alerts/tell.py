@@ -1,6 +1,6 @@
-"""Telling people: a webhook in the form that Slack takes, and mail; where the settings say, with the standard library.
+"""Sends alerts to the webhook (in Slack's format) and by mail, as the settings say, with the standard library.
 
-What the settings hold is secret as a whole: no error says more of it than which setting it is.
+The settings' values are secret, so an error only contains the name of the setting.
 """
 
 import http.client
@@ -27,15 +27,15 @@ class NotTold(ReadModelError):
 
 
 def tells_anybody(settings: Settings) -> bool:
-    """Whether the settings name anybody to tell."""
+    """Whether the settings name a recipient."""
     return settings.alert_webhook is not None or settings.alert_mail is not None
 
 
 def tell(settings: Settings, subject: str, text: str) -> None:
-    """Tell it wherever the settings say; one of both that fails does not keep the other from being told.
+    """Send the alert to all recipients; if one fails, the other still gets it.
 
     Raises:
-        NotTold: one did not take it.
+        NotTold: a recipient did not accept it.
     """
     subject, text = storable(one_line(cut(subject, _LONGEST_SUBJECT))), storable(cut(text, _LONGEST))
     failed = []
@@ -46,7 +46,7 @@ def tell(settings: Settings, subject: str, text: str) -> None:
     if failed:
         raise NotTold(
             f"The alert did not reach every receiver: {subject}. {' '.join(failed)}",
-            hint="Check these settings, and whether this machine can reach those servers.",
+            hint="Check these settings. Check also that this machine can reach those servers.",
         )
 
 
@@ -58,7 +58,7 @@ def _failed(setting: str, send: object, secret: SecretStr) -> list[str]:
         return [f"{setting}: it answers with HTTP {error.code}."]
     except smtplib.SMTPResponseException as error:
         return [f"{setting}: the mail server answers with {error.smtp_code}."]
-    # The words of others may hold the address.
+    # The message of the library may contain the address.
     except (OSError, http.client.HTTPException, smtplib.SMTPException, ValueError) as error:
         return [f"{setting}: {type(getattr(error, 'reason', error)).__name__}."]
     return []

@@ -1,7 +1,7 @@
-"""Arrivals: waiting for tasks of the repair queue to come, by a change stream, so that they are taken at once.
+"""Arrivals: waits for new tasks in the repair queue with a change stream, so that they are repaired at once.
 
-Who waits looks at the queue itself: a change only wakes it, however many there are of them, and one too many does no
-harm. Where the server gives no changes the time passes as it did.
+A change only wakes the worker, which reads the queue itself. So neither many changes nor a superfluous one does harm.
+Without change streams the worker sleeps for the whole time.
 """
 
 import time
@@ -23,7 +23,9 @@ _PIPELINE: list[Document] = [{"$changeStream": {}}, {"$match": {"$or": _TO_BE_DO
 
 
 class Arrivals:
-    """Of tasks in a queue, from when it is entered on; `without` is told, once, why there are no changes to wake by."""
+    """The arrivals of tasks in a queue since the block began; `without` is called once with the reason if there are no
+    change streams.
+    """
 
     def __init__(
         self,
@@ -32,8 +34,8 @@ class Arrivals:
         without: Callable[[str], object] = lambda _: None,
         sleep: Callable[[float], object] = time.sleep,
     ) -> None:
-        # Each batch is asked for once: the driver's own change stream gives changes one by one, and never tells that
-        # there is none for now.
+        # Each batch is read with one command, because the driver's own change stream yields changes one by one and
+        # never reports that there is none.
         self._database: Database = database.client.get_database(database.name)
         self._queue = queue
         self._without = without
@@ -50,11 +52,11 @@ class Arrivals:
         self._close()
 
     def wait(self, seconds: float) -> None:
-        """Until a task came since the last time that this ended, and so long at most."""
+        """Wait until a task arrives after the last call, but at most this many seconds."""
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
             if not self._cursor:
-                # What came before it was open is to be looked for.
+                # Tasks that came before the stream was open must be searched for.
                 if not self._open():
                     self._sleep(left)
                 return
@@ -84,7 +86,7 @@ class Arrivals:
         try:
             return bool(self._ask(more)["nextBatch"])
         except PyMongoError:
-            # Nobody knows what came meanwhile: opened anew, in a moment, it wakes at once.
+            # Arrivals since then are unknown; the stream is opened again soon, and then wakes at once.
             self._close()
             self._sleep(seconds)
             return False

@@ -1,4 +1,4 @@
-"""Leases as others see them: who holds one now, and who left one behind. Whoever shows them looks here."""
+"""Leases for display: who holds one now, and whose lease expired without a release."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,10 +17,10 @@ from readmodel_pipelines.mongo.driver import Database, Document
 
 @dataclass(frozen=True, slots=True)
 class TakenLease:
-    """A lease that is not given back: of a full rebuild, or, with an empty `on`, `number` of one holder's repairs.
+    """A lease that was not released: of a full rebuild or, with an empty `on`, `number` leases of one holder's repairs.
 
-    It is held `until` then (naive, as stored); when that is `over`, somebody ran out of it without having ended. When
-    it is `too_far` off, the server's clock stood ahead: whoever asks for the lease brings it to a length from then.
+    `until` is its expiry (naive, as stored). If it is `over`, the holder did not release it in time. If it is `too_far`
+    in the future, the server's clock was ahead; the next process that asks for the lease shortens it.
     """
 
     on: str
@@ -31,7 +31,7 @@ class TakenLease:
     too_far: bool = False
 
     def is_at_work(self, gone: Callable[[str], bool] = is_gone) -> bool:
-        """Whether its holder may be at work: it did not run out, and nothing says that whoever took it is dead."""
+        """Whether its holder may be alive: the lease has not expired, and no process is known to be dead."""
         return not (self.over or self.too_far or gone(self.holder))
 
 
@@ -41,7 +41,7 @@ _TOO_FAR: Document = {"$and": [HAS_LENGTH, {"$gt": ["$expires_at", A_LENGTH_FROM
 
 
 def taken_leases(database: Database) -> list[TakenLease]:
-    """The leases that are not given back; those of repairs, which may be many, are counted by the server."""
+    """The leases that were not released; those of repairs, of which there may be many, are counted by the server."""
     of_a_rebuild = {"$eq": [{"$indexOfBytes": ["$_id", OF_A_REBUILD]}, 0]}
     group = {
         "_id": {"on": {"$cond": [of_a_rebuild, "$_id", ""]}, "holder": "$holder", "over": _OVER, "too_far": _TOO_FAR},
@@ -66,19 +66,19 @@ def taken_leases(database: Database) -> list[TakenLease]:
 
 
 def each_taken(database: Database, most: int) -> list[Document]:
-    """At most so many of the leases that are not given back, one by one, with `over` and `too_far`; by name."""
+    """The leases that were not released, one by one by name, with `over` and `too_far`; at most `limit`."""
     told = {"holder": 1, "acquired_at": 1, "expires_at": 1, "seconds": 1, "over": _OVER, "too_far": _TOO_FAR}
     pipeline: list[Document] = [{"$match": _TAKEN}, {"$sort": {"_id": 1}}, {"$limit": most}, {"$project": told}]
     return list(collection_of_leases(database).aggregate(pipeline))
 
 
 def has_living(database: Database, owner: str) -> bool | None:
-    """Whether an owner holds a lease that did not run out; None when it holds none at all."""
+    """Whether an owner holds an unexpired lease; None if it holds no lease."""
     living = {"$max": {"$not": [{"$or": [_OVER, _TOO_FAR]}]}}
     pipeline: list[Document] = [{"$match": {"owner": owner, **_TAKEN}}, {"$group": {"_id": None, "living": living}}]
     return next((bool(found["living"]) for found in collection_of_leases(database).aggregate(pipeline)), None)
 
 
 def taken(database: Database, name: str) -> Document | None:
-    """The lease with this name, if it is not given back."""
+    """The lease with this name, if it was not released."""
     return collection_of_leases(database).find_one({"_id": name, **_TAKEN})

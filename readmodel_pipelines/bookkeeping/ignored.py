@@ -1,7 +1,7 @@
-"""Findings that somebody knows of and lives with for a while: a field, an aggregate, or a field of an aggregate.
+"""Rules that ignore known findings for a while: of a field, an aggregate, or a field of an aggregate.
 
-Each rule has a reason and an end; behind its end it ignores nothing. What is ignored is no discrepancy: it is counted
-apart, neither remembered nor queued, and told by every verification that meets it.
+Each rule has a reason and an end, after which it has no effect. An ignored finding is no discrepancy: it is counted
+apart, neither recorded nor queued, and mentioned by every verification.
 """
 
 import secrets
@@ -23,7 +23,7 @@ _LONGEST = 1_000
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What is ignored until a moment (naive, in UTC), and why. Of `aggregate_id` and `field` one is there at least."""
+    """A rule with its end (naive, in UTC) and reason. At least one of `aggregate_id` and `field` is set."""
 
     id: str
     read_model: str
@@ -34,7 +34,7 @@ class Rule:
     since: datetime
 
     def covers(self, finding: Finding) -> bool:
-        """Whether it names the aggregate, and every field that differs where it names a field."""
+        """Whether it matches the aggregate and, if it names a field, every different field."""
         if finding.read_model != self.read_model or finding.outcome is Outcome.MALFORMED:
             return False
         if self.aggregate_id is not None and finding.aggregate_id != self.aggregate_id:
@@ -55,7 +55,7 @@ class Rule:
 
 
 class Rules:
-    """The rules that are in force, told of each finding."""
+    """The rules in force; called with each finding."""
 
     def __init__(self, rules: Iterable[Rule]) -> None:
         self._rules = list(rules)
@@ -65,7 +65,7 @@ class Rules:
                 self._fields.setdefault(rule.read_model, set()).add(rule.field)
 
     def __call__(self, finding: Finding) -> bool:
-        """Whether the finding is ignored: by one rule, or because each of its fields is by one of its own."""
+        """Whether the finding is ignored, by one rule or by one rule for each of its fields."""
         if not self._rules:
             return False
         if any(rule.covers(finding) for rule in self._rules):
@@ -82,23 +82,24 @@ class Ignored:
         self._rules = Collection(database, IGNORED)
 
     def add(self, read_model: str, aggregate_id: str | None, field: str | None, reason: str, until: datetime) -> Rule:
-        """Ignore it until then; gives the rule.
+        """Add a rule.
 
         Raises:
-            UsageError: neither an aggregate nor a field is named, there is no reason, or its end is not to come.
+            UsageError: neither an aggregate nor a field is given, the reason is empty, or the end is in the past.
         """
         now = self._now()
         if aggregate_id is None and field is None:
             raise UsageError(
-                "A whole read model is not ignored.", hint="Name an aggregate by --id, a field by --field, or both."
+                "A rule cannot ignore a whole read model.",
+                hint="Give an aggregate with --id, a field with --field, or both.",
             )
         if not reason.strip():
-            raise UsageError("There is no reason why.", hint="Say it: whoever meets the rule wants to know.")
+            raise UsageError("The reason is missing.", hint="Give one with --reason; people see it with the rule.")
         if until <= now:
-            raise UsageError(f"{until:%Y-%m-%d %H:%M} UTC is over.", hint="Give an end that is to come.")
+            raise UsageError(f"{until:%Y-%m-%d %H:%M} UTC is in the past.", hint="Give an end in the future.")
         if self._rules.count_documents({}) >= MOST_RULES:
             raise UsageError(
-                f"There are {MOST_RULES:,} rules already.", hint="`readmodel findings list` shows them; drop some."
+                f"There are already {MOST_RULES:,} rules.", hint="`readmodel findings list` shows them; remove some."
             )
         rule = Rule(
             secrets.token_hex(4), read_model, aggregate_id, field, storable(reason.strip())[:_LONGEST], until, now
@@ -108,7 +109,7 @@ class Ignored:
         return rule
 
     def remove(self, rule_id: str) -> None:
-        """Ignore it no longer.
+        """Remove a rule.
 
         Raises:
             UsageError: there is no such rule.
@@ -122,7 +123,7 @@ class Ignored:
         return [(rule, rule.until > now) for rule in self._all()]
 
     def in_force(self) -> Rules:
-        """Those that ignore something, by the server's clock."""
+        """The rules in force, by the server's clock."""
         return Rules(self._all({"$expr": {"$gt": ["$until", "$$NOW"]}}))
 
     def _all(self, where: Document | None = None) -> Iterator[Rule]:
@@ -135,7 +136,7 @@ class Ignored:
 
 
 def _rule(stored: Document) -> Rule | None:
-    """The rule that a document is; None of one in another form, which ignores nothing."""
+    """The rule in a document; None for a document in another form, which has no effect."""
     texts = [stored.get(name) for name in ("read_model", "reason")]
     parts = [stored.get(name) for name in ("aggregate_id", "field")]
     times = [stored.get(name) for name in ("until", "since")]

@@ -1,12 +1,12 @@
-"""Keys that runs keep on the server while they go on, which may hold any number: put off, or touched meanwhile.
+"""Keys that runs store on the server, of any number: deferred until the end of all ranges, or touched meanwhile.
 
-The collections are shared by all runs and their names are fixed, because MongoDB grants rights by exact names. A key's
-`_id` is `{of, run, kind, key}`: the live collection whose lease the run holds, the run, what the key is for, and the
-key; so the only index gives the keys of one run and kind, and who keeps the same key again keeps it once. What a run
-that was killed leaves behind is deleted by whoever holds the lease next: nobody else can be at work there.
+All runs share the collections, whose names are fixed because MongoDB grants rights by exact names. A key's `_id` is
+`{of, run, kind, key}`: the live collection whose lease the run holds, the run, the purpose, and the key. So the index
+on `_id` yields the keys of one run and kind, and storing a key twice keeps one. The next holder of the lease deletes
+the keys of a killed run, because nobody else can work there.
 
-What is touched has `by` behind the key, the number of the run that noted it: whoever takes a rebuild over works off
-what those before noted too, and what it notes itself, nobody who sleeps meanwhile forgets when he wakes.
+A touched key also has `by`, the number of the run that stored it. A run that takes a rebuild over also works off the
+keys of earlier runs. A frozen run that wakes up deletes no keys of later ones.
 """
 
 from collections.abc import Container, Iterator, Sequence
@@ -33,7 +33,7 @@ _BATCH = 1_000
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """Whose keys: a run's, over a live collection. A rebuild that may be resumed is known by its id."""
+    """The owner of keys: a run over a live collection. A resumable rebuild is identified by its id."""
 
     of: str
     run: str
@@ -49,9 +49,9 @@ class Owner:
 
 
 class DeferredInMongo(Deferred):
-    """The keys of an owner: the workers of a rebuild, and who resumes it, share them.
+    """The keys of an owner, shared by the workers of a rebuild and by the run that resumes it.
 
-    Who puts off the same key again, after a crash for example, puts it off once.
+    Adding the same key again, for example after a crash, keeps one.
     """
 
     def __init__(self, database: Database, owner: Owner) -> None:
@@ -60,24 +60,24 @@ class DeferredInMongo(Deferred):
         self._unwritten: list[Document] = []
 
     def add(self, kind: str, keys: Sequence[Any]) -> None:
-        """Put keys off."""
+        """Add deferred keys."""
         self._unwritten += [{"_id": key} for key in self._owner.keyed(kind, keys)]
         if len(self._unwritten) >= KEYS_AT_ONCE:
             self.write()
 
     def count(self, kind: str) -> int:
-        """How many were put off."""
+        """The number of deferred keys."""
         self.write()
         return self._collection.count_documents(self._owner.kept(kind))
 
     def batches(self, kind: str) -> Iterator[list[Any]]:
-        """The keys, some hundred at a time."""
+        """The keys, in batches of some hundred."""
         self.write()
         for page in paged(self._collection, self._owner.kept(kind), {"_id": 1}, "_id", KEYS_AT_ONCE):
             yield [_as_kept(document["_id"]) for document in page]
 
     def write(self) -> None:
-        """Make sure that nothing put off is lost with this process."""
+        """Ensure that all deferred keys are stored on the server."""
         documents, self._unwritten = self._unwritten, []
         if documents:
             with duplicates_allowed():
@@ -85,7 +85,7 @@ class DeferredInMongo(Deferred):
 
 
 class Touched:
-    """What was touched while a rebuild goes on, by kind: `EVENTS`, or a read model for its foreign fields.
+    """The keys touched during a rebuild, by kind: `EVENTS`, or a read model for its foreign fields.
 
     `by` is the number of this run of the rebuild.
     """
@@ -96,7 +96,7 @@ class Touched:
         self._by = by
 
     def add(self, kind: str, ids: Sequence[Any]) -> None:
-        """Remember them, each once."""
+        """Record keys; a repeated key is kept once."""
         new = {"$setOnInsert": {"kind": kind}}
         noted = ({**key, "by": self._by} for key in self._owner.keyed(kind, ids))
         upserts = [UpdateOne({"_id": key}, new, upsert=True) for key in noted]
@@ -104,7 +104,7 @@ class Touched:
             self._collection.bulk_write(upserts, ordered=False)
 
     def batches(self, kind: str) -> Iterator[list[Any]]:
-        """Those remembered, some at a time; a batch is forgotten once the next one is asked for."""
+        """The recorded keys in batches; a batch is deleted when the next one is requested."""
         remembered = {**self._owner.kept(kind), **_up_to(self._by)}
         while batch := [item["_id"] for item in self._collection.find(remembered, {"_id": 1}, limit=_BATCH)]:
             reached(Moment.TOUCHED_GIVEN, kind=kind)
@@ -115,20 +115,20 @@ class Touched:
 
 
 def has_put_off(database: Database, lives: Sequence[str], run: str) -> bool:
-    """Whether any key of a run, over these live collections, is put off."""
+    """Whether any key of a run, over these live collections, is deferred."""
     return _collection(database, DEFERRED).find_one(_any_of(_of_run(lives, run)), {"_id": 1}) is not None
 
 
 def forget(database: Database, lives: Sequence[str], run: str, by: int) -> None:
-    """Delete all keys of a run, over these live collections, but what was noted by whoever took it over since."""
+    """Delete all keys of a run over these live collections, except those of runs that took it over since."""
     for name in (DEFERRED, TOUCHED):
         _collection(database, name).delete_many({**_any_of(_of_run(lives, run)), **_up_to(by)})
 
 
 def forget_killed(database: Database, lives: Sequence[str], but: str, there: Container[str]) -> None:
-    """For whoever holds the leases of these live collections: delete what other runs left, but that of this rebuild.
+    """For the holder of these live collections' leases: delete the keys of other runs, except of this rebuild.
 
-    Collections that are not `there` are not asked.
+    Collections missing from `there` are skipped.
     """
     before = [{"$gte": {"of": live}, "$lt": {"of": live, "run": but}} for live in lives]
     behind = [
@@ -145,7 +145,7 @@ def _of_run(lives: Sequence[str], run: str) -> list[Document]:
 
 
 def _up_to(by: int) -> Document:
-    # Earlier versions did not say who noted it.
+    # Earlier versions did not store the run.
     return {"_id.by": {"$not": {"$gt": by}}}
 
 
@@ -158,7 +158,9 @@ def _collection(database: Database, name: str) -> Collection:
 
 
 def _storable(key: Any) -> Any:
-    """A text and an ObjectId as they are, anything else as the bytes of a document: what nests deeply has no room."""
+    """A text or an ObjectId unchanged, any other value as the bytes of a document, because deep nesting could exceed
+    the limit.
+    """
     return key if is_plain(key) or isinstance(key, ObjectId) else Binary(written({"": key}), USER_DEFINED_SUBTYPE)
 
 

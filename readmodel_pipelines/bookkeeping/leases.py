@@ -1,12 +1,12 @@
-"""Leases: who works on a read model (a full rebuild) or an aggregate (a repair) now. One at a time, whoever it is.
+"""Leases: one holder at a time works on a read model (a full rebuild) or an aggregate (a repair).
 
 A lease is a document of `readmodel_leases` with an expiry by the server's clock (`$$NOW`), a token that grows with
-every holder, and a nonce that no two holders share. It is renewed while its holder lives; a dead one's runs out by
-itself. What is done under a lease carries its nonce and counts only while the lease does.
+every holder, and a nonce unique to its holder. Its holder renews it; a dead holder's lease expires. Each write under a
+lease carries its nonce and counts only while the lease is held.
 
-One that is given back is free, whatever its expiry says. Nor can an expiry be further off than a lease is long: the
-server's clock stood ahead when it was written. Who asks for such a lease brings it to one length from now, which a
-living holder outlives by renewing it.
+A released lease is free, whatever its expiry. An expiry further off than the lease's length means that the server's
+clock was ahead when it was written. The next process that asks for the lease shortens it to one length from now, and a
+living holder renews it before.
 """
 
 from __future__ import annotations
@@ -34,41 +34,42 @@ from readmodel_pipelines.mongo.names import LEASES
 from readmodel_pipelines.wording import moment
 
 OF_A_REBUILD = "rebuild:"
-"""What the name of a full rebuild's lease begins with; the read model follows."""
+"""Prefix of the name of a full rebuild's lease; the read model follows."""
 PRESENCE = "worker"
-"""The `kind` of what lies beside the leases, and is none: that a worker lives (`presence.py`)."""
+"""The `kind` of documents beside the leases that are none: living workers (`presence.py`)."""
 _RENEWALS_PER_LIFE = 3
 _LONGEST_SECONDS = 10**9
 HAS_LENGTH: Document = {
     "$and": [{"$isNumber": "$seconds"}, {"$gte": ["$seconds", 0]}, {"$lte": ["$seconds", _LONGEST_SECONDS]}]
 }
-"""Whether a lease says how long it is. Earlier versions did not; what is no such number would end the command."""
+"""Whether a lease states its length. Earlier versions did not store it, and an invalid number would fail the command.
+"""
 A_LENGTH_FROM_NOW: Document = {
     "$cond": [HAS_LENGTH, {"$add": ["$$NOW", {"$multiply": ["$seconds", 1000]}]}, "$expires_at"]
 }
-# Anybody may have written anything: it stops nobody.
+# Any program may have written any value; it must not fail the command.
 _READ: CodecOptions[dict[str, Any]] = CodecOptions(
     datetime_conversion=DatetimeConversion.DATETIME_AUTO, unicode_decode_error_handler="replace"
 )
 
 
 def collection_of_leases(database: Database) -> MongoCollection:
-    """Where they lie, as they are read: a time that is none here, or a text that is no UTF-8, ends nothing."""
+    """The collection of leases, with a codec that accepts invalid dates and texts."""
     return MongoCollection(database, LEASES, codec_options=_READ)
 
 
 def _number(name: str) -> Document:
-    """The expression for a count, 0 where something else stands."""
+    """The expression for a count; 0 if the value is no number."""
     return {"$convert": {"input": f"${name}", "to": "long", "onError": 0, "onNull": 0}}
 
 
 def this_process() -> str:
-    """What others are told of a holder that has no name of its own."""
+    """The name of a holder that has none of its own."""
     return f"{socket.gethostname()} process {os.getpid()}"
 
 
 def is_gone(holder: str) -> bool:
-    """Whether a holder was a process of this machine that is no more; False of all that nobody here can tell."""
+    """Whether a holder was a process of this machine that has ended; False if unknown."""
     found = re.fullmatch(rf"{re.escape(socket.gethostname())} process (\d+)", holder)
     if found is None:
         return False
@@ -84,14 +85,14 @@ def is_gone(holder: str) -> bool:
 def hold_leases(
     database: Database, read_models: Sequence[str], seconds: float, holder: str = "", owner: str = "", shared: str = ""
 ) -> Iterator[Leases]:
-    """Hold the lease of every read model, in order of their names, and renew them meanwhile.
+    """Take the leases of all read models, in order of their names, and renew them during the block.
 
-    `holder` is who others are told holds it. Who names the same `owner` as the holder takes the lease over at once: the
-    second try of a work whose first one died. With `shared`, the name of a work, all who do it hold the leases
-    together; whoever ends first leaves them to the others.
+    `holder` is the name that others see. A process with the same `owner` as the holder takes the lease over at once: it
+    is the second attempt of a dead run. With `shared`, the name of a piece of work, all its processes hold the leases
+    together; one that ends leaves them to the others.
 
     Raises:
-        ReadModelBusy: somebody else holds one; says who, since when and until when.
+        ReadModelBusy: another process holds one; the message has its name, start and expiry.
     """
     leases = Leases(database, seconds, holder, shared or owner, nonce=shared)
     reached(Moment.LEASE_TAKEN, doubt=leases._doubt)
@@ -103,15 +104,15 @@ def hold_leases(
                 until = moment(held.get("expires_at"))
                 raise ReadModelBusy(
                     f"{read_model} is being rebuilt by {held.get('holder')} since {moment(held.get('acquired_at'))}.",
-                    hint=f"Wait until it is done. If it died, its lease ends by itself at {until}, or at once by "
-                    f"`readmodel leases break {name}`.",
+                    hint=f"Wait until it ends. If its process is dead, the lease expires at {until}; `readmodel leases "
+                    f"break {name}` frees it now.",
                     on=read_model,
                 )
         with leases.kept():
             yield leases
     finally:
         if not shared:
-            # Without a server the lease runs out by itself, and what went wrong first must be told.
+            # Without a server the lease expires by itself, and the first error must be reported.
             with suppress(PyMongoError):
                 leases.give_back()
 
@@ -119,9 +120,9 @@ def hold_leases(
 def check_held(
     database: Database, nonces: Mapping[str, str], seconds: float, clock: Callable[[], float] = time.monotonic
 ) -> Callable[[], None]:
-    """For a worker process: raises `LeaseLost` once its parent does not hold these leases any more.
+    """For a worker process: raise `LeaseLost` when its parent no longer holds these leases.
 
-    Asks the server once in a third of their life, and sooner when they end sooner.
+    Asks the server once in a third of their length, and earlier if they expire earlier.
     """
     ours_until = -math.inf
 
@@ -149,7 +150,7 @@ def check_held(
 
 @contextmanager
 def renewing(renew: Callable[[], object], seconds: float, name: str) -> Iterator[None]:
-    """Have what lives for so many seconds renewed by a thread of this name while the block runs."""
+    """Call `renew` in a thread of this name while the block runs, several times within the expiry of `seconds`."""
     stop = threading.Event()
 
     def keep() -> None:
@@ -167,9 +168,9 @@ def renewing(renew: Callable[[], object], seconds: float, name: str) -> Iterator
 
 
 class Leases:
-    """Leases taken together under one nonce; `nonces` has it by the names of those that we got: others know them so.
+    """Leases taken together under one nonce; `nonces` maps the names of ours to it, as others see them.
 
-    `also_renew` is called with every renewal: what runs out with the leases.
+    `also_renew` is called with every renewal, for things that expire with the leases.
     """
 
     def __init__(
@@ -193,14 +194,14 @@ class Leases:
         self.nonces: dict[str, str] = {}
 
     def acquire(self, names: Sequence[str]) -> dict[str, Document]:
-        """Take those too that are free, or held by the same owner; gives every lease by name, whosever it is now.
+        """Take the free ones of these, and those of the same owner; returns every lease by name, whoever holds it.
 
-        `lost` in a lease counts the holders, one after the other, who never gave it back.
+        `lost` in a lease counts consecutive holders that never released it.
         """
         expired = {"$lte": [{"$ifNull": ["$expires_at", datetime.fromtimestamp(0, UTC)]}, "$$NOW"]}
         given_back = {"$or": [{"$eq": [{"$type": "$nonce"}, "missing"]}, {"$eq": ["$given_back", True]}]}
         free: Any = {"$or": [given_back, expired, {"$eq": ["$owner", {"$literal": self._owner}]}]}
-        # A lease that is ours was taken a moment ago, and the reply was lost.
+        # A lease that is already ours was taken a moment ago, and the reply was lost.
         already = {"$eq": ["$nonce", self.nonce]}
         known = [{"case": given_back, "then": 0}, {"case": already, "then": _number("lost")}]
         ours: dict[str, Any] = {
@@ -218,9 +219,9 @@ class Leases:
         take = [{"$set": {name: {"$cond": [free, value, theirs[name]]} for name, value in ours.items()}}]
         asked = self._clock()
         before = self.nonces
-        # Ours perhaps, should we be interrupted before we know.
+        # It may be ours, if an interruption comes before the reply.
         self.nonces = before | dict.fromkeys(names, self.nonce)
-        # Who met another's insert of the same lease did not get it.
+        # A process whose insert met another's insert did not get the lease.
         with duplicates_allowed():
             self._collection.bulk_write([UpdateOne({"_id": name}, take, upsert=True) for name in names], ordered=False)
         leases = {lease["_id"]: lease for lease in self._collection.find({"_id": {"$in": list(names)}})}
@@ -232,16 +233,16 @@ class Leases:
     @contextmanager
     def kept(self) -> Iterator[None]:
         """Renew them while the block runs."""
-        # The next renewal may come through in time; `check` goes by the last one that did.
+        # A later renewal may come in time; `check` uses the last one that succeeded.
         with renewing(self._renew, self._seconds, f"leases {self.nonce}"):
             yield
 
     def check(self) -> None:
-        """Ask whether they are still ours, once their life may be over.
+        """Check, once their expiry has passed, whether they are still ours.
 
         Raises:
             LeaseLost: one of them is not.
-            PyMongoError: no server says it.
+            PyMongoError: no server answered.
         """
         reached(Moment.LEASE_ASKED_FOR, doubt=self._doubt)
         if self._clock() <= self._ours_until:
@@ -250,7 +251,7 @@ class Leases:
             raise _lost(self.nonces)
 
     def confirm(self) -> None:
-        """As `check`, but by the server in any case: what was read before, nobody else has changed by then.
+        """Like `check`, but always asks the server; so nobody else has changed values read before.
 
         Raises:
             LeaseLost: one of them is not ours.
@@ -259,7 +260,7 @@ class Leases:
             raise _lost(self.nonces)
 
     def claim(self, session: ClientSession) -> None:
-        """As `confirm`, inside a transaction: that ends before somebody else takes them, or not at all.
+        """Like `confirm`, inside a transaction: it commits before another process takes them, or not at all.
 
         Raises:
             LeaseLost: one of them is not ours.
@@ -273,21 +274,21 @@ class Leases:
         self._ours_until = -math.inf
 
     def give_back(self) -> None:
-        """Give them back but keep their documents, for the next token to be greater."""
+        """Release them but keep their documents, so that the next token is greater."""
         self._collection.update_many(self._ours(), [{"$set": {"expires_at": "$$NOW", "given_back": True}}])
 
     def delete(self) -> None:
-        """Give them back and leave nothing behind."""
+        """Release them and delete their documents."""
         self._collection.delete_many(self._ours())
 
     def abandon(self) -> None:
-        """Let others take them at once, as from a holder that died."""
+        """Let others take them at once, as from a dead holder."""
         self._collection.update_many(self._ours(), [{"$set": {"expires_at": "$$NOW"}}])
 
     def _renew(self) -> bool:
         reached(Moment.LEASE_RENEWED)
         asked = self._clock()
-        # One that is given back stays so, even by whoever shares it: a renewal may be on its way meanwhile.
+        # A released lease stays released, even if it is shared: a renewal may still be running.
         ours = {**self._ours(), "given_back": {"$ne": True}}
         renewed = self._collection.update_many(ours, [{"$set": {"expires_at": later(self._seconds)}}]).matched_count
         if self._also_renew:
@@ -300,7 +301,9 @@ class Leases:
 
 
 def lost_leases(database: Database, names: Sequence[str]) -> dict[str, int]:
-    """How many holders in a row never gave these leases back, the one that holds it now included; 0 is left out."""
+    """The number of consecutive holders that never released these leases, including the current one; zeros are left
+    out.
+    """
     return {
         lease["_id"]: (int(lost) if isinstance(lost := lease.get("lost"), int) else 0) + 1
         for lease in collection_of_leases(database).find({"_id": {"$in": list(names)}})
@@ -309,15 +312,15 @@ def lost_leases(database: Database, names: Sequence[str]) -> dict[str, int]:
 
 
 def free_leases(database: Database, owner: str) -> int:
-    """Let others take at once what a dead owner holds; gives the number of leases. Expiry would do so later."""
+    """Free a dead owner's leases at once, not at their expiry; returns their number."""
     dead = {"owner": owner, "given_back": False}
     return collection_of_leases(database).update_counted(dead, [{"$set": {"expires_at": "$$NOW"}}])
 
 
 def break_lease(database: Database, name: str) -> bool:
-    """Take a lease from its holder, whom somebody knows to be dead; False when nobody holds it.
+    """Free the lease of a holder known to be dead; False if nobody holds it.
 
-    A holder that lives after all finds it lost.
+    A holder that is alive after all gets `LeaseLost`.
     """
     broken = {"nonce": uuid.uuid4().hex, "token": {"$add": [_number("token"), 1]}}
     held = {"_id": name, "given_back": {"$ne": True}}
@@ -326,10 +329,10 @@ def break_lease(database: Database, name: str) -> bool:
 
 
 def _lost(names: Collection[str]) -> LeaseLost:
-    # Aggregates under repair may be many.
+    # There may be many aggregates under repair.
     told = all(name.startswith(OF_A_REBUILD) for name in names) or len(names) == 1
     what = ", ".join(names) if told else f"one of {len(names)} aggregates"
     return LeaseLost(
         f"The lease on {what} expired or was taken over. Nothing more was written.",
-        hint="`readmodel leases list` shows the current holder. Run the command again when that one has ended.",
+        hint="`readmodel leases list` shows the current holder. Run the command again after that one has ended.",
     )

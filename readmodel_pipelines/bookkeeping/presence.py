@@ -1,7 +1,7 @@
-"""Presence: that a worker lives which takes whatever comes into the repair queue, so that nobody need be launched.
+"""Presence: records that a worker is alive and takes all tasks of the repair queue, so no run needs to be launched.
 
-A document beside the leases with an expiry by the server's clock, renewed while the worker lives. It holds nothing:
-who works on an aggregate has its lease, and a worker whose presence ran out does its work all the same.
+It is a document beside the leases with an expiry by the server's clock, renewed while the worker lives. It locks
+nothing: work on an aggregate needs its lease, and a worker whose presence expired continues.
 """
 
 import uuid
@@ -16,7 +16,7 @@ SECONDS = 30.0
 
 @contextmanager
 def present(database: Database, queue: str) -> Iterator[None]:
-    """Whoever asks is told that a worker takes what comes into this queue, while the block runs."""
+    """Record the presence of a worker of this queue while the block runs."""
     records, this = collection_of_leases(database), {"_id": f"{PRESENCE}:{uuid.uuid4().hex}"}
     about = {"kind": PRESENCE, "queue": {"$literal": queue}, "holder": {"$literal": this_process()}}
 
@@ -24,7 +24,7 @@ def present(database: Database, queue: str) -> Iterator[None]:
         records.update_one(this, [{"$set": {**about, "expires_at": later(SECONDS)}}], upsert=True)
 
     try:
-        # Without a server it runs out by itself, and comes back with it.
+        # Without a server it expires, and is renewed when the server is back.
         with suppress(PyMongoError):
             renew()
         with renewing(renew, SECONDS, "presence"):
@@ -35,8 +35,8 @@ def present(database: Database, queue: str) -> Iterator[None]:
 
 
 def is_attended(database: Database, queue: str) -> bool:
-    """Whether such a worker lives."""
-    # No further off than it can be: the server's clock stood ahead.
+    """Whether a worker of the queue is alive."""
+    # An expiry further off than the length means that the server's clock was ahead.
     lives: list[Document] = [{"$gt": ["$expires_at", "$$NOW"]}, {"$lte": ["$expires_at", later(SECONDS)]}]
     where = {"kind": PRESENCE, "queue": queue, "$expr": {"$and": lives}}
     return collection_of_leases(database).count_documents(where, limit=1) > 0

@@ -1,4 +1,4 @@
-"""The repair queue in numbers: how deep, how old, how fast, what is dead. Each is cheap, however long the queue is."""
+"""Numbers of the repair queue: depth, age, rate, dead letters. Each is cheap, however long the queue is."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ Status = Literal["pending", "processing", "completed", "failed"]
 STATUSES: tuple[Status, ...] = ("pending", "processing", "completed", "failed")
 
 _RATE_MINUTES = 5
-# Whoever wrote a dead letter by hand may have put anything there.
+# A dead letter written by hand may contain any value.
 _IS_A_WORD = {"$and": [{"$eq": [{"$type": "$reason"}, "string"]}, {"$lte": [{"$strLenBytes": "$reason"}, 100]}]}
 _BY_REASON: list[Document] = [
     {"$group": {"_id": {"$cond": [_IS_A_WORD, "$reason", "unknown"]}, "tasks": {"$sum": 1}}},
@@ -27,9 +27,9 @@ _BY_REASON: list[Document] = [
 
 @dataclass(frozen=True, slots=True)
 class QueueStats:
-    """The queue in numbers. `other` are tasks whose status is none of ours; ages in seconds, rates per minute.
+    """The queue in numbers. `other` are tasks with an unknown status; ages in seconds, rates per minute.
 
-    `completed` is as the server estimates it: after a crash of the server it may be off for a while.
+    `completed` is the server's estimate, which may be wrong for a while after a crash of the server.
     """
 
     pending: int
@@ -44,11 +44,11 @@ class QueueStats:
 
     @property
     def open(self) -> int:
-        """Tasks that a repair has yet to end."""
+        """Number of open tasks."""
         return self.pending + self.processing
 
     def reasons_in_words(self) -> str:
-        """How many dead letters have which reason; one that is none of ours may say anything."""
+        """Number of dead letters by reason; an unknown reason may contain any text."""
         told: Counter[str] = Counter()
         for reason, number in self.dead_letters.items():
             told[reason if reason in DEAD_LETTER_REASONS else "other"] += number
@@ -63,9 +63,9 @@ class QueueStats:
 def stats_of(
     tasks: Collection, now: datetime, due: Sequence[Mapping[str, Any]], aside: Sequence[Document] = ()
 ) -> QueueStats:
-    """The numbers of a queue at a moment of the server's; `due` are the filters of what a worker may take.
+    """The numbers of a queue at a time of the server's clock; `due` are the filters for tasks that a worker may take.
 
-    The tasks that are set `aside` are dead letters, whatever stands in them.
+    Tasks in `aside` count as dead letters, whatever their content.
     """
     ids = {"_id": {"$nin": [letter["_id"] for letter in aside]}} if aside else {}
 
@@ -75,7 +75,7 @@ def stats_of(
     counts = {status: number({"status": status}) for status in STATUSES if status != "completed"}
     other = number({"status": {"$nin": list(STATUSES)}})
     waiting = {"status": "pending", "created_at": {"$type": "date", **NO_ARRAY}, **ids}
-    # Without its `_id`, of which nobody knows what it is.
+    # Without `_id`, whose type is unknown.
     oldest = tasks.find_one(sendable(waiting), {"_id": 0, "created_at": 1}, sort=[("created_at", 1)])
     created = int(oldest["created_at"]) / 1000 if oldest else now.timestamp()
     since = now - timedelta(minutes=_RATE_MINUTES)
@@ -86,7 +86,7 @@ def stats_of(
     counts["failed"] += len(aside)
     return QueueStats(
         **counts,
-        # They are by far the most: counted one by one they would cost as much as all else a hundred times over.
+        # They are by far the most; counting them one by one would cost a hundred times more than everything else.
         completed=max(0, tasks.estimated_document_count() - sum(counts.values()) - other),
         other=other,
         due=sum(map(number, due)),

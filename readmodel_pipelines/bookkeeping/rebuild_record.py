@@ -1,7 +1,7 @@
-"""What the record of rebuilds tells: a rebuild, one of its ranges, as values.
+"""The records of rebuilds as values: a rebuild, and one of its ranges.
 
-They are made of documents here alone: what records of earlier versions lack has a default, and of one of another form
-`ODD_RECORD` is raised.
+Only this module makes them from documents. Fields missing in records of earlier versions get a default; a record in
+another form raises `ODD_RECORD`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,7 +19,7 @@ from readmodel_pipelines.reconcile.ranges import IdRange
 
 @dataclass(frozen=True, slots=True)
 class RebuildRecord:
-    """A rebuild as it was when it was read; `stored` is its document, and `read_models` are live collections."""
+    """A rebuild as last read; `stored` is its document, and `read_models` are live collections."""
 
     id: str
     state: RebuildState
@@ -51,38 +51,38 @@ class RebuildRecord:
 
     @property
     def in_shadow(self) -> bool:
-        """Whether it builds collections beside the live ones."""
+        """Whether it builds shadows."""
         return self.strategy == "shadow"
 
     def built_beside(self, projections: Iterable[Projection]) -> tuple[str, ...]:
-        """Those of the read models that it builds beside the live ones."""
+        """The read models for which it builds shadows."""
         return tuple(item.read_model for item in projections if self.in_shadow)
 
     @property
     def first_pass(self) -> bool:
-        """Whether nothing had to be looked at twice."""
+        """Whether no range had to be done twice."""
         return self.passes == 1
 
     @property
     def seconds(self) -> float:
-        """How long it took from its beginning to its end; 0 before that."""
+        """Seconds from its beginning to its end; 0 before its end."""
         return 0.0 if self.ended_at is None else (self.ended_at - self.started_at).total_seconds()
 
     def age_seconds(self, now: datetime) -> float:
-        """How long ago it began, by the server's clock."""
+        """Seconds since its beginning, by the server's clock."""
         return (now.replace(tzinfo=None) - self.started_at).total_seconds()
 
     def owner(self, live: str = "") -> Owner:
-        """Whose its keys are: those that concern one live collection, or all of them."""
+        """The owner of its keys: of one live collection, or of all."""
         return Owner(live or self.read_models[0], self.id)
 
 
 @dataclass(frozen=True, slots=True)
 class RebuildRange:
-    """One range of a rebuild, from `lower` on, by the `_id` of its document: what is to be done, what was counted.
+    """One range of a rebuild, from `lower` on, by the `_id` of its document, with its cursor and counts.
 
-    `by` is the mark of the run that works on it, `passes` the number of the pass that it is part of. It is
-    `begun` when another run worked on it before, which may have written more than it saved.
+    `by` is the mark of the run that works on it, `passes` the number of its pass. `begun` means that another run worked
+    on it before, which may have written more than it saved.
     """
 
     id: str
@@ -97,7 +97,7 @@ class RebuildRange:
 
     @property
     def whole(self) -> IdRange:
-        """All of it, done or not."""
+        """The whole range, whether done or not."""
         return IdRange(self.lower, self.rest.upper)
 
 
@@ -105,7 +105,7 @@ _KNOWN = {item.name for item in fields(RebuildRecord)}
 
 
 def record_of(document: Mapping[str, Any]) -> RebuildRecord:
-    """The rebuild that a document of it tells of."""
+    """The rebuild in a document."""
     known = {"names": document["read_models"], **document}
     told = {name: value for name, value in known.items() if name in _KNOWN}
     state = RebuildState(document["state"])
@@ -113,14 +113,14 @@ def record_of(document: Mapping[str, Any]) -> RebuildRecord:
 
 
 def range_of(document: Mapping[str, Any]) -> RebuildRange:
-    """The range that a document of it tells of."""
+    """The range in a document."""
     told = {name: document[name] for name in ("lower", "done", "events", "counts")}
     rest = IdRange(document["cursor"], document["upper"])
     return RebuildRange(document["_id"], rest, **told, by=document.get("by"), passes=document.get("passes", 1))
 
 
 def counted(ranges: Iterable[RebuildRange], read_model: str) -> Counts:
-    """What was counted in these ranges."""
+    """The sum of the counts of these ranges."""
     total = Counts()
     for item in ranges:
         total.add(Counts(**item.counts.get(read_model, {})))

@@ -1,11 +1,11 @@
-"""The record of rebuilds, `readmodel_rebuilds`: how far each is, so that a killed one goes on where it was.
+"""The records of rebuilds, `readmodel_rebuilds`: their progress, so that a killed one can be resumed.
 
-One document for a rebuild and one for each of its ranges (DATA_CONTRACT.md, «Rebuilds»). A range's cursor says from
-where it is still to be done; it is written with every batch. Which state may follow which says `rebuild_state`.
+One document for a rebuild and one for each of its ranges (DATA_CONTRACT.md, «Rebuilds»). A range's cursor is the
+position from which it continues; it is saved with every batch. `rebuild_state` has the allowed transitions.
 
-Who takes a rebuild over raises `runs`, and puts its own mark on ranges that it works on: whatever a run changes it
-changes only where both are as it knows them, so that one that sleeps, and wakes when others go on, changes nothing.
-Whoever takes over reads first, then confirms that its leases are its own, and changes only what it has read.
+A run that takes a rebuild over increments `runs`, and puts its own mark on its ranges. Each change requires both values
+as the run knows them, so a frozen run that wakes up changes nothing. A run that takes over reads first, then confirms
+its leases, and changes only what it has read.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,7 +30,7 @@ _WRITES = (*WRITES, "superseded")
 
 
 def _literally(values: Mapping[str, Any]) -> Document:
-    """The expressions for these values, whatever is in their texts."""
+    """The expressions for these values, whatever their texts contain."""
     told = ((name, storable(value) if isinstance(value, str) else value) for name, value in values.items())
     return {name: {"$literal": value} for name, value in told}
 
@@ -41,7 +41,7 @@ class WrongState(UsageError):
 
 @dataclass(frozen=True, slots=True)
 class RangeProgress:
-    """How far the ranges of a rebuild are: events read, ranges done, and when that was last saved."""
+    """The progress of a rebuild's ranges: events read, ranges done, and the time of the last save."""
 
     events: int
     ranges_done: int
@@ -53,12 +53,12 @@ class Rebuilds:
 
     def __init__(self, database: Database) -> None:
         self._rebuilds = Collection(database, REBUILDS)
-        # For what may be lost in a failover.
+        # For the field that a failover may lose.
         self._unwaited = self._rebuilds.with_options(write_concern=WriteConcern(w=1))
 
     def begin(self, rebuild_id: str, about: Mapping[str, Any], ranges: Sequence[tuple[int, IdRange]]) -> RebuildRecord:
-        """A new rebuild with these (slice, range)s."""
-        # Waited for: a failover before the next write could take them away.
+        """Record a new rebuild with these (slice, range)s."""
+        # With majority, because a failover before the next write could lose them.
         self._rebuilds.insert_many(
             [
                 {
@@ -77,7 +77,7 @@ class Rebuilds:
                 for number, (part, within) in enumerate(ranges)
             ]
         )
-        # Last, so that a rebuild has all its ranges as soon as it can be found.
+        # Last, so that a rebuild has all its ranges when it can be found.
         new = {"kind": "rebuild", "state": RebuildState.BUILDING.value, "runs": 1, "ranges": len(ranges), **about}
         stored: Any = self._rebuilds.find_one_and_update(
             {"_id": rebuild_id},
@@ -88,10 +88,10 @@ class Rebuilds:
         return record_of(stored)
 
     def stored(self, rebuild_id: str) -> Document:
-        """The rebuild's document as it lies there, for showing.
+        """The rebuild's document as stored, for display.
 
         Raises:
-            UsageError: there is none with this id.
+            UsageError: there is no rebuild with this id.
         """
         found = self._rebuilds.find_one({"_id": storable(rebuild_id), "kind": "rebuild"})
         if found is None:
@@ -99,10 +99,10 @@ class Rebuilds:
         return found
 
     def get(self, rebuild_id: str) -> RebuildRecord:
-        """The rebuild.
+        """The rebuild with this id.
 
         Raises:
-            UsageError: there is none with this id, or its record is not what a rebuild writes.
+            UsageError: there is none, or its record has another form.
         """
         try:
             return record_of(self.stored(rebuild_id))
@@ -117,17 +117,17 @@ class Rebuilds:
         return list(self._rebuilds.find({"kind": "rebuild", **where}, sort=[("started_at", -1)], limit=most))
 
     def unfinished(self, read_models: Sequence[str] | None) -> list[RebuildRecord]:
-        """The rebuilds of any of these read models (None: of all) that are not at their end, the newest first."""
+        """The unfinished rebuilds of any of these read models (None: of all), the newest first."""
         of_these = {} if read_models is None else {"read_models": {"$in": list(read_models)}}
         return [record_of(item) for item in self.listed(0, state={"$in": list(UNFINISHED)}, **of_these)]
 
     def last_done(self, read_models: str | list[str]) -> RebuildRecord | None:
-        """The newest that is done: of one live collection, alone or together with others, or of just these."""
+        """The newest finished one: of one live collection, alone or with others, or of exactly these."""
         found = self.listed(1, read_models=read_models, state=RebuildState.DONE.value)
         return record_of(found[0]) if found else None
 
     def made_with(self, live: str, read_model: str, **where: Any) -> int | None:
-        """The schema version that the newest rebuild of a live collection that is done made it with, if it says so."""
+        """The schema version of the newest finished rebuild of a live collection, if recorded."""
         for stored in self.listed(1, read_models=live, state=RebuildState.DONE.value, **where):
             versions = stored.get("schema_versions")
             version = versions.get(read_model) if isinstance(versions, Mapping) else None
@@ -135,13 +135,14 @@ class Rebuilds:
         return None
 
     def taken_over(self, rebuild: RebuildRecord, confirm: Callable[[], None]) -> RebuildRecord:
-        """Somebody goes on with it, or ends it, and nobody else any more; since it was last worked on it stood still.
+        """Take over a rebuild to continue or end it, alone; the time since its last progress is subtracted from its
+        duration.
 
-        `confirm` raises `LeaseLost` when the leases under which that is done are not the caller's own.
+        `confirm` raises `LeaseLost` if the required leases are not the caller's.
         """
         while True:
             seen = self.get(rebuild.id)
-            # Read first, then confirm: who takes over after that changes what was read.
+            # Read first, then confirm: a process that takes over afterwards changes the values read.
             confirm()
             found = self._rebuilds.find_one_and_update(
                 {"_id": seen.id, "runs": seen.runs},
@@ -152,7 +153,7 @@ class Rebuilds:
                 return record_of(found)
 
     def joined(self, rebuild: RebuildRecord) -> None:
-        """A slice comes to it, beside others."""
+        """Let a slice join it, beside others."""
         self._rebuilds.update_one({"_id": rebuild.id}, [{"$set": self._stood_still(rebuild)}])
 
     def _stood_still(self, rebuild: RebuildRecord) -> Document:
@@ -161,12 +162,12 @@ class Rebuilds:
         return {"idle_seconds": {"$add": [{"$ifNull": ["$idle_seconds", 0.0]}, idle]}, "updated_at": "$$NOW"}
 
     def withdraw(self, rebuild: RebuildRecord) -> None:
-        """Delete a rebuild in which nobody did anything."""
+        """Delete a rebuild in which nothing was done."""
         if self._rebuilds.delete_counted({"_id": rebuild.id, "runs": 1}):
             self._rebuilds.delete_many({"of": rebuild.id})
 
     def progress_of(self, rebuild: RebuildRecord) -> RangeProgress:
-        """How far its ranges are."""
+        """The progress of its ranges."""
         done = {"$sum": {"$cond": ["$done", 1, 0]}}
         of_all = {"_id": None, "events": {"$sum": "$events"}, "done": done, "at": {"$max": "$updated_at"}}
         found = next(self._rebuilds.aggregate([{"$match": {"of": rebuild.id}}, {"$group": of_all}]), None)
@@ -175,11 +176,11 @@ class Rebuilds:
         return RangeProgress(found["events"], found["done"], max(rebuild.updated_at, found["at"] or rebuild.updated_at))
 
     def to(self, rebuild: RebuildRecord, state: RebuildState, **changed: Any) -> RebuildRecord:
-        """Bring it into a state, if it is in one from which that may follow; gives it as it is then.
+        """Change its state, if the current one allows it; returns the new record.
 
         Raises:
-            WrongState: it is not.
-            LeaseLost: somebody took it over.
+            WrongState: the current state does not allow it.
+            LeaseLost: another run took it over.
         """
         before, asked = MAY_FOLLOW[state], repeats()
         stamps = {"updated_at": "$$NOW"} | ({} if state in UNFINISHED else {"ended_at": "$$NOW"})
@@ -189,7 +190,7 @@ class Rebuilds:
             return_document=ReturnDocument.AFTER,
         )
         if found is None and repeats() > asked:
-            # Done before, and the reply was lost.
+            # It was changed before, and the reply was lost.
             found = self._rebuilds.find_one({"_id": rebuild.id, "runs": rebuild.runs, "state": state.value})
         if found is not None and "ended_at" in found:
             # They expire together.
@@ -200,19 +201,19 @@ class Rebuilds:
                 raise _taken_over(now)
             raise WrongState(
                 f"Rebuild {rebuild.id} is {now.state} and cannot become {state.value}.",
-                hint=f"Only {' or '.join(before)} may. `readmodel rebuilds show {rebuild.id}` tells more.",
+                hint=f"It must be {' or '.join(before)}. `readmodel rebuilds show {rebuild.id}` shows its state.",
             )
         return record_of(found)
 
     def report(self, rebuild: RebuildRecord, part: int, campaign: str) -> None:
-        """A slice has come to it, launched by a campaign."""
+        """Record that a slice of a campaign joined it."""
         self._rebuilds.update_one({"_id": rebuild.id}, {"$addToSet": {"reported": part, "campaigns": campaign}})
 
     def note(self, rebuild: RebuildRecord, **changed: Any) -> None:
-        """Write something on it.
+        """Set fields on the record.
 
         Raises:
-            LeaseLost: somebody took it over, or it is at its end.
+            LeaseLost: another run took it over, or it is finished.
         """
         at_work = {"_id": rebuild.id, "runs": rebuild.runs}
         told = [{"$set": {**_literally(changed), "updated_at": "$$NOW"}}]
@@ -220,9 +221,9 @@ class Rebuilds:
             raise _taken_over(self.get(rebuild.id))
 
     def built(self) -> set[str]:
-        """The identities of all that unfinished rebuilds built, and of the copies that a rollback may want.
+        """The UUIDs of all collections built by unfinished rebuilds, and of the copies that a rollback needs.
 
-        Earlier versions noted the names of copies.
+        Earlier versions recorded the names of copies.
         """
         unfinished = {"state": {"$in": list(UNFINISHED)}}
         may_go_back = {"state": RebuildState.DONE.value, "copies": {"$gt": {}}}
@@ -232,12 +233,12 @@ class Rebuilds:
         }
 
     def refuse_way_back(self, read_models: Sequence[str]) -> None:
-        """Whoever was about to roll one of these back is too late: something newer is begun."""
+        """Refuse a rollback of these that is about to start, because a newer rebuild has begun."""
         where = {"kind": "rebuild", "read_models": {"$in": list(read_models)}, "copies": {"$gt": {}}}
         self._rebuilds.update_many({**where, "state": {"$nin": list(UNFINISHED)}}, {"$inc": {"runs": 1}})
 
     def give_up_copies(self, read_model: str, copies: Sequence[str]) -> None:
-        """No rebuild can be rolled back to these any more: they are about to be dropped."""
+        """Record that no rebuild can be rolled back to these copies, which are about to be dropped."""
         of_it = f"copies.{read_model}"
         self._rebuilds.update_many({of_it: {"$in": list(copies)}}, {"$unset": {of_it: ""}})
 
@@ -251,15 +252,15 @@ class Rebuilds:
         return [range_of(item) for item in self.stored_ranges(rebuild.id, **of_slice)]
 
     def left(self, rebuild: RebuildRecord, part: int | None = None) -> list[RebuildRange]:
-        """As `ranges`, but only those that are not done."""
+        """Like `ranges`, but only unfinished ones."""
         return [item for item in self.ranges(rebuild, part) if not item.done]
 
     def claim(
         self, rebuild: RebuildRecord, mark: str, confirm: Callable[[], None], part: int | None = None
     ) -> list[RebuildRange]:
-        """Put a mark on its ranges, of a slice or all: nobody else saves them any more. Gives them as they are then.
+        """Put a mark on its ranges, of a slice or all, so that no other run saves them; returns the ranges.
 
-        Of a slice those that are part of a later pass are left to whoever does that. `confirm` as in `taken_over`.
+        A slice does not get ranges of a later pass. `confirm` is that of `taken_over`.
         """
         while True:
             found = [item for item in self.ranges(rebuild, part) if part is None or item.passes == rebuild.passes]
@@ -272,9 +273,9 @@ class Rebuilds:
     def save(
         self, at: RebuildRange, cursor: str | None, counts: Mapping[str, Mapping[str, int]], events: int, seconds: float
     ) -> None:
-        """A batch of a range is done: everything before `cursor`, or all of the range when that is None.
+        """Save a batch of a range: everything before `cursor` is done, or the whole range if it is None.
 
-        It is counted once, however often it has to be asked for.
+        It is counted once, however often the command is repeated.
 
         Raises:
             LeaseLost: another run works on that range.
@@ -299,9 +300,9 @@ class Rebuilds:
             raise _taken_over(self.get(at.id.partition("/")[0]))
 
     def again(self, rebuild: RebuildRecord, mark: str) -> None:
-        """All its ranges, which have this mark, are to be done once more.
+        """Reopen all its ranges with this mark.
 
-        In place outcomes are counted anew, and what was written stays.
+        In place the outcomes are counted again, and the counts of writes stay.
         """
         changes = []
         for item in self.ranges(rebuild):
@@ -318,6 +319,6 @@ class Rebuilds:
 
 def _taken_over(now: RebuildRecord) -> LeaseLost:
     return LeaseLost(
-        f"Rebuild {now.id} was taken over by another run; it is {now.state} now, and nothing more was written.",
-        hint=f"`readmodel rebuilds show {now.id}` tells how far it is.",
+        f"Rebuild {now.id} was taken over by another run, and is {now.state} now. This run wrote nothing more.",
+        hint=f"`readmodel rebuilds show {now.id}` shows its progress.",
     )

@@ -1,12 +1,12 @@
-"""The repair queue: the application's collection of failed read-model updates, as producers write it.
+"""The repair queue: the application's collection of failed read-model updates, in the producers' form.
 
-DATA_CONTRACT.md, «Repair queue», has the producers' fields and those that are added here. A task is *open* while it is
-pending or in work (`processing`). It is *due* when it is pending and its next attempt is not in the future, or in work
-under a lease that ran out. Whoever takes tasks holds the lease of their aggregate; the lease's nonce (`lease_token`)
-stands in them, and nothing is completed or failed but under it.
+DATA_CONTRACT.md, «Repair queue», has the producers' fields and those added here. A task is *open* while it is pending
+or in work (`processing`). It is *due* if it is pending and its next attempt is not in the future, or if it is in work
+under an expired lease. A worker takes tasks with the lease of their aggregate. The lease's nonce (`lease_token`) is
+stored in them, and only its holder can complete or fail them.
 
-Anybody may have written a task. It is read to the byte, one by one; what names no aggregate, or takes no writing, is a
-dead letter (`task_writes.py`), and keeps nobody from the others.
+Any program may have written a task. Tasks are read byte by byte and one by one. A task that names no aggregate, or that
+cannot be written, becomes a dead letter (`task_writes.py`) and blocks no other.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _SCANNED_PER_AGGREGATE = 10
 
 @dataclass(slots=True)
 class Due:
-    """What is due, the oldest first: aggregate ids by stream type, and tasks that name no aggregate, by reason."""
+    """The due work, the oldest first: aggregate ids by stream type, and tasks that name no aggregate, by reason."""
 
     aggregates: dict[str, list[str]] = field(default_factory=dict)
     poison: dict[str, list[Document]] = field(default_factory=dict)
@@ -60,9 +60,9 @@ class Due:
 
 
 class RepairQueue:
-    """The operations on the queue; `streams` says what a task asks for, `park` makes dead letters of open tasks.
+    """The operations on the queue; `streams` interprets tasks, `park` makes dead letters of open tasks.
 
-    `refused` has the tasks that took no writing meanwhile, with the reason, and were set aside.
+    `refused` has the tasks that could not be written and were set aside, with their reasons.
     """
 
     def __init__(self, database: Database, settings: Settings) -> None:
@@ -77,9 +77,9 @@ class RepairQueue:
         self.refused = self._writes.refused
 
     def add(self, aggregate_id: str, aggregate_type: str, error: str = "") -> bool:
-        """Queue a repair, in the producers' form; False when a pending task of the aggregate takes it in.
+        """Queue a repair, in the producers' form; False if the aggregate already has a pending task.
 
-        A task in work never does: its repair may have read the events already.
+        A task in work does not count, because its repair may have read the events already.
 
         Raises:
             UsageError: the id is no UUID, or no read model has that name.
@@ -92,16 +92,19 @@ class RepairQueue:
             return False
         if self._tasks.count_documents(OPEN, limit=self._limit) >= self._limit:
             raise RepairQueueFull(
-                f"The repair queue holds {self._limit:,} open tasks; the repair of {aggregate_id} was not queued.",
-                hint="See that repairs run (`readmodel repair-queue stats`), or raise READMODEL_REPAIR_QUEUE_LIMIT.",
+                f"The repair queue holds {self._limit:,} open tasks, so the repair of {aggregate_id} was not queued.",
+                hint=(
+                    "`readmodel repair-queue stats` shows whether repairs run. Start a worker, or raise "
+                    "READMODEL_REPAIR_QUEUE_LIMIT."
+                ),
             )
         self._tasks.insert_one({**new_task(aggregate_id, aggregate_type), "error": error})
         return True
 
     def add_many(self, ids: Sequence[str], aggregate_type: str, error: str) -> tuple[int, int]:
-        """Queue the repairs of these aggregates; gives how many are new and how many the queue has no room for.
+        """Queue the repairs of these aggregates; returns the numbers of new ones and of those without room.
 
-        An aggregate with a pending task keeps that one as it is, and needs no room.
+        An aggregate with a pending task keeps it unchanged, and needs no room.
 
         Raises:
             UsageError: an id is no UUID, or no read model has that name.
@@ -115,7 +118,7 @@ class RepairQueue:
         return added, len(new) - len(tasks)
 
     def known(self, ids: Sequence[str], aggregate_type: str) -> tuple[Collection[str], Collection[str]]:
-        """Which of these aggregates have a pending task, and which a dead letter as their newest task instead.
+        """Those of these aggregates with a pending task, and those whose newest task is a dead letter.
 
         Raises:
             UsageError: an id is no UUID, or no read model has that name.
@@ -144,9 +147,9 @@ class RepairQueue:
         task_ids: Sequence[str] | None = None,
         passed_over: Collection[bytes] = (),
     ) -> Due:
-        """What is due of at most `limit` aggregates, those in `without` and the tasks `passed_over` left out.
+        """The due work of at most `limit` aggregates, except those in `without` and the tasks `passed_over`.
 
-        With `task_ids` what is open of these tasks, whether due or not.
+        With `task_ids`, the open ones of these tasks, due or not.
         """
         due = Due()
         now = self.now()
@@ -159,7 +162,7 @@ class RepairQueue:
             wanted = self.due_queries(now, self._lease_seconds, chosen)
         found: set[tuple[str, str]] = set()
         for query in wanted:
-            # Several tasks of one aggregate are common; thousands must not be read to find the next one.
+            # Several tasks of one aggregate are common; finding the next one must not read thousands.
             most = limit * _SCANNED_PER_AGGREGATE + len(passed_over)
             for task in found_exactly(self._tasks, query.where, query.fields, query.sort, most):
                 if key_of(task) in passed_over:
@@ -176,7 +179,7 @@ class RepairQueue:
 
     @staticmethod
     def due_queries(now: datetime, lease_seconds: float, chosen: Mapping[str, Any] | None = None) -> list[Query]:
-        """What `due` asks for: tasks that wait no longer, then those whose worker died."""
+        """The queries of `due`: tasks that no longer wait, then tasks of dead workers."""
         in_order = (("next_attempt_at", 1), ("created_at", 1))
         return [
             Query({**pending_until(now), **(chosen or {})}, FIELDS, in_order),
@@ -186,16 +189,16 @@ class RepairQueue:
     def claim(
         self, stream: str, ids: Sequence[str], token: str, holder: str, seconds: float, task_ids: Sequence[str] = ()
     ) -> int:
-        """Claim all due tasks of these aggregates, whose leases the caller holds; gives the number of tasks.
+        """Claim all due tasks of these aggregates, whose leases the caller holds; returns the number of tasks.
 
-        With `task_ids` these too, although they are not due.
+        With `task_ids`, also these tasks if they are not due.
         """
-        # The lease tells that nobody works on these, whatever else a task in work says.
+        # The lease proves that nobody works on them, whatever a task in work says.
         takable: list[Document] = [pending_until(self.now()), {"status": "processing"}]
         if task_ids:
             takable.append({"status": "pending", "_id": {"$in": ids_of(task_ids)}})
         lost = {"at": "$$NOW", "reason": "lease_lost", "claimed_by": "$claimed_by"}
-        # One that is ours was taken a moment ago, and the reply was lost.
+        # A task that is already ours was taken a moment ago, and the reply was lost.
         of_another = {"$and": [{"$eq": ["$status", "processing"]}, {"$ne": ["$lease_token", token]}]}
         taken = {
             "status": "processing",
@@ -208,18 +211,18 @@ class RepairQueue:
         return self._writes.write({**self.streams.tasks_of(stream, ids), "$or": takable, **WRITABLE}, [{"$set": taken}])
 
     def renew(self, ids: Sequence[str], token: str, seconds: float) -> None:
-        """Tell others that these tasks are still worked on."""
+        """Extend the lease in these tasks."""
         self._tasks.update_many(under(token, ids), [{"$set": {"lease_until": later(seconds)}}])
 
     def complete(self, ids: Sequence[str], token: str) -> int:
-        """The aggregates are repaired; gives the number of tasks, those taken over by somebody else left out."""
+        """Complete the tasks of repaired aggregates; returns their number, without tasks that others took over."""
         done = {"$set": {"status": "completed"}, "$currentDate": {"completed_at": True}}
         forget = {"$unset": dict.fromkeys((*OURS, "next_attempt_at", "reason"), "")}
         return self._writes.write(under(token, ids), {**done, **forget})
 
     def fail(self, failures: Sequence[Failure], token: str) -> Failed:
-        """One more attempt failed: tasks with attempts left wait for the next, the others are dead letters."""
-        # Producers write the count, whatever is in it.
+        """Record a failed attempt: tasks with attempts left wait for the next, the others become dead letters."""
+        # Producers write the count, so it may have any value.
         spent = {"$max": [0, {"$convert": {"input": "$retry_count", "to": "int", "onError": 0, "onNull": 0}}]}
         ids = [failure.aggregate_id for failure in failures]
         of_each = {"_id": {"id": "$aggregate_id", "spent": spent}, "tasks": {"$sum": 1}}
@@ -247,30 +250,30 @@ class RepairQueue:
         asked = repeats()
         parked, retried = self._writes.write_each(park), self._writes.write_each(again)
         if repeats() > asked:
-            # The last reply does not count what was written before a lost one.
+            # The last reply does not include writes before a lost reply.
             parked = sum(ending.values())
             retried = sum(tasks.values()) - parked
         return Failed(parked=parked, retried=retried, parked_ids={aggregate_id for aggregate_id, _ in ending})
 
     def give_back(self, ids: Sequence[str], token: str, seconds: float = 0) -> int:
-        """Let others take these tasks, in so many seconds, as if they had not been taken."""
+        """Release these tasks after a delay in seconds, as if they had not been taken."""
         waiting = {"status": "pending", "next_attempt_at": later(seconds)}
         given_back: list[Document] = [{"$set": waiting}, {"$unset": list(OURS)}]
         return self._writes.write(under(token, ids), given_back)
 
     def free(self, holder: str) -> int:
-        """Let others take at once what a dead holder took; its lease would run out later."""
+        """Release the tasks of a dead holder at once, not when its lease expires."""
         dead: Document = {"status": "processing", "claimed_by": holder}
         return self._writes.write(dead, {"$currentDate": {"lease_until": True}})
 
     def requeue(self, *, task_id: str | None = None, reason: str | None = None, all_failed: bool = False) -> int:
-        """Bring tasks back with all their attempts: one by its id unless it is in work, or dead letters.
+        """Requeue tasks with a fresh number of attempts: one by its id unless it is in work, or dead letters.
 
         Raises:
-            UsageError: not exactly one of the three is given, or the task is not there, or in work.
+            UsageError: not exactly one of the three is given, or the task does not exist, or is in work.
         """
         if [task_id is not None, reason is not None, all_failed].count(True) != 1:
-            raise UsageError("Say which tasks to requeue.", hint="Give one of --id, --reason and --all-failed.")
+            raise UsageError("The tasks to requeue are not given.", hint="Give one of --id, --reason and --all-failed.")
         where: Document = {"status": "failed"}
         if reason is not None:
             where["reason"] = storable(reason)
@@ -283,12 +286,12 @@ class RepairQueue:
         requeued += self._set_aside.forget(aside)
         if task_id is not None and not requeued:
             in_work = self._tasks.count_documents(sendable({"_id": where["_id"]}), limit=1)
-            state = "is in work" if in_work else "is not there"
+            state = "is in work" if in_work else "does not exist"
             raise UsageError(f"The task {task_id} {state}.", hint="`readmodel repair-queue list` shows the tasks.")
         return requeued
 
     def purge(self, status: Literal["completed", "failed"], older_than_days: float = 0) -> int:
-        """Delete completed tasks, or dead letters, whose end lies so long ago; gives the number."""
+        """Delete completed tasks, or dead letters, that ended at least this long ago; returns their number."""
         ended = "completed_at" if status == "completed" else "last_retry_at"
         where: Document = {"status": status}
         if older_than_days:
@@ -300,7 +303,7 @@ class RepairQueue:
         return deleted
 
     def tasks(self, status: Status | None = None, reason: str | None = None, limit: int = 50) -> Iterator[Document]:
-        """Tasks as they are stored, those set aside first, then the oldest; dates as `DatetimeMS`."""
+        """Tasks as stored: those set aside first, then the oldest; dates as `DatetimeMS`."""
         asked = (("status", status), ("reason", reason))
         where: Document = {name: storable(text) for name, text in asked if text is not None}
         letters = self._set_aside.letters(where)[:limit]
@@ -317,21 +320,22 @@ class RepairQueue:
         return stats_of(self._tasks, now, due, self._set_aside.letters({}))
 
     def left_for(self, seconds: float) -> bool:
-        """Whether a task is due since so long ago, and nobody took it."""
+        """Whether a task has been due for this long and was not taken."""
         before = self.now() - timedelta(seconds=seconds)
         waited: Document = {**pending_until(before), "created_at": {"$lt": before}}
         return self._tasks.count_documents(waited, limit=1) > 0
 
     def now(self) -> datetime:
-        """The server's time: what leases and attempts go by."""
+        """The server's time, which decides on leases and attempts."""
         return server_time(self._database)
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """An attempt that failed. `delays` are the seconds to wait after a first failed attempt, a second and so on.
+    """A failed attempt. `delays` are the seconds to wait after the first failed attempt, the second and so on.
 
-    A task that failed more often is a dead letter; without delays every one is: no retry can mend it.
+    A task with more failed attempts becomes a dead letter; without delays every task does, because no retry can repair
+    it.
     """
 
     aggregate_id: str
@@ -342,7 +346,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """What became of failed attempts: dead letters, tasks to be tried again, and the aggregates of those parked."""
+    """The result of failed attempts: dead letters, tasks to be tried again, and the aggregates of the dead letters."""
 
     parked: int
     retried: int

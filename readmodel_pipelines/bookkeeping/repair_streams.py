@@ -1,7 +1,7 @@
-"""Which stream a task of the repair queue asks to repair: by its names of types, in every spelling that producers use.
+"""The stream that a task of the repair queue asks to repair, in every spelling of types that producers use.
 
-A *stream* here is a type of stream and its id: what one lease covers. Python decides what a task says, and MongoDB
-which tasks are taken: both must mean the same, or a task is due for ever.
+A *stream* here is a type of stream and its id: the unit of a lease. Python interprets a task, and MongoDB's filters
+select tasks. Both must agree, or a task stays due forever.
 """
 
 import re
@@ -32,7 +32,7 @@ class RepairStreams:
 
     def __init__(self, settings: Settings) -> None:
         groups = by_fold(projections_for(settings))
-        # People and producers name a read model; every one made from the same stream is repaired with it.
+        # People and producers name a read model; all read models of the same stream are repaired together.
         self.read_models = {group[0].fold.aggregate_type: tuple(item.name for item in group) for group in groups}
         self._spellings = {
             stream: re.compile(f"^{_BLANKS}({'|'.join(spellings)}){_BLANKS}$")
@@ -48,18 +48,18 @@ class RepairStreams:
         stream = self._called(aggregate_type)
         if stream is None:
             known = ", ".join(name for names in self.read_models.values() for name in names)
-            raise UsageError(f"There is no read model {aggregate_type!r} to repair.", hint=f"Name one of: {known}.")
+            raise UsageError(f"There is no read model {aggregate_type!r} to repair.", hint=f"Give one of: {known}.")
         if not is_aggregate_id(aggregate_id):
-            raise UsageError(f"{aggregate_id!r} is no aggregate id.", hint="It is a UUID in lower case with hyphens.")
+            raise UsageError(f"{aggregate_id!r} is no aggregate id.", hint="Give a UUID in lower case with hyphens.")
         return stream
 
     def asked_for(self, task: Document) -> tuple[str, str | None]:
-        """The type of the stream of a task that was read with `FIELDS`, or why there is none that can be repaired."""
+        """The type of the stream of a task that was read with `FIELDS`, or the reason why it cannot be repaired."""
         if task["size"] > LARGEST:
             return "", CANNOT_BE_WRITTEN
         if task["twice"]:
             return "", REPEATED_FIELD
-        # A code is a kind of text.
+        # A BSON code is a subclass of str.
         if type(task.get("task_type")) is not str or task["task_type"] != TASK_TYPE:
             return "", UNKNOWN_TASK_TYPE
         stream = self._called(task.get("aggregate_type"))
@@ -84,7 +84,7 @@ class RepairStreams:
 
 
 def _spellings(read_models: Mapping[str, Sequence[str]]) -> Mapping[str, Sequence[str]]:
-    """What each type of stream is called: the names of its read models, and its own where no read model has that."""
+    """The spellings of each type of stream: the names of its read models, and its own if that is free."""
     taken = {name for names in read_models.values() for name in names}
     return {
         stream: [_in_any_case(name) for name in (*names, *({stream} - taken))] for stream, names in read_models.items()
@@ -92,7 +92,9 @@ def _spellings(read_models: Mapping[str, Sequence[str]]) -> Mapping[str, Sequenc
 
 
 def _in_any_case(name: str) -> str:
-    """A pattern. An option for it would let MongoDB, and Python at another place, fold letters that are no ASCII."""
+    """A pattern that ignores the case of ASCII letters only; an option would also fold others, differently in MongoDB
+    and Python.
+    """
     return "".join(
         f"[{char.lower()}{char.upper()}]" if char.isascii() and char.isalpha() else re.escape(char) for char in name
     )

@@ -1,4 +1,4 @@
-"""A task of the repair queue: why it may be a dead letter, and filters and updates that know a task by its fields.
+"""A task of the repair queue: the reasons of dead letters, and filters and updates for its fields.
 
 DATA_CONTRACT.md, «Repair queue», has the fields.
 """
@@ -22,7 +22,7 @@ UNKNOWN_TASK_TYPE = "unknown_task_type"
 REPEATED_FIELD = "repeated_field"
 CANNOT_BE_WRITTEN = "cannot_be_written"
 UNWRITABLE = (REPEATED_FIELD, CANNOT_BE_WRITTEN)
-"""Of a task that nothing is written into."""
+"""The reasons of tasks that cannot be written."""
 AGGREGATE_NOT_FOUND = "aggregate_not_found"
 CRASHES_WORKER = "crashes_worker"
 DEAD_LETTER_REASONS: tuple[str, ...] = (
@@ -31,7 +31,7 @@ DEAD_LETTER_REASONS: tuple[str, ...] = (
     *(UNKNOWN_AGGREGATE_TYPE, UNKNOWN_TASK_TYPE, REPEATED_FIELD, CANNOT_BE_WRITTEN),
     *(AGGREGATE_NOT_FOUND, CRASHES_WORKER),
 )
-"""Why repairs park tasks."""
+"""The reasons with which repairs make dead letters."""
 
 _HISTORY = 10
 _LONGEST_DETAIL = 500
@@ -39,42 +39,45 @@ OURS = ("lease_until", "lease_token")
 """The fields of a task in work that only this project writes."""
 
 LARGEST = 16 * 2**20 - 64 * 2**10
-"""Of a task's bytes: there is room in it for all that is written here."""
+"""Maximum number of bytes of a task with room for all added fields."""
 _SIZE = {"$bsonSize": "$$ROOT"}
-# A merge keeps one of the fields of a name.
+# A merge keeps one of several fields with the same name.
 _TWICE = {"$ne": [_SIZE, {"$bsonSize": {"$mergeObjects": ["$$ROOT"]}}]}
 WRITABLE: Document = {"$expr": {"$and": [{"$lte": [_SIZE, LARGEST]}, {"$not": [_TWICE]}]}}
-"""The filter for tasks that can be written. **MongoDB 6.0 aborts** when a pipeline writes a field that stands twice."""
+"""The filter for tasks that can be written. **MongoDB 6.0 crashes** when a pipeline writes a field that occurs twice.
+"""
 
 _NAMING = ("aggregate_id", "aggregate_type", "task_type", "status")
 FIELDS = dict.fromkeys((*_NAMING, "created_at"), 1) | {"size": _SIZE, "twice": _TWICE}
-"""What tells which repair a task asks for, and whether it can be written: its size, whether a field stands twice."""
+"""The fields that identify the requested repair, the size, and whether a field occurs twice."""
 OPEN: Document = {"status": {"$in": ["pending", "processing"]}}
 NO_MORE = [*OURS, "next_attempt_at"]
-"""The fields that a dead letter has no more."""
+"""The fields that a dead letter no longer has."""
 
 
 def new_task(aggregate_id: str, aggregate_type: str) -> Document:
-    """A task as producers write it, but for its error."""
+    """A task as producers write it, without its error."""
     named = {"aggregate_id": aggregate_id, "aggregate_type": aggregate_type.strip().lower(), "task_type": TASK_TYPE}
     return {**named, "created_at": datetime.now(UTC), "retry_count": 0, "status": "pending"}
 
 
 def key_of(task: Document) -> bytes:
-    """What tells a task from all others, of whatever type its `_id` is."""
+    """The key of a task, whatever the type of its `_id`."""
     return written({"_id": task["_id"]})
 
 
 def pending_until(now: datetime) -> Document:
-    """The filter for tasks that wait no longer."""
-    # Producers know nothing of `next_attempt_at`: a task without it is due.
+    """The filter for pending tasks whose next attempt is due."""
+    # Producers do not write `next_attempt_at`; a task without it is due.
     return {"status": "pending", "next_attempt_at": {"$not": {"$gt": now}}}
 
 
 def abandoned_until(now: datetime, lease_seconds: float) -> Document:
-    """The filter for tasks in work under a lease that ran out, or that ends later than it can: the clock was wrong."""
-    # One without a lease was left so by the application's own worker, which never comes back to it. What is worked on
-    # under a longer lease is met in vain.
+    """The filter for tasks in work under a lease that has expired, or that ends later than possible because a clock was
+    wrong.
+    """
+    # A task in work without a lease was left by the application's own worker, which never returns to it. A task under a
+    # longer lease is found without need.
     held = {"$gt": now, "$lte": now + timedelta(seconds=lease_seconds)}
     return {"status": "processing", "lease_until": {"$not": held}}
 
@@ -85,7 +88,7 @@ def under(token: str, ids: Sequence[str]) -> Document:
 
 
 def attempt_of(reason: str, detail: str) -> Document:
-    """The expression for an attempt that failed, as the history has it."""
+    """The expression for a failed attempt, as the history stores it."""
     return {
         "at": "$$NOW",
         "reason": {"$literal": reason},
@@ -95,18 +98,18 @@ def attempt_of(reason: str, detail: str) -> Document:
 
 
 def history_with(attempt: Document) -> Document:
-    """The expression for a task's last attempts, this one included."""
+    """The expression for a task's last attempts, including this one."""
     history = {"$cond": [{"$isArray": "$attempts"}, "$attempts", []]}
     return {"$slice": [{"$concatArrays": [history, [attempt]]}, -_HISTORY]}
 
 
 def text(conditions: Document) -> Document:
-    """Conditions for a field that is a text: no array that holds such a one, nor a symbol of the same letters."""
+    """Conditions for a text field: neither an array that contains a text, nor a symbol."""
     return {**conditions, "$type": "string", **NO_ARRAY}
 
 
 def ids_of(task_ids: Iterable[str]) -> list[Any]:
-    """The `_id`s that texts may mean: producers' are objectIds, hand-made ones texts."""
-    # What is no UTF-8 is nobody's, and no query can ask for it.
+    """The `_id`s that texts may mean: producers' are ObjectIds, hand-made ones texts."""
+    # Text that is not UTF-8 matches no task, and no query can contain it.
     texts = list(map(storable, task_ids))
     return [*texts, *(ObjectId(text) for text in texts if ObjectId.is_valid(text))]

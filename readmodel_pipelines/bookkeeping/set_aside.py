@@ -1,8 +1,8 @@
-"""Tasks set aside: those of the repair queue that take no writing, so that nobody could ever end them.
+"""Tasks set aside: those of the repair queue that cannot be written, so that nobody could end them.
 
-A task of nearly 16 MiB has no room for a status; of a field that stands twice, the one that counts may stay as it is.
-What ought to stand in such a task stands in `readmodel_set_aside` instead, under the task's own `_id` and in the form
-of a dead letter: for everybody it is one, and nobody takes it. The task itself is left as it is.
+A task of nearly 16 MiB has no room for a status. If a field occurs twice, the one that counts may stay unchanged. The
+dead letter of such a task is stored in `readmodel_set_aside`, under the task's own `_id`. All readers treat it as a
+dead letter, and no worker takes the task. The task itself is unchanged.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ _KEPT = ("aggregate_id", "aggregate_type", "task_type", "created_at")
 
 
 class SetAside:
-    """What is set aside of a database's queue: few, for each is left out of queries by its `_id`."""
+    """The tasks set aside of a database's queue: few, because each is excluded from queries by its `_id`."""
 
     def __init__(self, database: Database) -> None:
         self._letters = Collection(database, SET_ASIDE)
@@ -39,10 +39,10 @@ class SetAside:
         return list(found_exactly(self._letters, where, sort=[("created_at", 1)], limit=_MOST))
 
     def put(self, tasks: Sequence[Document], attempt: Mapping[str, Any], now: datetime) -> None:
-        """Set these aside; `attempt` is what stands in the history of a dead letter.
+        """Set these tasks aside; `attempt` goes into the history of their dead letters.
 
         Raises:
-            ReadModelError: there are so many that it is the queue itself that takes no writing.
+            ReadModelError: there are too many, so the queue itself cannot be written.
         """
         number = self._letters.estimated_document_count() + len(tasks)
         if number > _MOST:
@@ -59,7 +59,7 @@ class SetAside:
                 **ended,
             }
             for task in tasks
-            # A query could not name many others.
+            # A query cannot contain many more.
             if is_short(task["_id"])
         ]
         if letters:
@@ -67,15 +67,15 @@ class SetAside:
                 self._letters.insert_many([RawBSONDocument(written(letter)) for letter in letters], ordered=False)
 
     def forget(self, ids: Sequence[Any]) -> int:
-        """Set these aside no more; gives how many were."""
+        """Remove these; returns their number."""
         return self._letters.delete_counted(sendable({"_id": {"$in": list(ids)}})) if ids else 0
 
 
 def is_short(value: Any) -> bool:
-    """Whether a stored value is one that can be named in a query."""
+    """Whether a stored value is short enough for a query."""
     return len(written({"": value})) <= _LONGEST
 
 
 def shortened(value: Any) -> Any:
-    """The value, or the beginning of what it would look like, where it is too long to be told."""
+    """The value, or the beginning of its text if it is too long."""
     return value if is_short(value) else cut(json_text(value), _LONGEST)

@@ -1,4 +1,4 @@
-"""Writes to tasks of the repair queue, of which any may take none: that one is set aside, and no other notices."""
+"""Writes to tasks of the repair queue; a task that cannot be written is set aside, and all others are written."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -29,7 +29,7 @@ _LONGEST_WHY = 300
 
 
 class TaskWrites:
-    """Writes to the tasks of a queue; `refused` has those that were set aside by them, and why."""
+    """Writes to the tasks of a queue; `refused` has the tasks set aside by them, with their reasons."""
 
     def __init__(self, database: Database, tasks: Collection) -> None:
         self._database = database
@@ -38,7 +38,7 @@ class TaskWrites:
         self.refused: list[tuple[Document, str]] = []
 
     def write(self, where: Mapping[str, Any], update: Update) -> int:
-        """Write all tasks at once, or, where the server refuses it of one, each by itself; gives the number."""
+        """Write all tasks at once or, if the server refuses one, each by itself; returns the number written."""
         try:
             return self._tasks.update_counted(sendable(where), update)
         except WriteError as error:
@@ -58,7 +58,7 @@ class TaskWrites:
             return int(error.details["nMatched"])
 
     def write_each(self, writes: Sequence[tuple[Mapping[str, Any], Update]]) -> int:
-        """Write the tasks of each filter; gives the number."""
+        """Write the tasks of each filter; returns their number."""
         if not writes:
             return 0
         try:
@@ -70,7 +70,7 @@ class TaskWrites:
             return int(error.details["nMatched"]) + sum(self.write(*writes[item["index"]]) for item in refused)
 
     def park(self, tasks: Sequence[Document], reason: str, detail: str, holder: str) -> None:
-        """Make dead letters of open tasks; those that take no writing are set aside."""
+        """Make dead letters of open tasks; tasks that cannot be written are set aside."""
         attempt = {**attempt_of(reason, detail), "claimed_by": {"$literal": holder}}
         history = {"attempts": history_with(attempt), "last_retry_at": "$$NOW"}
         parked = {"status": "failed", "reason": attempt["reason"], **history}
@@ -78,9 +78,9 @@ class TaskWrites:
             these: Document = {**OPEN, "_id": {"$in": [task["_id"] for task in some]}}
             if reason not in UNWRITABLE:
                 self.write(these, [{"$set": parked}, {"$unset": NO_MORE}])
-            # They are told as dead letters, whatever became of them.
+            # They are reported as dead letters in both cases.
             self.refused.clear()
-            # What is open all the same was written in vain.
+            # A task that is still open could not be written.
             if left := list(found_exactly(self._tasks, these, FIELDS)):
                 self._put_aside(left, reason, detail, holder)
 
@@ -90,7 +90,7 @@ class TaskWrites:
 
 
 def _groups(tasks: Sequence[Document]) -> Iterator[list[Document]]:
-    """Tasks that one filter can name, as large as their `_id`s may be."""
+    """Groups of tasks that fit into one filter, whatever the size of their `_id`s."""
     group: list[Document] = []
     size = 0
     for task in tasks:

@@ -1,9 +1,17 @@
-"""What verifications remember in collections of this project's own: themselves, their findings, and how far they came.
+"""The records of verifications in this project's own collections: results, findings and watermarks.
 
+<<<<<<< HEAD
 DATA_CONTRACT.md, «Findings and verifications», has the fields. A finding is open from when it is first seen until a
 verification that covers its aggregate does not find it any more. Its age begins anew when its stream has grown since:
 then it is another one, most likely a moment old. A document that lagged is kept until it is looked at again, because
 its writer may have died, and no finding before that. A read model's watermark says from where to go on.
+=======
+DATA_CONTRACT.md, «What verifications remember», has the fields. A finding is open from its first verification until one
+that covers its aggregate does not find it. Its age starts again if its stream has grown since, because then it is
+probably another, new finding. A lagging document is recorded until it is compared again, because its writer may have
+died; until then it is no finding. A read model's watermark is the token from which the next incremental verification
+continues.
+>>>>>>> 2cbde1b (Verification, rebuild, repair, cut-over, bookkeeping, doctor: texts in plain words)
 """
 
 import hashlib
@@ -31,32 +39,34 @@ _BATCH = 1_000
 _LONGEST_ID = 200
 _MOST_CAUSES = 100
 _EVERYTHING = "every aggregate"
-"""The coverage that is stored of a verification that left no aggregate out."""
+"""The stored coverage of a verification of every aggregate."""
 
 
 @dataclass(frozen=True, slots=True)
 class Covered:
-    """What was looked at: the aggregates that `holds` says, and, with `odd_ids`, those whose id is no string."""
+    """The compared aggregates: those for which `holds` is true and, with `odd_ids`, those whose id is no string."""
 
     holds: Callable[[str], bool]
     odd_ids: bool
 
     def has(self, finding: Document) -> bool:
-        """Whether the aggregate of a remembered finding was. Of a cut or broken id only a look at everything knows."""
+        """Whether the aggregate of a recorded finding was compared. For a shortened or invalid id only a verification
+        of everything knows.
+        """
         if finding["plain"]:
             return self.holds(finding["aggregate_id"])
         return self.odd_ids and bool(finding.get("odd"))
 
 
 class Findings:
-    """The remembered findings of a database."""
+    """The recorded findings of a database."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._findings = Collection(database, FINDINGS)
 
     def remember(self, findings: Sequence[Finding], last_versions: Mapping[str, Any]) -> None:
-        """Keep these findings as open, and write on each since when; `last_versions` are those of their streams."""
+        """Record these findings as open, and set the age of each; `last_versions` are those of their streams."""
         now = server_time(self._database).replace(tzinfo=None)
         by_key: dict[str, list[Finding]] = defaultdict(list)
         for finding in findings:
@@ -65,7 +75,7 @@ class Findings:
         new: list[Document] = []
         changed: list[ReplaceOne[Document]] = []
         as_before: list[str] = []
-        # The document of an aggregate and a second one with its key are two findings, remembered as one.
+        # The document of an aggregate and a second one with its key are two findings with one record.
         for key, alike in by_key.items():
             before = stored.get(key, {})
             seen = _seen(alike[0], _version(last_versions, alike[0]))
@@ -80,9 +90,9 @@ class Findings:
                 as_before.append(key)
             else:
                 changed.append(ReplaceOne({"_id": key}, document))
-        # Three statements: an upsert for each finding takes several times as long.
+        # Three statements, because an upsert for each finding takes several times as long.
         if new:
-            # Another verification may have been faster to see the same.
+            # Another verification may have recorded the same finding first.
             with duplicates_allowed():
                 self._findings.insert_many(new, ordered=False)
         if changed:
@@ -91,9 +101,10 @@ class Findings:
             self._findings.update_many({"_id": {"$in": as_before}}, {"$set": {"last_seen": now}})
 
     def close(self, read_model: str, not_seen_since: datetime, covered: Covered | None) -> int:
-        """Close the open findings of covered aggregates that were not seen again; gives the number. None covers all.
+        """Close the open findings of covered aggregates that were not found again; returns their number. None covers
+        all.
 
-        What lagged there and does not any more is forgotten.
+        Records of lagging documents that no longer lag are deleted.
         """
         gone = {**_watched(read_model), "last_seen": {"$lt": not_seen_since}}
         closed: list[Document] = [{"$set": {"state": "closed", "closed_at": "$$NOW"}}]
@@ -106,12 +117,12 @@ class Findings:
         return number
 
     def _covered(self, gone: Document, covered: Covered) -> Iterator[Document]:
-        """Filters for the covered ones, some at a time."""
+        """Filters for the covered ones, in batches."""
         for page in paged(self._findings, _by_id(gone), {"aggregate_id": 1, "plain": 1, "odd": 1}, "_id", _BATCH):
             yield {"_id": {"$in": [finding["_id"] for finding in page if covered.has(finding)]}}
 
     def open_ids(self, read_model: str) -> Iterator[str]:
-        """The ids of aggregates to look at again, with open findings or lagging, in order; but for those no texts."""
+        """The ids of aggregates with open findings or lagging documents, in order; without ids that are no texts."""
         query = self.open_query(read_model)
         for page in paged(self._findings, query.where, query.fields or {}, "aggregate_id", _BATCH):
             for finding in page:
@@ -119,23 +130,23 @@ class Findings:
 
     @staticmethod
     def open_query(read_model: str) -> Query:
-        """What `open_ids` asks for."""
+        """The query of `open_ids`."""
         where = {**_watched(read_model), "plain": True}
         return Query(where, {"_id": 0, "aggregate_id": 1}, (("aggregate_id", 1),))
 
     def listed(self, read_model: str, most: int) -> list[Document]:
-        """At most so many open findings, the oldest first, as they are remembered."""
+        """Open findings as recorded, the oldest first; at most `limit`."""
         where = {"read_model": read_model, "state": "open"}
         return list(self._findings.find(where, sort=[("first_seen", 1), ("_id", 1)], limit=most))
 
     def open_by_outcome(self, read_model: str) -> dict[str, int]:
-        """How many findings are open."""
+        """The number of open findings by outcome."""
         where = {"read_model": read_model, "state": "open"}
         groups = self._findings.aggregate([{"$match": where}, {"$group": {"_id": "$outcome", "findings": {"$sum": 1}}}])
         return {group["_id"]: group["findings"] for group in groups}
 
     def oldest_open(self, read_model: str) -> dict[str, datetime]:
-        """When the oldest open finding of each outcome was first seen."""
+        """The first time of the oldest open finding of each outcome."""
         oldest = {}
         for outcome in ALARMS:
             where = {"read_model": read_model, "state": "open", "outcome": outcome.value}
@@ -145,7 +156,7 @@ class Findings:
         return oldest
 
     def open_elsewhere(self, read_model: str, not_seen_since: datetime, covered: Covered) -> Counter[str]:
-        """How many findings are open, by outcome, that were neither seen since then nor are covered."""
+        """The number of open findings by outcome that were not found since then and are not covered."""
         unseen = {"read_model": read_model, "state": "open", "last_seen": {"$lt": not_seen_since}}
         fields = {"aggregate_id": 1, "plain": 1, "odd": 1, "outcome": 1}
         pages = paged(self._findings, _by_id(unseen), fields, "_id", _BATCH)
@@ -164,14 +175,14 @@ def _by_id(where: Document) -> Document:
 
 def _key(finding: Finding) -> str:
     text = finding.aggregate_id
-    # An index key has its bounds, an id of whatever type has none; nor may the number 7 be taken for the text.
+    # An index key has a maximum size, an id of any type has none. And the number 7 must differ from the text.
     if not _is_whole(text):
         text = hashlib.sha256(_json(text).encode()).hexdigest()
     return f"{finding.read_model}/{text}"
 
 
 def _is_whole(aggregate_id: Any) -> bool:
-    """Whether the id is remembered as it is."""
+    """Whether the id is recorded unchanged."""
     return is_plain(aggregate_id) and len(aggregate_id) <= _LONGEST_ID
 
 
@@ -181,7 +192,7 @@ def _json(aggregate_id: Any) -> str:
 
 def _version(last_versions: Mapping[str, Any], finding: Finding) -> Any:
     version = last_versions.get(finding.aggregate_id) if is_plain(finding.aggregate_id) else None
-    # A malformed stream may have any value for a version; what counts is whether it is another one.
+    # A malformed stream may have any value for a version; only a change counts.
     return version if version is None or isinstance(version, int) else repr(version)
 
 
@@ -191,7 +202,7 @@ def _seen(finding: Finding, version: Any) -> Document:
         "read_model": finding.read_model,
         "aggregate_id": aggregate_id if _is_whole(aggregate_id) else _json(aggregate_id)[:_LONGEST_ID],
         "plain": _is_whole(aggregate_id),
-        # BSON code is decoded to a kind of str.
+        # BSON code is decoded to a subclass of str.
         "odd": type(aggregate_id) is not str,
         "outcome": finding.outcome.value,
         "reason": None if finding.reason is None else str(finding.reason),
@@ -203,7 +214,7 @@ def _seen(finding: Finding, version: Any) -> Document:
 
 
 class Verifications:
-    """The remembered verifications and watermarks of a database."""
+    """The recorded verifications and watermarks of a database."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -211,7 +222,7 @@ class Verifications:
         self._watermarks = Collection(database, WATERMARKS)
 
     def record(self, read_models: Sequence[str], started_at: datetime, summary: Summary) -> None:
-        """Keep the numbers of a verification of these read models."""
+        """Record the numbers of a verification of these read models."""
         scope = summary.scope
         between = {"started_at": started_at, "ended_at": server_time(self._database).replace(tzinfo=None)}
         covers = {"tier": scope.tier, "coverage": _EVERYTHING if scope.everything else scope.coverage}
@@ -230,7 +241,7 @@ class Verifications:
         self._verifications.insert_many(records)
 
     def last_verification(self, read_model: str, *, of_everything: bool = False) -> Document | None:
-        """The newest verification of a read model; the newest that compared every field of everything."""
+        """The newest verification of a read model; or the newest that compared every field of every aggregate."""
         where = {"tier": "documents", "coverage": _EVERYTHING} if of_everything else {}
         return self._verifications.find_one({"read_model": read_model, **where}, sort=[("started_at", -1)])
 
@@ -251,21 +262,21 @@ class Verifications:
         return history[::-1]
 
     def watermark(self, read_model: str, made_from: Sequence[str]) -> Token | None:
-        """Where the last verification that saw all changes ended, if it was made from the same (settings, in words)."""
+        """The token of the last verification that covered all changes, if its settings (as text) were the same."""
         stored = self._watermarks.find_one({"_id": read_model, "made_from": list(made_from)})
         return stored["token"] if stored else None
 
     def verified_up_to(self) -> dict[str, datetime]:
-        """Up to which moment of the server's history each read model is verified, from where a next look goes on."""
+        """The time up to which the changes of each read model are verified."""
         return {str(item["_id"]): time_of(item["token"]).as_datetime() for item in self._watermarks.find()}
 
     def forget_watermarks(self, read_models: Sequence[str]) -> None:
-        """Other documents are there than those that were verified."""
+        """Delete the watermarks, because other documents have replaced the verified ones."""
         self._watermarks.delete_many({"_id": {"$in": list(read_models)}})
 
     def set_watermark(self, read_model: str, token: Token, made_from: Sequence[str]) -> None:
-        """All changes up to this token are verified, with these settings."""
+        """Record that all changes up to this token are verified, with these settings."""
         this = {"_id": read_model}
         reached = {"token": token, "made_from": list(made_from)}
-        # A pipeline would read `$`-signs in the token.
+        # A pipeline would interpret `$` signs in the token.
         self._watermarks.update_one(this, {"$set": reached, "$currentDate": {"at": True}}, upsert=True)

@@ -1,1 +1,1 @@
-"""A collection that is built beside the live one, and the rename that puts it in its place."""
+"""Builds a collection beside the live one, and renames it over the live one."""

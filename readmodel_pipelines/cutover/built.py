@@ -1,8 +1,8 @@
-"""What rebuilds build beside live collections: shadows, and copies of what was before. Found by identity, not by name.
+"""The collections that rebuilds build beside live ones: shadows and copies. They are found by UUID, not by name.
 
-MongoDB grants rights by exact names, so there are a few fixed ones for each live collection. Whoever takes over what
-was built moves it on to the next of them: all that its former holder still sends is refused then, for it says name and
-identity. Whoever holds the lease of the live collection, and nobody else, makes and drops what has such a name.
+MongoDB grants rights by exact names, so each live collection has a few fixed ones. A run that takes over moves a
+collection to the next name. The server then refuses late commands of the former holder, which contain the old name and
+the UUID. Only the holder of the live collection's lease creates and drops collections with such names.
 """
 
 from collections.abc import Iterable, Sequence
@@ -21,19 +21,19 @@ _TRIES = 8
 
 
 class Holder(Protocol):
-    """Who holds the leases under which something is built."""
+    """Holds the leases under which a collection is built."""
 
     def confirm(self) -> None:
-        """Raises `LeaseLost` when they are not its own any more, by the server."""
+        """Raise `LeaseLost` if the leases are no longer its own, by the server."""
 
     def claim(self, session: ClientSession) -> None:
-        """The same inside a transaction, which then ends before anybody else takes them, or not at all."""
+        """Like `confirm`, inside a transaction: it commits before another holder takes them, or not at all."""
 
 
 def built(database: Database, names: Iterable[str]) -> list[Fence]:
-    """What there is of these names, in their order."""
+    """The existing collections with these names, in their order."""
     order = list(names)
-    # Of which type an identity is goes by how the database decodes.
+    # The type of a UUID depends on the database's codec.
     found = list(database.list_collections(filter={"name": {"$in": order}}))
     # A view has none.
     uuids = {info["name"]: info["info"]["uuid"] for info in found if "uuid" in info["info"]}
@@ -42,20 +42,20 @@ def built(database: Database, names: Iterable[str]) -> list[Fence]:
 
 
 def identity(database: Database, name: str) -> str:
-    """The identity of what has a name; empty when there is no such collection."""
+    """The UUID of the collection with this name; empty if there is none."""
     return next((fence.identity for fence in built(database, [name])), "")
 
 
 def find(database: Database, names: Iterable[str], identity: str) -> Fence | None:
-    """The collection of that identity, if it has one of these names."""
+    """The collection with this UUID, if it has one of these names."""
     return next((fence for fence in built(database, names) if fence.identity == identity), None)
 
 
 def free_name(names: Sequence[str], taken: Iterable[str]) -> str:
-    """The next name that is free: behind those that are taken, for something may still write to what had one before.
+    """The next free name after the used ones, because late writes may still go to an earlier name.
 
     Raises:
-        ReadModelError: there is none.
+        ReadModelError: no name is free.
     """
     places = sorted(map(names.index, taken))
     start = places[-1] + 1 if places else 0
@@ -66,7 +66,7 @@ def free_name(names: Sequence[str], taken: Iterable[str]) -> str:
 
 
 def moved_on(database: Database, names: Sequence[str], identity: str) -> Fence | None:
-    """Move the collection of that identity to the next of its names, if it has one: all other holders are refused."""
+    """Rename the collection with this UUID to the next name, so that the server refuses all other holders."""
     for _ in range(_TRIES):
         there = built(database, names)
         fence = next((item for item in there if item.identity == identity), None)
@@ -79,7 +79,7 @@ def moved_on(database: Database, names: Sequence[str], identity: str) -> Fence |
             with fence.held():
                 patiently(partial(client.admin.command, asked, writeConcern=MAJORITY.document), client)
         except LeaseLost:
-            # Its former holder, who did the same, was faster; or it is done, and the reply was lost.
+            # The former holder did the same first; or our rename succeeded and its reply was lost.
             continue
         except OperationFailure as error:
             if error.code != _NAME_IS_TAKEN:
@@ -87,12 +87,13 @@ def moved_on(database: Database, names: Sequence[str], identity: str) -> Fence |
             continue
         return Fence(name, identity)
     raise ReadModelError(
-        f"{names[0]} is renamed again and again.", hint="Find the process that works on it, then run this again."
+        f"{names[0]} was renamed by another process at every attempt.",
+        hint="Find the process that works on it, then run this again.",
     )
 
 
 def drop(database: Database, fences: Iterable[Fence]) -> None:
-    """Drop them, if they are still there and of that name."""
+    """Drop them, if they still exist with these names."""
     for fence in fences:
         try:
             database.command("drop", fence.name, writeConcern=MAJORITY.document, **fence.said)

@@ -1,8 +1,8 @@
 """The definition of a collection, its options and indexes: a shadow gets that of the live collection.
 
-That one may be defined anew at any time, by whoever owns it. So a shadow is made like it, indexed like it once it is
-filled, brought in line right before the rename; and what was defined within that moment is told by the change stream of
-the live collection, and done again to the new one.
+The owner may change the live definition at any time. So a shadow is created with its options, gets its indexes after it
+is filled, and is updated right before the rename. The change stream of the live collection reports changes at the last
+moment, which are applied to the new collection.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -33,7 +33,7 @@ from readmodel_pipelines.mongo.wanted_indexes import of_read_model
 from readmodel_pipelines.projections.projection import Projection
 
 REDEFINED = ("createIndexes", "dropIndexes", "modify")
-"""What a change stream calls that somebody changes a definition."""
+"""The change stream's names for changes of a definition."""
 
 _MENDABLE: Mapping[str, Any] = {
     "validator": {},
@@ -41,7 +41,7 @@ _MENDABLE: Mapping[str, Any] = {
     "validationAction": "error",
     "changeStreamPreAndPostImages": {"enabled": False},
 }
-"""Options that can be changed, and what they are where nobody said it."""
+"""Options that can be changed, with their defaults."""
 
 _LONGEST_NAMESPACE = 255
 _INDEX_NOT_FOUND = 27
@@ -54,26 +54,26 @@ class ShadowFailed(ReadModelError):
 
 
 def create_like(database: Database, live: str, names: Sequence[str], held: Holder, before: Iterable[str] = ()) -> Fence:
-    """Make an empty collection with the options and validators of the live one, by the next of these names.
+    """Create an empty collection with the options and validators of the live one, by the next of these names.
 
-    So it is after those that were there `before`, too, and may still be written to.
+    Its name follows those that existed `before` too, because late writes may still go to them.
 
     Raises:
         ShadowFailed: the live one is of a kind that cannot be replaced.
-        LeaseLost: somebody else makes it.
+        LeaseLost: another process creates it.
     """
     (options,) = _options(database, live)
-    # A shadow is not sharded, and the read model would not be any more.
+    # A shadow is not sharded, and neither would the read model be.
     if "clusteredIndex" in options or database.command("collStats", live).get("sharded"):
         raise ShadowFailed(
             f"{live} is a clustered or a sharded collection, and no shadow can take its place.",
-            hint="Rebuild it with the strategy in_place.",
+            hint="Rebuild it with --strategy in_place.",
         )
     name = free_name(names, {*before, *(item.name for item in built(database, names))})
     if max(len(f"{database.name}.{each}".encode()) for each in names) > _LONGEST_NAMESPACE:
         raise ShadowFailed(
-            f"No shadow of {live} can be made: {names[-1]} is too long a name for MongoDB.",
-            hint="Rebuild it with the strategy in_place.",
+            f"No shadow of {live} can be created: {names[-1]} is too long for a name in MongoDB.",
+            hint="Rebuild it with --strategy in_place.",
         )
 
     def create(session: ClientSession) -> None:
@@ -82,50 +82,51 @@ def create_like(database: Database, live: str, names: Sequence[str], held: Holde
 
     def make() -> None:
         with database.client.start_session() as session:
-            # Not the client's own concerns, which come from the connection string; of another one nothing can be made.
+            # Not the client's own concerns, which come from the connection string; the server may refuse to create a
+            # collection with them.
             session.with_transaction(create, ReadConcern("local"), MAJORITY, ReadPreference.PRIMARY)
 
     asked = repeats()
     try:
         patiently(make, database.client)
     except OperationFailure as error:
-        # Made before, and the reply was lost.
+        # It was created before, and the reply was lost.
         if error.code != _IS_THERE or repeats() == asked:
             raise
     (fence,) = built(database, [name])
-    # What we see is ours, or somebody else's who took over.
+    # The collection that we see is ours, or that of a process that took over.
     held.confirm()
     return fence
 
 
 def refuse_expiry(database: Database, live: str) -> None:
-    """Raises `ShadowFailed` when MongoDB deletes documents of the live collection by an index."""
+    """Raise `ShadowFailed` if an index lets documents of the live collection expire."""
     if index := expiry_of(Collection(database, live)):
         raise ShadowFailed(
             f"MongoDB deletes documents of {live} by its index {index}, and a shadow could not be verified meanwhile.",
-            hint="Rebuild it with the strategy in_place, or drop that index first.",
+            hint="Rebuild it with --strategy in_place, or drop that index first.",
         )
 
 
 def bring_along(database: Database, live: str, fence: Fence, projection: Projection) -> bool:
-    """Give a collection the options and indexes that the live one has by now; whether it had others.
+    """Give a collection the current options and indexes of the live one; returns whether it had others.
 
     Raises:
-        ShadowFailed: documents stand against an index (two want one unique key), or an option cannot be changed.
-        LeaseLost: it is not of that name any more.
+        ShadowFailed: documents violate an index (two have one unique key), or an option cannot be changed.
+        LeaseLost: it no longer has that name.
     """
     options = _bring_options(database, live, fence)
     return index_like(database, live, fence, projection) or options
 
 
 def index_like(database: Database, live: str, fence: Fence, projection: Projection) -> bool:
-    """Give a collection the indexes of the live one, and in any case those that a read model has, and no others.
+    """Give a collection the indexes of the live one and those that a read model needs, and no others.
 
-    Gives whether it had others.
+    Returns whether it had others.
 
     Raises:
-        ShadowFailed: documents stand against an index: two want one unique key, most often.
-        LeaseLost: it is not of that name any more.
+        ShadowFailed: documents violate an index; usually two have one unique key.
+        LeaseLost: it no longer has that name.
     """
     wanted = _indexes(database, live)
     by_bytes = [index["key"] for index in wanted if "collation" not in index]
@@ -144,7 +145,7 @@ def index_like(database: Database, live: str, fence: Fence, projection: Projecti
 
 
 def _make(database: Database, live: str, fence: Fence, indexes: Sequence[Document]) -> None:
-    # One without a collation says so, or it gets the collection's own.
+    # An index without a collation must state it, or it gets the collection's own.
     told = [{"collation": BY_BYTES, **index, "key": dict(index["key"])} for index in indexes]
     try:
         fence.command(database, "createIndexes", indexes=told, **votes(database.client))
@@ -154,20 +155,20 @@ def _make(database: Database, live: str, fence: Fence, indexes: Sequence[Documen
         raise ShadowFailed(
             f"The new {live} cannot have the indexes of the live one: "
             f"{str((error.details or {}).get('errmsg', error))[:300]}",
-            hint="The document of a malformed stream violates it, or one that the events make. Correct the events, "
-            "drop the index, or rebuild with the strategy in_place.",
+            hint="The document of a malformed stream violates it, or a document that the events make. Correct the "
+            "events, drop the index, or rebuild with --strategy in_place.",
         ) from None
 
 
 def parts(change: Mapping[str, Any]) -> set[str]:
-    """What a change of a definition is about: options, and indexes by name."""
+    """The parts that a change of a definition concerns: options, and indexes by name."""
     what = change["operationDescription"]
     indexes = what.get("indexes") or ([what["index"]] if "index" in what else [])
     return {f"index {index['name']}" for index in indexes} or set(what)
 
 
 def redefined_since(collection: Collection, moment: Timestamp) -> set[str]:
-    """What of the definition of a collection was changed after a moment."""
+    """The parts of a collection's definition that changed after a moment."""
     options: Mapping[str, Any] = {"max_await_time_ms": AWAIT_MS, "show_expanded_events": True}
 
     def looked() -> set[str]:
@@ -179,9 +180,9 @@ def redefined_since(collection: Collection, moment: Timestamp) -> set[str]:
 
 
 def do_again(database: Database, fence: Fence, change: Mapping[str, Any], projection: Projection) -> None:
-    """Do to a collection what a change stream says that somebody did to the definition of the one in whose place it is.
+    """Apply to a collection the change of definition that a change stream reports of the one it replaced.
 
-    What is done already stays so. The unique indexes of a read model stay, too.
+    A change that is already applied stays. The unique indexes of a read model stay, too.
     """
     what = change["operationDescription"]
     match change["operationType"]:
@@ -207,7 +208,7 @@ def _unless(codes: Sequence[int], database: Database, command: str, fence: Fence
 
 
 def _indexes(database: Database, name: str) -> list[Document]:
-    """Those of a collection but that on `_id`, each as whoever made it said it; keys in their order."""
+    """The indexes of a collection without that on `_id`, as they were created; keys in their order."""
     made = [index for index in Collection(database, name).list_indexes() if index["name"] != "_id_"]
     told = [{option: value for option, value in index.items() if option not in ("v", "ns")} for index in made]
     return [{**index, "key": list(index["key"].items())} for index in told]
@@ -225,8 +226,8 @@ def _bring_options(database: Database, live: str, fence: Fence) -> bool:
     fixed = sorted({*(changed.keys() - _MENDABLE), *(there.keys() - wanted)})
     if fixed:
         raise ShadowFailed(
-            f"{live} was made anew with another {' and '.join(fixed)}, which its shadow cannot get.",
-            hint="Abort the rebuild, and begin it again.",
+            f"{live} was recreated with another {' and '.join(fixed)}, which its shadow cannot get.",
+            hint="Abort the rebuild, and start it again.",
         )
     if changed:
         fence.command(database, "collMod", **changed)

@@ -1,10 +1,10 @@
-"""Foreign fields while a shadow is built: what others change in the live documents meanwhile comes along.
+"""Foreign fields while a shadow is built: changes by others in the live documents are copied into the shadow.
 
-Up to the swap the changed documents are read again. What was changed between the last such look and the swap is in the
-change stream alone, which ends with the renaming: it is applied to the new collection after it, where a field that
-somebody wrote since keeps what it got. The server sees to that, for both are one transaction. Values stay as the server
-has them wherever that can be done, for the driver cannot give back every text, type and name. The stream tells besides
-what was done to the definition of the live collection, and whether it still is the same one.
+Until the cut-over, changed documents are read again. Changes between the last such read and the cut-over are only in
+the change stream, which ends with the rename. They are applied to the new collection afterwards, except to fields
+written since; one transaction on the server ensures that. Values are copied on the server wherever possible, because
+the driver cannot represent every text, type and name. The stream also reports changes of the live collection's
+definition, and whether it was replaced.
 """
 
 from collections import defaultdict
@@ -33,7 +33,7 @@ _AT_ONCE = 1_000
 _WRITES = ("insert", "replace", "update")
 _RAW = CODEC.with_options(document_class=RawBSONDocument)
 _Newer = Callable[[], Mapping[bytes, Set[str]]]
-"""The fields that somebody wrote since the renaming up to now, by document."""
+"""The fields written between the rename and now, by document."""
 
 
 def merged(document: Any, kept: Sequence[str], other: Any) -> Document:
@@ -43,7 +43,7 @@ def merged(document: Any, kept: Sequence[str], other: Any) -> Document:
 
 
 def _is_one_of(names: Sequence[str]) -> Document:
-    """Whether a field has one of these names, to the byte: `$in` would go by the collation of a `$merge`."""
+    """Whether a field has one of these names, byte by byte; `$in` would use the collation of a `$merge`."""
     name = "$$this.k"
     return {
         "$or": [
@@ -63,7 +63,7 @@ def _fields(document: Any, condition: Document) -> Document:
 
 
 class _StandsTwice(Exception):
-    """A pipeline that changes a field that stands twice ends the server (6.0.5)."""
+    """A field occurs twice; a pipeline that changes such a field crashes the server (6.0.5)."""
 
 
 _CANNOT_BE_SAID = (BSONError, DocumentTooLarge, UnicodeEncodeError, WriteError, _StandsTwice)
@@ -74,13 +74,13 @@ class LiveReplaced(Exception):
 
 
 class ForeignFollower:
-    """Follows what others do to the foreign fields of a live collection, from a token on.
+    """Follows changes of the foreign fields of a live collection, from a token on.
 
-    `redefined` are the changes of its definition that were met since somebody emptied it, `renamed_at` is the moment
-    from which on it is another collection.
+    `redefined` are the changes of its definition since the list was last emptied. `renamed_at` is the time from which
+    it is another collection.
 
-    Raises (here and in what reads on):
-        HistoryLost: the token lies before what the server remembers.
+    Raises (here and in the methods that read):
+        HistoryLost: the token is older than the oplog.
     """
 
     def __init__(self, live: Collection, projection: Projection, token: Token | None) -> None:
@@ -104,14 +104,14 @@ class ForeignFollower:
 
     @property
     def token(self) -> Token | None:
-        """Behind what was given."""
+        """The token after the changes read so far."""
         return self._followed.token
 
     def drain(self, now: Timestamp | None = None) -> Iterator[list[Any]]:
-        """The `_id`s of documents whose foreign fields changed up to now, some hundred at a time.
+        """The `_id`s of documents whose foreign fields changed until now, in batches of some hundred.
 
         Raises:
-            LiveReplaced: it is another collection by now.
+            LiveReplaced: the live collection was replaced.
         """
         ids: list[Any] = []
         for change in self._up_to_now(now):
@@ -127,11 +127,11 @@ class ForeignFollower:
         self._followed.worked_off()
 
     def apply(self, renamed: Collection) -> int:
-        """Do to the new collection what was done to the live one before it was renamed over; gives the number.
+        """Apply to the new collection the changes of the live one before the rename; returns their number.
 
-        A field that somebody wrote since then keeps what it got, so the sooner the better. What concerns a document
-        that is not there yet is done by the next call. `not_applied` has the `_id`s of documents for which it cannot be
-        done, because the driver cannot say what was written.
+        A field written since the rename keeps its value, so call it soon. A change of a document that does not exist
+        yet is left to the next call. `not_applied` has the `_id`s of documents whose changes the driver cannot
+        represent.
         """
         late: dict[bytes, list[Document]] = defaultdict(list)
         for change in [*self._waiting, *filter(self._concerns_foreign, self._up_to_now())]:
@@ -146,15 +146,17 @@ class ForeignFollower:
         return sum(map(len, late.values()))
 
     def _apply_to_one(self, changes: Sequence[Document], collection: Collection, newer: _Newer) -> None:
-        """All of them at once: a run that is killed, and does them again, must not take its own for newer."""
+        """Apply all changes of a document at once, so that a repetition after a crash does not take its own writes for
+        newer ones.
+        """
         left, doing = list(changes), 0
         keys = [self._key_in(change) for change in changes if change["operationType"] != "update"]
-        # One that was inserted then may have got another `_id` here.
+        # An inserted document may have got another `_id` here.
         this = string_keys(self._key, keys[-1:]) if keys else with_id(_id_of(changes[0]))
 
         def do(session: ClientSession) -> bool:
             nonlocal doing
-            # Before it is asked what is newer: when somebody writes the document after that, this begins anew.
+            # Before the newer fields are read: if the document is written afterwards, the transaction starts again.
             document = next(found(collection, this, session=session), None)
             if document is None:
                 return False
@@ -224,20 +226,20 @@ class ForeignFollower:
         if change["operationType"] not in _WRITES:
             return False
         if change["operationType"] != "update":
-            # The `_id` of a new document is foreign, too.
+            # The `_id` of a new document is also foreign.
             return True
         return any(_top(path) not in self._owned for path in _paths(change))
 
 
 def _steps_of(change: Mapping[str, Any], kept: Set[str]) -> list[Any]:
-    """The updates that do to other fields than these what was done."""
+    """The updates that repeat the changes of fields other than these."""
     if change["operationType"] == "update":
         return _steps(change["updateDescription"], lambda path: _top(path) not in kept)
     return [[{"$replaceWith": merged("$$ROOT", [*kept], {"$literal": change["fullDocument"]})}]]
 
 
 def _steps(what: Mapping[str, Any], stands: Callable[[str], bool]) -> list[Any]:
-    """The updates that do what the server describes to the fields that stand."""
+    """The updates that repeat the server's description of the changes of the existing fields."""
     updated, removed = what["updatedFields"], [path for path in what["removedFields"] if stands(path)]
     paths = [path for path in updated if stands(path)]
     cut = [item for item in what["truncatedArrays"] if stands(item["field"])]

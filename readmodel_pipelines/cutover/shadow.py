@@ -1,8 +1,9 @@
-"""A shadow: the new collection that a rebuild builds beside the live one, until it takes its place.
+"""A shadow: the new collection that a rebuild builds beside the live one and then renames over it.
 
-It is made with the options of the live one, filled by copies on the server and bulk writes, indexed after that as the
-live one is, and then renamed over it in one step: readers see the old documents or the new ones, never none. Documents
-keep their `_id` and the fields that their projection does not own. Each command that writes to it says its identity.
+It is created with the options of the live one, filled by copies on the server and bulk writes, and then indexed like
+the live one. One rename replaces the live collection: readers see the old documents or the new ones, never none.
+Documents keep their `_id` and the fields that their projection does not own. Each command that writes to it contains
+its UUID.
 """
 
 import hashlib
@@ -64,11 +65,11 @@ _RAW: CodecOptions[RawBSONDocument] = CodecOptions(document_class=RawBSONDocumen
 
 @dataclass
 class ShadowSink:
-    """Makes every document that ought to be there in a shadow; drops what the events do not account for.
+    """Writes every expected document to a shadow; leaves out documents without a basis in the events.
 
-    What is there already is copied on the server, and mended there as it would be in place: the driver cannot give
-    back every text and type of a foreign field, and the validator has its say on what changes alone. A malformed
-    stream keeps the document that it has. A batch may be written again after a crash.
+    An existing document is copied on the server and then changed as in place. So foreign fields that the driver cannot
+    represent survive, and a validator checks only the changes. A malformed stream keeps its document. A batch may be
+    written again after a crash.
     """
 
     shadow: FencedCollection
@@ -88,12 +89,12 @@ class ShadowSink:
         self.lane.stays = self.carry
 
     def keep(self, expected: Document, actual: Document) -> None:
-        """A document that is right as it is."""
+        """Take a document that is right."""
         self._right.append(UpdateOne(with_id(actual["_id"]), {"$setOnInsert": expected}, upsert=True))
         self.carry(actual)
 
     def accept(self, verdict: Verdict) -> None:
-        """One that is not."""
+        """Take a document that differs."""
         expected, actual = verdict.expected or {}, verdict.actual
         match verdict.outcome:
             case Outcome.MALFORMED:
@@ -115,19 +116,19 @@ class ShadowSink:
                 self.lane.counts.deleted += 1
 
     def carry(self, actual: Document) -> None:
-        """A document that stays as it is, to the byte."""
+        """Copy a document byte by byte."""
         self._copies.append(actual)
         self._flush_if_full()
 
     def _mend(self, expected: Document, actual: Document) -> UpdateOne:
-        # All of it, and an upsert: what is copied may not be what was compared any more.
+        # The whole document, as an upsert, because the copied version may be newer than the compared one.
         unset = {name: "" for name in self.lane.projection.owned if name not in expected}
         return UpdateOne(
             with_id(actual["_id"]), {"$set": expected, **({"$unset": unset} if unset else {})}, upsert=True
         )
 
     def _id_of(self, key: Any) -> ObjectId:
-        """The same each time, so that a batch that is repeated makes no second document."""
+        """The same `_id` each time, so that a repeated batch makes no second document."""
         return ObjectId(hashlib.sha256(f"{self.rebuild_id}/{key}".encode("utf-8", "surrogateescape")).digest()[:12])
 
     def _flush_if_full(self) -> None:
@@ -135,7 +136,7 @@ class ShadowSink:
             self.flush()
 
     def flush(self) -> None:
-        """Write the batch as it is."""
+        """Write the batch."""
         copies, right, writes, repeated = self._copies, self._right, self._writes, self._repeated
         self._copies, self._right, self._writes, self._repeated, self._bytes = [], [], [], [], 0
         if copies or repeated or writes:
@@ -143,7 +144,7 @@ class ShadowSink:
         if copies or repeated:
             self._copy(copies, repeated)
         if right:
-            # Somebody may have deleted a live document, perhaps only to insert it anew, since it was compared.
+            # A live document may have been deleted, or deleted and inserted again, since it was compared.
             ids = [document["_id"] for document in copies]
             if self.shadow.count_documents(with_ids(ids)) < len(ids):
                 self.shadow.bulk_write(right, ordered=False, bypass_document_validation=True)
@@ -152,15 +153,15 @@ class ShadowSink:
 
     def _copy(self, copies: Sequence[Document], repeated: Sequence[Document]) -> None:
         documents = [*copies, *repeated]
-        # Made before a crash: when there was no live one yet, or from the live one, which `$merge` may not replace when
-        # it has a name that begins with a dollar.
+        # Made before a crash: when there was no live document yet, or from the live one, which `$merge` may not replace
+        # if one of its names begins with a dollar.
         earlier = [self._id_of(document.get(self.lane.projection.key)) for document in documents]
         these = with_ids([document["_id"] for document in documents])
         self.shadow.bulk_write([DeleteMany({"_id": {"$in": earlier}}), DeleteMany(these)])
         reached(Moment.SHADOW_COPY)
         copy_by_id(self.live, self.shadow, [document["_id"] for document in copies])
         for document in repeated:
-            # What is set afterwards would be the first of them alone.
+            # Fields set afterwards would go only to the first of the duplicates.
             names = [name for name, value in document.items() if isinstance(value, Repeated)]
             _merge(self.live, self.shadow, [document["_id"]], _REPLACE, without=names)
 
@@ -182,22 +183,22 @@ class ShadowSink:
 
 
 def copy_by_id(live: Collection, shadow: FencedCollection, ids: Sequence[Any]) -> None:
-    """Put these documents into a shadow as they are, to the byte."""
+    """Copy these documents into a shadow byte by byte."""
     _merge(live, shadow, ids, _REPLACE)
     if None in ids:
         _copy_nameless(live, shadow)
 
 
 def _copy_nameless(live: Collection, shadow: FencedCollection) -> None:
-    """The document whose `_id` is null, which `$merge` does not take."""
+    """Copy the document whose `_id` is null, which `$merge` refuses."""
     if (nameless := live.with_options(codec_options=_RAW).find_one({"_id": None})) is not None:
         shadow.bulk_write([ReplaceOne({"_id": None}, nameless, upsert=True)], bypass_document_validation=True)
 
 
 def drop_unsaved(shadow: FencedCollection, key: str, rests: Sequence[IdRange]) -> None:
-    """Delete what lies in the rest of ranges: what a killed run wrote there and did not save is written anew.
+    """Delete the documents that a killed run wrote without saving its progress.
 
-    Were it left there, a document that the application deletes or inserts anew meanwhile would be there twice.
+    Otherwise a document that the application deletes or inserts again meanwhile would exist twice.
     """
     if rests:
         delete_from(shadow, {"$or": [_rest(key, rest) for rest in rests]})
@@ -206,7 +207,7 @@ def drop_unsaved(shadow: FencedCollection, key: str, rests: Sequence[IdRange]) -
 def _rest(key: str, rest: IdRange) -> Mapping[str, Any]:
     if rest.lower is not None:
         return keys_within(key, rest)
-    # With the first of its batches come the odd keys.
+    # The first batch also has the keys that are no strings.
     return {} if rest.upper is None else {"$nor": [keys_within(key, IdRange(rest.upper))]}
 
 
@@ -218,14 +219,14 @@ def delete_from(shadow: FencedCollection, where: Mapping[str, Any]) -> None:
 def _merge(
     live: Collection, shadow: FencedCollection, ids: Sequence[Any], how: Document, without: Sequence[str] = ()
 ) -> None:
-    # They never leave the server, which is the quickest way; it knows none for an `_id` of null.
+    # They stay on the server, which is the fastest way; it does not work for an `_id` of null.
     these = with_ids([item for item in ids if item is not None])
     unset: list[Document] = [{"$unset": [*without]}] if without else []
     shadow.take_from(live, [{"$match": these}, *unset], {"$merge": {"into": shadow.name, "on": "_id", **how}})
 
 
 def sync_all_foreign(live: Collection, shadow: FencedCollection, projection: Projection) -> None:
-    """As `sync_foreign`, all documents; read in order of their keys, for that remembers no more than its place."""
+    """Like `sync_foreign`, for all documents; read in order of their keys, so that only the position is remembered."""
     key, fields = projection.key, {projection.key: 1}
     index = index_on(live, key)
     in_order = drain(live, Query(keys_within(key, EVERYTHING), fields, ((key, 1),), index))
@@ -234,10 +235,10 @@ def sync_all_foreign(live: Collection, shadow: FencedCollection, projection: Pro
 
 
 def sync_foreign(live: Collection, shadow: FencedCollection, projection: Projection, where: Mapping[str, Any]) -> None:
-    """Bring `_id` and foreign fields of these documents in the shadow in line with the live ones, as they are now.
+    """Copy `_id` and foreign fields of these live documents into the shadow, as they are now.
 
     Raises:
-        ShadowFailed: they do not fit.
+        ShadowFailed: they exceed a limit.
     """
     _sync(live, shadow, projection, found(live, where, {projection.key: 1}, batch_size=BATCH))
 
@@ -260,7 +261,7 @@ def _sync(live: Collection, shadow: FencedCollection, projection: Projection, do
             try:
                 _merge(live, shadow, ids, {"whenMatched": foreign, "whenNotMatched": "discard"})
             except DuplicateKeyError:
-                # Documents exchanged what is unique: one after the other each would stand in the way of the next.
+                # Documents swapped unique values; one by one, each would block the next.
                 _merge_here(live, shadow, projection, ids)
         except OperationFailure as error:
             if not {error.code, *codes_of(error)} & {*UNFIT, DUPLICATE_KEY}:
@@ -268,14 +269,15 @@ def _sync(live: Collection, shadow: FencedCollection, projection: Projection, do
             raise ShadowFailed(
                 f"Foreign fields of {live.name} do not fit into the rebuilt documents: "
                 f"{str((error.details or {}).get('errmsg', error))[:300]}",
-                hint="Shorten them, or rebuild with the strategy in_place, which names the document.",
+                hint="Shorten them, or rebuild with --strategy in_place, which names the document.",
             ) from None
 
 
 def _merge_here(live: Collection, shadow: FencedCollection, projection: Projection, ids: Sequence[Any]) -> None:
-    """What `merged` does, to all of these documents at once, in this process.
+    """Do the same as `merged`, to all of these documents at once, in this process.
 
-    For those in which a field stands twice, too: a pipeline that changes such a field ends the server (6.0.5).
+    This also works for documents in which a field occurs twice: a pipeline that changes such a field crashes the server
+    (6.0.5).
     """
     kept = {"_id", *projection.owned}
     theirs = {written({"_id": item["_id"]}): item for item in found(live, with_ids(ids))}
@@ -295,7 +297,9 @@ def _merge_here(live: Collection, shadow: FencedCollection, projection: Projecti
 
 
 def _give_id(shadow: FencedCollection, projection: Projection, old: Any, new: Any) -> None:
-    """Give a document another `_id`, so that nobody can find neither; its foreign fields are merged after that."""
+    """Give a document another `_id` without a moment in which it does not exist; its foreign fields are merged
+    afterwards.
+    """
     owned = {"_id": 0, **dict.fromkeys(projection.owned, 1)}
     read = shadow.with_options(codec_options=CODEC)
 
@@ -312,15 +316,15 @@ def _give_id(shadow: FencedCollection, projection: Projection, old: Any, new: An
 def copy_on_server(
     database: Database, live: str, names: Sequence[str], held: Holder, before: Sequence[str] = ()
 ) -> Fence:
-    """Copy a live collection with its options and validators; the documents never leave the server.
+    """Copy a live collection with its options and validators; the documents stay on the server.
 
     Raises:
-        LeaseLost: somebody else does.
+        LeaseLost: another process took over.
     """
     made = create_like(database, live, names, held, before)
     of, copy = Collection(database, live), FencedCollection(database, made)
-    # `$out` ends with a rename that waits for every transaction in the database, and holds up all writers meanwhile.
-    # Types are no matter of an index: the documents come as they lie there, not all over the disk.
+    # `$out` ends with a rename that waits for every transaction in the database, and blocks all writers meanwhile. The
+    # natural order reads the documents as they lie on the disk.
     named = {"_id": {"$not": {"$type": ["null", "undefined"]}}}
     asked = repeats()
     try:

@@ -1,11 +1,11 @@
-"""The swap: a collection takes the place of the live one, in one step.
+"""The cut-over: one rename replaces the live collection.
 
-The server renames these two and no others: it is told which they are. It waits for transactions that are open on the
-live collection, and whoever writes there waits behind it; so it waits for a moment alone, lets writers go on, and tries
-again. An index build on either ends before that.
+The command contains the UUIDs of both collections, so the server renames no others. It waits for open transactions on
+the live collection, and writers wait behind it. So it waits only briefly, lets the writers continue, and tries again.
+Index builds on either collection must end before.
 
-A sharded cluster goes on with a renaming that it has begun, whether or not somebody waits for it. There it is waited
-for, which takes no longer than a transaction may.
+A sharded cluster completes a rename even if the client gives up. There the client waits, for at most the lifetime of a
+transaction.
 """
 
 import time
@@ -31,7 +31,7 @@ class SwapBlocked(MongoFailed):
 
 
 class NotThere(Exception):
-    """What is to take the place of the live collection is not there any more; `str()` is its name."""
+    """The collection that should replace the live one no longer exists; `str()` is its name."""
 
 
 def swap(
@@ -45,14 +45,14 @@ def swap(
     say: Callable[[str], object] = lambda _: None,
     sleep: Callable[[float], object] = time.sleep,
 ) -> None:
-    """Put what was built in the place of the live one; `look` comes right before each try.
+    """Rename the built collection over the live one; `look` is called right before each attempt.
 
-    `before` is the identity of that, where it is known from earlier; otherwise that counts which is there at a try.
+    `before` is the UUID of the live collection, if known; otherwise the one at the attempt counts.
 
     Raises:
-        NotThere: what was built is not of that name any more.
-        LiveReplaced: the live one is another one by now.
-        SwapBlocked: others had it locked, each time that it was tried.
+        NotThere: the built collection no longer has that name.
+        LiveReplaced: the live collection was replaced.
+        SwapBlocked: others locked it at each attempt.
     """
     tries = 0
     while tries < settings.swap_tries:
@@ -68,7 +68,7 @@ def swap(
         if code == MISMATCH and before:
             raise LiveReplaced(live)
         if code == _INDEX_BUILD:
-            say(f"An index of {live} is being built; the swap waits for its end.")
+            say(f"An index of {live} is being built; the cut-over waits for its end.")
         tries += code != _INDEX_BUILD
         sleep(settings.swap_wait_seconds)
     raise SwapBlocked(
@@ -80,7 +80,7 @@ def swap(
 
 
 def _renamed(database: Database, fence: Fence, live: str, target: str, seconds: float) -> int | None:
-    """Why it could not be renamed, if so: the code of the error."""
+    """The code of the error that prevented the rename, if any."""
     space, client = database.name, database.client
     asked = {
         "renameCollection": f"{space}.{fence.name}",

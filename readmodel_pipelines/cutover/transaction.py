@@ -1,4 +1,4 @@
-"""Several reads and writes that count together or not at all; when somebody else writes in between, it begins anew."""
+"""Runs reads and writes in a transaction, and repeats it after a write conflict."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -10,12 +10,12 @@ _Result = TypeVar("_Result")
 
 
 def in_transaction(collection: Collection, do: Callable[[ClientSession], _Result]) -> _Result:
-    """Do it in a transaction; whatever it is told by the collection is of the moment of its first operation."""
+    """Run it in a transaction; all its reads see the data at the time of its first operation."""
     client = collection.database.client
 
     def once() -> _Result:
         with client.start_session() as session:
-            # Not the client's own, which come from the connection string.
+            # Not the client's own concerns, which come from the connection string.
             return session.with_transaction(
                 do, collection.read_concern, collection.write_concern, collection.read_preference
             )

@@ -1,6 +1,6 @@
-"""The doctor: looks at everything that a rebuild, a repair or a verification needs, and says what to do about the rest.
+"""The doctor: checks everything that a rebuild, a repair or a verification needs, and suggests a fix for each problem.
 
-It writes nothing and starts nothing, reads no event, and runs no query to see how fast it is: the server only explains
-it. `examine` asks what ordinary work asks, and the other modules judge: pure functions from facts to a `Check`. No
-check is shown a credential.
+It writes nothing, starts nothing and reads no event. It runs no query to measure its speed: the server only explains
+it. `examine` gathers the facts, and the other modules judge them with pure functions that return a `Check`. No check
+gets a credential.
 """

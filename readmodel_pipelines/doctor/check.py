@@ -1,4 +1,4 @@
-"""A check: what was looked at, how it is, in a sentence, and what to do. A diagnosis is all of them."""
+"""A check: its name, state, result and hint. A diagnosis is the list of all checks."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -7,18 +7,18 @@ from typing import Any
 
 
 class Health(StrEnum):
-    """How it is, from good to bad."""
+    """The state of a check, from good to bad."""
 
     OK = "ok"
     WARNING = "warning"
-    """Everything works; somebody ought to know."""
+    """Everything works, with something worth knowing."""
     PROBLEM = "problem"
     """Something does not work, or will give wrong results."""
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """`found` is a sentence or two, `hint` says what to do, `details` are lines that belong to what was found."""
+    """`found` is the result in one or two sentences, `hint` the fix, and `details` are further lines of the result."""
 
     name: str
     state: Health
@@ -29,26 +29,26 @@ class Check:
 
 @dataclass(slots=True)
 class Diagnosis:
-    """The checks in order, the names of those that nobody could make, and the settings in force, in JSON form."""
+    """The checks in order, the names of those that could not be made, and the settings in force, in JSON form."""
 
     settings: Sequence[Mapping[str, str]]
     checks: list[Check] = field(default_factory=list)
     not_checked: list[str] = field(default_factory=list)
     no_mongodb: int = 0
-    """The exit code of a command that finds no MongoDB to work on; 0 when there is one."""
+    """The exit code of a command without MongoDB; 0 if it is reachable."""
 
     @property
     def exit_code(self) -> int:
-        """As that of every command: 0 all well, 1 problems, else why there is no MongoDB."""
+        """The exit code of the command: 0 all well, 1 problems, else the reason why MongoDB is missing."""
         return self.no_mongodb or int(self.state is Health.PROBLEM)
 
     @property
     def state(self) -> Health:
-        """The worst there is."""
+        """The worst state of all checks."""
         return worst(check.state for check in self.checks)
 
     def as_json(self) -> dict[str, Any]:
-        """As plain JSON types; a check without details has none."""
+        """As plain JSON types, without empty details."""
         checks = (asdict(check) for check in self.checks)
         return {
             "state": self.state,

@@ -1,4 +1,4 @@
-"""Judges what needs no MongoDB: the settings in force, and the embedded server."""
+"""Checks that need no MongoDB: the settings in force, and the embedded server."""
 
 import difflib
 from collections.abc import Mapping, Sequence
@@ -11,12 +11,12 @@ from readmodel_pipelines.embedded.server import ServerStatus
 from readmodel_pipelines.settings import Settings
 
 _PREFIX = "READMODEL_"
-# Read by the recorded documents' tests, and by the `dagster.yaml` of docs/scaling_out.md.
+# Read by the tests with recorded documents, and by the `dagster.yaml` of docs/scaling_out.md.
 _OF_OTHERS = {"CORPUS", "BROKER"}
 
 
 def settings_in_force(settings: Settings) -> list[dict[str, str]]:
-    """Every setting: its `variable`, its `value` as it may be shown, and `from` where it is: environment or default."""
+    """Every setting: its `variable`, its `value` without secrets, and `from` (environment or default)."""
     return [
         {
             "variable": f"{_PREFIX}{name.upper()}",
@@ -28,9 +28,9 @@ def settings_in_force(settings: Settings) -> list[dict[str, str]]:
 
 
 def judge_settings(settings: Settings, environment: Mapping[str, str], contradicted: Sequence[str] = ()) -> Check:
-    """Whether every `READMODEL_…` variable is one that is read; its value is never shown here.
+    """Whether every `READMODEL_…` variable is a known setting; values of unknown ones are never shown.
 
-    `contradicted` are those to which the file `.env` gives another value than the environment.
+    `contradicted` are those with another value in the file `.env` than in the environment.
     """
     known = {name.upper() for name in type(settings).model_fields}
     names = {name.upper().removeprefix(_PREFIX) for name in environment if name.upper().startswith(_PREFIX)}
@@ -42,9 +42,9 @@ def judge_settings(settings: Settings, environment: Mapping[str, str], contradic
         return Check(
             "settings",
             Health.WARNING,
-            f"{found} The environment and the file .env in this folder say two things of {', '.join(contradicted)}: "
-            "the environment is in force here, the file in what `dg dev` starts.",
-            "Say it in one of both.",
+            f"{found} The environment and the file .env in this folder have different values for "
+            f"{', '.join(contradicted)}. This command uses the environment; `dg dev` uses the file.",
+            "Set each of them in only one place.",
             details,
         )
     if not unknown:
@@ -60,19 +60,19 @@ def judge_settings(settings: Settings, environment: Mapping[str, str], contradic
 
 
 def judge_embedded(status: ServerStatus, cannot_start: str) -> Check:
-    """How the embedded server is; `cannot_start` says why none could be started, empty when one could."""
+    """The state of the embedded server; `cannot_start` is the reason why it could not be started, else empty."""
     where = f"No READMODEL_MONGODB_URI is set, so the embedded server in {status.data_dir} is used"
     if status.running:
         return Check(
             "embedded server",
             Health.OK,
-            f"{where}; it runs (process {status.pid}). It is for trying out and for tests; production brings its own.",
+            f"{where}; it runs (process {status.pid}). It is for trials and tests; use your own server in production.",
         )
     return Check(
         "embedded server",
         Health.PROBLEM,
         f"{where}, and it is not running." + (f" {cannot_start}" if cannot_start else ""),
-        "`readmodel server start` starts it; or set READMODEL_MONGODB_URI to the MongoDB that you mean.",
+        "`readmodel server start` starts it. Or set READMODEL_MONGODB_URI to use another server.",
     )
 
 

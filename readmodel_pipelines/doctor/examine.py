@@ -1,6 +1,6 @@
-"""Examines everything, in order: what needs no MongoDB, the way to it, the server, what lies there, what goes on.
+"""Runs all checks in order: settings, embedded server, connection, server, data, work.
 
-A check that the server does not let anybody make, or does not answer in time, is told as such and costs no other.
+A check that the server refuses or does not answer in time is reported as such; the others still run.
 """
 
 import os
@@ -66,9 +66,9 @@ _local_clock: Clock = partial(datetime.now, UTC)
 def examine(
     settings: Settings, role: str = "dagster", *, now: Clock = _local_clock, seconds: float = _SECONDS
 ) -> Diagnosis:
-    """Look at everything for a user who ought to have the rights of `role`; `now` is this machine's clock.
+    """Run all checks for a user who should have the rights of `role`; `now` is this machine's clock.
 
-    A check of data or work may take so many seconds.
+    `seconds` limits each check of data or work.
 
     Raises:
         UsageError: there is no such role, or the settings name read models that cannot be loaded.
@@ -135,7 +135,7 @@ def _examine_server(store: Store, diagnosis: Diagnosis, role: str, now: Clock, s
         server.judge_rights(user, lacks, role, local=server.is_local(hosts)),
     ]
     for name, make in _of_data_and_work(store, there).items():
-        # A server alone keeps no history; a mongos does not tell.
+        # A standalone server has no oplog, and mongos does not show it.
         if name != "history" or "setName" in hello:
             diagnosis.checks.append(_told(name, make, seconds))
 
@@ -176,7 +176,7 @@ def _of_data_and_work(store: Store, there: set[str]) -> dict[str, Callable[[], C
 
 
 def _kinds(store: Store) -> Check | None:
-    """What a collection cannot be used for, because of what it is; None when there is nothing to tell."""
+    """The reason why collections cannot be used because of their kind; None if all can."""
     try:
         warnings = store.check(writes=True)
         check_kinds(store.database, written=[store.repair_queue.name])
@@ -223,7 +223,7 @@ def _rebuilds(store: Store, live: Sequence[str], there: set[str]) -> Check:
 
 
 def _naive_now(database: Database) -> datetime:
-    """The server's time as its dates come back: in UTC, without saying so."""
+    """The server's time like its dates in results: in UTC, without a time zone."""
     return server_time(database).replace(tzinfo=None)
 
 
@@ -238,10 +238,10 @@ def _told(name: str, make: Callable[[], Check], seconds: float) -> Check:
         if not isinstance(error, OperationFailure):
             raise
         if error.code in DENIED:
-            hint = "`readmodel rights read_only` prints the role that may."
-            return Check(name, Health.WARNING, "This user may not look at it.", hint)
+            hint = "`readmodel rights read_only` prints a role with this right."
+            return Check(name, Health.WARNING, "This user may not read it.", hint)
         told = str((error.details or {}).get("errmsg", error))[:_LONGEST]
-        return Check(name, Health.PROBLEM, f"MongoDB does not tell (error {error.code}): {told}")
+        return Check(name, Health.PROBLEM, f"MongoDB answered with error {error.code}: {told}")
     except ODD_RECORD as error:
         hint = "Another version or program wrote to a readmodel_… collection. Correct or delete that document."
         return Check(name, Health.PROBLEM, f"A record has another form ({raised(error)}).", hint)

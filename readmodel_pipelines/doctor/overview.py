@@ -1,4 +1,4 @@
-"""One look at everything that goes on: read models, findings, the repair queue, what was done last. Judges nothing."""
+"""The overview of all work: read models, findings, the repair queue, leases, rebuilds. Judges nothing."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ _MOST_REBUILDS = 3
 
 @dataclass(frozen=True, slots=True)
 class ReadModelStatus:
-    """One read model: how many documents about, what is open by outcome, its last verification if there was one."""
+    """One read model: approximate number of documents, open findings by outcome, and its last verification, if any."""
 
     documents: int
     open: Mapping[str, int]
@@ -33,7 +33,7 @@ class ReadModelStatus:
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """All of it, as it was at `now` (naive, by the server's clock)."""
+    """The whole overview, at the time `now` (naive, by the server's clock)."""
 
     database: str
     now: datetime
@@ -46,7 +46,7 @@ class Overview:
 
 
 def look_at(database: Database, settings: Settings) -> Overview:
-    """Look: counts by index, estimates, single documents. Writes nothing."""
+    """Read the overview: counts by index, estimates, single documents. Writes nothing."""
     store = Store(database, settings, projections_for(settings))
     sizes, findings, verifications = store.sizes(), Findings(database), Verifications(database)
     read_models = {}

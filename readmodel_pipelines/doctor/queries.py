@@ -1,7 +1,7 @@
-"""Judges how the server would answer the main queries, from its `explain`: through an index, in order, or not.
+"""Checks from `explain` whether the server answers the main queries through an index and in order.
 
-Asking runs nothing: the planner alone is asked. Plans differ between versions and topologies in how they nest, so that
-only the names of their stages count, wherever they stand.
+Only the planner runs, no query. Plans nest differently by version and topology, so only the names of their stages
+count, at any depth.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,15 +24,15 @@ from readmodel_pipelines.reconcile.ranges import IdRange
 
 _SOME_IDS = ("00000000-0000-4000-8000-000000000000", "ffffffff-ffff-4fff-bfff-ffffffffffff")
 _A_RANGE = IdRange("4", "8")
-# What the server would have done, or does in its own words besides.
+# The plans that the server rejected, or describes a second time in other terms.
 _NOT_THE_PLAN = ("rejectedPlans", "slotBasedPlan", "command", "serverInfo", "serverParameters")
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The names of a plan's stages, the indexes that it reads, and whether one of them holds arrays.
+    """The names of a plan's stages, its indexes, and whether one of them is multikey.
 
-    Arrays keep an index from giving an order.
+    A multikey index, which holds arrays, gives no order.
     """
 
     stages: frozenset[str]
@@ -42,7 +42,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """A query in words, its collection, and its plan; `optional` when what asks it can be left undone."""
+    """A query in words, its collection, and its plan; `optional` if the feature that uses it is not needed."""
 
     what: str
     collection: str
@@ -51,7 +51,7 @@ class Answered:
 
 
 def queries(store: Store) -> Iterator[Answered]:
-    """The main queries as their modules make them, and how they would be answered."""
+    """The main queries as their modules build them, and their plans."""
     events = EventStore(store.events)
     for group in by_fold(store.projections):
         fold = group[0].fold
@@ -110,20 +110,20 @@ def _parts(plan: Any) -> Iterator[Mapping[str, Any]]:
 
 
 def judge_queries(queries: Sequence[Answered]) -> Check:
-    """Whether the main queries are answered through indexes, in the order that they ask for."""
-    # Of a collection that is not there.
+    """Whether the main queries are answered through indexes, in the requested order."""
+    # The plan for a collection that does not exist.
     asked = [query for query in queries if query.plan.stages != {"EOF"}]
     wrong = [(query, told) for query in asked if (told := _against(query.plan))]
     if not asked:
-        return Check("queries", Health.OK, "No collection is there yet that a query could be slow on.")
+        return Check("queries", Health.OK, "No collection exists yet, so no query can be slow.")
     if not wrong:
         return Check("queries", Health.OK, f"All {len(asked)} main queries read an index, in order (explain).")
-    hint = "`readmodel ensure-indexes` makes the indexes that are missing."
+    hint = "`readmodel ensure-indexes` creates the missing indexes."
     if any(query.plan.arrays for query, _ in wrong):
         hint += (
-            " An index that holds an array, or ever did, gives no order: find the events or documents whose id is an "
-            "array (`readmodel verify-consistency --type all --all`), remove them, then drop the index and make it "
-            "anew."
+            " An index that holds an array, or ever did, gives no order. Find the events or documents whose id is an "
+            "array (`readmodel verify-consistency --type all --all`) and remove them. Then drop the index and create "
+            "it again."
         )
     return Check(
         "queries",

@@ -1,7 +1,7 @@
-"""Judges the server: the way to it, version, replica set, clock, what the user may do, how far its history reaches.
+"""Checks of the server: connection, version, replica set, clock, rights, and the reach of its oplog.
 
-What is needed of MongoDB: 5.1 has every command and stage that is used (`$documents` is the youngest). What is older
-than the oldest that was run is not supported all the same: nobody knows whether a rebuild is right there.
+MongoDB 5.1 has every command and stage that is used (`$documents` is the newest). Versions older than the oldest tested
+one are not supported anyway, because a rebuild was never tried there.
 """
 
 import math
@@ -19,7 +19,8 @@ from readmodel_pipelines.mongo.rights import in_places
 from readmodel_pipelines.wording import count, span
 
 TESTED = ("6.0.5", "6.0.27", "8.2.0")
-"""The versions on which every verb was run (docs/deploying.md); the series of the first is the oldest supported."""
+"""The versions on which every command was tested (docs/deploying.md); the series of the first is the oldest supported.
+"""
 _CLOCK_SECONDS = 1.0
 _CLOCK_LOOKS = 3
 _LEAN = {"metrics": 0, "tcmalloc": 0, "wiredTiger": 0}
@@ -30,18 +31,18 @@ _CHECKS_NO_CERTIFICATE = ("tlsinsecure", "tlsallowinvalidcertificates", "tlsallo
 def judge_connection(
     shown_uri: str, hosts: Sequence[str], user: str, seconds: float, passed_over: Sequence[str] = ()
 ) -> Check:
-    """How the server was reached; `shown_uri` has no credentials. `user` is empty when nobody is logged in.
+    """How the server was reached; `shown_uri` has no credentials. `user` is empty without a login.
 
-    `passed_over`: what the driver does without of the connection string.
+    `passed_over`: options of the connection string that the driver ignores.
     """
-    told = tuple(f"passed over in READMODEL_MONGODB_URI: {option}" for option in passed_over)
+    told = tuple(f"ignored in READMODEL_MONGODB_URI: {option}" for option in passed_over)
     return replace(_judge_connection(shown_uri, hosts, user, seconds), details=told)
 
 
 def _judge_connection(shown_uri: str, hosts: Sequence[str], user: str, seconds: float) -> Check:
     check = partial(Check, "connection")
     options = {name.lower(): value.lower() for name, value in parse_qsl(shown_uri.partition("?")[2])}
-    # As the driver has it: who names a certificate wants TLS.
+    # As in the driver: an option with a certificate implies TLS.
     implied = shown_uri.startswith("mongodb+srv:") or any(name.startswith("tls") for name in options)
     tls = options.get("tls", options.get("ssl", str(implied).lower())) == "true"
     who = f"as {user}" if user else "without logging in"
@@ -53,7 +54,7 @@ def _judge_connection(shown_uri: str, hosts: Sequence[str], user: str, seconds: 
         return check(Health.OK, f"{found}; TLS.")
     if is_local(hosts):
         return check(Health.OK, f"{found}; no TLS, which this machine's own server does not need.")
-    hint = "Add tls=true to READMODEL_MONGODB_URI, if the network between is not your own."
+    hint = "Add tls=true to READMODEL_MONGODB_URI, unless the network between is trusted."
     return check(Health.WARNING, f"{found}; no TLS: the data is not encrypted on the network.", hint)
 
 
@@ -70,13 +71,13 @@ def judge_version(version: str) -> Check:
     if version in TESTED:
         return check(Health.OK, f"MongoDB {version}, which is tested.")
     if series < oldest:
-        return too_old(f"MongoDB {version} is not supported: the oldest that is, and is tested, is {_spelled(oldest)}.")
+        return too_old(f"MongoDB {version} is not supported. The oldest tested version is {_spelled(oldest)}.")
     if same := [item for item in TESTED if _series(item) == series]:
-        return check(Health.OK, f"MongoDB {version}; tested of {_spelled(series)}: {' and '.join(same)}.")
+        return check(Health.OK, f"MongoDB {version}; tested were {' and '.join(same)} of series {_spelled(series)}.")
     newest = _series(TESTED[-1])
     lies = f"newer than {_spelled(newest)}" if series > newest else f"between {_spelled(oldest)} and {_spelled(newest)}"
-    found = f"MongoDB {version} is {lies}, and was not run. Nothing is known against it."
-    return check(Health.WARNING, found, "Verify after a first rebuild on it.")
+    found = f"MongoDB {version} is {lies}, and was not tested. No problem is known."
+    return check(Health.WARNING, found, "Verify after the first rebuild on it.")
 
 
 def _series(version: str) -> tuple[int, ...]:
@@ -88,7 +89,7 @@ def _spelled(series: tuple[int, ...]) -> str:
 
 
 def too_old(found: str) -> Check:
-    """Of a server that nobody should work with."""
+    """The hint for a server that is too old."""
     hint = f"Upgrade the server to {_spelled(_series(TESTED[0]))} or newer, one major version after the other."
     return Check("version", Health.PROBLEM, found, hint)
 
@@ -101,7 +102,7 @@ def judge_topology(hello: Mapping[str, Any]) -> Check:
         return check(Health.OK, "A sharded cluster, through mongos.", hint)
     set_name = hello.get("setName")
     if set_name is None and hello.get("isreplicaset"):
-        found = "The server is to be in a replica set that was not set up."
+        found = "The server is configured for a replica set that was not initiated."
         return check(Health.PROBLEM, found, "Run rs.initiate().")
     if set_name is None:
         return check(
@@ -114,8 +115,9 @@ def judge_topology(hello: Mapping[str, Any]) -> Check:
     if not hello.get("isWritablePrimary"):
         return check(
             Health.PROBLEM,
-            f"{set_name}: this member is no primary (that is {hello.get('primary', 'nobody')}), and takes no writes.",
-            f"Take directConnection=true out of READMODEL_MONGODB_URI, and name the set: replicaSet={set_name}.",
+            f"{set_name}: this member is not the primary (that is {hello.get('primary', 'nobody')}), and accepts no "
+            "writes.",
+            f"Remove directConnection=true from READMODEL_MONGODB_URI, and add replicaSet={set_name}.",
         )
     members = len(hello.get("hosts", ()))
     kept = "" if members > 2 else " With fewer than three members, no other one can take over."
@@ -123,19 +125,19 @@ def judge_topology(hello: Mapping[str, Any]) -> Check:
 
 
 def clock_ahead(database: Database, now: Callable[[], datetime]) -> tuple[float, float]:
-    """By how many seconds the server's clock is ahead of `now`, give or take how many: from the quickest answer."""
+    """Seconds by which the server's clock is ahead of `now`, and their error, from the fastest answer."""
     looks = []
     for _ in range(_CLOCK_LOOKS):
         asked, theirs, answered = now(), server_time(database), now()
         half = (answered - asked) / 2
         looks.append((half.total_seconds(), (theirs - asked - half).total_seconds()))
     half_trip, ahead = min(looks)
-    # The server tells whole milliseconds.
+    # The server's time has whole milliseconds.
     return ahead, half_trip + 0.001
 
 
 def judge_clock(ahead: float, uncertain: float, grace: float) -> Check:
-    """How far the server's clock is ahead of this machine's, in seconds, give or take half the round trip."""
+    """How far the server's clock is ahead of this machine's, in seconds, within half the round trip."""
     off = max(0.0, abs(ahead) - uncertain)
     if off <= _CLOCK_SECONDS:
         return Check("clock", Health.OK, "The server's clock and this machine's agree to within a second.")
@@ -154,7 +156,7 @@ def judge_clock(ahead: float, uncertain: float, grace: float) -> Check:
 def judge_rights(
     user: str, lacking: Mapping[str, Sequence[tuple[str, str]]] | None, role: str, *, local: bool
 ) -> Check:
-    """Whether the user has what `role` needs, and what it lacks of each role; None when nobody is logged in.
+    """Whether the user has the rights of `role`, and the missing rights of each role; None without a login.
 
     `local`: only processes of this machine reach the server.
     """
@@ -172,11 +174,11 @@ def judge_rights(
         return Check("rights", Health.OK, f"{user} has all rights of the role {role}.", details=details)
     hint = f"Give the user the role that `readmodel rights {role}` prints."
     if role == "dagster":
-        hint += " If it is meant for less, say which role: `readmodel doctor --for read_only`."
+        hint += " If it is meant for another role, check that one, for example with `readmodel doctor --for read_only`."
     return Check(
         "rights",
         Health.PROBLEM,
-        f"{user} has not all that the role {role} is for. It may not {in_places(lacking[role])}.",
+        f"{user} lacks rights of the role {role}. It may not {in_places(lacking[role])}.",
         hint,
         details,
     )
@@ -184,7 +186,7 @@ def judge_rights(
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """Since when the oplog has what happened, how many seconds it holds, and for how many the server runs."""
+    """The start of the oplog, the seconds that it covers, and the server's uptime in seconds."""
 
     earliest: datetime
     seconds: float
@@ -192,7 +194,7 @@ class History:
 
 
 def history(database: Database) -> History | None:
-    """How far the oplog reaches back; None when this user is not told."""
+    """The reach of the oplog; None if this user may not read it."""
     try:
         status = database.client.admin.command({"serverStatus": 1, "oplog": 1, **_LEAN})
     except OperationFailure as error:
@@ -206,25 +208,25 @@ def history(database: Database) -> History | None:
 def judge_history(
     history: History | None, needed: Sequence[tuple[str, datetime]], longest_rebuild_seconds: float
 ) -> Check:
-    """Whether the history of changes reaches back to what goes on from there: (what, since when)."""
+    """Whether the oplog reaches back to the positions from which work continues: (work, time)."""
     if history is None:
         return Check(
             "history",
             Health.OK,
-            "The length of the server's history of changes (oplog) is hidden from this user.",
-            "Grant the role of `readmodel rights pacing`, which has serverStatus.",
+            "This user may not see how far the server's oplog reaches back.",
+            "Grant the role of `readmodel rights pacing`, which contains serverStatus.",
         )
     lost = [what for what, since in needed if since < history.earliest]
-    # As far as one can tell: the server runs for longer than it reaches back.
+    # An estimate: the server has run for longer than its oplog covers.
     full = history.up_seconds > history.seconds + 60
-    reaches = f"The history of changes (oplog) reaches back {span(history.seconds)}"
+    reaches = f"The oplog reaches back {span(history.seconds)}"
     if lost:
-        short = f"{reaches}, not to {'; '.join(lost)}: the next run compares everything instead."
+        short = f"{reaches}, but not to {'; '.join(lost)}. The next run compares everything instead."
     elif full and history.seconds < 2 * longest_rebuild_seconds:
         took = f"the longest of the last rebuilds took {span(longest_rebuild_seconds)}"
-        short = f"{reaches}, and {took}: one that is interrupted may have to begin anew."
+        short = f"{reaches}, and {took}. An interrupted one may have to start again."
     elif full and history.seconds < _DAY:
-        short = f"{reaches}, less than a day: a nightly --since last will look at everything."
+        short = f"{reaches}, less than a day. A nightly --since last will verify everything."
     else:
         return Check("history", Health.OK, f"{reaches}.")
     larger = "Enlarge it: db.adminCommand({replSetResizeOplog: 1, size: MEGABYTES, minRetentionHours: 48})."

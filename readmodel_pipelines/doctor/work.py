@@ -1,4 +1,4 @@
-"""Judges what lies there and what is left to do: collections, indexes, repair queue, findings, leases, rebuilds."""
+"""Checks of data and work: collections, indexes, repair queue, findings, leases, rebuilds."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
@@ -23,7 +23,7 @@ _SHOWN = 8
 
 
 def judge_reading(reading: Reading, folder: Path) -> Check:
-    """How a full pass reads the events, and whether there is room for its spool."""
+    """How a full pass reads the events, and whether its spool has enough room."""
     found = f"A full pass reads the events {reading.how}."
     free = free_bytes(folder)
     if reading.order == "index" or free >= reading.needed_bytes:
@@ -31,16 +31,17 @@ def judge_reading(reading: Reading, folder: Path) -> Check:
     return Check(
         "reading",
         Health.WARNING,
-        f"{found} {folder} has {free / 1e9:,.2f} GB free of the {reading.needed_bytes / 1e9:,.2f} GB that a spool may "
-        "take. Without room, each event is a read of the server's disk.",
-        "Name a folder with more room in READMODEL_SPOOL_DIR.",
+        f"{found} {folder} has {free / 1_000_000_000:,.2f} GB free, and a spool may take "
+        f"{reading.needed_bytes / 1_000_000_000:,.2f} GB. Without enough room, each event is a read of the server's "
+        "disk.",
+        "Set READMODEL_SPOOL_DIR to a folder with more room.",
     )
 
 
 def judge_collections(
     database: str, events: str, read_models: Sequence[str], sizes: Mapping[str, int], there: Collection[str]
 ) -> Check:
-    """Whether events and read models are where they are looked for; `sizes` of those that are `there`."""
+    """Whether events and read models exist under the names of the settings; `sizes` has those of existing ones."""
     held = ", ".join(f"{name} about {sizes[name]:,}" for name in (events, *read_models) if name in sizes)
     if not sizes.get(events):
         others = sorted(name for name in there if name not in (events, *read_models))
@@ -48,7 +49,7 @@ def judge_collections(
         return Check(
             "collections",
             Health.WARNING,
-            f"{database}.{events} holds no event, or is not there.{instead}",
+            f"{database}.{events} is empty or does not exist.{instead}",
             "Check READMODEL_DATABASE and READMODEL_EVENTS_COLLECTION.",
         )
     empty = [name for name in read_models if not sizes.get(name)]
@@ -56,27 +57,30 @@ def judge_collections(
         return Check(
             "collections",
             Health.WARNING,
-            f"Documents in {database}: {held}. There is nothing in {', '.join(empty)}.",
-            "`readmodel rebuild-readmodel --type all --all` makes it from the events.",
+            f"Documents in {database}: {held}. {', '.join(empty)} is empty.",
+            "`readmodel rebuild-readmodel --type all --all` fills it from the events.",
         )
     return Check("collections", Health.OK, f"Documents in {database}: {held}.")
 
 
 def judge_indexes(flaws: Sequence[Flaw], there: Collection[str]) -> Check:
-    """Whether the indexes are as wanted. What is not there yet needs none: a rebuild and `ensure-indexes` make them."""
+    """Whether all indexes exist as required. A missing collection needs none: rebuilds and `ensure-indexes` create
+    them.
+    """
     counted = [flaw for flaw in flaws if flaw.collection in there]
     if not counted:
-        return Check("indexes", Health.OK, "Every index is there, on every collection that is.")
+        return Check("indexes", Health.OK, "Every existing collection has all its indexes.")
     drop = [
         f"db.getCollection({flaw.collection!r}).dropIndex({flaw.instead!r})" for flaw in counted if flaw.kind == "other"
     ]
     make = "`readmodel ensure-indexes`"
     return Check(
         "indexes",
-        # Without a unique index two writers make duplicates; any other makes work slow, and `queries` tells which.
+        # Without a unique index two writers make duplicates. Any other one only makes work slow, and `queries` reports
+        # that.
         worst(Health.PROBLEM if flaw.index.unique else Health.WARNING for flaw in counted),
         f"{len(counted)} indexes are missing or wrong.",
-        f"Drop the wrong ones ({'; '.join(drop)}), then run {make}." if drop else f"{make} makes them.",
+        f"Drop the wrong ones ({'; '.join(drop)}), then run {make}." if drop else f"{make} creates them.",
         tuple(_told(flaw) for flaw in counted),
     )
 
@@ -88,15 +92,15 @@ def _told(flaw: Flaw) -> str:
         case "missing":
             return f"{flaw.collection}: no {unique} on {fields}"
         case "collation":
-            return f"{flaw.collection}: {flaw.instead} on {fields} has a collation, and no {unique} goes by bytes"
+            return f"{flaw.collection}: {flaw.instead} on {fields} has a collation, but {unique} must compare bytes"
         case "other":
-            return f"{flaw.collection}: {flaw.instead} on {fields} is no {unique} as it ought to be"
+            return f"{flaw.collection}: {flaw.instead} on {fields} is no suitable {unique}"
         case "expiry":
-            return f"{flaw.collection}: {flaw.instead} lets documents expire at another time than the settings say"
+            return f"{flaw.collection}: {flaw.instead} lets documents expire at another time than in the settings"
 
 
 def judge_queue(stats: QueueStats, warning: int, limit: int) -> Check:
-    """Whether the repair queue drains and nothing in it is dead."""
+    """Whether the repair queue is worked off and has no dead letter."""
     check = partial(Check, "repair queue")
     found = f"{count(stats.open, 'open task')}, {stats.due:,} due"
     if stats.pending:
@@ -111,11 +115,13 @@ def judge_queue(stats: QueueStats, warning: int, limit: int) -> Check:
     if stats.open >= limit:
         return check(
             Health.PROBLEM,
-            f"{found}: the queue is full (READMODEL_REPAIR_QUEUE_LIMIT), and takes no more.",
-            "`readmodel repair-queue work` works it off; `readmodel rebuild-readmodel --type all --all` is quicker.",
+            f"{found}: the queue is full (READMODEL_REPAIR_QUEUE_LIMIT), and accepts no more tasks.",
+            "`readmodel repair-queue work` repairs them; `readmodel rebuild-readmodel --type all --all` is faster.",
         )
     if stats.due and not stats.repairs_per_minute and stats.oldest_pending_seconds > _WAITS_LONG_SECONDS:
-        hint = "Is Dagster's daemon up and `repair_queue_sensor` on? `readmodel repair-queue work` does it without."
+        hint = (
+            "Check that Dagster's daemon runs and `repair_queue_sensor` is on. Or start `readmodel repair-queue work`."
+        )
         return check(Health.WARNING, f"{found}, and no worker runs.", hint)
     if stats.open > warning:
         found += f", more than READMODEL_REPAIR_QUEUE_WARNING ({warning:,})"
@@ -126,7 +132,9 @@ def judge_queue(stats: QueueStats, warning: int, limit: int) -> Check:
 def judge_findings(
     found: Mapping[str, Mapping[str, int]], verified_at: Mapping[str, datetime | None], now: datetime
 ) -> Check:
-    """What the last verifications found and is open, by read model and outcome; when each was verified last."""
+    """The open findings of the last verifications, by read model and outcome, and the time of each read model's last
+    one.
+    """
     check = partial(Check, "findings")
     wrong = {name: outcomes for name, outcomes in found.items() if outcomes}
     if wrong:
@@ -139,14 +147,15 @@ def judge_findings(
             tuple(f"{name}: {numbers(dict(sorted(outcomes.items())))}" for name, outcomes in wrong.items()),
         )
     again = (
-        "`readmodel verify-consistency --type all --all` does; the schedule `nightly_verification` does it by itself."
+        "`readmodel verify-consistency --type all --all` verifies it now; the schedule `nightly_verification` does it "
+        "regularly."
     )
     never = [name for name, moment in verified_at.items() if moment is None]
     if never:
         return check(Health.WARNING, f"{', '.join(never)} has never been verified.", again)
     oldest = min((moment for moment in verified_at.values() if moment), default=now)
     ago = max(0.0, (now - oldest).total_seconds())
-    told = f"None is open; the last verification was {span(ago)} ago."
+    told = f"No finding is open; the last verification was {span(ago)} ago."
     if ago > _VERIFIED_LONG_AGO_SECONDS:
         return check(Health.WARNING, told, again)
     return check(Health.OK, told)
@@ -156,22 +165,22 @@ _MUST_GO_ON = (RebuildState.SWAPPING, RebuildState.ROLLING_BACK)
 
 
 def judge_leases(leases: Sequence[TakenLease], now: datetime, gone: Callable[[str], bool] = is_gone) -> Check:
-    """Whether somebody who holds a lease is dead: it ran out and was not given back, or its process is gone.
+    """Whether a lease has a dead holder: it expired without a release, or its process has ended.
 
-    Or the server's clock stood ahead when it was taken.
+    Or the server's clock was ahead when it was taken.
     """
     told = []
     for lease in leases:
         ago = (now - lease.until).total_seconds()
         if ago >= 0:
-            told.append(f"{_on(lease)}: {lease.holder} did not give it back; it ran out {span(ago)} ago")
+            told.append(f"{_on(lease)}: {lease.holder} did not release it; it expired {span(ago)} ago")
         elif gone(lease.holder):
-            gone_from = f"{_on(lease)}: {lease.holder} is no process of this machine any more"
+            gone_from = f"{_on(lease)}: {lease.holder} has ended on this machine"
             told.append(f"{gone_from}; it is locked for {span(-ago)}")
         elif lease.too_far:
             told.append(
-                f"{_on(lease)}: locked by {lease.holder} for {span(-ago)}, longer than a lease lasts: the server's "
-                "clock stood ahead"
+                f"{_on(lease)}: locked by {lease.holder} for {span(-ago)}, longer than a lease lasts, because the "
+                "server's clock was ahead"
             )
     if not told:
         working = "; ".join(f"{_on(lease)} by {lease.holder} until {lease.until:%H:%M:%S}" for lease in leases[:_MANY])
@@ -181,8 +190,8 @@ def judge_leases(leases: Sequence[TakenLease], now: datetime, gone: Callable[[st
         "leases",
         Health.WARNING,
         f"{count(len(told), 'stale lease')}: its holder died, or the clock was wrong.",
-        "The next rebuild or worker takes it over when it has expired. `readmodel leases list` has its name, and "
-        "`readmodel leases break NAME` frees it now. The log of that process shows why it died.",
+        "The next rebuild or worker takes it over after its expiry. To free it now, find its name with `readmodel "
+        "leases list` and run `readmodel leases break NAME`. The log of that process shows why it died.",
         (*told[:_MANY], *more),
     )
 
@@ -198,9 +207,9 @@ def judge_rebuilds(
     now: datetime,
     valid_days: float,
 ) -> Check:
-    """Whether an unfinished rebuild waits for somebody, and whether shadows are left that nobody goes on with.
+    """Whether an unfinished rebuild has no worker, and whether shadows of abandoned rebuilds are left.
 
-    `held` are the live collections that a rebuild holds a lease on: whoever does is at work.
+    `held` are the live collections with a lease of a rebuild; its holder is at work.
     """
     states, told, hints, at_work = [Health.OK], [], [], 0
     for record in unfinished:
@@ -208,7 +217,7 @@ def judge_rebuilds(
         names, stands = ", ".join(record.names), ", without a worker" if waits else ""
         told.append(f"{record.id} of {names}: {record.state}, begun {span(record.age_seconds(now))} ago{stands}")
         if waits:
-            # Read models that are swapped in and others that are not: nobody else may begin before it is ended.
+            # Some read models are cut over and others not; no other rebuild may begin before this one is finished.
             states.append(Health.PROBLEM if record.state in _MUST_GO_ON else Health.WARNING)
             hints.append(_next(record, record.age_seconds(now) > valid_days * 86_400))
         else:
@@ -218,7 +227,7 @@ def judge_rebuilds(
         told += [f"{name} is left from an abandoned rebuild" for name in sorted(leftovers)]
         hints.append("The next rebuild of that read model drops it.")
     if not told:
-        return Check("rebuilds", Health.OK, "None is unfinished.")
+        return Check("rebuilds", Health.OK, "No rebuild is unfinished.")
     found = f"{count(len(unfinished), 'unfinished rebuild')}, {at_work} of them at work."
     return Check("rebuilds", worst(states), found, " ".join(dict.fromkeys(hints)), tuple(told))
 
@@ -236,5 +245,5 @@ def _next(record: RebuildRecord, too_old: bool) -> str:
             f"{resume}. Complete it, or abort it (`readmodel rebuilds abort {record.id}`), before another one begins."
         )
     refused = record.state is RebuildState.REFUSED
-    why = f"`readmodel rebuilds show {record.id}` says why it was refused; " if refused else ""
-    return f"{why}{resume}, `readmodel rebuilds abort {record.id}` gives it up."
+    why = f"`readmodel rebuilds show {record.id}` shows why it was refused; " if refused else ""
+    return f"{why}{resume}, `readmodel rebuilds abort {record.id}` aborts it."

@@ -1,1 +1,3 @@
-"""History: what each event of one stream changed, who set what, and where the stored document stands in it."""
+"""History: the changes of each event of one stream, the last change of each field, and the version of the stored
+document.
+"""

@@ -1,4 +1,4 @@
-"""The history of one aggregate: its stream stepped through, beside the documents that are stored. Writes nothing."""
+"""The history of one aggregate: each event of its stream, compared with the stored documents. Writes nothing."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,9 +28,10 @@ from readmodel_pipelines.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class HistoryRequest:
-    """Up to which event the stream is shown, and which field alone; all of it where nothing is said.
+    """The last event to show, and one field; by default all events and all fields.
 
-    `at` ends before the first event that occurred later: the order is that of versions, whatever the clocks said.
+    `at` ends the history before the first event that occurred later. The order is that of versions, whatever the clocks
+    say.
 
     Raises:
         UsageError: the version is negative, or both a version and a time are given.
@@ -42,12 +43,16 @@ class HistoryRequest:
 
     def __post_init__(self) -> None:
         if self.at_version is not None and self.at is not None:
-            raise UsageError("A version and a time were given; one of them says up to where.", hint="Give one.")
+            raise UsageError(
+                "Both a version and a time were given, but the history has one end.", hint="Give only one."
+            )
         if self.at_version is not None and self.at_version < 0:
-            raise UsageError(f"Versions begin at 1, and {self.at_version} is none.", hint="Give 0 or more.")
+            raise UsageError(
+                f"Versions begin at 1, and {self.at_version} is none.", hint="Give a version of 0 or more."
+            )
 
     def shows(self, version: int, event: Event) -> bool:
-        """Whether the event still belongs to what is shown."""
+        """Whether the event is still shown."""
         if self.at_version is not None:
             return version <= self.at_version
         occurred = event.get("occurred_at")
@@ -63,9 +68,9 @@ class HistoryRequest:
 class Stands:
     """One read model in a history.
 
-    `document` is what the events up to the last shown one say, `blame` which of them changed each field last.
-    `outcome` is that of the stored document against the whole stream, `at_version` the last version at which the stream
-    said what is stored: 0 before its first event, None where no version did. `finding` says more where they differ.
+    `document` is the document of the events up to the last one shown, and `blame` the event that last changed each
+    field. `outcome` compares the stored document with the whole stream. `at_version` is the last version whose document
+    equals the stored one: 0 before the first event, None if there is no such version. `finding` has the differences.
     """
 
     document: Document | None
@@ -77,9 +82,9 @@ class Stands:
 
 @dataclass(slots=True)
 class History:
-    """The end of a history: the last event that is shown, where every read model stands, why it ends there.
+    """The end of a history: its last event, the state of every read model, and the reason if it ends early.
 
-    `events` are those of the stream that can be trusted, up to `last_version`; `shown` those up to `version`.
+    `events` counts the stream's intact events, up to `last_version`; `shown` those up to `version`.
     """
 
     aggregate_id: str
@@ -100,9 +105,9 @@ def history(
     request: HistoryRequest,
     on_step: Callable[[Step], object],
 ) -> History:
-    """Step through the stream of an aggregate; `on_step` is told of each event that is to be shown, as it comes.
+    """Step through the stream of an aggregate, and call `on_step` with each event to show.
 
-    Of a `field` that is asked for only the events that changed it are told, and nothing else of them.
+    With a `field`, only the events that changed it are passed, with only that change.
 
     Raises:
         UsageError: the id is no UUID, there is no such read model, or none of them has such a field.
@@ -123,7 +128,7 @@ def history(
 def _of_streams(
     store: Store, aggregate_id: str, request: HistoryRequest, on_step: Callable[[Step], object], told: History
 ) -> None:
-    """The streams of one type; read models of which there is neither an event nor a document are left out."""
+    """The streams of one type; read models without an event and without a document are left out."""
     events, ids = EventStore(store.events), [aggregate_id]
     claims = contested(events, store.projections, ids)
     found: dict[str, list[Verdict]] = {item.read_model: [] for item in store.projections}
@@ -137,7 +142,7 @@ def _of_streams(
         )
         for item in store.projections
     ]
-    # Before the first event: none of them is newer than what it is compared with.
+    # Before the first event, so that no event is newer than the compared document.
     documents = {lane.projection.read_model: list(lane.model.read(ids)) for lane in lanes}
     stored = {name: next(iter(there), None) for name, there in documents.items()}
     replay = Replay(store.projections, aggregate_id, stored, on_step, request.shows)
@@ -164,7 +169,7 @@ def _stands(replay: Replay, name: str, found: Sequence[Verdict], only: str | Non
     if only is not None:
         document = None if document is None else {key: value for key, value in document.items() if key == only}
         blame = {key: by for key, by in blame.items() if key == only}
-    # Of several documents with the same key the first one is compared.
+    # Of several documents with the same key, the first one is compared.
     finding = finding_of(name, found[0]) if found else None
     return Stands(document, blame, finding.outcome if finding else Outcome.SAME, position.at_version, finding)
 
@@ -184,21 +189,20 @@ def _only(name: str | None, on_step: Callable[[Step], object]) -> Callable[[Step
 def _check_field(name: str | None, projections: Sequence[Projection]) -> None:
     known = sorted({owned for item in projections for owned in item.owned})
     if name is not None and name not in known:
-        raise UsageError(f"There is no field {name!r} that events decide on.", hint=f"Take one of: {', '.join(known)}.")
+        raise UsageError(f"No projection has a field {name!r}.", hint=f"Give one of: {', '.join(known)}.")
 
 
 def moment_of(text: str) -> datetime:
-    """A time as a person types it: ISO 8601, a date alone too; in UTC where no offset is said.
+    """Parse an ISO 8601 time or date; without an offset it is UTC.
 
     Raises:
-        UsageError: it is none.
+        UsageError: the text is no time.
     """
     try:
         moment = datetime.fromisoformat(text.strip())
     except ValueError:
         raise UsageError(
-            f"{text!r} is no time.",
-            hint="A time looks like 2026-11-02T03:05:00Z, 2026-11-02T04:05+01:00 or 2026-11-02.",
+            f"{text!r} is no time.", hint="Give a time like 2026-11-02T03:05:00Z, 2026-11-02T04:05+01:00 or 2026-11-02."
         ) from None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 

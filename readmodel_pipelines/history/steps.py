@@ -1,7 +1,6 @@
-"""A stream stepped through: what each event changes in the documents that are made from it.
+"""Steps through a stream, and yields the changes of each event in the documents made from it.
 
-Pure, and flat in memory: of the stream nothing is kept but the documents as they are at the step, and for each field
-the event that changed it last.
+Pure, with flat memory: it keeps only the current documents, and for each field the event that last changed it.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -17,12 +16,12 @@ from readmodel_pipelines.reconcile.compare import ABSENT, same_document, same_va
 from readmodel_pipelines.reconcile.replay import document_of
 
 Changes = Mapping[str, tuple[Any, Any]]
-"""Fields with (before, after); `ABSENT` where it is not there."""
+"""Fields with (before, after); `ABSENT` for a missing field."""
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One event, and what it changed, by read model; those in which it changed nothing are left out."""
+    """One event and its changes by read model; read models without a change are left out."""
 
     version: int
     event: Event
@@ -31,7 +30,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class SetBy:
-    """The event that changed a field last."""
+    """The event that last changed a field."""
 
     version: int
     event_type: str
@@ -39,10 +38,10 @@ class SetBy:
 
 @dataclass(slots=True)
 class Position:
-    """What is known of one read model at a step.
+    """The state of one read model at a step.
 
-    `document` is what the events up to here say, `blame` which of them changed each field last. `at_version` is the
-    last version at which the stream said what is stored: 0 before its first event, None where no version did.
+    `document` is the document of the events so far, and `blame` the event that last changed each field. `at_version` is
+    the last version whose document equals the stored one: 0 before the first event, None if there is no such version.
     """
 
     document: Document | None = None
@@ -51,11 +50,11 @@ class Position:
 
 
 class Replay:
-    """Steps through one stream for read models that are all made from it.
+    """Steps through one stream for all read models made from it.
 
-    `stored` are their documents by read model, `_id` and owned fields. `shows` says of each event whether it still is
-    to be shown: from the first that is not on, `on_step` is not called and `document` and `blame` stay as they are,
-    while the stored documents are looked for up to the end.
+    `stored` are their documents by read model, as `_id` and owned fields. `shows` returns whether an event is still
+    shown. After the first event that is not, `on_step` is no longer called, and `document` and `blame` stay unchanged.
+    The search for the stored documents continues to the end.
     """
 
     def __init__(
@@ -72,29 +71,29 @@ class Replay:
             self.fold = replace(self.fold, envelope=(*self.fold.envelope, "occurred_at"))
         self.positions = {item.read_model: Position() for item in projections}
         self.version = self.last_version = 0
-        """Of the last event that was shown, and of the last one that was taken."""
+        """The version of the last event shown, and of the last one read."""
         self.event: Event | None = None
         self.shown = 0
         self.past = False
-        """Whether there are events that were not shown."""
+        """Whether some events were not shown."""
         self._places = [(item, folds.index(item.fold)) for item in projections]
         self._several = len(folds) > 1
         self._aggregate_id = aggregate_id
         self._stored = stored
         self._on_step = on_step
         self._shows = shows
-        # What is compared with the stored document; the same as that of the position while everything is shown.
+        # Compared with the stored document; equals that of the position while everything is shown.
         self._newest: dict[str, Document | None] = dict.fromkeys(self.positions)
         for name, position in self.positions.items():
             position.at_version = 0 if stored.get(name) is None else None
 
     def run(self, events: Iterable[Event], allowed: Collection[str] = ()) -> Stream[Any] | None:
-        """Step through it, and give what it folds to; None where there is no event. The events are one stream's."""
+        """Step through the events of one stream; returns the fold's result, or None without events."""
         streams = list(fold_streams(events, self.fold, allowed, self._taken))
         return streams[0] if streams else None
 
     def result_of(self, stream: Stream[Any], projection: Projection) -> Stream[Any]:
-        """What the stream folds to for one of the projections."""
+        """The document of the whole stream for one of the projections."""
         place = next(place for item, place in self._places if item is projection)
         return part_of(stream, place) if self._several else stream
 
@@ -108,7 +107,7 @@ class Replay:
             made = ABSENT if isinstance(result, Malformed) else document_of(projection, self._aggregate_id, result)
             if not isinstance(made, dict | None):
                 continue
-            # A document may share lists with the state, which goes on.
+            # A document may share lists with the state, which changes later.
             made = _kept(made)
             position, before = self.positions[name], self._newest[name]
             self._newest[name] = made
@@ -138,7 +137,7 @@ def _changes(before: Document | None, after: Document | None) -> Changes:
 
 
 def _unchanged(was: Any, now: Any) -> bool:
-    # Most lists hold the same objects as before: that is told without a look at each.
+    # Most lists hold the same objects as before, which needs no comparison of each value.
     if type(was) is list and type(now) is list and len(was) == len(now) and all(map(is_, was, now)):
         return True
     return same_value(was, now)

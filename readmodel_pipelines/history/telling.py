@@ -1,4 +1,4 @@
-"""How a history is told: events and its end as plain JSON types, and in lines for people."""
+"""Formats a history: its events and its end as plain JSON types, and as lines for people."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -15,11 +15,11 @@ from readmodel_pipelines.wording import count, cut, cut_where_they_part, one_lin
 
 _LONGEST = 60
 _FEW = 3
-"""So many elements of a list that came and went are told one by one."""
+"""Up to this many changed elements of a list are shown one by one."""
 
 
 def step_as_json(step: Step) -> dict[str, Any]:
-    """One event of `events`."""
+    """One item of `events`."""
     return {
         "version": step.version,
         "event_type": in_json(step.event["event_type"]),
@@ -32,7 +32,7 @@ def step_as_json(step: Step) -> dict[str, Any]:
 
 
 def end_as_json(history: History) -> dict[str, Any]:
-    """What stands behind the events."""
+    """The part of the document after the events."""
     models = history.read_models
     told: dict[str, Any] = {
         "blame": {
@@ -51,27 +51,27 @@ def end_as_json(history: History) -> dict[str, Any]:
 
 
 def occurred_at(value: Any) -> str | None:
-    """When an event occurred, as text; None where nothing is there."""
+    """The time of an event as text; None if it has none."""
     return None if value is None else json_text(value)
 
 
 def lines_of_step(step: Step, *, several: bool) -> Iterator[str]:
-    """An event, then a line for each field that it changed; with `several` read models each is named."""
+    """A line for the event and one for each changed field; with `several` read models each is named."""
     yield f"{step.version:>6}  {occurred_at(step.event.get('occurred_at')) or '-':<24}  {step.event['event_type']}"
     for name, changes in step.changed.items():
         of = f"{name}  " if several else ""
         came, went = _all_absent(changes, 0), _all_absent(changes, 1)
         if went:
-            yield f"        {of}the document goes"
+            yield f"        {of}the document is removed"
             continue
         for field, (before, after) in changes.items():
-            # A version that counts with the events says nothing that is not said already.
+            # A version that counts the events adds no information.
             if field != "version" or after != step.version:
                 yield f"        {of}{field}: {value_in_words(after) if came else change_in_words(before, after)}"
 
 
 def lines_of_end(history: History, what: str, *, whole: bool) -> Iterator[str]:
-    """Why it ends there, who set what last, what the document was, and where the stored one stands."""
+    """The reason of an early end, the document with the last change of each field, and the stored one's state."""
     if history.malformed is not None:
         yield ""
         yield from why_it_ends(history)
@@ -85,27 +85,27 @@ def lines_of_end(history: History, what: str, *, whole: bool) -> Iterator[str]:
 
 
 def why_it_ends(history: History) -> Iterator[str]:
-    """Of a malformed stream: which event is to blame."""
+    """For a malformed stream: its first offending event."""
     if (why := history.malformed) is not None:
         at = "" if why.version is None else f" at version {json_text(why.version)}"
         event = "" if why.event_id is None else f", event {json_text(why.event_id)}"
-        yield f"It ends here: the stream is malformed{at}{event}: {why.reason}: {why.detail}."
+        yield f"The history ends here, because the stream is malformed{at}{event}: {why.reason}: {why.detail}."
         yield "Later events are not read. The document stays as it is until its events are corrected."
 
 
 def where_it_stands(history: History, what: str) -> Iterator[str]:
-    """Where the stored documents stand in the stream, how they differ, and the command that mends `what`."""
+    """The version that each stored document equals, its differences, and the command that repairs `what`."""
     for name, item in history.read_models.items():
         yield f"Stored in {name}: {_where_it_stands(item, history)}"
         fields = item.finding.as_json()["fields"] if item.finding else {}
         for field, pair in fields.items():
-            yield f"        {field}: {_told(pair['actual'])}, and ought to be {_told(pair['expected'])}"
+            yield f"        {field}: stored {_told(pair['actual'])}, expected {_told(pair['expected'])}"
     if any(item.outcome not in (Outcome.SAME, Outcome.MALFORMED) for item in history.read_models.values()):
-        yield f"`readmodel rebuild-readmodel {what}` mends it (--dry-run says how)."
+        yield f"`readmodel rebuild-readmodel {what}` repairs it (--dry-run shows the changes)."
 
 
 def rows_of_step(step: Step, longest: int) -> Iterator[dict[str, Any]]:
-    """A row for each field that the event changed; one row where it changed none."""
+    """A row for each field that the event changed; one row if it changed none."""
     about = {
         "version": step.version,
         "occurred_at": occurred_at(step.event.get("occurred_at")) or "",
@@ -120,7 +120,7 @@ def rows_of_step(step: Step, longest: int) -> Iterator[dict[str, Any]]:
 
 
 def change_in_words(before: Any, after: Any) -> str:
-    """What became of one field: elements of lists that came and went, else before and after."""
+    """The change of one field: added and removed elements of a list, else before and after."""
     if type(before) is list and type(after) is list:
         went, came = _parted(before, after)
         if 0 < len(went) + len(came) <= _FEW:
@@ -135,7 +135,7 @@ def change_in_words(before: Any, after: Any) -> str:
 
 
 def value_in_words(value: Any) -> str:
-    """One value, cut."""
+    """One value, shortened."""
     return cut(_whole_text(value), _LONGEST)
 
 
@@ -146,7 +146,7 @@ def _document_with_blame(item: Stands) -> Iterator[str]:
         yield "        there is no document"
         return
     if item.document is None:
-        yield "        there is no document any more"
+        yield "        the document was removed"
     width = max(map(len, names))
     for name in names:
         by = item.blame.get(name)
@@ -159,21 +159,21 @@ def _where_it_stands(item: Stands, history: History) -> str:
     at, last = item.at_version, history.last_version
     match item.outcome:
         case Outcome.SAME:
-            return "what the events say." if item.finding is None else "the first of several documents is right."
+            return "matches the events." if item.finding is None else "several documents, of which the first is right."
         case Outcome.MALFORMED:
             reason = "" if item.finding is None else f" ({item.finding.reason})"
             if at is None:
-                return f"nothing that the stream said before it became untrustworthy{reason}."
-            return f"what it said at version {at:,}, before it became untrustworthy{reason}."
+                return f"equals no version of the stream before its first malformed event{reason}."
+            return f"equals version {at:,} of the stream, before its first malformed event{reason}."
         case Outcome.ORPHAN:
             return "a document without any event."
         case _:
             pass
     if at is None:
-        return f"{item.outcome}, and no version of the stream says what is there."
+        return f"{item.outcome}, and equals no version of the stream."
     if at == last:
-        return f"{item.outcome}, though it is what the last event says."
-    moment = f"what the stream said at version {at:,}" if at else "what was there before the first event"
+        return f"{item.outcome}, although it equals the last version of the stream."
+    moment = f"it equals version {at:,} of the stream" if at else "it equals the state before the first event"
     return f"{item.outcome}: {moment}. It lacks {count(last - at, 'event')}, from version {at + 1:,} on."
 
 
@@ -188,7 +188,7 @@ def _stored(item: Stands) -> dict[str, Any]:
 def _pair(before: Any, after: Any) -> dict[str, Any]:
     pair = {"before": in_json(before), "after": in_json(after)}
     if pair["before"] == pair["after"]:
-        # They differ by BSON type alone, which only the canonical form shows.
+        # They differ only in BSON type, which only the canonical form shows.
         options = CANONICAL_JSON_OPTIONS
         pair = {"before": in_json(before, options), "after": in_json(after, options)}
     return pair
@@ -199,7 +199,7 @@ def _all_absent(changes: Changes, side: int) -> bool:
 
 
 def _parted(before: list[Any], after: list[Any]) -> tuple[list[Any], list[Any]]:
-    """What went and what came, between the beginning and the end that both have."""
+    """The removed and the added elements, between the common beginning and end."""
     start, end, most = 0, 0, min(len(before), len(after))
     while start < most and before[start] == after[start]:
         start += 1

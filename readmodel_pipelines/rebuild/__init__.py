@@ -1,4 +1,4 @@
-"""Full rebuilds at any size, while the application runs: ranges, resume, catch-up, shadow, pacing."""
+"""Full rebuilds of any size while the application runs: ranges, resume, catch-up, shadow, pacing."""
 
 from readmodel_pipelines.rebuild.request import RebuildRequest, Slice
 from readmodel_pipelines.rebuild.rollback import roll_back

@@ -1,4 +1,4 @@
-"""Batches of a range: what is written and saved together, and how fast: between them alone a run waits, or stops."""
+"""Batches of a range: the documents that are written and saved together. A run waits or stops only between batches."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,14 +14,14 @@ from readmodel_pipelines.reconcile.ports import EventStore
 from readmodel_pipelines.speed_limits import Pace, WindowClosed
 
 Save = Callable[[str | None, Mapping[str, Mapping[str, int]], int, float], None]
-"""Told the cursor (None: the range is done), and the counts by read model, events and seconds of a batch."""
+"""Called with a batch's cursor (None: the range is done), its counts by read model, its events and its seconds."""
 
 
 class Flushed(Protocol):
-    """A sink that can be made to write what it holds."""
+    """A sink that can be told to write its pending documents."""
 
     def flush(self) -> None:
-        """Write it."""
+        """Write the pending documents."""
 
 
 @dataclass
@@ -47,27 +47,27 @@ class Batches:
         self._began = self.clock()
 
     def due(self) -> bool:
-        """Whether the batch is full; counts the stream."""
+        """Count the stream; returns whether the batch is full."""
         self._streams += 1
         return self._streams > self.size.size
 
     def reached(self, aggregate_id: str) -> None:
-        """Write and save the batch, then wait as the pace has it.
+        """Write and save the batch, then wait as the pace demands.
 
         Raises:
-            WindowClosed: the run is to stop; everything before the id is done and saved.
+            WindowClosed: the window is over; everything before the id is finished and saved.
         """
         events, documents = self._end(aggregate_id)
         self.pace.wait(events, documents)
         reached(Moment.BATCH_SAVED)
-        # The waiting included: a batch and its pause together are what the window's end has to wait for.
+        # The wait is included, because the window's end waits for a batch and its pause.
         self.size.took(self._streams, self.clock() - self._began)
-        # The stream that brought us here belongs to the next one.
+        # The stream at which the batch ended belongs to the next batch.
         self._streams = 1
         self._began = self.clock()
 
     def finish(self) -> None:
-        """The range is done; its last batch is paid for, too."""
+        """Finish the range, and wait for its last batch too."""
         events, documents = self._end(None)
         with suppress(WindowClosed):
             self.pace.wait(events, documents)

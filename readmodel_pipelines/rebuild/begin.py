@@ -1,4 +1,4 @@
-"""Which rebuild a run works on: the unfinished one that it resumes, or a new one; what cannot be resumed is dropped."""
+"""Finds the rebuild of a run: the unfinished one that it resumes, or a new one. Drops one that cannot be resumed."""
 
 import time
 import uuid
@@ -25,7 +25,7 @@ _PLAN_SECONDS = 30.0
 
 
 def begin_alone(run: Run, *, resume: bool) -> None:
-    """For a run that holds the leases of the read models for itself."""
+    """The rebuild of a run that alone holds the leases of the read models."""
     unfinished = _unfinished(run)
     record = _swapping(run, unfinished) or (_resumable(run, unfinished) if resume else None)
     before = [fence.name for fence in built(run.store.database, _of_all(run.collections, shadow_names))]
@@ -34,7 +34,7 @@ def begin_alone(run: Run, *, resume: bool) -> None:
         if record is None or other.id != record.id:
             taken = run.rebuilds.taken_over(other, run.held.confirm)
             drop_aborted(run.store.database, run.rebuilds.to(taken, RebuildState.ABORTED))
-            run.warn(f"Rebuild {other.id}, which was {other.state}, was dropped.")
+            run.warn(f"Rebuild {other.id} was unfinished ({other.state}) and was dropped.")
     run.rebuilds.refuse_way_back(run.collections)
     _sweep(run, record)
     if record is None:
@@ -44,7 +44,7 @@ def begin_alone(run: Run, *, resume: bool) -> None:
 
 
 def begin_with_others(run: Run, part: Slice) -> RebuildRecord | None:
-    """For a slice: the record that all slices share; None when the rebuild that it belongs to is done already."""
+    """The record that all slices share; None if the slice's rebuild is already done."""
     deadline = time.monotonic() + _PLAN_SECONDS
     plan = f"{run.collections[0]}/plan"
     while True:
@@ -69,7 +69,7 @@ def _shared(run: Run, part: Slice) -> RebuildRecord | None:
     if last is not None and _belongs_to(run, last, part):
         run.rebuilds.report(last, part.number, run.request.campaign)
         return None
-    # Nobody else may be at work on these read models when another rebuild is begun.
+    # Another run must not work on these read models while a rebuild begins.
     with run.hold(run.collections) as held:
         run.held = Held([held])
         begin_alone(run, resume=False)
@@ -77,7 +77,7 @@ def _shared(run: Run, part: Slice) -> RebuildRecord | None:
 
 
 def _belongs_to(run: Run, done: RebuildRecord, part: Slice) -> bool:
-    """Whether a slice comes late to a rebuild that is done: of its campaign, or one that it was no part of yet."""
+    """Whether the slice is late for a finished rebuild: of its campaign, or one that it did not take part in."""
     if run.request.campaign or any(done.campaigns):
         return run.request.campaign in done.campaigns
     return not _why_anew(run, done) and part.number not in done.reported
@@ -89,27 +89,27 @@ def _why_anew(run: Run, record: RebuildRecord) -> str:
 
 
 def _unfinished(run: Run) -> list[RebuildRecord]:
-    """The unfinished ones of these read models.
+    """The unfinished rebuilds of these read models.
 
     Raises:
-        ReadModelError: one is rolled back: what it puts back is not caught up with yet.
+        ReadModelError: a rollback was interrupted, so its documents are stale.
     """
     unfinished = run.rebuilds.unfinished(run.collections)
     for record in unfinished:
         if record.state is RebuildState.ROLLING_BACK:
             raise ReadModelError(
-                f"The rollback of rebuild {record.id} of {' and '.join(record.read_models)} was interrupted, and must "
-                "be ended first.",
-                hint=f"It goes on with `readmodel rebuilds rollback {record.id}`.",
+                f"The rollback of rebuild {record.id} of {' and '.join(record.read_models)} was interrupted. It must "
+                "be finished first.",
+                hint=f"`readmodel rebuilds rollback {record.id}` continues it.",
             )
     return unfinished
 
 
 def _shadow_is_lost(run: Run, record: RebuildRecord) -> str:
     if set(record.shadows.values()) - {"", *_there(run)}:
-        return "its shadow is not there any more"
+        return "its shadow no longer exists"
     is_other = record.lives.items() - _lives(run).items()
-    return "its live collection was dropped, or another one took its place" if is_other else ""
+    return "its live collection was dropped or replaced" if is_other else ""
 
 
 def _there(run: Run) -> set[str]:
@@ -117,7 +117,7 @@ def _there(run: Run) -> set[str]:
 
 
 def _lives(run: Run) -> dict[str, str]:
-    """What tells the live collections that are there from others that come in their place."""
+    """The UUIDs of the live collections, which identify them if others replace them."""
     found = {item.read_model: identity(run.store.database, run.store.live(item).name) for item in run.store.projections}
     return {read_model: live for read_model, live in found.items() if live}
 
@@ -139,18 +139,18 @@ def _resumable(run: Run, unfinished: Iterable[RebuildRecord]) -> RebuildRecord |
 
 
 def _swapping(run: Run, unfinished: Iterable[RebuildRecord]) -> RebuildRecord | None:
-    """One that was killed while it took the place of the live collection can only go forward."""
+    """Refuse to drop a rebuild that was killed during its cut-over, because it can only be continued."""
     for record in unfinished:
         if record.state is RebuildState.SWAPPING:
             if record.read_models != run.collections:
                 of = record.names[0] if len(record.names) == 1 else "all"
                 raise ReadModelError(
-                    f"Rebuild {record.id} of {' and '.join(record.read_models)} was interrupted while it "
-                    "was swapped in, and must be ended first.",
-                    hint=f"Resume it: `readmodel rebuild-readmodel --type {of} --all --strategy shadow --resume`. "
-                    f"Or give it up: `readmodel rebuilds abort {record.id}`.",
+                    f"Rebuild {record.id} of {' and '.join(record.read_models)} was interrupted during its cut-over. "
+                    "It must be finished first.",
+                    hint=f"`readmodel rebuild-readmodel --type {of} --all --strategy shadow --resume` resumes it. "
+                    f"`readmodel rebuilds abort {record.id}` aborts it.",
                 )
-            run.warn(f"Rebuild {record.id}, which was interrupted while it was swapped in, was ended first.")
+            run.warn(f"Rebuild {record.id} was interrupted during its cut-over. It was finished first.")
             return record
     return None
 
@@ -160,7 +160,7 @@ def _of_all(lives: Sequence[str], names: Callable[[str], Sequence[str]]) -> list
 
 
 def _sweep(run: Run, resumed: RebuildRecord | None) -> None:
-    """Delete what killed runs left of rebuilds that nobody goes on with."""
+    """Delete the remains of killed runs whose rebuilds nobody will continue."""
     database = run.store.database
     forget_killed(database, run.collections, resumed.id if resumed else "", there(database, (DEFERRED, TOUCHED)))
     drop_left(database, run.rebuilds, run.collections, run.held.confirm)
@@ -171,7 +171,7 @@ def _new(run: Run, before: Sequence[str]) -> None:
     try:
         _make(run, before)
     except ReadModelError:
-        # There is no record of them yet, and whoever takes over may have to do with one of the read models alone.
+        # No record names them yet, and the run that takes over may work on only one of the read models.
         drop(run.store.database, run.built.values())
         raise
 
@@ -182,7 +182,7 @@ def _make(run: Run, before: Sequence[str]) -> None:
             run.warn(warning)
     in_shadow = run.request.strategy == "shadow"
     if in_shadow:
-        # Before there is a record: what cannot have a shadow is refused for good.
+        # Before the record exists: a read model that cannot have a shadow is refused permanently.
         for live in run.collections:
             refuse_expiry(run.store.database, live)
         for item in run.store.projections:
@@ -205,13 +205,13 @@ def _make(run: Run, before: Sequence[str]) -> None:
     try:
         run.held.confirm()
     except LeaseLost:
-        # It was begun for nobody.
+        # Nobody works on this record.
         run.rebuilds.withdraw(run.record)
         raise
 
 
 def _tokens(run: Run, in_shadow: bool) -> dict[str, Any]:
-    """From where to follow, taken before the first read."""
+    """The tokens from which to follow changes, taken before the first read."""
     try:
         tokens: dict[str, Any] = {"token": token_of_now(run.store.events)}
         if in_shadow:
@@ -221,7 +221,6 @@ def _tokens(run: Run, in_shadow: bool) -> dict[str, Any]:
     except NoHistory as error:
         if in_shadow:
             raise ReadModelError(
-                f"A shadow needs to follow what changes meanwhile, and {error}.",
-                hint="Rebuild with the strategy in_place.",
+                f"A rebuild in a shadow needs change streams, and {error}.", hint="Rebuild with --strategy in_place."
             ) from None
         return {"token": None, "no_history": str(error)}

@@ -1,9 +1,9 @@
-"""Catch-up: what is touched while a rebuild goes on is remembered, and reconciled again until nothing is left to write.
+"""Catch-up: aggregates touched during a rebuild are recorded, then compared again until nothing differs.
 
-Aggregates that get events, and documents whose foreign fields change, are followed from before the rebuild's first
-read, consumed as it goes, and kept on the server, so that neither memory nor the server's history limits how long it
-may take. The token is written after what it stands for, so that a crash repeats and never skips. The end is a pass that
-was drained to a moment after the last write, and wrote nothing itself.
+A rebuild follows the change streams from before its first read. They report aggregates with new events, and documents
+with changed foreign fields. The touched keys are stored on the server, so neither memory nor the oplog limits the
+duration. The token is written after the keys that it covers, so a crash repeats work but skips none. The catch-up ends
+with a round that covers all changes up to a moment after the last write, and writes nothing.
 """
 
 import math
@@ -43,10 +43,10 @@ _NOTE_SECONDS = 1.0
 
 
 class Following:
-    """Follows events, and with `live` foreign fields too, for a rebuild: in the background, and on demand.
+    """Follows events, and the foreign fields of the `live` collections, in the background and on demand.
 
-    Without history `lost` says why, and what was done so far has to be done again; where the server keeps none, that
-    is so from the beginning, but after a second pass. `touched` is what was noticed.
+    When the history is lost, `lost` has the reason, and everything must be compared again. Without change streams it is
+    lost from the start, until a second pass was done. `touched` holds the recorded keys.
     """
 
     def __init__(self, store: Store, rebuild: RebuildRecord) -> None:
@@ -72,7 +72,7 @@ class Following:
 
     @contextmanager
     def in_background(self) -> Iterator[threading.Thread]:
-        """Follow while something takes long, so that the server's history cannot run away."""
+        """Follow changes during a long operation, so that the oplog does not discard them unread."""
         stop = threading.Event()
         thread = threading.Thread(target=self._follow, args=[stop], name="following events", daemon=True)
         thread.start()
@@ -83,16 +83,16 @@ class Following:
             thread.join()
 
     def close(self) -> None:
-        """Let go of everything."""
+        """Close all streams."""
         for follower in (self._events, *self.foreign.values()):
             if follower is not None:
                 follower.close()
 
     def drain(self, foreign: Collection[str]) -> bool:
-        """Remember everything that was touched up to now: aggregates, and foreign fields of these read models.
+        """Record everything touched until now: aggregates, and foreign fields of these read models.
 
-        Those of one that is swapped already are left in the stream, which alone still tells what was written. Gives
-        whether there was anything. Raises what went wrong in the background.
+        Changes of a read model that is already cut over stay in the stream, which is their only record. Returns whether
+        there was any change. Raises errors of the background thread.
         """
         with self._lock:
             if self._failed is not None:
@@ -110,7 +110,7 @@ class Following:
         followed: dict[str, Follower | ForeignFollower] = {EVENTS: self._events} if self._events else {}
         followed |= {name: self.foreign[name] for name in foreign}
         tokens = {}
-        # One moment for all: each stream is behind it afterwards.
+        # One moment for all, so that each stream is past it afterwards.
         now = time_of_server(self._database) if followed else None
         for kind, follower in followed.items():
             for ids in follower.drain(now):
@@ -119,29 +119,29 @@ class Following:
                 self._noted_at = 0.0 if ids else self._noted_at
             tokens["token" if kind == EVENTS else f"live_tokens.{kind}"] = follower.token
             reached(Moment.DRAINED)
-        # Where nothing happened the history is read twice, should we be killed.
+        # Without a change the token is not saved; after a crash the same empty history is read again.
         if tokens and time.monotonic() - self._noted_at >= _NOTE_SECONDS:
             self._rebuilds.note(self._rebuild, **tokens)
             self._noted_at = time.monotonic()
         return came
 
     def _follow(self, stop: threading.Event) -> None:
-        # Where nothing happens the history cannot run away.
+        # Without changes the oplog does not discard any.
         wait = _SOON_SECONDS
         while not stop.wait(wait) and not self.lost:
             try:
                 wait = _SOON_SECONDS if self.drain(self.foreign) else min(2 * wait, _LATER_SECONDS)
             except PyMongoError:
-                # The next look, at the latest that of the end, says what is wrong.
+                # The next read, at the latest the last one, reports the error.
                 continue
-            except Exception as error:  # noqa: BLE001 - the next look raises it
+            except Exception as error:  # noqa: BLE001 - the next read raises it
                 self._failed = error
                 return
 
 
 @dataclass
 class CatchUp:
-    """Reconciles touched aggregates in the live collections; those in `shadows` where they are built."""
+    """Reconciles touched aggregates in the live collections, or in the `shadows` of read models that have one."""
 
     store: Store
     following: Following
@@ -154,10 +154,10 @@ class CatchUp:
         self.summary = Summary("rebuild", "", read_models=counts_of(self.store.projections))
 
     def until_nothing_is_written(self) -> str:
-        """In the live collections; gives a warning when writers did not stand still in time, else nothing.
+        """Catch up in the live collections; returns a warning if writers stay ahead for too long, else an empty text.
 
         Raises:
-            HistoryLost: it is not known what was touched.
+            HistoryLost: the touched aggregates are unknown.
         """
         deadline = time.monotonic() + self.store.settings.catch_up_seconds
         while True:
@@ -169,12 +169,12 @@ class CatchUp:
             if time.monotonic() > deadline:
                 return (
                     f"Writers were still ahead of their read models after {self.store.settings.catch_up_seconds:g} s "
-                    f"(READMODEL_CATCH_UP_SECONDS); the last round still wrote {written:,} documents. Verify later."
+                    f"(READMODEL_CATCH_UP_SECONDS). The last round still wrote {written:,} documents. Verify later."
                 )
             time.sleep(_BETWEEN_PASSES_SECONDS)
 
     def until_small(self, shadows: Shadows) -> None:
-        """In shadows, that nobody else writes: until what is left takes a moment, or does not become less."""
+        """Catch up in shadows, which nobody else writes, until the rest is small or no longer shrinks."""
         before = math.inf
         while True:
             started = time.monotonic()
@@ -185,31 +185,31 @@ class CatchUp:
             before = took
 
     def once(self, shadows: Shadows) -> int:
-        """Everything that was touched up to now; gives the number of documents written."""
+        """Reconcile everything touched until now; returns the number of documents written."""
         self.following.drain(shadows)
         before = self.written
         for ids in self.following.touched.batches(EVENTS):
             self._reconcile(ids, shadows)
         for item in [item for item in self.store.projections if item.read_model in shadows]:
-            # Its writer may have been late: documents of malformed streams are carried over once more.
+            # The writer may have been late, so documents of malformed streams are copied once more.
             self.carry(item, shadows, sorted(self._malformed[item.read_model]))
             self._sync(item, shadows)
         return self.written - before
 
     def mend(self, ids: Sequence[str], shadows: Shadows) -> None:
-        """These aggregates, whether anything touched them or not."""
+        """Reconcile these aggregates, whether touched or not."""
         for some in batched(ids, KEYS_AT_ONCE):
             self._reconcile(some, shadows)
 
     def foreign_once(self, projection: Projection, shadows: Shadows) -> None:
-        """The foreign fields of one read model that were changed up to now."""
+        """Copy the foreign fields of one read model that changed until now."""
         self.following.drain([projection.read_model])
         self._sync(projection, shadows)
 
     def _sync(self, projection: Projection, shadows: Shadows) -> None:
-        """A document that is new with its foreign fields comes too, for nobody would look for these again.
+        """Copy foreign fields; a new live document is created with them, because nothing would look for them again.
 
-        The events that it is made from are perhaps caught up with only after the swap.
+        Its events may be caught up with only after the cut-over.
         """
         for ids in self.following.touched.batches(projection.read_model):
             if new := self._new(projection, shadows, ids):
@@ -217,7 +217,7 @@ class CatchUp:
             self._sync_foreign(projection, shadows, with_ids(ids))
 
     def _new(self, projection: Projection, shadows: Shadows, ids: Sequence[Any]) -> list[str]:
-        """The keys of those of the live documents that a shadow has none for."""
+        """The keys of those live documents that the shadow lacks."""
         key, fields = projection.key, {projection.key: 1}
         there = found(self.store.live(projection), with_ids(ids), fields)
         keys = {item[key] for item in there if is_plain(item.get(key))}
@@ -250,12 +250,12 @@ class CatchUp:
                 self.summary.findings.append(finding)
 
     def carry(self, projection: Projection, shadows: Shadows, ids: Sequence[str]) -> None:
-        """Documents of malformed streams are in a shadow what they are in the live collection now."""
+        """Copy the live documents of malformed streams into the shadow as they are now."""
         if not ids:
             return
         live, shadow = self.store.live(projection), self.store.shadow(projection, shadows)
         these = string_keys(projection.key, ids)
         there = [item["_id"] for item in found(live, these, {"_id": 1})]
-        # One of another `_id` would stand in the way of the unique key.
+        # A document with another `_id` would violate the unique key.
         delete_from(shadow, {**these, "_id": {"$nin": there}})
         copy_by_id(live, shadow, there)

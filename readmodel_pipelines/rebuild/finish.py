@@ -1,4 +1,4 @@
-"""The end of a rebuild, once all ranges are done: what both strategies need of it, and that of one in place."""
+"""The end of a rebuild after all ranges: the parts that both strategies share, and the end in place."""
 
 from dataclasses import replace
 from typing import Any
@@ -19,25 +19,25 @@ from readmodel_pipelines.reconcile.summary import Summary
 
 
 class Refused(Exception):
-    """The rebuild goes no further, and nothing that it refuses is done; `str()` says why, and what allows it."""
+    """The rebuild stops before an irreversible step; `str()` has the reason and the remedy."""
 
 
 def sink_in_place(run: Run, look: SecondLook, summary: Summary, limit: DeletionLimit) -> InPlace:
-    """The sink that goes on with what the ranges put off, of a read model."""
+    """The sink that writes a read model's deferred changes."""
     live = run.store.live(look.lane.projection).name
     deferred = DeferredInMongo(run.store.database, run.record.owner(live))
     return InPlace(look, summary, run.held.check, limit, deferred)
 
 
 def check_history(run: Run) -> None:
-    """Raises `HistoryLost` when what was done so far may lack what happened meanwhile."""
+    """Raise `HistoryLost` if the ranges may lack changes made meanwhile."""
     run.following.drain(run.shadows)
     if run.following.lost:
         raise HistoryLost(run.following.lost)
 
 
 def again(run: Run, why: HistoryLost) -> None:
-    """Have all ranges done once more, followed from now on."""
+    """Reopen all ranges, and follow changes from now on."""
     run.warn(f"The history of changes was lost, so everything was compared again: {why}.")
     changed: dict[str, Any] = {}
     if not run.record.no_history:
@@ -46,7 +46,7 @@ def again(run: Run, why: HistoryLost) -> None:
         changed["foreign_lost"] = True
         changed["live_tokens"] = {item.read_model: token_of_now(run.store.live(item)) for item in run.store.projections}
         index_shadows(run)
-    # The ranges first: a run that is killed in between finds them open, and comes here again.
+    # The ranges first: a run killed in between finds them open, and gets here again.
     run.rebuilds.again(run.record, run.held.mark)
     reached(Moment.SECOND_PASS_BEGUN)
     run.to(RebuildState.BUILDING, passes=run.record.passes + 1, **changed)
@@ -59,11 +59,11 @@ def index_shadows(run: Run) -> None:
 
 
 def finish_in_place(run: Run) -> bool:
-    """Delete what nobody wants, write what had to wait for that, catch up; whether there are keys to forget.
+    """Delete unwanted documents, write deferred ones, catch up; returns whether deferred keys remain to be deleted.
 
     Raises:
-        HistoryLost: do all ranges again.
-        Refused: too many deletions; the rest is done.
+        HistoryLost: all ranges must be done again.
+        Refused: too many deletions; everything else is done.
     """
     run.check_window()
     run.on_phase("Every range is done. Deferred deletions and writes follow.")
@@ -71,15 +71,17 @@ def finish_in_place(run: Run) -> bool:
     refused = put_off and _do_what_was_put_off(run)
     catch_up_in_place(run, CatchUp(run.store, run.following, run.held.check))
     if refused:
-        raise Refused(f"Rebuild {run.record.id} is done but for its deletions; resume it to allow them.")
-    # Of a rebuild in slices others may still remember what they saw.
+        raise Refused(
+            f"Rebuild {run.record.id} is finished except for its deletions. Resume it with --allow-deletions."
+        )
+    # Other slices of the rebuild may still add keys.
     return put_off or run.request.slice is not None
 
 
 def _do_what_was_put_off(run: Run) -> bool:
-    """Whether deletions are refused; the rest is done."""
+    """Do the deferred deletions and writes; returns whether the deletions are refused."""
     check_history(run)
-    # What is done here, besides the ranges: a run that is killed has it counted by whoever goes on.
+    # Counted besides the ranges, so that the counts survive if this run is killed.
     before = {name: Counts(**counts) for name, counts in run.record.finished.items()}
     here = counts_of(run.store.projections)
     opened = OpenedPass(run.store, here, run.claims)
@@ -97,7 +99,7 @@ def _do_what_was_put_off(run: Run) -> bool:
 
 
 def catch_up_in_place(run: Run, catch_up: CatchUp) -> None:
-    """Reconcile what writers touched meanwhile in the live collections."""
+    """Reconcile the touched aggregates in the live collections."""
     run.on_phase("Catch-up: compare the touched aggregates again, until one round writes nothing.")
     warning = catch_up.until_nothing_is_written()
     if warning:

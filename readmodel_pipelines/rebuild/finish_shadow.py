@@ -1,4 +1,4 @@
-"""The end of a rebuild in a shadow, once all ranges are done: indexes, catch-up, the gate, a copy, then the swap."""
+"""The end of a rebuild in a shadow after all ranges: indexes, catch-up, the gate, a copy, then the cut-over."""
 
 from dataclasses import replace
 from typing import Any
@@ -26,23 +26,23 @@ from readmodel_pipelines.reconcile.summary import Summary
 
 _SHOWN = 3
 _WHY_WRONG = (
-    "Most often a validator refuses them (see the findings), or the projection makes different documents from the same "
-    "events; then correct the projection."
+    "Usually a validator refuses them (see the findings), or the projection makes different documents from the same "
+    "events. In the second case correct the projection."
 )
 
 
 def finish_shadow(run: Run) -> None:
-    """Index the shadows, catch up, verify them, keep a copy of what was, and put them in its place.
+    """Index the shadows, catch up, verify them, copy the live collections, and replace these by the shadows.
 
     Raises:
-        HistoryLost: do all ranges again.
-        Refused: too many deletions, or the shadow is not right; the live collection is untouched.
-        ShadowFailed: two documents want the same unique key, and there is no other read model to go on with.
+        HistoryLost: all ranges must be done again.
+        Refused: too many deletions, or a shadow differs from the events; the live collection is unchanged.
+        ShadowFailed: two documents claim the same unique key, and the rebuild has no other read model.
     """
     catch_up = CatchUp(run.store, run.following, run.held.check)
     for item in run.store.projections:
         if run.record.shadows.get(item.read_model) == LEFT_OUT:
-            leave_out(run, catch_up, item, "its shadow could not be had before this rebuild was interrupted")
+            leave_out(run, catch_up, item, "its shadow could not be created before this rebuild was interrupted")
     if run.record.state is not RebuildState.SWAPPING:
         run.check_window()
         try:
@@ -50,15 +50,15 @@ def finish_shadow(run: Run) -> None:
         except LiveReplaced as error:
             raise refuse(run, replaced(run, str(error))) from None
     swap_in(run, catch_up)
-    # What others wrote too late, while what they wrote to was moved on, may lie under its name.
+    # Late writes to a collection that was renamed meanwhile may have recreated it under its old name.
     drop_left(run.store.database, run.rebuilds, run.collections, run.held.confirm)
 
 
 def _make_ready(run: Run, catch_up: CatchUp) -> None:
-    """All but the swap."""
+    """All steps before the cut-over."""
     check_lives(run)
     check_history(run)
-    run.on_phase("Every range is done. Build the indexes of the shadow, and catch up with the writers.")
+    run.on_phase("Every range is done. The indexes of the shadow are built, then the catch-up follows.")
     reached(Moment.SHADOW_INDEXES)
     with run.following.in_background():
         _define(run, catch_up, verified=False)
@@ -67,19 +67,19 @@ def _make_ready(run: Run, catch_up: CatchUp) -> None:
     run.check_window()
     _check_deletions(run, catch_up)
     reached(Moment.GATE)
-    run.on_phase("Gate: the shadow is verified; the live collection is still as it was.")
+    run.on_phase("Gate: the shadow is verified. The live collection is unchanged.")
     _pass_gate(run, catch_up)
     reached(Moment.GATE_PASSED)
     run.check_window()
     if run.store.settings.keep_copy:
-        run.on_phase("The gate is passed. A copy of the live collection is made, for a rollback.")
+        run.on_phase("The gate is passed. The live collection is copied for a rollback.")
     with run.following.in_background():
         copies = _keep_copies(run)
-        # An index may take long; at the swap there is little left.
+        # An index build may take long; afterwards little must be left for the cut-over.
         _define(run, catch_up)
     reached(Moment.COPY_MADE)
     catch_up.once(run.shadows)
-    # The last moment to turn back.
+    # The last moment at which the rebuild can be stopped.
     check_lives(run)
     check_history(run)
     _check_deletions(run, catch_up)
@@ -89,7 +89,7 @@ def _make_ready(run: Run, catch_up: CatchUp) -> None:
 
 
 def _define(run: Run, catch_up: CatchUp, *, verified: bool = True) -> None:
-    """Give the shadows the definitions of the live collections; where two documents want one key, there is none."""
+    """Give the shadows the definitions of the live collections; leave out a shadow with two documents of one key."""
     for item in run.store.projections:
         live = run.store.live(item).name
         try:
@@ -103,7 +103,7 @@ def _define(run: Run, catch_up: CatchUp, *, verified: bool = True) -> None:
 
 
 def _mend(run: Run) -> None:
-    """After a second pass over shadows: what it put off, and foreign fields that nobody followed."""
+    """After a second pass over shadows: write its deferred changes, and foreign fields that no stream followed."""
     if run.record.first_pass:
         return
     scratch = Summary("rebuild", "", 0, read_models=counts_of(run.store.projections))
@@ -121,7 +121,7 @@ def _check_deletions(run: Run, catch_up: CatchUp) -> None:
     for item in run.store.projections:
         counts = run.summary.read_models[item.read_model]
         documents = run.store.live(item).estimated_document_count()
-        # What the ranges did not take over, and what a second look took out, should events have vanished meanwhile.
+        # Documents that no range took over, or that a recheck removed, if events vanished meanwhile.
         deletions = counts.deleted + run.record.mended.get(item.read_model, 0)
         reached(Moment.DELETIONS_COUNTED)
         if not run.limit.allows(deletions, documents):
@@ -135,19 +135,19 @@ def _check_deletions(run: Run, catch_up: CatchUp) -> None:
 def _pass_gate(run: Run, catch_up: CatchUp) -> None:
     wrong = what_is_wrong(run, catch_up)
     if wrong and run.request.slice is not None:
-        # A run of a slice that slept, and woke up when another did that slice, may have taken something away again.
+        # A frozen run of a slice may have deleted a document after another run did that slice.
         catch_up.mend([item.aggregate_id for _, item in wrong if is_plain(item.aggregate_id)], run.shadows)
         wrong = what_is_wrong(run, catch_up)
     if not wrong:
         return
-    # Of events that somebody mended meanwhile, or that are gone, the shadow knows nothing.
+    # The shadow lacks events that were corrected or removed meanwhile.
     check_history(run)
     names = {read_model for read_model, _ in wrong}
     items = [item for item in run.store.projections if item.read_model in names]
     if may_go_without(run, items):
         for item in items:
             leave_out(run, catch_up, item, f"its shadow differs from the events. {_WHY_WRONG}")
-        # What there was too much of to be held may be of the others.
+        # Findings beyond the limit may belong to the other read models.
         _pass_gate(run, catch_up)
         return
     for read_model, verdict in wrong:
@@ -167,14 +167,14 @@ def _pass_gate(run: Run, catch_up: CatchUp) -> None:
 
 
 def _keep_copies(run: Run) -> dict[str, Any]:
-    """One copy of a read model is kept: the last."""
-    # What happens from here on is not in the copies for certain.
+    """Keep only the last copy of each read model."""
+    # Later changes may be missing in the copies.
     store = run.store
     token = token_of_now(store.events)
     copies: dict[str, str] = {}
     for item in store.projections:
         older = built(store.database, store.copy_names(item))
-        # Seen first, then confirmed: they are not those of whoever took over.
+        # Read first, then confirmed: they do not belong to a run that took over.
         run.held.confirm()
         told = [text for fence in older for text in (fence.identity, fence.name)]
         run.rebuilds.give_up_copies(item.read_model, told)

@@ -1,4 +1,4 @@
-"""The gate: a shadow is verified, like any read model, before it takes the place of the live collection."""
+"""The gate: a shadow is verified like any read model before it replaces the live collection."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -19,7 +19,7 @@ _BATCH = 1_000
 
 
 def what_is_wrong(run: Run, catch_up: CatchUp) -> list[tuple[str, Verdict]]:
-    """(read model, verdict) of what is wrong in the shadows, and still is once they have caught up."""
+    """(read model, verdict) of wrong documents in the shadows that a catch-up does not correct."""
     for _ in range(_LOOKS):
         suspects, all_of_them = _suspects(run, catch_up)
         wrong = list(_still_wrong(run, catch_up, suspects))
@@ -29,7 +29,7 @@ def what_is_wrong(run: Run, catch_up: CatchUp) -> list[tuple[str, Verdict]]:
 
 
 def _suspects(run: Run, catch_up: CatchUp) -> tuple[dict[str, list[str]], bool]:
-    """Aggregates by read model, and whether these are all: there may be more than are worth holding."""
+    """Aggregates to verify again by read model, and whether the list is complete; it is limited."""
     suspects: dict[str, list[str]] = {item.read_model: [] for item in run.store.projections}
     malformed: dict[str, list[str]] = {item.read_model: [] for item in run.store.projections}
     all_of_them = True
@@ -38,7 +38,7 @@ def _suspects(run: Run, catch_up: CatchUp) -> tuple[dict[str, list[str]], bool]:
         nonlocal all_of_them
         kind = malformed if verdict.outcome is Outcome.MALFORMED else suspects
         if not is_plain(verdict.aggregate_id):
-            # A document of a malformed stream, carried over as it is; what no event had was left out.
+            # The document of a malformed stream was copied unchanged; documents without an event were left out.
             return
         if len(kind[read_model]) < _MOST:
             kind[read_model].append(verdict.aggregate_id)
@@ -51,7 +51,7 @@ def _suspects(run: Run, catch_up: CatchUp) -> tuple[dict[str, list[str]], bool]:
         look_over(look, [item.whole for item in run.ranges], run.workers, suspect, here=run.store.database)
     for item in run.store.projections:
         for ids in batched(malformed[item.read_model], _BATCH):
-            # Nobody can say what they ought to be, but that they stay as they are.
+            # Their expected documents are unknown; they only have to stay unchanged.
             catch_up.carry(item, run.shadows, ids)
     return suspects, all_of_them
 
@@ -63,13 +63,14 @@ def _still_wrong(run: Run, catch_up: CatchUp, suspects: Mapping[str, Sequence[st
         name: {key: version for ids in batched(of, _BATCH) for key, version in opened.events.last_versions(ids).items()}
         for name, of in suspects.items()
     }
-    # Events that came while we looked are in the shadow after this.
+    # Events that came during the verification reach the shadow here.
     catch_up.once(run.shadows)
     for lane in opened.lanes:
         name, again = lane.projection.read_model, opened.again(lane)
         for ids in batched(suspects[name], _BATCH):
             wrong = [item for item in again.verdicts(ids) if item.outcome is not Outcome.MALFORMED]
-            # A stream that never stands still has grown again: its document is right up to where it caught up.
+            # A stream that keeps growing has grown again; its document is right if it equals the fold up to the
+            # catch-up.
             since = {item.aggregate_id: versions[name].get(item.aggregate_id, 1) for item in wrong}
             caught_up = again.behind(since)
             yield from ((name, item) for item in wrong if item.aggregate_id not in caught_up)

@@ -1,4 +1,4 @@
-"""What becomes of a read model whose shadow cannot take its place: it is left out, or all of the rebuild is refused."""
+"""Read models whose shadow cannot replace the live collection: each is left out, or the whole rebuild is refused."""
 
 from collections.abc import Collection
 from dataclasses import replace
@@ -11,11 +11,11 @@ from readmodel_pipelines.rebuild.finish import Refused
 from readmodel_pipelines.rebuild.this_run import Run
 
 LEFT_OUT = ""
-"""Stands on the record for the shadow of a read model that is left out."""
+"""Stored on the record in place of the shadow's identity, for a read model that is left out."""
 
 
 def leave_out(run: Run, catch_up: CatchUp, item: Projection, why: str) -> None:
-    """This read model stays what it was, and the others go on without it."""
+    """Leave out this read model, which stays unchanged; the rebuild continues with the others."""
     counts = run.summary.read_models[item.read_model]
     counts.failed += max(1, counts.written)
     counts.inserted = counts.replaced = counts.deleted = 0
@@ -27,13 +27,13 @@ def leave_out(run: Run, catch_up: CatchUp, item: Projection, why: str) -> None:
 
 
 def may_go_without(run: Run, items: Collection[Projection]) -> bool:
-    """Whether these were added, so that no fault of theirs may stop the others; and there are others."""
+    """Whether the rebuild can continue without these: all are added projections, and others remain."""
     return len(items) < len(run.store.projections) and not any(item.name in BUILT_IN for item in items)
 
 
 def refuse(run: Run, why: str) -> Refused:
-    """The refusal of all of it: nothing of it is written, and the counts must not say so."""
-    # Whoever took over may be who is in the way.
+    """Refuse the whole rebuild. Nothing of it is written, so its counts are removed too."""
+    # The obstacle may be the run that took over.
     run.held.confirm()
     for item in run.store.projections:
         counts = run.summary.read_models[item.read_model]
@@ -42,7 +42,7 @@ def refuse(run: Run, why: str) -> Refused:
 
 
 def check_lives(run: Run) -> None:
-    """Raises `Refused` when a live collection is not the one any more that shadows are built of."""
+    """Raise `Refused` if a live collection was replaced since its shadow was begun."""
     for item in run.store.projections:
         live, before = run.store.live(item).name, run.record.lives.get(item.read_model)
         if before and identity(run.store.database, live) != before:
@@ -50,7 +50,7 @@ def check_lives(run: Run) -> None:
 
 
 def replaced(run: Run, live: str) -> str:
-    """In words, that it is not."""
+    """The message that it was replaced."""
     of_it = [item.read_model for item in run.store.projections if run.store.live(item).name == live]
     shadows = [run.built[read_model].name for read_model in of_it if read_model in run.built]
     return (

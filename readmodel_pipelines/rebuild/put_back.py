@@ -1,9 +1,9 @@
-"""What a rollback put back wrong: found by a look at everything, told, counted as failed, and queued for repair.
+"""Finds documents that a rollback restored wrong, by a verification of everything; reports them and queues repairs.
 
-The copy is as old as the rebuild. What got events since is caught up with; what was wrong then already, or was repaired
-since without an event, only this finds. Nothing is mended here: perhaps the projection is what the rollback is to get
-away from. So where the copy may be of another schema, only that is queued which is stale for certain: what this
-projection made of an earlier version of its stream.
+The copy is as old as the rebuild. The rollback applies later events. But only this verification finds documents that
+were already wrong, or were repaired since without an event. It corrects nothing, because the projection itself may be
+the reason for the rollback. If the copy may have another schema version, it queues only documents that are certainly
+stale: those that equal this projection's fold of an earlier version of the stream.
 """
 
 from collections.abc import Iterator, Sequence
@@ -33,7 +33,7 @@ _GOES = (Outcome.ORPHAN, Outcome.UNEXPECTED)
 
 @dataclass
 class _Wrong:
-    """The aggregates of one read model that a repair may mend, at most `limit` of each kind."""
+    """The aggregates of one read model that a repair may correct, at most `limit` of each kind."""
 
     projection: Projection
     again: SecondLook
@@ -44,7 +44,7 @@ class _Wrong:
     left_out: int = 0
 
     def __call__(self, _: Projection, findings: Sequence[Finding]) -> None:
-        """Take those of these findings."""
+        """Collect the aggregates of these findings."""
         ids = {item.aggregate_id: item for item in findings if is_aggregate_id(item.aggregate_id)}
         doubtful = [key for key, item in ids.items() if item.outcome is Outcome.DIFFERENT and not self.same_schema]
         stale = self.again.behind(dict.fromkeys(doubtful, 1))
@@ -58,7 +58,7 @@ class _Wrong:
 
 
 def look_over(store: Store, record: RebuildRecord, summary: Summary) -> None:
-    """Verify read models that were put back, made from the same streams; tell, count and queue what is wrong."""
+    """Verify restored read models of the same streams; report, count and queue the wrong documents."""
     rebuilds = Rebuilds(store.database)
     before = {
         item.read_model: rebuilds.made_with(
@@ -92,7 +92,7 @@ def look_over(store: Store, record: RebuildRecord, summary: Summary) -> None:
 
 
 def _judge(before: int | None, projection: Projection, summary: Summary) -> Iterator[str]:
-    """Count what is wrong as failed; gives it in words."""
+    """Count wrong documents as failed; returns a message."""
     name, counts = projection.read_model, summary.read_models[projection.read_model]
     now = projection.schema_version
     of_another = before not in (None, now)
@@ -117,7 +117,7 @@ def _judge(before: int | None, projection: Projection, summary: Summary) -> Iter
 
 
 def _queue(store: Store, wrong: _Wrong, record: RebuildRecord) -> Iterator[str]:
-    """Queue repairs of what is wrong; gives in words how many, and what was not queued."""
+    """Queue repairs of wrong documents; returns messages with the queued and refused numbers."""
     name, queued = wrong.projection.read_model, 0
     documents = store.live(wrong.projection).estimated_document_count()
     limit = DeletionLimit(store.settings.max_delete_share)

@@ -1,4 +1,4 @@
-"""What somebody asks of a rebuild, and what of that makes it the one that it is: when it may be resumed."""
+"""The request for a rebuild, and the parts of it that must stay the same for a resume."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ class Slice:
     of: int
 
     def __post_init__(self) -> None:
-        """Refuses one that is none."""
+        """Raise UsageError if the numbers are no slice."""
         if not 1 <= self.number <= self.of <= MOST_SLICES:
             raise UsageError(f"{self.number}/{self.of} is no slice.", hint=_FORM)
 
     @classmethod
     def parse(cls, text: str) -> Slice:
-        """From the form `3/16`.
+        """Parse the form `3/16`.
 
         Raises:
-            UsageError: it is none.
+            UsageError: the text is no slice.
         """
         match = _SLICE.fullmatch(text)
         if match is None:
@@ -47,12 +47,12 @@ class Slice:
 
 @dataclass(frozen=True, slots=True)
 class RebuildRequest:
-    """What to rebuild and how.
+    """The read models and options of a rebuild.
 
-    With `resume` an unfinished rebuild goes on where it was, if it still is the same one; otherwise it is dropped, and
-    a warning says so. A `slice` does its part and, when it is the last one, finishes the rebuild; `campaign` names what
-    launched the slices, so that one that comes late begins no other rebuild. With `off_peak` it stops at the end of the
-    window of the settings. With `allow_no_events` it begins although every document is an orphan.
+    With `resume` an unfinished rebuild continues if its definition is unchanged; otherwise it is dropped with a
+    warning. A `slice` does its part; the last one finishes the rebuild. `campaign` names the backfill of the slices, so
+    that a late one begins no other rebuild. With `off_peak` it stops at the end of the window in the settings. With
+    `allow_no_events` it begins without any event, so that every document is an orphan.
     """
 
     strategy: Strategy = "in_place"
@@ -66,12 +66,12 @@ class RebuildRequest:
 
     @property
     def slices(self) -> int:
-        """How many there are; one is all of it."""
+        """The number of slices; 1 for a rebuild without slices."""
         return self.slice.of if self.slice else 1
 
 
 def identity_of(store: Store, request: RebuildRequest) -> dict[str, Any]:
-    """What must be the same for a rebuild to be resumed."""
+    """The values that must be unchanged for a resume."""
     return {
         "strategy": request.strategy,
         "schema_versions": {item.read_model: item.schema_version for item in store.projections},
@@ -83,7 +83,7 @@ def identity_of(store: Store, request: RebuildRequest) -> dict[str, Any]:
 
 
 def why_anew(before: Mapping[str, Any], identity: Mapping[str, Any], age_seconds: float, valid_days: float) -> str:
-    """Why a rebuild that was interrupted cannot be resumed; empty when it can."""
+    """The reason why an interrupted rebuild cannot be resumed; empty if it can."""
     if age_seconds > valid_days * 86_400:
         return f"it is {age_seconds / 86_400:.1f} days old, and valid for {valid_days:g} (READMODEL_REBUILD_VALID_DAYS)"
     changed = [

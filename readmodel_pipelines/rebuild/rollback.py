@@ -1,8 +1,8 @@
-"""Rolling a rebuild in a shadow back: what was before it takes its place again, and is looked over.
+"""Rolls back a rebuild in a shadow: restores the copies, applies later events, and verifies everything.
 
-The steps: note on the record which read models are put back; rename their copies over them; catch up with the events
-since the copies were made; look everything over (`put_back.py`). Only then is the record `rolled_back`. Until then it
-is `rolling_back`, and the same again goes on, wherever it was killed.
+The steps: record which read models are restored; rename their copies over them; apply the events since the copies were
+made; verify everything (`put_back.py`). Only then is the record `rolled_back`. Until then it is `rolling_back`, and the
+same command continues it after any crash.
 """
 
 import time
@@ -38,17 +38,16 @@ from readmodel_pipelines.settings import Settings
 
 @verb
 def roll_back(database: Database, settings: Settings, rebuild_id: str) -> Summary:
-    """Put back the copies of what the read models were before a rebuild in a shadow, catch up, and look at everything.
+    """Restore the copies that a rebuild in a shadow kept, apply the events since, and verify everything.
 
-    What others wrote to foreign fields since then is lost, and so is what the rebuild made. A document that was wrong
-    when the copy was made, or was repaired since without a new event, is wrong again: it is a finding, counts as
-    failed, and its repair is queued; but where the copy is of another schema version than the projection that is at
-    hand, or nobody knows of which, only if it is stale for certain.
+    Foreign fields written since then are lost, and so are the rebuilt documents. A document that was wrong when the
+    copy was made, or was repaired since without a new event, is wrong again. It is a finding, counts as failed, and its
+    repair is queued. If the copy has another or an unknown schema version, only certainly stale documents are queued.
 
     Raises:
-        UsageError: there is no such rebuild, it is not done, or it has no copy; or another one is unfinished.
-        ReadModelBusy: somebody rebuilds one of the read models.
-        LeaseLost: somebody took over; says what was put back until then.
+        UsageError: there is no such rebuild, it is not done, it has no copy, or another one is unfinished.
+        ReadModelBusy: another process rebuilds one of the read models.
+        LeaseLost: another process took over; the message lists the restored read models.
     """
     rebuilds = Rebuilds(database)
     record = rebuilds.get(rebuild_id)
@@ -56,7 +55,7 @@ def roll_back(database: Database, settings: Settings, rebuild_id: str) -> Summar
     summary = Summary("rebuild", "all", read_models=counts_of(store.projections))
     started = time.perf_counter()
     with hold_leases(database, record.read_models, settings.lease_seconds) as held:
-        # Again: meanwhile another rebuild would have made copies.
+        # Checked again, because another rebuild may have replaced the copies meanwhile.
         record = rebuilds.taken_over(record, held.confirm)
         copies = _copies_there(store, record)
         summary.warnings += _check_rollback(rebuilds, record, store.projections, copies)
@@ -80,7 +79,7 @@ def roll_back(database: Database, settings: Settings, rebuild_id: str) -> Summar
             forget_if_ended(database, record)
             raise _lost_there(lost, record, _copies_there(store, record)) from None
         rebuilds.to(record, RebuildState.ROLLED_BACK)
-        # After the end, for whoever takes over an unfinished one goes by these keys.
+        # Deleted last, because a run that takes over an unfinished rollback needs these keys.
         forget(database, record.read_models, record.id, record.runs)
         with suppress(LeaseLost):
             drop_left(database, rebuilds, record.read_models, held.confirm)
@@ -95,14 +94,14 @@ def _copies_there(store: Store, record: RebuildRecord) -> Mapping[str, Fence]:
     there = {}
     for item in store.projections:
         for fence in built(store.database, store.copy_names(item)):
-            # Earlier versions noted the name.
+            # Earlier versions recorded the name.
             if record.copies.get(item.read_model) in (fence.identity, fence.name):
                 there[item.read_model] = fence
     return there
 
 
 def _moved_on(store: Store, copies: Mapping[str, Fence]) -> Mapping[str, Fence]:
-    """What another run that puts these back still sends is refused from now on."""
+    """Move the copies to other names, so that the server refuses late commands of another rollback."""
     moved = {
         item.read_model: moved_on(store.database, store.copy_names(item), copies[item.read_model].identity)
         for item in store.projections
@@ -125,7 +124,7 @@ def _swap_back(store: Store, restored: Sequence[Projection], copies: Mapping[str
 
 
 def _catch_up(store: Store, record: RebuildRecord, held: Leases, summary: Summary) -> int:
-    """Bring in line what got events since the copies were made; gives the number of documents written."""
+    """Reconcile the aggregates with events since the copies were made; returns the number of documents written."""
     following = Following(store, record)
     catch_up = CatchUp(store, following, held.check)
     try:
@@ -139,7 +138,7 @@ def _catch_up(store: Store, record: RebuildRecord, held: Leases, summary: Summar
 
 
 def _lost_there(lost: LeaseLost, record: RebuildRecord, copies: Collection[str]) -> LeaseLost:
-    """The loss of the lease, with what was put back until then and what was not."""
+    """The loss of the lease, with the restored and the other read models."""
     is_back = [name for name in record.put_back if name not in copies]
     is_not = [name for name in record.put_back if name in copies]
     told = [f"{' and '.join(is_back)}: restored, possibly stale"] if is_back else []
@@ -151,7 +150,7 @@ def _lost_there(lost: LeaseLost, record: RebuildRecord, copies: Collection[str])
 
 
 def _forget_how_far(database: Database, projections: Sequence[Projection]) -> list[str]:
-    """What comes back was verified by nobody: the next verification of what changed looks at everything."""
+    """Delete the watermarks, so that the next incremental verification covers the restored documents."""
     try:
         Verifications(database).forget_watermarks([item.read_model for item in projections])
     except OperationFailure as error:
@@ -164,12 +163,14 @@ def _forget_how_far(database: Database, projections: Sequence[Projection]) -> li
 def _check_rollback(
     rebuilds: Rebuilds, record: RebuildRecord, projections: Sequence[Projection], copies: Mapping[str, Fence]
 ) -> list[str]:
-    """Refuse a rollback that cannot be, or that would spoil another rebuild; gives what it leaves out, in words."""
+    """Refuse an impossible rollback, or one that would damage another rebuild; returns messages on read models left
+    out.
+    """
     again = record.state in (RebuildState.ROLLING_BACK, RebuildState.ROLLED_BACK)
     if not copies and not again:
         raise NoCopy(
             f"Rebuild {record.id} has no copy of the previous documents.",
-            hint="Only a rebuild in a shadow keeps one, until the next (READMODEL_KEEP_COPY).",
+            hint="Only a rebuild in a shadow keeps a copy, until the next one (READMODEL_KEEP_COPY).",
         )
     others = [other for other in rebuilds.unfinished(record.read_models) if other.id != record.id]
     for other in others:
@@ -180,8 +181,8 @@ def _check_rollback(
     unknown = set(record.names) - {item.name for item in projections}
     if unknown:
         raise UsageError(
-            f"Rebuild {record.id} made {', '.join(sorted(unknown))}, which there is no projection of any more.",
-            hint="Name it in READMODEL_PROJECTIONS until the rollback is done.",
+            f"Rebuild {record.id} made {', '.join(sorted(unknown))}, whose projection no longer exists.",
+            hint="Add the projection to READMODEL_PROJECTIONS until the rollback is done.",
         )
     without = [] if again else [item.read_model for item in projections if item.read_model not in copies]
     return [f"{read_model} has no copy of its previous documents and stays as it is." for read_model in without]

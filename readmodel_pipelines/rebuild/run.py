@@ -1,7 +1,7 @@
-"""A full rebuild: cut into ranges, resumed where it was, in place or in a shadow, right even while writers go on.
+"""A full rebuild: split into ranges, resumable, in place or in a shadow, correct while writers continue.
 
 The steps: take the leases; find the unfinished rebuild or begin one; follow the events from before the first read; do
-the ranges; then finish as the strategy has it. Progress is saved with every batch, so that any step may be killed.
+the ranges; then finish as the strategy demands. Progress is saved with every batch, so any step may be killed.
 """
 
 import time
@@ -45,7 +45,7 @@ _SAY_SECONDS = 1.0
 
 
 class RebuildInterrupted(KeyboardInterrupt):
-    """Somebody ended a rebuild; `summary` has what is done of it, by earlier runs too."""
+    """A rebuild was interrupted; `summary` has the work done so far, also by earlier runs."""
 
     def __init__(self, summary: Summary) -> None:
         super().__init__()
@@ -64,26 +64,26 @@ def rebuild(
     holder: str = "",
     owner: str = "",
 ) -> Summary:
-    """Rebuild the read models with these names in full, all when none is named; `on_phase` is told what begins.
+    """Rebuild the read models with these names in full; without names, all. `on_phase` gets a line for each phase.
 
-    The summary's `rebuilds` say which they are, one for the read models that are made from the same streams, and how
-    far: done, paused at the end of the window, or building while other slices are.
+    The summary's `rebuilds` has one entry for all read models made from the same streams, with its state: done, paused
+    at the end of the window, or building while other slices are.
 
     Raises:
         UsageError: there is no such read model, or its collection is of a kind that cannot be rebuilt.
-        NoEvents: there is none that they are made from; nothing was done.
-        ReadModelBusy: somebody else rebuilds one of them.
-        LeaseLost: this run was taken for dead and somebody else took over.
+        NoEvents: the store has no event for them; nothing was done.
+        ReadModelBusy: another process rebuilds one of them.
+        LeaseLost: the lease of this run expired and another process took over.
         WorkerDied: a worker process was killed; resume.
-        RebuildInterrupted: somebody pressed Ctrl-C; resume.
+        RebuildInterrupted: by Ctrl-C; resume.
     """
     projections = choose_projections(settings, read_models)
     name = read_models[0] if len(read_models) == 1 else "all"
     summary = Summary("rebuild", name, request.max_findings, read_models=counts_of(projections))
     started = time.perf_counter()
-    # All of them first: nothing is begun that cannot be ended.
+    # All are checked first, so that nothing begins that cannot finish.
     store = Store(database, settings, projections)
-    # A shadow takes the place of a live collection, with indexes of its own.
+    # A shadow has its own indexes.
     remembering = indexes_remembered if request.strategy == "in_place" else nullcontext
     try:
         with remembering():
@@ -95,7 +95,7 @@ def rebuild(
                 _Rebuild(Run(store, request, summary, events, on_progress, on_phase, holder, owner)).do()
     except KeyboardInterrupt:
         if not summary.rebuilds or summary.rebuilds[-1].state is not None:
-            # The next one was not begun yet.
+            # The next rebuild has not begun.
             summary.rebuilds.append(RebuildOutcome())
         summary.rebuilds[-1].state = RebuildState.INTERRUPTED
         summary.seconds = time.perf_counter() - started
@@ -107,7 +107,7 @@ def rebuild(
 
 
 class _Rebuild:
-    """The rebuild of read models that are made from the same streams."""
+    """The rebuild of read models made from the same streams."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
@@ -117,7 +117,7 @@ class _Rebuild:
         self.finishes = False
 
     def do(self) -> None:
-        """All of it, or the part of it that is this run's."""
+        """Do all of it, or this run's slice."""
         run, outcome = self.run, self.run.outcome
         with ExitStack() as leases:
             if self.slice is None:
@@ -131,7 +131,7 @@ class _Rebuild:
                     return
                 shared = leases.enter_context(run.hold(run.collections, shared=found.id))
                 leases.callback(self._end_shared, shared, found)
-                # The same slice is done by one run at a time.
+                # Only one run at a time does a slice.
                 own = leases.enter_context(run.hold([f"{run.collections[0]}/slice {self.slice.number}"]))
                 run.held = Held([shared, own])
                 run.join(found)
@@ -159,14 +159,14 @@ class _Rebuild:
                     except HistoryLost as error:
                         again(run, error)
         raise ReadModelError(
-            f"The server's history of changes is too short to follow rebuild {run.record.id}, {_PASSES} times over.",
-            hint="Give the replica set a larger oplog, or rebuild while less is written; then resume.",
+            f"The oplog of the server is too short to follow rebuild {run.record.id}: it was lost {_PASSES} times.",
+            hint="Enlarge the oplog of the replica set, or rebuild at a time with fewer writes. Then resume.",
         )
 
     def _is_to_finish(self, run: Run, finishing: ExitStack, followed: ExitStack) -> bool:
-        """Do what is this run's; whether it is this run that finishes, and all ranges are done.
+        """Do this run's ranges; returns whether this run finishes the rebuild, because all ranges are done.
 
-        What has to be done again is done by whoever finishes.
+        The run that finishes also repeats ranges.
         """
         if self.slice is not None and not self.finishes:
             if run.record.first_pass and not self._do_ranges(run, self.slice.number):
@@ -184,13 +184,13 @@ class _Rebuild:
         return True
 
     def _do_ranges(self, run: Run, part: int | None = None) -> bool:
-        """Do the ranges of a slice, or all; whether all are done then, of all slices."""
+        """Do the ranges of a slice, or all; returns whether all ranges of all slices are done."""
         first = run.record.first_pass
         mine = run.rebuilds.claim(run.record, run.held.mark, run.held.confirm, part)
         todo = [item for item in mine if not item.done]
         run.ranges = run.rebuilds.ranges(run.record)
         if any(item.passes > run.record.passes for item in run.ranges):
-            raise HistoryLost("a run ended just when it was to look at everything again")
+            raise HistoryLost("a run ended just before it would have compared everything again")
         if all(item.done for item in run.ranges):
             return True
         if run.record.state is not RebuildState.BUILDING:
@@ -206,7 +206,7 @@ class _Rebuild:
         by = "this process" if workers == 1 else f"{workers} worker processes"
         run.on_phase(
             f"Rebuild {run.record.id} of {read_models}, {run.record.strategy}: {len(todo):,} of {run.record.ranges:,} "
-            f"ranges to do{'' if first else ' once more'}, by {by}."
+            f"ranges to do{'' if first else ' again'}, by {by}."
         )
         if run.record.in_shadow and first:
             for item in run.store.projections:
@@ -238,9 +238,9 @@ class _Rebuild:
         return all_done
 
     def _is_finisher(self, run: Run, leases: ExitStack) -> bool:
-        """Whether it is this run that finishes, and not another slice.
+        """Whether this run finishes the rebuild, and not another slice.
 
-        Of slices that end together one finishes. The others wait for it, for it may be killed.
+        If slices end together, one finishes. The others wait, because it may be killed.
         """
         while True:
             try:
@@ -249,7 +249,7 @@ class _Rebuild:
             except ReadModelBusy:
                 time.sleep(_SAY_SECONDS)
         run.held = Held([*run.held.leases, finishing])
-        # Another slice may have finished meanwhile, or been killed.
+        # Another slice may have finished or died meanwhile.
         found = run.rebuilds.get(run.record.id)
         if found.state is RebuildState.DONE:
             forget_if_ended(run.store.database, run.record)
@@ -261,7 +261,7 @@ class _Rebuild:
                 f"Rebuild {found.id} is {found.state}: the work of this slice is void.",
                 hint=f"`readmodel rebuilds show {found.id}` has the details. Launch the slices again if needed.",
             )
-        # What others of its slices still send, they send too late.
+        # From now on, late commands of the other slices are refused.
         run.take_over(found)
         return True
 
@@ -274,7 +274,7 @@ class _Rebuild:
         state, why, left = RebuildState.DONE, {}, False
         try:
             if run.record.in_shadow:
-                # Only a shadow pays for loading its end.
+                # Only a shadow needs this import.
                 from readmodel_pipelines.rebuild.finish_shadow import finish_shadow
 
                 finish_shadow(run)
@@ -291,14 +291,14 @@ class _Rebuild:
         run.to(state, counts=counts, events=self.events, **why)
         run.outcome.state = state
         if left and state is RebuildState.DONE:
-            # After the end, for whoever takes over an unfinished one goes by these keys.
+            # Deleted last, because a run that takes over an unfinished rebuild needs these keys.
             forget(run.store.database, run.record.read_models, run.record.id, run.record.runs)
         with suppress(LeaseLost):
-            # A `$merge` that was on its way when its holder lost the lease makes its collection anew.
+            # A `$merge` that was running when its holder lost the lease recreates its collection.
             drop_left(run.store.database, run.rebuilds, run.collections, run.held.confirm)
 
     def _end_shared(self, shared: Leases, rebuild: RebuildRecord) -> None:
-        """The lease that slices share ends with their rebuild, whoever took it last."""
+        """Release the lease that slices share, whichever run took it last."""
         with suppress(PyMongoError, UsageError):
             if self.run.rebuilds.get(rebuild.id).state not in UNFINISHED:
                 shared.give_back()
@@ -311,7 +311,7 @@ class _Rebuild:
         )
 
     def _count(self, ranges: Sequence[RebuildRange]) -> None:
-        """What is known of these ranges, those done by earlier runs included."""
+        """Count these ranges, including those done by earlier runs."""
         self.events, counts = self._counted(ranges)
         self.run.summary.read_models |= counts
 

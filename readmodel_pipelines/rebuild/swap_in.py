@@ -1,7 +1,7 @@
-"""The swap of a rebuild in a shadow: one read model after another, with what happens to the live ones at that moment.
+"""The cut-over of a rebuild in a shadow: one read model after another, with the changes made at that moment.
 
-Whether one is swapped in tells the live collection alone: it is the one that was built. Until the first one is, all of
-it can be refused; from then on a read model that cannot be swapped in is left out.
+A read model is cut over if its live collection is the one that the rebuild built; nothing else records it. Before the
+first cut-over the whole rebuild can be refused. Afterwards, a read model that cannot be cut over is left out.
 """
 
 from readmodel_pipelines.cutover.built import identity
@@ -25,16 +25,16 @@ from readmodel_pipelines.reconcile.summary import Summary
 
 _SHOWN = 3
 _LOOKS = 5
-"""So often a definition that changes all the time is brought along before the swap; the rest comes after it."""
+"""How often a changing definition is copied before the cut-over; later changes are applied after it."""
 
 
 def swap_in(run: Run, catch_up: CatchUp) -> None:
-    """Put the shadows in the place of the live collections, and catch up with what happened around that moment.
+    """Replace the live collections by the shadows, and apply the changes made around that moment.
 
     Raises:
-        HistoryLost: nothing was swapped in; do all ranges again.
-        Refused: nothing was swapped in, and nothing can be.
-        SwapBlocked: others had a live collection locked at each try; resume.
+        HistoryLost: no read model was cut over; all ranges must be done again.
+        Refused: no read model was cut over, and none can be.
+        SwapBlocked: others locked a live collection at each attempt; resume.
     """
     run.on_phase("Cut-over: one rename puts the shadow in the place of the live collection.")
     database, built = run.store.database, run.record.shadows
@@ -70,7 +70,7 @@ def swap_in(run: Run, catch_up: CatchUp) -> None:
     try:
         catch_up.once(NO_SHADOWS)
         for item in run.store.projections:
-            # To documents that were not there before.
+            # Writes of others to documents that did not exist before.
             _apply_late(run, item)
         catch_up_in_place(run, catch_up)
         if run.following.lost:
@@ -84,20 +84,20 @@ def _swap(run: Run, catch_up: CatchUp, item: Projection, left: Shadows, *, may_t
     live, shadow = run.store.live(item).name, left[item.read_model]
 
     def look() -> None:
-        """As late as can be: what comes after this is in the change stream alone."""
+        """Read the changes as late as possible; later ones are only in the change stream."""
         run.held.check()
         for _ in range(_LOOKS):
             if follower is not None:
                 follower.redefined.clear()
             if not bring_along(database, live, shadow, item):
                 break
-            # An index takes its time.
+            # An index build takes time.
             catch_up.once(left)
         catch_up.foreign_once(item, left)
         if run.following.lost and may_turn_back:
             raise HistoryLost(run.following.lost)
         if run.following.lost:
-            # Nobody tells which of them others changed.
+            # The documents changed by others are unknown.
             sync_all_foreign(run.store.live(item), run.store.shadow(item, left), item)
         reached(Moment.LAST_LOOK_DONE)
         run.held.check()
@@ -118,13 +118,13 @@ def _why(run: Run, error: Exception) -> str:
         case LiveReplaced():
             return replaced(run, str(error))
         case NotThere():
-            return f"The shadow {error} is not there any more, or is another one: it is to be built anew."
+            return f"The shadow {error} no longer exists, or was replaced, so it must be built again."
         case _:
             return str(error)
 
 
 def _apply_late(run: Run, projection: Projection) -> None:
-    """What others did to the live collection between the last look at it and the swap is done to the new one."""
+    """Apply to the new collection the changes of the live one between its last read and the cut-over."""
     read_model = projection.read_model
     follower = run.following.foreign.get(read_model)
     if follower is None:
@@ -144,7 +144,7 @@ def _apply_late(run: Run, projection: Projection) -> None:
     newer = redefined_since(live, follower.renamed_at) if follower.redefined and follower.renamed_at else set()
     for change in follower.redefined:
         if parts(change) & newer:
-            # Somebody had another mind of it meanwhile.
+            # Somebody has changed it again meanwhile.
             continue
         try:
             do_again(run.store.database, Fence(live.name, run.record.shadows[read_model]), change, projection)
@@ -153,13 +153,13 @@ def _apply_late(run: Run, projection: Projection) -> None:
                 raise
             run.warn(
                 f"{live.name}: a change of its definition right at the cut-over ({change['operationType']}) could not "
-                f"be carried over: {str((error.details or {}).get('errmsg', error))[:300]}"
+                f"be applied: {str((error.details or {}).get('errmsg', error))[:300]}"
             )
     follower.redefined.clear()
 
 
 def _look_at_everything(run: Run, why: HistoryLost) -> None:
-    """After a swap there is no way back to the ranges: one pass in place instead."""
+    """One pass in place, because the ranges cannot be repeated after a cut-over."""
     run.following.lost = ""
     summary = Summary("rebuild", "", 0, read_models=counts_of(run.store.projections))
     opened = OpenedPass(run.store, summary.read_models, run.claims)

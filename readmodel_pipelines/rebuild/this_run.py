@@ -1,4 +1,4 @@
-"""The run that is at work on a rebuild of read models that are made from the same streams, and whom it tells."""
+"""The run of a rebuild of read models made from the same streams, with its leases, record and messages."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
@@ -33,41 +33,41 @@ from readmodel_pipelines.spread import workers_for
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """Every lease that a run holds: those of its read models first, then that of its slice, then that of finishing."""
+    """All leases of a run: those of its read models, then that of its slice, then that of finishing."""
 
     leases: list[Leases]
 
     @property
     def nonces(self) -> Mapping[str, str]:
-        """Of all of them, by name."""
+        """The nonces of all leases, by name."""
         return {name: nonce for lease in self.leases for name, nonce in lease.nonces.items()}
 
     @property
     def mark(self) -> str:
-        """What no other run has."""
+        """The mark that identifies this run."""
         return self.leases[-1].nonce
 
     def check(self) -> None:
-        """Raises `LeaseLost` when one of them is not ours any more, as far as we know."""
+        """Raise `LeaseLost` if one of them has expired, by our own clock."""
         for lease in self.leases:
             lease.check()
 
     def confirm(self) -> None:
-        """The same, as far as the server knows."""
+        """Raise `LeaseLost` if one of them is no longer ours, by the server."""
         for lease in self.leases:
             lease.confirm()
 
     def claim(self, session: ClientSession) -> None:
-        """The same inside a transaction."""
+        """Like `confirm`, inside a transaction."""
         for lease in self.leases:
             lease.claim(session)
 
 
 @dataclass(slots=True)
 class Run:
-    """One run: for whom, over about how many events, and whom it tells. Its summary may be that of several.
+    """One run: its holder, approximate number of events, and callbacks. Several runs may share its summary.
 
-    From `record` on it is known once the run goes: the rebuild as last read, its ranges, and what keeps it right.
+    From `record` on, the fields are set when the run starts: the rebuild as last read, its ranges, and its leases.
     """
 
     store: Store
@@ -91,7 +91,7 @@ class Run:
 
     @property
     def rebuilds(self) -> Rebuilds:
-        """The records."""
+        """The records of rebuilds in the database."""
         return Rebuilds(self.store.database)
 
     @property
@@ -101,31 +101,31 @@ class Run:
 
     @property
     def shadows(self) -> Shadows:
-        """What is built beside live collections, and did not take their place yet, by read model."""
+        """The shadows that are not cut over yet, by read model."""
         names = self.record.built_beside(self.store.projections)
         return {name: self.built[name] for name in names if name in self.built}
 
     def shadow(self, projection: Projection) -> FencedCollection:
-        """What is built of one read model."""
+        """The shadow of one read model."""
         return self.store.shadow(projection, self.built)
 
     @property
     def workers(self) -> int:
-        """How many processes it is worth."""
+        """The number of worker processes."""
         return workers_for(self.store.settings, self.events)
 
     @property
     def limit(self) -> DeletionLimit:
-        """How many documents may go."""
+        """The maximum number of deletions."""
         return DeletionLimit(None if self.request.allow_deletions else self.store.settings.max_delete_share)
 
     @contextmanager
     def spooled(self, todo: Sequence[RebuildRange]) -> Iterator[Spools]:
-        """What these ranges are read from, if not from the server.
+        """The spools of these ranges; empty if they are read from the server.
 
-        Raises (here and behind the block):
-            WindowClosed: the hours are over, while it was spooled.
-            HistoryLost: a live collection that was spooled is another one by now.
+        Raises (here and in the block):
+            WindowClosed: the window ended while it was spooled.
+            HistoryLost: a live collection was replaced after it was spooled.
         """
         pace = pace_of(self.store.settings, self.store.database, 1, self.request.off_peak)
         lives: list[str] = []
@@ -141,33 +141,33 @@ class Run:
         read = partial(pace.wait, documents=0)
         with spooled(self.store, span, share=share, events=self.events, read=read, said=said) as spools:
             yield spools
-            # In place nobody else would notice.
+            # In place nothing else would detect this.
             if lives and self._lives() != lives:
-                replaced = "a collection that was read was dropped, or another one took its place"
+                replaced = "a collection that was read was dropped or replaced"
                 if self.request.slice is None:
                     raise HistoryLost(replaced)
-                # None can have the others begin anew.
+                # A slice cannot make the others begin again.
                 raise ReadModelError(f"While a slice was rebuilt, {replaced}.", hint="Launch all slices again.")
 
     def _lives(self) -> list[str]:
         return [identity(self.store.database, name) for name in self.collections]
 
     def hold(self, names: Sequence[str], shared: str = "") -> AbstractContextManager[Leases]:
-        """Hold leases with these names."""
+        """Take leases with these names."""
         return hold_leases(
             self.store.database, names, self.store.settings.lease_seconds, self.holder, self.owner, shared
         )
 
     def to(self, state: RebuildState, **changed: Any) -> None:
-        """Bring the record into a state."""
+        """Change the state of the record."""
         self.record = self.rebuilds.to(self.record, state, **changed)
 
     def follow(self, until: ExitStack) -> None:
-        """Follow events and foreign fields from where the record says that it is known what was touched."""
+        """Follow events and foreign fields from the tokens in the record."""
         self.following = until.enter_context(closing(Following(self.store, self.record)))
 
     def join(self, record: RebuildRecord) -> None:
-        """Come to a rebuild beside others."""
+        """Join a rebuild beside other slices."""
         self.record = record
         found = {
             item.read_model: find(self.store.database, self.store.shadow_names(item), identity)
@@ -177,10 +177,10 @@ class Run:
         self.built = {name: fence for name, fence in found.items() if fence is not None}
 
     def take_over(self, record: RebuildRecord) -> None:
-        """Go on with a rebuild, alone: whatever another run still sends is refused from now on.
+        """Continue a rebuild alone: from now on the server refuses late commands of other runs.
 
         Raises:
-            LeaseLost: another run does.
+            LeaseLost: another run works on it.
         """
         self.record = self.rebuilds.taken_over(record, self.held.confirm)
         moved = {
@@ -191,9 +191,9 @@ class Run:
         self.built = {name: fence for name, fence in moved.items() if fence is not None}
 
     def warn(self, warning: str) -> None:
-        """Say it with the result."""
+        """Add a warning to the result."""
         self.summary.warnings.append(warning)
 
     def check_window(self) -> None:
-        """Raises `WindowClosed` when the run is kept to hours, and they are over."""
+        """Raise `WindowClosed` if the run has a window and it is over."""
         Pace(window=window_of(self.store.settings, self.request.off_peak)).check_window()

@@ -1,4 +1,4 @@
-"""Giving up a rebuild that is unfinished; dropping what rebuilds built that nobody goes on with."""
+"""Aborts an unfinished rebuild, and drops collections of rebuilds that nobody continues."""
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -23,14 +23,13 @@ _AT_ITS_SWAP = (
 
 @verb
 def abort(database: Database, settings: Settings, rebuild_id: str) -> RebuildRecord:
-    """Give up an unfinished rebuild; what it wrote in place stays, for it is right, and what it built is dropped.
+    """Abort an unfinished rebuild and drop its shadow; documents written in place are right and stay.
 
-    Of one that is given up already what is left is dropped.
-
-    In the middle of its swap, too: what is swapped in stays then, and `to_do` on the record says so.
+    For a rebuild that is already aborted, drop its remains. It also works during a cut-over: read models that are
+    already cut over stay, and `to_do` on the record says so.
 
     Raises:
-        UsageError: there is no such rebuild, or it is not in a state from which it can be aborted.
+        UsageError: there is no such rebuild, or its state does not allow it.
         ReadModelBusy: it is at work.
     """
     rebuilds = Rebuilds(database)
@@ -46,7 +45,7 @@ def abort(database: Database, settings: Settings, rebuild_id: str) -> RebuildRec
 
 
 def drop_aborted(database: Database, record: RebuildRecord) -> None:
-    """Forget the keys of a rebuild that nobody goes on with, and drop what it built, whoever works there now."""
+    """Delete the keys of an aborted rebuild and drop its collections, even if a process still works there."""
     forget(database, record.read_models, record.id, record.runs)
     names = [name for live in record.read_models for name in (*shadow_names(live), *copy_names(live))]
     own = {*record.shadows.values(), *record.copies.values()}
@@ -54,21 +53,21 @@ def drop_aborted(database: Database, record: RebuildRecord) -> None:
 
 
 def forget_if_ended(database: Database, record: RebuildRecord) -> None:
-    """For whoever lost its leases: what it noted for a rebuild that somebody else ended, it noted for nobody."""
+    """Delete the keys of a run that lost its leases, if another process ended its rebuild."""
     with suppress(PyMongoError, UsageError):
         if Rebuilds(database).get(record.id).state not in UNFINISHED:
             forget(database, record.read_models, record.id, record.runs)
 
 
 def drop_left(database: Database, rebuilds: Rebuilds, lives: Sequence[str], confirm: Callable[[], None]) -> None:
-    """For whoever holds the leases of these live collections: drop what was built beside them and is nobody's.
+    """For the holder of these live collections' leases: drop collections beside them that no rebuild needs.
 
-    `confirm` raises `LeaseLost` when they are not the caller's own.
+    `confirm` raises `LeaseLost` if the leases are no longer the caller's.
     """
     found = built(database, [name for live in lives for name in (*shadow_names(live), *copy_names(live))])
     wanted = rebuilds.built()
     left = [fence for fence in found if not {fence.name, fence.identity} & wanted]
     if left:
-        # Seen first, then confirmed: it is not what somebody makes who took over.
+        # Read first, then confirmed: it is not a collection of a run that took over.
         confirm()
         drop(database, left)

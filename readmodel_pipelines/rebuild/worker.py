@@ -1,4 +1,4 @@
-"""The work on one range, in this process or in a worker's: rebuild it in place or in a shadow, batch by batch."""
+"""Rebuilds one range, in this process or in a worker process, in place or in a shadow, batch by batch."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -32,17 +32,18 @@ from readmodel_pipelines.speed_limits import Pace, WindowClosed, pace_of
 from readmodel_pipelines.workers.pool import Send
 
 _ROUND_TRIPS = 12
-"""A batch takes about so many one after the other, whatever is in it: second looks, writes, lease and progress."""
+"""Approximate number of round trips of a batch, for rechecks, writes, lease and progress."""
 
 _Done = tuple[Summary, bool]
-"""What became of a range in this run, and whether the window closed before its end."""
+"""The result of a range in this run, and whether the window closed before its end."""
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What all ranges of a rebuild have in common; `nonces` are those of its leases, `shadows` what it builds.
+    """The common values of all ranges of a rebuild; `nonces` are those of its leases, `shadows` its new collections.
 
-    `share` of the rate limits is this worker's. What was spooled is read from `spools`, and was paid for already.
+    `share` is this worker's part of the rate limits. Spooled events are read from `spools`; their reads are already
+    counted.
     """
 
     settings: Settings
@@ -56,19 +57,19 @@ class Job:
 
     @property
     def builds(self) -> bool:
-        """Whether new collections are made; those that are there already are mended in place."""
+        """Whether the rebuild makes new collections, and does not write in place."""
         return self.record.in_shadow and self.record.first_pass
 
 
 @contextmanager
 def range_worker(job: Job, here: Database | None = None) -> Iterator[Callable[[RebuildRange, Send], _Done]]:
-    """Opens what a worker needs; a `readmodel_pipelines.workers.pool.Work`."""
+    """Open everything that a worker needs; a `readmodel_pipelines.workers.pool.Work`."""
     role = "shadow" if job.record.in_shadow else "rebuild"
     opened = open_database(job.settings, role, met=True) if here is None else nullcontext(here)
     with opened as database, calm_collector():
         projections = choose_projections(job.settings, job.record.names)
         if job.record.in_shadow:
-            # One may be left out.
+            # A read model may be left out.
             projections = tuple(item for item in projections if item.read_model in job.shadows)
         store = Store(database, job.settings, projections)
         still_ours = check_held(database, job.nonces, job.settings.lease_seconds)
@@ -97,7 +98,7 @@ class _Worker:
         rebuilds = Rebuilds(self.store.database)
 
         def save(cursor: str | None, counts: Mapping[str, Mapping[str, int]], events: int, seconds: float) -> None:
-            # A second look at a shadow counts nothing: what it differs in from the live one is counted already.
+            # A recheck of a shadow counts nothing, because the comparison with the live document is counted already.
             rebuilds.save(at, cursor, {} if shadows else counts, events, seconds)
             send(None)
 
@@ -105,7 +106,7 @@ class _Worker:
         batches = Batches(opened.events, opened.lanes, sinks, save, self.pace, self.size, written=written)
         try:
             self.pace.check_window()
-            # Before a swap it is looked whether the live collection is the same; in place nobody else would notice.
+            # A cut-over checks whether the live collection is the same; in place nothing else would detect it.
             with nullcontext() if job.builds else of_the_same_collections():
                 if at.rest.lower is None:
                     opened.reconcile_odd_ids()
@@ -113,10 +114,10 @@ class _Worker:
         except WindowClosed:
             return summary, True
         except OperationFailure as error:
-            # Of slices none can have the others begin anew.
+            # A slice cannot make the others begin again.
             if error.code != REPLACED or job.request.slice is not None:
                 raise
-            raise HistoryLost("a collection that was read was dropped, or another one took its place") from None
+            raise HistoryLost("a collection that was read was dropped or replaced") from None
         batches.finish()
         if self.pace.load is not None and self.pace.load.warning:
             summary.warnings.append(self.pace.load.warning)
@@ -127,6 +128,6 @@ class _Worker:
         if self.job.builds:
             shadow = self.store.shadow(lane.projection, self.job.shadows)
             return ShadowSink(shadow, live, lane, summary, record.id, self.still_ours)
-        # Deletions wait for the end of all ranges, which holds the limit.
+        # Deletions wait for the end of all ranges, where their limit is checked.
         deferred = DeferredInMongo(self.store.database, record.owner(live.name))
         return InPlace(opened.again(lane), summary, self.still_ours, Deletions.PUT_OFF, deferred)

@@ -1,8 +1,8 @@
-"""A claim: the leases on some aggregates and their due tasks, held together and given up together.
+"""A claim: the leases of some aggregates and their due tasks, taken and released together.
 
-What becomes of a claim depends on how its block ends. At its end every task is completed, failed or given back. An
-interruption, a lost lease or a lost server gives back what is still ours as if it had not been taken. Anything else
-looks like a crash, and counts as one: whoever comes next sees that leases and tasks were lost.
+At the end of its block every task is completed, failed or released. An interruption, a lost lease or a lost server
+releases the rest as if it had not been taken. Any other error looks like a crash and counts as one: the next claim sees
+that leases and tasks were lost.
 """
 
 import signal
@@ -23,7 +23,7 @@ _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Who claims: `name` stands in the tasks (a run id), `owner` in the leases; for how many seconds at a time."""
+    """The claimer: `name` goes into the tasks (a run id), `owner` into the leases, which last `lease_seconds`."""
 
     name: str
     owner: str
@@ -32,10 +32,10 @@ class Holder:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """`ids` are the aggregates claimed, of one type of stream; `tasks` is the number of their tasks.
+    """`ids` are the claimed aggregates, of one type of stream; `tasks` is the number of their tasks.
 
-    `token` stands in the tasks. `still_ours` is asked before every write, and raises `LeaseLost` when somebody else may
-    have taken over.
+    `token` is stored in the tasks. `still_ours` is called before every write, and raises `LeaseLost` if another process
+    may have taken over.
     """
 
     ids: Sequence[str]
@@ -53,7 +53,7 @@ def claim(
     holder: Holder,
     task_ids: Sequence[str] = (),
 ) -> Iterator[Claim]:
-    """Lease those aggregates that are free, then take their due tasks. In this order, and given up in the other."""
+    """Lease the free ones of these aggregates, then take their due tasks; released in the opposite order."""
     held = list(ids)
     leases = Leases(
         database,
@@ -72,7 +72,7 @@ def claim(
             yield Claim(held, taken, leases.nonce, leases.check)
         _give_up(queue, leases, held)
     except BaseException as error:
-        # An interruption may come at any line, while leasing or giving up too: the nonce tells what is ours.
+        # An interruption may come at any line, also while leasing or releasing; the nonce identifies our leases.
         with suppress(PyMongoError):
             if _is_nobodys_fault(error):
                 _give_up(queue, leases, held)
@@ -84,9 +84,9 @@ def claim(
 
 @contextmanager
 def _answered() -> Iterator[None]:
-    """A signal waits for the reply: the server would go on with a claim that is given up already.
+    """Delay a signal until the reply, because the server would execute a claim that is already released.
 
-    A second one does not wait. Only the main thread is interrupted by signals.
+    A second signal is not delayed. Signals interrupt only the main thread.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

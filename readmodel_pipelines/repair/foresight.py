@@ -1,9 +1,8 @@
-"""Foresight: what a stream folds to with events that are about to be appended, before anybody has them.
+"""Checks events before they are appended: the documents of a stream with them, before anyone else has them.
 
-An event that its own fold can never take would make its stream malformed for ever: it is refused. For that the stream
-is read once, as it would be anyway to bring its read models in line. A document that differs is written as soon as the
-events are appended, on condition as ever. A document that was right already is compared once more by then: see
-`Foresight.bring_in_line`.
+An event that its own fold can never take would make its stream malformed permanently, so it is refused. For that the
+stream is read once, which its read models need anyway. A different document is written when the events are appended,
+under the usual condition. A document that is already right is compared once more then: see `Foresight.bring_in_line`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -27,26 +26,26 @@ from readmodel_pipelines.reconcile.summary import Summary
 
 
 class _Found:
-    """The sink of one read model: keeps what was found, which is little."""
+    """The sink of one read model; keeps the few verdicts."""
 
     def __init__(self) -> None:
         self.verdicts: list[Verdict] = []
 
     def accept(self, verdict: Verdict) -> None:
-        """Keep it."""
+        """Keep the verdict."""
         self.verdicts.append(verdict)
 
     @property
     def malformed(self) -> Malformed | None:
-        """Why the read model can take the stream no more."""
+        """The reason why the read model cannot take the stream."""
         return next((verdict.malformed for verdict in self.verdicts if verdict.malformed), None)
 
 
 class Foresight:
-    """Looks at one stream with `new` events behind it; the store's projections are all made from it.
+    """Folds one stream with the `new` events appended; the store's projections are all made from it.
 
     Raises:
-        EventRefused: MongoDB could not hold one of them.
+        EventRefused: MongoDB cannot store one of them.
     """
 
     def __init__(self, store: Store, aggregate_id: str, new: Sequence[Document]) -> None:
@@ -64,17 +63,17 @@ class Foresight:
 
     @property
     def last(self) -> Document:
-        """The stored event that the new ones come behind; empty where there is none."""
+        """The last stored event, which the new ones follow; empty for a new stream."""
         return self._events.last
 
     def check(self) -> None:
-        """Refuse what no built-in read model could take, or none at all.
+        """Refuse events that a built-in read model could not take, or no read model at all.
 
-        An added one's own code stops nobody, nor does another stream that claims the key of one that is there: that is
-        reported once the events are appended.
+        An added read model's own code refuses nothing. Neither does another stream that claims the same key; that is
+        reported after the append.
 
         Raises:
-            EventRefused: it says why; nothing is written yet.
+            EventRefused: with the reason; nothing is written yet.
         """
         malformed = [(lane.projection, why) for lane, found in self._lanes() if (why := found.malformed)]
         ours = built_in(self._store.settings.task_source)
@@ -97,17 +96,17 @@ class Foresight:
         else:
             what = f"Nothing can be appended to {self._aggregate_id}, whose stream is malformed"
             hint = "Correct its stored events first: DATA_CONTRACT.md, «Malformed streams»."
-        return EventRefused(f"{what}: {why.reason}: {why.detail}; nothing was saved.", hint=hint)
+        return EventRefused(f"{what}: {why.reason}: {why.detail}. Nothing was saved.", hint=hint)
 
     def bring_in_line(self) -> None:
-        """Write the documents that differ, now that the events are appended.
+        """Write the documents that differ, after the events are appended.
 
         The writer of an earlier event may still change a document that was right when it was compared. That writer
-        looks for later events once it has written, and may do so before ours is there. So such a document is compared
-        again from here on: either we find its write, or it finds our event.
+        searches for later events after its write, perhaps before ours is stored. So such a document is compared once
+        more here: either this read finds its write, or that writer finds our event.
 
         Raises:
-            ReadModelError: a read model could not be brought in line.
+            ReadModelError: a read model could not be updated.
         """
         for lane, found in self._lanes():
             ensure_for_empty(self._store.live(lane.projection), lane.projection)
@@ -139,21 +138,22 @@ class Foresight:
 
 
 def _encoded(event: Document) -> bytes:
-    """The event as MongoDB would hold it.
+    """The event as MongoDB stores it.
 
     Raises:
-        EventRefused: it could not.
+        EventRefused: MongoDB cannot store it.
     """
     what = f"{event['event_type']} cannot be stored as version {event['version']} of {event['aggregate_id']}"
     try:
         encoded = bson.encode(event)
-    except Exception as error:  # what the driver raises for a type that it does not know is not one kind
+    except Exception as error:  # the driver raises different errors for types that it does not know
         raise EventRefused(
-            f"{what}: {error}; nothing was saved.",
-            hint="Its data takes texts of valid UTF-8, numbers, bools, datetimes, None, and lists and dicts of them.",
+            f"{what}: {error}. Nothing was saved.",
+            hint="Use only texts in valid UTF-8, numbers, bools, datetimes, None, and lists and dicts of them.",
         ) from error
     if len(encoded) > MAX_DOCUMENT_BYTES:
         raise EventRefused(
-            f"{what}: it would have {len(encoded):,} bytes; nothing was saved.", hint="MongoDB holds 16 MiB."
+            f"{what}: it would have {len(encoded):,} bytes. Nothing was saved.",
+            hint="The maximum is 16 MiB. Split its data.",
         )
     return encoded

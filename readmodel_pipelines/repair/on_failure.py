@@ -1,8 +1,8 @@
-"""For applications with a write path of their own: whatever keeps a read model from being updated queues its repair.
+"""For applications with their own write path: queues a repair if the update of a read model fails.
 
 with repair_on_failure(RepairQueue(database, settings), chat_id, "chat") as update:
     write_my_read_model(chat_id)
-if update.failed: ...       # the copy is a moment behind; its repair is queued
+if update.failed: ...       # the document is behind its events; its repair is queued
 """
 
 import logging
@@ -15,32 +15,32 @@ from readmodel_pipelines.errors import ReadModelError, RepairNotQueued, kind_and
 from readmodel_pipelines.mongo.driver import PyMongoError
 
 _log = logging.getLogger(__name__)
-# A library leaves it to its application where log lines go.
+# A library leaves the destination of its log to the application.
 _log.addHandler(logging.NullHandler())
 
 
 @dataclass(slots=True)
 class Update:
-    """One update of a read model; `error` is what it failed with, and its repair is queued then."""
+    """One update of a read model; `error` is its error, if it failed and its repair is queued."""
 
     error: BaseException | None = None
 
     @property
     def failed(self) -> bool:
-        """Whether the read model is not up to date."""
+        """Whether the update failed."""
         return self.error is not None
 
 
 @contextmanager
 def repair_on_failure(queue: RepairQueue, aggregate_id: str, aggregate_type: str) -> Iterator[Update]:
-    """Update a read model in the block, after its events were saved; a failure queues the repair instead of rising.
+    """Update a read model in the block, after its events were saved; an error queues the repair and is not raised.
 
-    An error ends here: the events are saved, so whoever asked for them must not be told that they are not. Only what
-    ends the process goes on, once the repair is queued.
+    The error ends here, because the events are saved and the caller must not report otherwise. Only an exception that
+    ends the process is raised again, after the repair is queued.
 
     Raises:
         UsageError: the id is no UUID, or no read model has that name; before the block.
-        RepairNotQueued: the update failed, and queueing its repair as well.
+        RepairNotQueued: the update failed, and queueing its repair too.
     """
     queue.streams.stream_of(aggregate_id, aggregate_type)
     update = Update()

@@ -38,7 +38,7 @@ from readmodel_pipelines.repair.on_failure import repair_on_failure
 from readmodel_pipelines.settings import Settings
 
 YEAR_ONE = DatetimeMS(ZERO_TIME_MS)
-"""Go's zero time, which most events carry as the timestamp of their metadata."""
+"""Go's zero time, the timestamp in the metadata of most events."""
 
 YEAR_ONE_TEXT = "0001-01-01T00:00:00Z"
 
@@ -47,10 +47,10 @@ _NO_TRANSACTIONS = 20
 
 @dataclass(frozen=True, slots=True)
 class NewEvent:
-    """One event to be appended: its type, its own fields, and who or what caused it where that is known.
+    """One event to append: its type, its own fields, and its origin if known.
 
-    `traces` may hold user_id, correlation_id, causation_id, ip_address and user_agent. What is
-    stored is as DATA_CONTRACT.md, «Events», has it.
+    `traces` may hold user_id, correlation_id, causation_id, ip_address and user_agent. DATA_CONTRACT.md, «Events»,
+    describes the stored form.
     """
 
     event_type: str
@@ -58,7 +58,7 @@ class NewEvent:
     traces: Mapping[str, str] = field(default_factory=dict)
 
     def stored(self, aggregate_id: str, aggregate_type: str, version: int, now: datetime) -> Document:
-        """The document for the event store, `aggregate_type` in its spelling there; `now` has a time zone."""
+        """The document for the event store, with `aggregate_type` in its stored spelling; `now` has a time zone."""
         envelope = {
             "event_type": self.event_type,
             "aggregate_id": aggregate_id,
@@ -82,7 +82,7 @@ class NewEvent:
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """What `save` did: the stream's version now, and whether its read models are up to date or queued for repair."""
+    """The result of `save`: the stream's new version, and whether its read models are up to date or queued."""
 
     version: int
     projected: bool
@@ -91,7 +91,7 @@ class Saved:
 class EventRepository:
     """Saves events of one application. `project` updates the read models of an aggregate, given its id.
 
-    By default that is this project's own projector, which writes only what differs.
+    By default this is the project's own projector, which writes only differences.
     """
 
     def __init__(
@@ -107,15 +107,15 @@ class EventRepository:
     ) -> Saved:
         """Append all of these events or none, then update the read models made from the stream.
 
-        `aggregate_type` is that of the stream; `expected_version` is the version that the decision was based on, 0 for
-        a new stream. The event store's unique index on (aggregate_id, version) is what keeps two writers apart. The
-        stream is read before that, and again for a read model that the events do not change.
+        `aggregate_type` is that of the stream. `expected_version` is the version on which the decision was based, 0 for
+        a new stream. The event store's unique index on (aggregate_id, version) lets only one of two writers append. The
+        stream is read before the append, and again for a read model that the events do not change.
 
         Raises:
             UsageError: there is no such stream, version or event; nothing was saved.
             EventRefused: the stream is malformed, or would be; nothing was saved.
             ConcurrencyConflict: the stream is not at that version; nothing was saved.
-            RepairNotQueued: the events are saved, the read models are not up to date, and nobody knows.
+            RepairNotQueued: the events are saved, the read models are not up to date, and no repair is queued.
         """
         fold = self._check(aggregate_id, aggregate_type, events, expected_version)
         now = datetime.now(UTC)
@@ -127,7 +127,7 @@ class EventRepository:
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
             raise EventRefused(
                 f"The events cannot be stored: {error}; nothing was saved.",
-                hint="Their data is a dict of texts, numbers, bools, datetimes, None, and lists and dicts of them.",
+                hint="Use a dict of texts, numbers, bools, datetimes, None, and lists and dicts of them.",
             ) from error
         made_from_it = [item for item in self._store.projections if item.fold.aggregate_type == fold.aggregate_type]
         foresight = Foresight(self._store.of(made_from_it), aggregate_id, documents)
@@ -150,14 +150,14 @@ class EventRepository:
         fold = self._folds.get(aggregate_type) if isinstance(aggregate_type, str) else None
         if fold is None:
             raise UsageError(
-                f"There are no {aggregate_type!r} streams.", hint=f"Take one of: {', '.join(self._folds)}."
+                f"There are no {aggregate_type!r} streams.", hint=f"Give one of: {', '.join(self._folds)}."
             )
         if not is_aggregate_id(aggregate_id):
-            raise UsageError(f"{aggregate_id!r} is no aggregate id.", hint="It is a UUID in lower case with hyphens.")
+            raise UsageError(f"{aggregate_id!r} is no aggregate id.", hint="Give a UUID in lower case with hyphens.")
         if type(expected_version) is not int or expected_version < 0:
             raise UsageError(
-                f"{expected_version!r} is no version that a stream can be at.",
-                hint="expected_version is the version that was decided on, 0 for a new stream.",
+                f"{expected_version!r} is no version of a stream.",
+                hint="Give the version on which the decision was based, or 0 for a new stream.",
             )
         types = [event.event_type for event in events]
         unknown = sorted(str(item) for item in types if not isinstance(item, str) or item not in fold.events)
@@ -167,7 +167,7 @@ class EventRepository:
         return fold
 
     def _append(self, aggregate_id: str, documents: Sequence[Document], expected_version: int, behind: Any) -> None:
-        """Append them if the stream ends with the event `behind`, none for a new one."""
+        """Append them if the stream ends with the event `behind`; None for a new stream."""
         events, database = self._store.events, self._store.database
 
         def append(session: ClientSession) -> None:
@@ -184,7 +184,7 @@ class EventRepository:
                 session.with_transaction(
                     append,
                     read_concern=database.read_concern,
-                    # Whoever gives us a database of its own may wait for less, and a read model would hold what is
+                    # The caller's database may have a weaker write concern, and a read model would hold events that are
                     # rolled back.
                     write_concern=MAJORITY,
                     read_preference=database.read_preference,
@@ -202,7 +202,7 @@ class EventRepository:
                 ) from None
             if error.code == _NO_TRANSACTIONS:
                 raise ReadModelError(
-                    "Events are saved in a transaction, and this MongoDB is a standalone server; nothing was saved.",
+                    "Events are saved in a transaction, and this MongoDB is a standalone server. Nothing was saved.",
                     hint="Run it as a replica set; one member is enough.",
                 ) from None
             raise
@@ -210,13 +210,13 @@ class EventRepository:
 
 def _conflict(aggregate_id: str, expected: int, why: str) -> ConcurrencyConflict:
     return ConcurrencyConflict(
-        f"The stream of {aggregate_id} is not at version {expected}: {why}; nothing was saved.",
-        hint="Read the aggregate again, decide again and save again.",
+        f"The stream of {aggregate_id} is not at version {expected}: {why}. Nothing was saved.",
+        hint="Read the aggregate again, decide again, and save again.",
     )
 
 
 def _through_json(value: Any) -> Any:
-    """The value as the application's way through JSON leaves it: every number a double, every time a text."""
+    """The value after the application's way through JSON: every number a double, every time a text."""
     if isinstance(value, Mapping):
         return {name: _through_json(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
@@ -231,6 +231,6 @@ def _time_text(moment: datetime) -> str:
     try:
         in_utc = moment.astimezone(UTC) if moment.utcoffset() is not None else moment
     except OverflowError:
-        # In UTC it lies before the year 1, or behind 9999.
+        # In UTC it lies before the year 1, or after 9999.
         return moment.isoformat(timespec="microseconds")
     return f"{in_utc.replace(tzinfo=None).isoformat(timespec='microseconds')}Z"

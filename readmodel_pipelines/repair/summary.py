@@ -1,4 +1,4 @@
-"""What a repair worker did, in numbers of tasks, and the first of what it took and gave up: a sentence and `--json`."""
+"""The result of a repair worker: numbers of tasks, and the first aggregates; as a sentence and as JSON."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _NUMBERS = ("batches", "aggregates", "claimed", "completed", "retried", "parked"
 
 @dataclass(slots=True)
 class DeadLetter:
-    """A dead letter that a worker made: an aggregate, or tasks that name none by their number."""
+    """A dead letter made by a worker: an aggregate, or a number of tasks that name none."""
 
     aggregate_type: Any
     aggregate_id: Any
@@ -29,11 +29,11 @@ class DeadLetter:
 
 @dataclass(slots=True)
 class RepairSummary:
-    """What a worker did. All but `aggregates` and `batches` are numbers of tasks.
+    """The result of a worker. All fields but `aggregates` and `batches` are numbers of tasks.
 
-    `claimed` were taken, `completed` are repaired, `retried` failed and will be tried again, `parked` are dead letters
-    now, `lost` were not ended because our lease ran out. `read_models` has what was found and written, `first_taken`
-    the aggregates that were taken first, as (stream, id).
+    `claimed` were taken, `completed` are repaired, `retried` failed and will be tried again, `parked` became dead
+    letters, and `lost` were not ended because our lease expired. `read_models` has the outcomes and writes, and
+    `first_taken` the first aggregates that were taken, as (stream, id).
     """
 
     batches: int = 0
@@ -50,16 +50,16 @@ class RepairSummary:
 
     @property
     def ended(self) -> int:
-        """Tasks that are out of our hands, one way or another."""
+        """Number of tasks that are ended, with any result."""
         return self.completed + self.retried + self.parked
 
     @property
     def ok(self) -> bool:
-        """Whether everything that was taken is repaired."""
+        """Whether all taken tasks are repaired."""
         return not (self.retried or self.parked or self.lost)
 
     def in_words(self) -> str:
-        """What was taken and how it ended, as a sentence."""
+        """The taken tasks and their results, as a sentence."""
         ends = {
             "completed": self.completed,
             "to be tried again": self.retried,
@@ -69,7 +69,7 @@ class RepairSummary:
         return f"{count(self.claimed, 'task')} taken in {self.seconds:,.2f} s: {numbers(ends) or 'nothing was due'}."
 
     def add(self, other: RepairSummary) -> None:
-        """What another round of work did comes on top."""
+        """Add the result of another round."""
         for name in (*_NUMBERS, "seconds"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.count(other.read_models.items())
@@ -77,16 +77,16 @@ class RepairSummary:
         self.note_taken(other.first_taken)
 
     def count(self, found: Iterable[tuple[str, Counts]]) -> None:
-        """Add what was found and written, by read model."""
+        """Add outcomes and writes, by read model."""
         for read_model, counts in found:
             self.read_models[read_model].add(counts)
 
     def note_dead(self, letters: Iterable[DeadLetter]) -> None:
-        """These are dead letters now; the first are kept."""
+        """Record new dead letters; the first are kept."""
         self.dead_letters += islice(letters, _DEAD_LETTERS_KEPT - len(self.dead_letters))
 
     def note_taken(self, aggregates: Iterable[tuple[str, str]]) -> None:
-        """These were taken; the first are kept."""
+        """Record taken aggregates; the first are kept."""
         self.first_taken += islice(aggregates, _TAKEN_KEPT - len(self.first_taken))
 
     def as_json(self) -> dict[str, Any]:

@@ -1,8 +1,8 @@
-"""The repair worker: takes what is due from the repair queue, batch by batch, and brings its read models in line.
+"""The repair worker: takes due tasks from the repair queue, batch by batch, and repairs their read models.
 
-A batch is claimed, reconciled in one pass over its streams, and its tasks are completed or failed, in a number of round
-trips that does not grow with the batch. A task is completed only when it was claimed before its aggregate's events were
-read. One process may die at any point, and any number may work beside one another.
+A batch is claimed, reconciled in one pass over its streams, and its tasks are completed or failed. The number of round
+trips does not grow with the batch. A task is completed only if it was claimed before its aggregate's events were read.
+A process may die at any point, and any number may work side by side.
 """
 
 import random
@@ -46,8 +46,8 @@ _DETAILS = {
     "bad_aggregate_id": "the task's aggregate_id is no UUID in lower case with hyphens",
     "unknown_aggregate_type": "the task's aggregate_type names no read model",
     "unknown_task_type": "the task's task_type is not readmodel_sync",
-    REPEATED_FIELD: "a field stands in the task twice",
-    CANNOT_BE_WRITTEN: "the task is nearly 16 MiB large, so that nothing can be added to it",
+    REPEATED_FIELD: "a field of the task occurs twice",
+    CANNOT_BE_WRITTEN: "the task is nearly 16 MiB large, so nothing can be added to it",
 }
 
 _Failures = dict[str, tuple[str, str]]
@@ -55,9 +55,9 @@ _Failures = dict[str, tuple[str, str]]
 
 
 class RepairWorker:
-    """Works off the queue. `holder` stands in the tasks it takes; the same `owner` takes its own leases over at once.
+    """Works off the queue. `holder` is stored in the taken tasks; the same `owner` takes over its own leases at once.
 
-    `on_batch` is told the summary so far after every batch.
+    `on_batch` is called with the summary so far after every batch.
     """
 
     def __init__(
@@ -82,10 +82,10 @@ class RepairWorker:
         self._with_events: set[str] = set()
 
     def work(self, *, limit: int | None = None, task_ids: Sequence[str] | None = None) -> RepairSummary:
-        """Repair until nothing is due, or `limit` aggregates are done; or else these tasks, whether due or not.
+        """Repair until nothing is due, or until `limit` aggregates are done; with `task_ids` these tasks, due or not.
 
-        What others hold, or what only a later attempt may mend, is left. Aggregates whose workers died again and again
-        come last, each alone.
+        Tasks held by others or waiting for a later attempt are left. Aggregates whose workers died repeatedly come
+        last, each alone.
         """
         with being_at_work(self._settings.failover_seconds):
             return self._work(limit, task_ids)
@@ -101,7 +101,7 @@ class RepairWorker:
 
         def repair(stream: str, ids: Sequence[str], losses: int = 0) -> None:
             tried = self._repair(summary, stream, ids, losses, task_ids or ())
-            # Named tasks stay open when they fail, and one attempt was asked for.
+            # Named tasks stay open when they fail, because one attempt was requested.
             left.update(ids if task_ids else set(ids).difference(tried))
             summary.seconds = time.perf_counter() - started
             if self._on_batch:
@@ -112,7 +112,7 @@ class RepairWorker:
             due = self._queue.due(room, left, task_ids, passed_over)
             for reason, tasks in due.poison.items():
                 self._park(summary, reason, tasks)
-                # Whatever became of them, no task is met twice.
+                # No task is taken twice, whatever its result.
                 passed_over.update(map(key_of, tasks))
             if not due:
                 break
@@ -140,7 +140,7 @@ class RepairWorker:
         summary.note_dead(_letter(task, reason, detail) for task in tasks)
 
     def _note_refused(self, summary: RepairSummary) -> int:
-        """Tell of tasks that took no writing; gives their number."""
+        """Record the tasks that could not be written; returns their number."""
         refused, number = list(self._queue.refused), len(self._queue.refused)
         self._queue.refused.clear()
         summary.parked += number
@@ -150,7 +150,9 @@ class RepairWorker:
     def _repair(
         self, summary: RepairSummary, stream: str, ids: Sequence[str], losses: int, task_ids: Sequence[str]
     ) -> Sequence[str]:
-        """Repair those that nobody else holds; `losses` workers in a row died of it. Gives those that were tried."""
+        """Repair the aggregates that nobody else holds; returns those that were tried. `losses` workers in a row died
+        of them.
+        """
         if not ids:
             return ids
         try:
@@ -165,7 +167,7 @@ class RepairWorker:
                 ended = summary.ended
                 try:
                     if losses >= PARKED_AFTER:
-                        detail = f"{losses} workers in a row did not come back from it"
+                        detail = f"{losses} workers in a row died during its repair"
                         self._fail(summary, stream, claimed, {ids[0]: (CRASHES_WORKER, detail)})
                     else:
                         self._reconcile(summary, stream, claimed)
@@ -174,12 +176,12 @@ class RepairWorker:
                     summary.lost += max(0, claimed.tasks - (summary.ended - ended))
                 return claimed.ids
         except LeaseLost:
-            # The tasks are somebody else's now; there may be more to do elsewhere.
+            # Another worker has these tasks now; there may be more to do elsewhere.
             return ()
 
     def _reconcile(self, summary: RepairSummary, stream: str, claimed: Claim) -> None:
         if self._lacks_events(stream):
-            detail = f"{self._settings.events_collection} holds no event of such streams: a setting may be wrong"
+            detail = f"{self._settings.events_collection} holds no event of such streams; a setting may be wrong"
             self._fail(summary, stream, claimed, dict.fromkeys(claimed.ids, (str(Why.NO_EVENTS), detail)))
             return
         projector = ReadModelProjector(
@@ -189,7 +191,7 @@ class RepairWorker:
         found, unknown = projector.rebuild_some(claimed.ids, claimed.still_ours)
         summary.count(found.read_models.items())
         failures = _failures(found)
-        failures |= dict.fromkeys(unknown, (AGGREGATE_NOT_FOUND, "there is neither an event nor a document for it"))
+        failures |= dict.fromkeys(unknown, (AGGREGATE_NOT_FOUND, "it has neither an event nor a document"))
         failures = self._keep_up(summary, projector, claimed, failures)
         claimed.still_ours()
         if done := [item for item in claimed.ids if item not in failures]:
@@ -211,10 +213,10 @@ class RepairWorker:
     def _keep_up(
         self, summary: RepairSummary, projector: ReadModelProjector, claimed: Claim, failures: _Failures
     ) -> _Failures:
-        """Aggregates whose documents others changed under our hands each time: read again, at once; gives failures.
+        """Read aggregates again whose documents others changed during each attempt; returns failures.
 
-        Such a document need not be what the whole stream folds to: it has only to have caught up with the events that
-        were there when its tasks were claimed.
+        Such a document need not equal the fold of the whole stream. It must include the events that existed when its
+        tasks were claimed.
         """
         for _ in range(_BUSY_ROUNDS):
             busy = _busy(failures)
@@ -226,7 +228,9 @@ class RepairWorker:
             now = _failures(found)
             caught_up = [item for item in _busy(now) if projector.is_up_to_date_since(item, since.get(item, 1))]
             failures = _without(failures, busy) | _without(now, caught_up)
-        return failures | dict.fromkeys(_busy(failures), (str(Why.BUSY), "other writers changed it again and again"))
+        return failures | dict.fromkeys(
+            _busy(failures), (str(Why.BUSY), "other writers changed it during every attempt")
+        )
 
     def _fail(self, summary: RepairSummary, stream: str, claimed: Claim, failures: _Failures) -> None:
         if not failures:
@@ -246,14 +250,14 @@ class RepairWorker:
 def delays(settings: Settings, draw: Callable[[float, float], float]) -> list[float]:
     """The waits in seconds after the first failed attempt, the second and so on: exponential, capped, with full jitter.
 
-    That after the nth is drawn evenly from 0 to `repair_backoff_seconds * repair_backoff_factor ** (n - 1)`, never from
-    beyond `repair_backoff_cap_seconds`; after the last of `repair_attempts` there is none. The jitter keeps tasks that
-    failed together, because a server was down for example, from coming back together.
+    The wait after attempt n is uniform from 0 to `repair_backoff_seconds * repair_backoff_factor ** (n - 1)`, at most
+    `repair_backoff_cap_seconds`; after the last of `repair_attempts` there is none. The jitter spreads tasks that
+    failed together, for example because a server was down.
     """
     cap, longest, waits = settings.repair_backoff_cap_seconds, settings.repair_backoff_seconds, []
     for _ in range(settings.repair_attempts - 1):
         waits.append(draw(0.0, min(longest, cap)))
-        # Grown no further than the cap, so that many attempts do not leave the range of floats.
+        # Limited to the cap here, so that many attempts do not exceed the range of floats.
         longest = min(longest * settings.repair_backoff_factor, cap)
     return waits
 
@@ -263,7 +267,7 @@ def _letter(task: Document, reason: str, detail: str) -> DeadLetter:
 
 
 def _failures(found: Summary) -> _Failures:
-    """What could not be repaired. A reason that no retry can mend counts before others."""
+    """The aggregates that could not be repaired. A reason that no retry can repair counts before others."""
     failures: _Failures = {}
     for finding in found.findings:
         if finding.failed or finding.outcome is Outcome.MALFORMED:

@@ -1,1 +1,1 @@
-"""Reports of a verification: CSV, JSON and Parquet for machines, one page of HTML for people."""
+"""Reports of a verification: CSV, JSON and Parquet for programs, an HTML page for people."""

@@ -1,8 +1,8 @@
-"""Writes report files while a verification goes on: findings come one by one, and a million of them are never held.
+"""Writes report files during a verification: findings are written as they come, so that memory stays flat.
 
-Findings become rows, a row for each field that differs; every some thousand rows are a pandas data frame that is
-appended to each file. A file appears whole or not at all, so that whoever collects reports never reads half of one,
-and nobody but its owner may read it: it holds what customers wrote.
+Findings become rows, one per different field. Every few thousand rows form a pandas data frame, which is appended to
+each file. A file appears only when it is complete, so that no reader gets half of it. Only its owner may read it,
+because it holds customers' data.
 """
 
 from __future__ import annotations
@@ -33,40 +33,41 @@ COLUMNS = (
 FINDINGS_ON_PAGE = 5_000
 _ROWS = 10_000
 _BYTES = 8 * 1024 * 1024
-"""So many rows are held, and so many characters of them; as many bytes of findings are on a page."""
-# What a spreadsheet takes for a formula, in either width, and what begins so and is none; where stored texts stand.
+"""Maximum number of rows held, of their characters, and of the bytes of findings on a page."""
+# Characters that a spreadsheet takes for a formula, in either width, and harmless texts that begin with one.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 _STORED = ("aggregate_id", "field", "expected", "actual", "detail")
 
 
 def check_report_file(file: Path) -> None:
-    """Find out before the work starts what would be in the way after it.
+    """Check before the work that the report can be written.
 
     Raises:
-        UsageError: the suffix says no format, or there is no folder to write to.
+        UsageError: the suffix is no known format, or the folder does not exist.
     """
     if file.suffix.lower() not in SUFFIXES:
         raise UsageError(
-            f"{file} names no format of a report.", hint=f"Let its name end with one of {', '.join(SUFFIXES)}."
+            f"The suffix of {file} is no format of a report.",
+            hint=f"Give a name that ends with one of {', '.join(SUFFIXES)}.",
         )
     if not file.parent.is_dir():
-        raise UsageError(f"There is no folder {file.parent} for the report.", hint="Make it, or name another file.")
+        raise UsageError(f"There is no folder {file.parent} for the report.", hint="Create it, or give another file.")
     if file.is_dir() or not os.access(file.parent, os.W_OK):
-        raise UsageError(f"The report {file} cannot be written there.", hint="Name a file that you may write.")
+        raise UsageError(f"The report {file} cannot be written.", hint="Give a file that you may write.")
 
 
 class ReportWriter:
-    """Takes the findings of a verification, in JSON form, and writes them to files, each as its suffix says.
+    """Takes the findings of a verification, in JSON form, and writes them to files, each in the format of its suffix.
 
-    Closed without `finish` it leaves nothing behind.
+    Without `finish`, closing it removes the files.
     """
 
     def __init__(self, files: Sequence[Path]) -> None:
         self._files: list[tuple[Path, Path, _Format]] = []
         self._rows: list[dict[str, Any]] = []
         self._bytes = 0
-        # Two spellings of one file would get into each other's way.
+        # Two spellings of one file would overwrite each other.
         places = {file.parent.resolve() / file.name: file for file in files}
         try:
             for file in places.values():
@@ -77,7 +78,7 @@ class ReportWriter:
             raise
 
     def add(self, finding: Mapping[str, Any]) -> None:
-        """One more finding: `Finding.as_json` and, as `mend`, what to run."""
+        """Add a finding: `Finding.as_json` and, as `mend`, the command that repairs it."""
         for _, _, form in self._files:
             form.add(finding)
         if self._files:
@@ -88,10 +89,10 @@ class ReportWriter:
             self._append()
 
     def finish(self, summary: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -> list[Path]:
-        """Complete the files and put them in their places; `summary` and `history` are in JSON form.
+        """Complete the files and move them to their places; `summary` and `history` are in JSON form.
 
         Raises:
-            OSError: one cannot be written; what was there before is untouched.
+            OSError: a file cannot be written; an earlier file of that name stays.
         """
         self._append()
         about = {name: value for name, value in summary.items() if name != "findings"}
@@ -103,7 +104,7 @@ class ReportWriter:
         return [file for file, _, _ in self._files]
 
     def close(self) -> None:
-        """Let go of what is not finished."""
+        """Remove unfinished files."""
         for _, unfinished, form in self._files:
             form.close()
             unfinished.unlink(missing_ok=True)
@@ -119,29 +120,29 @@ class ReportWriter:
 
 
 def _new(file: Path) -> IO[bytes]:
-    """A file that was not there, and no link to another one, which its owner alone may read."""
+    """Create a new file, not through a link, that only its owner may read."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
     return os.fdopen(os.open(file, flags, 0o600), "wb")
 
 
 class _Format:
-    """One file that is being written, as text unless a format writes it otherwise."""
+    """One file being written, as text unless a format overrides it."""
 
     def __init__(self, file: IO[bytes]) -> None:
-        # A text that was no UTF-8 in the database comes as surrogates, which no file takes.
+        # A text in the database that is not UTF-8 comes as surrogates, which no file accepts.
         self._out: Any = io.TextIOWrapper(file, encoding="utf-8", errors="backslashreplace", newline="")
 
     def add(self, finding: Mapping[str, Any]) -> None:
-        """One more finding."""
+        """Add a finding."""
 
     def append(self, rows: pandas.DataFrame) -> None:
-        """Some rows of findings that were added."""
+        """Write rows of findings that were added."""
 
     def finish(self, summary: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -> None:
-        """What comes behind all findings."""
+        """Write the part after all findings."""
 
     def close(self) -> None:
-        """No more is written; a second time it does nothing."""
+        """Close the file; a second call does nothing."""
         self._out.close()
 
 
@@ -150,7 +151,7 @@ def _inert(cell: str) -> str:
 
 
 class _Csv(_Format):
-    """A row for each field; values as JSON, so that the text "1", the number 1 and an absent field look different.
+    """A row for each field; values as JSON, so that the text "1", the number 1 and an absent field differ.
 
     A cell that a spreadsheet would take for a formula begins with an apostrophe.
     """
@@ -161,12 +162,12 @@ class _Csv(_Format):
 
     def append(self, rows: pandas.DataFrame) -> None:
         rows = rows.assign(**{name: rows[name].map(_inert) for name in _STORED})
-        # Everything is quoted: a lone carriage return in a text would end the row for readers, and is not by itself.
+        # Everything is quoted, because a lone carriage return would otherwise end the row for some readers.
         rows.to_csv(self._out, header=False, index=False, lineterminator="\n", quoting=csv.QUOTE_ALL)
 
 
 class _Parquet(_Format):
-    """The rows of the CSV file, for analysis; ages are numbers, everything else is text."""
+    """The rows of the CSV file, for analysis; ages are numbers, all other values text."""
 
     def __init__(self, file: IO[bytes]) -> None:
         import pyarrow  # type: ignore[import-untyped]
@@ -189,7 +190,7 @@ class _Parquet(_Format):
 
 
 class _Json(_Format):
-    """The `--json` document with every finding; a line for each, for tools that read lines."""
+    """The `--json` document with every finding, one per line, for tools that read lines."""
 
     def __init__(self, file: IO[bytes]) -> None:
         super().__init__(file)
@@ -205,7 +206,7 @@ class _Json(_Format):
 
 
 class _Html(_Format):
-    """One page that opens offline and asks nobody anything: numbers of all findings, the first thousands of them."""
+    """One page that works offline and loads nothing: counts of all findings, and the first thousands of them."""
 
     def __init__(self, file: IO[bytes]) -> None:
         super().__init__(file)
@@ -224,7 +225,7 @@ class _Html(_Format):
         fields = [[model, field, number] for (model, field), number in most_first]
         data = {"summary": summary, "findings": self._findings.items(), "total": self._total, "fields": fields}
         text = json.dumps({**data, "history": history})
-        # As JSON that no reader of HTML or script can mistake: what production data holds may be hostile.
+        # Escaped, so that hostile production data cannot be read as HTML or script.
         for character in "<>&":
             text = text.replace(character, f"\\u{ord(character):04x}")
         template = files_of("readmodel_pipelines.reports").joinpath("page.html").read_text("utf-8")
@@ -244,7 +245,7 @@ def _rows_of(finding: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     lost = next(iter(cause.get("lost", ())), None) or {}
     row |= {"cause": cause.get("kind", ""), "lost_version": str(lost.get("version", ""))}
     row |= {"lost_type": lost.get("event_type", ""), "lost_at": lost.get("occurred_at") or ""}
-    # A finding about no field, such as a missing document, has a row all the same.
+    # A finding without a field, such as a missing document, has its own row.
     for name, pair in finding["fields"].items() or [("", None)]:
         values = {side: json.dumps(pair[side], ensure_ascii=False) if pair else "" for side in ("expected", "actual")}
         told = row | {"field": name} | values

@@ -1,1 +1,1 @@
-"""Verification as a product: what is covered, what is remembered, and what becomes of what is found."""
+"""Verifications: their coverage, records, findings and reports."""

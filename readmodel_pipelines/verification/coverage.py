@@ -1,4 +1,4 @@
-"""Coverage: which aggregates a verification looks at: all, or those of a sample, a bucket and what changed."""
+"""The coverage of a verification: all aggregates, or a sample, a bucket, and the changed ones."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ _LONGEST = 100
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """Bucket `number`, from 1, of `of`: ids spread evenly by their hash, whatever they look like."""
+    """Bucket `number`, from 1, of `of`. Ids are spread evenly by a hash."""
 
     number: int
     of: int
 
     @classmethod
     def parse(cls, text: str) -> Bucket:
-        """From the form `3/7`.
+        """Parse the form `3/7`.
 
         Raises:
-            UsageError: it is none.
+            UsageError: the text is no bucket.
         """
         match = _BUCKET.fullmatch(text)
         number, of = map(int, match.groups()) if match else (0, 0)
@@ -39,11 +39,11 @@ class Bucket:
 
     @classmethod
     def of_day(cls, day: int, of: int) -> Bucket:
-        """The bucket of a day, counted in days, so that `of` days after one another cover everything."""
+        """The bucket of a day, given as a number of days; `of` consecutive days cover everything."""
         return cls(day % of + 1, of)
 
     def holds(self, aggregate_id: str) -> bool:
-        """Whether it is the bucket of this aggregate."""
+        """Whether the aggregate belongs to this bucket."""
         return zlib.crc32(byte_order(aggregate_id)) % self.of == self.number - 1
 
     def __str__(self) -> str:
@@ -52,7 +52,7 @@ class Bucket:
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """What is asked for; nothing asked for means every aggregate.
+    """The requested coverage; by default every aggregate.
 
     `since_last`: aggregates with events since the last verification, and those with open findings.
     """
@@ -63,12 +63,12 @@ class Coverage:
 
     @property
     def everything(self) -> bool:
-        """Whether every aggregate is looked at."""
+        """Whether it covers every aggregate."""
         return self.sample is None and self.bucket is None and not self.since_last
 
     @property
     def kind(self) -> str:
-        """The kind of it in a word, whatever its size: numbers of one kind can be compared."""
+        """The kind as one word, without its size; the numbers of one kind can be compared."""
         parts = [("changed", self.since_last), ("bucket", self.bucket), ("sample", self.sample)]
         return "_and_".join(name for name, asked in parts if asked not in (None, False)) or "everything"
 
@@ -78,6 +78,6 @@ class Coverage:
         parts = [
             f"a sample of {self.sample:,}" if self.sample is not None else "",
             f"bucket {self.bucket}" if self.bucket else "",
-            "what changed since the last verification" if self.since_last else "",
+            "changes since the last verification" if self.since_last else "",
         ]
         return " and ".join(part for part in parts if part)

@@ -1,8 +1,8 @@
-"""Closing the loop: what a verification finds goes into the repair queue, where a worker mends it.
+"""Queues repairs of the findings of a verification.
 
-A repair deletes a document that no event accounts for. Lost events look the same, so no more deletions are queued than
-a full rebuild would dare to do. It brings every read model in line that is made from a stream: an aggregate whose
-deletion from one is refused is not queued because of another.
+A repair deletes a document without a basis in the events. Lost events look the same, so no more deletions are queued
+than a full rebuild would allow. A repair rebuilds all read models of a stream. So an aggregate whose deletion from one
+read model is refused is not queued for another one.
 """
 
 import time
@@ -21,10 +21,10 @@ _BATCH = 500
 
 
 class Enqueue:
-    """Takes findings; `finish` queues repairs of their aggregates: at most `limit`, at most `per_second`.
+    """Collects findings; `finish` queues repairs of their aggregates: at most `limit`, at most `per_second`.
 
     An aggregate with a pending task gets no second one, and one with a dead letter waits for a person. Malformed
-    streams are left to the report: no repair mends them.
+    streams are only reported, because a repair cannot correct them.
     """
 
     def __init__(
@@ -42,14 +42,14 @@ class Enqueue:
         self._rate = RateLimit(per_second, clock=clock, sleep=sleep)
         self._deletions_allowed = deletions_allowed
         self._deletions_left: dict[str, float] = {}
-        # By stream type and id; neither ever holds more than `limit`.
+        # By stream type and id; neither holds more than `limit`.
         self._wanted: dict[tuple[str, str], str] = {}
         self._refused: set[tuple[str, str]] = set()
         self.queued = self.pending_already = self.over_limit = self.deletions_refused = 0
         self.dead_letters = self.unnameable = 0
 
     def __call__(self, projection: Projection, findings: Sequence[Finding]) -> None:
-        """Decide which of these a repair may mend."""
+        """Select the findings that a repair may correct."""
         stream = projection.fold.aggregate_type
         ids: dict[str, None] = {}
         for finding in findings:
@@ -69,11 +69,11 @@ class Enqueue:
                 self._want((stream, aggregate_id), projection.name)
 
     def wanted(self, stream: str) -> list[str]:
-        """The aggregates of streams of this type that are going to be queued, in order."""
+        """The aggregates of this stream type that will be queued, in order."""
         return sorted(aggregate_id for of, aggregate_id in self._wanted if of == stream)
 
     def finish(self) -> None:
-        """Queue what is wanted, now that every read model was looked at."""
+        """Queue the selected aggregates, after every read model was compared."""
         by_name: dict[str, list[str]] = defaultdict(list)
         for (_, aggregate_id), name in self._wanted.items():
             by_name[name].append(aggregate_id)
@@ -86,34 +86,34 @@ class Enqueue:
                 self.over_limit += refused
 
     def warnings(self) -> list[str]:
-        """What was not queued and why."""
+        """Warnings about findings that were not queued, with the reasons."""
         said = []
         if self.over_limit:
             said.append(
                 f"{self.over_limit:,} findings were not queued for repair: READMODEL_ENQUEUE_LIMIT or "
-                "READMODEL_REPAIR_QUEUE_LIMIT is reached. Verify again once these are repaired, or rebuild."
+                "READMODEL_REPAIR_QUEUE_LIMIT is reached. Verify again after the queued repairs, or rebuild."
             )
         if self.deletions_refused:
             said.append(
-                f"{self.deletions_refused:,} documents without a reason to be there were not queued for deletion: more "
-                "than READMODEL_MAX_DELETE_SHARE. If the events are complete, rebuild with --allow-deletions."
+                f"{self.deletions_refused:,} documents without a basis in the events were not queued for deletion: "
+                "they exceed READMODEL_MAX_DELETE_SHARE. If the events are complete, rebuild with --allow-deletions."
             )
         if self.dead_letters:
             said.append(
                 f"{self.dead_letters:,} findings were not queued: the last task of their aggregates is a dead letter. "
-                "Requeue these (`readmodel repair-queue requeue --all-failed`) after their cause is mended."
+                "Fix the cause, then run `readmodel repair-queue requeue --all-failed`."
             )
         if self.unnameable:
             said.append(
-                f"{self.unnameable:,} findings were not queued: their ids are no UUIDs, and no repair can name them. "
-                "`readmodel rebuild-readmodel --type all --all` mends them."
+                f"{self.unnameable:,} findings were not queued: their ids are no UUIDs, which a repair task requires. "
+                "`readmodel rebuild-readmodel --type all --all` repairs them."
             )
         return said
 
     def _want(self, key: tuple[str, str], name: str) -> None:
         if key in self._wanted or key in self._refused:
             return
-        # Beyond the limit it is not remembered which were refused: nothing more goes then.
+        # Above the limit the refused aggregates are unknown, so none is queued any more.
         if max(len(self._wanted), len(self._refused)) < self._limit:
             self._wanted[key] = name
         else:

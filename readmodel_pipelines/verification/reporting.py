@@ -1,4 +1,4 @@
-"""What a verification puts into its reports: every finding with what mends it, and what to run in all."""
+"""The contents of a verification's reports: every finding with its repair command, and the commands for all."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,16 +12,16 @@ from readmodel_pipelines.reconcile.outcome import Outcome
 from readmodel_pipelines.reconcile.summary import Summary
 from readmodel_pipelines.reports.writer import ReportWriter, check_report_file
 
-_NOT_BY_US = "mend its events first"
+_NOT_BY_US = "correct its events first"
 
 
 class Reporting:
-    """Report files of one verification; `close` leaves nothing behind that is not finished.
+    """Report files of one verification; `close` removes unfinished files.
 
-    A full disk must not take the result of an hour's work with it: what goes wrong is in `error`, and nothing rises.
+    A full disk must not lose the result of a long run: later errors are stored in `error` and not raised.
 
     Raises:
-        UsageError: a report cannot be written there; at the beginning alone.
+        UsageError: a report cannot be written there; only raised at the start.
     """
 
     def __init__(self, files: Sequence[Path]) -> None:
@@ -34,7 +34,7 @@ class Reporting:
             self._writer, self.error = ReportWriter([]), error
 
     def __call__(self, projection: Projection, findings: Sequence[Finding]) -> None:
-        """Put findings into the reports."""
+        """Add findings to the reports."""
         try:
             for finding in findings if self.error is None else ():
                 self._writer.add(finding.as_json() | {"mend": _mends(projection, finding)})
@@ -49,9 +49,9 @@ class Reporting:
         history: Sequence[Mapping[str, Any]],
         aggregate_id: str | None = None,
     ) -> None:
-        """Complete the files, and say in the summary which were written, or why none was.
+        """Complete the files, and record in the summary the written ones, or the error.
 
-        `aggregate_id` is the one that was looked at, none for many.
+        `aggregate_id` is the verified aggregate, or None for many.
         """
         mend = _what_to_run(summary, projections, aggregate_id)
         why = [f"{name}: {said}" for name in summary.read_models if (said := sentence(summary.outages, name))]
@@ -71,7 +71,7 @@ class Reporting:
         self.close()
 
     def close(self) -> None:
-        """Let go of what is not finished."""
+        """Remove unfinished files."""
         try:
             self._writer.close()
         except OSError as error:
@@ -81,7 +81,7 @@ class Reporting:
 def _mends(projection: Projection, finding: Finding) -> str:
     if finding.outcome is Outcome.MALFORMED:
         return _NOT_BY_US
-    # Any other id may hold whatever its writer liked, and people paste this into a shell.
+    # Another id may hold any text, and people paste this into a shell.
     if is_aggregate_id(finding.aggregate_id):
         return f"readmodel rebuild-readmodel --type {projection.name} --id {finding.aggregate_id}"
     return f"readmodel rebuild-readmodel --type {projection.name} --all"
@@ -94,13 +94,15 @@ def _what_to_run(summary: Summary, projections: Sequence[Projection], aggregate_
         mendable = counts.discrepancies - counts.malformed
         which = f"--type {projection.name} " + (f"--id {aggregate_id}" if aggregate_id else "--all")
         if mendable:
-            what = f"mends {mendable:,} of {projection.read_model}; add --dry-run to see how"
+            what = f"repairs {mendable:,} in {projection.read_model}; add --dry-run to see the changes"
             commands.append({"command": f"readmodel rebuild-readmodel {which}", "what": what})
         if mendable and not aggregate_id:
             command = f"readmodel verify-consistency {which} --enqueue-repairs"
-            commands.append({"command": command, "what": "or has workers mend them"})
+            commands.append({"command": command, "what": "or has workers repair them"})
         if counts.malformed:
             command = f"readmodel verify-consistency {which} --report malformed.csv"
-            what = f"lists {counts.malformed:,} malformed streams of {projection.read_model}: mend their events first"
+            what = (
+                f"lists {counts.malformed:,} malformed streams of {projection.read_model}; correct their events first"
+            )
             commands.append({"command": command, "what": what})
     return commands

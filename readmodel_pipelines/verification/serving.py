@@ -1,4 +1,4 @@
-"""Serves the folder of reports to a browser, so that a page of Dagster can link them: its reports and nothing else."""
+"""Serves the reports of the folder to a browser, so that pages of Dagster can link them. Nothing else is served."""
 
 import html
 import threading
@@ -16,10 +16,10 @@ from readmodel_pipelines.verification.folder import is_report
 
 
 class _Reports(SimpleHTTPRequestHandler):
-    """Gives a report by its name, and at the top a list of all, the newest first."""
+    """Serves a report by its name, and at the root a list of all, the newest first."""
 
     def do_GET(self) -> None:
-        """A report, or the list of them."""
+        """Answer with a report, or with the list."""
         name = unquote(urlsplit(self.path).path).removeprefix("/")
         if not name:
             self._list()
@@ -29,7 +29,7 @@ class _Reports(SimpleHTTPRequestHandler):
             self.send_error(HTTPStatus.NOT_FOUND)
 
     def do_HEAD(self) -> None:
-        """Nobody asks for it."""
+        """Not supported, because no client needs it."""
         self.send_error(HTTPStatus.METHOD_NOT_ALLOWED)
 
     def _list(self) -> None:
@@ -44,21 +44,21 @@ class _Reports(SimpleHTTPRequestHandler):
         self.wfile.write(page)
 
     def log_message(self, *_: Any) -> None:
-        """Nothing: nobody reads a log of them."""
+        """Does nothing, because nobody reads this log."""
 
 
 @contextmanager
 def serving_reports(folder: Path, host: str, port: int) -> Iterator[int]:
-    """Serve the reports of a folder, which need not be there yet, while the block runs; gives the port.
+    """Serve the reports of a folder, which may not exist yet, while the block runs; yields the port.
 
     Raises:
-        UsageError: nobody can listen there.
+        UsageError: the address or port cannot be used.
     """
     try:
         server = ThreadingHTTPServer((host, port), partial(_Reports, directory=str(folder)))
     except OSError as error:
         raise UsageError(
-            f"Nothing can listen at port {port} of {host}: {error.strerror}.", hint="Name another --port, or 0."
+            f"Port {port} of {host} cannot be used: {error.strerror}.", hint="Give another --port, or 0 for a free one."
         ) from None
     with server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True)

@@ -1,4 +1,4 @@
-"""A verification: looks at what it covers, remembers what it finds, and tells whoever wants to hear of it."""
+"""A verification: compares the covered aggregates, records the findings, and reports them."""
 
 import heapq
 import random
@@ -43,16 +43,16 @@ _MOST_RECENT = 10_000
 
 @dataclass(frozen=True, slots=True)
 class VerificationRequest:
-    """What to verify and how.
+    """The coverage and options of a verification.
 
-    Tier `documents` compares every owned field; `versions` only looks whether documents are there at the version of
-    their streams. Without `remember` nothing is written to the database at all: no finding is remembered, and the next
-    incremental verification begins where this one did. With `allow_no_events` it looks although every document is an
-    orphan. `reports` are files to write; those that were written are in the summary's `scope`, and a warning says why
-    one was not.
+    Tier `documents` compares every owned field; `versions` only checks that each document exists at the version of its
+    stream. Without `remember` nothing is written to the database: no finding is recorded, and the next incremental
+    verification starts where this one did. With `allow_no_events` it continues without any event, so that every
+    document is an orphan. `reports` are files to write; the summary's `scope` lists the written ones, and a warning
+    explains a failed one.
 
     Raises:
-        UsageError: that makes no sense.
+        UsageError: the options contradict each other.
     """
 
     coverage: Coverage = field(default_factory=Coverage)
@@ -66,13 +66,13 @@ class VerificationRequest:
     def __post_init__(self) -> None:
         if self.tier == "versions" and not self.coverage.everything:
             raise UsageError(
-                f"The tier of versions looks at everything, not at {self.coverage}.",
-                hint="Leave sample, bucket and what changed since away, or take the tier of documents.",
+                f"Tier versions compares every aggregate, and cannot be limited to {self.coverage}.",
+                hint="Remove --sample, --bucket and --since, or use --tier documents.",
             )
         if self.enqueue_repairs and not self.remember:
             raise UsageError(
-                "A verification that only reads cannot queue repairs: a repair queue is written.",
-                hint="Leave read-only away, or the queuing of repairs.",
+                "A read-only verification cannot queue repairs, because it does not write to the queue.",
+                hint="Remove --read-only or --enqueue-repairs.",
             )
 
 
@@ -85,11 +85,11 @@ def verify(
     *,
     on_progress: Progress | None = None,
 ) -> Summary:
-    """Verify the read models with these names, all when none is named.
+    """Verify the read models with these names; without names, all of them.
 
     Raises:
         UsageError: there is no such read model, or a report cannot be written there.
-        NoEvents: there is none to compare with, whatever part is looked at.
+        NoEvents: the store has no event to compare with, whatever the coverage.
     """
     with closing(Reporting(request.reports)) as reporting:
         return _Verification(database, settings, read_models, request, on_progress, reporting).run()
@@ -99,7 +99,7 @@ def verify(
 def verify_one(
     database: Database, settings: Settings, read_models: Sequence[str], aggregate_id: str, reports: Sequence[Path] = ()
 ) -> Summary:
-    """Verify one aggregate. Writes nothing to the database, and remembers nothing.
+    """Verify one aggregate. Writes and records nothing.
 
     Raises:
         UsageError: the id is no UUID, there is no such read model, or a report cannot be written there.
@@ -120,10 +120,10 @@ def verify_one(
 def verify_fresh(
     database: Database, settings: Settings, read_models: Sequence[str], *, allow_no_events: bool = False
 ) -> Summary:
-    """Verify the aggregates that got events in the last minutes, as many as the settings say. Remembers nothing.
+    """Verify the aggregates with events in the last READMODEL_FRESH_MINUTES. Records nothing.
 
     Raises:
-        NoEvents: there is none at all to compare with, and nobody said that this is meant.
+        NoEvents: the store has no event to compare with, and `allow_no_events` is false.
     """
     reached(Moment.LOOK_AT_FRESH)
     store = Store(database, settings, choose_projections(settings, read_models))
@@ -135,15 +135,18 @@ def verify_fresh(
     def recent(group: Sequence[Projection]) -> Iterable[list[str]]:
         ids = sorted(events.recent_ids(group[0].fold, since, _MOST_RECENT + 1))
         if len(ids) > _MOST_RECENT:
-            warnings.append(f"More than {_MOST_RECENT:,} aggregates have events so young; as many were looked at.")
+            warnings.append(
+                f"More than {_MOST_RECENT:,} aggregates have recent events. Only {_MOST_RECENT:,} of them were "
+                "compared."
+            )
         return _in_batches(ids[:_MOST_RECENT])
 
     ignored = Ignored(database).in_force()
     summary = ReadModelProjector(database, settings, *read_models, ignored=ignored).verify_some(recent)
     summary.warnings += warnings
-    more = f" (more than {_MOST_RECENT:,}, the others were not looked at)" if warnings else ""
+    more = f" (more than {_MOST_RECENT:,}; the others were not compared)" if warnings else ""
     young = f"events in the last {settings.fresh_minutes:g} minutes{more}"
-    summary.scope = VerificationScope(coverage=f"what got {young}", everything=False, young=young, look="fresh")
+    summary.scope = VerificationScope(coverage=f"aggregates with {young}", everything=False, young=young, look="fresh")
     return summary
 
 
@@ -188,12 +191,12 @@ class _Verification:
             )
         whole = request.tier == "documents" and (coverage.everything or coverage.since_last)
         if whole:
-            # Before the first read: what changes while we look is for the next time.
+            # Taken before the first read: the next verification covers changes during this one.
             stored_as = [spelling for item in self._store.projections for spelling in item.fold.stored_as]
             watermark = self._watermark() if coverage.since_last else None
             self._changes = changes_since(self._store.events, stored_as, watermark)
         if coverage.since_last and self._changes.unknown:
-            warnings.append(f"Everything was verified, not only what changed: {self._changes.unknown}.")
+            warnings.append(f"Everything was verified, not only the changes: {self._changes.unknown}.")
             coverage = Coverage()
         if request.tier == "versions":
             summary = self._projector.verify_versions(self._note, allow_no_events=True)
@@ -223,8 +226,8 @@ class _Verification:
             elsewhere = sum(found.total() for found in summary.elsewhere.values())
             if elsewhere:
                 summary.warnings.append(
-                    f"{elsewhere:,} findings of earlier verifications are open outside of what was looked at: a "
-                    "verification of everything tells whether they are gone."
+                    f"{elsewhere:,} earlier findings lie outside of this verification and are still open. A "
+                    "verification of everything compares them again."
                 )
         if request.reports:
             history = self._verifications.history([item.read_model for item in self._store.projections])
@@ -241,7 +244,7 @@ class _Verification:
         self._reporting(projection, alarms)
 
     def _look_at_siblings(self, enqueue: Enqueue) -> None:
-        """Let it know of the deletions that repairs would do in read models that were not asked for."""
+        """Report the deletions that repairs would do in read models outside of this verification."""
         streams = {item.fold.aggregate_type for item in self._store.projections}
         made_from_them = [item for item in projections_for(self._store.settings) if item.fold.aggregate_type in streams]
         siblings = [item.name for item in made_from_them if item not in self._store.projections]
@@ -266,10 +269,10 @@ class _Verification:
                 self._verifications.set_watermark(projection.read_model, self._changes.token, made_from)
 
     def _covered(self, coverage: Coverage) -> Covered | None:
-        """Which open findings were looked at again; None for all of them."""
+        """The open findings that were compared again; None for all of them."""
         bucket = coverage.bucket
         if self._request.tier == "versions":
-            # A finding is not gone because its presence and version are right.
+            # Matching presence and version do not close a finding.
             return Covered(lambda _: False, odd_ids=False)
         if coverage.everything:
             return None
@@ -281,7 +284,7 @@ class _Verification:
         return Covered(holds, _with_odd_ids(coverage))
 
     def _batches(self, group: Sequence[Projection], coverage: Coverage) -> Iterable[list[str]]:
-        """The covered aggregates of read models that are made from the same streams, in order."""
+        """The covered aggregates of read models with the same streams, in order and in batches."""
         events = EventStore(self._store.events)
         models = [ReadModelCollection(self._store.live(item), item) for item in group]
         sources: list[Iterable[str]] = []
@@ -292,7 +295,7 @@ class _Verification:
             changed = sorted(self._changes.ids)
             sources.append(changed)
             sources += [self._findings.open_ids(item.read_model) for item in group]
-            # A new claim makes the older one wrong, too.
+            # A new claim also makes the document of an older claim wrong.
             sources += [sorted(events.contested(item.fold, item.claims, changed)) for item in group if item.claims]
         if coverage.sample is not None:
             found = set(events.sample(group[0].fold, coverage.sample))
@@ -304,11 +307,11 @@ class _Verification:
         first = list(islice(batches, 2))
         if len(first) == 2:
             return chain(first, batches)
-        # A list of one batch: the pass looks up the claims of these alone, not those of every aggregate.
+        # A list with one batch: the pass reads only the claims of its aggregates, not those of all.
         return first or [[]]
 
     def _watermark(self) -> Token | None:
-        """Where to go on: the earliest of those of the read models, if each has one."""
+        """The start of the next incremental verification: the earliest of its read models; None if one has none."""
         tokens = [
             self._verifications.watermark(item.read_model, self._made_from(item)) for item in self._store.projections
         ]
@@ -316,17 +319,17 @@ class _Verification:
         return min(there, key=lambda token: str(token["_data"])) if len(there) == len(tokens) else None
 
     def _made_from(self, projection: Projection) -> list[str]:
-        """What a verification goes by: when it is another, documents may be wrong without a new event."""
+        """The version of the projection. If it changes, documents can be wrong without a new event."""
         collections = self._store.events.name, self._store.live(projection).name
         made_by = projection.fold.aggregate_type, f"schema version {projection.schema_version}"
         return [*collections, *made_by, *sorted(self._store.settings.allow_malformed)]
 
 
 def _with_odd_ids(coverage: Coverage) -> bool:
-    """Whether ids that are no strings are looked for, at a small cost; a sample leaves them out."""
+    """Whether to search for ids that are no strings, which costs little; a sample does not."""
     return coverage.bucket is not None or coverage.since_last
 
 
 def _in_batches(ids: Iterable[str]) -> Iterator[list[str]]:
-    # What is no UTF-8 cannot be asked for; a verification of everything meets it.
+    # Text that is not UTF-8 cannot be queried; a verification of everything finds it.
     return batched((aggregate_id for aggregate_id, _ in groupby(ids) if is_utf8(aggregate_id)), _BATCH)

@@ -220,7 +220,7 @@ def test_a_shadow_logs_its_gate_and_its_swap(sample: Mongo, dagster: Dagster) ->
     said, about = dagster.log_of(result), dagster.materialized(result)[CHATS]
 
     assert (about["strategy"], about["state"], about["inserted"]) == ("shadow", "done", 40)
-    phases = ["Every range is done.", "Gate: ", "A copy of the live collection", "Cut-over: ", "Catch-up: "]
+    phases = ["Every range is done.", "Gate: ", "The gate is passed.", "Cut-over: ", "Catch-up: "]
     assert sorted(phases, key=said.index) == phases
 
 

@@ -39,7 +39,7 @@ def test_a_shadow_that_somebody_dropped_is_built_anew_with_its_validator(scene: 
     scene.database.drop_collection(SHADOW)
     summary = in_shadow(scene, "chat", resume=True)
     assert (summary.ok, summary.about["state"]) == (True, "done")
-    assert any("its shadow is not there any more" in warning for warning in summary.warnings)
+    assert any("its shadow no longer exists" in warning for warning in summary.warnings)
     assert scene.chats.options() == options
     assert scene.verify().ok
 

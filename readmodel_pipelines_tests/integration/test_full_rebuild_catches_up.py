@@ -58,7 +58,7 @@ def test_a_server_without_history_has_everything_looked_at_twice(scene: Scene, a
     assert any("standalone" in warning for warning in summary.warnings)
     assert records(scene)[0]["passes"] == 2
     assert summary.ok
-    with pytest.raises(ReadModelError, match="A shadow needs to follow"):
+    with pytest.raises(ReadModelError, match="shadow needs change streams"):
         full(scene, strategy="shadow")
 
 

@@ -180,9 +180,9 @@ def test_what_was_killed_around_the_swap_is_ended_first_whatever_is_asked_for(sc
     with killed_at(Moment.SWAP):
         in_shadow(scene)
     first = found_in(scene.database.readmodel_rebuilds, {"kind": "rebuild"})
-    with pytest.raises(ReadModelError, match="must be ended first"):
+    with pytest.raises(ReadModelError, match=first["_id"]):
         in_shadow(scene, "chat")
     summary = rebuild(scene.database, scene.settings, [], RebuildRequest())
     assert (summary.about["rebuild"], summary.about["state"]) == (first["_id"], "done")
-    assert any("was ended first" in warning for warning in summary.warnings)
+    assert any("was finished first" in warning for warning in summary.warnings)
     assert scene.verify().ok

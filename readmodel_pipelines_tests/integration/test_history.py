@@ -199,7 +199,7 @@ def test_a_time_is_taken_in_utc_unless_it_says_otherwise(typed_in: str, moment: 
 def test_what_is_no_time_and_a_time_and_a_version_are_refused() -> None:
     with pytest.raises(UsageError, match="is no time"):
         moment_of("yesterday")
-    with pytest.raises(UsageError, match="one of them"):
+    with pytest.raises(UsageError, match="version and a time"):
         HistoryRequest(1, datetime.now(UTC))
 
 
@@ -276,8 +276,8 @@ def test_people_read_who_changed_what_and_what_the_stored_document_lacks(scene: 
     assert f'{CHATS}  title: "second" → "third"' in said
     assert f'{CHATS}  participants: + "u1"' in said
     assert "version: 3 → 4" not in said
-    assert f"Stored in {CHATS}: different: what the stream said at version 3. It lacks 2 events" in said
-    assert f"`readmodel rebuild-readmodel --type all --id {chat}` mends it" in said
+    assert f"Stored in {CHATS}: different: it equals version 3 of the stream. It lacks 2 events" in said
+    assert f"`readmodel rebuild-readmodel --type all --id {chat}` repairs it" in said
     of_title = cli("history", "--type", "chat", "--id", chat, "--field", "title", "--at-version", "3").stdout
     assert '"second"' in of_title
     assert '"third"' not in of_title.partition("Stored in")[0]

@@ -152,7 +152,7 @@ def test_the_documents_have_each_verb_on_each_version() -> None:
     ("hello", "state", "told"),
     [
         ({"isWritablePrimary": True}, PROBLEM, "standalone"),
-        ({"isWritablePrimary": False, "isreplicaset": True}, PROBLEM, "not set up"),
+        ({"isWritablePrimary": False, "isreplicaset": True}, PROBLEM, "not initiated"),
         ({"setName": "rs0", "hosts": ["a:1"], "isWritablePrimary": True, "primary": "a:1"}, OK, "1 member"),
         ({"setName": "rs0", "hosts": ["a", "b", "c"], "isWritablePrimary": True, "primary": "a"}, OK, "3 members"),
         ({"setName": "rs0", "hosts": ["a", "b"], "isWritablePrimary": False, "primary": "b"}, PROBLEM, "that is b"),
@@ -349,7 +349,7 @@ def begun(state: RebuildState, *, days: float = 0.1, strategy: Strategy = "in_pl
         (begun(RebuildState.BUILDING), {"tasks_read_model"}, WARNING, "--type chat --all --resume` continues it"),
         (begun(RebuildState.FINISHING, strategy="shadow"), (), WARNING, "--strategy shadow --resume"),
         (begun(RebuildState.BUILDING, days=8), (), WARNING, "too old to be resumed: `readmodel rebuilds abort"),
-        (begun(RebuildState.REFUSED), (), WARNING, "says why it was refused"),
+        (begun(RebuildState.REFUSED), (), WARNING, "shows why it was refused"),
         (begun(RebuildState.SWAPPING, strategy="shadow"), (), PROBLEM, "before another one begins"),
         (begun(RebuildState.SWAPPING, strategy="shadow", days=8), (), PROBLEM, "before another one begins"),
     ],

@@ -221,13 +221,13 @@ def test_what_makes_no_sense_as_a_run_is_not_asked_for(answers: Answers, argumen
 @pytest.mark.parametrize(
     ("ago", "errors", "required", "said"),
     [
-        (20.0, [], True, "other runs go first"),
+        (20.0, [], True, "other runs are ahead"),
         # Dagster calls it unhealthy, and it lives.
-        (20.0, [{"message": "the code location is being loaded"}], True, "is there, and says: the code location"),
-        (900.0, [], True, "no daemon takes runs from the queue for 15 min"),
-        (None, [], True, "no daemon takes runs"),
+        (20.0, [{"message": "the code location is being loaded"}], True, "reports an error: the code location"),
+        (900.0, [], True, "no daemon has started queued runs for 15 min"),
+        (None, [], True, "no daemon has started queued runs"),
         # An instance without a queue wants no daemon.
-        (None, [], False, "about to be started"),
+        (None, [], False, "it will start soon"),
     ],
 )
 def test_a_run_that_waits_tells_why_and_no_daemon_that_lives_is_called_dead(

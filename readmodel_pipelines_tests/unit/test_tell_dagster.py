@@ -69,4 +69,4 @@ def test_a_web_server_that_is_away_or_refuses_fails_nobody(
     dagster.answer = b'{"error": "no such asset"}'
     tell_dagster(settings_for(dagster.server_port), summary(), None)
     tell_dagster(settings_for(1), summary(), "some id")
-    assert capsys.readouterr().err.count("Dagster was not told") == 2
+    assert capsys.readouterr().err.count("Dagster did not record") == 2

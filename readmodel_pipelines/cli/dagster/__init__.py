@@ -1,1 +1,1 @@
-"""Dagster as the command line meets it: runs of its web server's with `--launch`, and its UI in the demo."""
+"""Dagster from the command line: runs launched with `--launch`, and the UI of the demo."""

@@ -1,4 +1,4 @@
-"""Following runs of Dagster: their logs as they come, then how they ended. Nothing that happens here touches them."""
+"""Follows runs in Dagster: prints their logs, then their results. It only reads."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -14,7 +14,7 @@ from readmodel_pipelines.wording import cut, one_line, span
 _EVERY = 1.0
 _PATIENCE = 60.0
 _QUEUED_LONG = 15.0
-# A daemon that lives says so every 30 seconds.
+# A living daemon sends a heartbeat every 30 seconds.
 _HEARTBEAT_SECONDS = 330.0
 _LONGEST = 300
 _ENDED = ("SUCCESS", "FAILURE", "CANCELED")
@@ -71,9 +71,9 @@ query Daemon {
 
 @dataclass(slots=True)
 class Run:
-    """A run to launch: the job, its one op with what is configured of it, and the partition if the job has some.
+    """A run to launch: the job, its op with the config, and the partition if the job has partitions.
 
-    And what is known of it so far, once it is launched.
+    After the launch it also holds the run's state.
     """
 
     job: str
@@ -84,7 +84,7 @@ class Run:
     url: str = ""
     status: str = "QUEUED"
     why: str = ""
-    """Why it failed."""
+    """The error of a failed run."""
     last: str = ""
     """The last line of its log."""
     metadata: dict[str, Any] = field(default_factory=dict)
@@ -93,17 +93,17 @@ class Run:
 
     @property
     def label(self) -> str:
-        """What people call it."""
+        """Its name in messages."""
         return f"{self.job}{f' of {self.partition}' if self.partition else ''} (run {self.run_id[:8]})"
 
     @property
     def said(self) -> str:
-        """Its last word: why it failed, else what it logged at its end."""
+        """The error of a failed run, else the last line of its log."""
         return self.why or self.last
 
     @property
     def ended(self) -> bool:
-        """Whether it will change no more."""
+        """Whether the run has ended."""
         return self.status in _ENDED
 
     def as_json(self) -> dict[str, Any]:
@@ -113,10 +113,10 @@ class Run:
 
 
 def follow(server: WebServer, verb: str, runs: Sequence[Run]) -> bool:
-    """Tell what the runs log until all of them ended, then how; True when all succeeded.
+    """Print the runs' logs until all have ended, then their results; returns True if all succeeded.
 
     Raises:
-        DagsterUnavailable: the web server went away and does not come back; the runs go on.
+        DagsterUnavailable: the web server stopped answering for too long; the runs continue.
     """
     try:
         _until_all_ended(server, runs)
@@ -130,20 +130,23 @@ def follow(server: WebServer, verb: str, runs: Sequence[Run]) -> bool:
 
 
 def left_alone(server: WebServer, runs: Sequence[Run]) -> Interrupted:
-    """Nobody follows the runs any more, and they go on."""
+    """The error for an interrupted follower; the runs continue."""
     if not runs:
         return Interrupted(
-            "Interrupted while a run was launched, or before.",
-            hint=f"See {server.shown}/runs for whether there is one.",
+            "Interrupted before or while a run was launched.", hint=f"See {server.shown}/runs for a launched run."
         )
-    told, where = _going_on(runs, ", or end it there")
-    return Interrupted(f"No longer following; {told}", hint=where, done={"runs": [run.as_json() for run in runs]})
+    told, where = _going_on(runs, ", or to end it")
+    return Interrupted(
+        f"Interrupted. The runs are no longer followed; {told}",
+        hint=where,
+        done={"runs": [run.as_json() for run in runs]},
+    )
 
 
 def _going_on(runs: Sequence[Run], when: str) -> tuple[str, str]:
-    """Which runs go on, and where they are seen."""
+    """The runs that continue, and their pages."""
     left = [run for run in runs if not run.ended]
-    told = "; ".join(f"{run.label} goes on" for run in left)
+    told = "; ".join(f"{run.label} continues" for run in left)
     return f"{told}.", "\n".join(f"See {run.url}{when}." for run in left)
 
 
@@ -157,7 +160,7 @@ def _until_all_ended(server: WebServer, runs: Sequence[Run]) -> None:
                     _hear(server, run, alone=len(runs) == 1)
             heard = time.monotonic()
         except DagsterUnavailable as error:
-            # A web server that is started anew must not cost whoever waits for the run.
+            # A restart of the web server must not end the wait for the run.
             if time.monotonic() - heard > _PATIENCE:
                 raise
             voice.detail(error.message)
@@ -171,14 +174,14 @@ def _until_all_ended(server: WebServer, runs: Sequence[Run]) -> None:
 
 
 def _hear(server: WebServer, run: Run, *, alone: bool) -> None:
-    """What is new of a run."""
+    """Read the news of a run."""
     ended = False
     while True:
         news = server.ask(_NEWS, run=run.run_id, after=run.cursor)
         logs, now = news["logsForRun"], news["runOrError"]
         for gone in (logs, now):
             if "message" in gone:
-                raise DagsterUnavailable(f"Dagster does not know the run any more: {gone['message']}")
+                raise DagsterUnavailable(f"Dagster no longer knows the run: {gone['message']}")
         for event in logs["events"]:
             for line in _told(run, event):
                 voice.note(line if alone else f"{run.partition or run.job}: {line}")
@@ -189,12 +192,12 @@ def _hear(server: WebServer, run: Run, *, alone: bool) -> None:
         if ended or now["status"] not in _ENDED:
             run.status = now["status"]
             return
-        # Its last events may have come after those were read: once more.
+        # Its last events may be newer than those already read, so they are read once more.
         ended = True
 
 
 def _told(run: Run, event: dict[str, Any]) -> Iterator[str]:
-    """Take an event in; what of it is worth a line."""
+    """Record an event; returns a line to print, if any."""
     message = str(event.get("message", "")).strip()
     match event["__typename"]:
         case "LogMessageEvent":
@@ -202,7 +205,7 @@ def _told(run: Run, event: dict[str, Any]) -> Iterator[str]:
                 run.last = message
                 yield message if event["level"] == "INFO" else f"{event['level'].capitalize()}: {message}"
         case "RunEnqueuedEvent":
-            yield "Waits in the queue."
+            yield "Queued."
         case "RunStartEvent":
             yield "Started."
         case "ExecutionStepOutputEvent":
@@ -212,14 +215,14 @@ def _told(run: Run, event: dict[str, Any]) -> Iterator[str]:
             run.metadata |= _values(failure.get("metadataEntries") or ())
             run.why = failure.get("description") or (event["error"] or {}).get("message", message).strip()
         case "RunFailureEvent":
-            # A step that failed says more.
+            # A failed step has a better error.
             run.why = run.why or (event["error"] or {}).get("message", message).strip()
         case _:
             voice.detail(message)
 
 
 def _values(entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The metadata that are numbers or text; tables are for the web UI."""
+    """The metadata that are numbers or text; the web UI shows the tables."""
     return {
         entry["label"]: int(value) if name == "intRepr" else value
         for entry in entries
@@ -235,27 +238,27 @@ def _why_queued(server: WebServer, waiting: Sequence[Run]) -> str:
     if daemon["required"] and (beat is None or time.time() - beat > _HEARTBEAT_SECONDS):
         since = "" if beat is None else f" for {span(time.time() - beat)}"
         return (
-            f"{who}: no daemon takes runs from the queue{since}. Start `dagster-daemon run` on the same DAGSTER_HOME."
+            f"{who}: no daemon has started queued runs{since}. Start `dagster-daemon run` with the same DAGSTER_HOME."
         )
-    # Dagster calls one unhealthy, too, that is at work and met an error: a code location that is being loaded, for one.
+    # Dagster also calls a working daemon unhealthy after an error, for example while a code location loads.
     if errors := daemon["lastHeartbeatErrors"]:
         said = one_line(cut(str(errors[0]["message"]).strip(), _LONGEST))
-        return f"{who}: the daemon that takes runs from the queue is there, and says: {said}"
+        return f"{who}: the daemon that starts queued runs reports an error: {said}"
     if beat is None:
-        return f"{who}: it is about to be started. See {server.shown}/runs/queued."
+        return f"{who}: it will start soon. See {server.shown}/runs/queued."
     ago = span(time.time() - beat)
     return (
-        f"{who}: other runs go first, a rebuild of the same read model for one, or the daemon has just ended (its last "
-        f"heartbeat was {ago} ago). See {server.shown}/runs/queued."
+        f"{who}: other runs are ahead, for example a rebuild of the same read model, or the daemon has just stopped "
+        f"(last heartbeat {ago} ago). See {server.shown}/runs/queued."
     )
 
 
 def _ending(run: Run) -> Iterator[str]:
     how = {"SUCCESS": "succeeded", "FAILURE": "failed", "CANCELED": "was canceled"}[run.status]
     said = f": {run.said}" if run.said else "."
-    # A sentence, and below it what to do.
+    # A sentence, then the hint on its own line.
     yield from f"{run.label} {how}{said}".split("\n")
     if run.status != "SUCCESS":
         yield f"See {run.url}"
     if run.tags.get("dagster/will_retry") == "true":
-        yield "Dagster launches it again by itself."
+        yield "Dagster will retry it."

@@ -1,6 +1,6 @@
-"""`--launch`: submit to the Dagster instance instead of running here. A run for each read model, as the web UI does it.
+"""`--launch`: submits a run for each read model to a Dagster instance, like the web UI, instead of working here.
 
-A run carries the tags that its partition has there, so that the instance's limits hold for it, and it is found by them.
+A run carries the tags of its partition, so that the instance's limits apply to it and people find it.
 """
 
 from collections.abc import Sequence
@@ -62,12 +62,12 @@ mutation Launch($params: ExecutionParams!) {
 
 
 def launch_runs(settings: Settings, verb: str, runs: Sequence[Run]) -> bool:
-    """Launch the runs, say where they are, and follow them to their end; True when all of them succeed.
+    """Launch the runs, print their addresses, and follow them to their end; returns True if all succeed.
 
     Raises:
-        DagsterUnavailable: there is no web server, it does not let us, or it does not know our jobs.
+        DagsterUnavailable: there is no web server, it refuses access, or it does not know the jobs.
         ReadModelError: it refuses a run.
-        Interrupted: somebody stopped following; the runs go on.
+        Interrupted: the user stopped following; the runs continue.
     """
     server = WebServer(settings)
     try:
@@ -82,10 +82,10 @@ def launch_runs(settings: Settings, verb: str, runs: Sequence[Run]) -> bool:
 
 
 def materialize(server: WebServer, assets: Sequence[str]) -> str:
-    """Have these assets materialized in one run, as by their button; gives the run's address.
+    """Materialize these assets in one run, like their button in the UI; returns the run's address.
 
     Raises:
-        DagsterUnavailable: there is no web server, or it does not know our jobs.
+        DagsterUnavailable: there is no web server, or it does not know the jobs.
         ReadModelError: it refuses the run.
     """
     place = _place_of(server, {"rebuild_read_models"}, "")
@@ -95,27 +95,27 @@ def materialize(server: WebServer, assets: Sequence[str]) -> str:
 
 
 def shown_findings(max_findings: int) -> dict[str, int]:
-    """Config of a run that shows so many; a run that is not told shows its own number."""
+    """The config for the number of findings shown; empty for the run's default."""
     return {} if max_findings == DEFAULT_MAX_FINDINGS else {"max_findings": max_findings}
 
 
 def refuse(option: str, given: object, why: str) -> None:
-    """Refuse an option that no run has.
+    """Refuse an option that runs in Dagster do not support.
 
     Raises:
-        UsageError: it was given.
+        UsageError: the option was given.
     """
     if given:
-        raise UsageError(f"{option} makes no sense with --launch: {why}.", hint=f"Leave {option} away, or --launch.")
+        raise UsageError(f"{option} does not work with --launch: {why}.", hint=f"Remove {option} or --launch.")
 
 
 def _place_of(server: WebServer, jobs: set[str], database: str) -> dict[str, str]:
-    """The repository and location of the jobs, that of this database where there are several."""
+    """The repository and location of the jobs; if several have them, those of this database."""
     found = server.ask(_LOCATIONS)["workspaceOrError"]
     places, broken, of_this_one = [], [], set()
     for entry in found.get("locationEntries", ()):
-        # Nothing yet while it is loading.
-        location = entry["locationOrLoadError"] or {"message": "it is being loaded"}
+        # Empty while it is loading.
+        location = entry["locationOrLoadError"] or {"message": "it is still loading"}
         if "message" in location:
             broken.append(f"location {entry['name']}: {location['message'].strip()[:_LONGEST]}")
         for repository in location.get("repositories", ()):
@@ -123,7 +123,7 @@ def _place_of(server: WebServer, jobs: set[str], database: str) -> dict[str, str
                 places.append({"repositoryName": repository["name"], "repositoryLocationName": entry["name"]})
                 if any(tag["value"] == database for job in repository["jobs"] for tag in job.get("tags", ())):
                     of_this_one.add(entry["name"])
-    # Where several have them, the one that says so, then the one that is ours by name.
+    # If several have them, the one with this database, then the one with our name.
     names = [place["repositoryLocationName"] for place in places]
     places.sort(
         key=lambda place: (
@@ -133,16 +133,16 @@ def _place_of(server: WebServer, jobs: set[str], database: str) -> dict[str, str
     )
     if len(places) > 1 and not of_this_one and LOCATION not in names:
         raise DagsterUnavailable(
-            f"Dagster at {server.shown} has {min(jobs)} in several code locations ({', '.join(names)}), and none says "
-            "that it works on this database.",
-            hint="Give the one that does the same READMODEL_MONGODB_URI and READMODEL_DATABASE as this command, or the "
-            f"name {LOCATION}.",
+            f"Dagster at {server.shown} has {min(jobs)} in several code locations ({', '.join(names)}), and none of "
+            "them works on the database of this command.",
+            hint="Start one of them with the READMODEL_MONGODB_URI and READMODEL_DATABASE of this command, or name it "
+            f"{LOCATION}.",
         )
     if not places:
-        why = "; ".join(broken) or found.get("message") or "no code location that it loads has it"
+        why = "; ".join(broken) or found.get("message") or "no loaded code location has it"
         raise DagsterUnavailable(
             f"Dagster at {server.shown} has no job {min(jobs)}: {why}",
-            hint=f"Look at {server.shown}/locations, mend the location and reload it; or leave --launch away.",
+            hint=f"See {server.shown}/locations. Fix the location and reload it, or remove --launch.",
         )
     return places[0]
 
@@ -154,14 +154,14 @@ def _tags_of(server: WebServer, place: dict[str, str], job: str, partition: str)
         raise ReadModelError(
             f"Dagster at {server.shown} does not know the partition {partition} of {job}: "
             f"{str(tags.get('message', 'no reason given')).strip()[:_LONGEST]}",
-            hint="Its code location should have the settings of this command; reload it, or leave --launch away.",
+            hint="Give its code location the settings of this command and reload it, or remove --launch.",
         )
     found_tags: list[dict[str, str]] = tags["results"]
     return found_tags
 
 
 def _launched(server: WebServer, place: dict[str, str], run: Run) -> str:
-    """The run's id."""
+    """Launch the run; returns its id."""
     tags = [] if run.partition is None else _tags_of(server, place, run.job, run.partition)
     params = {
         "selector": {**place, "jobName": run.job},
@@ -172,19 +172,19 @@ def _launched(server: WebServer, place: dict[str, str], run: Run) -> str:
 
 
 def _submitted(server: WebServer, params: dict[str, Any], what: str) -> str:
-    """The id of the run."""
+    """The id of the submitted run."""
     result = server.ask(_LAUNCH, params=params)["launchRun"]
     if result["__typename"] == "UnauthorizedError":
         raise DagsterUnavailable(
-            f"Dagster at {server.shown} refuses to launch {what}: its web server is read-only, or only lets "
-            "others launch.",
-            hint="Name another one in READMODEL_DAGSTER_URL, or leave --launch away.",
+            f"Dagster at {server.shown} refuses to launch {what}: its web server is read-only, or this user may not "
+            "launch runs.",
+            hint="Set READMODEL_DAGSTER_URL to another web server, or remove --launch.",
         )
     if "run" not in result:
         why = result.get("message") or "; ".join(error["message"] for error in result.get("errors", ()))
         raise ReadModelError(
             f"Dagster at {server.shown} refuses to launch {what}: {why.strip()[:_LONGEST]}",
-            hint="Its code location should be of this version; reload it, or leave --launch away.",
+            hint="Install this version in its code location and reload it, or remove --launch.",
         )
     run_id: str = result["run"]["runId"]
     return run_id

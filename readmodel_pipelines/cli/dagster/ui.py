@@ -1,4 +1,4 @@
-"""Dagster's UI for the demo: a child process that ends with us, told the same database."""
+"""Dagster's UI for the demo: a child process with the same database, which ends with this one."""
 
 import contextlib
 import http.client
@@ -24,37 +24,37 @@ USUAL_PORT = 3000
 _END_SECONDS = 20.0
 _PAUSE = 0.25
 _LINES_SHOWN = 30
-# As workspace.yaml names it.
+# The name in workspace.yaml.
 _LOCATION = {"module_name": "readmodel_pipelines.definitions", "location_name": "readmodel_pipelines"}
-# Dagster warns of its own command, whose successor needs a package more.
+# Dagster warns about its own command; its successor needs another package.
 _DAGSTER_DEV = (sys.executable, "-W", "ignore:Function `dev_command`", "-m", "dagster", "dev")
 
 
 def choose_port(wanted: int | None) -> int:
-    """The port asked for, else the usual one, else any that is free.
+    """The requested port, else the usual one, else any free port.
 
     Raises:
-        UsageError: somebody listens on the port asked for.
+        UsageError: the requested port is in use.
     """
     for port in (wanted,) if wanted is not None else (USUAL_PORT, 0):
         with socket.socket() as probe:
-            # As servers do: a port that was closed a moment ago is free.
+            # Like servers, to allow a port that was closed a moment ago.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             with contextlib.suppress(OSError):
                 probe.bind((HOST, port))
                 return int(probe.getsockname()[1])
-    raise UsageError(f"Port {wanted} of {HOST} cannot be used.", hint="Name another --port, or none.")
+    raise UsageError(f"Port {wanted} of {HOST} cannot be used.", hint="Give another --port, or none.")
 
 
 def serve(
     settings: Settings, port: int, say: Callable[[str], None], env: Mapping[str, str], at_first: Callable[[], None]
 ) -> None:
-    """Serve the UI until Ctrl-C; say its address once it answers, and do `at_first` what is to be done in it then.
+    """Serve the UI until Ctrl-C. When it answers, print its address and run `at_first`.
 
     Raises:
         ReadModelError: it did not start, or ended by itself.
     """
-    # A shell script starts background jobs deaf to Ctrl-C, and the child would be too.
+    # A shell script starts background jobs with Ctrl-C ignored, and the child would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     checkout = Path(readmodel_pipelines.__file__).resolve().parents[1]
     with tempfile.TemporaryDirectory(prefix="readmodel-ui-") as folder:
@@ -62,14 +62,14 @@ def serve(
         workspace.write_text(
             f"load_from:\n  - python_module: {json.dumps(_LOCATION | {'working_directory': str(checkout)})}\n"
         )
-        # Every step of every run would be told here; the UI shows them better.
+        # The UI shows the steps of every run better than these lines.
         log = Path(folder) / "dagster.log"
         with log.open("wb") as out:
             child = subprocess.Popen(
                 [*_DAGSTER_DEV, "-w", workspace, "-h", HOST, "-p", str(port), "--log-level", "warning"],
-                # A checkout's dagster.yaml counts.
+                # A checkout's dagster.yaml applies.
                 cwd=checkout if (checkout / "dagster.yaml").is_file() else None,
-                # It, and what it starts, imports nothing from the folder that it happens to be started in.
+                # Dagster and its children import nothing from the current folder.
                 env={
                     **_home(Path(folder)),
                     **os.environ,
@@ -79,7 +79,7 @@ def serve(
                 },
                 stdout=out,
                 stderr=out,
-                # Its own group, so that Ctrl-C reaches it once, through us, and nothing of it outlives us.
+                # Its own process group: Ctrl-C reaches it once, through us, and no child survives us.
                 start_new_session=True,
             )
         try:
@@ -88,19 +88,18 @@ def serve(
                 at_first()
             child.wait()
         except KeyboardInterrupt:
-            say("Ending Dagster's UI.")
+            say("Stopping Dagster's UI.")
             return
         finally:
             _end(child)
         said = log.read_text(encoding="utf-8", errors="replace").splitlines()[-_LINES_SHOWN:]
     raise ReadModelError(
-        f"Dagster's UI ended by itself (code {child.returncode}).",
-        hint="\n".join(["The last lines that it wrote:", *said]),
+        f"Dagster's UI ended by itself (code {child.returncode}).", hint="\n".join(["Its last lines were:", *said])
     )
 
 
 def _home(folder: Path) -> dict[str, str]:
-    """The same instance where no checkout is, but an installed package: it brings the file along."""
+    """The same instance for an installed package, which contains a copy of dagster.yaml."""
     brought = Path(readmodel_pipelines.__file__).with_name("dagster.yaml")
     if not brought.is_file():
         return {}
@@ -109,7 +108,7 @@ def _home(folder: Path) -> dict[str, str]:
 
 
 def _wait_until_it_answers(child: subprocess.Popen[bytes], port: int) -> bool:
-    # However long that takes: whoever waits ends it by Ctrl-C.
+    # Without a limit, because the user can end the wait with Ctrl-C.
     while child.poll() is None:
         with (
             contextlib.suppress(OSError, http.client.HTTPException),
@@ -123,7 +122,7 @@ def _wait_until_it_answers(child: subprocess.Popen[bytes], port: int) -> bool:
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
-    """End it the way Ctrl-C would, so that it can take its own children along; then whatever is left of its group."""
+    """End it like Ctrl-C, so that it ends its children; then kill the rest of its process group."""
     with contextlib.suppress(KeyboardInterrupt, subprocess.TimeoutExpired):
         if child.poll() is None:
             child.send_signal(signal.SIGINT)

@@ -1,7 +1,7 @@
-"""Dagster's web server as `--launch` speaks to it: GraphQL over HTTP, with nothing but the standard library.
+"""A client for Dagster's web server: GraphQL over HTTP, with only the standard library.
 
-Importing Dagster would cost seconds, and its own client knows neither partitions nor logs. Credentials of the address
-go into a header and nowhere else.
+Importing Dagster would take seconds, and its own client supports neither partitions nor logs. The credentials of the
+address go only into a header.
 """
 
 import base64
@@ -19,11 +19,11 @@ from readmodel_pipelines.settings import Settings
 _SECONDS = 30.0
 _LONGEST = 500
 _NOT_LET_IN = (401, 403)
-_HERE = "or leave --launch away: then it runs here."
+_HERE = "or remove --launch to run it here."
 
 
 class WebServer:
-    """The web server that the settings name."""
+    """The web server of the settings."""
 
     def __init__(self, settings: Settings) -> None:
         self.shown = settings.shown_dagster_url().rstrip("/")
@@ -36,20 +36,20 @@ class WebServer:
             self._headers["Authorization"] = f"Basic {base64.b64encode(credentials).decode('ascii')}"
 
     def ask(self, query: str, **variables: Any) -> dict[str, Any]:
-        """The data that a query or mutation gives.
+        """The data that a query or mutation returns.
 
         Raises:
-            DagsterUnavailable: nobody answers there, it is no Dagster, or it does not let us in.
-            ReadModelError: it cannot do that.
+            DagsterUnavailable: nobody answers there, it is not Dagster, or it refuses access.
+            ReadModelError: it answers with an error.
         """
         return self._data(self._said_to("graphql", {"query": query, "variables": variables}))
 
     def observe(self, asset: str, description: str, metadata: Mapping[str, Any]) -> None:
-        """Have it record on the page of an asset what was done elsewhere.
+        """Record an observation on the page of an asset.
 
         Raises:
-            DagsterUnavailable: nobody answers there, or it does not let us in.
-            ReadModelError: it did not take it.
+            DagsterUnavailable: nobody answers there, or it refuses access.
+            ReadModelError: it did not record it.
         """
         said = self._said_to(
             f"report_asset_observation/{quote(asset)}", {"description": description, "metadata": metadata}
@@ -66,12 +66,12 @@ class WebServer:
                 said: bytes = answer.read()
         except urllib.error.HTTPError as error:
             with error:
-                # Of a query that it cannot read the web server says so with status 400.
+                # The web server answers an invalid query with status 400.
                 said = error.read()
             if error.code in _NOT_LET_IN:
                 raise DagsterUnavailable(
-                    f"Dagster's web server at {self.shown} does not let us in (HTTP {error.code}).",
-                    hint=f"Put user:password@ into READMODEL_DAGSTER_URL, or ask whoever runs it; {_HERE}",
+                    f"Dagster's web server at {self.shown} refuses access (HTTP {error.code}).",
+                    hint=f"Put user:password@ into READMODEL_DAGSTER_URL, ask its administrator, {_HERE}",
                 ) from None
         except (OSError, http.client.HTTPException) as error:
             why = getattr(error, "reason", None) or error
@@ -90,14 +90,14 @@ class WebServer:
             document = None
         if not isinstance(document, dict) or not document.keys() & {"data", "errors"}:
             raise DagsterUnavailable(
-                f"What answers at {self.shown} is not Dagster's web server.",
+                f"The server at {self.shown} is not Dagster's web server.",
                 hint=f"Correct READMODEL_DAGSTER_URL, {_HERE}",
             )
         if document.get("errors"):
             messages = "; ".join(str(error.get("message")) for error in document["errors"])
             raise ReadModelError(
-                f"Dagster's web server at {self.shown} cannot do that: {messages[:_LONGEST]}",
-                hint=f"It should be of version 1.13, as this project is; {_HERE}",
+                f"Dagster's web server at {self.shown} answered with an error: {messages[:_LONGEST]}",
+                hint=f"It should have version 1.13, like this project. Upgrade it, {_HERE}",
             )
         data: dict[str, Any] = document["data"]
         return data
