@@ -123,6 +123,8 @@ class RepairNotQueued(ReadModelError):
 class OutOfOrder(ReadModelError):
     """A collection returned its keys in another order than that of their bytes, so it cannot be compared."""
 
+    exit_code = 4
+
 
 class MongoUnavailable(ReadModelError):
     """MongoDB does not answer, refuses the login, or the user lacks a right.

@@ -5,7 +5,7 @@ processes too. Second looks, and whatever goes by ids, read from the server as e
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 from readmodel_pipelines.events.ids import byte_order
@@ -54,24 +54,23 @@ def spooled(
     from readmodel_pipelines.spool.folder import NoRoomToSpool, room_or_refused, spool_folder
 
     parent, needed = spool_dir(store.settings), int(share * reading.needed_bytes)
-    making = spool_folder(parent, needed)
-    try:
-        folder = making.__enter__()
-    except NoRoomToSpool as error:
-        if not reading.chosen:
-            raise
-        said(Reading("index", f"{reading.why}, but {one_line(error.message).rstrip('.')}", chosen=True))
-        yield NO_SPOOLS
-        return
-    try:
-        said(reading)
-        tell(f"Events are read {reading.how}. Nothing is compared before the spool is whole.")
-        with room_or_refused(parent), calm_collector():
-            spools = _made(store, within, folder, int(share * reading.bytes), shadows, read)
-        reached(Moment.SPOOLED)
+    with ExitStack() as held:
+        try:
+            folder = held.enter_context(spool_folder(parent, needed))
+            said(reading)
+            tell(f"Events are read {reading.how}. Nothing is compared before the spool is whole.")
+            with room_or_refused(parent), calm_collector():
+                spools = _made(store, within, folder, int(share * reading.bytes), shadows, read)
+        except NoRoomToSpool as error:
+            if not reading.chosen:
+                raise
+            # It may have been there when that began, and others took it.
+            held.close()
+            spools = NO_SPOOLS
+            said(Reading("index", f"{reading.why}, but {one_line(error.message).rstrip('.')}", chosen=True))
+        if spools:
+            reached(Moment.SPOOLED)
         yield spools
-    finally:
-        making.__exit__(None, None, None)
 
 
 def spool_dir(settings: Settings) -> Path:

@@ -20,6 +20,14 @@ _LOCK, _NEW = "in-use", "new"
 class NoRoomToSpool(ReadModelError):
     """The folder of the spool cannot be written, or has too little room."""
 
+    exit_code = 4
+
+
+class SpoolLost(ReadModelError):
+    """Somebody removed or changed the spool while it was read."""
+
+    exit_code = 4
+
 
 @contextmanager
 def spool_folder(parent: Path, needed_bytes: int) -> Iterator[Path]:

@@ -9,6 +9,7 @@ import os
 import zlib
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from operator import itemgetter
@@ -16,9 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import bson
+from bson.errors import BSONError
 
 from readmodel_pipelines.events.ids import byte_order
 from readmodel_pipelines.reconcile.ranges import IdRange
+from readmodel_pipelines.spool.folder import SpoolLost
 
 Key = tuple[bytes, Any]
 """The bytes of the id, and what orders documents of one id."""
@@ -53,9 +56,23 @@ class SortedFile:
     def read(
         self, within: IdRange, decode: Callable[[bytes], Sequence[Document]], key_of: Callable[[Document], Key]
     ) -> Iterator[list[Document]]:
-        """The documents of a range in order, some at a time."""
+        """The documents of a range in order, some at a time.
+
+        Raises:
+            SpoolLost: the file is not as it was written.
+        """
         lower = b"" if within.lower is None else byte_order(within.lower)
         upper = None if within.upper is None else byte_order(within.upper)
+        with _as_it_was_written(self.path):
+            yield from self._read(lower, upper, decode, key_of)
+
+    def _read(
+        self,
+        lower: bytes,
+        upper: bytes | None,
+        decode: Callable[[bytes], Sequence[Document]],
+        key_of: Callable[[Document], Key],
+    ) -> Iterator[list[Document]]:
         file = os.open(self.path, os.O_RDONLY)
         try:
             heads = [_Head(_blocks(file, run, lower), decode, key_of, lower) for run in self.runs]
@@ -68,6 +85,17 @@ class SortedFile:
                 yield documents
         finally:
             os.close(file)
+
+
+@contextmanager
+def _as_it_was_written(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, EOFError, zlib.error, BSONError) as error:
+        raise SpoolLost(
+            f"The spool {path.parent} was removed or changed while it was read: {error}.",
+            hint="Keep whatever tidies up folders from it, or name another one in READMODEL_SPOOL_DIR. Run it again.",
+        ) from None
 
 
 class SortedFileWriter:
@@ -141,15 +169,22 @@ class SortedFileWriter:
 
 def _blocks(file: int, run: Run, lower: bytes) -> Iterator[bytes]:
     """The blocks of a run from where an id can be."""
-    index = bson.decode(os.pread(file, run.index_bytes, run.end))
+    index = bson.decode(_part(file, run.index_bytes, run.end))
     # One that begins with it may have a part of it before.
     before = max(0, bisect_left(index["ids"], lower) - 1)
     at = index["places"][before]
     del index
     while at < run.end:
-        length = int.from_bytes(os.pread(file, _LENGTH, at), "little")
-        yield zlib.decompress(os.pread(file, length, at + _LENGTH))
+        length = int.from_bytes(_part(file, _LENGTH, at), "little")
+        yield zlib.decompress(_part(file, length, at + _LENGTH))
         at += _LENGTH + length
+
+
+def _part(file: int, length: int, at: int) -> bytes:
+    part = os.pread(file, length, at)
+    if len(part) < length:
+        raise EOFError("it is shorter than it was")
+    return part
 
 
 class _Head:

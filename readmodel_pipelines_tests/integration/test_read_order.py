@@ -21,6 +21,7 @@ from readmodel_pipelines.reading import spooled
 from readmodel_pipelines.reconcile.ranges import IdRange
 from readmodel_pipelines.reconcile.summary import Summary
 from readmodel_pipelines.spool.folder import NoRoomToSpool
+from readmodel_pipelines.spool.sorted_file import SortedFileWriter
 from readmodel_pipelines_tests.integration.test_values import put_document
 from readmodel_pipelines_tests.support.at_a_moment import At, once, raises
 from readmodel_pipelines_tests.support.campaign.trial import Trial
@@ -217,6 +218,18 @@ class TestTheOrderThatIsChosen:
         summary = scene.verify()
         assert summary.ok
         assert "index" in summary.read_order
+
+    @pytest.mark.usefixtures("larger_than_the_cache")
+    def test_is_that_of_the_index_where_the_room_goes_while_it_is_spooled(
+        self, scene: Scene, strategy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        scene.fill(3)
+        scene.settings = scene.settings.model_copy(update={"spool_dir": tmp_path / "spool"})
+        monkeypatch.setattr(SortedFileWriter, "finish", lambda _: raises(OSError(28, "No space left on device"))())
+        summary = full(scene, strategy=strategy)
+        assert summary.ok
+        assert "index" in summary.read_order
+        assert not list((tmp_path / "spool").iterdir())
 
     @pytest.mark.usefixtures("larger_than_the_cache")
     def test_is_that_of_the_index_for_the_last_few(self, scene: Scene) -> None:

@@ -1,6 +1,7 @@
 """A sorted file gives what was put into it, in order, whatever range is asked for."""
 
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import bson
 import pytest
 
 from readmodel_pipelines.reconcile.ranges import EVERYTHING, IdRange
+from readmodel_pipelines.spool.folder import SpoolLost
 from readmodel_pipelines.spool.sorted_file import Key, SortedFile, SortedFileWriter
 
 Document = dict[str, Any]
@@ -84,3 +86,21 @@ def test_what_was_written_before_it_began_anew_is_gone(tmp_path: Path) -> None:
     last = {"id": "a", "version": 1, "text": ""}
     writer.add([(key_of(last), bson.encode(last))], 100)
     assert read(writer.finish()) == [last]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        Path.unlink,
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(path.read_bytes()[:-10]),
+        lambda path: path.write_bytes(path.read_bytes()[:-10] + bytes(10)),
+        lambda path: path.write_bytes(bytes(10) + path.read_bytes()[10:]),
+    ],
+    ids=["gone", "empty", "shorter", "another end", "another beginning"],
+)
+def test_a_file_that_somebody_changed_is_told_as_lost(tmp_path: Path, change: Callable[[Path], object]) -> None:
+    file = written(tmp_path, streams(7))
+    change(file.path)
+    with pytest.raises(SpoolLost):
+        read(file)

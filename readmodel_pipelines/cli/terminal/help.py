@@ -72,7 +72,7 @@ ENDING = {
         ("1", "discrepancies, undone aggregates, or an unknown id"),
         ("2", "wrong usage or a wrong setting"),
         ("3", "MongoDB or Dagster does not answer, or a right is missing"),
-        ("4", "an operation failed in MongoDB, or a worker was killed"),
+        ("4", "an operation failed, in MongoDB or here, or a worker was killed"),
         ("5", "no event at all (a mistyped name?); nothing was changed"),
         ("6", "the output could not be written: a full disk"),
         ("130", "interrupted; the message has the command that continues"),
