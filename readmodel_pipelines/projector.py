@@ -216,8 +216,8 @@ class ReadModelProjector:
     def verify_versions(self, on_findings: OnFindings | None = None, *, allow_no_events: bool = False) -> Summary:
         """Only look whether documents are there, at the version of their streams; writes nothing.
 
-        Reads the last event of each aggregate, those that decide whether there is a document, and all of the aggregates
-        where something is found.
+        Reads the first event of each aggregate, later ones that decide whether there is a document, and all of the
+        aggregates where something is found.
 
         Raises:
             NoEvents: there is none to compare with, and nobody said that this is meant.

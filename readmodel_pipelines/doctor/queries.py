@@ -13,12 +13,12 @@ from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
 from readmodel_pipelines.bookkeeping.verifications import Findings
 from readmodel_pipelines.doctor.check import Check, Health, worst
 from readmodel_pipelines.mongo.driver import Collection, Document
-from readmodel_pipelines.mongo.event_store import EventStore, spellings
+from readmodel_pipelines.mongo.event_store import EventStore
 from readmodel_pipelines.mongo.names import FINDINGS
 from readmodel_pipelines.mongo.read_model import ReadModelCollection
 from readmodel_pipelines.mongo.scan import Query
 from readmodel_pipelines.mongo.store import Store
-from readmodel_pipelines.mongo.stream_ends import last_events
+from readmodel_pipelines.mongo.stream_ends import last_versions
 from readmodel_pipelines.projections.registry import by_fold
 from readmodel_pipelines.reconcile.ranges import IdRange
 
@@ -53,15 +53,14 @@ class Answered:
 def queries(store: Store) -> Iterator[Answered]:
     """The main queries as their modules build them, and their plans."""
     events = EventStore(store.events)
+    versions = {"aggregate": store.events.name, "pipeline": last_versions(), "cursor": {}}
     for group in by_fold(store.projections):
         fold = group[0].fold
         of_fold = f"({fold.aggregate_type})"
         yield _found(f"all streams in order {of_fold}", store.events, events.query(fold))
         yield _found(f"a range of streams in order {of_fold}", store.events, events.query(fold, within=_A_RANGE))
         yield _found(f"some streams {of_fold}", store.events, events.query(fold, _SOME_IDS))
-        pipeline = {"aggregate": store.events.name, "pipeline": last_events(spellings(fold.stored_as)), "cursor": {}}
-        what = f"versions of all streams {of_fold}"
-        yield _answered(what, store.events, pipeline, optional=True, hint=events.index)
+        yield _answered(f"versions of all streams {of_fold}", store.events, versions, optional=True, hint=events.index)
     for item in store.projections:
         live = store.live(item)
         model = ReadModelCollection(live, item)

@@ -10,7 +10,7 @@ from bson import Code, ObjectId
 
 from readmodel_pipelines.batched import batched
 from readmodel_pipelines.events.exact import Odd, sendable, written
-from readmodel_pipelines.events.ids import is_utf8
+from readmodel_pipelines.events.ids import byte_order, is_utf8
 from readmodel_pipelines.events.stream import Fold, Malformed, Reason
 from readmodel_pipelines.events.values import BadField, whole
 from readmodel_pipelines.moments import Moment, reached
@@ -18,6 +18,7 @@ from readmodel_pipelines.mongo import scan, stream_ends
 from readmodel_pipelines.mongo.driver import Collection, Document, is_there
 from readmodel_pipelines.mongo.kinds import indexes_of
 from readmodel_pipelines.mongo.spooling import Spooled
+from readmodel_pipelines.reconcile.ports import Outline
 from readmodel_pipelines.reconcile.ranges import EVERYTHING, IdRange
 
 _ORDER = ("aggregate_id", "version")
@@ -92,11 +93,7 @@ class EventStore:
         """What `read` asks for."""
         these = scan.keys_within("aggregate_id", within) if ids is None else scan.string_keys("aggregate_id", ids)
         where = {**_stored_as(fold), **these}
-        own = {name for event_type in fold.events.values() for name in event_type.fields}
-        # Of a fold that reads nothing from it, whether `data` is a document has to be known all the same.
-        names = {*_ENVELOPE, *fold.envelope, *(f"data.{name}" for name in (*own, *scan.SPARE))}
-        # MongoDB refuses a field beside one that it lies in.
-        fields = {name: 1 for name in sorted(names) if names.isdisjoint(_above(name))}
+        fields = _shown(fold, fold.events, scan.SPARE)
         if ids is None and "_id" not in fold.envelope:
             # Reading an ObjectId takes the driver a third of what it takes to read an event.
             fields["_id"] = 0
@@ -235,27 +232,35 @@ class EventStore:
         groups = self._groups_in_order(pipeline, self.index)
         return (group["_id"] for group in groups if type(group["_id"]) is str)
 
-    def version_ranges(self, fold: Fold[Any]) -> Iterator[tuple[Any, Any, Any, int]]:
-        """(id, first version, last version, number of events) of every stream, in order of the ids, symbols among them.
+    def outlines(self, fold: Fold[Any], event_types: Sequence[str] = ()) -> Iterator[Outline]:
+        """The outline of every stream, in order of the ids, symbols among them.
 
-        Of a stream is known how it ends, and that no version is missing; where it has `versions_are_indexed`. Otherwise
-        every event is read.
+        The first event of each is read, and of the others is known that no version is missing; where it has
+        `versions_are_indexed`. Otherwise every event is read.
         """
         types = spellings(fold.stored_as)
-        index = self.index if self.versions_are_indexed else None
-        uneven = stream_ends.uneven(self._collection, index) if index else {}
-        pipeline = stream_ends.last_events(types) if index else stream_ends.counted(types)
-        for group in self._groups_in_order(pipeline, index):
-            # An array is matched by the strings in it; a filter against it would cost the reading of every event.
-            if not isinstance(group["_id"], list):
-                first, last, events = uneven.get(group["_id"]) or _ends_in(group)
-                self.events_read += events
-                yield group["_id"], first, last, events
+        if not self.versions_are_indexed:
+            for group in self._groups_in_order(stream_ends.counted(types), None):
+                # An array is matched by the strings in it.
+                if not isinstance(group["_id"], list):
+                    self.events_read += group["events"]
+                    yield Outline(group["_id"], group["first"], group["last"], group["events"])
+            return
+        merged = self._collection.database.client.is_mongos
+        firsts = stream_ends.first_events(types, _shown(fold, event_types) if event_types else _ENVELOPE, merged=merged)
+        begins = self._groups_in_order(firsts, self.index)
+        ends = _InStep(self._groups_in_order(stream_ends.last_versions(), self.index))
+        uneven = stream_ends.uneven(self._collection, str(self.index))
+        for group in begins:
+            aggregate_id, event = group["_id"], group["first"]
+            last = ends.at(aggregate_id)
+            first, last, events = uneven.get(aggregate_id) or (event.get("version"), last, _whole_or_1(last))
+            self.events_read += events
+            yield Outline(aggregate_id, first, last, events, event)
 
     def deciding(self, fold: Fold[Any], event_types: Sequence[str]) -> Iterator[Document]:
         """Events of these types alone, of every stream with a string id, in order of (aggregate_id, version)."""
-        own = {name for event_type in event_types for name in fold.events[event_type].fields}
-        fields = dict.fromkeys((*_ENVELOPE, *fold.envelope, *(f"data.{name}" for name in sorted(own))), 1)
+        fields = {"_id": 0, **_shown(fold, event_types)}
         these = {**_stored_as(fold), **scan.string_keys("aggregate_id"), "event_type": {"$in": list(event_types)}}
         # Small before they are sorted. The server would rather read every event in order than sort some.
         pipeline = [{"$match": these}, {"$project": fields}, {"$sort": dict.fromkeys(_ORDER, 1)}]
@@ -329,9 +334,33 @@ def _above(field: str) -> list[str]:
     return [".".join(names[:number]) for number in range(1, len(names))]
 
 
-def _ends_in(group: Document) -> stream_ends.Ends:
-    last = group["last"]
-    return group.get("first", 1), last, group["events"] if "events" in group else _whole_or_1(last)
+class _InStep:
+    """The last versions of streams that come in order and are asked for in order."""
+
+    def __init__(self, groups: Iterator[Document]) -> None:
+        self._groups = groups
+        self._next = next(groups, None)
+
+    def at(self, aggregate_id: Any) -> Any:
+        """That of this stream; None for one that was not there yet."""
+        place = _place(aggregate_id)
+        while self._next is not None and _place(self._next["_id"]) < place:
+            self._next = next(self._groups, None)
+        return self._next["last"] if self._next is not None and _place(self._next["_id"]) == place else None
+
+
+def _place(aggregate_id: Any) -> bytes:
+    """Of a text, or of a symbol, which has one order with the texts."""
+    return byte_order(aggregate_id if type(aggregate_id) is str else aggregate_id.symbol or "")
+
+
+def _shown(fold: Fold[Any], event_types: Iterable[str], spare: Sequence[str] = scan.SPARE[:1]) -> Document:
+    """The fields that the fold reads of events of these types."""
+    own = {name for event_type in event_types for name in fold.events[event_type].fields}
+    # Of a fold that reads nothing from it, whether `data` is a document has to be known all the same.
+    names = {*_ENVELOPE, *fold.envelope, *(f"data.{name}" for name in (*own, *spare))}
+    # MongoDB refuses a field beside one that it lies in.
+    return {name: 1 for name in sorted(names) if names.isdisjoint(_above(name))}
 
 
 def _whole_or_1(version: Any) -> int:

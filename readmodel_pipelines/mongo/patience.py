@@ -4,7 +4,8 @@ What is repeated is a command whose repetition does no harm, or a reading that g
 server has answered once, nothing is waited for: a wrong address must not hang. Whoever gave up once does not wait at
 every step of clearing up; the first answer ends that.
 
-Only what runs in the verb's own thread waits. Threads that renew leases or follow changes come again by themselves.
+Only what runs in the verb's own thread waits, or reads beforehand for it. Threads that renew leases or follow changes
+come again by themselves.
 """
 
 import time

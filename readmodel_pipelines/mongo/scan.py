@@ -6,7 +6,7 @@ Symbols lie among the strings, and for MongoDB are the same: only who reads a ra
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -21,7 +21,8 @@ from pymongo.errors import PyMongoError
 from readmodel_pipelines.batched import batched
 from readmodel_pipelines.events.exact import sendable, written
 from readmodel_pipelines.events.ids import is_plain
-from readmodel_pipelines.mongo.decoding import ExactCursor, documents_of
+from readmodel_pipelines.mongo.beforehand import beforehand
+from readmodel_pipelines.mongo.decoding import ExactCursor, documents_of, events_of
 from readmodel_pipelines.mongo.driver import Collection, Document
 from readmodel_pipelines.mongo.kinds import indexes_of
 from readmodel_pipelines.mongo.patience import Attempts
@@ -136,7 +137,7 @@ class _Place:
 
     def go_on(
         self, batches_of: Callable[[Mapping[str, Any]], Iterator[list[Document]]], client: Any
-    ) -> Iterator[list[Document]]:
+    ) -> Generator[list[Document], None, None]:
         """What is read where that condition holds; after a glitch from the place on."""
         attempts = Attempts(client)
         while True:
@@ -219,16 +220,20 @@ def grouped(collection: Collection, pipeline: Sequence[Mapping[str, Any]], **opt
 def grouped_in_order(
     collection: Collection, pipeline: Sequence[Mapping[str, Any]], field: str, shown: str, **options: Any
 ) -> Iterator[Document]:
-    """As `grouped`, but some at a time: its first stage has a condition on the `field`, and `shown` comes in order."""
+    """As `grouped`, but some at a time: its first stage has a condition on the `field`, and `shown` comes in order.
+
+    The server begins at once, and not when the first is wanted. Of a field that stands twice the last counts.
+    """
     first, *steps = pipeline
 
     def batches_of(where: Mapping[str, Any]) -> Iterator[list[Document]]:
         asked = [{"$match": where}, *steps]
         batches: Any = collection.aggregate_raw_batches(asked, allowDiskUse=True, **options)
-        return map(documents_of, batches)
+        return map(events_of, batches)
 
     place = _Place(first["$match"], field, shown, by_id=False)
-    return chain.from_iterable(place.go_on(batches_of, collection.database.client))
+    batches = place.go_on(batches_of, collection.database.client)
+    return chain.from_iterable(beforehand(batches, f"reads {collection.name}"))
 
 
 def sampled(collection: Collection, field: str, where: Mapping[str, Any], size: int) -> list[str]:

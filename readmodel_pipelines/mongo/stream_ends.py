@@ -1,10 +1,11 @@
-"""Where every stream ends, from the index that gives streams in order: one key and one event of each are looked at.
+"""Where every stream begins and ends, from the index that gives streams in order.
 
-What lies inside of a stream this cannot see. So the server adds the last versions up: the sum is the number of events
-unless a version is missing or wrong somewhere. Only then it counts each stream, from the index alone.
+The server looks at two keys of each stream, and reads its first event. What lies inside of a stream this cannot see. So
+the server adds the last versions up: the sum is the number of events unless a version is missing or wrong somewhere.
+Only then it counts each stream, from the index alone.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from readmodel_pipelines.mongo import scan
@@ -13,17 +14,27 @@ from readmodel_pipelines.mongo.driver import Collection, Document
 Ends = tuple[Any, Any, int]
 """First version, last version, number of events."""
 
-# Descending and `$first`: the server skips from one stream to the next, which it does not for ascending and `$last`.
+# `$first`: the server skips from one stream to the next, which it does not for `$last`.
+_FORWARDS: Mapping[str, Any] = {"$sort": {"aggregate_id": 1, "version": 1}}
 _BACKWARDS: Mapping[str, Any] = {"$sort": {"aggregate_id": -1, "version": -1}}
 _FROM_TEXTS: Mapping[str, Any] = {"$match": {"aggregate_id": {"$gte": ""}}}
 _IN_ORDER: Mapping[str, Any] = {"$sort": {"_id": 1}}
 
 
-def last_events(types: Sequence[Any]) -> list[Mapping[str, Any]]:
-    """The pipeline for id and last version of each stream whose last event has one of these aggregate types."""
-    last = {"last": {"$first": "$version"}, "type": {"$first": "$aggregate_type"}}
-    of_these = {"$match": {"type": {"$in": types}}}
-    return [_FROM_TEXTS, _BACKWARDS, {"$group": {"_id": "$aggregate_id", **last}}, of_these, _IN_ORDER]
+def first_events(types: Sequence[Any], fields: Iterable[str], *, merged: bool) -> list[Mapping[str, Any]]:
+    """The pipeline for id and first event, with these fields, of each stream whose first event has one of these types.
+
+    One server gives them in order; of several, whose streams are `merged`, the order is asked for.
+    """
+    first: Mapping[str, Any] = {"$group": {"_id": "$aggregate_id", "first": {"$first": "$$ROOT"}}}
+    shown = {"$project": {f"first.{name}": 1 for name in fields if name != "_id"}}
+    of_these = {"$match": {"first.aggregate_type": {"$in": types}}}
+    return [_FROM_TEXTS, _FORWARDS, first, of_these, shown, *([_IN_ORDER] if merged else [])]
+
+
+def last_versions() -> list[Mapping[str, Any]]:
+    """The pipeline for id and last version of each stream of whatever type, from the index alone."""
+    return [_FROM_TEXTS, _BACKWARDS, {"$group": {"_id": "$aggregate_id", "last": {"$first": "$version"}}}, _IN_ORDER]
 
 
 def last_of(ids: Sequence[str], field: str) -> list[Mapping[str, Any]]:

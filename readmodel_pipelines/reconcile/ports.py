@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from readmodel_pipelines.events.stream import Fold
 from readmodel_pipelines.events.values import Event
@@ -13,6 +13,19 @@ from readmodel_pipelines.reconcile.ranges import EVERYTHING, IdRange
 BATCH = 1_000
 BATCH_BYTES = 16 * 1024 * 1024
 """So many changes are written at once, or as many as have so many bytes."""
+
+
+class Outline(NamedTuple):
+    """How a stream begins and ends: its versions as they are there, the number of events that they mean.
+
+    The first event is there where it was read.
+    """
+
+    aggregate_id: Any
+    first: Any
+    last: Any
+    events: int
+    event: Event | None = None
 
 
 class EventStore(Protocol):
@@ -32,10 +45,10 @@ class EventStore(Protocol):
     def odd_streams(self, fold: Fold[Any], *, symbols: bool) -> Iterator[Event]:
         """The first event of every stream whose id is not a string; nor a symbol, if these are not asked for."""
 
-    def version_ranges(self, fold: Fold[Any]) -> Iterator[tuple[Any, Any, Any, int]]:
-        """(id, first version, last version, number of events) of every stream, in order of the ids, symbols among them.
+    def outlines(self, fold: Fold[Any], event_types: Sequence[str] = ()) -> Iterator[Outline]:
+        """The outline of every stream, in order of the ids, symbols among them.
 
-        Other ids that are no strings are left out.
+        Other ids that are no strings are left out. A first event has the fields that the fold reads of these types.
         """
 
     def deciding(self, fold: Fold[Any], event_types: Sequence[str]) -> Iterator[Event]:

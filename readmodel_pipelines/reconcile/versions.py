@@ -1,20 +1,24 @@
 """The tier of versions: is there a document for every stream that wants one, at its version?
 
-Of the events the index tells the versions, and those that decide whether there is a document at all are folded. What
-this finds is looked at again as documents before it is told, so it is cheap where all is well, and exact.
+Of the events the index tells the versions, and those that decide whether there is a document at all are folded: the
+first of each stream, and later ones of the other types that decide. What this finds is looked at again as documents
+before it is told, so it is cheap where all is well, and exact.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from heapq import merge
+from itertools import chain, tee
 from typing import Any
 
 from readmodel_pipelines.events.ids import byte_order, is_plain
-from readmodel_pipelines.events.stream import Malformed, Reason, Stream, check_id, fold_streams
-from readmodel_pipelines.events.values import BadField, whole
+from readmodel_pipelines.events.stream import Fold, Malformed, Reason, Stream, check_id, fold_streams
+from readmodel_pipelines.events.together import together
+from readmodel_pipelines.events.values import BadField, Event, whole
 from readmodel_pipelines.projections.projection import Document, Projection, stored_version
 from readmodel_pipelines.reconcile.join import Lane, MergeJoin
 from readmodel_pipelines.reconcile.outcome import Outcome, Verdict
-from readmodel_pipelines.reconcile.ports import EventStore
+from readmodel_pipelines.reconcile.ports import EventStore, Outline
 from readmodel_pipelines.reconcile.run import tell_odd
 
 
@@ -33,16 +37,25 @@ _ToBeLookedAt = Malformed(Reason.UNKNOWN_EVENT_TYPE, "only the whole fold tells"
 
 def reconcile_versions(store: EventStore, lanes: Sequence[Lane], allowed: Collection[str] = ()) -> None:
     """Compare presence and version of every aggregate with a string id in every lane."""
+    fold = together(list(dict.fromkeys(lane.projection.fold for lane in lanes)))
+    deciding = [item for lane in lanes if (item := lane.projection).optional and item.decided_by]
+    outlines, begins = _begun(store, fold, [name for item in deciding for name in item.decided_by])
+    outlines, *firsts = tee(outlines, 1 + len(deciding))
+    presences = {
+        item.read_model: _presence(store, item, _first_events(each), begins, allowed)
+        for item, each in zip(deciding, firsts, strict=True)
+    }
     skipping = _InOrder(
-        (aggregate_id, True)
-        for aggregate_id in (store.skipping(lanes[0].projection.fold) if Reason.UNKNOWN_EVENT_TYPE in allowed else ())
+        (aggregate_id, True) for aggregate_id in (store.skipping(fold) if Reason.UNKNOWN_EVENT_TYPE in allowed else ())
     )
-    joins = [(MergeJoin(_outlined(lane), _with_text_keys(lane)), _presence(store, lane, allowed)) for lane in lanes]
-    for aggregate_id, first, last, events in store.version_ranges(lanes[0].projection.fold):
+    joins = [
+        (MergeJoin(_outlined(lane), _with_text_keys(lane)), presences.get(lane.projection.read_model)) for lane in lanes
+    ]
+    for aggregate_id, first, last, events, _ in outlines:
         # The last version is not the stream's where it may be that of an event that is skipped.
         ends = _ToBeLookedAt if skipping.at(aggregate_id) else _ends(first, last, events, allowed)
         if not is_plain(aggregate_id):
-            event_id = store.first_event(lanes[0].projection.fold, aggregate_id)
+            event_id = store.first_event(fold, aggregate_id)
             if type(aggregate_id) is not str:
                 tell_odd(lanes, aggregate_id, check_id({"aggregate_id": aggregate_id, "_id": event_id}))
                 continue
@@ -81,15 +94,41 @@ class _InOrder:
         return None if self._next is None else self._next[1]
 
 
-def _presence(store: EventStore, lane: Lane, allowed: Collection[str]) -> _InOrder | None:
-    """Whether streams want a document, by the events that decide it; None where these are not known, or all do."""
-    projection = lane.projection
-    if not (projection.optional and projection.decided_by):
-        return None
-    events = store.deciding(projection.fold, projection.decided_by)
+def _begun(store: EventStore, fold: Fold[Any], event_types: Sequence[str]) -> tuple[Iterator[Outline], object]:
+    """The outlines of all streams, and the type of the event that the first stream begins with, if it was read."""
+    outlines = store.outlines(fold, event_types)
+    head = next(outlines, None)
+    if head is None:
+        return outlines, None
+    return chain([head], outlines), None if head.event is None else head.event.get("event_type")
+
+
+def _first_events(outlines: Iterable[Outline]) -> Iterator[Event]:
+    return (item.event for item in outlines if item.event is not None and type(item.aggregate_id) is str)
+
+
+def _presence(
+    store: EventStore, projection: Projection, firsts: Iterable[Event], begins: object, allowed: Collection[str]
+) -> _InOrder:
+    """Whether streams want a document, by their first events and the others that decide it.
+
+    Other streams begin as the first one does, so events of that type are not read once more.
+    """
+    others = [event_type for event_type in projection.decided_by if event_type != begins]
+    later = store.deciding(projection.fold, others) if others else ()
     # What lies between them is left out.
-    streams = fold_streams(events, projection.fold, {*allowed, Reason.VERSION_GAP})
+    streams = fold_streams(_each_once(firsts, later), projection.fold, {*allowed, Reason.VERSION_GAP})
     return _InOrder((stream.aggregate_id, _wants(projection, stream)) for stream in streams)
+
+
+def _each_once(firsts: Iterable[Event], later: Iterable[Event]) -> Iterator[Event]:
+    """Both in order; a first event may be among the later ones, too."""
+    before = None
+    for event in merge(firsts, later, key=lambda event: byte_order(event["aggregate_id"])):
+        place = event["aggregate_id"], event.get("version")
+        if place != before:
+            yield event
+        before = place
 
 
 def _wants(projection: Projection, stream: Stream[Any]) -> bool | None:

@@ -18,7 +18,7 @@ from readmodel_pipelines.errors import UsageError
 from readmodel_pipelines.mongo.event_store import spellings
 from readmodel_pipelines.mongo.indexes import flaws
 from readmodel_pipelines.mongo.names import FINDINGS
-from readmodel_pipelines.mongo.stream_ends import last_events
+from readmodel_pipelines.mongo.stream_ends import first_events, last_versions
 from readmodel_pipelines.pacing import RateLimit
 from readmodel_pipelines.projections.chat import CHAT_FOLD
 from readmodel_pipelines.verification.coverage import Bucket, Coverage
@@ -226,14 +226,28 @@ def test_the_tier_of_versions_knows_claims_that_are_contested(legacy_scene: Scen
 
 def test_a_look_at_versions_is_covered_by_its_index(scene: Scene) -> None:
     scene.fill(30)
-    keys, events = examined(scene, last_events(spellings(CHAT_FOLD.stored_as)))
-    assert keys == events == scene.chats.count_documents({})
+    chats = scene.chats.count_documents({})
+    assert examined(scene, last_versions()) == (chats, 0)
+    firsts = first_events(spellings(CHAT_FOLD.stored_as), ["aggregate_type"], merged=False)
+    assert examined(scene, firsts) == (chats, chats)
     with scene.profiled() as commands:
         assert look(scene, "chat", tier="versions").ok
     of_events = [command for command in commands if command["ns"].endswith(f".{scene.events.name}")]
     # Of the last versions the server gives the sum from keys alone, a key for each stream.
-    assert max(command.get("keysExamined", 0) for command in of_events) == keys
-    assert sum(command.get("docsExamined", 0) for command in of_events) <= events + 1
+    assert max(command.get("keysExamined", 0) for command in of_events) == chats
+    assert sum(command.get("docsExamined", 0) for command in of_events) <= chats + 1
+
+
+def test_a_look_at_versions_reads_the_first_event_of_each_stream_and_later_ones_that_decide(scene: Scene) -> None:
+    chats = scene.fill(30)
+    scene.build()
+    scene.ensure_indexes()
+    later = scene.events.count_documents({"event_type": {"$in": ["chat.type_changed", "chat.deleted"]}})
+    with scene.profiled() as commands:
+        assert look(scene, tier="versions", remember=False).ok
+    of_events = [command for command in commands if command["ns"].endswith(f".{scene.events.name}")]
+    # One more to see that there are events at all.
+    assert sum(command.get("docsExamined", 0) for command in of_events) <= len(chats) + later + 1
 
 
 def examined(scene: Scene, pipeline: Sequence[Mapping[str, Any]]) -> tuple[int, int]:

@@ -11,7 +11,7 @@ from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.projections.task import TASKS_OF_CHATS
 from readmodel_pipelines.reconcile.join import Lane
 from readmodel_pipelines.reconcile.outcome import Counts, Outcome, Verdict
-from readmodel_pipelines.reconcile.ports import EventStore, ReadModel
+from readmodel_pipelines.reconcile.ports import EventStore, Outline, ReadModel
 from readmodel_pipelines.reconcile.versions import reconcile_versions
 
 ID = "00000000-0000-4000-8000-000000000000"
@@ -20,18 +20,25 @@ UNDECIDED = replace(TASKS_OF_CHATS, decided_by=())
 
 
 class Store:
-    """One stream: the ends of its versions, the number of its events, and those that decide."""
+    """One stream: the ends of its versions, the number of its events, its first one, and later ones that decide."""
 
-    def __init__(self, ends: tuple[Any, Any, int], created: dict[str, Any] | None, *, skips: bool = False) -> None:
-        self.ends, self.created, self.skips = ends, created, skips
+    def __init__(
+        self,
+        ends: tuple[Any, Any, int],
+        created: dict[str, Any] | None,
+        *later: dict[str, Any],
+        begins: str = "chat.created",
+        skips: bool = False,
+    ) -> None:
+        self.ends, self.created, self.later, self.begins, self.skips = ends, created, later, begins, skips
 
-    def version_ranges(self, _: object) -> list[tuple[str, Any, Any, int]]:
-        return [(ID, *self.ends)]
+    def outlines(self, _: object, event_types: Sequence[str]) -> Iterator[Outline]:
+        event = {"aggregate_id": ID, "event_type": self.begins, "version": self.ends[0], "data": self.created}
+        yield Outline(ID, *self.ends, event if event_types else None)
 
     def deciding(self, _: object, event_types: Sequence[str]) -> Iterator[dict[str, Any]]:
-        assert "chat.created" in event_types
-        if self.created is not None:
-            yield {"aggregate_id": ID, "event_type": "chat.created", "version": 2, "data": self.created}
+        assert "chat.created" not in event_types or self.begins != "chat.created"
+        yield from self.later
 
     def skipping(self, _: object) -> Iterator[str]:
         yield from [ID] if self.skips else []
@@ -77,6 +84,34 @@ def test_presence_is_decided_by_the_events_that_decide_it(
     created: dict[str, Any] | None, versions: list[int], outcomes: list[Outcome]
 ) -> None:
     found, _ = suspected(Store((1, 3, 3), created), Model(*versions))
+    assert [outcome for outcome, _ in found] == outcomes
+
+
+def later(version: int, event_type: str, **data: Any) -> dict[str, Any]:
+    return {"aggregate_id": ID, "event_type": event_type, "version": version, "data": data}
+
+
+BECAME_TALK = later(2, "chat.type_changed", new_type="discussion", title="")
+
+
+@pytest.mark.parametrize(
+    ("store", "versions", "outcomes"),
+    [
+        (Store((1, 3, 3), TASK, BECAME_TALK), [], []),
+        (Store((1, 3, 3), TASK, BECAME_TALK), [3], [Outcome.UNEXPECTED]),
+        (Store((1, 3, 3), TASK, later(3, "chat.deleted")), [], []),
+        # It is read twice where another stream begins otherwise, and is one event all the same.
+        (Store((1, 3, 3), TASK, later(1, "chat.created", **TASK), begins="chat.created"), [3], []),
+        # It may begin with another event than the one that creates.
+        (
+            Store((1, 3, 3), {"new_title": ""}, later(2, "chat.created", **TALK), begins="chat.renamed"),
+            [3],
+            [Outcome.UNEXPECTED],
+        ),
+    ],
+)
+def test_later_events_decide_presence_too(store: Store, versions: list[int], outcomes: list[Outcome]) -> None:
+    found, _ = suspected(store, Model(*versions))
     assert [outcome for outcome, _ in found] == outcomes
 
 
