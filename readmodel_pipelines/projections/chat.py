@@ -113,6 +113,7 @@ _EVENTS: Mapping[str, EventType[Chat]] = {
 CHAT_FOLD: Fold[Chat] = Fold(
     aggregate_type="chat", stored_as=("Chat", "chat"), prefix="chat.", events=_EVENTS, start=Chat
 )
+"""The fold of chat streams, for read models of your own too."""
 
 
 def chat_document(aggregate_id: str, chat: Chat) -> Document:

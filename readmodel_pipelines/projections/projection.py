@@ -13,6 +13,7 @@ from bson.int64 import Int64
 from readmodel_pipelines.events.stream import Fold
 
 Document = dict[str, Any]
+"""A document of a read model: the values by field."""
 
 _INT32_MAX = 2**31 - 1
 

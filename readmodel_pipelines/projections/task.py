@@ -118,6 +118,7 @@ TASK_FOLD: Fold[Task] = Fold(
     start=Task,
     envelope=("occurred_at",),
 )
+"""The fold of legacy task streams, for read models of your own too."""
 
 
 def task_document(aggregate_id: str, task: Task) -> Document:

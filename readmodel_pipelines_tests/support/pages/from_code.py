@@ -21,6 +21,7 @@ import yaml
 from typer.main import get_command
 
 import readmodel_pipelines
+from readmodel_pipelines import _MODULES
 from readmodel_pipelines.cli import main
 from readmodel_pipelines.cli.terminal.help import ENDING, HEADINGS
 from readmodel_pipelines.cli.terminal.voice import voice_options
@@ -39,6 +40,14 @@ _POOLS = {"shadow": "shadows", "before": "copies"}
 _WRITES = {"insert", "update", "remove"}
 _DEFINES = {"createIndex", "dropIndex", "collMod", "dropCollection"}
 _DAY = 24 * 60 * 60
+_CALLED: Mapping[str, Sequence[str]] = {
+    "ReadModelProjector": ("process_event", "rebuild_one", "rebuild_all", "verify_consistency", "verify_all"),
+    "Summary": ("as_json",),
+    "EventRepository": ("save",),
+    "RepairQueue": ("add", "add_many", "requeue", "purge", "stats"),
+    "RepairWorker": ("work",),
+}
+"""The methods that an application calls; the others of these classes are for this project's own packages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,16 +193,18 @@ def _where(role: Role, actions: Collection[str]) -> str:
 
 
 def _held() -> Mapping[str, str]:
-    """What each collection holds, by its name: the docstrings of `mongo/names.py`."""
-    body = ast.parse(inspect.getsource(names)).body
-    return {
-        str(getattr(names, field.targets[0].id)): " ".join(str(ast.literal_eval(text.value)).split())
-        for field, text in pairwise(body)
-        if isinstance(field, ast.Assign)
-        and isinstance(text, ast.Expr)
-        and isinstance(field.targets[0], ast.Name)
-        and isinstance(getattr(names, field.targets[0].id), str)
-    }
+    """What each collection holds, by its name."""
+    return {str(getattr(names, name)): text for name, text in _assigned(names).items() if name.isupper()}
+
+
+def _assigned(module: ModuleType) -> Mapping[str, str]:
+    """The docstrings of what a module assigns, by name."""
+    texts = {}
+    for field, text in pairwise(ast.parse(inspect.getsource(module)).body):
+        target = field.targets[0] if isinstance(field, ast.Assign) else getattr(field, "target", None)
+        if isinstance(target, ast.Name) and isinstance(text, ast.Expr):
+            texts[target.id] = _first_paragraph(ast.literal_eval(text.value))
+    return texts
 
 
 def _collections() -> str:
@@ -225,6 +236,40 @@ def _about(index: Index) -> str:
     return "; ".join(filter(None, parts))
 
 
+# The Python API
+
+
+def _python_api() -> str:
+    rows = [row for name in _MODULES if not _is_error(getattr(readmodel_pipelines, name)) for row in _named(name)]
+    return in_table(("name", "meaning"), rows)
+
+
+def _is_error(given: object) -> bool:
+    return isinstance(given, type) and issubclass(given, ReadModelError)
+
+
+def _named(name: str) -> Iterator[tuple[str, str]]:
+    """Its row, and one for each public method of a class that an application calls."""
+    given = getattr(readmodel_pipelines, name)
+    if not isinstance(given, type) and not inspect.isfunction(given):
+        yield f"`{name}`", _assigned(importlib.import_module(f"readmodel_pipelines.{_MODULES[name]}"))[name]
+        return
+    yield f"`{name}{_taken(given) if inspect.isfunction(given) else ''}`", _first_paragraph(given.__doc__)
+    for method in _CALLED.get(name, ()):
+        function = getattr(given, method)
+        yield f"`{name}.{method}{_taken(function)}`", _first_paragraph(function.__doc__)
+
+
+def _taken(function: Callable[..., Any]) -> str:
+    """The names of the parameters: how an annotation is written differs from one Python to the next."""
+    parameters = [
+        parameter.replace(annotation=parameter.empty, default=parameter.empty)
+        for parameter in inspect.signature(function).parameters.values()
+        if parameter.name != "self"
+    ]
+    return str(inspect.Signature(parameters))
+
+
 PARTS = (
     Part(_DOCS / "settings.md", "settings", settings_table),
     Part(_DOCS / "command_line.md", "exit codes", _exit_codes),
@@ -233,6 +278,7 @@ PARTS = (
     Part(_DOCS / "monitoring.md", "metrics", _metrics),
     Part(_DOCS / "monitoring.md", "alerts", _alerts),
     Part(_DOCS / "rights.md", "roles", _roles),
+    Part(_DOCS / "python_api.md", "python api", _python_api),
     Part(_DOCS / "collections.md", "collections", _collections),
     Part(_DOCS / "collections.md", "indexes", _indexes),
 )
