@@ -20,7 +20,8 @@ lint: $(VENV)/.installed
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# With the oldest versions that pyproject.toml admits of what the program itself needs.
+# With the oldest versions that pyproject.toml admits of what the program itself needs. As wheels: a newer Python has none
+# of the very oldest, and would build them for an hour, or fail to.
 lowest: $(VENV)/lowest/.installed
 	$(VENV)/lowest/bin/python -m pytest -n 2 readmodel_pipelines_tests/unit readmodel_pipelines_tests/e2e/test_definitions.py
 	export READMODEL_DATA_DIR=$$(mktemp -d) && $(VENV)/lowest/bin/readmodel demo --no-ui \
@@ -79,5 +80,5 @@ $(VENV)/lowest/.installed: pyproject.toml | python
 	$(PYTHON) -m venv $(VENV)/lowest
 	$(VENV)/lowest/bin/python -m pip install --quiet --disable-pip-version-check uv
 	$(VENV)/lowest/bin/uv pip install --quiet --python $(VENV)/lowest/bin/python --resolution lowest-direct \
-		--editable ".[mongod,postgres,dev]"
+		--only-binary :all: --editable ".[mongod,postgres,dev]"
 	touch $@

@@ -1,4 +1,4 @@
-"""The Makefile says at once which Python it needs, before anything is installed."""
+"""The Makefile says at once which Python it needs, before anything is installed, and installs what any of them can."""
 
 import shutil
 import subprocess
@@ -30,6 +30,12 @@ def test_a_python_that_is_too_old_is_told_before_anything_is_made(too_old: Path,
     assert ended.returncode == 2
     assert f"{too_old} is no Python 3.11" in ended.stderr
     assert not (tmp_path / "venv").exists()
+
+
+def test_the_oldest_versions_are_wheels_for_a_newer_python_cannot_build_all_of_them(tmp_path: Path) -> None:
+    planned = make("--dry-run", "lowest", f"VENV={tmp_path / 'venv'}").stdout.replace("\\\n", " ").split("\n")
+    (oldest,) = [line.split() for line in planned if "lowest-direct" in line]
+    assert oldest[oldest.index("--only-binary") + 1] == ":all:"
 
 
 def test_an_environment_of_another_python_is_noticed(too_old: Path, tmp_path: Path) -> None:
