@@ -56,7 +56,6 @@ class ReadModelCollection:
         self._projection = projection
         self._key = projection.key
         self.spooled: Spooled | None = None
-        self._conditional = ConditionalWrites(projection)
         self._fields = {"_id": 1, **dict.fromkeys((*projection.owned, *SPARE), 1)}
 
     def count(self) -> int:
@@ -83,6 +82,10 @@ class ReadModelCollection:
         # Duplicates come in the same order each time: an index has one, and without it the server sorts as it pleases.
         sort = ((self._key, 1),) if self._index else ((self._key, 1), ("_id", 1))
         return Query(where, self._fields, sort, self._index)
+
+    @cached_property
+    def _conditional(self) -> ConditionalWrites:
+        return ConditionalWrites(self._projection, sharded=self._collection.database.client.is_mongos)
 
     @cached_property
     def _index(self) -> str | None:
