@@ -103,7 +103,7 @@ def fold_streams(
     events: Iterable[Event],
     fold: Fold[S],
     allowed: Collection[str] = (),
-    taken: Callable[[Event, S], None] | None = None,
+    taken: Callable[[Event, S], object] | None = None,
 ) -> Iterator[Stream[S]]:
     """Fold events that come ordered by (aggregate_id, version) into one `Stream` for each aggregate.
 

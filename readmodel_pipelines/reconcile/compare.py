@@ -56,6 +56,13 @@ def same_document(expected: Document, actual: Document) -> bool:
 
 def differing_fields(expected: Document, actual: Document) -> Mapping[str, tuple[Any, Any]]:
     """The fields that differ, each with (expected, actual), `ABSENT` where it is not there; `_id` is no such field."""
-    names = [*expected, *(name for name in actual if name not in expected and name != "_id")]
-    pairs = ((name, expected.get(name, ABSENT), actual.get(name, ABSENT)) for name in names if name != "_id")
-    return {name: (one, other) for name, one, other in pairs if not same_value(one, other)}
+    pairs: dict[str, tuple[Any, Any]] = {}
+    for name, value in expected.items():
+        other = actual.get(name, ABSENT)
+        if not same_value(value, other):
+            pairs[name] = value, other
+    for name in actual:
+        if name not in expected:
+            pairs[name] = ABSENT, actual[name]
+    pairs.pop("_id", None)
+    return pairs

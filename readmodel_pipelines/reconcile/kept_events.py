@@ -27,9 +27,13 @@ def dated(projection: Projection) -> Projection:
 
 def characters_of(event: Event) -> int:
     """About how large an event is."""
-    data = event.get("data")
-    values = data.values() if isinstance(data, dict) else ()
-    return sum(len(value) for value in values if isinstance(value, str))
+    data, characters = event.get("data"), 0
+    if isinstance(data, dict):
+        # Asked of every event of what is wrong: a generator takes three times as long.
+        for value in data.values():
+            if isinstance(value, str):
+                characters += len(value)
+    return characters
 
 
 @dataclass(slots=True)

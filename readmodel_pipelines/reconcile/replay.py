@@ -3,8 +3,7 @@
 Pure. A state is changed in place by the next event: whoever wants to keep something of it makes a document of it.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, TypeVar
 
 from readmodel_pipelines.errors import FAULTS
@@ -21,24 +20,11 @@ def walk(
 ) -> S | Malformed | None:
     """Fold the events of one stream, and be told the state `after` each; gives what the whole comes to.
 
-    None where there is no event. `allowed` as for `fold_streams`. Of a malformed stream the state stays what it was
-    before the first offence, and nothing that was told of it holds.
+    None where there is no event. `allowed` as for `fold_streams`. Of a malformed stream nothing is told behind the
+    first offence, and nothing that was told of it holds.
     """
-    states: list[S] = []
-
-    def start() -> S:
-        states.append(fold.start())
-        return states[-1]
-
-    def passing() -> Iterator[Event]:
-        for event in events:
-            yield event
-            # Whoever asks for the next one has folded this one, unless the fold did not even start.
-            if states:
-                after(event, states[-1])
-
     result: S | Malformed | None = None
-    for stream in fold_streams(passing(), replace(fold, start=start), allowed):
+    for stream in fold_streams(events, fold, allowed, after):
         result = stream.result
     return result
 

@@ -28,6 +28,7 @@ class Reporting:
         for file in files:
             check_report_file(file)
         self.error: OSError | None = None
+        self._files = files
         try:
             self._writer = ReportWriter(files)
         except OSError as error:
@@ -35,8 +36,10 @@ class Reporting:
 
     def __call__(self, projection: Projection, findings: Sequence[Finding]) -> None:
         """Add findings to the reports."""
+        if not self._files or self.error is not None:
+            return
         try:
-            for finding in findings if self.error is None else ():
+            for finding in findings:
                 self._writer.add(finding.as_json() | {"mend": _mends(projection, finding)})
         except OSError as error:
             self._fail(error)
