@@ -1,8 +1,7 @@
 """Rebuild, verify and repair the read models of event-sourced applications on MongoDB.
 
-This is the public API: what an application, its event handlers and its own projections import comes from here, and
-nothing else is public. A name is imported with what it needs when it is first asked for, because the command line
-starts by importing this package and must not wait for what it does not use.
+This is the public API: applications, their event handlers and their own projections import only from here. A name is
+imported when it is first used, because the command line also imports this package and must start fast.
 """
 
 from importlib import import_module

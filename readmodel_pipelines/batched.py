@@ -1,4 +1,4 @@
-"""Batches of whatever comes one by one. Imports nothing of this project."""
+"""Batches of an iterable. Imports nothing of this project."""
 
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -8,7 +8,7 @@ T = TypeVar("T")
 
 
 def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """So many at a time, the last time what is left; Python has it from 3.12 on."""
+    """Lists of `size` items, and of the rest at the end; Python has it from 3.12 on."""
     rest = iter(items)
     while batch := list(islice(rest, size)):
         yield batch

@@ -1,7 +1,7 @@
-"""The file `.env` in the folder that a command is started in: its READMODEL_* variables, as `dg dev` has them.
+"""The file `.env` in the current folder: its READMODEL_* variables, as `dg dev` reads them.
 
-What the environment says goes first, so that a shell can say otherwise for one command. Dagster lets the file go first:
-where both say something else, the doctor tells.
+The environment takes precedence, so that a shell can override a value for one command. In Dagster the file takes
+precedence; the doctor reports variables with two values.
 """
 
 import os
@@ -13,7 +13,7 @@ NAME = ".env"
 
 
 def settings_of(folder: Path) -> dict[str, str]:
-    """The variables of the file in a folder that are settings; none where nobody can read such a file."""
+    """The variables of a folder's file that are settings; none if the file cannot be read."""
     file = folder / NAME
     try:
         text = file.read_text(encoding="utf-8", errors="replace")
@@ -30,13 +30,13 @@ def settings_of(folder: Path) -> dict[str, str]:
 
 
 def take_in(environment: MutableMapping[str, str], folder: Path) -> None:
-    """Add what the file says and the environment does not."""
+    """Add the variables of the file that the environment lacks."""
     for name, value in settings_of(folder).items():
         environment.setdefault(name, value)
 
 
 def contradicted(environment: Mapping[str, str], folder: Path) -> list[str]:
-    """The variables to which file and environment give different values, by name."""
+    """The variables with different values in file and environment, by name."""
     return sorted(
         name for name, value in settings_of(folder).items() if environment.get(name, value) != value and value
     )

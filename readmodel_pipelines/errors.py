@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from readmodel_pipelines.wording import cut, one_line
 
 FAULTS = (Exception, SystemExit)
-"""What somebody else's code may raise; an interruption is no fault of its own."""
+"""Errors that foreign code may raise; an interruption is not one."""
 
 _LONGEST = 1_000
 
@@ -40,9 +40,9 @@ class ReadModelError(Exception):
 
 
 def raised(error: BaseException) -> str:
-    """What somebody else's code raised, and where, in one line: its traceback would bury what it happened to."""
+    """An error of foreign code and its place, in one line, because a traceback would hide the subject."""
     if isinstance(error, SyntaxError) and error.filename:
-        # Whoever imported it is no matter.
+        # The importing module does not matter.
         return one_line(f"{type(error).__name__}: {error.msg} ({error.filename}, line {error.lineno})")
     at = error.__traceback__
     while at is not None and at.tb_next is not None:
@@ -52,16 +52,16 @@ def raised(error: BaseException) -> str:
 
 
 def kind_and_words(error: BaseException) -> str:
-    """What kind of error it is, and what it says."""
+    """The type of an error and its message."""
     return f"{type(error).__name__}: {words(error)}"
 
 
 def words(error: BaseException) -> str:
-    """What an error says, cut and as it can be stored, whatever its own code does."""
+    """The message of an error, shortened and storable, even if its own code fails."""
     try:
         said = str(error)
     except FAULTS:
-        said = "it has no words, for its own code fails"
+        said = "it has no message, because its own code fails"
     return one_line(cut(said, _LONGEST))
 
 

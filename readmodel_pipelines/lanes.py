@@ -1,7 +1,7 @@
-"""Read models opened for a pass: a lane for each that one fold feeds, and the sinks that verbs put behind them.
+"""Read models opened for a pass: a lane for each read model of one fold, and the sinks of the verbs.
 
-Between the engine, which knows no database, and the verbs, which say what is covered: each lane has its collection, the
-claims that others contest, and a way to look at aggregates again.
+They connect the engine, which knows no database, with the verbs, which choose the aggregates. Each lane has its
+collection, the contested claims, and a way to compare aggregates again.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -29,7 +29,7 @@ from readmodel_pipelines.reconcile.second_look import SecondLook
 from readmodel_pipelines.reconcile.summary import Summary
 
 Contested = Mapping[str, Mapping[str, Malformed]]
-"""By read model, the streams whose claim on a unique key another stream contests."""
+"""By read model, the streams whose claim on a unique key is contested by another stream."""
 
 
 class _Accepts(Protocol):
@@ -42,8 +42,8 @@ _Sink = TypeVar("_Sink", bound=_Accepts)
 class OpenedPass:
     """The read models of a store, all made from the same streams, opened for a pass.
 
-    Outcomes are counted in `counts`, by read model; those in `shadows` lie where they are being built.
-    With `claims_of_some` not every aggregate was looked at for what is `contested`.
+    Outcomes are counted in `counts`, by read model; those in `shadows` are read from their shadow. With
+    `claims_of_some`, `contested` covers only some aggregates.
     """
 
     def __init__(
@@ -69,13 +69,13 @@ class OpenedPass:
         self.read_from(spools)
 
     def read_from(self, spools: Spools) -> None:
-        """Have a pass over a range read what was spooled; without spools, from the server."""
+        """Read a range from spools; without spools, from the server."""
         self.events.spooled = spools.events
         for lane, model in zip(self.lanes, self._models, strict=True):
             model.spooled = spools.read_models.get(lane.projection.read_model)
 
     def into(self, sink_for: Callable[[Lane], _Sink], noted_in: Summary | None = None) -> list[_Sink]:
-        """Put a sink behind each lane; each verdict is noted in the summary before its sink gets it."""
+        """Give each lane a sink; each verdict is recorded in the summary before its sink gets it."""
         sinks = [sink_for(lane) for lane in self.lanes]
         for lane, sink in zip(self.lanes, sinks, strict=True):
             lane.emit = sink.accept if noted_in is None else _noting(self.again(lane), noted_in, sink)
@@ -89,7 +89,7 @@ class OpenedPass:
         checkpoint: Checkpoint | None = None,
         held: bool = True,
     ) -> None:
-        """Compare the aggregates `ids` (sorted), or all in a range; as `reconcile.run.reconcile`."""
+        """Compare the aggregates `ids` (sorted), or all in a range; like `reconcile.run.reconcile`."""
         reconcile(
             self.events,
             self.lanes,
@@ -102,11 +102,11 @@ class OpenedPass:
         )
 
     def reconcile_odd_ids(self, *, symbols: bool = False, symbols_of_events: bool | None = None) -> None:
-        """Report what no range and no list of ids can meet; with symbols, what no list of ids can."""
+        """Report streams and documents that no range and no list of ids can contain; with symbols, also those."""
         reconcile_odd_ids(self.events, self.lanes, symbols=symbols, symbols_of_events=symbols_of_events)
 
     def again(self, lane: Lane) -> SecondLook:
-        """Looks at aggregates of a lane again."""
+        """Compares aggregates of a lane again."""
         events = self.events.beside()
         ask = None
         if self._claims_of_some and lane.projection.claims is not None:
@@ -114,7 +114,7 @@ class OpenedPass:
         return SecondLook(events, lane, self._allowed, ask)
 
     def made_with(self, projection: Projection) -> int | None:
-        """The schema version that a read model was last rebuilt with, as far as that is on record."""
+        """The schema version of a read model's last rebuild, if recorded."""
         return Rebuilds(self.store.database).made_with(self.store.live(projection).name, projection.read_model)
 
     def confirm(
@@ -124,7 +124,7 @@ class OpenedPass:
         on_findings: Callable[[Projection, Sequence[Finding]], None] | None = None,
         ignored: Callable[[Finding], bool] | None = None,
     ) -> Confirm:
-        """The sink of a verification. What is `ignored` is counted apart, and told to nobody."""
+        """The sink of a verification. `ignored` findings are counted apart and not reported."""
         projection, again = lane.projection, self.again(lane)
         budget = Budget(self.store.settings.causes_limit)
         kept = KeptEvents() if budget.findings else None
@@ -159,12 +159,12 @@ def contested(
 
 
 def counts_of(projections: Iterable[Projection]) -> dict[str, Counts]:
-    """Counts that begin, by read model."""
+    """New counts by read model."""
     return {item.read_model: Counts() for item in projections}
 
 
 def no_event(store: Store) -> str:
-    """The warning of a run over everything that met no event, and was not refused: a new read model, most often."""
+    """The warning of a full run that found no event and was allowed to continue; usually the read model is new."""
     return (
         f"{store.events.full_name} holds {what_is_lacking(store.projections)}; "
         "check READMODEL_DATABASE, READMODEL_EVENTS_COLLECTION and READMODEL_TASK_SOURCE."

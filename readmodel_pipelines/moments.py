@@ -1,7 +1,7 @@
-"""Named moments of the work, announced by the objects that do it: a test acts at one without knowing where it lies.
+"""Named moments of the work, announced by the code that does it, so that a test can act at one of them.
 
-Only tests listen. A moment is one of a batch, a command or a phase, never of a document or an event, so that it costs
-nothing to speak of. What a listener raises goes through the work as if it had gone wrong there.
+Only tests listen. A moment belongs to a batch, a command or a phase, never to a document or an event, so an
+announcement costs nothing. An exception of a listener is raised in the work, as if it had failed there.
 """
 
 from collections.abc import Callable, Iterator
@@ -11,7 +11,7 @@ from typing import Any
 
 
 class Moment(Enum):
-    """Each lies right before what it names, but for those that say that it is done."""
+    """Each comes right before the step it names, unless it says that the step is done."""
 
     # Reading
     LOOK = auto()
@@ -64,14 +64,14 @@ _listeners: dict[Moment, list[Callable[..., object]]] = {}
 
 
 def reached(moment: Moment, **facts: Any) -> None:
-    """Tell whoever listens to this moment."""
+    """Call the listeners of this moment."""
     for act in tuple(_listeners.get(moment, ())):
         act(**facts)
 
 
 @contextmanager
 def listening(moment: Moment, act: Callable[..., object]) -> Iterator[None]:
-    """Have `act` called with the facts of the moment, each time, while the block runs; the last to come is first."""
+    """Call `act` with the facts of the moment, each time, while the block runs; the newest listener is called first."""
     listeners = _listeners.setdefault(moment, [])
     listeners.insert(0, act)
     try:

@@ -1,6 +1,6 @@
-"""Pacing: how fast a long run works, how much at once, and when, so that it leaves the server to the application.
+"""Pacing: the speed, batch size and hours of a long run, so that the application keeps enough of the server.
 
-Clocks and sleeping are parameters. What is not used of a limit while idle is not saved up for later.
+Clocks and sleeping are parameters. Unused allowance is not saved for later.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 from readmodel_pipelines.errors import UsageError
 
 BATCH_SECONDS = 0.5
-"""So long a batch ought to take, waiting included."""
+"""Target duration of a batch in seconds, including waits."""
 
 _WEIGHT = 0.3
 _CLOCK_TIME = r"([01]?[0-9]|2[0-3]):([0-5][0-9])"
@@ -24,7 +24,7 @@ _WINDOW = re.compile(rf"\s*{_CLOCK_TIME}\s*-\s*{_CLOCK_TIME}\s*")
 
 @dataclass
 class RateLimit:
-    """At most `per_second` (above 0) of something over time, from the first on; None is no limit, and never waits."""
+    """At most `per_second` (above 0) on average, from the first on; None is no limit and never waits."""
 
     per_second: float | None
     clock: Callable[[], float] = time.monotonic
@@ -34,21 +34,21 @@ class RateLimit:
         self._paid_until = self.clock()
 
     def spend(self, number: int) -> None:
-        """Wait until these are paid for, by the time that they took and by waiting for the rest of it."""
+        """Wait until these are allowed; the time that they took counts."""
         if self.per_second is None:
             return
         now = self.clock()
-        # Not the time when sleep came back, which is always a bit late and would add up.
+        # Not the time after the sleep, which is always a little late and would add up.
         self._paid_until = max(now, self._paid_until + number / self.per_second)
         if self._paid_until > now:
             self.sleep(self._paid_until - now)
 
 
 class BatchSize:
-    """How many to take at once, so that a batch takes about `target_seconds` whatever the server can do now.
+    """The number of items per batch, so that a batch takes about `target_seconds` at the server's current speed.
 
-    What a batch takes on its way, however small it is, comes on top: `on_its_way` gives these seconds. From `least` to
-    `most`, and at most doubled from one batch to the next.
+    A batch also has a fixed cost: `on_its_way` returns it in seconds. The size is from `least` to `most`, and at most
+    doubles from one batch to the next.
     """
 
     def __init__(
@@ -64,20 +64,21 @@ class BatchSize:
         self._least = least
         self._most = most
         self._size = min(most, max(least, first))
-        # Averages of both and not of their quotient: a slow batch counts by its length, and a tiny one hardly at all.
+        # Averages of both numbers and not of their quotient, so that a slow batch counts by its length and a tiny one
+        # hardly.
         self._number = float(self._size)
         self._seconds = target_seconds
 
     @property
     def size(self) -> int:
-        """How many to take next."""
+        """The size of the next batch."""
         return self._size
 
     def took(self, number: int, seconds: float) -> None:
-        """So many took so long, waiting aside."""
+        """Record the size and duration of a batch, without waits."""
         self._number += _WEIGHT * (number - self._number)
         self._seconds += _WEIGHT * (seconds - self._seconds)
-        # A clock may not move at all during a batch.
+        # A clock may not advance at all during a batch.
         working = self._seconds - min(self._on_its_way(), 0.9 * self._seconds)
         fitting = self._number / max(working, 1e-9) * self._target_seconds
         self._size = int(min(self._most, 2 * self._size, max(self._least, fitting)))
@@ -85,9 +86,9 @@ class BatchSize:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """The hours of a day in which a run may work, by the clock on the wall; they may cross midnight.
+    """The hours of a day in which a run may work, in local time; they may cross midnight.
 
-    When the clocks change, an hour that comes twice counts twice, and one that is left out is left out.
+    When the clocks change, a repeated hour counts twice, and a skipped hour does not count.
     """
 
     start: datetime.time
@@ -96,10 +97,10 @@ class Window:
 
     @classmethod
     def parse(cls, text: str, timezone: str) -> Window:
-        """From the form `22:00-06:00`.
+        """Parse the form `22:00-06:00`.
 
         Raises:
-            UsageError: it is none, or there is no such time zone.
+            UsageError: the text is no window, or the time zone does not exist.
         """
         match = _WINDOW.fullmatch(text)
         hours = [int(part) for part in match.groups()] if match else [0, 0, 0, 0]
@@ -113,11 +114,11 @@ class Window:
             return cls(start, end, ZoneInfo(timezone))
         except (KeyError, ValueError, OSError):
             raise UsageError(
-                f"There is no time zone {timezone!r}.", hint="Take a name of the IANA database such as Europe/Vienna."
+                f"There is no time zone {timezone!r}.", hint="Give a name of the IANA database such as Europe/Vienna."
             ) from None
 
     def is_open(self, now: datetime.datetime) -> bool:
-        """Whether an aware moment lies in it: from the start on, before the end."""
+        """Whether an aware time lies in it: from the start, before the end."""
         wall = now.astimezone(self.timezone).time()
         if self.start < self.end:
             return self.start <= wall < self.end

@@ -50,18 +50,18 @@ from readmodel_pipelines.speed_limits import paced
 from readmodel_pipelines.spread import look_at_all
 
 OnFindings = Callable[[Projection, Sequence[Finding]], None]
-"""Told what a verification found in a read model, what lags too, some findings at a time."""
+"""Called with findings of a verification in a read model, including lagging ones, in batches."""
 
 BatchesFor = Callable[[Sequence[Projection]], Iterable[Sequence[str]]]
-"""Gives the aggregates to work on, some sorted ids at a time, for read models that are made from the same streams."""
+"""Yields the aggregates to work on, in sorted batches of ids, for read models made from the same streams."""
 
 
 class ReadModelProjector:
-    """Brings read models in line with their events, and says where they are not.
+    """Brings read models in line with their events, and reports differences.
 
-    `read_models` are names of the registry (`chat`, `task`); none means all of them. `holder` is who a lease says
-    holds it; with the same `owner` a second try takes over the lease of a first one that died. At most `max_findings`
-    findings are kept of each read model, and as many of its malformed streams; counts are always whole.
+    `read_models` are names of the registry (`chat`, `task`); without names all of them. `holder` is the name in leases.
+    A second attempt with the same `owner` takes over the lease of a first one that died. At most `max_findings`
+    findings are kept of each read model, and as many of its malformed streams; counts are always complete.
     """
 
     def __init__(
@@ -91,20 +91,20 @@ class ReadModelProjector:
         allow_no_events: bool = False,
         strategy: Strategy = "in_place",
     ) -> Summary:
-        """Bring every document in line; in place that writes only what differs.
+        """Bring every document in line; in place this writes only differences.
 
-        A dry run counts what that would be. Otherwise it is `readmodel_pipelines.rebuild.rebuild`, begun anew.
+        A dry run counts the writes. Otherwise this is a new `readmodel_pipelines.rebuild.rebuild`.
 
         Raises:
-            NoEvents: there is none that they are made from, and nobody said that this is meant; nothing was done.
-            ReadModelBusy: somebody else rebuilds one of the read models.
-            LeaseLost: this run was taken for dead and somebody else took over.
+            NoEvents: the store has no event for them, and `allow_no_events` is false; nothing was done.
+            ReadModelBusy: another process rebuilds one of the read models.
+            LeaseLost: the lease of this run expired and another process took over.
         """
         if dry_run:
             refuse_without_events(self._store, allowed=allow_no_events)
             limit = DeletionLimit(None if allow_deletions else self._store.settings.max_delete_share)
             return self._run("dry_run", None, _dry_run(limit))
-        # Only a full rebuild pays for loading its engine.
+        # Only a full rebuild needs this import.
         from readmodel_pipelines.rebuild import RebuildRequest, rebuild
 
         return rebuild(
@@ -123,7 +123,7 @@ class ReadModelProjector:
         )
 
     def rebuild_one(self, aggregate_id: str, *, dry_run: bool = False) -> Summary:
-        """Bring one aggregate's documents in line, deleting included.
+        """Bring one aggregate's documents in line, with deletions.
 
         Raises:
             UsageError: the id is no UUID.
@@ -137,10 +137,10 @@ class ReadModelProjector:
     def rebuild_some(
         self, ids: Iterable[str], still_ours: Callable[[], None] | None = None
     ) -> tuple[Summary, Collection[str]]:
-        """Bring these aggregates' documents in line, deleting included, in one pass; ids must be UUIDs.
+        """Bring these aggregates' documents in line, with deletions, in one pass; ids must be UUIDs.
 
-        Their documents are held meanwhile, so some hundred ids at a time are best. `still_ours` is asked before every
-        write. Gives the ids that have neither an event nor a document besides.
+        Their documents are held in memory, so some hundred ids at a time are best. `still_ours` is called before every
+        write. Also returns the ids that have neither an event nor a document.
         """
         wanted = sorted(set(ids))
         met: dict[str, Any] = {}
@@ -149,40 +149,40 @@ class ReadModelProjector:
         return summary, [aggregate_id for aggregate_id in wanted if aggregate_id not in known]
 
     def last_versions(self, ids: Sequence[str]) -> Mapping[str, Any]:
-        """The last version of each of these streams, at a small cost."""
+        """The last version of each of these streams; cheap."""
         return EventStore(self._store.events).last_versions(ids)
 
     def is_up_to_date_since(self, aggregate_id: str, version: int) -> bool:
-        """Whether every document of the aggregate is what its stream folds to, at that version or a later one.
+        """Whether every document of the aggregate equals the fold of its stream at that version or a later one.
 
-        Tells of an aggregate that never stands still what `verify_consistency` cannot.
+        This also works for an aggregate that changes all the time, unlike `verify_consistency`.
         """
         opened = OpenedPass(self._store, counts_of(self._store.projections))
         return all(opened.again(lane).behind({aggregate_id: version}) for lane in opened.lanes)
 
     def process_event(self, event: Mapping[str, Any], *, wait_seconds: float = WAIT_SECONDS) -> Summary:
-        """An event handler's entry: bring the documents of the event's aggregate up to date with all of its events.
+        """For event handlers: update the documents of the event's aggregate with all of its events.
 
-        A read model holds no event that may still be rolled back. So this waits until a majority has the event's
-        version, `wait_seconds` at most; then the documents are as the events before it say, the summary is not ok, and
-        the reason is `event_not_there`, or `bad_version` where the version is none. An event that is given without a
-        version is not waited for.
+        A read model contains no event that may be rolled back. So this waits until a majority has the event's version,
+        at most `wait_seconds`. If it does not, the documents include only the events before it, and the summary is not
+        ok. The reason is `event_not_there`, or `bad_version` for an invalid version. An event without a version is not
+        waited for.
 
         Raises:
             WrongAggregateType: none of these read models is made from the event's aggregate type.
             UsageError: its aggregate id is no UUID in lower case.
-            AggregateNotFound: neither the event came in time nor is there another one, nor a document.
+            AggregateNotFound: the event did not come in time, and the aggregate has no other event and no document.
         """
         stored = event.get("aggregate_type")
         if not any(stored in projection.fold.stored_as for projection in self._store.projections):
             made_from = sorted({projection.fold.aggregate_type for projection in self._store.projections})
             raise WrongAggregateType(
-                f"An event of aggregate type {stored!r} came to a projector of {', '.join(made_from)} streams.",
-                hint="Route events by aggregate type, or name the read model that is made from it.",
+                f"The event has aggregate type {stored!r}, and this projector is for {', '.join(made_from)} streams.",
+                hint="Route events by aggregate type, or give the read model that is made from it.",
             )
         malformed = check_id(event)
         if malformed:
-            raise UsageError(f"The event cannot be projected: {malformed.detail}.", hint="Mend whoever wrote it.")
+            raise UsageError(f"The event cannot be projected: {malformed.detail}.", hint="Correct its writer.")
         aggregate_id, arrival = event["aggregate_id"], Arrival(event)
         arrival.wait(EventStore(self._store.events), wait_seconds)
         met: dict[str, Any] = {}
@@ -196,10 +196,10 @@ class ReadModelProjector:
     def verify_all(self, on_findings: OnFindings | None = None, *, allow_no_events: bool = False) -> Summary:
         """Compare every document with its events; writes nothing.
 
-        What may be a moment behind is compared again after the grace time of the settings.
+        Possibly lagging documents are compared again after the grace time of the settings.
 
         Raises:
-            NoEvents: there is none to compare with, and nobody said that this is meant.
+            NoEvents: the store has no event to compare with, and `allow_no_events` is false.
         """
         refuse_without_events(self._store, allowed=allow_no_events)
         return self._run("verify", None, _confirm(on_findings, self._ignored))
@@ -207,9 +207,9 @@ class ReadModelProjector:
     def verify_some(
         self, batches_for: BatchesFor, on_findings: OnFindings | None = None, *, odd_ids: bool = False
     ) -> Summary:
-        """Compare the documents of some aggregates with their events, a batch at a time; writes nothing.
+        """Compare the documents of some aggregates with their events, in batches; writes nothing.
 
-        With `odd_ids` those whose id is no string are looked for, too: no batch can name them.
+        With `odd_ids`, streams and documents whose id is no string are compared too, which no batch can contain.
         """
         return self._run("verify", batches_for, _confirm(on_findings, self._ignored), odd_ids=odd_ids)
 
@@ -281,7 +281,7 @@ class ReadModelProjector:
         summary.events = events.events_read
         if self._store.settings.causes_limit and (without := summary.without_cause.total()):
             summary.warnings.append(
-                f"The causes of {without:,} findings were not looked for: READMODEL_CAUSES_LIMIT is "
+                f"The causes of {without:,} findings were not determined: READMODEL_CAUSES_LIMIT is "
                 f"{self._store.settings.causes_limit:,}, or their streams are too long."
             )
         if by_versions:
@@ -294,13 +294,13 @@ class ReadModelProjector:
     def _how_versions_are_read(self, events: EventStore) -> list[str]:
         if events.index is None:
             return [
-                f"{self._store.events.name} has no index on aggregate_id and version, "
-                "so every event was read; `readmodel ensure-indexes` makes it."
+                f"{self._store.events.name} has no index on aggregate_id and version, so every event was read. "
+                "`readmodel ensure-indexes` creates it."
             ]
         if not events.versions_are_indexed:
             return [
-                f"{self._store.events.name} holds, or held, an event whose aggregate_id is an array; such an "
-                "index does not give versions back, so every event was read."
+                f"{self._store.events.name} holds, or held, an event whose aggregate_id is an array. Its index cannot "
+                "return versions then, so every event was read."
             ]
         return []
 
@@ -314,13 +314,13 @@ class ReadModelProjector:
         by_versions: bool,
         odd_ids: bool,
     ) -> None:
-        # Claims are few on few aggregates; looking them up for each of many batches would read them all each time.
+        # Claims are few on few aggregates; reading them for each of many batches would read all of them each time.
         only = batches[0] if isinstance(batches, list) and len(batches) == 1 else None
         claims = contested(events, projections, only)
         opened = OpenedPass(
             self._store.of(projections), summary.read_models, claims, events=events, claims_of_some=only is not None
         )
-        # A verification tells only what stands when it is looked at again.
+        # A verification reports only findings that a recheck confirms.
         noted_in = None if summary.verb == "verify" else summary
         sinks = opened.into(lambda lane: sink_for(opened, lane, summary), noted_in)
         if batches is None or odd_ids:
@@ -365,7 +365,7 @@ def _dry_run(limit: DeletionLimit | None) -> _SinkFor:
         projection = lane.projection
         changes = FieldChanges(projection.schema_version, opened.made_with(projection))
         summary.changes[projection.read_model] = changes
-        # Who looks again counts no document twice.
+        # A recheck counts no document again.
         again = opened.again(replace(lane))
         lane.projection = changes.watching(projection)
         return DryRun(again, summary, limit, changes)
@@ -378,4 +378,4 @@ def _confirm(on_findings: OnFindings | None, ignored: Callable[[Finding], bool] 
 
 
 def _always_ours() -> None:
-    """A run over one aggregate takes no lease: its writes are conditional."""
+    """A run over one aggregate takes no lease, because its writes are conditional."""

@@ -1,7 +1,7 @@
-"""How a full pass reads its collections: as the index has them, or from spools that are made before it begins.
+"""How a full pass reads its collections: in the order of the index, or from spools made before it begins.
 
-A spool has everything of a span of ids, so that ranges of it can be done one after the other or side by side, by worker
-processes too. Second looks, and whatever goes by ids, read from the server as ever.
+A spool has all documents of a span of ids, so that its ranges can be done in turn or in parallel, also by worker
+processes. Rechecks, and reads by id, always use the server.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -36,21 +36,20 @@ def spooled(
     read: Callable[[int], object] = lambda _: None,
     said: Callable[[Reading], object] = lambda _: None,
 ) -> Iterator[Spools]:
-    """What a full pass over a span, in which this share of the events lies, is to read from: no spools for the index.
+    """The spools of a full pass over a span with this share of the events; none to read by the index.
 
-    Whoever knows about how many events there are in all says so.
-
-    `read` is told the number of events or documents that were read, by batch, and may raise to end it.
+    Pass the approximate total number of events if it is known. `read` is called with the number of events or documents
+    read, per batch, and may raise to end it.
 
     Raises:
-        NoRoomToSpool: a setting asks for a spool, and there is no room for it.
+        NoRoomToSpool: a setting demands a spool, and there is no room for it.
     """
     reading = reading_of(store.events, store.settings, share, events)
     if reading.order == "index":
         said(reading)
         yield NO_SPOOLS
         return
-    # Only a pass over much pays for loading it.
+    # Only a pass over many events needs this import.
     from readmodel_pipelines.spool.folder import NoRoomToSpool, room_or_refused, spool_folder
 
     parent, needed = spool_dir(store.settings), int(share * reading.needed_bytes)
@@ -58,7 +57,7 @@ def spooled(
         try:
             folder = held.enter_context(spool_folder(parent, needed))
             said(reading)
-            tell(f"Events are read {reading.how}. Nothing is compared before the spool is whole.")
+            tell(f"Events are read {reading.how}. The comparison starts when the spool is complete.")
             with room_or_refused(parent), calm_collector():
                 spools = _made(store, within, folder, int(share * reading.bytes), shadows, read)
         except NoRoomToSpool as error:
@@ -74,7 +73,7 @@ def spooled(
 
 
 def spool_dir(settings: Settings) -> Path:
-    """Where spools lie."""
+    """The folder of spools."""
     return settings.spool_dir or settings.data_dir / "spool"
 
 
@@ -84,7 +83,7 @@ def _made(
     from readmodel_pipelines.spool.sorted_file import SortedFileWriter
 
     fold = together(list(dict.fromkeys(item.fold for item in store.projections)))
-    # Read models first: no document of a pass is newer than the events that it is compared with.
+    # Read models first, so that no document of a pass is newer than the events it is compared with.
     models = {}
     for item in store.projections:
         place = store.place(item, shadows)
@@ -97,7 +96,7 @@ def _made(
 
 
 def span_of(ranges: Sequence[IdRange]) -> IdRange:
-    """The least range that holds all of these."""
+    """The smallest range that holds all of these."""
     lowers = [item.lower for item in ranges]
     uppers = [item.upper for item in ranges]
     lower = None if None in lowers else min(filter(None, lowers), key=byte_order, default=None)

@@ -1,4 +1,4 @@
-"""Every knob of the project, once: environment variables ``READMODEL_*``, validated here and nowhere else."""
+"""All settings of the project: environment variables ``READMODEL_*``, validated only here."""
 
 import hashlib
 import os
@@ -21,18 +21,18 @@ AllowedKind = Literal["unknown_event_type", "version_gap"]
 ReadOrder = Literal["auto", "index", "scan"]
 
 MOST_SLICES = 1_000
-"""Of one rebuild: each is looked for by every other that ends."""
+"""Of one rebuild, because each slice that ends searches for every other one."""
 
 _OWNER = re.compile(r"team:[\w.-]+|[\w.+-]+@[\w-]+(\.[\w-]+)+", re.ASCII)
 _CRON = re.compile(r"[\d*,/-]+ +[\d*,/-]+ +[\d*,/?L-]+ +[\w*,/-]+ +[\w*,/#-]+", re.ASCII)
 _SCHEME = re.compile(r"[\w+.-]+://")
 _HOST = re.compile(r"(\[[^]]*\]|[^:]*)(:\d*)?")
 SECRET_OPTION = re.compile(r"(?i)([?&;](?:\w*password|authMechanismProperties)=)([^&;]*(?:[&;](?![\w.]+=)[^&;]*)*)")
-"""An option of a connection string whose value is secret. A password may hold unescaped what parts options."""
+"""An option of a connection string whose value is secret. A password may contain unescaped separators of options."""
 
 
 class Settings(BaseSettings):
-    """What the environment says; an unset variable means the default given here. Every number has a range."""
+    """The values of the environment; an unset variable has its default. Every number has a range."""
 
     model_config = SettingsConfigDict(env_prefix="READMODEL_", frozen=True, extra="ignore", env_ignore_empty=True)
 
@@ -186,7 +186,7 @@ class Settings(BaseSettings):
             there = False
         if not there:
             raise ValueError(
-                "an address looks like http://127.0.0.1:3000 or https://user:password@host/path, with reserved "
+                "an address has the form http://127.0.0.1:3000 or https://user:password@host/path, with reserved "
                 "characters of a password %-escaped"
             )
         return value
@@ -216,20 +216,20 @@ class Settings(BaseSettings):
             there, asked = False, {}
         if not there or len(asked.get("from", ())) != 1 or not asked.get("to"):
             raise ValueError(
-                "mail looks like smtp://user:password@host:25?from=a@x.org&to=b@x.org, with reserved characters "
-                "%-escaped, and smtps:// for encryption from the beginning"
+                "mail has the form smtp://user:password@host:25?from=a@x.org&to=b@x.org, with reserved characters "
+                "%-escaped, or smtps:// for encryption from the beginning"
             )
         return value
 
     @field_validator("timezone")
     @classmethod
     def _known_timezone(cls, value: str) -> str:
-        # The file of that name alone: a list of all is a walk through hundreds, for every process that starts.
+        # Only the file of that name, because a list of all would read hundreds for every process that starts.
         try:
             ZoneInfo(value)
         except (KeyError, ValueError, OSError):
             raise ValueError(
-                "there is no such time zone; take a name of the IANA database such as Europe/Vienna"
+                "there is no such time zone; give a name of the IANA database such as Europe/Vienna"
             ) from None
         return value
 
@@ -237,7 +237,9 @@ class Settings(BaseSettings):
     @classmethod
     def _is_cron(cls, value: str) -> str:
         if not _CRON.fullmatch(value.strip()):
-            raise ValueError("a time looks like 30 2 * * 1-5: minute, hour, day of the month, month, day of the week")
+            raise ValueError(
+                "a schedule looks like 30 2 * * 1-5: minute, hour, day of the month, month, day of the week"
+            )
         return value.strip()
 
     @field_validator("owners")
@@ -275,48 +277,48 @@ class Settings(BaseSettings):
         names = self.named_collections
         if len(set(names)) < len(names) or any(name.startswith(("readmodel_", "system.")) for name in names):
             raise ValueError(
-                "events, read models and repair queue lie in four different collections, "
-                "none named readmodel_… or system.…"
+                "events, read models and repair queue must be four different collections, none named readmodel_… or "
+                "system.…"
             )
         return self
 
     @property
     def named_collections(self) -> tuple[str, ...]:
-        """The collections that have a setting; those of further read models have the read model's name."""
+        """The collections that have a setting; those of added read models have the read model's name."""
         return (self.events_collection, self.chats_collection, self.tasks_collection, self.repair_queue_collection)
 
     def shown_uri(self) -> str:
-        """The connection string without credentials: the only form that may reach a log, an error or a report."""
+        """The connection string without credentials, the only form for logs, errors and reports."""
         if self.mongodb_uri is None:
             return "embedded server"
         return _without_credentials(self.mongodb_uri)
 
     def fingerprint(self) -> str:
-        """What tells this database from others in one Dagster; the server is in it, but for how it is reached."""
+        """Identifies this database among others in one Dagster; includes the server, but not how it is reached."""
         return f"{self.database}-{hashlib.sha256(self.shown_uri().encode()).hexdigest()[:8]}"
 
     def shown_dagster_url(self) -> str:
-        """The address of Dagster's web server without credentials, as `shown_uri`."""
+        """The address of Dagster's web server without credentials, like `shown_uri`."""
         return _without_credentials(self.dagster_url)
 
 
 def _without_credentials(secret: SecretStr) -> str:
-    # Options first: their secrets may hold an @, which needs no escape there. Then up to the last @: a password with an
-    # unescaped / or @ is the commonest mistake in a connection string.
+    # Options first, because their secrets may contain an @ without escape. Then up to the last @: a password with an
+    # unescaped / or @ is the most common mistake in a connection string.
     whole = SECRET_OPTION.sub(r"\1***", secret.get_secret_value())
     scheme = found[0] if (found := _SCHEME.match(whole)) else ""
     _, at, behind = whole.removeprefix(scheme).rpartition("@")
-    # Where the @ is missing, what looks like no list of hosts may be user and password.
+    # Without an @, text that is no list of hosts may be user and password.
     if not at and not all(map(_HOST.fullmatch, re.split("[/?#]", behind, maxsplit=1)[0].split(","))):
         behind = "***"
     return scheme + behind
 
 
 def load_settings() -> Settings:
-    """Read the environment.
+    """Read the settings from the environment.
 
     Raises:
-        UsageError: a variable holds a value that its setting does not take; names each, never shows the URI.
+        UsageError: a variable has an invalid value; the message names each variable, and never shows the URI.
     """
     try:
         return Settings()

@@ -1,4 +1,4 @@
-"""Room that kinds share: where there is not enough for all of them, none takes what another one needs.
+"""Shares limited room among kinds: if there is not enough for all, no kind takes the share of another one.
 
 Imports nothing of this project.
 """
@@ -11,9 +11,9 @@ T = TypeVar("T")
 
 
 class SharedRoom(Generic[T]):
-    """Keeps the first items of each kind, in all at most so many, and so many bytes.
+    """Keeps the first items of each kind, limited by a total number and a total of bytes.
 
-    When it is full the last item of the kind that has most of it goes, so that a kind that comes late finds room.
+    If it is full, the last item of the largest kind is removed, so that a late kind finds room.
     """
 
     def __init__(self, most: int, most_bytes: float = float("inf")) -> None:
@@ -24,7 +24,7 @@ class SharedRoom(Generic[T]):
         self._number = self._seen = 0
 
     def add(self, kind: Hashable, item: T, size: int = 0) -> None:
-        """One more item of a kind; perhaps it finds no room."""
+        """Add an item; it may be dropped."""
         self._kept.setdefault(kind, []).append((self._seen, item, size))
         self._bytes[kind] = self._bytes.get(kind, 0) + size
         self._seen += 1
@@ -40,13 +40,13 @@ class SharedRoom(Generic[T]):
         self._number -= 1
 
     def items(self) -> list[T]:
-        """What is kept, in the order in which it came."""
+        """The kept items, in the order of their arrival."""
         kept = (entry for of_kind in self._kept.values() for entry in of_kind)
         return [item for _, item, _ in sorted(kept, key=itemgetter(0))]
 
 
 def shared(items: Iterable[T], most: int, kind: Callable[[T], Hashable]) -> list[T]:
-    """At most so many of the items, of each kind as many as of any other that has more, in their order."""
+    """At most `most` of the items, shared evenly among the kinds, in their order."""
     room: SharedRoom[T] = SharedRoom(most)
     for item in items:
         room.add(kind(item), item)

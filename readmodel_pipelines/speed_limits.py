@@ -1,4 +1,4 @@
-"""How fast a rebuild or a verification may go: so many events and documents a second, the server's load, the hours."""
+"""The speed of a rebuild or a verification: events and documents per second, the server's load, the hours."""
 
 import time
 from collections.abc import Callable
@@ -16,12 +16,12 @@ _NEVER = datetime.fromtimestamp(0, UTC)
 
 
 class WindowClosed(Exception):
-    """The off-peak window is over: the run stops here, cleanly."""
+    """The off-peak window is over; the run stops cleanly."""
 
 
 @dataclass(slots=True)
 class Pace:
-    """How fast a run may go: limits for events and documents, the server's load, and the hours of the day."""
+    """The speed limits of a run: for events and documents, by the server's load, and by the hours of the day."""
 
     events: RateLimit = field(default_factory=lambda: RateLimit(None))
     documents: RateLimit = field(default_factory=lambda: RateLimit(None))
@@ -33,20 +33,20 @@ class Pace:
 
     @property
     def first_batch(self) -> int:
-        """How many streams may be done at once before it is known how long they take: what half a second pays for."""
+        """The number of streams of the first batch, whose duration is unknown: as many as half a second allows."""
         limits = [limit.per_second for limit in (self.events, self.documents) if limit.per_second is not None]
         return int(min([BATCH, *(limit * BATCH_SECONDS for limit in limits)]))
 
     def wait(self, events: int, documents: int) -> None:
-        """Wait after a batch as long as limits and load ask for.
+        """Wait after a batch as long as limits and load demand.
 
         Raises:
-            WindowClosed: the hours are over, also while it waits.
+            WindowClosed: the window is over, also during the wait.
         """
         self.check_window()
         self.events.spend(events)
         self.documents.spend(documents)
-        # A load that was low a moment ago is not asked for again: batches may be short. A clock may be set back.
+        # A load that was low a moment ago is not read again, because batches may be short. A clock may be set back.
         if self.load is not None and abs(self.now() - self._asked_at) >= _LOOK_AGAIN:
             while self.load.reason_to_wait():
                 self.check_window()
@@ -55,22 +55,22 @@ class Pace:
         self.check_window()
 
     def has_asked(self) -> None:
-        """The load is known for a moment."""
+        """Record that the load is known for a moment."""
         self._asked_at = self.now()
 
     def check_window(self) -> None:
-        """Raises `WindowClosed` outside of it."""
+        """Raise `WindowClosed` outside of it."""
         if self.window is not None and not self.window.is_open(self.now()):
             raise WindowClosed
 
 
 def window_of(settings: Settings, off_peak: bool) -> Window | None:
-    """The hours to which a run is kept, if it is."""
+    """The window of a run, if it has one."""
     return Window.parse(settings.off_peak_window, settings.timezone) if off_peak else None
 
 
 def pace_of(settings: Settings, database: Database, share: float, off_peak: bool) -> Pace:
-    """The pace that the settings ask for, as a worker's share of it."""
+    """The limits of the settings, as a worker's share of them."""
 
     def limit(per_second: float | None) -> RateLimit:
         return RateLimit(None if per_second is None else per_second * share)
@@ -83,9 +83,9 @@ def pace_of(settings: Settings, database: Database, share: float, off_peak: bool
 
 
 def waiting(settings: Settings, database: Database, share: float = 1.0) -> Callable[[int], None]:
-    """What is told the number of events that were read, by batch, and waits as long as limits and load ask for.
+    """Called with the number of events read, per batch; waits as long as limits and load demand.
 
-    The load is not asked for within the first second: most looks at few aggregates are over by then.
+    The load is not read within the first second, because most passes over few aggregates end before.
     """
     pace = pace_of(settings, database, share, off_peak=False)
     pace.has_asked()
@@ -95,7 +95,7 @@ def waiting(settings: Settings, database: Database, share: float = 1.0) -> Calla
 def paced(
     settings: Settings, database: Database, share: float = 1.0, tell: Callable[[int], None] | None = None
 ) -> Callable[[int], None]:
-    """What an event store tells how many events it has read, for whom nobody else waits; hands it on to `tell`."""
+    """A callback for an event store that waits for the limits of reading; it calls `tell` too."""
     wait = waiting(settings, database, share)
     paid = 0
 

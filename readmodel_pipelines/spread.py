@@ -1,6 +1,6 @@
-"""How work on a large store is spread over processes of this machine: ranges of aggregates, and looking at them.
+"""Spreads work on a large store over processes of this machine: ranges of aggregates, and their comparison.
 
-A look gives what is suspicious and no more: whoever asked looks again before anything is told.
+A worker returns only suspicious aggregates; the caller compares them again before it reports any.
 """
 
 import time
@@ -31,7 +31,7 @@ from readmodel_pipelines.speed_limits import paced, waiting
 from readmodel_pipelines.workers.pool import Send, work_off
 
 EVENTS_WORTH_A_PROCESS = 200_000
-"""A process takes as long to start as it takes to read so many."""
+"""Number of events that are read in the time that a process needs to start."""
 
 _RANGES_FOR_EACH_WORKER = 4
 _SAMPLES_FOR_EACH_RANGE = 200
@@ -40,14 +40,14 @@ _SAY_SECONDS = 1.0
 
 
 def workers_for(settings: Settings, events: int) -> int:
-    """How many processes so many events are worth on this machine."""
+    """The number of processes for so many events on this machine."""
     return max(1, min(settings.workers, events // EVENTS_WORTH_A_PROCESS))
 
 
 def plan_ranges(
     events: EventStore, projections: Sequence[Projection], workers: int, slices: int = 1
 ) -> list[tuple[int, IdRange]]:
-    """(slice, range), in order, with about as many events each; of a small store one range for each slice."""
+    """(slice, range), in order, with about the same number of events each; for a small store one range per slice."""
     parts = slices * (_RANGES_FOR_EACH_WORKER * workers if workers > 1 and slices == 1 else 1)
     if parts == 1:
         return [(1, EVERYTHING)]
@@ -57,9 +57,9 @@ def plan_ranges(
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What a look at read models needs: names of the registry, and what is to be looked at where it is built.
+    """The input of a comparison by workers: names of the registry, and the read models compared in their shadows.
 
-    `share` of the rate limits is each worker's.
+    `share` is each worker's part of the rate limits.
     """
 
     settings: Settings
@@ -72,7 +72,7 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class _Suspects:
-    """Verdicts on aggregates of a read model; those that can be asked for by their id have nothing but that."""
+    """Verdicts on aggregates of a read model; those that can be read again by id have only the id."""
 
     read_model: str
     verdicts: Sequence[Verdict]
@@ -80,7 +80,7 @@ class _Suspects:
 
 @dataclass(frozen=True, slots=True)
 class Looked:
-    """What was counted in a range, by read model, and the events read, both since the last that was sent."""
+    """The counts of a range by read model, and the events read, both since the last message."""
 
     counts: Mapping[str, Counts]
     events: int
@@ -94,7 +94,7 @@ def look_over(
     looked: Callable[[Looked], None] = lambda _: None,
     here: Database | None = None,
 ) -> None:
-    """Have ranges looked at in so many processes, or `here`; is told what is suspicious in which read model."""
+    """Compare ranges in several processes, or `here`; calls back with the suspicious aggregates of each read model."""
 
     def told(message: object) -> None:
         if isinstance(message, _Suspects):
@@ -117,9 +117,10 @@ def look_at_all(
     progress: Callable[[int], None] | None = None,
     said: Callable[[Reading], object] = lambda _: None,
 ) -> None:
-    """A pass whose verdicts are looked at again anyway: over many events other processes say which these are.
+    """A pass whose verdicts are compared again anyway; with many events, worker processes find the candidates.
 
-    `number` is about how many events there are; None is for a pass of this process alone. `said` is told how it reads.
+    `number` is the approximate number of events; None for a pass in this process alone. `said` is called with a
+    sentence on how it reads.
     """
     workers = workers_for(settings, number or 0)
     read = waiting(settings, opened.store.database)
@@ -166,7 +167,7 @@ def _looker(look: Look, here: Database | None = None) -> Iterator[Callable[[IdRa
 def _look_at(database: Database, look: Look, within: IdRange, send: Send) -> Looked:
     store = Store(database, look.settings, choose_projections(look.settings, look.read_models))
     counting = _Counting(counts_of(store.projections), send)
-    # What lies in a spool was paid for when it was made.
+    # Events in a spool were counted when it was made.
     on_events = counting if look.spools else paced(look.settings, database, look.share, tell=counting)
     events = EventStore(store.events, on_events)
     opened = OpenedPass(store, counting.counts, look.contested, shadows=look.shadows, events=events, spools=look.spools)
@@ -179,7 +180,7 @@ def _look_at(database: Database, look: Look, within: IdRange, send: Send) -> Loo
 
 
 class _Counting:
-    """Sends what was counted and read, once in a second; only what is new since the last time."""
+    """Sends counts and events once per second; only the difference since the last message."""
 
     def __init__(self, counts: Mapping[str, Counts], send: Send) -> None:
         self.counts = counts
@@ -193,14 +194,14 @@ class _Counting:
             self._sent_at = time.monotonic()
 
     def since_last(self, events: int) -> Looked:
-        """Of `events` read so far those that were not sent, and the counts, which begin anew."""
+        """The events read since the last message, and the counts, which start again."""
         looked = Looked({name: each.reset() for name, each in self.counts.items()}, events - self._events_sent)
         self._events_sent = events
         return looked
 
 
 class _Sending:
-    """Sends verdicts some at a time; those on one aggregate together."""
+    """Sends verdicts in batches; those on one aggregate together."""
 
     def __init__(self, read_model: str, send: Send) -> None:
         self._read_model = read_model

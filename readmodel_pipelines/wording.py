@@ -1,7 +1,7 @@
-"""Words for people, the same wherever somebody reads them: numbers of things, spans of time, moments, long values.
+"""Words for people, the same everywhere: numbers of things, durations, times, long values.
 
-Command line, doctor, checks, warnings and logs of runs say them with these; documents for programs never do. Imports
-nothing of this project.
+Command line, doctor, checks, warnings and logs of runs use them; documents for programs never do. Imports nothing of
+this project.
 """
 
 import time
@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 
 _UNITS = (("d", 86_400), ("h", 3_600), ("min", 60))
-# Of the longest text that is shown.
+# Length of the longest text that is shown.
 _SHOWN_BEFORE = 1 / 5
 
 
@@ -19,12 +19,12 @@ def count(number: int, one: str, many: str = "") -> str:
 
 
 def numbers(by_name: Mapping[str, int]) -> str:
-    """What there is of several kinds: `9 same, 1 different`. What there is none of is left out."""
+    """The nonzero numbers of several kinds: `9 same, 1 different`."""
     return ", ".join(f"{number:,} {name}" for name, number in by_name.items() if number)
 
 
 def span(seconds: float) -> str:
-    """A length of time, in whole days, hours, minutes or seconds."""
+    """A duration in whole days, hours, minutes or seconds."""
     for unit, size in _UNITS:
         if seconds >= size:
             return f"{seconds // size:,.0f} {unit}"
@@ -32,21 +32,23 @@ def span(seconds: float) -> str:
 
 
 def moment(value: object) -> str:
-    """A moment as MongoDB stores it, which is in UTC; what a record holds in its place is no time that is known."""
-    # Not by a format, which leaves out the zeros of a year before 1000.
+    """A time as MongoDB stores it, in UTC; any other value in a record is an unknown time."""
+    # Not by a format, which omits the zeros of a year before 1000.
     return f"{value.isoformat(' ')[:19]} UTC" if isinstance(value, datetime) else "an unknown time"
 
 
 def storable(text: str) -> str:
-    """The text as databases, files and Dagster take it: half an emoji, or a byte that was no UTF-8, as its number."""
+    """The text in a form that databases, files and Dagster accept: half an emoji, or a byte that was no UTF-8, as its
+    number.
+    """
     return text.encode("utf-8", "backslashreplace").decode()
 
 
 def one_line(text: str) -> str:
-    """What somebody else may have written, safe to be shown on one line of a terminal, a log or a page.
+    """A foreign text in a form that is safe on one line of a terminal, a log or a page.
 
-    Ends of lines, control characters, marks that turn the direction of writing and halves of characters are spelled
-    out: nothing obeys them, and none forges a line of its own.
+    Line ends, control characters, marks that change the direction of writing, and halves of characters are escaped. So
+    none has an effect, and none forges a line of its own.
     """
     if text.isprintable():
         return text
@@ -59,7 +61,9 @@ def cut(text: str, longest: int) -> str:
 
 
 def cut_where_they_part(one: str, other: str, longest: int) -> tuple[str, str]:
-    """Two texts; long ones that begin alike would look alike, and begin a little before they part."""
+    """Two texts; long ones with the same beginning would look alike, so they start shortly before their first
+    difference.
+    """
     alike = _alike(one, other)
     before = int(longest * _SHOWN_BEFORE)
     if max(len(one), len(other)) > longest and alike > before:
@@ -68,7 +72,7 @@ def cut_where_they_part(one: str, other: str, longest: int) -> tuple[str, str]:
 
 
 def _alike(one: str, other: str) -> int:
-    """How many characters two texts have in common at their beginnings; by halves, for texts of megabytes."""
+    """The length of the common beginning of two texts; by halves, for texts of megabytes."""
     least, most = 0, min(len(one), len(other))
     while least < most:
         half = (least + most + 1) // 2
@@ -77,7 +81,7 @@ def _alike(one: str, other: str) -> int:
 
 
 class NowAndThen:
-    """Whether it is time for a line of progress: at most one in `every` seconds, the first not before."""
+    """Limits lines of progress: at most one in `every` seconds, and the first not before that."""
 
     def __init__(self, every: float, now: Callable[[], float] = time.monotonic) -> None:
         self._every = every
@@ -85,7 +89,7 @@ class NowAndThen:
         self._last = now()
 
     def __call__(self) -> bool:
-        """True when it is, and then not for a while."""
+        """True if a line is due, and then not for a while."""
         now = self._now()
         if now - self._last < self._every:
             return False

@@ -1,12 +1,11 @@
-"""Breaks documents of the read models on purpose, so that a demo and the tests can see them found and mended.
+"""Damages documents of the read models on purpose, so that the demo and the tests can find and repair them.
 
-Each function breaks exactly one document (a swap: two) of a collection, so that it differs by at least one byte
-from what it was, and says what a verification must call it. It writes nothing but that document and touches no event.
+Each function changes exactly one document (a swap: two) of a collection by at least one byte, and returns the outcome
+that a verification must report. It writes only that document, and no event.
 
-For each field of each model there is a table of named ways to get it wrong. A way turns the right value into a wrong
-one. It says `ABSENT` for a field to take out, is given `ABSENT` for a field that is absent, and returns what it was
-given when it cannot make that value wrong (there is no int64 of a text). Dates come and go as `bson.DatetimeMS`, so
-that any date of BSON can be damaged.
+For each field of each model there is a table of named ways to damage it. A way turns the right value into a wrong one.
+It returns `ABSENT` to remove a field, and gets `ABSENT` for a missing field. If it cannot make that value wrong (there
+is no int64 of a text), it returns it unchanged. Dates are `bson.DatetimeMS`, so that any BSON date can be damaged.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -34,7 +33,7 @@ _HINT = "Take more chats: --chats 300."
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """One way to get a field wrong: `wrong(right value)` is the wrong value."""
+    """One way to damage a field: `wrong(right value)` is the wrong value."""
 
     name: str
     wrong: Callable[[Any], Any]
@@ -45,7 +44,7 @@ Ways = tuple[Way, ...]
 
 @dataclass(frozen=True, slots=True)
 class OwnedFields:
-    """The fields that the project owns in one read model; `key` is the one that names the document."""
+    """The fields that the project owns in one read model; `key` identifies the document."""
 
     name: Literal["chats", "tasks"]
     key: str
@@ -53,7 +52,7 @@ class OwnedFields:
 
 
 def _on(kind: type | tuple[type, ...], name: str, wrong: Callable[[Any], Any]) -> Way:
-    # bool is an int to Python and Code is a str, but BSON has other types for them.
+    # In Python bool is an int and Code a str, but BSON has other types for them.
     kinds = kind if isinstance(kind, tuple) else (kind,)
     return Way(name, lambda value: wrong(value) if type(value) in kinds else value)
 
@@ -212,11 +211,11 @@ TASKS: Final = OwnedFields("tasks", "task_id", {**_LEGACY_TASK_FIELDS, **_MORE_T
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """One thing that was done to the read model `chats` or `tasks`, and the `outcome` that a verification must find.
+    """One damage in the read model `chats` or `tasks`, and the `outcome` that a verification must report.
 
-    `kind` is the name of the way, or `document_removed`, `orphan_added`, `unwanted_added`, `chat_ids_swapped`.
-    `key` is the chat_id or task_id that a verification reports, no string when the key itself was broken; `field` is
-    None when the whole document is wrong.
+    `kind` is the name of the way, or `document_removed`, `orphan_added`, `unwanted_added`, `chat_ids_swapped`. `key` is
+    the chat_id or task_id that a verification reports; it is no string if the key itself was damaged. `field` is None
+    if the whole document is wrong.
     """
 
     model: str
@@ -227,18 +226,18 @@ class Damage:
 
 
 def break_field(collection: AnyCollection, model: OwnedFields, key: str, field: str, way: Way) -> list[Damage]:
-    """Make the field of the document with that key wrong in that way.
+    """Damage a field of the document with that key in that way.
 
     Returns:
-        One damage; two when the field is the key: the document is missing under the old one, an orphan under the new.
+        One damage; two if the field is the key: the document is missing under the old key, an orphan under the new.
 
     Raises:
-        UsageError: there is no such document, or the way does not apply to the value that it holds.
+        UsageError: there is no such document, or the way does not change its value.
     """
     document = _document(collection, model, key)
     right = document.get(field, ABSENT)
     if not applies(way, right):
-        raise UsageError(f"{field} of {key!r} in {collection.full_name} is {right!r}: {way.name!r} leaves it as it is.")
+        raise UsageError(f"{way.name!r} does not change {field} of {key!r} in {collection.full_name}: it is {right!r}.")
     wrong = way.wrong(right)
     change = {"$unset": {field: ""}} if wrong is ABSENT else {"$set": {field: wrong}}
     collection.update_one({"_id": document["_id"]}, change)
@@ -249,7 +248,7 @@ def break_field(collection: AnyCollection, model: OwnedFields, key: str, field: 
 
 
 def applies(way: Way, right: Any) -> bool:
-    """Whether the way would change that value by at least one byte. An absent field is `ABSENT`."""
+    """Whether the way would change that value by at least one byte. A missing field is `ABSENT`."""
     return _bytes(way.wrong(right)) != _bytes(right)
 
 
@@ -260,13 +259,13 @@ def remove_document(collection: AnyCollection, model: OwnedFields, key: str) -> 
 
 
 def add_orphan(collection: AnyCollection, model: OwnedFields, key: str) -> Damage:
-    """Insert a document that looks like the others under a key that no stream has."""
+    """Insert a plausible document under a key that no stream has."""
     _insert_like_others(collection, model, key)
     return Damage(model.name, "orphan_added", key, None, "orphan")
 
 
 def add_unwanted_task(tasks: AnyCollection, chat_id: str) -> Damage:
-    """Insert a document that looks like the others for a chat that should have none: a discussion, or a deleted one."""
+    """Insert a plausible document for a chat that should have none: a discussion, or a deleted one."""
     _insert_like_others(tasks, TASKS, chat_id)
     return Damage(TASKS.name, "unwanted_added", chat_id, None, "unexpected")
 
@@ -291,18 +290,19 @@ def damage_everything(
     tasks_model: OwnedFields = TASKS,
     seed: int = 0,
 ) -> list[Damage]:
-    """Break one document for every field and way of both models, and remove, add and swap some; none is broken twice.
+    """Damage one document for every field and way of both models, and remove, add and swap some; each only once.
 
-    Both read models are right so far. `discussion_ids` are chats that should have no tasks document and have none; each
-    gets one (with `LEGACY_TASKS`, made from legacy task streams, there are none). Another seed breaks other documents.
+    Both read models must be right before. `discussion_ids` are chats that should have no tasks document and have none;
+    each gets one. (With `LEGACY_TASKS`, made from legacy task streams, there are none.) Another seed damages other
+    documents.
 
     Raises:
-        UsageError: too few documents, or none to which some way applies; nothing was written then.
+        UsageError: there are too few documents, or none to which some way applies; nothing was written then.
     """
     if tasks_model is TASKS and not discussion_ids:
-        raise UsageError("No chat was given that should have no tasks document.", hint=_HINT)
+        raise UsageError("No chats without a tasks document were given.", hint=_HINT)
     if tasks.find_one({"task_id": {"$in": list(discussion_ids)}}) is not None:
-        raise UsageError(f"{tasks.full_name} has documents already for chats that should have none.")
+        raise UsageError(f"{tasks.full_name} already has documents for chats that should have none.")
     rng = Random(seed)
     places = (CHATS, chats), (tasks_model, tasks)
     plans = [_plan(collection, model, rng) for model, collection in places]
@@ -319,7 +319,7 @@ def damage_everything(
 
 
 def _plan(collection: AnyCollection, model: OwnedFields, rng: Random) -> tuple[list[tuple[str, str, Way]], list[str]]:
-    """What to break (key, field, way), and the keys of three documents that stay whole so far."""
+    """The damages (key, field, way), and the keys of three documents that are still right."""
     stored = collection.with_options(codec_options=_AS_STORED).find({model.key: {"$type": "string"}})
     documents = {document[model.key]: document for document in stored.sort(model.key).limit(_MOST_CANDIDATES)}
     keys = list(documents)
@@ -328,17 +328,17 @@ def _plan(collection: AnyCollection, model: OwnedFields, rng: Random) -> tuple[l
         ([key for key in keys if applies(way, documents[key].get(field, ABSENT))], field, way)
         for field, ways in model.fields.items()
         for way in ways
-        # A unique index takes an absent field for a null one: only one document can have either.
+        # A unique index treats a missing field like null, so only one document can have either.
         if not (field in ("chat_id", "task_id") and way.name == "nulled")
     ]
     breaks: list[tuple[str, str, Way]] = []
     free = dict.fromkeys(keys)
-    # The ways that fit the fewest documents choose first, or commoner ways would take these from them.
+    # The ways that fit the fewest documents choose first; otherwise common ways would take these documents.
     for fitting, field, way in sorted(wanted, key=lambda want: len(want[0])):
         key = next((key for key in fitting if key in free), None)
         if key is None:
             raise UsageError(
-                f"No document of {collection.full_name} is left whose {field} can be {way.name!r}: "
+                f"No undamaged document of {collection.full_name} is left whose {field} can be {way.name!r}: "
                 f"{len(keys)} documents for {len(wanted)} ways, {len(fitting)} of them fit this one.",
                 hint=_HINT,
             )
@@ -354,7 +354,7 @@ def _plan(collection: AnyCollection, model: OwnedFields, rng: Random) -> tuple[l
 def _document(collection: AnyCollection, model: OwnedFields, key: str) -> Document:
     document = collection.with_options(codec_options=_AS_STORED).find_one({model.key: key})
     if document is None:
-        raise UsageError(f"{collection.full_name} has no document with {model.key} {key!r}, so nothing to break.")
+        raise UsageError(f"{collection.full_name} has no document with {model.key} {key!r}, so it cannot be damaged.")
     return document
 
 

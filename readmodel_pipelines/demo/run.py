@@ -1,10 +1,10 @@
-"""The demo: sample events on the embedded server; read models built, broken in every way, found out and mended.
+"""The demo: sample events on the embedded server; read models are built, damaged in every way, verified and repaired.
 
-Then an application goes on saving events through `EventRepository`, as any would; faults are injected into some of its
-updates. What fails is in the repair queue, and stays wrong until somebody repairs it.
+Then an application keeps saving events through `EventRepository`; faults are injected into some of its updates. Failed
+updates go to the repair queue, and their documents stay wrong until a repair.
 
-It writes and breaks data, so it works on the embedded server alone, and there it drops only what a demo made: each
-collection that it is going to fill is noted in `readmodel_demo` first.
+The demo writes and damages data, so it works only on the embedded server, and drops only data of an earlier demo: it
+first records each collection that it fills in `readmodel_demo`.
 """
 
 import random
@@ -35,17 +35,17 @@ DEFAULT_CHATS = 300
 # Of the live traffic.
 _FAULTS = 0.25
 _SECONDS_BETWEEN = 1.0
-# Another than that of the demo's own chats: these begin while everybody watches.
+# Another seed than that of the demo's own chats, because these chats start during the demo.
 _SEED = 20_231
 _CHATS = 100_000
 _OPEN_CHATS = 12
 _ENVELOPE = {"event_type", "aggregate_id", "aggregate_type", "occurred_at", "version", "metadata"}
 
-# The collection that says which others a demo made, and how many events are its own.
+# The collection with the names of a demo's collections, and the number of its events.
 _MARKER = "readmodel_demo"
 
 LEAST_CHATS = 150
-"""With fewer of them some kind of damage finds no document of its own."""
+"""With fewer chats some kind of damage finds no document."""
 _BATCH = 1_000
 _SAVES = 60
 _UNWANTED_TASKS = 3
@@ -54,23 +54,23 @@ _ANOTHER_DATABASE = "Give the demo a database of its own: READMODEL_DATABASE=flo
 
 Say = Callable[[str], None]
 Show = Callable[[Summary, int], None]
-"""Takes a summary and how many of its findings to show."""
+"""Called with a summary and the number of its findings to show."""
 
 
 def run_demo(settings: Settings, *, chats: int = DEFAULT_CHATS, say: Say, show: Show) -> bool:
-    """Play it through; True when every damage was found and both mended, by rebuild and by repair.
+    """Run the demo; True if all damage was found, and repaired both by rebuild and by repair.
 
     Raises:
-        UsageError: a URI is set, the database holds other data, or there are too few chats to break.
+        UsageError: a URI is set, the database holds other data, or there are too few chats.
     """
     if settings.mongodb_uri is not None:
         raise UsageError(
-            "READMODEL_MONGODB_URI is set, and the demo writes and breaks data: it runs on the embedded server only.",
+            "READMODEL_MONGODB_URI is set. The demo writes and damages data, so it runs only on the embedded server.",
             hint="Unset READMODEL_MONGODB_URI and start the demo again.",
         )
     if chats < LEAST_CHATS:
         raise UsageError(
-            f"{chats:,} chats are too few to break every field in every way; nothing was dropped.",
+            f"{chats:,} chats are too few to damage every field in every way. Nothing was dropped.",
             hint=f"Start the demo with --chats {LEAST_CHATS} or more.",
         )
     say("1. Start the embedded MongoDB server")
@@ -79,22 +79,22 @@ def run_demo(settings: Settings, *, chats: int = DEFAULT_CHATS, say: Say, show: 
         _make_room(store)
         projector = ReadModelProjector(database, settings)
 
-        say(f"2. Fill database {settings.database!r} with the events of {chats:,} chats, and make the indexes")
+        say(f"2. Fill database {settings.database!r} with the events of {chats:,} chats, and create the indexes")
         ensure_indexes(database, settings)
         say(f"   {_fill(store, chats):,} events")
 
         say("3. Build both read models from nothing")
         show(projector.rebuild_all(), 0)
 
-        say("4. Break documents in every way")
+        say("4. Damage documents in every way")
         damages = _break(database, settings)
         say(f"   {len(damages)} damages, of {len({(item.model, item.kind, item.field) for item in damages})} kinds")
 
-        say("5. Verify: what does not agree with the events?")
+        say("5. Verify: find every difference from the events")
         found = projector.verify_all()
         show(found, _SHOWN_FINDINGS)
 
-        say("6. Dry run: what would a rebuild do? Nobody lost an event here, so it may delete what it likes")
+        say("6. Dry run: predict the rebuild. No event was lost here, so it may delete without a limit")
         show(projector.rebuild_all(dry_run=True, allow_deletions=True), 0)
 
         say("7. Rebuild")
@@ -126,7 +126,7 @@ def run_demo(settings: Settings, *, chats: int = DEFAULT_CHATS, say: Say, show: 
 
 
 def _make_room(store: Store) -> None:
-    """Drop what an earlier demo left; refuse when there is anything else."""
+    """Drop the data of an earlier demo; refuse if there is any other data."""
     marker = Collection(store.database, _MARKER)
     made = {document["_id"]: document for document in marker.find()}
     read_models = [store.live(item) for item in store.projections]
@@ -134,15 +134,15 @@ def _make_room(store: Store) -> None:
     for collection in filled:
         if collection.name not in made and collection.find_one({}, {"_id": 1}) is not None:
             raise UsageError(
-                f"{collection.full_name} holds documents that no demo put there, and the demo would break them.",
+                f"{collection.full_name} holds documents that no demo wrote, and the demo would damage them.",
                 hint=_ANOTHER_DATABASE,
             )
     events = made.get(store.events.name, {}).get("events")
     stored = store.events.count_documents({})
     if events is not None and stored > events:
         raise UsageError(
-            f"{store.events.full_name} holds {stored - events:,} events more than the demo put there, and the demo "
-            "would drop them.",
+            f"{store.events.full_name} holds {stored - events:,} more events than the demo wrote, and the demo would "
+            "drop them.",
             hint=_ANOTHER_DATABASE,
         )
     for collection in filled:
@@ -151,7 +151,7 @@ def _make_room(store: Store) -> None:
 
 
 def _fill(store: Store, chats: int) -> int:
-    """Insert the sample events and note how many they are: more in a later demo means somebody else's."""
+    """Insert the sample events and record their number: if a later demo finds more, others wrote them."""
     legacy = task_events(chats) if store.settings.task_source == "task" else ()
     events = 0
     for batch in batched(chain(chat_events(chats), legacy), _BATCH):
@@ -170,11 +170,11 @@ def _break(database: Database, settings: Settings) -> list[Damage]:
 
 
 class _InjectedFault(Exception):
-    """What an update fails with here; in production a lost connection or a bug."""
+    """The error of an update here; in production a lost connection or a bug."""
 
 
 class _Traffic:
-    """Several chats at once, one event with every `step`. One in four updates fails, some of them half done."""
+    """Several chats at once, one event per `step`. One in four updates fails, some of them half done."""
 
     def __init__(self, database: Database, settings: Settings, *, seed: int = 0) -> None:
         self.failed = 0
@@ -204,11 +204,11 @@ class _Traffic:
 
 @contextmanager
 def traffic_in_background(settings: Settings) -> Iterator[None]:
-    """Traffic of another application while the block runs."""
+    """Traffic of an application while the block runs."""
     stop = threading.Event()
 
     def go_on() -> None:
-        # Until the server ends, which is told by everything else that needs it.
+        # Until the server ends, which all other code that needs it reports.
         with suppress(ReadModelError, PyMongoError), open_database(settings) as database:
             traffic = _Traffic(database, settings, seed=1)
             while not stop.wait(_SECONDS_BETWEEN):
@@ -224,13 +224,13 @@ def traffic_in_background(settings: Settings) -> Iterator[None]:
 
 
 def _interleaved(events: Iterator[Document], streams: int, choice: random.Random) -> Iterator[Document]:
-    """Events that come stream by stream, mixed so that several streams grow at once, each in its own order."""
+    """Events of several streams, mixed so that several streams grow at once, each in its own order."""
     rest = (list(stream)[::-1] for _, stream in groupby(events, key=itemgetter("aggregate_id")))
     growing: list[list[Document]] = []
     while True:
         growing += islice(rest, streams - len(growing))
         stream = choice.choice(growing)
-        # The last event is the first that is still to come.
+        # The last event of the list is the next one.
         yield stream.pop()
         if not stream:
             growing.remove(stream)

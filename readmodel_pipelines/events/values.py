@@ -1,7 +1,7 @@
-"""Values of an event's own fields: what is taken, what is its zero value, what makes the stream malformed.
+"""Readers for values of an event's own fields: accepted values, zero values, and values that make the stream malformed.
 
-Each reader takes the whole event and the name of a field in its `data`. A missing or null field is its zero value;
-a value of another kind is never guessed at but raises `BadField`. The rules are DATA_CONTRACT.md, «Values» and «Times».
+Each reader takes the whole event and the name of a field in its `data`. A missing or null field has its zero value; a
+value of another kind raises `BadField` and is never guessed. DATA_CONTRACT.md, «Values» and «Times», has the rules.
 
 Times are milliseconds since 1970 as plain integers and not `datetime` objects: year 1 with an offset lies before
 Python's first date, and Python's own parsers stop at microseconds.
@@ -17,7 +17,9 @@ from bson.datetime_ms import DatetimeMS
 from readmodel_pipelines.events.ids import is_utf8
 
 Event = Mapping[str, Any]
-"""An event as it lies in MongoDB, decoded with dates as `bson.datetime_ms.DatetimeMS`; perhaps only the fields read."""
+"""An event as stored in MongoDB, decoded with dates as `bson.datetime_ms.DatetimeMS`; perhaps with only the fields that
+are read.
+"""
 
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 
@@ -32,7 +34,7 @@ _DAYS_IN_400_YEARS = 146_097
 
 
 class BadField(Exception):
-    """A field that the fold uses holds something that the contract does not allow."""
+    """A field that the fold uses has a value that the contract does not allow."""
 
     def __init__(self, field: str, value: object, wanted: str) -> None:
         shown = repr(value)
@@ -76,7 +78,7 @@ def time_ms(event: Event, name: str) -> int:
 
 
 def optional_time_ms(event: Event, name: str) -> int | None:
-    """As `time_ms`, but None when missing or null."""
+    """Like `time_ms`, but None when missing or null."""
     return None if event["data"].get(name) is None else time_ms(event, name)
 
 
@@ -89,7 +91,7 @@ def whole(value: object, field: str) -> int:
     """`value` as an integer, if it is a whole number within int64.
 
     Raises:
-        BadField: it is not, `true` and NaN among them.
+        BadField: it is not; also for `true` and NaN.
     """
     if isinstance(value, float) and value.is_integer():
         value = int(value)
@@ -114,10 +116,10 @@ def _time(value: object, field: str) -> int:
 def parse_time(text: str) -> int:
     """Milliseconds since 1970-01-01T00:00:00Z of an RFC 3339 time, rounded down.
 
-    Takes 0 to 9 fraction digits, `Z` or an offset up to ±23:59, and `t` or `z` in lower case (RFC 3339, section 5.6).
+    Accepts 0 to 9 fraction digits, `Z` or an offset up to ±23:59, and `t` or `z` in lower case (RFC 3339, section 5.6).
 
     Raises:
-        ValueError: anything else, second 60 among it: a leap second has no place among milliseconds since 1970.
+        ValueError: any other text, also with second 60, because a leap second has no place in milliseconds since 1970.
     """
     match = _RFC3339.fullmatch(text)
     if match is None:
@@ -131,7 +133,7 @@ def parse_time(text: str) -> int:
             raise ValueError("offset beyond 23:59")
         offset = int(offset_hour) * 3600 + int(offset_minute) * 60
         seconds += offset if sign == "-" else -offset
-    # A fraction only ever adds to the second, so that cutting its digits is rounding down, before 1970 too.
+    # A fraction only adds to the second, so cutting its digits rounds down, also before 1970.
     return seconds * 1000 + (int(fraction[:3].ljust(3, "0")) if fraction else 0)
 
 

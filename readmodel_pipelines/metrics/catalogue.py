@@ -1,8 +1,8 @@
-"""Every metric that is exported: its name, its labels and what it says. docs/monitoring.md has the same as a table.
+"""Every exported metric: its name, its labels and its meaning. docs/monitoring.md has the same as a table.
 
-Names follow Prometheus: base units, timestamps in seconds since 1970, and no `_total`, for nothing here only ever
-grows: all of it is read from the database as it is. Every label takes values of a closed set: read models of the
-registry, outcomes, states, reasons of this project (all others are `other`). No id is ever a label.
+Names follow Prometheus: base units, timestamps in seconds since 1970. There is no `_total`, because all values are read
+from the database and can decrease. Every label has a closed set of values: read models of the registry, outcomes,
+states, reasons of this project (all others are `other`). No id is ever a label.
 """
 
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ class Metric:
         return GaugeMetricFamily(self.name, self.meaning, labels=self.labels, unit=unit)
 
 
-# As Prometheus writes them, without the `readmodel_` that is before them all.
+# As in Prometheus, without their common prefix `readmodel_`.
 _MEANINGS = {
     # The exporter itself
     "up": "1 if MongoDB answered this scrape, else 0 (no other MongoDB metric is exported then).",
@@ -86,7 +86,7 @@ _MEANINGS = {
     "rebuild_progress_ratio{read_model}": "Share of the unfinished rebuild's reading that is done; 1 while it "
     "finishes.",
     "rebuild_lease_held{read_model}": "1 if a full rebuild of the read model is at work now, else 0.",
-    # What there is
+    # Sizes and leases
     "leases_held{kind}": "Leases that are held: of full rebuilds, and of aggregates under repair.",
     "documents{read_model}": "Documents of the read model, as estimated by MongoDB.",
     "events": "Events of every aggregate type, as estimated by MongoDB.",
@@ -97,4 +97,4 @@ METRICS: Mapping[str, Metric] = {
     for told, meaning in _MEANINGS.items()
     for name, _, labels in [told.removesuffix("}").partition("{")]
 }
-"""All of them, in this order, by their names without `readmodel_`."""
+"""All metrics, in this order, by their names without `readmodel_`."""

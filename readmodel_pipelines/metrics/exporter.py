@@ -1,6 +1,6 @@
-"""The exporter: asks MongoDB at each scrape, and says what it learned as metrics, over HTTP or as text.
+"""The exporter: reads MongoDB at each scrape, and returns metrics over HTTP or as text.
 
-MongoDB may be away, slow or locked: the scrape is answered all the same, in time, with `readmodel_up 0`.
+If MongoDB is away, slow or locked, the scrape is answered in time with `readmodel_up 0`.
 """
 
 import threading
@@ -26,10 +26,10 @@ from readmodel_pipelines.settings import Settings
 
 
 class Exporter(ExitStack):
-    """A collector for prometheus_client, in its `registry`; several scrapes may come at once.
+    """A collector for prometheus_client, in its `registry`; several scrapes may run at once.
 
-    A scrape waits for MongoDB for `seconds` at most. `note` is told when MongoDB goes away or keeps something back, and
-    when that is over.
+    A scrape waits for MongoDB for at most `seconds`. `note` is called when MongoDB becomes unavailable or refuses a
+    part, and when that is over.
 
     Raises:
         UsageError: the settings name read models that cannot be loaded.
@@ -48,7 +48,7 @@ class Exporter(ExitStack):
         self._troubled = False
 
     def describe(self) -> Iterator[GaugeMetricFamily]:
-        """Every metric, without asking MongoDB."""
+        """Every metric, without reading MongoDB."""
         return (item.family() for item in METRICS.values())
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
@@ -60,13 +60,13 @@ class Exporter(ExitStack):
         return families(chain(samples, scrape.samples if scrape else ()))
 
     def look(self) -> Scrape | None:
-        """Ask MongoDB; None when it does not answer, or does not let us in.
+        """Read MongoDB; None if it does not answer or refuses access.
 
         Raises:
-            UsageError: the connection string cannot be read.
+            UsageError: the connection string is invalid.
         """
         try:
-            # A lost connection is mended by the driver: it is opened once, and closed at the end.
+            # The driver restores a lost connection, so it is opened once and closed at the end.
             with errors_in_words(self._settings):
                 with self._opening:
                     if self._database is None:
@@ -75,7 +75,7 @@ class Exporter(ExitStack):
                         )
                 scrape = Scrape(Store(self._database, self._settings, self._projections), self._seconds)
         except MongoUnavailable as error:
-            self._tell(f"{error.message} The metrics say readmodel_up 0 until that is over. {error.hint}".strip())
+            self._tell(f"{error.message} The metrics show readmodel_up 0 until then. {error.hint}".strip())
             return None
         except PyMongoError as error:
             self._tell(f"MongoDB at {self._settings.shown_uri()}: {error}")
@@ -84,7 +84,7 @@ class Exporter(ExitStack):
         return scrape
 
     def _tell(self, trouble: str) -> None:
-        """Once, not at each scrape."""
+        """Once per change, not at each scrape."""
         if trouble and not self._troubled:
             self._note(trouble)
         elif self._troubled and not trouble:
@@ -93,23 +93,23 @@ class Exporter(ExitStack):
 
 
 def text(exporter: Exporter) -> str:
-    """One scrape, as Prometheus reads it."""
+    """One scrape, in Prometheus' text format."""
     return generate_latest(exporter.registry).decode()
 
 
 @contextmanager
 def serving(exporter: Exporter, host: str, port: int) -> Iterator[int]:
-    """Answer scrapes in the background meanwhile; gives the port, a free one for 0.
+    """Answer scrapes in the background during the block; yields the port, a free one for 0.
 
     Raises:
-        UsageError: nobody can listen there.
+        UsageError: the address or port cannot be used.
     """
     try:
         server, thread = start_http_server(port, host, exporter.registry)
     except OSError as error:
         raise UsageError(
             f"Metrics cannot be served at {host}:{port}: {error.strerror or error}.",
-            hint="Give another --port or --host, or end what listens there.",
+            hint="Give another --port or --host, or end the process that uses it.",
         ) from None
     try:
         yield server.server_port
@@ -120,13 +120,13 @@ def serving(exporter: Exporter, host: str, port: int) -> Iterator[int]:
 
 
 def _without_starting(settings: Settings) -> Settings:
-    """The settings with the address of the embedded server, where that is meant: whoever only looks starts none."""
+    """The settings with the address of the embedded server if it is used; it is never started for a scrape."""
     if settings.mongodb_uri is not None:
         return settings
     server = embedded.status(settings)
     if not server.running:
         raise MongoUnavailable(
             "The embedded server does not run.",
-            hint="`readmodel server start` starts it; READMODEL_MONGODB_URI names another one.",
+            hint="`readmodel server start` starts it. Or set READMODEL_MONGODB_URI to another server.",
         )
     return settings.model_copy(update={"mongodb_uri": SecretStr(server.uri)})

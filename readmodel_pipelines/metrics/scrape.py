@@ -1,8 +1,8 @@
-"""One scrape: asks MongoDB for counts by index, single documents, estimates, and makes samples. No event is ever read.
+"""One scrape: reads counts by index, single documents and estimates from MongoDB, and makes samples. Reads no event.
 
-All of a scrape together has a limit of time that the server knows, too: a scrape never hangs, and nothing works on
-after Prometheus has given up. What is cheap comes first, so that a part that takes too long costs no other. What is
-known becomes samples in functions without a database; label values come from closed sets, and zeros are told.
+A scrape has one time limit, which the server knows too, so that nothing continues after Prometheus has given up. Cheap
+parts come first, so that a slow part costs no other. Functions without a database turn the facts into samples; label
+values come from closed sets, and zeros are included.
 """
 
 from collections import Counter
@@ -34,12 +34,12 @@ Sample = tuple[str, tuple[str, ...], float]
 _OTHER = "other"
 _LONGEST_WHY = 200
 _COVERAGES = {"any": False, "everything": True}
-"""Of a verification: the last one, whatever it covered, or the last that compared all fields of all aggregates."""
+"""Of a verification: the last one of any coverage, or the last that compared all fields of all aggregates."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """A verification or a full rebuild that ended; `counts` as `Counts.as_dict` has them."""
+    """A verification or a full rebuild that ended; `counts` in the form of `Counts.as_dict`."""
 
     at: datetime
     seconds: float
@@ -48,12 +48,13 @@ class Ended:
 
 
 class Scrape:
-    """What there is to know, asked for within so many seconds, as `samples`.
+    """The facts of a scrape, read within a number of seconds, as `samples`.
 
-    `parts` has a name for each part of it, and why that could not be read, empty when it could: it has no sample then.
+    `parts` has a name for each part, and the error if it could not be read, else an empty text; a failed part has no
+    sample.
 
     Raises:
-        PyMongoError: MongoDB does not answer, or does not let us in.
+        PyMongoError: MongoDB does not answer, or refuses access.
     """
 
     def __init__(self, store: Store, seconds: float) -> None:
@@ -91,12 +92,12 @@ class Scrape:
         records = Rebuilds(self._store.database)
         for name, live in self._live.items():
             record = records.last_done(live)
-            # The counts come a moment after the end.
+            # The counts are written a moment after the end.
             if record is not None and record.ended_at is not None and name in record.counts:
                 seconds = max(0.0, record.seconds - record.idle_seconds)
                 yield from of_rebuild(name, Ended(record.ended_at, seconds, record.events, record.counts[name]))
         unfinished: dict[str, tuple[RebuildRecord, RangeProgress]] = {}
-        # The newest first: an older one would be dropped by whoever goes on with it.
+        # The newest first, because a resume drops an older one.
         for record in records.unfinished(list(self._live.values())):
             found = record, records.progress_of(record)
             for name, live in self._live.items():
@@ -111,7 +112,7 @@ class Scrape:
                 record = verifications.last_verification(name, of_everything=of_everything)
                 if record is not None:
                     yield from of_verification(name, coverage, _verified(record))
-                    # Records of earlier versions know none.
+                    # Records of earlier versions have none.
                     yield from of_causes(name, coverage, self._event_types[name], record.get("causes") or ())
 
     def _sizes(self) -> Iterator[Sample]:
@@ -129,13 +130,13 @@ class Scrape:
 
 def _verified(record: Document) -> Ended:
     started_at, seconds = record["started_at"], record["seconds"]
-    # Records of earlier versions only tell how long it read.
+    # Records of earlier versions only have the time of reading.
     ended_at = record.get("ended_at") or started_at + timedelta(seconds=seconds)
     return Ended(ended_at, (ended_at - started_at).total_seconds(), record["events"], record["counts"])
 
 
 def families(samples: Iterable[Sample]) -> Iterator[GaugeMetricFamily]:
-    """The metrics that have samples, in the catalogue's order."""
+    """The metrics with samples, in the catalogue's order."""
     found: dict[str, GaugeMetricFamily] = {}
     for name, labels, value in samples:
         found.setdefault(name, METRICS[name].family()).add_metric(labels, value)
@@ -143,7 +144,7 @@ def families(samples: Iterable[Sample]) -> Iterator[GaugeMetricFamily]:
 
 
 def of_scrape(seconds: float, version: str, parts: Mapping[str, str] | None, settings: Settings) -> Iterator[Sample]:
-    """The scrape itself; `parts` say why they could not be read, None when MongoDB did not answer at all."""
+    """The scrape itself; `parts` has the error of each part, and is None if MongoDB did not answer."""
     yield "up", (), float(parts is not None)
     yield "build_info", (version,), 1
     yield "scrape_duration_seconds", (), seconds
@@ -162,7 +163,7 @@ def of_queue(queue: QueueStats) -> Iterator[Sample]:
     yield "repair_queue_due_tasks", (), queue.due
     yield "repair_queue_oldest_pending_age_seconds", (), queue.oldest_pending_seconds
     yield "repair_queue_repairs_per_second", (), queue.repairs_per_minute / 60
-    # A hand-made dead letter may say anything.
+    # A dead letter written by hand may have any reason.
     letters = Counter(dict.fromkeys((*DEAD_LETTER_REASONS, _OTHER), 0))
     for reason, number in queue.dead_letters.items():
         letters[reason if reason in DEAD_LETTER_REASONS else _OTHER] += number
@@ -171,7 +172,7 @@ def of_queue(queue: QueueStats) -> Iterator[Sample]:
 
 
 def of_findings(read_model: str, numbers: Mapping[str, int], oldest: Mapping[str, datetime]) -> Iterator[Sample]:
-    """The open findings of a read model by outcome: how many, and when the oldest was first seen."""
+    """The open findings of a read model by outcome: their number, and the time of the oldest."""
     for outcome in ALARMS:
         yield "open_findings", (read_model, outcome.value), numbers.get(outcome.value, 0)
     for name, since in oldest.items():
@@ -188,7 +189,7 @@ def of_verification(read_model: str, coverage: str, ended: Ended) -> Iterator[Sa
 def of_causes(
     read_model: str, coverage: str, event_types: Sequence[str], causes: Sequence[Document]
 ) -> Iterator[Sample]:
-    """Why documents were not what their events say, as a verification of some coverage knows."""
+    """The causes of a read model's findings in the last verification of some coverage."""
     kinds = Counter(dict.fromkeys(map(str, CauseKind), 0))
     types = Counter(dict.fromkeys((*event_types, _OTHER), 0))
     for cause in causes:
@@ -210,7 +211,7 @@ def of_causes(
 
 
 def of_rebuild(read_model: str, ended: Ended) -> Iterator[Sample]:
-    """The last full rebuild of a read model that is done."""
+    """The last finished full rebuild of a read model."""
     yield from _of_ended("last_rebuild", (read_model,), ended)
     for operation in WRITES:
         yield "last_rebuild_writes", (read_model, operation), ended.counts.get(operation, 0)
@@ -232,7 +233,7 @@ def _of_ended(which: str, labels: tuple[str, ...], ended: Ended) -> Iterator[Sam
 def of_unfinished(
     read_model: str, unfinished: tuple[RebuildRecord, RangeProgress] | None, expected: int | None
 ) -> Iterator[Sample]:
-    """The full rebuild of a read model that goes on or waits, if any; about so many events are expected."""
+    """The unfinished full rebuild of a read model, if any, with the approximate number of its events."""
     for state in UNFINISHED:
         is_in = unfinished is not None and unfinished[0].state is state
         yield "rebuild_state", (read_model, state.value), float(is_in)
@@ -245,14 +246,14 @@ def of_unfinished(
     share = progress.ranges_done / record.ranges if record.ranges else 1.0
     if expected is not None:
         yield "rebuild_expected_events", (read_model,), expected
-        # Ranges are few, and events of other aggregate types are expected in vain: the larger share is nearer.
+        # Ranges are few, and the events of other aggregate types will not come; the larger share is closer.
         if expected and record.first_pass:
             share = max(share, min(1.0, progress.events / expected))
     yield "rebuild_progress_ratio", (read_model,), share
 
 
 def of_leases(taken: Sequence[TakenLease], live: Mapping[str, str]) -> Iterator[Sample]:
-    """The leases; `live` has the collection of every read model, on which a rebuild's is held."""
+    """The leases; `live` has the collection of every read model, on which a rebuild holds its lease."""
     on_rebuilds = {lease.on for lease in taken if lease.on and not lease.over}
     yield "leases_held", ("rebuild",), len(on_rebuilds)
     yield "leases_held", ("repair",), sum(lease.number for lease in taken if not lease.on and not lease.over)
@@ -261,5 +262,5 @@ def of_leases(taken: Sequence[TakenLease], live: Mapping[str, str]) -> Iterator[
 
 
 def _seconds(moment: datetime) -> float:
-    """Since 1970. The driver gives dates of UTC that do not say so."""
+    """Seconds since 1970. The driver returns dates in UTC without a time zone."""
     return moment.replace(tzinfo=UTC).timestamp()

@@ -1,1 +1,1 @@
-"""MongoDB: where events are read and read models written; implements what `readmodel_pipelines.reconcile` asks for."""
+"""MongoDB: reads events, reads and writes read models; implements the interfaces of `readmodel_pipelines.reconcile`."""

@@ -1,4 +1,4 @@
-"""The id of an aggregate, as a person gives it: taken, or refused with where ids are."""
+"""Checks the id of an aggregate that a person gave; the error says where ids are found."""
 
 from readmodel_pipelines.errors import AggregateNotFound, UsageError
 from readmodel_pipelines.events.ids import UUID
@@ -6,7 +6,7 @@ from readmodel_pipelines.mongo.store import Store
 
 
 def checked_id(store: Store, aggregate_id: str) -> str:
-    """The id as events have it.
+    """The id in the form of the events.
 
     Raises:
         UsageError: it is no UUID.
@@ -22,7 +22,7 @@ def checked_id(store: Store, aggregate_id: str) -> str:
 
 
 def not_found(store: Store, aggregate_id: str) -> AggregateNotFound:
-    """What to raise where there is neither an event nor a document of it."""
+    """The error for an aggregate without an event and without a document."""
     return AggregateNotFound(
         f"There is neither an event nor a document for {aggregate_id}.",
         hint=f"Check the id: it is {_where_ids_are(store)}. Check READMODEL_DATABASE and the type: a legacy "

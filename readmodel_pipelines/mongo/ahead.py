@@ -1,4 +1,4 @@
-"""The event store as it will be: a stream, and behind it the events that are about to be appended."""
+"""The event store in its future state: a stream followed by events that will be appended."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -13,10 +13,10 @@ from readmodel_pipelines.reconcile.ranges import EVERYTHING, IdRange
 
 
 class EventsAhead(EventStore):
-    """Reads one stream; what it read last is in `last`, and behind that come the new events.
+    """Reads one stream, with `last` as its last stored event, followed by the new events.
 
-    What is stored is read as it is there now, not as a majority has it: an application may go by an event of its own
-    that is a moment old. It is durable all the same as soon as the new ones are, which are appended behind it.
+    It reads stored events that a majority may not have yet, because an application may depend on an own event from a
+    moment ago. They are durable as soon as the new ones are, which are appended after them.
     """
 
     def __init__(self, collection: Collection, new: Sequence[bytes]) -> None:

@@ -1,7 +1,6 @@
-"""The arrival of an event: it is there once a majority of the servers has it, and cannot be rolled back any more.
+"""The arrival of an event: it counts once a majority of the servers has it, so that it cannot be rolled back.
 
-Whoever was handed an event right after it was appended may be earlier than that. One that is not waited for would be
-missing in what is made of its stream, and nobody would say so.
+An event handler may get an event before that. Without a wait, the document would silently lack the event.
 """
 
 import time
@@ -14,13 +13,13 @@ from readmodel_pipelines.mongo.event_store import EventStore
 from readmodel_pipelines.reconcile.outcome import Why
 
 WAIT_SECONDS = 5.0
-"""For how long an event is waited for, unless somebody says otherwise."""
+"""Default number of seconds to wait for an event."""
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.002, 0.25
 
 
 class Arrival:
-    """That of one event, which tells its stream and, most often, its version."""
+    """The arrival of one event, which names its stream and usually its version."""
 
     def __init__(self, event: Mapping[str, Any]) -> None:
         self._aggregate_id = event["aggregate_id"]
@@ -36,7 +35,7 @@ class Arrival:
                 self._odd = f"versions begin at 1, this one is {self._version}"
 
     def wait(self, store: EventStore, seconds: float) -> None:
-        """Until a majority has the stream at that version or a later one, or the time is over."""
+        """Wait until a majority has the stream at that version or a later one, or until the time is over."""
         if self._odd or not self._version:
             return
         deadline, pause, self._waited = time.monotonic() + seconds, _FIRST_PAUSE, seconds
@@ -48,9 +47,9 @@ class Arrival:
             pause = min(pause * 2, _LONGEST_PAUSE)
 
     def missing_from(self, last: Any) -> tuple[str, str] | None:
-        """Reason and detail when the event is none of a stream that ends with this version; None: there is no such.
+        """Reason and detail if the event is missing in a stream that ends with this version; None if it is there.
 
-        A stream that ends in no number is malformed whatever is in it.
+        A stream whose version is no number is malformed in any case.
         """
         if self._odd:
             return Reason.BAD_VERSION, self._odd

@@ -1,4 +1,4 @@
-"""What happened to the events since a moment: a change stream, resumed from a token and drained up to now."""
+"""The changes of events since a moment: a change stream, resumed from a token and read up to now."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,10 +25,10 @@ from readmodel_pipelines.mongo.failures import is_the_servers
 from readmodel_pipelines.mongo.patience import Attempts, patiently
 
 MOST_IDS = 200_000
-"""Beyond so many changed aggregates a pass over all of them is the quicker way, and they are not held in memory."""
+"""Maximum number of changed aggregates held in memory; with more, a pass over all of them is faster."""
 
 AWAIT_MS = 1
-"""How long the server waits for a change before it says that there is none."""
+"""Milliseconds that the server waits for a change before it answers that there is none."""
 _SILENCE_SECONDS = 1.0
 _IDS_AT_ONCE = 1_000
 _STANDALONE = 40573
@@ -40,10 +40,10 @@ Token = Mapping[str, Any]
 
 @dataclass(slots=True)
 class Changes:
-    """Aggregates with new events, up to `token`, from where the next look goes on.
+    """The aggregates with new events, up to `token`, from which the next read continues.
 
-    `unknown` says why they cannot be told, so that any aggregate may have changed; `token` is None when the server
-    gives none.
+    `unknown` is the reason if they are unknown, so that any aggregate may have changed. `token` is None if the server
+    has no change streams.
     """
 
     ids: set[str] = field(default_factory=set)
@@ -52,17 +52,17 @@ class Changes:
 
 
 class HistoryLost(Exception):
-    """What changed cannot be told any more: the server's history was overwritten, or the events were tampered with."""
+    """The changes are unknown: the oplog was overwritten, or events were changed or deleted."""
 
 
 class NoHistory(Exception):
-    """A server that keeps no history of changes, or shows it to others only; `str()` says which."""
+    """The server has no oplog, or this user may not read it; `str()` says which."""
 
 
 def changes_since(events: Collection, stored_as: Sequence[str], token: Token | None) -> Changes:
-    """The aggregates of these types that got events since `token`; without one only the token of this moment."""
+    """The aggregates of these types with events since `token`; without a token only the token of this moment."""
     if token is None:
-        return _from_now_on(events, "there was no verification with these settings to go on from")
+        return _from_now_on(events, "there was no verification with these settings to continue from")
     ids: set[str] = set()
     try:
         with closing(Follower(events, stored_as, token)) as follower:
@@ -77,18 +77,18 @@ def changes_since(events: Collection, stored_as: Sequence[str], token: Token | N
         unknown = str(error)
     except OperationFailure as error:
         unknown = _in_words(error)
-    # The rest of what was not told, or comes behind the end of a stream, is covered by looking at everything.
+    # A full comparison covers the unread changes, and late events of a stream.
     return _from_now_on(events, unknown)
 
 
 class Followed:
-    """A change stream, followed from a token on: whatever breaks a look at it off, the next one begins at `token`.
+    """A change stream from a token on; after an interrupted read the next one begins at `token`.
 
-    `token` is behind what was worked off, as whoever looks says, by setting it or at the end by `worked_off`; `watch`
-    opens the stream behind one.
+    `token` follows the last change that was processed, as the reader sets it, or `worked_off` at the end. `watch` opens
+    the stream after a token.
 
     Raises (here and in `up_to_now`):
-        HistoryLost: the token lies before what the server remembers, or the stream cannot tell everything.
+        HistoryLost: the oplog no longer has the token, or the stream cannot report all changes.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class Followed:
             raise lost(error) from None
 
     def up_to_now(self, now: Timestamp | None = None) -> Iterator[Document]:
-        """What the stream tells up to this moment, or up to one a moment ago; each at least once."""
+        """The changes up to now, or up to a recent moment; each at least once."""
         attempts = Attempts(self._collection.database.client)
         while not self._ended:
             try:
@@ -131,47 +131,47 @@ class Followed:
                 attempts.failed(error)
 
     def worked_off(self) -> None:
-        """All that was told is done with."""
+        """Record that all changes read are processed."""
         self._broken_off = False
         self.token = self._stream.resume_token or self.token
 
     def end(self) -> None:
-        """Nothing that comes is told any more."""
+        """Stop reading changes."""
         self._ended = True
 
     def close(self) -> None:
-        """Let go of the server's cursor."""
+        """Close the server's cursor."""
         with suppress(PyMongoError):
             self._stream.close()
 
 
 class Follower:
-    """Follows the events that are appended to streams of some types, from a token on.
+    """Follows the events appended to streams of some types, from a token on.
 
     Raises (here and in `drain`):
-        HistoryLost: the token lies before what the server remembers.
+        HistoryLost: the oplog no longer has the token.
     """
 
     def __init__(self, events: Collection, stored_as: Sequence[str], token: Token) -> None:
         self.met_odd_ids = False
-        # Not `resume_after`, which refuses to go on behind a dropped or renamed collection.
+        # Not `resume_after`, which refuses to continue after a dropped or renamed collection.
         self._followed = Followed(events, lambda behind: _watch(events, stored_as, start_after=behind), token)
         self.close = self._followed.close
 
     @property
     def token(self) -> Token | None:
-        """Behind what was given."""
+        """The token after the events returned so far."""
         return self._followed.token
 
     def drain(self, now: Timestamp | None = None) -> Iterator[list[str]]:
-        """The aggregates with new events up to now, some hundred at a time; `token` is then behind them."""
+        """The aggregates with new events up to now, in batches of some hundred; `token` then follows them."""
         reached(Moment.HISTORY_READ)
         ids: set[str] = set()
         for change in self._followed.up_to_now(now):
             if change["operationType"] != "insert":
                 raise HistoryLost("events were changed or deleted, which no application does")
             aggregate_id: Any = change.get("text")
-            # No other stream can be trusted.
+            # No other stream can be trusted then.
             if is_plain(aggregate_id):
                 ids.add(aggregate_id)
             else:
@@ -187,10 +187,10 @@ class Follower:
 def drained(
     stream: ChangeStream[Document], collection: Collection, until: Timestamp | None = None
 ) -> Iterator[Document]:
-    """What the change stream of a collection tells up to this moment, or up to that one; its token is behind it then.
+    """The changes of a collection up to now, or up to that moment; the token then follows them.
 
     Raises:
-        HistoryLost: it cannot tell everything.
+        HistoryLost: the stream cannot report all changes.
     """
     now = until or time_of_server(collection.database)
     if collection.database.client.is_mongos:
@@ -213,10 +213,10 @@ def drained(
 
 
 def _ask_for_primary(collection: Collection, moment: Timestamp) -> None:
-    """Raises what the driver raises where there is none.
+    """Raise the driver's error if there is no primary.
 
-    Who was primary and lost its majority keeps the stream open, and tells for ever that nothing comes: the moment that
-    is waited for is of a write of its own that no majority has.
+    A former primary that lost its majority keeps the stream open and reports no change, forever: the awaited moment is
+    that of its own write, which no majority has.
     """
     if collection.database.client.is_mongos:
         _reach_on_every_shard(collection, moment)
@@ -225,11 +225,11 @@ def _ask_for_primary(collection: Collection, moment: Timestamp) -> None:
 
 
 def _reach_on_every_shard(collection: Collection, moment: Timestamp) -> None:
-    """Let every shard's history come as far as this, whether or not anything is written there.
+    """Advance the oplog of every shard to this time, even if nothing is written there.
 
-    A `mongos` tells what all shards have come past, and one where nothing is written writes that it has only every ten
-    seconds (`periodicNoopIntervalSecs`). Whoever wants to read at a moment has it write so at once, and a change
-    stream, whatever it asks for, reads on all of them.
+    A `mongos` returns changes up to a time that all shards have passed. A shard without writes records the time only
+    every ten seconds (`periodicNoopIntervalSecs`). A read at a cluster time makes it record that at once. A change
+    stream reads on all shards.
     """
     pipeline: list[Mapping[str, Any]] = [{"$match": {"operationType": "none of them"}}]
     with collection.database.client.start_session() as session:
@@ -238,27 +238,27 @@ def _reach_on_every_shard(collection: Collection, moment: Timestamp) -> None:
 
 
 def time_of_server(database: Database) -> Timestamp:
-    """The time of the last operation that the server knows of."""
+    """The time of the last operation that the server knows."""
     admin = database.client.admin
-    # A replica set that has no key yet to sign times with, in its first seconds, leaves it out of its replies.
+    # In its first seconds a replica set has no key to sign times, and omits it from its replies.
     now: Timestamp = admin.command("ping").get("operationTime") or admin.command("hello")["lastWrite"]["opTime"]["ts"]
     return now
 
 
 def lost(error: OperationFailure) -> Exception:
-    """The error of a change stream, as `HistoryLost` where it is that."""
+    """The error of a change stream, as `HistoryLost` if it is that."""
     if error.code == _TOO_LARGE:
-        return HistoryLost("a change is larger than MongoDB can tell")
+        return HistoryLost("a change is too large for a change stream")
     if error.code in _HISTORY_LOST:
-        return HistoryLost("the server's history of changes does not reach back so far")
+        return HistoryLost("the oplog does not reach back that far")
     return error
 
 
 def token_of_now(collection: Collection) -> Token:
-    """From where to follow what is written from now on.
+    """The token from which to follow future changes.
 
     Raises:
-        NoHistory: there is no such thing here.
+        NoHistory: the server has no change streams.
     """
     changes = _from_now_on(collection, "")
     if changes.token is None:
@@ -281,19 +281,19 @@ def _from_now_on(events: Collection, unknown: str) -> Changes:
 
 def _in_words(error: OperationFailure) -> str:
     if error.code == _STANDALONE:
-        return "a standalone server keeps no history of changes; run MongoDB as a replica set"
+        return "a standalone server has no change streams; run MongoDB as a replica set"
     if error.code in DENIED:
         return "the user may not open a change stream on the events"
     if is_the_servers(error.code):
-        # A moment later it would tell: this does not mean that there is no history.
+        # It would work a moment later; this does not mean that there is no oplog.
         raise error
-    return f"the server gives no changes of the events (error {error.code})"
+    return f"the server returns no changes of the events (error {error.code})"
 
 
 def _watch(events: Collection, stored_as: Sequence[str], start_after: Token | None = None) -> ChangeStream[Document]:
     reached(Moment.HISTORY_ASKED_FOR, collection=events.name)
     of_others = {"operationType": "insert", "fullDocument.aggregate_type": {"$nin": spellings(stored_as)}}
-    # Of other types the driver may not be able to read what is there.
+    # The driver may be unable to decode events of other types.
     is_text = {"$eq": [{"$type": "$fullDocument.aggregate_id"}, "string"]}
     text = {"$cond": [is_text, "$fullDocument.aggregate_id", "$$REMOVE"]}
     pipeline: list[Mapping[str, Any]] = [
@@ -305,11 +305,11 @@ def _watch(events: Collection, stored_as: Sequence[str], start_after: Token | No
 
 
 def right_after(moment: Timestamp) -> Timestamp:
-    """The next moment that the server knows."""
+    """The next cluster time after this one."""
     return Timestamp(moment.time, moment.inc + 1)
 
 
 def time_of(token: Token | None) -> Timestamp:
-    """The moment in a token: its text begins with the cluster time as the server's sortable bytes, in hexadecimal."""
+    """The cluster time in a token: its text begins with the time as sortable bytes, in hexadecimal."""
     text = str((token or {}).get("_data", ""))
     return Timestamp(int(text[2:10], 16), int(text[10:18], 16))

@@ -1,4 +1,4 @@
-"""The driver's client of a connection string: what is added to what it says, what is passed over, what is refused."""
+"""The driver's client for a connection string: added options, ignored options, refused options."""
 
 import re
 import threading
@@ -18,22 +18,23 @@ from readmodel_pipelines.settings import SECRET_OPTION, Settings
 
 _SELECTION_TIMEOUT_MS = 5_000
 _CONNECTIONS = 100
-# Of certificates and keys an OSError; the driver raises TypeError and KeyError for some options.
+# For certificates and keys an OSError; for some options the driver raises TypeError and KeyError.
 _UNUSABLE = (InvalidURI, ConfigurationError, InvalidName, ValueError, TypeError, KeyError, OSError)
 _ONE_LOOKS = threading.Lock()
 
 
 def client_of(settings: Settings) -> MongoClient[Document]:
-    """A client of the server that the settings name; of the embedded one, which is started, where they name none.
+    """A client for the server of the settings; without a URI, the embedded one, which is started.
 
     Raises:
-        UsageError: the connection string cannot be used.
+        UsageError: the connection string is invalid.
         MongoUnavailable: the name server does not know the host.
     """
-    # A pass holds a connection for each cursor, and renews its lease and writes beside them: a smaller pool would hang.
+    # A pass holds a connection for each cursor, and renews its lease and writes beside them; a smaller pool would
+    # block.
     options: dict[str, Any] = {"appname": "readmodel_pipelines", "maxPoolSize": _CONNECTIONS}
     if settings.mongodb_uri is None:
-        # Only a run without a URI pays for looking after a server.
+        # Only a run without a URI needs the embedded server.
         from readmodel_pipelines.embedded.server import ensure_running
 
         uri = ensure_running(settings)
@@ -45,7 +46,7 @@ def client_of(settings: Settings) -> MongoClient[Document]:
     if "serverselectiontimeoutms" not in said:
         options["serverSelectionTimeoutMS"] = _SELECTION_TIMEOUT_MS
     if "tlscertificatekeyfile=" in said and "tlscertificatekeyfilepassword=" not in said:
-        # Without one, an encrypted key would have somebody asked at the terminal, or nobody, for ever.
+        # Without a password, OpenSSL would ask for that of an encrypted key at the terminal, and wait forever.
         options["tlsCertificateKeyFilePassword"] = ""
     try:
         with _warnings():
@@ -54,15 +55,15 @@ def client_of(settings: Settings) -> MongoClient[Document]:
         if _is_of_the_name_server(error):
             raise MongoUnavailable(
                 f"The host in {settings.shown_uri()} was not found: {without_secrets(error, settings)}",
-                hint="Check the host name in READMODEL_MONGODB_URI, and the name server.",
+                hint="Check the host name in READMODEL_MONGODB_URI. Check the name server too.",
             ) from None
         raise unusable(error, settings) from None
 
 
 def unusable(error: Exception, settings: Settings) -> UsageError:
-    """What the driver says of a connection string that it cannot use."""
+    """The driver's message for an invalid connection string."""
     said = without_secrets(error, settings)
-    hint = "It looks like mongodb://user:password@host:27017/?replicaSet=rs0 with reserved characters %-escaped."
+    hint = "Use the form mongodb://user:password@host:27017/?replicaSet=rs0 with reserved characters %-escaped."
     if "Private key" in said:
         hint = (
             "tlsCertificateKeyFile names a file with a certificate and its key; if the key is encrypted, its password "
@@ -72,7 +73,7 @@ def unusable(error: Exception, settings: Settings) -> UsageError:
 
 
 def passed_over(settings: Settings) -> list[str]:
-    """The options of the connection string that the driver does without, and why."""
+    """The options of the connection string that the driver ignores, and why."""
     uri = settings.mongodb_uri.get_secret_value() if settings.mongodb_uri else ""
     options = uri.rpartition("@")[2].partition("?")[2]
     return [told for option in re.split("[&;]", options) for told in _passed_over(option)]
@@ -83,7 +84,7 @@ def _passed_over(option: str) -> list[str]:
         try:
             MongoClient[Any](f"mongodb://localhost/?{option}", connect=False).close()
         except _UNUSABLE:
-            # It makes sense with others alone.
+            # It has an effect only with other options.
             return []
     name = option.partition("=")[0]
     return [f"{name}: {str(item.message).partition(' Did you mean')[0]}" for item in told if name]
@@ -91,8 +92,8 @@ def _passed_over(option: str) -> list[str]:
 
 @contextmanager
 def _warnings() -> Iterator[list[warnings.WarningMessage]]:
-    """What the driver warns of in the block: by a line of its own source, which nobody wants to read."""
-    # What warnings go to belongs to the whole process.
+    """The driver's warnings in the block, without the source line that Python would print."""
+    # The target of warnings belongs to the whole process.
     with _ONE_LOOKS, warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always", UserWarning)
         yield told
@@ -105,8 +106,8 @@ def _is_of_the_name_server(error: Exception) -> bool:
 
 
 def without_secrets(error: Exception, settings: Settings) -> str:
-    """What the driver says, if no part of what stands before the last @ of the URI is in it, nor another password."""
-    # What follows is the driver's picture of the topology.
+    """The driver's message, if it contains no part of the URI before the last @ and no other password."""
+    # The rest is the driver's view of the topology.
     text = str(error).partition(" (configured timeouts")[0].partition(", Timeout: ")[0]
     uri = settings.mongodb_uri.get_secret_value() if settings.mongodb_uri else ""
     credentials = uri.rpartition("@")[0]
@@ -115,4 +116,4 @@ def without_secrets(error: Exception, settings: Settings) -> str:
     for found in SECRET_OPTION.finditer(uri):
         secrets |= {found[2], unquote_plus(found[2]), *re.split("[&;]", found[2])}
     hidden = any(secret in text for secret in secrets - {""})
-    return "the driver's own words would tell the password" if hidden else text
+    return "the driver's message would show the password" if hidden else text

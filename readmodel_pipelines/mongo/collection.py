@@ -1,8 +1,8 @@
-"""Collections as this project asks them: by the bytes of texts, whatever collation they have of their own.
+"""Collections as this project queries them: by the bytes of texts, whatever their own collation.
 
-A collection that was made with a collation means it in every query, sort and index that says nothing else: its texts
-come in another order than that of their bytes, and different ones are equal. The merge join, ranges and unique keys go
-by bytes. So each verb says the simple collation, and whoever hands on a collection hands on one of these.
+A collection with a collation uses it in every query, sort and index without its own: texts come in another order than
+byte order, and different texts can be equal. The merge join, ranges and unique keys compare bytes. So each operation
+states the simple collation, and all code passes on collections of this class.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from readmodel_pipelines.mongo.patience import Attempts, patiently, repeats, wai
 from readmodel_pipelines.projections.projection import Document
 
 BY_BYTES = {"locale": "simple"}
-"""The collation that orders texts by their bytes, and has different ones differ."""
+"""The collation that orders texts by their bytes, and distinguishes all different texts."""
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 AnyCollection = pymongo.collection.Collection[Document]
-"""A collection as the driver has it."""
+"""A collection of the driver."""
 
 
 def _asked(verb: Callable[_P, _R]) -> Callable[_P, _R]:
-    """A verb that is one command; in a transaction nothing but all of it can be asked again."""
+    """An operation that is one command; inside a transaction only the whole transaction can be repeated."""
 
     @wraps(verb)
     def asked(*args: _P.args, **options: _P.kwargs) -> _R:
-        # Who means the collection's own says None.
+        # None requests the collection's own collation.
         options.setdefault("collation", BY_BYTES)
         if options.get("session") is not None:
             return verb(*args, **options)
@@ -49,8 +49,8 @@ def _asked(verb: Callable[_P, _R]) -> Callable[_P, _R]:
 class Collection(AnyCollection):
     """A collection of any database; also `with_options`.
 
-    A verb at work has patience with what is asked here: each command is asked again after a glitch, and a cursor goes
-    on where it was. What an aggregation gives comes at once: it is never much.
+    During a verb, each command is repeated after a transient error, and a cursor continues at its position. An
+    aggregation returns its whole result at once, which is always small.
     """
 
     find_raw_batches = _asked(AnyCollection.find_raw_batches)
@@ -71,22 +71,22 @@ class Collection(AnyCollection):
         return self.database.client
 
     def with_options(self, *args: Any, **options: Any) -> Collection:  # type: ignore[override]
-        """The same with other options."""
+        """The same collection with other options."""
         other = super().with_options(*args, **options)
         concerns = other.read_preference, other.write_concern, other.read_concern
         return Collection(self.database, self.name, False, other.codec_options, *concerns)
 
     def estimated_document_count(self, *args: Any, **options: Any) -> int:
-        """About how many documents there are."""
+        """The approximate number of documents."""
         return patiently(lambda: super(Collection, self).estimated_document_count(*args, **options), self._server)
 
     def find(self, *args: Any, **options: Any) -> SteadyCursor:
-        """Documents; `find_one` asks for them, too."""
+        """The documents of a query; `find_one` uses it too."""
         options.setdefault("collation", BY_BYTES)
         return SteadyCursor(self, *args, **options)
 
     def aggregate(self, *args: Any, **options: Any) -> Any:
-        """What an aggregation gives."""
+        """The result of an aggregation."""
         options.setdefault("collation", BY_BYTES)
         asked = super().aggregate
         if options.get("session") is not None:
@@ -94,18 +94,18 @@ class Collection(AnyCollection):
         return iter(patiently(lambda: list(asked(*args, **options)), self._server))
 
     def create_index(self, keys: Any, **options: Any) -> str:  # type: ignore[override]
-        """An index; whoever means the collection's own collation says None."""
+        """Create an index; None as collation requests the collection's own."""
         index = IndexModel(keys, **{"collation": BY_BYTES, **options})
         made = patiently(lambda: self.create_indexes([index], **votes(self._server)), self._server)
         return made[0]
 
     def list_indexes(self, *args: Any, **options: Any) -> Any:
-        """The indexes that are there."""
+        """The existing indexes."""
         asked = super().list_indexes
         return iter(patiently(lambda: list(asked(*args, **options)), self._server))
 
     def insert_one(self, document: Any, *args: Any, **options: Any) -> InsertOneResult:
-        """A document; one that is there when it is asked again was inserted before."""
+        """Insert a document; if it exists when the command is repeated, the first attempt inserted it."""
         write = super().insert_one
         if options.get("session") is not None:
             return write(document, *args, **options)
@@ -121,11 +121,11 @@ class Collection(AnyCollection):
                 attempts.failed(error)
 
     def insert_many(self, documents: Iterable[Any], *args: Any, **options: Any) -> InsertManyResult:
-        """The same of many."""
+        """Insert documents; those that exist when the command is repeated were inserted before."""
         every, write = list(documents), super().insert_many
 
         def insert(*, again: bool) -> InsertManyResult:
-            # In whatever order: what was inserted before must keep no other one out.
+            # Unordered, so that documents inserted before do not prevent the others.
             return write(every, *args, **(options | {"ordered": False} if again else options))
 
         def of(_: Any) -> InsertManyResult:
@@ -134,10 +134,10 @@ class Collection(AnyCollection):
         return self._in_bulk(insert, lambda _: True, of, options)
 
     def bulk_write(self, requests: Sequence[Any], *args: Any, **options: Any) -> BulkWriteResult:
-        """Each of the writes goes by bytes; what an insert inserted before it was asked again counts as inserted."""
+        """Run the writes with the simple collation; documents inserted by a first attempt count as inserted."""
         for request in requests:
             if not isinstance(request, InsertOne):
-                # The driver has no option for all of them.
+                # The driver has no such option for all of them.
                 request._collation = BY_BYTES
         write = super().bulk_write
         return self._in_bulk(
@@ -175,8 +175,8 @@ class Collection(AnyCollection):
                 attempts.failed(error)
 
     def update_counted(self, where: Mapping[str, Any], update: Any) -> int:
-        """As `update_many`; gives how many there were, though a reply be lost: asked again, it would not count those
-        that are changed already.
+        """Like `update_many`; returns the number of matches even if a reply is lost, because a repetition would not
+        count documents changed before.
         """
         there, asked = self._number_of(where), repeats()
         if waits() and not there:
@@ -185,7 +185,7 @@ class Collection(AnyCollection):
         return there if repeats() > asked else matched
 
     def delete_counted(self, where: Mapping[str, Any]) -> int:
-        """As `delete_many`; gives how many there were, though a reply be lost."""
+        """Like `delete_many`; returns the number of matches even if a reply is lost."""
         there, asked = self._number_of(where), repeats()
         if waits() and not there:
             return 0
@@ -193,16 +193,16 @@ class Collection(AnyCollection):
         return there if repeats() > asked else deleted
 
     def _number_of(self, where: Mapping[str, Any]) -> int:
-        # Who does not wait for a server does not ask again.
+        # Without waiting for a server, nothing is repeated.
         return self.count_documents(where) if waits() else 0
 
     def plan(self, command: Document) -> Document:
-        """How the server would answer a command on this collection; asking runs nothing."""
+        """The server's plan for a command on this collection; nothing is executed."""
         asked = {**command, "collation": BY_BYTES}
         explained: Document = self.database.command("explain", asked, verbosity="queryPlanner")
         return explained
 
 
 def _is_of_id(error: Mapping[str, Any]) -> bool:
-    """Whether it says that there is a document of this `_id`."""
+    """Whether the error says that a document with this `_id` exists."""
     return error.get("code") == DUPLICATE_KEY and list(error.get("keyPattern", ())) == ["_id"]

@@ -1,6 +1,6 @@
-"""What passes between this process and the server: commands with their times, and the servers it connects to.
+"""Statistics of the commands between this process and the server, and of its connections.
 
-Told in words, with no document in them. Worker processes have their own.
+Reported as text without documents. Worker processes have their own.
 """
 
 from collections import defaultdict
@@ -11,14 +11,14 @@ from pymongo import monitoring
 
 
 class Commands(monitoring.CommandListener, monitoring.ServerListener):
-    """Counts and times of the commands that this process sent; of servers it only tells."""
+    """Counts and times of the commands that this process sent, and messages about its servers."""
 
     def __init__(self, tell: Callable[[str], None]) -> None:
         self._tell = tell
         self._seconds: defaultdict[str, list[float]] = defaultdict(list)
 
     def clear(self) -> None:
-        """Count from now on."""
+        """Reset the counts."""
         self._seconds.clear()
 
     def in_words(self) -> Iterator[str]:
@@ -31,26 +31,26 @@ class Commands(monitoring.CommandListener, monitoring.ServerListener):
             yield f"  {name:<16} {len(times):>7,}  {sum(times):>9.3f} s  slowest {max(times):.3f} s"
 
     def started(self, event: monitoring.CommandStartedEvent) -> None:
-        """Nothing: what counts is how it ends."""
+        """Does nothing, because only the end of a command counts."""
 
     def succeeded(self, event: monitoring.CommandSucceededEvent) -> None:
-        """One more."""
+        """Count a command."""
         self._seconds[event.command_name].append(event.duration_micros / 1e6)
 
     def failed(self, event: monitoring.CommandFailedEvent) -> None:
-        """One more, told at once."""
+        """Count a failed command, and report it at once."""
         self._seconds[event.command_name].append(event.duration_micros / 1e6)
         code = event.failure.get("code", "")
         self._tell(f"{event.command_name} failed after {event.duration_micros / 1e6:.3f} s: code {code}")
 
     def opened(self, event: monitoring.ServerOpeningEvent) -> None:
-        """Nothing: it is not known yet what is there."""
+        """Does nothing, because the server is not known yet."""
 
     def closed(self, event: monitoring.ServerClosedEvent) -> None:
-        """Nothing: it is the end of the connection."""
+        """Does nothing, because the connection ends."""
 
     def description_changed(self, event: monitoring.ServerDescriptionChangedEvent) -> None:
-        """What is known of a server now."""
+        """Report the new state of a server."""
         host, port = event.server_address
         now: Any = event.new_description
         of = f" of replica set {now.replica_set_name}" if now.replica_set_name else ""
@@ -59,7 +59,7 @@ class Commands(monitoring.CommandListener, monitoring.ServerListener):
 
 
 def overheard(tell: Callable[[str], None]) -> Commands:
-    """The commands of every client that is made from now on; the driver has no way back."""
+    """The commands of every client created from now on; the driver cannot remove a listener."""
     commands = Commands(tell)
     monitoring.register(commands)
     return commands

@@ -21,9 +21,9 @@ Write = InsertOne[Document] | UpdateOne | DeleteOne
 _LARGEST_STATEMENT = 15 * 1024 * 1024
 _DEEPEST_STATEMENT = 49
 _MOST_FIELDS = 20
-"""A pipeline that changes more of them would be nested too deep."""
+"""Maximum number of changed fields; a pipeline with more would be nested too deeply."""
 _BY_ID = {"_id": 1}
-"""The index that finds the document. Without being told, the server tries out the one on the key for each write."""
+"""The index that finds the document. Without a hint, the server would evaluate the one on the key for each write."""
 
 
 class ConditionalWrites:
@@ -35,7 +35,7 @@ class ConditionalWrites:
         self._owned = projection.owned
 
     def __call__(self, change: Verdict) -> Write:
-        """Insert without `actual`, delete without `expected`, else change the owned fields that differ."""
+        """Insert without `actual`, delete without `expected`, else change the different owned fields."""
         expected, actual = change.expected, change.actual
         if actual is None:
             return InsertOne(dict(expected or {}))
@@ -57,16 +57,16 @@ class ConditionalWrites:
         return UpdateOne(where, pipeline, hint=_BY_ID)
 
     def _place(self, actual: Document) -> Document:
-        """Where it lies; by its key, too, for that may say on which shard."""
+        """The filter for the document; with its key, which may select the shard."""
         where: Document = {"_id": {"$eq": actual["_id"]}}
         if isinstance(actual.get(self._key), str):
             where[self._key] = actual[self._key]
         return where
 
     def _condition(self, actual: Document) -> Document:
-        """Every owned field is as it was read: one comparison of all of them, which takes half of what one each does.
+        """Every owned field is unchanged: one comparison of all of them, which takes half the time of one for each.
 
-        In a list null stands for a field that is not there, too. So of both the type is compared.
+        In a list, null also stands for a missing field, so the types are compared too.
         """
         stored: list[Any] = []
         read: list[Any] = []
@@ -78,7 +78,7 @@ class ConditionalWrites:
 
 
 def update(expected: Document, actual: Document) -> Document:
-    """The update of the owned fields that differ."""
+    """The update of the different owned fields."""
     changes: Document = {}
     for name in differing_fields(expected, actual):
         operator = "$set" if name in expected else "$unset"
@@ -87,7 +87,7 @@ def update(expected: Document, actual: Document) -> Document:
 
 
 def fits_a_statement(change: Verdict) -> bool:
-    """Whether one statement can hold the document as read beside the new one."""
+    """Whether one statement can hold both the compared and the new document."""
     if change.actual is None:
         return True
     try:

@@ -1,7 +1,7 @@
 """The connection: from the settings to a database that reads from the primary with majority read and write concern.
 
-Those concerns, and how values are decoded, hold whatever the connection string says: a secondary that lags, or a write
-that is rolled back, would make a verification lie, and dates of another type would end it.
+These concerns and the codec are independent of the connection string. A lagging secondary or a rolled-back write would
+falsify a verification, and dates of another type would end it.
 """
 
 import logging
@@ -26,7 +26,7 @@ from readmodel_pipelines.mongo.kinds import OF_VIEWS
 from readmodel_pipelines.mongo.patience import Patience, at_work, patiently
 from readmodel_pipelines.settings import Settings
 
-# What the driver could not tidy up while there was no server is no news to whoever reads a terminal.
+# The driver's unfinished cleanup after an outage is no useful message at a terminal.
 logging.getLogger("pymongo.client").addHandler(logging.NullHandler())
 
 _INVALID = 121
@@ -41,17 +41,17 @@ def open_database(
     met: bool = False,
     waits: bool = True,
 ) -> Iterator[Database]:
-    """The database of the settings, on the embedded server (started when it does not run) when no URI is set.
+    """The database of the settings; without a URI on the embedded server, which is started if needed.
 
-    Errors of the driver that a person must act on come out as `MongoUnavailable`, from the body of the `with` too.
-    Those that pass are waited for, which `tell` is told, once a server has answered, or if one was `met` before; but
-    not by who only looks, and had better say at once what is there.
-    `role` names what the user ought to have (`readmodel_pipelines.mongo.rights`), to say what is lacking of it.
+    Errors of the driver that a person must act on become `MongoUnavailable`, also from the body of the `with`.
+    Transient errors are waited for, with a message to `tell`, once a server has answered or if one was `met` before. A
+    command that only shows something does not wait. `role` names the role that the user should have
+    (`readmodel_pipelines.mongo.rights`); errors list its missing rights.
 
     Raises:
-        UsageError: the connection string cannot be read.
-        MongoUnavailable: no server answers, or it lets us not in, or we lack a right.
-        MongoFailed: it answers, and cannot do it now.
+        UsageError: the connection string is invalid.
+        MongoUnavailable: no server answers, it refuses the login, or a right is missing.
+        MongoFailed: the server answers, and an operation failed.
     """
     patience = Patience(settings.failover_seconds if waits else 0, tell or (lambda _: None), met)
     with errors_in_words(settings, lambda: patience.met), at_work(patience):
@@ -69,17 +69,17 @@ def open_database(
             raise ServerTooOld(
                 f"The server is older than MongoDB {common.MIN_SUPPORTED_SERVER_VERSION}, the oldest that the driver "
                 "talks to.",
-                hint="Upgrade the server; `readmodel doctor` says to which version.",
+                hint="Upgrade the server; `readmodel doctor` shows the required version.",
             ) from None
         except ConnectionFailure:
-            # A server that refuses to greet us is no server to the driver.
+            # The driver does not count a server that refuses the handshake.
             if (refusal := _refusal(client)) is None:
                 raise
             raise refusal from None
         except OperationFailure as error:
             if error.code != UNAUTHORIZED:
                 raise
-            # Only who lacks a right pays for knowing them.
+            # Only a user without a right needs this import.
             from readmodel_pipelines.mongo.rights import what_is_lacking
 
             told, hint = what_is_lacking(database, settings, role, error)
@@ -91,7 +91,7 @@ def open_database(
 
 
 def _refuse_a_secondary(client: MongoClient[Document], settings: Settings, patience: Patience) -> None:
-    """Whoever is asked directly answers, also one that lags: what is read there would be told as the truth."""
+    """Refuse a secondary: with a direct connection it answers even if it lags, so its data could be old."""
     if client.topology_description.topology_type_name != "Single":
         return
 
@@ -106,9 +106,9 @@ def _refuse_a_secondary(client: MongoClient[Document], settings: Settings, patie
             look()
     except NotPrimaryError:
         refused = MongoUnavailable(
-            f"MongoDB at {settings.shown_uri()} is no primary, and nobody else is asked (directConnection): what is "
-            "read there may lag, and it takes no writes.",
-            hint="Take directConnection out of READMODEL_MONGODB_URI, and name the replica set (replicaSet=…).",
+            f"MongoDB at {settings.shown_uri()} is no primary, and directConnection allows no other member. Its data "
+            "may lag, and it accepts no writes.",
+            hint="Remove directConnection from READMODEL_MONGODB_URI, and add replicaSet=… with the name of the set.",
         )
         refused.passes = patience.met
         raise refused from None
@@ -128,9 +128,9 @@ def _is_too_old(client: MongoClient[Document]) -> bool:
 
 @contextmanager
 def errors_in_words(settings: Settings, met: Callable[[], bool] = lambda: False) -> Iterator[None]:
-    """Errors of the driver that a person must act on come out as `MongoUnavailable`, without credentials.
+    """Errors of the driver that a person must act on become `MongoUnavailable`, without credentials.
 
-    One that passes, of a server that was `met` before, says so.
+    A transient error of a server that was `met` before is marked as such.
     """
     where = f"MongoDB at {settings.shown_uri()}"
     try:
@@ -139,9 +139,9 @@ def errors_in_words(settings: Settings, met: Callable[[], bool] = lambda: False)
         of_documents = (error.details or {}).get("writeErrors") or ()
         if _INVALID in (error.code, *(item.get("code") for item in of_documents)):
             raise ReadModelError(
-                f"{where} refuses a write that the validator of its collection does not take.",
-                hint="Change that validator (collMod): DATA_CONTRACT.md has the fields that are written to the repair "
-                "queue and to readmodel_….",
+                f"{where} refuses a write, because of the validator of its collection.",
+                hint="Change that validator (collMod). DATA_CONTRACT.md has the fields written to the repair queue and "
+                "to readmodel_….",
             ) from None
         told = _in_words(error, where, without_secrets(error, settings)[:300])
         if told is None:
@@ -149,7 +149,7 @@ def errors_in_words(settings: Settings, met: Callable[[], bool] = lambda: False)
         if isinstance(told, MongoUnavailable):
             told.passes = is_glitch(error) and met()
         raise told from None
-    # Every network error, and the time-out of server selection.
+    # Every network error, and the timeout of server selection.
     except ConnectionFailure as error:
         gone = MongoUnavailable(
             f"{where} does not answer: {without_secrets(error, settings)[:300]}", hint=_what_to_check(str(error), met())
@@ -159,45 +159,47 @@ def errors_in_words(settings: Settings, met: Callable[[], bool] = lambda: False)
 
 
 def _in_words(error: OperationFailure, where: str, said: str) -> ReadModelError | None:
-    """What the server means; None of an error that is not its own."""
+    """The meaning of a server's error; None for another error."""
     for code in codes_of(error):
         if code in OF_VIEWS:
             return UnsuitableCollection(
-                f"{where}: a view, or a time series, lies where a collection is needed. It says: {said}",
-                hint="`readmodel doctor` says which, and what to do.",
+                f"{where}: a view or a time series has the name of a required collection. The server's message: {said}",
+                hint="`readmodel doctor` shows its name and the remedy.",
             )
         if code in UNREACHABLE:
             return MongoUnavailable(
                 f"{where} does not answer: {UNREACHABLE[code]}.",
-                hint="Check the server, or `readmodel server status`, and run it again.",
+                hint="Check the server, or run `readmodel server status`. Then run the command again.",
             )
         if code in FAILED:
             why, hint = FAILED[code]
             return MongoFailed(
-                f"{where} could not do it: {why} (error {code}). It says: {said}",
-                hint=f"What was done until then stays; {hint}.",
+                f"{where} could not do it: {why} (error {code}). The server's message: {said}",
+                hint=f"Completed work stays. To continue, {hint}.",
             )
         if code in DENIED:
             return MongoUnavailable(
                 f"{where} refuses: {DENIED[code]}. {said}",
-                hint="Check user, password and authSource in READMODEL_MONGODB_URI; reserved characters are %-escaped, "
-                "also a + (%2B), and without authSource the user is looked for in the database that the path names.",
+                hint="Check user, password and authSource in READMODEL_MONGODB_URI. Reserved characters must be "
+                "%-escaped, also a + (%2B). Without authSource the user is searched in the database that the path "
+                "names.",
             )
         if code in OF_THE_API:
-            return UsageError(f"{where} does not take our commands: {said}", hint=OF_THE_API[code])
+            return UsageError(f"{where} does not accept our commands: {said}", hint=OF_THE_API[code])
     return None
 
 
 def _what_to_check(said: str, met: bool) -> str:
-    """When nobody answers; what is said of TLS, where one may have been `met`, is over."""
+    """The hint if no server answers; about TLS only if none was `met`."""
     if "CERTIFICATE_VERIFY_FAILED" in said:
         return (
-            "Name the authority that made the server's certificate in tlsCAFile of READMODEL_MONGODB_URI, and the host "
-            "as that certificate names it."
+            "In READMODEL_MONGODB_URI, set tlsCAFile to the authority of the server's certificate, and use the host "
+            "name of that certificate."
         )
     if not met and ("connection closed" in said or "SSL" in said):
         return (
-            "If the server wants TLS: tls=true in READMODEL_MONGODB_URI, tlsCAFile for an authority of your own, and "
-            "tlsCertificateKeyFile where it wants a certificate, one that it trusts and that is not over. Its log says."
+            "If the server requires TLS, add tls=true to READMODEL_MONGODB_URI, tlsCAFile for a private authority, and "
+            "tlsCertificateKeyFile if it requires a certificate, which must be trusted and valid. The server's log has "
+            "the reason."
         )
-    return "Check READMODEL_MONGODB_URI, the network and the server, or `readmodel server status`."
+    return "Check READMODEL_MONGODB_URI, the network and the server, or run `readmodel server status`."

@@ -1,4 +1,4 @@
-"""The cursor of a `find` that goes on where it was, though it was lost in the middle."""
+"""The cursor of a `find` that continues at its position after it was lost."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from readmodel_pipelines.projections.projection import Document
 
 
 class SteadyCursor(Cursor[Document]):
-    """Asks the same again, and leaves out what it gave already: known by its `_id`, or, without one, by all of it.
+    """Repeats the query and skips documents that it already returned, by `_id` or, without one, by their content.
 
-    So it remembers what it gave, and is for what is not read by the million. In a transaction it is a common one.
+    It remembers them, so it is not for millions of documents. In a transaction it is an ordinary cursor.
     """
 
     def __init__(self, collection: Any, *query: Any, **options: Any) -> None:
@@ -28,7 +28,7 @@ class SteadyCursor(Cursor[Document]):
         self._attempts: Attempts | None = None
 
     def next(self) -> Document:
-        """The next one."""
+        """The next document."""
         if self._in_transaction:
             return super().next()
         self._attempts = attempts = self._attempts or Attempts(self.collection.database.client)
@@ -47,7 +47,7 @@ class SteadyCursor(Cursor[Document]):
             if self._known and self._known[key := _told_apart(identity)] > 0:
                 self._known[key] -= 1
                 continue
-            # Not before: what fails each time at the same place is not gone on with.
+            # Only after progress: a query that fails each time at the same position is not continued.
             attempts.went_on()
             self._given.append(identity)
             return document
@@ -56,7 +56,7 @@ class SteadyCursor(Cursor[Document]):
         return self.next()
 
     def to_list(self, length: int | None = None) -> list[Document]:
-        """So many of the next ones, or all of them."""
+        """The next documents, at most this many, or all of them."""
         return [*islice(self, length)]
 
 

@@ -1,4 +1,4 @@
-"""A database whose commands are asked again after a glitch, as those of `Collection` are."""
+"""A database whose commands are repeated after a transient error, like those of `Collection`."""
 
 from __future__ import annotations
 
@@ -11,37 +11,39 @@ from readmodel_pipelines.mongo.patience import patiently
 from readmodel_pipelines.projections.projection import Document
 
 AnyDatabase = pymongo.database.Database[Document]
-"""A database as the driver has it."""
+"""A database of the driver."""
 
 
 class PatientDatabase(AnyDatabase):
-    """Also with other options. What a cursor would give comes at once: it is never much."""
+    """Also with other options. Results that would need a cursor come at once; they are always small."""
 
     def with_options(self, *args: Any, **options: Any) -> PatientDatabase:  # type: ignore[override]
-        """The same with other options."""
+        """The same database with other options."""
         other = super().with_options(*args, **options)
         concerns = other.read_preference, other.write_concern, other.read_concern
         return PatientDatabase(self.client, self.name, other.codec_options, *concerns)
 
     def command(self, *args: Any, **options: Any) -> Any:
-        """A command that may be asked for again, or of which who asks can tell; in a transaction only all of it can."""
+        """Run a command that is harmless to repeat, or whose caller can tell; inside a transaction only the whole is
+        repeated.
+        """
         if options.get("session") is not None:
             return super().command(*args, **options)
         return patiently(lambda: super(PatientDatabase, self).command(*args, **options), self.client)
 
     def aggregate(self, *args: Any, **options: Any) -> Iterator[Document]:  # type: ignore[override]
-        """What an aggregation gives."""
+        """The result of an aggregation."""
         return iter(patiently(lambda: list(super(PatientDatabase, self).aggregate(*args, **options)), self.client))
 
     def list_collections(self, *args: Any, **options: Any) -> Iterator[Any]:  # type: ignore[override]
-        """What is there."""
+        """The existing collections."""
         listed = super().list_collections
         return iter(patiently(lambda: list(listed(*args, **options)), self.client))
 
     def list_collection_names(self, *args: Any, **options: Any) -> list[str]:
-        """The names of what is there."""
+        """The names of the existing collections."""
         return patiently(lambda: super(PatientDatabase, self).list_collection_names(*args, **options), self.client)
 
     def drop_collection(self, *args: Any, **options: Any) -> Any:
-        """One that is not there is dropped already."""
+        """Drop a collection; a missing one counts as dropped."""
         return patiently(lambda: super(PatientDatabase, self).drop_collection(*args, **options), self.client)

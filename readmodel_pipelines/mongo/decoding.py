@@ -1,7 +1,8 @@
-"""Cursors that give every value as it is there: read by the driver, and by our own reader what that gets wrong.
+"""Cursors that return every value unchanged: decoded by the driver, or by our own decoder if the driver changes a
+value.
 
-Of events so many are read that a reply is only searched for the bytes of what the driver gets wrong. Documents of read
-models are written again and compared with the reply: that tells of a field that stands twice, too.
+Events are many, so a reply is only searched for the bytes of values that the driver changes. Documents of read models
+are encoded again and compared with the reply, which also reveals a repeated field.
 """
 
 import re
@@ -20,8 +21,8 @@ from readmodel_pipelines.mongo.driver import CODEC, Collection, Document
 
 _BATCH = re.compile(rb"\x04(?:first|next)Batch\x00")
 
-# A symbol, with the length of its text behind its name; undefined, with the next type behind it. A name has no control
-# characters: with them every second number would look like one.
+# A symbol, with the length of its text after its name; undefined, with the next type after it. A name has no control
+# characters; with them every second number would match.
 _SUSPICIOUS = (
     re.compile(rb"\x0e[^\x00-\x1f]+\x00[\s\S]{3}[\x00\x01]"),
     re.compile(rb"\x06[^\x00-\x1f]+\x00[\x00-\x13\x7f\xff]"),
@@ -32,7 +33,7 @@ _UNREADABLE = (BSONError, UnicodeEncodeError)
 
 
 class ExactCursor(SteadyCursor):
-    """The cursor of a `find`, through the hook in which the driver's own cursor of raw batches gets its replies."""
+    """The cursor of a `find`, with the hook that receives the replies of the driver's cursor of raw batches."""
 
     def __init__(self, collection: Collection, *query: Any, of_events: bool = False, **options: Any) -> None:
         options["collation"] = BY_BYTES
@@ -57,7 +58,7 @@ class ExactCursor(SteadyCursor):
 
 
 def mend_events(reply: bytes, events: list[Document]) -> None:
-    """Put right what the driver got wrong; of a field that stands twice the last counts, as it has it."""
+    """Correct values that the driver changed; of a repeated field the last counts, as in the driver."""
     if suspects := _suspects(reply):
         _mend(events, _places(reply), suspects, reply)
 
@@ -67,7 +68,7 @@ def _suspects(raw: bytes) -> list[int]:
         match.start()
         for pattern in _SUSPICIOUS
         for match in pattern.finditer(raw)
-        # The bytes of an ObjectId are whatever they are.
+        # The bytes of an ObjectId can be anything.
         if raw.rfind(_OBJECT_ID, match.start() - 16, match.start()) < 0
     )
 
@@ -79,7 +80,7 @@ def _mend(events: list[Document], places: Iterable[tuple[int, int]], suspects: l
 
 
 def events_of(batch: bytes) -> list[Document]:
-    """The events of a raw batch; of a field that stands twice the last counts."""
+    """The events of a raw batch; of a repeated field the last counts."""
     try:
         events = bson.decode_all(batch, CODEC)
     except _UNREADABLE:
@@ -91,7 +92,7 @@ def events_of(batch: bytes) -> list[Document]:
 
 
 def mend_documents(reply: bytes, documents: list[Document]) -> None:
-    """Put right what the driver got wrong; a field that stands twice holds both of its values."""
+    """Correct values that the driver changed; a repeated field holds both of its values."""
     found = _BATCH.search(reply)
     at = found.end() if found else 0
     try:
@@ -116,7 +117,7 @@ def documents_of(batch: bytes) -> list[Document]:
 
 
 def _places(reply: bytes) -> Iterator[tuple[int, int]]:
-    """Where the documents of a reply begin and end."""
+    """The start and end of each document in a reply."""
     found = _BATCH.search(reply)
     at = found.end() + 4 if found else len(reply) - 1
     while reply[at]:

@@ -1,6 +1,6 @@
-"""What this project needs of the driver and of the server: types, errors, the server's time.
+"""The types, errors and the time of the driver and the server that this project needs.
 
-Only `bookkeeping`, `cutover`, `embedded` and this room import the driver itself; they alone talk to MongoDB.
+Only `bookkeeping`, `cutover`, `embedded` and this package import the driver itself; only they use MongoDB.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -36,68 +36,68 @@ Database = AnyDatabase
 MAJORITY = WriteConcern("majority")
 
 ODD_RECORD = (LookupError, TypeError, ValueError, AttributeError)
-"""What reading a record raises that somebody else wrote, or another version: a field lacks, or is of another type."""
+"""Errors from reading a record of another program or version: a field is missing, or has another type."""
 
 AS_IT_IS: CodecOptions[Document] = CodecOptions()
-"""The driver's own, for collections of this project's own: whatever a connection string says."""
+"""The driver's codec for this project's own collections, whatever the connection string says."""
 
 UNFIT = frozenset({2, 15, 22, 52, 55, 56, 57, 121, 10334, 17280, 17419})
-"""What is to be written cannot be: its nesting, names, size, or a validator."""
+"""The document cannot be written, because of its nesting, names or size, or because of a validator."""
 
 
 def ours(database: Database) -> Database:
-    """A database that reads from the primary, with majority read and write concern, and decodes as this project does.
+    """A database that reads from the primary with majority read and write concern, and decodes like this project.
 
-    Whatever a connection string says, or an application that brings a client of its own. A verb at work has patience
-    with it.
+    It overrides a connection string and the application's client. During a verb, it repeats commands after transient
+    errors.
 
     Raises:
-        UsageError: the client speaks the stable API alone, which has not what a rebuild is safe by.
+        UsageError: the client is restricted to the Stable API, which lacks the UUIDs that make a rebuild safe.
     """
     api = database.client.options.pool_options.server_api
     if api is not None and api.strict:
         raise UsageError(
-            "This client speaks MongoDB's Stable API strictly, and that has no way to say by identity what a rebuild "
-            "writes to, nor to rename or watch it; nothing was done.",
-            hint="Bring a client without strict=True: ServerApi('1') is enough for a server with requireApiVersion.",
+            "This client uses MongoDB's Stable API strictly. That API has no writes by UUID, no rename and no change "
+            "stream, which a rebuild needs. Nothing was done.",
+            hint="Use a client without strict=True. ServerApi('1') is enough for a server with requireApiVersion.",
         )
     concerns = ReadPreference.PRIMARY, WriteConcern("majority"), ReadConcern("majority")
     return PatientDatabase(database.client, database.name, AS_IT_IS, *concerns)
 
 
 def server_time(database: Database) -> datetime:
-    """The server's time, aware: what leases, attempts and ages go by."""
+    """The server's time with a time zone, which decides on leases, attempts and ages."""
     client = database.client
     moment: datetime = patiently(lambda: client.admin.command("hello"), client)["localTime"]
     return moment.replace(tzinfo=UTC)
 
 
 def round_trip_seconds(database: Database) -> float:
-    """What the way to the server and back takes, as the driver measures it all the time beside; 0 until it knows."""
+    """Seconds of a round trip to the server, which the driver measures continuously; 0 until it is known."""
     servers = database.client.topology_description.server_descriptions().values()
     return min((item.round_trip_time for item in servers if item.round_trip_time and item.is_writable), default=0.0)
 
 
 def later(seconds: float) -> Document:
-    """The expression for the server's time in so many seconds."""
+    """The expression for the server's time after a delay in seconds."""
     return {"$add": ["$$NOW", int(seconds * 1000)]}
 
 
 def there(database: Database, names: Iterable[str]) -> list[str]:
-    """Those of these collections that are there, as far as the user may do anything with them."""
-    # Without `authorizedCollections` it takes a right on the whole database.
+    """Those of these collections that exist and that the user may access."""
+    # Without `authorizedCollections` it requires a right on the whole database.
     these = {"name": {"$in": list(names)}}
     return database.list_collection_names(filter=these, authorizedCollections=True)
 
 
 def is_there(collection: Collection, where: Mapping[str, Any] | None = None) -> bool:
-    """Whether there is such a document; nothing of it is read, for the driver refuses some values."""
+    """Whether such a document exists; its content is not read, because the driver refuses some values."""
     return collection.find_one(where or {}, {"_id": 0, "readmodel_no_such_field": 1}) is not None
 
 
 @contextmanager
 def duplicates_allowed() -> Iterator[None]:
-    """For an unordered batch: what is there already, by a unique key, is no error; whatever else went wrong is."""
+    """For an unordered batch: duplicates of a unique key are no error; any other error is raised."""
     try:
         yield
     except BulkWriteError as error:

@@ -29,9 +29,10 @@ _ENVELOPE = {"_id": 1, "aggregate_id": 1, "aggregate_type": 1, "event_type": 1, 
 
 
 class EventStore:
-    """Implements `readmodel_pipelines.reconcile.ports.EventStore`; `on_events` is told the number read, by batch.
+    """Implements `readmodel_pipelines.reconcile.ports.EventStore`; `on_events` is called with the number read, per
+    batch.
 
-    A `met` that is given gets the last version that was read of each stream. What was `spooled` is read from there.
+    `met`, if given, gets the last version read of each stream. `spooled` events are read from there.
     """
 
     def __init__(
@@ -50,15 +51,15 @@ class EventStore:
 
     @cached_property
     def index(self) -> str | None:
-        """The name of the index that gives streams in order; None when it is missing."""
+        """The name of the index that yields streams in order; None if it is missing."""
         return self._like.index if self._like else scan.index_on(self._collection, *_ORDER)
 
     def _index_for(self, ids: Sequence[str] | None) -> str | None:
-        # For one stream there is nothing to go wrong in the server's choice, and a question less.
+        # For one stream any choice of the server is good, and this saves a query.
         return None if ids is not None and len(ids) == 1 else self.index
 
     def beside(self) -> "EventStore":
-        """Another one of the same events, that counts for itself and knows what this one knows of the index."""
+        """Another store of the same events with its own counts and the same knowledge of the index."""
         return EventStore(self._collection, like=self)
 
     def has_any(self, fold: Fold[Any]) -> bool:
@@ -68,9 +69,9 @@ class EventStore:
     def read(
         self, fold: Fold[Any], ids: Sequence[str] | None = None, within: IdRange = EVERYTHING
     ) -> Iterator[Document]:
-        """Events in order of (aggregate_id, version), with the fields that the fold reads and no others.
+        """Events in order of (aggregate_id, version), with only the fields that the fold reads.
 
-        Of a range those whose id is a symbol too, which MongoDB has in one order with the strings; and without `_id`.
+        A range also yields those whose id is a symbol, which MongoDB orders among strings; and all without `_id`.
         """
         reached(Moment.EVENTS, ids=ids)
         if self.spooled is not None and ids is None:
@@ -90,18 +91,18 @@ class EventStore:
             yield from batch
 
     def query(self, fold: Fold[Any], ids: Sequence[str] | None = None, within: IdRange = EVERYTHING) -> scan.Query:
-        """What `read` asks for."""
+        """The query of `read`."""
         these = scan.keys_within("aggregate_id", within) if ids is None else scan.string_keys("aggregate_id", ids)
         where = {**_stored_as(fold), **these}
         fields = _shown(fold, fold.events, scan.SPARE)
         if ids is None and "_id" not in fold.envelope:
-            # Reading an ObjectId takes the driver a third of what it takes to read an event.
+            # Decoding an ObjectId takes the driver a third of the time of decoding an event.
             fields["_id"] = 0
         return scan.Query(where, fields, tuple((field, 1) for field in _ORDER), self._index_for(ids))
 
     def odd_streams(self, fold: Fold[Any], *, symbols: bool) -> Iterator[Document]:
-        """The first event of every stream whose id is not a string; nor a symbol, if these are not asked for."""
-        # The index holds 7 and 7.0 for equal, so that streams that differ by type alone come mixed.
+        """The first event of every stream whose id is not a string; symbols only if `symbols` is set."""
+        # The index treats 7 and 7.0 as equal, so streams whose ids differ only in type come mixed.
         recent: deque[bytes] = deque(maxlen=64)
         arrays: set[bytes] = set()
         where = _stored_as(fold)
@@ -117,7 +118,7 @@ class EventStore:
             yield event
 
     def first_event(self, fold: Fold[Any], aggregate_id: Any) -> Any:
-        """The `_id` of the first event of a stream, whatever its id is; None if there is no event."""
+        """The `_id` of the first event of a stream, whatever the type of its id; None if there is no event."""
         where = sendable({**_stored_as(fold), "aggregate_id": {"$eq": aggregate_id}})
         found = scan.found(self._collection, where, _ENVELOPE, sort=[("version", 1)])
         wanted = _identity({"aggregate_id": aggregate_id})
@@ -126,11 +127,11 @@ class EventStore:
     def contested(
         self, fold: Fold[Any], claim: tuple[str, str], ids: Sequence[str] | None = None
     ) -> Mapping[str, Malformed]:
-        """Streams whose created event (type, field of its data) claims a key that another stream claims too, or two.
+        """Streams whose created event (type, field of its data) claims a key that another stream claims, or two keys.
 
-        With `ids` only claims of these are looked at; the others that claim the same are given too. Grouped on the
-        server, on disk when it must; what comes back is the contested ones alone. Unless `ids` claim nothing, or an
-        index on the field is there, this reads every created event.
+        With `ids` only the claims of these are checked; the other claimants are included. The server groups the claims,
+        on disk if needed, and returns only contested ones. This reads every created event, unless `ids` claim nothing
+        or the field has an index.
         """
         _, name = claim
         claims = _claims(fold, claim)
@@ -167,7 +168,7 @@ class EventStore:
         return contested | twice
 
     def _claiming_two(self, claims: Document, name: str) -> dict[str, Malformed]:
-        detail = f"{name} stands in its data twice, so that it claims two keys"
+        detail = f"{name} occurs twice in its data, so it claims two keys"
         where = {"$and": [claims, {"$expr": _stands_twice(name)}]}
         return {
             event["aggregate_id"]: Malformed(Reason.KEY_CONFLICT, detail, event.get("version"), event["_id"])
@@ -175,7 +176,7 @@ class EventStore:
         }
 
     def other_claimant(self, fold: Fold[Any], claim: tuple[str, str], key: str, aggregate_id: str) -> str | None:
-        """Another stream that claims this key, if there is one; unless an index is there, as dear as `contested`."""
+        """Another stream that claims this key, if any; without an index it costs as much as `contested`."""
         _, name = claim
         one = [{"aggregate_id": {"$ne": aggregate_id}}, {"$expr": {"$not": [_stands_twice(name)]}}]
         others = {"$and": [_with_key(_claims(fold, claim), name, [key]), *one]}
@@ -185,15 +186,15 @@ class EventStore:
     def last_versions(self, ids: Sequence[str]) -> dict[str, Any]:
         """The last version of each of these streams, from the index alone."""
         groups = self._groups(stream_ends.last_of(ids, "version"), self._index_for(ids))
-        # `$in` finds arrays by their elements too.
+        # `$in` also finds arrays by their elements.
         return {group["_id"]: group["last"] for group in groups if type(group["_id"]) is str}
 
     def young(self, fold: Fold[Any], ids: Sequence[str], seconds: float) -> dict[str, int]:
-        """The first version written in the last seconds, of those of these streams that have one.
+        """For those of these streams with events of the last seconds, the first such version.
 
-        Both clocks count, the application's in `created_at` and the server's; events from farther in the future than
-        that are as good as old. A stream is gone through only when its last event is at most an hour older than that:
-        the clocks of an application's processes do not differ by more.
+        Both clocks count, the application's in `created_at` and the server's; events further in the future count as
+        old. Only streams whose last event is at most an hour older are read, because the clocks of an application's
+        processes differ by less.
         """
         near = self._ending_near(ids, seconds + _CLOCKS_DIFFER_SECONDS)
         if not near:
@@ -212,21 +213,21 @@ class EventStore:
         return {group["_id"]: _whole_or_1(group["first"]) for group in self._groups(pipeline)}
 
     def _ending_near(self, ids: Sequence[str], seconds: float) -> list[str]:
-        """Those of these streams whose last event was written in the last seconds, or it does not say when."""
+        """Those of these streams whose last event was written in the last seconds, or has no time."""
         is_near = {"$match": {"$expr": stream_ends.is_within("$last", seconds, if_none=True)}}
         pipeline = [*stream_ends.last_of(ids, "created_at"), is_near]
         groups = self._groups(pipeline, self._index_for(ids))
         return sorted(group["_id"] for group in groups if type(group["_id"]) is str)
 
     def ids(self) -> Iterator[str]:
-        """Every aggregate id that is a string, in order, of whatever type of stream; from the index alone."""
+        """Every aggregate id that is a string, in order, of any type of stream; from the index alone."""
         pipeline: list[Mapping[str, Any]] = [
             {"$match": {"aggregate_id": {"$gte": ""}}},
             {"$sort": {"aggregate_id": 1, "version": 1}},
             {"$group": {"_id": "$aggregate_id"}},
         ]
         if not self.versions_are_indexed:
-            # The server looks up one key a stream, in order, unless an array hides among the ids.
+            # The server reads one key per stream, in order, unless an id is an array.
             pipeline[1] = {"$match": {"aggregate_id": scan.NO_ARRAY}}
             pipeline.append({"$sort": {"_id": 1}})
         groups = self._groups_in_order(pipeline, self.index)
@@ -259,15 +260,15 @@ class EventStore:
             yield Outline(aggregate_id, first, last, events, event)
 
     def deciding(self, fold: Fold[Any], event_types: Sequence[str]) -> Iterator[Document]:
-        """Events of these types alone, of every stream with a string id, in order of (aggregate_id, version)."""
+        """Only events of these types, of every stream with a string id, in order of (aggregate_id, version)."""
         fields = {"_id": 0, **_shown(fold, event_types)}
         these = {**_stored_as(fold), **scan.string_keys("aggregate_id"), "event_type": {"$in": list(event_types)}}
-        # Small before they are sorted. The server would rather read every event in order than sort some.
+        # Small documents before they are sorted. The server would prefer reading every event in order to sorting some.
         pipeline = [{"$match": these}, {"$project": fields}, {"$sort": dict.fromkeys(_ORDER, 1)}]
         return self._groups_in_order(pipeline, self._type_index, shown=_ORDER[0])
 
     def skipping(self, fold: Fold[Any]) -> Iterator[str]:
-        """Every stream with a string id that has events of a type with another prefix, in their order."""
+        """Every stream with a string id that has events of a type with another prefix, in order."""
         behind = fold.prefix[:-1] + chr(ord(fold.prefix[-1]) + 1)
         other = [{"event_type": {"$lt": fold.prefix}}, {"event_type": {"$gte": behind}}]
         these = {**_stored_as(fold), **scan.string_keys("aggregate_id"), "$or": other}
@@ -277,7 +278,7 @@ class EventStore:
 
     @property
     def _type_index(self) -> str | None:
-        """The name of an index that leads from event types to events; None when there is none."""
+        """The name of an index on the event type; None if there is none."""
         for index in indexes_of(self._collection) or ():
             if scan.holds_every_document(index) and next(iter(index["key"])) == "event_type":
                 return str(index["name"])
@@ -285,17 +286,17 @@ class EventStore:
 
     @cached_property
     def versions_are_indexed(self) -> bool:
-        """Whether the index gives versions back: it is there, and no array among the ids keeps it from doing so."""
+        """Whether the index can return versions: it exists, and no id is an array, which would prevent it."""
         return self.index is not None and not scan.holds_arrays(self._collection, _ORDER[0], self.index)
 
     def sample(self, fold: Fold[Any], size: int) -> list[str]:
-        """The ids of about so many events picked at random: a stream with many events comes more often."""
+        """The ids of about `number` random events; a stream with many events occurs more often."""
         return scan.sampled(
             self._collection, "aggregate_id", {**_stored_as(fold), **scan.string_keys("aggregate_id")}, size
         )
 
     def recent_ids(self, fold: Fold[Any], since: datetime, most: int) -> set[str]:
-        """Ids of streams with events that were appended since then, at most so many."""
+        """Ids of streams with events appended since then, at most `most`."""
         # An event can occur long before it is appended. Its `_id` is made when it is appended, and has an index.
         appended = {"_id": {"$gte": ObjectId.from_datetime(since)}}
         pipeline: list[Mapping[str, Any]] = [
@@ -306,7 +307,7 @@ class EventStore:
         return {group["_id"] for group in self._groups(pipeline)}
 
     def have_events(self, fold: Fold[Any], ids: Sequence[Any]) -> list[bool]:
-        """For each id, of whatever BSON type, whether any event carries it."""
+        """For each id, of any BSON type, whether any event has it."""
         if not ids:
             return []
         where = {**_stored_as(fold), "$or": [_carries(aggregate_id) for aggregate_id in ids]}
@@ -319,7 +320,7 @@ class EventStore:
     def _groups_in_order(
         self, pipeline: Sequence[Mapping[str, Any]], index: str | None, shown: str = "_id"
     ) -> Iterator[Document]:
-        """Those of a pipeline that gives them in order of the aggregate ids."""
+        """The groups of a pipeline that yields them in order of the aggregate ids."""
         options = {"batchSize": scan.BATCH_DOCUMENTS, **_hint(index)}
         return scan.grouped_in_order(self._collection, pipeline, _ORDER[0], shown, **options)
 
@@ -329,7 +330,7 @@ def _hint(index: str | None) -> dict[str, Any]:
 
 
 def _above(field: str) -> list[str]:
-    """The fields that this one lies in."""
+    """The parent fields of this one."""
     names = field.split(".")
     return [".".join(names[:number]) for number in range(1, len(names))]
 
@@ -357,14 +358,14 @@ def _place(aggregate_id: Any) -> bytes:
 def _shown(fold: Fold[Any], event_types: Iterable[str], spare: Sequence[str] = scan.SPARE[:1]) -> Document:
     """The fields that the fold reads of events of these types."""
     own = {name for event_type in event_types for name in fold.events[event_type].fields}
-    # Of a fold that reads nothing from it, whether `data` is a document has to be known all the same.
+    # A fold that reads nothing from `data` must still know whether it is a document.
     names = {*_ENVELOPE, *fold.envelope, *(f"data.{name}" for name in (*own, *spare))}
-    # MongoDB refuses a field beside one that it lies in.
+    # MongoDB refuses a field together with its parent.
     return {name: 1 for name in sorted(names) if names.isdisjoint(_above(name))}
 
 
 def _whole_or_1(version: Any) -> int:
-    """NaN is a number too; a stream with such a version is malformed whatever is young in it."""
+    """NaN is also a number; a stream with such a version is malformed anyway."""
     try:
         return whole(version, "version")
     except BadField:
@@ -379,7 +380,7 @@ def _carries(aggregate_id: Any) -> Mapping[str, Any]:
     if isinstance(aggregate_id, Odd) and aggregate_id.kind == _UNDEFINED:
         # Nothing can be compared with it.
         return {"aggregate_id": {"$type": _UNDEFINED}}
-    # Not `$in`, which takes a regular expression for a pattern and refuses a document with a `$` in its names.
+    # Not `$in`, which takes a regular expression as a pattern and refuses a document with a `$` in its names.
     return sendable({"aggregate_id": {"$eq": aggregate_id}})
 
 
@@ -388,14 +389,14 @@ def _stored_as(fold: Fold[Any]) -> Document:
 
 
 def spellings(stored_as: Iterable[str]) -> list[Any]:
-    """What an event's aggregate type may be if it is of such a stream: the text in another type makes it malformed."""
-    # A symbol, and an array that holds it, are found by the text.
+    """The aggregate types that an event of such a stream may have; the same text in another type makes it malformed."""
+    # A query for the text also finds a symbol, and an array that holds it.
     return [*stored_as, *map(Code, stored_as)]
 
 
 def _claims(fold: Fold[Any], claim: tuple[str, str]) -> Document:
     event_type, name = claim
-    # What is broken says so by itself, and claims nothing.
+    # A malformed stream is reported anyway, and claims nothing.
     sound = [
         *({"$eq": [{"$type": f"${field}"}, "string"]} for field in ("aggregate_type", "event_type")),
         {"$eq": [{"$type": "$data"}, "object"]},
@@ -419,7 +420,7 @@ def _stands_twice(name: str) -> Document:
 
 
 def _with_key(claims: Document, name: str, keys: Iterable[str]) -> Document:
-    # Not `$expr`, which uses no index for this and tries the keys one by one.
+    # Not `$expr`, which uses no index here and compares the keys one by one.
     field = f"data.{name}"
     one_of: list[Document] = [{field: {"$in": (those := sorted(keys))}}]
     if "" in those:

@@ -1,6 +1,6 @@
-"""Documents one by one and to the byte: what the driver cannot read, or gives back as something else, hides no other.
+"""Reads documents one by one and byte by byte, so that values that the driver cannot decode hide no other document.
 
-For documents that are not read by the million, and of which anybody may have written anything.
+For small collections, in which any program may have written any value.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,5 +17,5 @@ def found_exactly(
     sort: Sequence[tuple[str, int]] = (),
     limit: int = 0,
 ) -> Iterator[Document]:
-    """What a `find` gives; the filter may name values that were read so."""
+    """The documents of a `find`; the filter may contain values read in this way."""
     return found(collection, where, fields, sort=list(sort) or None, limit=limit)

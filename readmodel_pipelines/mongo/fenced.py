@@ -1,8 +1,8 @@
-"""Collections known by name and identity: whoever writes to another one of that name, or after a renaming, is refused.
+"""Collections known by name and UUID: the server refuses writes to another collection of that name, or after a rename.
 
-A process may sleep between asking for its lease and sending a command. So whoever takes its work over renames what it
-wrote to: the server (6.0 and later) refuses each write that says an identity (`collectionUUID`) which the collection of
-that name has not, and makes none that is not there. The driver's own verbs cannot say it.
+A process can freeze between checking its lease and sending a command. So a process that takes over renames the
+collection being written. The server (6.0 and later) refuses each write whose UUID (`collectionUUID`) does not match the
+collection of that name, and creates no missing one. The driver's own methods cannot send a UUID.
 """
 
 from __future__ import annotations
@@ -37,24 +37,24 @@ _TOLD: CodecOptions[dict[str, Any]] = CodecOptions(unicode_decode_error_handler=
 
 
 def uuid_of(identity: str) -> Binary:
-    """An identity as commands say it."""
+    """A UUID in the form that commands need."""
     return Binary(bytes.fromhex(identity), UUID_SUBTYPE)
 
 
 @dataclass(frozen=True, slots=True)
 class Fence:
-    """A collection's name, and its identity, which it keeps when it is renamed and no other one has."""
+    """A collection's name and UUID; a rename keeps the UUID, and no other collection has it."""
 
     name: str
     identity: str
 
     @property
     def said(self) -> Mapping[str, Any]:
-        """What a command says of the identity."""
+        """The part of a command with the UUID."""
         return {"collectionUUID": uuid_of(self.identity)}
 
     def lost(self) -> LeaseLost:
-        """What the server's refusal means."""
+        """The error for the server's refusal."""
         return LeaseLost(
             f"Another run took over or dropped {self.name}. Nothing more was written.",
             hint="`readmodel rebuilds list` shows that run. Run the command again afterwards if needed.",
@@ -62,7 +62,7 @@ class Fence:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Around commands that say the identity: a refusal becomes `LeaseLost`."""
+        """For commands with a UUID: a refusal becomes `LeaseLost`."""
         try:
             yield
         except OperationFailure as error:
@@ -71,17 +71,17 @@ class Fence:
             raise self.lost() from None
 
     def command(self, database: Any, command: str, **options: Any) -> None:
-        """Run a command that changes it, for good.
+        """Run a command that changes the collection permanently.
 
         Raises:
-            LeaseLost: it is not of that name any more.
+            LeaseLost: the collection no longer has that name.
         """
         with self.held():
             database.command(command, self.name, writeConcern=MAJORITY.document, **options, **self.said)
 
 
 class FencedCollection(Collection):
-    """A collection behind its fence: `bulk_write` and `take_from` write to it, every other verb only reads."""
+    """A fenced collection: `bulk_write` and `take_from` write to it, all other methods only read."""
 
     def __init__(self, database: Any, fence: Fence, *options: Any) -> None:
         super().__init__(database, fence.name, False, *options)
@@ -89,24 +89,24 @@ class FencedCollection(Collection):
 
     @property
     def fence(self) -> Fence:
-        """What it is known by."""
+        """Its name and UUID."""
         return self._fence
 
     def with_options(self, *args: Any, **options: Any) -> FencedCollection:  # type: ignore[override]
-        """The same with other options."""
+        """The same collection with other options."""
         other = super().with_options(*args, **options)
         concerns = other.read_preference, other.write_concern, other.read_concern
         return FencedCollection(self.database, self._fence, other.codec_options, *concerns)
 
     def take_from(self, other: Collection, pipeline: Sequence[Mapping[str, Any]], write: Mapping[str, Any]) -> None:
-        """Write here, by `$merge` or `$out`, what a pipeline makes of another collection; all of it on the server.
+        """Write the result of a pipeline over another collection here, with `$merge` or `$out`; all on the server.
 
-        These two say no identity of what they write to. So it is this collection that is asked, for nothing, and the
-        other one comes in beside.
+        These stages contain no UUID of their target. So the command runs on this collection, with an empty result, and
+        the other one is joined.
         """
         joined: list[Mapping[str, Any]] = [_NOTHING, {"$unionWith": {"coll": other.name, "pipeline": [*pipeline]}}]
         with self._fence.held():
-            # `$merge` goes by the collation of both of them, for it asks for an index on `_id` that has its own.
+            # `$merge` uses the collation of both collections, because it needs an index on `_id` with that collation.
             collation = None if "$merge" in write else BY_BYTES
             self.aggregate([*joined, write], bypassDocumentValidation=True, collation=collation, **self._fence.said)
 
@@ -117,10 +117,10 @@ class FencedCollection(Collection):
         bypass_document_validation: bool | None = None,
         session: ClientSession | None = None,
     ) -> BulkWriteResult:
-        """As the driver's: in as many commands as it takes; an unordered one goes on behind an error.
+        """Like the driver's, in as many commands as needed; an unordered one continues after an error.
 
         Raises:
-            LeaseLost: this collection is not of that name any more.
+            LeaseLost: this collection no longer has that name.
         """
 
         def write(*, again: bool) -> BulkWriteResult:
@@ -167,11 +167,11 @@ class FencedCollection(Collection):
         try:
             return self.database.command(command, codec_options=_TOLD, session=session)
         except AutoReconnect:
-            # Once, as the driver's own: what is written here may be written twice.
+            # Only once, like the driver's own, because repeated writes here are harmless.
             return self.database.command(command, codec_options=_TOLD, session=session)
 
     def _unfenced(self, *_: Any, **__: Any) -> NoReturn:
-        raise TypeError("this verb says no identity; write with `bulk_write`")
+        raise TypeError("this method sends no UUID; write with `bulk_write`")
 
     insert_one = insert_many = replace_one = update_one = update_many = delete_one = delete_many = _unfenced
     find_one_and_delete = find_one_and_replace = find_one_and_update = _unfenced
@@ -182,7 +182,7 @@ _FIELDS = {"insert": "documents", "update": "updates", "delete": "deletes"}
 
 
 class _Statements:
-    """What the driver's requests come to, each with its verb: they are told it like to the driver's own bulk."""
+    """The statements of the driver's requests, with their commands; the requests add them as to the driver's bulk."""
 
     def __init__(self, codec: CodecOptions[Any]) -> None:
         self.made: list[tuple[str, RawBSONDocument]] = []
@@ -207,11 +207,11 @@ class _Statements:
     def _add(self, verb: str, statement: Any) -> None:
         raw = statement.raw if isinstance(statement, RawBSONDocument) else bson.encode(statement, False, self._codec)
         if len(raw) > _LARGEST + (0 if verb == "insert" else _ROOM_OF_A_STATEMENT):
-            raise DocumentTooLarge(f"{verb!r} of {len(raw):,} bytes is larger than the server takes")
+            raise DocumentTooLarge(f"{verb!r} of {len(raw):,} bytes is larger than the server accepts")
         self.made.append((verb, RawBSONDocument(raw)))
 
     def commands(self, ordered: bool) -> Iterator[tuple[str, list[int]]]:
-        """(verb, places of the statements) of each command, none larger than a message may be."""
+        """(command, positions of the statements), none larger than the maximum message."""
         places: Sequence[int] = range(len(self.made))
         if not ordered:
             places = sorted(places, key=lambda place: list(_FIELDS).index(self.made[place][0]))
@@ -230,7 +230,7 @@ class _Statements:
 
 
 def _add(told: dict[str, Any], verb: str, places: Sequence[int], reply: Mapping[str, Any]) -> None:
-    """Add to a result what the server says of a command."""
+    """Add the server's reply to a command to a result."""
     done, upserted = reply.get("n", 0), reply.get("upserted", [])
     match verb:
         case "insert":

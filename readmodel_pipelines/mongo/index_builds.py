@@ -1,8 +1,9 @@
-"""Index builds of a server that wants to hear of a version of its API (`requireApiVersion`).
+"""Index builds on a server that requires the Stable API (`requireApiVersion`).
 
-The members of a replica set vote on when an index is done, one that is alone too. A member of MongoDB 6.0 votes without
-a version, is refused by that parameter, and tries again for ever: no index on a collection with documents is ever done.
-8.2 has mended it; versions between were not tried. Without votes the primary commits by itself.
+The members of a replica set, even a single one, vote on the end of an index build. A member of MongoDB 6.0 votes
+without an API version, is refused by that parameter, and tries again forever. So no index on a collection with
+documents is ever finished. 8.2 has fixed this; versions between were not tested. Without votes the primary commits
+alone.
 """
 
 from typing import Any
@@ -11,7 +12,7 @@ _WIRE_VERSION_OF_8_2 = 27
 
 
 def votes(client: Any) -> dict[str, Any]:
-    """What a `createIndexes` says of them: nothing, but where they may be refused."""
+    """The vote option of a `createIndexes`: none, unless votes may be refused."""
     if client.options.pool_options.server_api is None:
         return {}
     known = client.topology_description.server_descriptions().values()

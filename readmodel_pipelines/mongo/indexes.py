@@ -1,4 +1,4 @@
-"""The indexes that are there: judged by those that ought to be, and made where they are missing."""
+"""Compares the existing indexes with the required ones, and creates missing ones."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,10 +15,10 @@ from readmodel_pipelines.settings import Settings
 
 
 def ensure_indexes(database: Database, settings: Settings) -> dict[str, list[str]]:
-    """Make the indexes that are missing; gives their names by collection. Those that are there are left alone.
+    """Create the missing indexes; returns their names by collection. Existing ones stay unchanged.
 
     Raises:
-        ReadModelError: an index cannot be made, because documents stand against it or another index is in its place.
+        ReadModelError: an index cannot be created, because documents violate it or another index is in its place.
     """
     wanted = wanted_indexes(settings)
     return {
@@ -29,10 +29,10 @@ def ensure_indexes(database: Database, settings: Settings) -> dict[str, list[str
 
 @dataclass(frozen=True, slots=True)
 class Flaw:
-    """An index that is not as it ought to be: `missing`, or `instead` of it is one with the same key.
+    """An index that is `missing`, or replaced by `instead`, another one with the same key.
 
-    Such a one is of another kind (`other`), to be dropped first, or lets documents expire at another time (`expiry`).
-    One with a collation of its own (`collation`) orders texts otherwise than by their bytes; it stays, beside ours.
+    That one may be of another kind (`other`), to be dropped first, or let documents expire at another time (`expiry`).
+    Or it has its own collation (`collation`), which does not order texts by bytes; it stays beside ours.
     """
 
     collection: str
@@ -40,11 +40,11 @@ class Flaw:
     kind: Literal["missing", "other", "expiry", "collation"]
     instead: str = ""
     name: str = ""
-    """What it is to be called beside another one."""
+    """Its name beside another index."""
 
 
 def flaws(database: Database, settings: Settings) -> list[Flaw]:
-    """What `ensure_indexes` would make, change or fail at. Makes nothing."""
+    """The indexes that `ensure_indexes` would create, change or fail at. Creates nothing."""
     wanted = wanted_indexes(settings)
     return [flaw for name, indexes in wanted.items() for flaw in _flaws(Collection(database, name), indexes)]
 
@@ -52,7 +52,7 @@ def flaws(database: Database, settings: Settings) -> list[Flaw]:
 def _flaws(collection: Collection, indexes: Iterable[Index]) -> list[Flaw]:
     there = indexes_of(collection)
     if there is None:
-        # A view has those of what it shows.
+        # A view has those of its collection.
         return []
     return [flaw for index in indexes if (flaw := _flaw(collection.name, index, there))]
 
@@ -64,7 +64,7 @@ def _flaw(collection: str, index: Index, there: Sequence[Mapping[str, Any]]) -> 
             return Flaw(collection, index, "expiry", str(item["name"])) if of_old else None
     alike = [item for item in there if tuple(item["key"].items()) == index.key]
     collated = [str(item["name"]) for item in alike if "collation" in item]
-    # Only one with the same collation stands in the way.
+    # Only one with the same collation conflicts.
     in_the_way = next((str(item["name"]) for item in alike if "collation" not in item), "")
     if collated and not in_the_way:
         return Flaw(collection, index, "collation", collated[0], index.name_beside(collated))
@@ -72,10 +72,10 @@ def _flaw(collection: str, index: Index, there: Sequence[Mapping[str, Any]]) -> 
 
 
 def ensure_for_empty(collection: Collection, projection: Projection) -> list[str]:
-    """Make an empty read model's indexes, and say what is missing of a filled one's, as warnings.
+    """Create the indexes of an empty read model, and return warnings for missing ones of a filled one.
 
-    A filled production collection gets no index behind its owner's back, and an empty one none that the user may not
-    make.
+    A filled production collection gets no index without its owner's consent. An empty one gets none that the user may
+    not create.
     """
     missing = _flaws(collection, of_read_model(projection))
     if missing and not is_there(collection):
@@ -87,13 +87,13 @@ def ensure_for_empty(collection: Collection, projection: Projection) -> list[str
                 raise
         else:
             return []
-    return [f"{collection.name} {_lacks(flaw)} `readmodel ensure-indexes` makes it." for flaw in missing]
+    return [f"{collection.name} {_lacks(flaw)} `readmodel ensure-indexes` creates it." for flaw in missing]
 
 
 def _lacks(flaw: Flaw) -> str:
     field = flaw.index.key[0][0]
     if flaw.kind == "collation":
-        return f"is sorted anew for each pass: {flaw.instead} on {field} has a collation, and no index goes by bytes."
+        return f"is sorted again for each pass: {flaw.instead} on {field} has a collation, and no index compares bytes."
     return f"has no unique index on {field}; two writers can make duplicates."
 
 
@@ -109,7 +109,7 @@ def _mend(collection: Collection, flaw: Flaw) -> str:
     index = flaw.index
     forget_indexes(collection)
     if flaw.kind == "expiry":
-        # MongoDB refuses to make it again with another one.
+        # MongoDB refuses to create it again with another one.
         changed = {"name": flaw.instead, "expireAfterSeconds": index.expire_seconds}
         collection.database.command("collMod", collection.name, index=changed)
         return f"{flaw.instead} (expiry changed)"
@@ -121,6 +121,6 @@ def _mend(collection: Collection, flaw: Flaw) -> str:
             raise
         fields = ", ".join(name for name, _ in index.key)
         raise ReadModelError(
-            f"{collection.name}: the index on {fields} cannot be made: {str(error.details or error)[:300]}",
+            f"{collection.name}: the index on {fields} cannot be created: {str(error.details or error)[:300]}",
             hint="Correct the documents that violate it, or drop the index in its place. Then run it again.",
         ) from None

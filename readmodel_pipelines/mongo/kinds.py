@@ -1,7 +1,7 @@
-"""What kind of collection is there: not every one can hold events, a read model or the repair queue.
+"""The kind of a collection: not every one can hold events, a read model or the repair queue.
 
-A view, a capped collection and a time series look like collections, and do not do all that one does. What cannot be is
-refused in words before anything is read.
+A view, a capped collection and a time series look like collections, but lack some of their operations. Unsuitable ones
+are refused with a sentence before anything is read.
 """
 
 import time
@@ -17,30 +17,30 @@ from readmodel_pipelines.mongo.names import OURS
 _OTHER_COLLATION = 167
 _IS_A_VIEW = 166
 OF_VIEWS = (_OTHER_COLLATION, _IS_A_VIEW)
-"""What the server says of a view, or a time series, with which that cannot be done."""
+"""The server's errors for an operation that a view or a time series does not support."""
 _NO_WRITES = {
-    "view": ("is a view, and nothing can be written to it", "Name the collection that it shows."),
+    "view": ("is a view, which cannot be written", "Name its collection."),
     "timeseries": (
         "is a time series collection, in which no document can be replaced",
-        "Copy it into a common collection, and name that.",
+        "Copy it into an ordinary collection, and name that.",
     ),
 }
 _CAPPED = (
     "is capped: MongoDB drops its oldest documents when new ones arrive",
     "Copy it into a collection without a limit, and rename that.",
 )
-_HINT_OF_OURS = "This project keeps its own work there: rename or drop it, and it is made anew."
+_HINT_OF_OURS = "This project stores its own records there. Rename or drop it; it is created again."
 
 
 def check_kinds(
     database: Database, read: Sequence[str] = (), written: Sequence[str] = (), kept: Sequence[str] = ()
 ) -> None:
-    """Refuse collections that cannot be read or written as they are to be, or do not keep what is written to them.
+    """Refuse collections that do not support the needed reads or writes, or that drop documents.
 
-    Those that are not there pass. This project's own are looked at, too.
+    Missing ones pass. This project's own are checked, too.
 
     Raises:
-        UnsuitableCollection: says which, why, and what to do.
+        UnsuitableCollection: with the name, the reason and the remedy.
     """
     for name, info in _found(database, [*read, *written, *kept, *OURS]).items():
         kind = info.get("type", "")
@@ -61,7 +61,7 @@ def _found(database: Database, names: Iterable[str]) -> Mapping[str, Mapping[str
     except OperationFailure as error:
         if error.code not in DENIED:
             raise
-        # Without the right to list all a user is told the types of those that it may use, and no options.
+        # Without the right to list all, a user gets the types of the collections that it may use, without options.
         found = list(database.list_collections(filter=these, nameOnly=True, authorizedCollections=True))
     return {info["name"]: info for info in found}
 
@@ -73,9 +73,9 @@ def _check_view(view: Collection) -> None:
         if error.code != _OTHER_COLLATION:
             raise
         raise UnsuitableCollection(
-            f"{view.name} is a view with a collation of its own, by which alone it can be read; keys are compared by "
+            f"{view.name} is a view with its own collation, which every query on it uses; keys must be compared by "
             "their bytes.",
-            hint="Make the view without a collation, or name the collection that it shows.",
+            hint="Create the view without a collation, or name its collection.",
         ) from None
 
 
@@ -86,9 +86,9 @@ _remembered: ContextVar[dict[str, tuple[float, _Indexes]] | None] = ContextVar("
 
 @contextmanager
 def indexes_remembered() -> Iterator[None]:
-    """What steps of one piece of work ask one after the other is asked once, for some seconds.
+    """Cache the indexes for some seconds, so that the steps of one piece of work read them once.
 
-    Who makes an index meanwhile says so by `forget_indexes`.
+    Code that creates an index calls `forget_indexes`.
     """
     before = _remembered.set({})
     try:
@@ -98,12 +98,12 @@ def indexes_remembered() -> Iterator[None]:
 
 
 def forget_indexes(collection: Collection) -> None:
-    """Its indexes are about to change."""
+    """Drop its cached indexes, which are about to change."""
     (_remembered.get() or {}).pop(collection.full_name, None)
 
 
 def indexes_of(collection: Collection) -> list[Mapping[str, Any]] | None:
-    """Its indexes as the server describes them; None of a view, which has none."""
+    """Its indexes as the server describes them; None for a view, which has none."""
     known, now = _remembered.get(), time.monotonic()
     if known is None:
         return _indexes_of(collection)
@@ -124,5 +124,5 @@ def _indexes_of(collection: Collection) -> _Indexes:
 
 
 def expiry_of(collection: Collection) -> str:
-    """The name of an index by which MongoDB deletes documents of a collection; empty when there is none."""
+    """The name of an index that lets documents of a collection expire; empty if there is none."""
     return next((str(index["name"]) for index in indexes_of(collection) or () if "expireAfterSeconds" in index), "")

@@ -27,27 +27,27 @@ TOUCHED = "readmodel_touched"
 SET_ASIDE = "readmodel_set_aside"
 """Dead letters of repair tasks that cannot be written."""
 OURS = (LEASES, REBUILDS, FINDINGS, VERIFICATIONS, WATERMARKS, IGNORED, DEFERRED, TOUCHED, SET_ASIDE)
-"""What is kept about the work, whatever the settings name."""
+"""All collections of this project, whatever the settings name."""
 
 _NAMES = 4
 
 
 def collection_of(settings: Settings, projection: Projection) -> str:
-    """The collection that a read model lies in: the settings name those of the built-in ones."""
+    """The collection of a read model: the settings name those of the built-in ones."""
     named = {CHATS.read_model: settings.chats_collection, TASKS_OF_CHATS.read_model: settings.tasks_collection}
     return named.get(projection.read_model, projection.read_model)
 
 
 def shadow_names(live: str) -> tuple[str, ...]:
-    """The names of which one is that of what a rebuild builds; whoever takes it over moves it on to the next."""
+    """The possible names of a shadow; a process that takes it over renames it to the next."""
     return _pool("shadow", live)
 
 
 def copy_names(live: str) -> tuple[str, ...]:
-    """The names of which one is that of the copy of what the read model was before the last rebuild."""
+    """The possible names of the copy of a read model before its last rebuild."""
     return _pool("before", live)
 
 
 def _pool(what: str, live: str) -> tuple[str, ...]:
-    # The number stands before the live collection's name: behind it another collection might be called so.
+    # The number comes before the live collection's name; after it, another collection might have that name.
     return tuple(f"readmodel_{what}{number}_{live}" for number in ("", *range(2, _NAMES + 1)))

@@ -1,6 +1,6 @@
-"""Nothing to look at is a failure: a mistyped name must never read as health, let alone as orphans.
+"""A run without any event fails, because a mistyped name must not pass for a healthy store, or for orphans.
 
-A run over many aggregates asks this first, before it takes a lease or writes anything.
+A run over many aggregates checks this first, before it takes a lease or writes anything.
 """
 
 from collections.abc import Sequence
@@ -14,15 +14,15 @@ from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.projections.registry import by_fold, projections_for
 
 _HINT = (
-    "Correct the setting that is wrong. If there really is no such event, say that you mean it: --allow-no-events, or "
+    "Correct the wrong setting. If there really is no such event, confirm it with --allow-no-events, or "
     "allow_no_events in a job's config."
 )
 
 
 def refuse_without_events(store: Store, *, allowed: bool) -> None:
-    """Refuse read models of which nobody can tell what is right, unless somebody said that this is meant.
+    """Refuse read models with documents but without any event, unless `allowed`.
 
-    An empty one is as it should be where the events of other read models are: nothing has happened yet.
+    An empty read model is right if the events of other read models exist: nothing has happened yet.
 
     Raises:
         NoEvents: there is no event that they are made from, and they hold documents; or there is none at all.
@@ -39,7 +39,7 @@ def refuse_without_events(store: Store, *, allowed: bool) -> None:
 
 
 def every_document_is_an_orphan(store: Store) -> bool:
-    """Whether there are documents, and not one event that they could be made from: a repair would delete each."""
+    """Whether there are documents and no event at all for them: a repair would delete each document."""
     has_events = any(_has_events(store, group) for group in by_fold(store.projections))
     return not has_events and any(_is_filled(store, item) for item in store.projections)
 
@@ -63,15 +63,14 @@ def _nothing_there(store: Store, projections: Sequence[Projection]) -> NoEvents:
     said = ", ".join(f"{name} is {value}" for name, value in used.items())
     if settings.mongodb_uri is None:
         said += ", READMODEL_MONGODB_URI is not set, so this is the embedded server"
-    are = "is" if len(read_models) == 1 else "are"
     return NoEvents(
-        f"{store.events.full_name} holds {what_is_lacking(projections)}, so nobody can tell whether "
-        f"{' and '.join(read_models)} {are} right. No document was changed. {said}.",
+        f"{store.events.full_name} holds {what_is_lacking(projections)}, so {' and '.join(read_models)} cannot be "
+        f"compared. No document was changed. {said}.",
         hint=_HINT,
         read_models=read_models,
     )
 
 
 def what_is_lacking(projections: Sequence[Projection]) -> str:
-    """The events that read models are made from, where there are none."""
+    """The missing events of read models."""
     return f"no event of aggregate type {' or '.join(sorted({item.fold.stored_as[0] for item in projections}))}"

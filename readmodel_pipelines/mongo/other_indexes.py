@@ -1,7 +1,7 @@
-"""Unique indexes of somebody else's on a read model: which documents keep out what a change would write.
+"""Foreign unique indexes on a read model: finds the documents that would conflict with a change.
 
-Such an index may be on any fields, ours or foreign, hold a part of the documents, and have a collation. What it takes
-for the same only the server knows: so it is asked, for all changes at once.
+Such an index may cover any fields, owned or foreign, only some documents, and have a collation. Only the server knows
+which values it treats as equal, so it is asked, for all changes at once.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ _NO_CASE = 2
 
 @dataclass(frozen=True, slots=True)
 class UniqueIndex:
-    """One unique index: its fields, the filter of the documents that it holds, its collation."""
+    """A unique index: its fields, its partial filter, its collation."""
 
     fields: tuple[str, ...]
     only: Mapping[str, Any]
@@ -31,17 +31,17 @@ class UniqueIndex:
 
     @property
     def is_plain(self) -> bool:
-        """Whether it holds one field of every document, by bytes."""
+        """Whether it holds one field of every document and compares bytes."""
         return len(self.fields) == 1 and not self.only and self.collation == BY_BYTES
 
     @property
     def tops(self) -> list[str]:
-        """The fields of a document that say what it holds of it."""
+        """The top-level fields of a document that it depends on."""
         return list(dict.fromkeys(name.partition(".")[0] for name in (*self.fields, *_named(self.only))))
 
 
 def unique_indexes(collection: Collection) -> list[UniqueIndex]:
-    """Those of a collection, but that on `_id`."""
+    """The unique indexes of a collection, without that on `_id`."""
     return [
         UniqueIndex(tuple(item["key"]), _held_by(item), item.get("collation", BY_BYTES))
         for item in collection.list_indexes()
@@ -68,7 +68,7 @@ def _named(only: Any) -> Iterator[str]:
 def held(
     collection: Collection, index: UniqueIndex, projection: Projection, changes: Sequence[Verdict]
 ) -> list[tuple[Verdict, Document]]:
-    """(a change, another document that holds what the change wants of this index)."""
+    """(a change, another document that holds the values of the change in this index)."""
     first, *others = index.fields
     same = [
         {"$ne": [{"$setIntersection": [_keys(f"${name}"), f"$$of_{place}"]}, []]} for place, name in enumerate(others)
@@ -81,7 +81,7 @@ def held(
         "as": "held",
     }
     by_element = {**lookup, "localField": first, "foreignField": first}
-    # An empty array is a key of its own, which no look-up by elements meets.
+    # An empty array has its own key, which no search by elements finds.
     empty = {**lookup, "pipeline": [{"$match": {first: {"$eq": []}}}, *lookup["pipeline"]]}
     rows = list(enumerate(_wanted(collection, index, projection, changes)))
     holding: list[tuple[Verdict, Document]] = []
@@ -96,7 +96,7 @@ def held(
 
 
 def _keys(field: str) -> Document:
-    """The expression for what an index holds of a field: each element of an array, and an empty one as itself."""
+    """The expression for the keys of a field in an index: each element of an array, and an empty one as itself."""
     empty: Document = {"$cond": [{"$eq": [field, []]}, [[]], field]}
     return {"$cond": [{"$isArray": field}, empty, [{"$ifNull": [field, None]}]]}
 
@@ -104,7 +104,7 @@ def _keys(field: str) -> Document:
 def _wanted(
     collection: Collection, index: UniqueIndex, projection: Projection, changes: Sequence[Verdict]
 ) -> Iterator[Document]:
-    """For each change what its document will have in the fields that count; foreign ones stay as they are."""
+    """For each change the values of its future document in the relevant fields; foreign ones stay unchanged."""
     foreign = [name for name in index.tops if name not in projection.owned]
     ids = [change.actual["_id"] for change in changes if change.actual] if foreign else []
     shown = dict.fromkeys(foreign, 1)
@@ -120,14 +120,14 @@ def _wanted(
 def claims(
     collection: Collection, index: UniqueIndex, projection: Projection, changes: Sequence[Verdict]
 ) -> Iterator[tuple[int, bytes]]:
-    """(place of a change, digest of what its document is to hold of the index); those that it does not hold have none.
+    """(position of a change, digest of its future keys in the index); changes outside of the index have none.
 
-    What the collation of an index takes for the same is known of case and accents alone.
+    Of a collation only case and accents are considered.
     """
     rows = list(_wanted(collection, index, projection, changes))
     for place in _held_rows(collection, index, rows) if index.only else range(len(rows)):
         stored = [rows[place].get(name) for name in index.fields]
-        # An array holds each of its elements.
+        # An array has a key for each of its elements.
         for values in product(*(value if isinstance(value, list) and value else [value] for value in stored)):
             told_apart = [_told_apart(value, index.collation.get("strength", 3)) for value in values]
             of_index = bson.encode({"index": index.fields, "of": told_apart})
@@ -135,7 +135,7 @@ def claims(
 
 
 def _told_apart(value: Any, strength: int) -> Any:
-    """The value without what a collation of this strength makes nothing of: case, and accents."""
+    """The value without the differences that a collation of this strength ignores: case, and accents."""
     if not isinstance(value, str) or strength > _NO_CASE:
         return value
     folded = value.casefold()

@@ -28,10 +28,10 @@ T = TypeVar("T")
 
 @dataclass
 class Patience:
-    """How long a verb waits for a server, `seconds` at a time, and whom it tells.
+    """How long a verb waits for a server, in `seconds` per outage, and how it reports that.
 
-    `met` is whether one has answered yet; `repeats` counts what was asked once more. `takes_another` is whether a
-    reading goes on with the collection that took the place of the one that it read.
+    `met` says whether a server has answered yet; `repeats` counts repetitions. `takes_another` says whether a read
+    continues with a collection that replaced the one it read.
     """
 
     seconds: float
@@ -49,26 +49,26 @@ _at_work: ContextVar[Patience | None] = ContextVar("at_work", default=None)
 
 @contextmanager
 def at_work(patience: Patience) -> Iterator[None]:
-    """What is asked in the block is asked again after a glitch."""
+    """Repeat commands in the block after transient errors."""
     before = _at_work.get()
     _at_work.set(patience)
     try:
         yield
     finally:
-        # It may end in another thread than it began in, where there is nothing to be undone.
+        # It may end in another thread than it began in, where nothing must be undone.
         _at_work.set(before)
 
 
 @contextmanager
 def being_at_work(seconds: float) -> Iterator[None]:
-    """The same, where nobody who opened the database has said it."""
+    """The same, if the database was opened without it."""
     with nullcontext() if _at_work.get() else at_work(Patience(seconds)):
         yield
 
 
 @contextmanager
 def of_the_same_collections() -> Iterator[None]:
-    """In the block a reading ends when what it reads is dropped, renamed or replaced."""
+    """In the block, a read ends if its collection is dropped, renamed or replaced."""
     patience = _at_work.get()
     if patience is not None:
         patience.takes_another = False
@@ -81,7 +81,7 @@ def of_the_same_collections() -> Iterator[None]:
 
 @contextmanager
 def telling(tell: Callable[[str], object]) -> Iterator[None]:
-    """Whom a verb tells in the block that it waits."""
+    """Report waits of a verb in the block to `tell`."""
     patience = _at_work.get()
     if patience is None:
         yield
@@ -94,7 +94,7 @@ def telling(tell: Callable[[str], object]) -> Iterator[None]:
 
 
 def telling_parent(do: Callable[[T, Callable[[Any], None]], R]) -> Callable[[T, Callable[[Any], None]], R]:
-    """What a worker process does; the line that it waits is sent, and its parent tells it."""
+    """For a worker process: send messages about waits to its parent, which reports them."""
 
     def done(task: T, send: Callable[[Any], None]) -> R:
         with telling(send):
@@ -104,31 +104,31 @@ def telling_parent(do: Callable[[T, Callable[[Any], None]], R]) -> Callable[[T, 
 
 
 def tell(line: str) -> None:
-    """Say what somebody else, who works for this verb, says of waiting."""
+    """Report a wait of another process that works for this verb."""
     if (patience := _at_work.get()) is not None:
         patience.tell(line)
 
 
 def waits() -> bool:
-    """Whether a verb is at work here that asks again."""
+    """Whether a verb that repeats commands is at work here."""
     patience = _at_work.get()
     return patience is not None and patience.seconds > 0
 
 
 def repeats() -> int:
-    """How often this verb asked once more so far.
+    """The number of repetitions of this verb so far.
 
-    A write between two equal answers was made once; otherwise its first reply may be lost, and what the last one counts
-    is not all that was written.
+    If the number is the same before and after a write, the write ran once. Otherwise its first reply may be lost, and
+    the last reply does not count all writes.
     """
     patience = _at_work.get()
     return 0 if patience is None else patience.repeats
 
 
 class Attempts:
-    """The tries of one piece of work; `repeated` when there was more than one.
+    """The attempts of one piece of work; `repeated` is true after the first.
 
-    `client`, if there is one, is where a new primary is asked whether it is ready.
+    `client`, if given, is used to ask a new primary whether it is ready.
     """
 
     def __init__(self, client: Any = None) -> None:
@@ -143,7 +143,7 @@ class Attempts:
         """Wait until it may be tried again.
 
         Raises:
-            PyMongoError: the error itself, where it is no glitch or was waited for long enough.
+            PyMongoError: the error itself, if it is not transient or was waited for long enough.
         """
         patience = self._patience
         if patience is None or not patience.met or patience.given_up or not is_glitch(error):
@@ -154,7 +154,7 @@ class Attempts:
         now, is_first = patience.clock(), self._since is None
         self._since = now if self._since is None else self._since
         waited = now - self._since
-        # What took its place is there already.
+        # Its replacement already exists.
         if waited >= patience.seconds and not (replaced and is_first):
             patience.given_up = True
             raise error
@@ -169,13 +169,13 @@ class Attempts:
             patience.tell(f"{what}. Waiting for it, up to {patience.seconds:g} s.")
 
     def _await_majority(self) -> None:
-        """A new primary may not know yet what its majority has: what was written before would be missing in a read."""
+        """Wait until a new primary knows the majority's writes; before, a read could lack earlier writes."""
         patience, before = self._patience, None
         while self._client is not None and patience is not None:
             try:
                 last = self._client.admin.command("hello").get("lastWrite") or {}
             except PyMongoError:
-                # The work itself says what is wrong.
+                # The work itself reports the error.
                 return
             written, of_majority = last.get("opTime"), last.get("majorityOpTime")
             if not written or not of_majority:
@@ -187,12 +187,12 @@ class Attempts:
             patience.sleep(_FIRST_PAUSE)
 
     def done(self, result: R) -> R:
-        """It came through."""
+        """Record success."""
         self.went_on()
         return result
 
     def went_on(self) -> None:
-        """It came through: what fails next is another glitch."""
+        """Record progress: the next error belongs to another outage."""
         patience = self._patience
         if patience is None:
             return
@@ -208,7 +208,7 @@ def _in_short(error: PyMongoError) -> str:
 
 
 def patiently(do: Callable[[], R], client: Any = None) -> R:
-    """Do what may be done again, as often as glitches want it."""
+    """Do something repeatable, again after each transient error."""
     if _at_work.get() is None:
         return do()
     attempts = Attempts(client)

@@ -1,7 +1,7 @@
-"""The server's load: whether a run had better wait, because operations queue up or a secondary falls behind.
+"""The server's load: whether a run should wait, because operations queue up or a secondary lags.
 
-Looking never fails a run. Who may not look is warned and runs on without; a server that does not answer is no reason to
-wait, since the next read or write says so in better words.
+Reading it never fails a run. Without the right, there is a warning and the run continues. A server that does not answer
+is no reason to wait, because the next read or write reports that better.
 """
 
 from collections.abc import Collection, Mapping
@@ -16,9 +16,9 @@ _LEAN = {"metrics": 0, "tcmalloc": 0, "wiredTiger": 0}
 
 
 class Pressure:
-    """Knows how many operations may queue, and how far a secondary may be behind; 0 switches a limit off.
+    """Reads the number of queued operations, and the lag of secondaries; 0 switches a limit off.
 
-    What cannot be looked at is not looked at again.
+    A value that cannot be read is not read again.
     """
 
     def __init__(self, database: Database, *, max_queued: int, max_lag_seconds: float) -> None:
@@ -28,12 +28,12 @@ class Pressure:
         self._not_asked: dict[str, str] = {}
 
     def reason_to_wait(self) -> str:
-        """Why a run had better wait now; empty when it need not."""
+        """The reason why a run should wait now; empty if it need not."""
         return self._queue() or self._lag()
 
     @property
     def warning(self) -> str:
-        """What cannot be looked at, why, and what to do; empty when all can."""
+        """The values that cannot be read, with reason and remedy; empty if all can."""
         told = [f"{command}: {why}" for command, why in self._not_asked.items() if why]
         if not told:
             return ""
@@ -62,7 +62,7 @@ class Pressure:
         return f"a secondary is {lag:,.0f} s behind (limit {self._max_lag_seconds:g} s)"
 
     def _ask(self, command: str, **options: Any) -> Document:
-        """The server's answer, empty without one."""
+        """The server's answer; empty without one."""
         if command in self._not_asked:
             return {}
         try:
@@ -70,14 +70,15 @@ class Pressure:
         except PyMongoError as error:
             if not isinstance(error, OperationFailure) or is_glitch(error):
                 return {}
-            # A server alone has no secondaries: no warning. What a server says when it denies is half a page.
+            # A standalone server has no secondaries: no warning. The server's message for a missing right is half a
+            # page long.
             words = {**DENIED, _STANDALONE: ""}
             self._not_asked[command] = words.get(error.code or 0, str((error.details or {}).get("errmsg")))
             return {}
 
 
 def lag_seconds(status: Mapping[str, Any], delayed: Collection[int] = ()) -> float:
-    """How far the slowest secondary is behind the primary, from the answer to `replSetGetStatus`.
+    """The lag of the slowest secondary behind the primary in seconds, from the answer to `replSetGetStatus`.
 
     0 without a primary or a secondary. Members that are down, or that start, do not count.
     """
@@ -92,7 +93,7 @@ def lag_seconds(status: Mapping[str, Any], delayed: Collection[int] = ()) -> flo
 
 
 def delayed_members(answer: Mapping[str, Any]) -> set[int]:
-    """The members that are behind on purpose, from the answer to `replSetGetConfig`: a run would wait for ever."""
+    """The members with an intended delay, from the answer to `replSetGetConfig`; a run would wait for them forever."""
     members = answer.get("config", {}).get("members", ())
     # The second name is that of MongoDB before 5.0.
     return {item["_id"] for item in members if item.get("secondaryDelaySecs") or item.get("slaveDelay")}

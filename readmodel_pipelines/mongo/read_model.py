@@ -1,7 +1,7 @@
 """One read model's collection: read in key order, written conditionally.
 
-Every replace and delete is conditional on the document being still what was compared. What no statement can say (too
-large, too deep, of a type that the driver cannot write) is compared inside a transaction.
+Every replace and delete requires that the document still equals the compared one. If no statement can express that (too
+large, too deep, or of a type that the driver cannot write), it is compared inside a transaction.
 """
 
 import uuid
@@ -49,7 +49,7 @@ _WRITE_CONFLICT = 112
 
 
 class ReadModelCollection:
-    """Implements `readmodel_pipelines.reconcile.ports.ReadModel`; what was `spooled` is read from there."""
+    """Implements `readmodel_pipelines.reconcile.ports.ReadModel`; `spooled` documents are read from there."""
 
     def __init__(self, collection: Collection, projection: Projection) -> None:
         self._collection = collection.with_options(codec_options=CODEC)
@@ -59,17 +59,17 @@ class ReadModelCollection:
         self._fields = {"_id": 1, **dict.fromkeys((*projection.owned, *SPARE), 1)}
 
     def count(self) -> int:
-        """About how many documents there are."""
+        """The approximate number of documents."""
         return self._collection.estimated_document_count()
 
     def read(self, keys: Sequence[str] | None = None, within: IdRange = EVERYTHING) -> Iterator[Document]:
-        """Documents with a string key in its order, `_id` and owned fields only: of `keys`, or all in a range.
+        """Documents with a string key in its order, only `_id` and owned fields: of `keys`, or all in a range.
 
-        Of a range those too whose key is a symbol, or stands twice.
+        A range also yields those whose key is a symbol or occurs twice.
         """
         reached(Moment.DOCUMENTS, keys=keys)
         if keys is not None:
-            # The server finds one by the first of two keys.
+            # The server finds such a document by the first of its two keys.
             yield from (document for document in self._found(self.query(keys)) if type(document[self._key]) is str)
         elif self.spooled is not None:
             yield from chain.from_iterable(self.spooled.read(within))
@@ -77,9 +77,9 @@ class ReadModelCollection:
             yield from self._found(self.query(within=within))
 
     def query(self, keys: Sequence[str] | None = None, within: IdRange = EVERYTHING) -> Query:
-        """What `read` asks for."""
+        """The query of `read`."""
         where = keys_within(self._key, within) if keys is None else string_keys(self._key, keys)
-        # Duplicates come in the same order each time: an index has one, and without it the server sorts as it pleases.
+        # Duplicates come in the same order each time: an index has one, and without it the server's sort has none.
         sort = ((self._key, 1),) if self._index else ((self._key, 1), ("_id", 1))
         return Query(where, self._fields, sort, self._index)
 
@@ -100,29 +100,29 @@ class ReadModelCollection:
         return (key for document in self._found(query) if type(key := document[self._key]) is str)
 
     def versions(self) -> Iterator[Document]:
-        """Documents with a string key in its order, with nothing but their key and, where it has one, version."""
+        """Documents with a string key in its order, with only their key and, if they have one, version."""
         shown = {name: 1 for name in self._projection.owned if name in (self._key, "version")}
         for document in self._found(replace(self.query(), fields={"_id": 0, self._key: 1, **shown})):
-            # The join leaves it out of the comparison.
+            # The join excludes it from the comparison.
             document["_id"] = None
             yield document
 
     def sample(self, size: int) -> set[str]:
-        """About so many keys picked at random."""
+        """About `number` random keys."""
         return set(sampled(self._collection, self._key, string_keys(self._key), size))
 
     def odd_documents(self, *, symbols: bool) -> Iterator[Document]:
-        """Documents whose key is not a string, nor a symbol if these are not asked for; `_id` and owned fields only."""
+        """Documents whose key is not a string; symbols only if `symbols` is set; only `_id` and owned fields."""
         return odd_documents(self._collection, {}, self._fields, [self._key], self._index, symbols=symbols)
 
     def odd_documents_with(self, document_ids: Sequence[Any]) -> Iterator[Document]:
-        """Those of `odd_documents` that have these `_id`s; those whose key is no valid UTF-8 too."""
+        """Those of `odd_documents` with these `_id`s, and those whose key is no valid UTF-8."""
         for document in found(self._collection, {"_id": {"$in": list(document_ids)}}, self._fields):
             if not is_plain(document.get(self._key)):
                 yield document
 
     def holders(self, changes: Sequence[Verdict]) -> list[tuple[Verdict, Document, Sequence[str]]]:
-        """(a change, another document that holds a key which the change wants, the fields of that unique index)."""
+        """(a change, another document that holds a unique key of the change, the fields of that index)."""
         holding: list[tuple[Verdict, Document, Sequence[str]]] = []
         wanting = [change for change in changes if change.expected is not None]
         for index in unique_indexes(self._collection) if wanting else ():
@@ -151,7 +151,7 @@ class ReadModelCollection:
                 yield from ((change, document) for change in wanted.get(key, ()))
 
     def claims(self, changes: Sequence[Verdict]) -> list[list[tuple[Sequence[str], bytes]]]:
-        """For each change what it claims of unique indexes that are none of this project's: their fields, a digest."""
+        """For each change its claims on foreign unique indexes: the fields, and a digest of the values."""
         claimed: list[list[tuple[Sequence[str], bytes]]] = [[] for _ in changes]
         for index in unique_indexes(self._collection) if changes else ():
             if not self._is_one_of_ours(index):
@@ -205,15 +205,15 @@ class ReadModelCollection:
             there = {document[self._key] for document in self.read(sorted(raced))}
             written.counts.superseded += len(there)
             written.again += [change for key, change in raced.items() if key in there]
-            # Held by a document whose key is an array, or inserted and gone again.
+            # Held by a document whose key is an array, or inserted and deleted again.
             written.conflicts |= {key: self._key for key in raced if key not in there}
 
     def _look_after_lost(self, done: Sequence[Verdict], lost: int, written: Written, *, twice: bool) -> None:
-        """Find which changes were lost, for the bulk result only tells how many.
+        """Find the changes that were not applied, because the bulk result only has their number.
 
-        Of a batch that was asked for `twice` those that are done are most likely our own, and the first reply was lost.
-        A document that is still what was compared was not changed by others: a filter cannot say what it holds (a type
-        that the driver cannot give back), so it is compared inside a transaction.
+        In a batch that was sent `twice`, finished changes are most likely our own, whose first reply was lost. A
+        document that still equals the compared one was not changed by others: a filter cannot express its value (a type
+        that the driver cannot write), so it is compared inside a transaction.
         """
         ids = [change.actual["_id"] for change in done if change.actual]
         stored = {
@@ -232,7 +232,7 @@ class ReadModelCollection:
             else:
                 written.again.append(change)
         if twice:
-            # Those that the last reply has counted are among them.
+            # Changes counted by the last reply are among them.
             deletions = sum(change.expected is None for change in may_be_ours)
             written.counts.deleted += deletions - counts.deleted
             written.counts.replaced += len(may_be_ours) - deletions - counts.replaced
@@ -240,10 +240,10 @@ class ReadModelCollection:
         written.counts.superseded += lost
 
     def swap(self, changes: Sequence[Verdict]) -> Written:
-        """Write all or nothing in a transaction, so that documents can exchange unique keys.
+        """Write all changes or none in a transaction, so that documents can exchange unique keys.
 
-        Deletes go first, then every unique key that will change is parked, then all get what they ought to have.
-        Nobody outside sees a step of it, and foreign fields never leave the server.
+        Deletes come first, then every changing unique key gets a temporary value, then all get their expected values.
+        Nobody else sees a step of it, and foreign fields never leave the server.
         """
         reached(Moment.TRANSACTION, changes=changes)
         return patiently(lambda: self._swap(changes), self._collection.database.client)
@@ -252,14 +252,14 @@ class ReadModelCollection:
         keys = [change.aggregate_id for change in changes]
         with self._collection.database.client.start_session() as session:
             try:
-                # Not the client's own, which come from the connection string.
+                # Not the client's own concerns, which come from the connection string.
                 session.start_transaction(
                     read_concern=self._collection.read_concern,
                     write_concern=self._collection.write_concern,
                     read_preference=self._collection.read_preference,
                 )
                 written = self._swap_within(session, changes)
-                # Which is done once, however often it is asked for.
+                # It is applied once, however often it is sent.
                 patiently(session.commit_transaction, session.client)
                 return written
             except _Superseded:
@@ -309,7 +309,7 @@ class ReadModelCollection:
             else:
                 written.counts.replaced += 1
                 if changing := [name for name in differing_fields(change.expected, change.actual) if name in indexed]:
-                    # Values nobody else has, so that others can take those given up.
+                    # Unique temporary values, so that others can take the released ones.
                     parks.append(UpdateOne(this, {"$set": {name: f"parked {uuid.uuid4()}" for name in changing}}))
                 writes += [UpdateOne(this, unset) for unset in removing_repeated(change.actual)]
                 writes.append(UpdateOne(this, update(change.expected, change.actual)))
@@ -318,12 +318,12 @@ class ReadModelCollection:
 
 
 class _Superseded(Exception):
-    """Inside a transaction: the document is not what was compared."""
+    """Inside a transaction: the document no longer equals the compared one."""
 
 
 def removing_repeated(actual: Document) -> list[Document]:
-    """Updates, one after the other, that take every field out that stands there twice: each takes out the first one."""
-    # Not a pipeline: one that sets such a field ends the server (6.0.5).
+    """Updates, one after the other, that remove every field that occurs twice: each removes the first occurrence."""
+    # Not a pipeline, because one that sets such a field crashes the server (6.0.5).
     repeated = {name: len(value.values) for name, value in actual.items() if isinstance(value, Repeated)}
     return [{"$unset": dict.fromkeys(repeated, "")}] * max(repeated.values(), default=0)
 

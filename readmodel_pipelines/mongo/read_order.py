@@ -1,7 +1,7 @@
-"""In which order a full pass reads the events: by the index, or in natural order, which is spooled and sorted here.
+"""The order in which a full pass reads the events: by the index, or in natural order, spooled and sorted here.
 
-By the index each event is fetched from where it lies. That is the better way while the events fit into the server's
-cache. Beyond that nearly each is a read of the server's disk, and natural order reads its files once.
+By the index each event is fetched from its place. That is faster while the events fit into the server's cache. Beyond
+that nearly each is a read of the server's disk, and natural order reads its files once.
 """
 
 from dataclasses import dataclass
@@ -10,40 +10,40 @@ from readmodel_pipelines.mongo.driver import Collection, Document, OperationFail
 from readmodel_pipelines.settings import ReadOrder, Settings
 
 MANY_EVENTS = 200_000
-"""With fewer the server is not even asked: they fit into the smallest cache that it takes."""
+"""Fewer events fit into the smallest possible cache, so the server is not even asked."""
 _FILLED = 0.8
-"""So much of its cache the server fills before it makes room."""
+"""The share of its cache that the server fills before it evicts."""
 _FEW = 0.05
-"""By the index an event costs so many times what it costs in natural order, when the disk is read."""
+"""Cost of an event by the index, relative to natural order, when the disk is read."""
 _SAMPLED = 100
 _LEAN = {"metrics": 0, "tcmalloc": 0, "locks": 0, "opLatencies": 0}
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """The order, why in a sentence, and the bytes that what is spooled may take."""
+    """The order, its reason as a sentence, and the maximum bytes of the spool."""
 
     order: ReadOrder
     why: str
     bytes: int = 0
     needed_bytes: int = 0
     chosen: bool = False
-    """Whether the server's cache and the events' size were compared, and not a setting obeyed."""
+    """Whether it follows from the sizes of cache and events, and not from a setting."""
 
     @property
     def how(self) -> str:
-        """How, and why."""
+        """The order and its reason."""
         order = "in natural order, through a spool" if self.order == "scan" else "in the order of the index"
         return f"{order}: {self.why}"
 
     @property
     def said(self) -> str:
-        """In a sentence."""
+        """The order and its reason as a sentence."""
         return f"Events were read {self.how}."
 
 
 def reading_of(events: Collection, settings: Settings, share: float = 1.0, number: int | None = None) -> Reading:
-    """How a full pass over this share of the events reads them; `number` is about how many there are, if known."""
+    """How a full pass over this share of the events reads them; `number` is their approximate total, if known."""
     if settings.read_order == "index":
         return Reading("index", "READMODEL_READ_ORDER is index")
     if settings.read_order == "scan":
@@ -64,17 +64,17 @@ def reading_of(events: Collection, settings: Settings, share: float = 1.0, numbe
 
 
 def _sizes(collection: Collection) -> tuple[int, int] | None:
-    """The bytes of its documents, and those that they take on the disk: about as many a spool takes at most."""
+    """The bytes of its documents, and those on the disk: a spool takes at most about as many."""
     try:
         said: Document = collection.database.command("collStats", collection.name)
         return int(said["size"]), int(said["storageSize"])
     except (OperationFailure, LookupError):
-        # Only some of our roles may ask so.
+        # Only some of our roles have this right.
         return _estimated(collection)
 
 
 def _estimated(collection: Collection) -> tuple[int, int] | None:
-    """The same, from some documents picked at random."""
+    """The same, estimated from some random documents."""
     average = {"$group": {"_id": None, "bytes": {"$avg": {"$bsonSize": "$$ROOT"}}}}
     try:
         found = list(collection.aggregate([{"$sample": {"size": _SAMPLED}}, average]))
@@ -85,7 +85,7 @@ def _estimated(collection: Collection) -> tuple[int, int] | None:
 
 
 def _cache_bytes(collection: Collection) -> int | None:
-    """How much the server may hold in memory; a mongos holds nothing."""
+    """The size of the server's cache in bytes; a mongos has none."""
     try:
         said = collection.database.client.admin.command({"serverStatus": 1, **_LEAN})
         return int(said["wiredTiger"]["cache"]["maximum bytes configured"])

@@ -1,8 +1,8 @@
-"""Rights: for each kind of work the role that has what it needs on the server, and nothing more.
+"""Rights: for each kind of work a role with exactly the rights that it needs on the server.
 
-MongoDB grants by the exact name of a collection, so every collection that this project works with has a fixed name.
-What must stay true: no role but `load` may write events, `read_only` writes nothing, and `verify` nothing but what it
-remembers (`readmodel_…`). A test runs every command as a user with just its role, and without each single right of it.
+MongoDB grants rights by the exact name of a collection, so every collection of this project has a fixed name.
+Invariants: no role except `load` may write events, `read_only` writes nothing, and `verify` writes only its records
+(`readmodel_…`). A test runs every command as a user with just its role, and without each single right of it.
 """
 
 import json
@@ -20,27 +20,29 @@ from readmodel_pipelines.projections.registry import projections_for
 from readmodel_pipelines.settings import Settings
 
 Privilege = dict[str, Any]
-"""As MongoDB has it: `{"resource": {"db", "collection"}, "actions": […]}`; a resource of the server's is `cluster`."""
+"""A privilege in MongoDB's form: `{"resource": {"db", "collection"}, "actions": […]}`; a resource of the server is
+`cluster`.
+"""
 
 _WHOLE_DATABASE = ""
-# Stand for collections that the settings name, and for the server itself; no collection has a `$` in its name.
+# Placeholders for collections that the settings name, and for the server itself; no collection has a `$` in its name.
 _EVENTS, _MODELS, _SHADOWS, _COPIES, _QUEUE = "$events", "$models", "$shadows", "$copies", "$queue"
 _INDEXED, _EXPIRING, _SERVER = "$indexed", "$expiring", "$server"
 
 _SHOWN = 5
-# What the server says when it denies: the command with its collection, and half a page behind.
+# The server's message for a missing right: the command with its collection, then half a page.
 _COMMAND = re.compile(r'execute command \{ (\w+): "([^"]+)"')
 
 _WRITE = "insert update remove"
 
 
 _Grants = tuple[tuple[str, str], ...]
-"""(collection or what stands for some, actions)."""
+"""(collection or placeholder, actions)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """What one kind of work may do, and what it is for; `on_server` roles lie in the database `admin`."""
+    """The rights of one kind of work, and its purpose; `on_server` roles are in the database `admin`."""
 
     name: str
     purpose: str
@@ -49,7 +51,7 @@ class Role:
 
     @property
     def mongodb_name(self) -> str:
-        """The name that it has on the server."""
+        """Its name on the server."""
         return f"readmodel_{self.name}"
 
 
@@ -62,11 +64,11 @@ def role_named(name: str) -> Role:
     for role in ROLES:
         if role.name == name:
             return role
-    raise UsageError(f"There is no role {name!r}.", hint=f"Take one of: {', '.join(role.name for role in ROLES)}.")
+    raise UsageError(f"There is no role {name!r}.", hint=f"Give one of: {', '.join(role.name for role in ROLES)}.")
 
 
 def privileges(role: Role, settings: Settings) -> list[Privilege]:
-    """The role's privileges on the collections that the settings name, in order of their names."""
+    """The role's privileges on the collections of the settings, in order of their names."""
     at = _collections(settings)
     actions: dict[str, set[str]] = {}
     for place, granted in role.grants:
@@ -82,7 +84,7 @@ def privileges(role: Role, settings: Settings) -> list[Privilege]:
 
 
 def script(role: Role, settings: Settings) -> str:
-    """What makes the role, or brings it up to date, in mongosh."""
+    """The script for mongosh that creates or updates the role."""
     database = json.dumps("admin" if role.on_server else settings.database)
     lines = ",\n".join(f"      {json.dumps(item)}" for item in privileges(role, settings))
     return f"""\
@@ -106,17 +108,17 @@ def script(role: Role, settings: Settings) -> str:
 
 
 def held(database: Database) -> list[Privilege] | None:
-    """What the user of this connection may do; None when nobody is logged in. Needs no right itself."""
+    """The privileges of this connection's user; None without a login. Needs no right itself."""
     told = database.command("connectionStatus", showPrivileges=True)["authInfo"]
     return list(told["authenticatedUserPrivileges"]) if told["authenticatedUsers"] else None
 
 
-LOG_IN = "Name user, password and authSource in READMODEL_MONGODB_URI: mongodb://user:password@host/?authSource=…"
-"""What to do where nobody is logged in, and the server wants somebody to."""
+LOG_IN = "Put user, password and authSource into READMODEL_MONGODB_URI: mongodb://user:password@host/?authSource=…"
+"""The hint if the server requires a login and there is none."""
 
 
 def what_is_lacking(database: Database, settings: Settings, role: str, error: OperationFailure) -> tuple[str, str]:
-    """In words, when the server denied something: what the user may not do of what the role holds; and what to do."""
+    """After a refusal: the missing rights of the role as text, and the remedy."""
     lacks: list[tuple[str, str]] = []
     with suppress(PyMongoError):
         holds = held(database)
@@ -133,7 +135,7 @@ def what_is_lacking(database: Database, settings: Settings, role: str, error: Op
 
 
 def in_places(lacks: Iterable[tuple[str, str]]) -> str:
-    """What `lacking` gives, in words, place by place."""
+    """The result of `lacking` as text, by place."""
     places: dict[str, list[str]] = {}
     for action, where in lacks:
         places.setdefault(where, []).append(action)
@@ -143,7 +145,7 @@ def in_places(lacks: Iterable[tuple[str, str]]) -> str:
 
 
 def lacking(wanted: Iterable[Privilege], held: Sequence[Privilege]) -> list[tuple[str, str]]:
-    """(action, where) of what is wanted and not held."""
+    """The missing rights, as (action, place)."""
     return [
         (action, _in_words(privilege["resource"]))
         for privilege in wanted
@@ -182,7 +184,7 @@ def _collections(settings: Settings) -> Mapping[str, Sequence[str]]:
     }
 
 
-# What is read of events and read models, and what a verification remembers
+# Reads of events and read models, and the records of a verification
 
 _READS: _Grants = ((_EVENTS, "find listIndexes"), (_MODELS, "find listIndexes"))
 _FOLLOWS: _Grants = ((_EVENTS, "changeStream"),)
@@ -200,17 +202,17 @@ _VERIFY: _Grants = (
     (names.FINDINGS, _WRITE),
     (names.VERIFICATIONS, "insert"),
     (names.WATERMARKS, "insert update"),
-    # What somebody knows of, and has ignored until a date.
+    # Rules that ignore known findings until a date.
     (names.IGNORED, "insert remove"),
 )
 _ENQUEUE: _Grants = (*_VERIFY, (_QUEUE, "find insert update"))
 
-# What writes read models
+# Writes to read models
 
 _REBUILD_ONE: _Grants = (*_READS, (_MODELS, _WRITE))
 _REPAIR: _Grants = (
     *_REBUILD_ONE,
-    # Woken by what comes; without it a worker looks now and then.
+    # For arrivals; without it a worker only checks regularly.
     (_QUEUE, "find update changeStream"),
     (names.SET_ASIDE, "find insert"),
     (names.LEASES, f"find {_WRITE}"),
@@ -218,9 +220,9 @@ _REPAIR: _Grants = (
 _REBUILD: _Grants = (
     *_REBUILD_ONE,
     *_FOLLOWS,
-    # Of one that is empty.
+    # For empty read models.
     (_MODELS, "createIndex"),
-    # What a rebuild in a shadow that nobody goes on with left behind, known by what the list of all collections tells.
+    # Collections of abandoned shadow rebuilds, found in the list of all collections.
     (_WHOLE_DATABASE, "listCollections"),
     (_SHADOWS, "dropCollection"),
     (_COPIES, "dropCollection"),
@@ -234,12 +236,12 @@ _SHADOW: _Grants = (
     (_MODELS, "changeStream collStats bypassDocumentValidation dropCollection collMod dropIndex"),
     (_SHADOWS, f"find {_WRITE} createIndex listIndexes bypassDocumentValidation collMod dropIndex"),
     (_COPIES, "find insert update createIndex listIndexes bypassDocumentValidation"),
-    # What is put back was verified by nobody; repairs of what is wrong are queued.
+    # Restored documents are unverified; repairs of wrong ones are queued.
     (names.WATERMARKS, "remove"),
     (_QUEUE, "find insert"),
 )
 
-# What prepares a database
+# Preparation of a database
 
 _INDEXES: _Grants = ((_INDEXED, "createIndex listIndexes"), (_EXPIRING, "collMod"))
 _LOAD: _Grants = (*_INDEXES, (_EVENTS, "insert"), (_MODELS, "insert"), (_QUEUE, "insert"))

@@ -1,8 +1,9 @@
-"""Reading much of a collection at once: in key order, in batches, without a round trip per document.
+"""Reads large parts of a collection: in key order, in batches, without a round trip per document.
 
-Keys are split by BSON type as the join wants it: `string_keys` is the filter for the merge join, `odd_documents` finds
-all others once. An array is never a string key: MongoDB would match it by its elements, twice or inside other streams.
-Symbols lie among the strings, and for MongoDB are the same: only who reads a range meets them, and tells them apart.
+Keys are split by BSON type as the join needs it: `string_keys` is the filter for the merge join, `odd_documents` finds
+all others once. An array is never a string key, because MongoDB matches it by its elements, twice or inside other
+streams. Symbols lie among the strings and equal them in MongoDB; only a read of a range finds them and tells them
+apart.
 """
 
 from collections import Counter
@@ -33,21 +34,22 @@ _HANDED_ON = 100
 _RAW = CodecOptions(RawBSONDocument)
 NO_ARRAY = {"$not": {"$type": "array"}}
 _BESIDE_TEXTS = [-1, 1, 3, 5, 6, 7, 8, 9, 11, 12, 13, 15, 16, 17, 18, 19, 127]
-"""The types by number, but string, symbol, array and null."""
+"""The types by number, without string, symbol, array and null."""
 SPARE = tuple(f"readmodel_no_such_field_{number}" for number in range(16))
-"""Asked for besides what is needed: the server looks no further when it has found as many fields as it was asked for,
-and would not see that one stands twice."""
+"""An additional field in the projection: the server stops after it has found as many fields as requested, and would
+miss a repeated one.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What one `find` asks for: one definition for whoever runs it and for `doctor`, which asks how it is answered."""
+    """The query of one `find`, defined once for the code that runs it and for `doctor`, which asks for its plan."""
 
     where: Mapping[str, Any]
     fields: Mapping[str, Any] | None = None
     sort: tuple[tuple[str, int], ...] = ()
     index: str | None = None
-    """The index that is prescribed; without one the server chooses."""
+    """The index hint; without one the server chooses."""
 
 
 def string_keys(field: str, keys: Sequence[str] | None = None) -> Document:
@@ -63,19 +65,19 @@ def keys_within(field: str, within: IdRange) -> Document:
 
 
 def with_id(document_id: Any) -> Mapping[str, Any]:
-    """The filter for the document with this `_id`, whatever that is."""
-    # MongoDB 8.2 takes `$eq` with what looks like a reference for no filter by `_id`, and refuses the write.
+    """The filter for the document with this `_id`, of any type."""
+    # MongoDB 8.2 does not treat `$eq` with a value like a reference as a filter by `_id`, and refuses the write.
     is_usual = isinstance(document_id, ObjectId | str | int)
     return sendable({"_id": {"$eq": document_id} if is_usual else {"$in": [document_id]}})
 
 
 def with_ids(document_ids: Sequence[Any]) -> Mapping[str, Any]:
-    """The filter for the documents with these `_id`s, whatever they are."""
+    """The filter for the documents with these `_id`s, of any type."""
     return sendable({"_id": {"$in": list(document_ids)}})
 
 
 def index_on(collection: Collection, *fields: str) -> str | None:
-    """The name of an index that holds every document in ascending order of just these fields, if there is one."""
+    """The name of an index with every document in ascending order of exactly these fields, if any."""
     for index in indexes_of(collection) or ():
         if holds_every_document(index) and list(index["key"].items()) == [(field, 1) for field in fields]:
             return str(index["name"])
@@ -83,14 +85,14 @@ def index_on(collection: Collection, *fields: str) -> str | None:
 
 
 def holds_every_document(index: Mapping[str, Any]) -> bool:
-    """Whether an index, as the server describes it, leaves no document out and orders by the bytes of texts."""
+    """Whether an index, as the server describes it, contains every document and orders texts by bytes."""
     return not any(index.get(option) for option in ("partialFilterExpression", "sparse", "collation", "hidden"))
 
 
 def drain(collection: Collection, query: Query, *, of_events: bool = False) -> Iterator[list[Document]]:
-    """Batches of decoded documents in order, each once. Without an index MongoDB sorts, on disk when it must."""
+    """Batches of decoded documents in order, each once. Without an index MongoDB sorts, on disk if needed."""
     field = query.sort[0][0]
-    # Of events there may be a million in a stream; theirs is the order of versions, and none comes in between.
+    # A stream may have a million events; they come in the order of versions, and none is inserted between.
     place = _Place(query.where, field, field, by_id=not of_events)
     return place.go_on(lambda where: _batches(collection, query, where, of_events), collection.database.client)
 
@@ -109,11 +111,11 @@ def _batches(
         # An index with an array key gives no order.
         allow_disk_use=True,
         batch_size=BATCH_DOCUMENTS,
-        # The server sends the next batch while we work on this one; a mongos before 7.1 does not.
+        # The server sends the next batch while we process this one; a mongos before 7.1 does not.
         cursor_type=CursorType.NON_TAILABLE if mongos else CursorType.EXHAUST,
     )
     try:
-        # Few at a time, for there are documents of megabytes; the driver holds no more than the server's last batch.
+        # Few at a time, because documents may have megabytes; the driver holds only the server's last batch.
         while batch := Cursor.to_list(cursor, _HANDED_ON):
             yield batch
     finally:
@@ -121,9 +123,10 @@ def _batches(
 
 
 class _Place:
-    """How far a reading in order of a key has come: its last key that a query can begin at, and what came since.
+    """The position of a read in order of a key: the last key from which a query can begin, and the documents since.
 
-    `where` has a condition on the `field`, which documents show as `shown`; `by_id` tells those of one key apart.
+    `where` has a condition on the `field`, which documents contain as `shown`; `by_id` tells documents with the same
+    key apart.
     """
 
     def __init__(self, where: Mapping[str, Any], field: str, shown: str, *, by_id: bool) -> None:
@@ -138,13 +141,13 @@ class _Place:
     def go_on(
         self, batches_of: Callable[[Mapping[str, Any]], Iterator[list[Document]]], client: Any
     ) -> Generator[list[Document], None, None]:
-        """What is read where that condition holds; after a glitch from the place on."""
+        """The documents that match the condition; after a transient error from the position on."""
         attempts = Attempts(client)
         while True:
             try:
                 for batch in batches_of(self._rest()):
                     if new := self._new(batch):
-                        # Not before: what fails each time at the same place is not gone on with.
+                        # Only after progress: a read that fails each time at the same position is not continued.
                         attempts.went_on()
                         yield new
                 attempts.went_on()
@@ -159,7 +162,7 @@ class _Place:
         return {**self._where, self._field: {**self._where[self._field], "$gte": self._last}}
 
     def _new(self, batch: list[Document]) -> list[Document]:
-        """Those that were not given before; they are given now."""
+        """The documents that were not returned before; they are recorded now."""
         if self._known:
             batch = [document for document in batch if not self._is_known(document)]
         start, last = len(batch), None
@@ -169,7 +172,7 @@ class _Place:
                 last = key if last is None else last
                 if key != last:
                     break
-            # Others lie between, and before, and may be equal for MongoDB.
+            # Others lie between or before, and may be equal in MongoDB.
             start -= 1
         if last is not None and last != self._last:
             self._last = last
@@ -188,19 +191,19 @@ class _Place:
         key = document[self._shown]
         if self._by_id:
             return written({"key": key, "_id": document.get("_id")})
-        # Of nearly all events: at once, for there are that many.
+        # Fast, because nearly all events come here.
         return key if type(key) is str else written({"key": key})
 
 
 def found(collection: Collection, where: Mapping[str, Any], fields: Any = None, **options: Any) -> Iterator[Document]:
-    """Documents with every value as it is there."""
+    """Documents with every value unchanged."""
     yield from ExactCursor(collection, sendable(where), fields, **options)
 
 
 def paged(
     collection: Collection, where: Mapping[str, Any], fields: Mapping[str, Any], by: str, size: int
 ) -> Iterator[list[Document]]:
-    """Documents in order of a field of which no two have the same, so many at a time: none is remembered longer."""
+    """Documents in order of a field with unique values, in pages, so that none is remembered longer."""
     left = where
     # The server would rather sort all of them for each page.
     hint = [("_id", 1)] if by == "_id" else None
@@ -210,9 +213,9 @@ def paged(
 
 
 def grouped(collection: Collection, pipeline: Sequence[Mapping[str, Any]], **options: Any) -> Iterator[Document]:
-    """What an aggregation gives, with every value as it is there; all of it comes at once."""
+    """The result of an aggregation with every value unchanged; all of it comes at once."""
 
-    # Not in raw batches: of these the driver has the first one come empty, for another round trip.
+    # Not in raw batches: the driver's first one is empty, which costs another round trip.
     raw = collection.with_options(codec_options=_RAW).aggregate(pipeline, allowDiskUse=True, **options)
     return chain.from_iterable(documents_of(b"".join(item.raw for item in some)) for some in batched(raw, _HANDED_ON))
 
@@ -237,8 +240,8 @@ def grouped_in_order(
 
 
 def sampled(collection: Collection, field: str, where: Mapping[str, Any], size: int) -> list[str]:
-    """That field of about so many documents picked at random; those in which it is no text of UTF-8 are left out."""
-    # The sample first, so that the server jumps about in the collection instead of sorting it.
+    """That field of about `number` random documents, if it is a valid UTF-8 text."""
+    # The sample comes first, so that the server reads random documents instead of sorting the collection.
     pipeline: list[Mapping[str, Any]] = [
         {"$sample": {"size": size}},
         {"$match": where},
@@ -256,18 +259,17 @@ def odd_documents(
     *,
     symbols: bool,
 ) -> Iterator[Document]:
-    """Documents whose first index field is no string, equal keys side by side but for arrays; `symbols` too, or not.
+    """Documents whose first index field is no string, equal keys together except arrays; with or without `symbols`.
 
-    Reads only what lies in the `index` on the fields before and behind the strings. Array keys are spread all over it,
-    and symbols lie among the strings: these are looked for by a full scan, arrays only when the index says that it has
-    any.
+    Reads only the parts of the `index` before and after the strings. Array keys are spread over all of it, and symbols
+    lie among the strings: these need a full scan, arrays only if the index is multikey.
     """
     key = index_fields[0]
     if index is None:
         others = {"$expr": {"$not": [{"$in": [{"$type": f"${key}"}, ["string", *([] if symbols else ["symbol"])]]}]}}
         yield from found(collection, {**where, **others}, fields, sort=[(field, 1) for field in index_fields])
         return
-    # Side by side with null is what is not there at all; the server skips from one type to the next.
+    # A missing field is equal to null here; the server skips from one type to the next.
     either = [{key: {"$eq": None, **NO_ARRAY}}, {key: {"$type": _BESIDE_TEXTS, **NO_ARRAY}}]
     yield from found(collection, {**where, "$or": either}, fields, hint=index)
     if symbols:

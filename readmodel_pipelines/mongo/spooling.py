@@ -1,8 +1,8 @@
-"""Reading a whole collection in its natural order, and bringing it into order of its keys ourselves, in a spool.
+"""Reads a whole collection in natural order, and sorts it by key in a spool.
 
-The index gives the order by fetching each document from where it lies. In a collection larger than the server's cache
-nearly each is a read of the disk; in natural order the server reads its files once, from the beginning to the end.
-What is spooled is as old as the reading, so whoever mends by it compares again, as in every full pass.
+The index gives the order by fetching each document from its place. In a collection larger than the server's cache
+nearly each is a read of the disk. In natural order the server reads its files once, from beginning to end. Spooled
+documents are as old as the read, so each difference is compared again, as in every full pass.
 """
 
 import re
@@ -37,19 +37,19 @@ _KIND_OF_UNDEFINED, _KIND_OF_TIMESTAMPS, _BEHIND_DATES = 0x06, 0x11, 0x0A
 _VERSIONS = [(_NUMBER, version) for version in range(4_096)]
 
 Entries = tuple[list[tuple[Key, bytes]], int]
-"""Documents with their keys, and the bytes that these documents have together."""
+"""Documents with their keys, and their total bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Spooled:
-    """A collection as it was spooled; what is read of it is in order and as the index would give it."""
+    """A spooled collection; it is read in the order of the index."""
 
     file: SortedFile
     field: str
     of_events: bool
 
     def read(self, within: IdRange) -> Iterator[list[Document]]:
-        """The documents of a range, some at a time."""
+        """The documents of a range, in batches."""
         return self.file.read(within, events_of if self.of_events else documents_of, self._key_of)
 
     def _key_of(self, document: Document) -> Key:
@@ -58,7 +58,7 @@ class Spooled:
 
 @dataclass(frozen=True, slots=True)
 class Spools:
-    """What was spooled for a pass: the events, and each read model by its name. Pickled for worker processes."""
+    """The spools of a pass: the events, and each read model by its name. Pickled for worker processes."""
 
     events: Spooled | None = None
     read_models: Mapping[str, Spooled] = field(default_factory=dict)
@@ -78,10 +78,10 @@ def spool(
     of_events: bool,
     read: Callable[[int], object] = lambda _: None,
 ) -> Spooled:
-    """Read what a query asks for, whose order is by its first field, once and in natural order.
+    """Read the documents of a query, ordered by its first field, once and in natural order.
 
-    `read` is told how much, by batch. A reading that a glitch ended begins anew: nothing says where in natural order it
-    was.
+    `read` is called with the number read, per batch. A read that a transient error ended starts again, because natural
+    order has no position to continue from.
     """
     key_field = query.sort[0][0]
     entries_of = _events if of_events else lambda batch: _documents(batch, key_field)
@@ -95,7 +95,7 @@ def spool(
                 read(len(entries))
                 done += len(entries)
                 if done > farthest:
-                    # What fails each time at the same place is not gone on with.
+                    # A read that fails each time at the same position is not continued.
                     farthest = done
                     attempts.went_on()
             attempts.went_on()
@@ -137,29 +137,29 @@ def _documents(batch: bytes, key_field: str) -> Entries:
 
 
 def event_key(event: Document) -> Key:
-    """Where an event comes: by the bytes of its id, then by its version as MongoDB orders values."""
+    """The place of an event in the order: the bytes of its id, then its version in MongoDB's order of values."""
     aggregate_id, version = event["aggregate_id"], event.get("version")
     if type(version) is int and 0 <= version < len(_VERSIONS) and type(aggregate_id) is str:
-        # Nearly all of them.
+        # Nearly all events.
         return byte_order(aggregate_id), _VERSIONS[version]
     return _bytes_of(aggregate_id), order_of(version)
 
 
 def document_key(document: Document, key_field: str) -> Key:
-    """Where a document of a read model comes; those with one key as they lie in the collection."""
+    """The place of a document of a read model; those with one key in natural order."""
     return _bytes_of(document[key_field]), None
 
 
 def _bytes_of(text: Any) -> bytes:
     if isinstance(text, Repeated):
-        # As queries and indexes have it.
+        # Like queries and indexes.
         text = text.values[0]
     # A symbol lies among the strings.
     return byte_order(text.symbol or "" if isinstance(text, Odd) else text)
 
 
 def order_of(value: Any) -> tuple[int, Any]:
-    """What orders values as MongoDB's indexes do: by kind, then by value; of an array its least one counts."""
+    """MongoDB's index order of values: by kind, then by value; of an array its smallest element counts."""
     if value is None:
         return _MISSING, b""
     if isinstance(value, list):
@@ -169,11 +169,11 @@ def order_of(value: Any) -> tuple[int, Any]:
     if isinstance(value, Decimal128):
         value = value.to_decimal()
     if isinstance(value, int | float | Decimal) and not isinstance(value, bool):
-        # A signaling one cannot even be compared.
+        # A signaling NaN cannot even be compared.
         return (_NOT_A_NUMBER, b"") if Decimal(value).is_nan() else (_NUMBER, value)
     if type(value) is str or (isinstance(value, Odd) and value.symbol is not None):
         return _TEXT, _bytes_of(value)
-    # Behind its length the number of its type comes first.
+    # After its length comes the number of its type.
     raw = written({"": value})[4:]
     if raw[0] == _KIND_OF_UNDEFINED:
         return _UNDEFINED, b""

@@ -1,4 +1,4 @@
-"""Where the data lies: one database, the settings that name its collections, and the projections at work on it."""
+"""The place of the data: one database, the settings that name its collections, and the projections in use."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.settings import Settings
 
 Shadows = Mapping[str, Fence]
-"""What is being built beside live collections, by read model."""
+"""The shadows beside live collections, by read model."""
 NO_SHADOWS: Shadows = {}
 
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """A database, its settings, and some projections; gives the collections of each."""
+    """A database, its settings, and some projections; returns the collections of each."""
 
     database: Database
     settings: Settings
     projections: Sequence[Projection]
 
     def of(self, projections: Iterable[Projection]) -> Store:
-        """The same for other projections."""
+        """The same store for other projections."""
         return replace(self, projections=tuple(projections))
 
     @property
     def repair_queue(self) -> Collection:
-        """The tasks that producers and this project add."""
+        """The collection of repair tasks."""
         return Collection(self.database, self.settings.repair_queue_collection)
 
     @property
     def events(self) -> Collection:
-        """The events; nobody but the application writes there."""
+        """The events, which only the application writes."""
         return Collection(self.database, self.settings.events_collection)
 
     def live(self, projection: Projection) -> Collection:
@@ -44,37 +44,37 @@ class Store:
         return Collection(self.database, collection_of(self.settings, projection))
 
     def shadow(self, projection: Projection, shadows: Shadows) -> FencedCollection:
-        """The collection that a rebuild builds beside it."""
+        """The shadow that a rebuild builds beside it."""
         return FencedCollection(self.database, shadows[projection.read_model])
 
     def place(self, projection: Projection, shadows: Shadows) -> Collection:
-        """Where a read model lies, if these are the ones that are being built."""
+        """The collection of a read model; its shadow, if it is among these."""
         return self.shadow(projection, shadows) if projection.read_model in shadows else self.live(projection)
 
     def shadow_names(self, projection: Projection) -> tuple[str, ...]:
-        """Those of which one is that of its shadow."""
+        """The possible names of its shadow."""
         return shadow_names(collection_of(self.settings, projection))
 
     def copy_names(self, projection: Projection) -> tuple[str, ...]:
-        """Those of which one is that of the copy of what it was before the last rebuild in a shadow."""
+        """The possible names of its copy from before the last rebuild in a shadow."""
         return copy_names(collection_of(self.settings, projection))
 
     def check(self, *, writes: bool) -> list[str]:
-        """Refuse what cannot be read, or written, for what it is; gives what is to be known of it, as warnings.
+        """Refuse unsuitable collections; returns warnings about the others.
 
         Raises:
-            UnsuitableCollection: it cannot be.
+            UnsuitableCollection: a collection does not support the needed reads or writes.
         """
         lives = [self.live(item) for item in self.projections]
         names = [item.name for item in lives]
         check_kinds(self.database, [self.settings.events_collection, *names], kept=names if writes else ())
         return [
-            f"{live.name}: MongoDB deletes documents by its index {index}. One that expired is missing for a "
-            "verification, and a rebuild makes it again."
+            f"{live.name}: documents expire by its index {index}. A verification reports an expired one as missing, "
+            "and a rebuild writes it again."
             for live in lives
             if (index := expiry_of(live))
         ]
 
     def sizes(self) -> dict[str, int]:
-        """About how many documents each read model has, as the server estimates it."""
+        """The approximate number of documents of each read model, as the server estimates it."""
         return {item.read_model: self.live(item).estimated_document_count() for item in self.projections}

@@ -44,8 +44,8 @@ def last_of(ids: Sequence[str], field: str) -> list[Mapping[str, Any]]:
 
 
 def is_within(moment: str, seconds: float, *, if_none: bool = False) -> Document:
-    """Whether a moment is at most so far from the server's now; `if_none` is said of what is no moment at all."""
-    # Of all of them: the server may ask in any order, and ends a query that takes a text from a time.
+    """Whether a time is at most this far from the server's now; `if_none` is the answer for other types."""
+    # For each of them, because the server may evaluate in any order, and fails if it subtracts a text from a time.
     age = {"$abs": {"$subtract": ["$$NOW", moment]}}
     return {"$cond": [{"$eq": [{"$type": moment}, "date"]}, {"$lt": [age, int(seconds * 1000)]}, if_none]}
 
@@ -60,7 +60,7 @@ _ENDS = {"first": {"$min": "$version"}, "last": {"$max": "$version"}, "events": 
 
 
 def uneven(collection: Collection, index: str) -> dict[Any, Ends]:
-    """The streams whose events are not as many as their last version says, in order of the index on the streams."""
+    """The streams whose number of events differs from their last version, in the order of the index."""
     if _sum_of_last_versions(collection, index) == collection.estimated_document_count():
         return {}
     as_many = {"$and": [{"$eq": ["$first", 1]}, {"$eq": ["$last", "$events"]}]}

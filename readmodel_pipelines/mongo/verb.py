@@ -1,4 +1,4 @@
-"""A verb of the library: it waits for a primary, and reads and writes by majority, whoever opened its database."""
+"""A verb of the library: it waits for a primary, and reads and writes with majority, whatever database it gets."""
 
 from collections.abc import Callable
 from functools import wraps

@@ -1,4 +1,4 @@
-"""Which indexes ought to be there, by collection: those that the application keeps (DATA_CONTRACT.md), and our own."""
+"""The required indexes by collection: those of the application (DATA_CONTRACT.md), and our own."""
 
 from collections.abc import Container, Mapping
 from dataclasses import dataclass
@@ -15,10 +15,10 @@ _DAY = 24 * 60 * 60
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """One index: its key, whether it is unique, and its name where it is fixed.
+    """One index: its key, whether it is unique, and its name if it is fixed.
 
-    With `expire_seconds` documents that it holds are deleted so long after the date in it; `only` is the filter of the
-    documents that it holds, none for all.
+    With `expire_seconds` its documents are deleted this long after the date in it; `only` is its partial filter, empty
+    for all documents.
     """
 
     key: tuple[tuple[str, int], ...]
@@ -28,13 +28,13 @@ class Index:
     only: Mapping[str, Any] | None = None
 
     def name_beside(self, taken: Container[str]) -> str:
-        """Its name, and another where somebody's index with a collation of its own has that."""
+        """Its name, or another one if a foreign index with its own collation has that name."""
         name = self.name or "_".join(f"{field}_{way}" for field, way in self.key)
         return f"{name}_by_bytes" if name in taken else name
 
     @property
     def options(self) -> dict[str, Any]:
-        """Besides key and name, what MongoDB is told of it."""
+        """The options for MongoDB besides key and name."""
         named = {"partialFilterExpression": self.only, "expireAfterSeconds": self.expire_seconds}
         return {"unique": self.unique, **{option: value for option, value in named.items() if value is not None}}
 
@@ -49,7 +49,7 @@ REPAIR_QUEUE = (
     Index((("aggregate_id", 1), ("aggregate_type", 1))),
     Index((("task_type", 1), ("status", 1))),
     Index((("retry_count", 1), ("status", 1))),
-    # Ours: what is due, in order, and the open tasks of an aggregate however many it has completed.
+    # Ours: due tasks in order, and the open tasks of an aggregate, however many it has completed.
     Index((("status", 1), ("next_attempt_at", 1), ("created_at", 1))),
     Index((("aggregate_id", 1), ("status", 1))),
     # Ours: dead letters are counted by reason without being read.
@@ -57,13 +57,13 @@ REPAIR_QUEUE = (
 )
 FINDINGS = (
     Index((("read_model", 1), ("state", 1), ("aggregate_id", 1))),
-    # Those that are open are counted, and the oldest is found, without reading them.
+    # Open ones are counted, and the oldest is found, without being read.
     Index((("read_model", 1), ("state", 1), ("outcome", 1), ("first_seen", 1))),
     Index((("closed_at", 1),), name="expiry", expire_seconds=90 * _DAY),
 )
 VERIFICATIONS = (
     Index((("read_model", 1), ("started_at", -1))),
-    # The last one of everything, however many of a part came after it.
+    # The last verification of everything, however many partial ones followed.
     Index((("read_model", 1), ("tier", 1), ("coverage", 1), ("started_at", -1))),
     Index((("started_at", 1),), name="expiry", expire_seconds=400 * _DAY),
 )
@@ -72,7 +72,7 @@ REBUILDS = (
     Index((("kind", 1), ("started_at", -1))),
     Index((("ended_at", 1),), name="expiry", expire_seconds=400 * _DAY),
 )
-# What workers that died left behind, once no takeover is to be expected any more.
+# Leases of dead workers, once no takeover can follow.
 LEASES = (Index((("expires_at", 1),), name="expiry", expire_seconds=_DAY),)
 
 
@@ -82,7 +82,7 @@ def of_read_model(projection: Projection) -> tuple[Index, ...]:
 
 
 def wanted_indexes(settings: Settings) -> Mapping[str, tuple[Index, ...]]:
-    """Every index that ought to be there, by collection."""
+    """Every required index, by collection."""
     retention = Index(
         (("completed_at", 1),),
         name="retention_of_completed",

@@ -1,7 +1,7 @@
 """Chats: the fold of a chat stream, and the `chats_read_model` document.
 
-The fold keeps everything that any read model made from chats needs; it validates all of that whichever read model is
-asked for, so that a stream is malformed for all of them or for none. The rules are DATA_CONTRACT.md, «Chats».
+The fold keeps the values for all read models made from chats. It validates all of them for every read model, so that a
+stream is malformed for all of them or for none. DATA_CONTRACT.md, «Chats», has the rules.
 """
 
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ FIRST_STATUS = {"task": "To Do", "bug": "New", "epic": "Planned"}
 
 @dataclass(slots=True, eq=False)
 class Chat:
-    """What a chat stream folds to. Mutable and slotted: one is changed by every event of the hot path."""
+    """The state of a chat stream. Mutable and with slots, because every event of the hot path changes one."""
 
     created: bool = False
     deleted: bool = False
@@ -38,24 +38,24 @@ class Chat:
     assignee: str | None = None
     due_date: int | None = None
     attachments: dict[str, Document] = field(default_factory=dict)
-    # Entries by number, so that joining and leaving cost the same however many take part.
+    # Entries by number, so that joining and leaving cost the same with any number of participants.
     _joined: dict[int, str] = field(default_factory=dict)
     _entries_of: dict[str, list[int]] = field(default_factory=dict)
     _next_entry: int = 0
 
     @property
     def participants(self) -> list[str]:
-        """User ids in order of joining; a user who was added twice is there twice."""
+        """User ids in order of joining; a user who was added twice occurs twice."""
         return list(self._joined.values())
 
     def join(self, user: str) -> None:
-        """Append one entry of the user."""
+        """Append an entry of the user."""
         self._joined[self._next_entry] = user
         self._entries_of.setdefault(user, []).append(self._next_entry)
         self._next_entry += 1
 
     def leave(self, user: str) -> None:
-        """Take every entry of the user out."""
+        """Remove all entries of the user."""
         for entry in self._entries_of.pop(user, ()):
             del self._joined[entry]
 
@@ -145,7 +145,7 @@ CHATS = Projection(
     read_model="chats_read_model",
     fold=CHAT_FOLD,
     key="chat_id",
-    # A bug that was given everything has every field that there is.
+    # A bug with all values set has every possible field.
     owned=tuple(chat_document("", Chat(type="bug", severity="any", assignee="", due_date=0))),
     document=chat_document,
     description="One document per chat, as lists and searches show it.",

@@ -1,6 +1,6 @@
-"""What people call the built-in read models; for the command line's help, too, which imports none of them."""
+"""The names of the built-in read models; the command line's help uses them without importing the projections."""
 
 CHAT, TASK = "chat", "task"
 BUILT_IN = (CHAT, TASK)
 ALL = "all"
-"""Means every read model that there is, so that none may be called so."""
+"""Means every read model, so no read model may have this name."""

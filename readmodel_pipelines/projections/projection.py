@@ -1,7 +1,7 @@
-"""A projection: what a read model is made from and how, as a value without a database.
+"""A projection: how a read model is made from its events, as a value without a database.
 
-A read model is one file that makes one `Projection`: in this folder and `registry.built_in`, or anywhere else and named
-by the settings (docs/extending.md). Those that are made from the same streams are fed by one pass.
+A read model is one file that defines one `Projection`: in this folder and `registry.built_in`, or in any other file
+named by the settings (docs/extending.md). One pass feeds all read models made from the same streams.
 """
 
 from collections.abc import Callable
@@ -22,16 +22,16 @@ _INT32_MAX = 2**31 - 1
 class Projection:
     """One read model.
 
-    `name` is what people call it on the command line and in partitions, `read_model` its own name and its collection's
-    unless the settings say otherwise. `document` makes the document that ought to be there from a folded state, or
-    None where there ought to be none. `owned` are the fields it decides on, their absence included; every other field
-    of a stored document is foreign and left alone. `unique` are keys besides `key` that the collection keeps unique.
-    `claims` tells where a stream fixes such a key: event type and field of its `data`; None where it is the key itself.
-    `optional`: `document` gives None for some streams. `decided_by` are the event types, that which creates among them,
-    that alone decide whether it does: the tier of versions folds no others, and without them cannot tell.
-    `schema_version` is raised with every change of what `document` makes: a rebuild is due then, and one that began
-    before starts anew. `earlier` is what made the document before that, from the same state: a dry run then tells
-    what the change does apart from what is wrong anyway.
+    `name` is its name on the command line and in partitions. `read_model` is its own name, and its collection's unless
+    the settings name another. `document` makes the expected document from a folded state, or returns None if there
+    should be none. `owned` are the fields that it decides, including their absence; every other field of a stored
+    document is foreign and left unchanged. `unique` are keys besides `key` that the collection keeps unique. `claims`
+    says where a stream sets such a key: event type and field of its `data`; None if it is the key itself. `optional`:
+    `document` returns None for some streams. `decided_by` are the event types, including the one that creates, that
+    alone decide this. Tier versions folds only these, and without them cannot decide. Raise `schema_version` with every
+    change of `document`: a rebuild is due then, and an interrupted one starts again. `earlier` is the previous
+    `document` function for the same state. A dry run then separates the changes of the projection from other
+    differences.
     """
 
     name: str
@@ -50,5 +50,5 @@ class Projection:
 
 
 def stored_version(version: int) -> int:
-    """A version as the application's driver stores it: int32 while it fits, else int64."""
+    """A version as the application's driver stores it: int32 if it fits, else int64."""
     return version if version <= _INT32_MAX else Int64(version)

@@ -1,7 +1,7 @@
-"""The registry: every read model there is. Partitions, jobs, assets, checks and command-line choices follow from it.
+"""The registry of all read models. Partitions, jobs, assets, checks and command-line choices come from it.
 
-The built-in ones are files beside this one. Others are files of the application's own, which the setting `projections`
-names (docs/extending.md): they are loaded and checked once in a process, and every process loads them by itself.
+The built-in ones are files beside this one. Others are the application's own files, named by the setting `projections`
+(docs/extending.md). Every process loads and checks them once.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ def built_in(task_source: TaskSource) -> tuple[Projection, ...]:
 
 
 def projections_for(settings: Settings) -> tuple[Projection, ...]:
-    """The projections in force: the built-in ones, then those that the settings name, in their order.
+    """The projections in force: the built-in ones, then those of the settings, in their order.
 
     Raises:
-        UsageError: one that the settings name cannot be loaded, is not whole, or clashes with another one.
+        UsageError: one of the settings cannot be loaded, is incomplete, or conflicts with another one.
     """
     built = built_in(settings.task_source)
     if not settings.projections:
@@ -38,7 +38,7 @@ def projections_for(settings: Settings) -> tuple[Projection, ...]:
 
 
 def choose_projections(settings: Settings, read_models: Sequence[str]) -> tuple[Projection, ...]:
-    """The projections with these names, in the registry's order; all of them when none is named.
+    """The projections with these names, in the registry's order; without names, all of them.
 
     Raises:
         UsageError: there is no such read model.
@@ -47,12 +47,12 @@ def choose_projections(settings: Settings, read_models: Sequence[str]) -> tuple[
     unknown = set(read_models) - set(names(known))
     if unknown:
         raise UsageError(
-            f"There is no read model {', '.join(sorted(unknown))!r}.", hint=f"Take one of: {', '.join(names(known))}."
+            f"There is no read model {', '.join(sorted(unknown))!r}.", hint=f"Give one of: {', '.join(names(known))}."
         )
     return tuple(item for item in known if not read_models or item.name in read_models)
 
 
-# The same settings give the same projections: they are compared by identity.
+# The same settings give the same objects, because projections are compared by identity.
 @lru_cache(maxsize=64)
 def _extensions(
     sources: tuple[str, ...], task_source: TaskSource, collections: tuple[str, ...]
@@ -74,5 +74,5 @@ def by_fold(projections: Iterable[Projection]) -> list[tuple[Projection, ...]]:
 
 
 def names(projections: Sequence[Projection]) -> tuple[str, ...]:
-    """What people call the projections: the choices of a command line, the partitions of a job."""
+    """The names of the projections: the choices of the command line, and the partitions of jobs."""
     return tuple(projection.name for projection in projections)

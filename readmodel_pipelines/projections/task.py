@@ -1,7 +1,7 @@
 """Tasks: the `tasks_read_model` document, from chat streams (current) or from legacy task streams.
 
 Two generations of the application fill this read model; the setting `task_source` chooses between the two projections
-at the end of this file. The rules are DATA_CONTRACT.md, «Tasks».
+at the end of this file. DATA_CONTRACT.md, «Tasks», has the rules.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from readmodel_pipelines.projections.chat import CHAT_FOLD, Chat
 from readmodel_pipelines.projections.names import TASK
 from readmodel_pipelines.projections.projection import Document, Projection, stored_version
 
-# What the application's language calls white space; Python's own idea of it also takes \x1c to \x1f.
+# White space in the application's language; in Python it also includes \x1c to \x1f.
 _SPACE = (
     "\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006"
     "\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000"
@@ -64,7 +64,7 @@ def task_document_of_chat(aggregate_id: str, chat: Chat) -> Document | None:
 
 @dataclass(slots=True, eq=False)
 class Task:
-    """What a legacy task stream folds to."""
+    """The state of a legacy task stream."""
 
     created: bool = False
     version: int = 0
@@ -92,7 +92,7 @@ def _created(task: Task, event: Event) -> None:
     task.created_at = occurred_at_ms(event)
 
 
-# They change nothing in the read model; the fold counts them in the version.
+# They change nothing in the read model, but count in the version.
 _ONLY_COUNTED: EventType[Task] = EventType(lambda _task, _event: None)
 
 _EVENTS: Mapping[str, EventType[Task]] = {
@@ -142,7 +142,7 @@ def _date(milliseconds: int | None) -> DatetimeMS | None:
     return None if milliseconds is None else DatetimeMS(milliseconds)
 
 
-# A task of a chat has every field that there is.
+# A task of a chat has every possible field.
 _OWNED = tuple(task_document_of_chat("", Chat()) or ())
 
 TASKS_OF_CHATS = Projection(

@@ -1,1 +1,1 @@
-"""Reconcile: compare a read model with the events it is made from, and hand what is found to a sink."""
+"""Reconcile: compares a read model with the events it is made from, and passes the outcomes to a sink."""

@@ -1,6 +1,6 @@
-"""What a run was about: the rebuilds that it worked on, or what a verification covered and did besides looking.
+"""The subject of a run: its rebuilds, or the coverage and other results of a verification.
 
-Whoever decides asks these values; their words and JSON are for showing. A field is None where there is nothing to say.
+Decisions use these values; their words and JSON are only for display. A field is None if it does not apply.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ _FARTHEST_LAST = (
 
 @dataclass(slots=True)
 class RebuildOutcome:
-    """Which rebuild, of which read models, and how far. `already_done`: it was, before this slice came."""
+    """One rebuild: its id, read models and state. `already_done`: it was finished before this slice came."""
 
     id: str | None = None
     strategy: Strategy | None = None
@@ -30,7 +30,7 @@ class RebuildOutcome:
     read_models: Sequence[str] = ()
 
     def as_json(self) -> dict[str, Any]:
-        """What there is to say of it, of plain JSON types."""
+        """The known values, as plain JSON types."""
         said = {
             "rebuild": self.id,
             "strategy": self.strategy,
@@ -42,11 +42,11 @@ class RebuildOutcome:
 
 
 def of_all(outcomes: Sequence[RebuildOutcome]) -> RebuildOutcome:
-    """What several rebuilds come to: that one which is farthest from done, and the documents caught up with in all."""
+    """The state of several rebuilds: that of the least finished one, and the total of documents caught up."""
     told = [item for item in outcomes if item.state is not None] or outcomes
     if not told:
         return RebuildOutcome()
-    # The last one of those that are equally far: it was at work when the run ended.
+    # The last of equally finished ones, which was at work when the run ended.
     worst = max(reversed(told), key=lambda item: _FARTHEST_LAST.index(item.state or RebuildState.DONE))
     caught_up = [item.caught_up for item in outcomes if item.caught_up is not None]
     return replace(worst, caught_up=sum(caught_up) if caught_up else None)
@@ -54,10 +54,10 @@ def of_all(outcomes: Sequence[RebuildOutcome]) -> RebuildOutcome:
 
 @dataclass(slots=True)
 class VerificationScope:
-    """What was looked at, `coverage` in words; how many repairs were queued; the reports that were written.
+    """The coverage of a verification in words, the number of queued repairs, and the written reports.
 
-    `young` says, in words too, which events the aggregates were chosen by, if by such; `look` is the kind of looking in
-    a word, whose numbers are comparable.
+    `young` describes, also in words, the recent events by which the aggregates were chosen, if any. `look` is the kind
+    of coverage in one word; numbers of one kind are comparable.
     """
 
     tier: Tier | None = None

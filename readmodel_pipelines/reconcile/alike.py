@@ -1,4 +1,4 @@
-"""Events of one stream that are alike: where one of them was lost, nobody knows which one it was."""
+"""Events of one stream that are alike: if one of them was lost, it is unknown which one."""
 
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -9,7 +9,7 @@ from readmodel_pipelines.reconcile.past import FieldPast, Past
 
 
 class Alike:
-    """Compares events by what the fold reads of them; `past` is of a walk that is over."""
+    """Compares events by the values that the fold reads from them; `past` comes from a finished walk."""
 
     def __init__(self, fold: Fold[Any], past: Past, fields: Mapping[str, FieldPast]) -> None:
         self._fold = fold
@@ -17,7 +17,7 @@ class Alike:
         self._fields = fields
 
     def just_like(self, event: Event, but: Collection[int]) -> list[Event]:
-        """Other events of the same type in which the fold reads the same."""
+        """Other events of the same type with the same values for the fold."""
         return [
             other
             for other in self._past.recent.get(event["event_type"], ())
@@ -43,7 +43,7 @@ class Alike:
         ]
 
     def _read(self, event: Event) -> list[Any]:
-        """What the fold reads of an event."""
+        """The values that the fold reads from an event."""
         return [event["data"].get(name) for name in self._fold.events[event["event_type"]].fields]
 
     def _texts(self, event: Event) -> set[str]:

@@ -1,6 +1,6 @@
-"""A cause: why a document is not what its events say, as far as its stream can tell. A closed set of kinds.
+"""A cause: why a document differs from its events, as far as its stream shows it. A closed set of kinds.
 
-An event is named as lost only where every explanation that was found agrees that it was not applied.
+An event is called lost only if all explanations that were found agree that it was not applied.
 """
 
 from collections.abc import Mapping
@@ -15,41 +15,41 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class CauseKind(StrEnum):
-    """What kind of cause it is."""
+    """The kind of a cause."""
 
     BEHIND = "behind"
-    """The document is what its stream folded to at an earlier version: everything since was lost."""
+    """The document equals the fold of an earlier version: all later updates were lost."""
     LOST_UPDATE = "lost_update"
-    """It is what the stream folds to without one event, or some, and later ones were applied."""
+    """It equals the fold without one or some events, and later ones were applied."""
     OLDER_SCHEMA = "older_schema"
-    """It is right but for fields that another schema version of the projection makes."""
+    """It is right except for fields that another schema version of the projection makes."""
     FOREIGN_WRITE = "foreign_write"
-    """Nothing that the stream ever folded to explains it: something else wrote it."""
+    """No state of the stream explains it: another program wrote it."""
     NEVER_CREATED = "never_created"
-    """There is no document: the event that ought to have made it was lost."""
+    """The document is missing: the update for the event that creates it was lost."""
     NOT_DELETED = "not_deleted"
-    """There is a document of a stream that wanted one and does not any more."""
+    """The document exists, although its stream no longer wants one."""
     TYPE_ONLY = "type_only"
-    """Every value is right, and of another BSON type."""
+    """Every value is right, but has another BSON type."""
 
 
 LOST = (CauseKind.BEHIND, CauseKind.LOST_UPDATE)
-"""Causes of a document that is there and lacks updates."""
+"""Causes of an existing document that lacks updates."""
 
 MEANINGS: Mapping[CauseKind, str] = {
     CauseKind.BEHIND: "the document stopped at an earlier version",
     CauseKind.LOST_UPDATE: "the update of an event was lost, later ones were applied",
-    CauseKind.OLDER_SCHEMA: "right but for fields that another schema version makes",
-    CauseKind.FOREIGN_WRITE: "something else wrote it: no state of the stream explains it",
-    CauseKind.NEVER_CREATED: "the event that makes the document was never applied",
-    CauseKind.NOT_DELETED: "the event that takes the document away was never applied",
+    CauseKind.OLDER_SCHEMA: "right except for fields of another schema version",
+    CauseKind.FOREIGN_WRITE: "another program wrote it: no state of the stream explains it",
+    CauseKind.NEVER_CREATED: "the event that creates the document was never applied",
+    CauseKind.NOT_DELETED: "the event that removes the document was never applied",
     CauseKind.TYPE_ONLY: "the right values in another BSON type",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class LostEvent:
-    """An event whose update did not reach the document; `occurred_at` is None where the event does not say when."""
+    """An event whose update did not reach the document; `occurred_at` is None if the event has no time."""
 
     version: int
     event_type: str
@@ -62,11 +62,12 @@ class LostEvent:
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """Why: `lost` are the events that were not applied, the first of them where everything since is missing.
+    """A cause. `lost` are the events that were not applied, or only the first if all later ones are missing too.
 
-    `missed` says how many. `at_version` is where the document stopped. With `ambiguous` another explanation fits, too:
-    the one with fewer lost events is told. Where one of several events was lost and nothing tells which, `lost` is
-    empty, and those that it may have been are `one_of`. `fields` make the cause, where it is one of fields.
+    `missed` is their number. `at_version` is the version at which the document stopped. With `ambiguous` another
+    explanation fits too, and the one with fewer lost events is given. If one of several events was lost and it is
+    unknown which, `lost` is empty and `one_of` has the candidates. `fields` are the fields that show the cause, if it
+    concerns fields.
     """
 
     kind: CauseKind
@@ -79,22 +80,22 @@ class Cause:
 
     @property
     def event_type(self) -> str | None:
-        """The type of the first event that was lost, as far as it is known."""
+        """The type of the first lost event, if known."""
         types = {event.event_type for event in self._first}
         return types.pop() if len(types) == 1 else None
 
     @property
     def since(self) -> datetime | None:
-        """When the first event that was lost happened; of one of several the earliest."""
+        """The time of the first lost event; of several candidates the earliest."""
         return min((event.occurred_at for event in self._first if event.occurred_at), default=None)
 
     @property
     def _first(self) -> tuple[LostEvent, ...]:
-        # A document that was never created: whichever was lost, it is missing since the last of them.
+        # A document that was never created is missing since the last candidate, whichever was lost.
         return self.lost[:1] or (self.one_of[-1:] if self.kind is CauseKind.NEVER_CREATED else self.one_of)
 
     def as_json(self) -> dict[str, Any]:
-        """As plain JSON types; only what there is to say, but for `lost` and `missed`."""
+        """As plain JSON types, without empty values except `lost` and `missed`."""
         shown: dict[str, Any] = {"kind": self.kind.value}
         if self.at_version is not None:
             shown["at_version"] = self.at_version
@@ -109,12 +110,12 @@ class Cause:
 
 
 def lost_event(event: Event) -> LostEvent:
-    """What is told of an event."""
+    """The reported values of an event."""
     return LostEvent(int(event["version"]), str(event["event_type"]), _moment(event))
 
 
 def utc(moment: datetime | None) -> str | None:
-    """A moment in JSON."""
+    """A time in JSON."""
     return None if moment is None else f"{moment.replace(tzinfo=None).isoformat(timespec='milliseconds')}Z"
 
 

@@ -1,7 +1,7 @@
-"""The causes of findings: one more pass over the streams of these alone, some at a time.
+"""Determines the causes of findings, with one more pass over the streams of these, in batches.
 
-Streams are held one after the other, and a long one is read again as often as it is gone through. There is a limit of
-findings and of events; what lies beyond it is counted, and has no cause.
+Streams are held one at a time, and a long one is read again for each walk. Findings and events are limited; findings
+beyond the limit are counted and have no cause.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -28,17 +28,17 @@ from readmodel_pipelines.reconcile.ports import EventStore
 from readmodel_pipelines.reconcile.replay import document_of, walk
 
 EVENTS_FOR_EACH = 100
-"""So many events may be gone through for each finding that may have a cause; longer streams take from shorter ones."""
+"""Maximum number of events read per finding; longer streams use the share of shorter ones."""
 
 _WEIGHT = 4_096
-"""A document of more bytes counts as several: it is made again after each event."""
+"""A document with more bytes counts as several, because it is made again after each event."""
 _SAMPLE = 200
 _STREAMS = (Outcome.MISSING, Outcome.DIFFERENT, Outcome.UNEXPECTED)
 
 
 @dataclass(slots=True)
 class Budget:
-    """How much may still be looked at, and of how many findings nobody knows the cause because of that."""
+    """The remaining budget of findings and events, and the number of findings left without a cause."""
 
     findings: int
     events: int = field(init=False)
@@ -48,7 +48,7 @@ class Budget:
         self.events = self.findings * EVENTS_FOR_EACH
 
     def take(self) -> bool:
-        """Whether one more finding may be looked at."""
+        """Take one finding from the budget; returns whether there was one left."""
         if self.findings < 1 or self.events < 1:
             self.not_looked_for += 1
             return False
@@ -57,7 +57,7 @@ class Budget:
 
 
 class Causes:
-    """Finds the causes of verdicts of one read model, a batch of them at a time."""
+    """Determines the causes of verdicts of one read model, in batches."""
 
     def __init__(
         self,
@@ -122,7 +122,7 @@ class Causes:
         return read
 
     def _weighed(self, stream: Stream, size: int) -> Stream:
-        """The stream, each of whose events takes from what may be looked at."""
+        """The stream; each event read is taken from the budget."""
         weight = 1 + size // _WEIGHT
 
         def counted() -> Iterator[Event]:
@@ -137,7 +137,7 @@ class Causes:
         return replace(stream, events=counted)
 
     def _is_made(self, name: str) -> bool:
-        """Whether the projection is seen to make a field, in any state of some streams."""
+        """Whether the projection makes a field in any state of some streams."""
         if self._made is None:
             made: set[str] = set()
             ids = sorted(set(self._store.sample(self._fold, _SAMPLE)))

@@ -1,7 +1,7 @@
 """The garbage collector during a full pass.
 
-A pass makes millions of small dicts that die young and no cycles at all; the cyclic collector would walk them, and
-every module loaded, over and over: about a third of a verify's time. It stays on, with rare rounds.
+A pass creates millions of short-lived small dicts and no cycles. The cyclic collector would scan them and every loaded
+module again and again, for about a third of a verification's time. So it stays on, but runs rarely.
 """
 
 import gc
@@ -18,7 +18,7 @@ _before: tuple[int, int, int] = (0, 0, 0)
 
 @contextmanager
 def calm_collector() -> Iterator[None]:
-    """Let the collector rest; the first of overlapping passes calms it, the last one restores it."""
+    """Make the collector run rarely; the first of overlapping passes does that, and the last one restores it."""
     global _passes, _before
     with _lock:
         _passes += 1

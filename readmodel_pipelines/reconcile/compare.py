@@ -1,4 +1,4 @@
-"""Comparing documents by value and BSON type: 1, 1.0, true and int64 1 are four different things here.
+"""Compares documents by value and BSON type: 1, 1.0, true and int64 1 are four different values.
 
 The order of array elements counts, the order of fields does not.
 """
@@ -12,7 +12,7 @@ from readmodel_pipelines.projections.projection import Document
 
 
 class Absent(Enum):
-    """The type of `ABSENT`: a member of an enum is the same one in every process."""
+    """The type of `ABSENT`; a member of an enum is the same object in every process."""
 
     ABSENT = auto()
 
@@ -21,7 +21,7 @@ class Absent(Enum):
 
 
 ABSENT: Final = Absent.ABSENT
-"""Stands for a field that is not there, which is not the same as null."""
+"""Stands for a missing field, which differs from null."""
 
 
 def same_value(one: object, other: object) -> bool:
@@ -35,13 +35,13 @@ def same_value(one: object, other: object) -> bool:
         return one.keys() == other.keys() and all(same_value(one[name], other[name]) for name in one)  # type: ignore[attr-defined, index]
     if kind is Repeated:
         return same_value([*one.values], [*other.values])  # type: ignore[attr-defined]
-    # NaN is the same as NaN here: it is a stored value, not the result of a calculation.
+    # NaN equals NaN here, because it is a stored value and not the result of a calculation.
     return bool(one == other) or (kind is float and one != one and other != other)
 
 
 def same_document(expected: Document, actual: Document) -> bool:
-    """Whether `actual`, which holds `_id` and owned fields only, is what is expected."""
-    # The hot path: `same_value` is entered for containers only, and for what is unequal: NaN may be.
+    """Whether `actual`, which holds only `_id` and owned fields, equals the expected document."""
+    # The hot path: `same_value` is called only for containers and for unequal values, which may be NaN.
     if len(actual) != len(expected) + 1:
         return False
     for name, value in expected.items():
@@ -55,7 +55,7 @@ def same_document(expected: Document, actual: Document) -> bool:
 
 
 def differing_fields(expected: Document, actual: Document) -> Mapping[str, tuple[Any, Any]]:
-    """The fields that differ, each with (expected, actual), `ABSENT` where it is not there; `_id` is no such field."""
+    """The different fields, each with (expected, actual), `ABSENT` for a missing one; without `_id`."""
     pairs: dict[str, tuple[Any, Any]] = {}
     for name, value in expected.items():
         other = actual.get(name, ABSENT)

@@ -1,8 +1,9 @@
-"""The sink of a verification: what was found is looked at again before it is told, so that a live writer is no alarm.
+"""The sink of a verification: each finding is compared again before it is reported, so that a live writer raises no
+alarm.
 
-A pass reads both sides ahead of each other, and an application projects a moment after it appends. So every verdict is
-compared again, documents first. One whose stream has events younger than the grace time is put off and compared once
-more when that time is over; a document that is then what its stream folds to without such young events is `lagging`.
+A pass reads events and documents at different times, and an application updates a document a moment after it appends.
+So every verdict is compared again, documents first. If its stream has events younger than the grace time, it is
+compared once more after that time. A document that then equals the fold without such young events is `lagging`.
 """
 
 import time
@@ -16,17 +17,17 @@ from readmodel_pipelines.reconcile.ports import BATCH, BATCH_BYTES
 from readmodel_pipelines.reconcile.second_look import SecondLook
 
 PUT_OFF = 50_000
-"""So many ids are held until their grace time is over; when there are more, the pass waits for the oldest."""
+"""Maximum number of ids held until their grace time is over; with more, the pass waits for the oldest."""
 
 _SEEN_BYTES = 4 * 1024 * 1024
-"""So many bytes of what was seen are held until it is looked at again; the events of others are read once more."""
+"""Maximum number of bytes of events held until the recheck; the others are read again."""
 
 _MAY_LAG = (Outcome.MISSING, Outcome.DIFFERENT, Outcome.UNEXPECTED)
 
 
 @dataclass
 class Confirm:
-    """Gives the verdicts that stand to `note`, some at a time; those that do not are counted as `same`."""
+    """Passes confirmed verdicts to `note` in batches; the others count as `same`."""
 
     counts: Counts
     again: SecondLook
@@ -40,11 +41,11 @@ class Confirm:
     _put_off: deque[tuple[float, str, int]] = field(default_factory=deque)
 
     def accept(self, verdict: Verdict) -> None:
-        """Look at it again with the next batch; what no id can ask for stands as it is."""
+        """Recheck it with the next batch; a verdict whose id cannot be queried is confirmed as it is."""
         if not is_plain(verdict.aggregate_id):
             self.note([verdict])
             return
-        # All verdicts on one id, those on duplicates of its document too, go into one batch.
+        # All verdicts on one id, also on duplicates of its document, go into one batch.
         full = len(self._doubtful) >= BATCH or self._bytes >= BATCH_BYTES
         if full and self._doubtful[-1] != verdict.aggregate_id:
             self.look_again()
@@ -54,13 +55,13 @@ class Confirm:
             self._seen.append(verdict)
 
     def finish(self) -> None:
-        """Look again at what is left, wait the grace time out where that is needed, and tell."""
+        """Recheck the rest, wait for the grace time if needed, and report."""
         self.look_again()
         while self._put_off:
             self._settle()
 
     def look_again(self) -> None:
-        """Look again at what was taken so far; the grace time of what may lag begins now."""
+        """Recheck the verdicts collected so far; the grace time of possibly lagging ones starts now."""
         ids, seen = self._doubtful, self._seen
         self._doubtful, self._seen, self._bytes = [], [], 0
         if not ids:
@@ -76,7 +77,7 @@ class Confirm:
             self._settle()
 
     def _settle(self) -> None:
-        """Compare the oldest of those put off, a batch of them, once more."""
+        """Compare a batch of the oldest deferred ones once more."""
         ids: list[str] = []
         due, size = 0.0, 0
         while self._put_off and ((len(ids) < BATCH and size < BATCH_BYTES) or self._put_off[0][1] == ids[-1]):
@@ -94,7 +95,7 @@ class Confirm:
         self.note(verdicts)
 
     def _compare(self, ids: Sequence[str], seen: Sequence[Verdict] = ()) -> list[Verdict]:
-        """What is found now. Each of `ids` was counted as checked: one that is right now is `same`."""
+        """The current verdicts. Each of `ids` is already counted as checked; one that is right now counts as `same`."""
         verdicts = self.again.standing(seen) if seen else []
         standing = {verdict.aggregate_id for verdict in verdicts}
         if rest := [aggregate_id for aggregate_id in ids if aggregate_id not in standing]:
@@ -107,5 +108,5 @@ class Confirm:
 
 
 def _may_lag(verdict: Verdict) -> bool:
-    """A second document for the same key is no lag, nor is one without events."""
+    """Whether it can be lag; a second document for the same key, or one without events, cannot."""
     return verdict.outcome in _MAY_LAG and verdict.reason is None

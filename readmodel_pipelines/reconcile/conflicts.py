@@ -1,7 +1,8 @@
-"""Key conflicts: documents that cannot be written because another document holds a unique key of theirs.
+"""Key conflicts: documents that cannot be written because another document holds one of their unique keys.
 
-Every holder is looked at: one that will be deleted or gets another key itself gives the key up, one that stays keeps
-it. What can be freed is written in one transaction; what cannot is blocked, and so is what waits for it.
+Every holder is compared. A holder that will be deleted or gets another key releases the key, and any other keeps it.
+Changes whose keys can be released are written in one transaction. The others are blocked, and so are changes that wait
+for them.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,9 +28,9 @@ class Holder:
 
 @dataclass(slots=True)
 class Tangle:
-    """Changes that wait for one another: those that can be written together, and by whom the others are blocked.
+    """Changes that wait for one another: those that can be written together, and the holders that block the others.
 
-    They are `tied` when any of them waits for another one; else each can be written for itself.
+    They are `tied` if any of them waits for another one; otherwise each can be written alone.
     """
 
     movable: list[Verdict] = field(default_factory=list)
@@ -38,10 +39,10 @@ class Tangle:
 
 
 def blocked_by(holders: Mapping[Any, Iterable[Any]], movable: Iterable[Any]) -> dict[Any, Any]:
-    """Which of the `movable` keys cannot be written, each with the holder that is in its way.
+    """The `movable` keys that cannot be written, each with the holder that blocks it.
 
-    `holders` maps a key to the keys of the documents that hold what it wants. A holder that is not movable stays; one
-    that is blocked stays too. A cycle of movable ones is free.
+    `holders` maps a key to the keys of the documents that hold its unique values. A holder that is not movable keeps
+    its key, and so does a blocked one. A cycle of movable ones can be written.
     """
     free = set(movable)
     waiting: dict[Any, list[Any]] = {}
@@ -62,10 +63,10 @@ def blocked_by(holders: Mapping[Any, Iterable[Any]], movable: Iterable[Any]) -> 
 def untangle(
     again: SecondLook, stuck: Sequence[Verdict], *, deleting: bool = True, taken: Mapping[bytes, Verdict] | None = None
 ) -> Tangle:
-    """Follow who holds what the `stuck` changes want, until nobody new is met.
+    """Follow the holders of the keys of the `stuck` changes, until no new one is found.
 
-    Without `deleting` a document that ought to go stays, and keeps the key that it holds. `taken` are claims of changes
-    that are as good as written.
+    Without `deleting`, an unwanted document stays and keeps its key. `taken` are claims of changes that will certainly
+    be written.
     """
     changes = {node_of(change): change for change in stuck}
     asked_for = set(changes)
@@ -87,7 +88,7 @@ def untangle(
     for waiting, of_it in held.items():
         for node in [node for node in of_it if node in changes]:
             if keeps(changes[node], changes[waiting], of_it[node].index):
-                # By a name of its own, for its holder may move all the same.
+                # With its own name, because its holder may still move.
                 of_it[f"{node} keeps it"] = replace(of_it.pop(node), keeps=True)
     blocked = blocked_by(held, changes)
     if rivals := _rivals(again, [change for node, change in changes.items() if node not in blocked], taken or {}):
@@ -104,8 +105,8 @@ def untangle(
 def _rivals(
     again: SecondLook, changes: Sequence[Verdict], taken: Mapping[bytes, Verdict]
 ) -> dict[str, dict[str, Holder]]:
-    """Of changes that want the same of an index that is none of ours, the later ones, each with the first."""
-    # A batch is written so: inserts before replacements.
+    """Of changes that claim the same key of a foreign index, the later ones, each with the first."""
+    # A batch is written in this order: inserts before replacements.
     wanting = sorted((item for item in changes if item.expected is not None), key=lambda item: item.actual is not None)
     firsts = dict(taken)
     rivals: dict[str, dict[str, Holder]] = {}
@@ -121,7 +122,7 @@ def _rivals(
 
 
 def keeps(holder: Verdict, wanting: Verdict, index: Sequence[str]) -> bool:
-    """Whether a holder that is changed itself is to hold the same, by its own events."""
+    """Whether a holder that is changed itself will keep the same value, by its own events."""
     ours, theirs = wanting.expected or {}, holder.expected or {}
     if holder.expected is None or holder.aggregate_id == wanting.aggregate_id:
         return False
@@ -129,12 +130,12 @@ def keeps(holder: Verdict, wanting: Verdict, index: Sequence[str]) -> bool:
 
 
 def node_of(change: Verdict) -> str:
-    """A change is known by the document that it changes: without unique indexes two can have one key."""
+    """The name of a change is the document that it changes; without unique indexes two can have one key."""
     return f"new {change.aggregate_id}" if change.actual is None else repr(change.actual["_id"])
 
 
 def _free_up(again: SecondLook, documents: Sequence[Document]) -> list[Verdict]:
-    """The changes that make these documents right, deletions among them; none for those that stay."""
+    """The changes that correct these documents, including deletions; none for those that stay."""
     key = again.lane.projection.key
     plain = [document[key] for document in documents if is_plain(document.get(key))]
     odd = [document for document in documents if not is_plain(document.get(key))]
@@ -143,7 +144,7 @@ def _free_up(again: SecondLook, documents: Sequence[Document]) -> list[Verdict]:
 
 
 def why_blocked(again: SecondLook, key: Any, holder: Holder) -> tuple[str, str]:
-    """Reason and detail. A holder that is right as it is claims the key by its own events: neither is trusted."""
+    """Reason and detail. If a correct document holds the key by its own events, both streams are malformed."""
     index = f"of the unique index on {', '.join(holder.index)}"
     plain = is_plain(holder.key)
     shown = holder.key if plain else repr(holder.key)

@@ -1,18 +1,17 @@
-"""Why one document is not what its events say: what its stream once folded to, or comes to without an event.
+"""Why one document differs from its events: by earlier states of its stream, and by the fold without some events.
 
-Pure: it is given the stream as often as it wants to go through it. What can be known, and how:
+Pure: it can walk the stream as often as needed. The causes, and how they are determined:
 
-- A document that equals the fold at an earlier version is `behind`. Of several versions the last one is told.
-- Otherwise, and whenever that would be fewer lost events, events are left out: those that changed a field since it was
-  as it is stored, and each single one whose type was seen to change the field that fewest types change. What is told
-  was tried: the fold without it *is* the stored document.
-- Whether another schema version made a document is known of a projection that says what it made `earlier`. Of any
-  other, and of older versions than that one, nobody can know. What can be known is that a field is there on one side
-  alone although no state of the stream explains that: every document that the stream went through has it and the stored
-  one does not, so that whoever wrote that did not know it; or no document that the projection is seen to make has it.
-  When all else is right this is `older_schema`. A field that the stream did not always have may as well be a lost
+- A document that equals the fold of an earlier version is `behind`. Of several versions the last one is given.
+- Otherwise, or if that means fewer lost events, events are left out of the fold. Candidates are the events that changed
+  a field since it had its stored value, and each single event of the types that change the field with the fewest types.
+  An explanation is given only if it was tried: the fold without these events *is* the stored document.
+- Another schema version can be recognized exactly if the projection defines `earlier`. For other projections, and for
+  older versions, only one sign is known: a field exists on one side only, and no state of the stream explains it.
+  Either every state of the stream has it and the stored document lacks it, or no document that the projection makes has
+  it. If everything else is right, this is `older_schema`. A field that the stream did not always have may be a lost
   update, and is taken for one.
-- A field that never was as it is stored, with whatever left out, was written by something else.
+- A field that never had its stored value, whatever events are left out, was written by another program.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -31,23 +30,23 @@ from readmodel_pipelines.reconcile.past import ElementsPast, FieldPast, Past
 from readmodel_pipelines.reconcile.replay import document_of, walk, without
 
 _TRIED = 24
-"""So many single events are left out in turn, the last ones."""
+"""Maximum number of single events left out in turn; the last ones are taken."""
 _TRIED_OF_LONG = 8
 _LONG = 1_000
 _SHORT = 32
-"""Of so short a stream every single event is tried before something else is accused."""
+"""In a stream this short, every single event is tried before another program is named."""
 _ROUNDS = 5
 _MOST_SEVERAL = 64
-"""So many events that are left out together are looked at one by one."""
+"""Maximum number of events left out together that are then tried one by one."""
 _MOST_SWAPS = 16
 _SHOWN = 10
 
-NOBODY_KNOWS: Callable[[str], bool] = lambda _: False  # noqa: E731 - a default, and no more to say of it
+NOBODY_KNOWS: Callable[[str], bool] = lambda _: False  # noqa: E731 - a default, too small for a function
 
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """A stream that can be gone through again and again; `is_made` says whether the projection makes a field at all."""
+    """A stream that can be walked repeatedly; `is_made` tells whether the projection makes a field at all."""
 
     projection: Projection
     aggregate_id: str
@@ -57,7 +56,7 @@ class Stream:
 
 
 def at_once(verdict: Verdict) -> Cause | None:
-    """The cause of what was found, where nobody has to look at the stream for it; else None."""
+    """The cause of a finding that needs no walk; else None."""
     if verdict.outcome is Outcome.ORPHAN or (verdict.outcome is Outcome.UNEXPECTED and verdict.reason is not None):
         # No event makes a document without a stream, or a second one.
         return Cause(CauseKind.FOREIGN_WRITE)
@@ -69,7 +68,7 @@ def at_once(verdict: Verdict) -> Cause | None:
 
 
 def cause_of(verdict: Verdict, stream: Stream) -> Cause | None:
-    """The cause of a document that is missing, unexpected or different; None if it is right by now."""
+    """The cause of a missing, unexpected or different document; None if it is right now."""
     if verdict.outcome is Outcome.MISSING:
         return _of_missing(stream)
     if verdict.actual is None:
@@ -87,7 +86,7 @@ def cause_of(verdict: Verdict, stream: Stream) -> Cause | None:
 
 
 def _of_earlier(stream: Stream, actual: Document, fields: tuple[str, ...]) -> Cause | None:
-    """The cause of a document that the projection made as it was before, as far as it says what that was."""
+    """The cause of a document made by the previous schema version, if the projection defines it."""
     if stream.projection.earlier is None:
         return None
     earlier = replace(stream, projection=replace(stream.projection, document=stream.projection.earlier, earlier=None))
@@ -101,7 +100,7 @@ def _of_earlier(stream: Stream, actual: Document, fields: tuple[str, ...]) -> Ca
 
 
 def _walked(stream: Stream, past: Callable[[Event, Any], None], left_out: Collection[int] = ()) -> bool:
-    """Go through the stream, perhaps without some events; whether it can be trusted."""
+    """Walk the stream, perhaps without some events; returns whether it is intact."""
     if not left_out:
         return not isinstance(walk(stream.events(), stream.projection.fold, past, stream.allowed), Malformed)
     taken: Iterator[Event] = (event for event in stream.events() if event["version"] not in left_out)
@@ -116,7 +115,7 @@ def _of_missing(stream: Stream) -> Cause | None:
     match, making, creating = past.whole, past.whole.next, past.created_by
     told = Cause(CauseKind.NEVER_CREATED, match.version, (lost_event(making),), past.number - match.number)
     if creating is not None and creating["version"] != making["version"]:
-        # Without the event that creates the aggregate none of the later ones has anything to change.
+        # Without the event that creates the aggregate the later ones have nothing to change.
         return replace(told, lost=(), one_of=(lost_event(creating), *told.lost), ambiguous=True)
     return replace(told, ambiguous=match.runs > 1)
 
@@ -126,11 +125,11 @@ def _of_unexpected(stream: Stream, actual: Document) -> Cause | None:
     if not _walked(stream, past) or isinstance(past.last, dict):
         return None
     match = past.whole
-    # Of a stream that never wanted a document any event may be the one that kept it away.
+    # In a stream that never wanted a document, any event may be the reason.
     tried = past.of_types(past.taken_away or past.recent)[: _most(past)]
     single = _fitting_singly(stream, actual, tried)
     if match.next is None and not single and past.number <= _SHORT:
-        # One that took nothing away, as there was no document at that moment, may have kept it away since.
+        # An event that removed nothing, because no document existed at that moment, may be the reason since.
         tried = past.of_types(past.recent)
         single = _fitting_singly(stream, actual, tried)
     if match.next is not None or single:
@@ -146,7 +145,7 @@ def _of_unexpected(stream: Stream, actual: Document) -> Cause | None:
 
 
 def _told(kind: CauseKind, past: Past, first: Sequence[Event], single: Sequence[Event]) -> Cause:
-    """Of a document that is `first` event behind, or lacks a `single` one: what all of these agree on."""
+    """The cause of a document that is `first` event behind, or lacks a `single` one: the part on which all agree."""
     match = past.whole
     missed = past.number - match.number
     if not first:
@@ -165,7 +164,7 @@ def _told(kind: CauseKind, past: Past, first: Sequence[Event], single: Sequence[
 
 
 def _of_single(kind: CauseKind, single: Sequence[Event]) -> Cause:
-    """One of these was lost."""
+    """One of these events was lost."""
     events = sorted({int(event["version"]): event for event in single}.items())
     told = tuple(lost_event(event) for _, event in events[:_SHOWN])
     if len(events) == 1:
@@ -176,7 +175,7 @@ def _of_single(kind: CauseKind, single: Sequence[Event]) -> Cause:
 def _fitting(
     stream: Stream, actual: Document, left_out: Sequence[Collection[int]], but_for: frozenset[str]
 ) -> list[bool]:
-    """For each set of versions, whether the stream without them comes to the stored document."""
+    """For each set of versions, whether the stream without them yields the stored document."""
     if not left_out:
         return []
     fitting = []
@@ -189,7 +188,7 @@ def _fitting(
 def _fitting_singly(
     stream: Stream, actual: Document, tried: Sequence[Event], but_for: frozenset[str] = frozenset()
 ) -> list[Event]:
-    """Those of the events without which alone the stream comes to the stored document."""
+    """The single events without which the stream yields the stored document."""
     fitting = _fitting(stream, actual, [{int(event["version"])} for event in tried], but_for)
     return [event for event, fit in zip(tried, fitting, strict=True) if fit]
 
@@ -199,7 +198,7 @@ def _most(past: Past) -> int:
 
 
 class _Different:
-    """A document that is there and ought to be another."""
+    """An existing document that should be different."""
 
     def __init__(self, stream: Stream, expected: Document, actual: Document) -> None:
         self._stream = stream
@@ -225,7 +224,7 @@ class _Different:
         if not self._fields:
             return Cause(CauseKind.OLDER_SCHEMA, fields=tuple(sorted(self._unknown)))
         if self._unknown and self._unknown == past.but_for:
-            # What else differs is looked at as if these fields were not there.
+            # The other differences are analysed without these fields.
             past.whole = past.rest
         if past.whole.next is None and any(item.is_impossible for item in self._fields.values()):
             return Cause(CauseKind.FOREIGN_WRITE, fields=self._strange())
@@ -257,19 +256,19 @@ class _Different:
         return _fitting_singly(self._stream, self._actual, tried, self._unknown)
 
     def _single(self) -> list[Event]:
-        """Single events without which all is explained: of the types that were seen to change every field."""
+        """Single events whose omission explains everything, of the types that changed every different field."""
         types = set.intersection(*(item.types for item in self._fields.values()))
         return self._fitting_singly(self._past.of_types(types)[: _most(self._past)])
 
     def _since(self) -> list[Event]:
-        """The events that changed a field since it was as it is stored; none if one never was."""
+        """The events that changed a field since it had its stored value; none if a field never had it."""
         if not all(item.reached for item in self._fields.values()):
             return []
         since = {int(event["version"]): event for item in self._fields.values() for event in item.since}
         return [event for _, event in sorted(since.items())]
 
     def _together(self) -> list[Event]:
-        """Those of `_since`, if without them all is explained."""
+        """The events of `_since`, if their omission explains everything."""
         since = self._since()
         return since if self._fitting([{int(event["version"]) for event in since}] if since else []) == [True] else []
 
@@ -279,7 +278,7 @@ class _Different:
             return told
         since = self._since()
         if since and (since[0]["version"] != following["version"] or self._alike.about_the_same(following)):
-            # The next event may have been applied, and undone since by another one that was.
+            # The next event may have been applied, and then undone by another applied one.
             together = self._together() or self._refined()
             lost, sure = self._narrowed(together) if 0 < len(together) <= _MOST_SEVERAL else (since, since)
             sure = sure[:1]
@@ -293,20 +292,20 @@ class _Different:
         return told
 
     def _instead(self, event: Event, lost: Sequence[Event]) -> list[Event]:
-        """Other events, just like this one, of which one may be lost in its place."""
+        """Other events exactly like this one, one of which may be lost instead."""
         versions = frozenset(int(item["version"]) for item in lost)
         others = self._alike.just_like(event, versions)[:_MOST_SWAPS]
         fitting = self._fitting([versions - {int(event["version"])} | {int(other["version"])} for other in others])
         return [other for other, fit in zip(others, fitting, strict=True) if fit]
 
     def _any_single(self) -> list[Event]:
-        """Those single events of a short stream without which all is explained, whatever their types."""
+        """Single events of a short stream whose omission explains everything, whatever their types."""
         if self._past.number > _SHORT or not all(map(self._is_plausible, self._fields.values())):
             return []
         return self._fitting_singly(self._past.of_types(self._past.recent))
 
     def _is_plausible(self, item: FieldPast) -> bool:
-        """Whether a fold may have made this value: a text comes from some event, or is none."""
+        """Whether a fold can make this value: a text occurs in some event, or is empty."""
         if item.reached or not item.stored or isinstance(item.stored, list | dict | Absent):
             return type(item.stored) is not int or item.reached
         if type(item.stored) is not str:
@@ -316,11 +315,11 @@ class _Different:
         return any(type(value) is str and value.strip().casefold() == wanted for values in data for value in values)
 
     def _refined(self) -> list[Event]:
-        """Events without which all is explained: what stands against it is left out, again and again."""
+        """Events whose omission explains everything: contradicting events are added to the omitted ones repeatedly."""
         left: dict[int, Event] = {}
         pairs = dict(self._pairs)
         if not any(item.reached for item in self._past.fields.values()) and not self._lists(pairs):
-            # Nothing is to be left out, as the walk that is over has told.
+            # Nothing is left out, because the last walk already showed that.
             return []
         for _ in range(_ROUNDS):
             past = Past(self._stream.projection, self._stream.aggregate_id, self._actual, pairs)
@@ -337,12 +336,12 @@ class _Different:
                 return [event for _, event in sorted(left.items())]
             more: dict[int, Event] = {}
             for name, item in past.fields.items():
-                # What never was as it is stored may come to be it once something else is left out.
+                # A value that never occurred may occur once other events are left out.
                 since = (
                     elements.since(name) if name in lists and not item.reached else item.since if item.reached else ()
                 )
                 more |= {int(event["version"]): event for event in since if name not in self._unknown}
-            # Leaving something out may bring to light what it had covered.
+            # An omission may reveal changes that it had hidden.
             strange = {
                 name: pair for name, pair in differing_fields(past.last, self._actual).items() if name not in pairs
             }
@@ -357,7 +356,7 @@ class _Different:
         return {name: pair for name, pair in pairs.items() if all(isinstance(value, list) for value in pair)}
 
     def _swapped(self, left: Mapping[int, Event]) -> list[Event]:
-        """Events without one of which, and with another one just like it, all is explained."""
+        """Events that explain everything with one of them replaced by another one exactly like it."""
         swaps = [(version, other) for version, event in left.items() for other in self._alike.just_like(event, left)][
             :_MOST_SWAPS
         ]
@@ -370,7 +369,7 @@ class _Different:
         return [event for _, event in sorted(taken.items())]
 
     def _of_several(self, several: Sequence[Event]) -> Cause:
-        """These were lost, but for those in whose place another one, just like it, may have been."""
+        """These events were lost, except those that another one, exactly like it, may replace."""
         lost, sure = self._narrowed(several)
         versions = frozenset(int(event["version"]) for event in lost)
         alike = [(int(event["version"]), other) for event in sure for other in self._alike.just_like(event, versions)]
@@ -380,21 +379,21 @@ class _Different:
         doubtful.update(int(event["version"]) for event in sure if self._alike.about_the_same(event))
         told = [lost_event(event) for event in sure if int(event["version"]) not in doubtful]
         sure_ones, doubt = tuple(told[:_SHOWN]), len(told) < len(lost)
-        # Where nothing is sure these are shown all the same: they, or others just like them.
+        # If none is certain, they are shown anyway: they, or others exactly like them.
         one_of = () if sure_ones else tuple(map(lost_event, lost[:_SHOWN]))
         return Cause(CauseKind.LOST_UPDATE, lost=sure_ones, missed=len(lost), ambiguous=doubt, one_of=one_of)
 
     def _narrowed(self, several: Sequence[Event]) -> tuple[list[Event], list[Event]]:
-        """As few of these events as explain all, and those of them that do not explain it when one is taken back."""
+        """The smallest subset of these events that explains everything, and those of it that are necessary."""
         by_version = {int(event["version"]): event for event in several}
         left = frozenset(by_version)
         fitting = self._fitting([left - {version} for version in sorted(left)])
         spare = [version for version, fit in zip(sorted(left), fitting, strict=True) if fit]
-        # The last ones first: what is gone already cannot be changed by them any more.
+        # The last ones first, because they can no longer change fields that were removed before.
         for version in reversed(spare):
             if self._fitting([left - {version}]) == [True]:
                 left -= {version}
-        # One that is back may let another one be: it took out again what that had put in.
+        # An event that is applied again may make another one unnecessary, whose change it had undone.
         while back := [
             version
             for version, fit in zip(sorted(left), self._fitting([left - {it} for it in sorted(left)]), strict=True)

@@ -1,4 +1,4 @@
-"""The sink that predicts: counts what a rebuild would write, and writes nothing."""
+"""The sink of a dry run: counts the writes of a rebuild, and writes nothing."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ _UNWANTED = (Outcome.UNEXPECTED, Outcome.ORPHAN)
 
 @dataclass
 class DryRun:
-    """Writes nothing; counts what `InPlace` would write. Without a limit nothing is too much to delete."""
+    """Counts the writes that `InPlace` would do. Without a limit any number of deletions is allowed."""
 
     again: SecondLook
     summary: Summary
@@ -34,7 +34,7 @@ class DryRun:
         self._lane = self.again.lane
 
     def accept(self, verdict: Verdict) -> None:
-        """Predict the write that mends it."""
+        """Predict the write that corrects it."""
         if verdict.expected is not None and verdict.actual is not None:
             self.changes.stored.count(verdict.aggregate_id, verdict.actual, verdict.expected)
         if verdict.expected is not None:
@@ -61,12 +61,12 @@ class DryRun:
             self.summary.fail(name, finding.aggregate_id, Why.DELETIONS_REFUSED)
         for aggregate_id, holder in self._waiting:
             self.summary.fail(name, aggregate_id, *why_blocked(self.again, aggregate_id, holder))
-        # Those of which no finding is kept.
+        # Those without a finding.
         told = len(refused) + len(self._waiting)
         self._lane.counts.failed += self._deletions + waiting.inserted + waiting.replaced - told
 
     def _predict(self) -> None:
-        """Everything wanted is written, unless a document that will stay holds its unique key."""
+        """Every wanted document is written, unless a document that stays holds its unique key."""
         wanted, self._wanted, self._bytes = self._wanted, [], 0
         held: dict[str, list[tuple[str, Sequence[str]]]] = {}
         for change, document, index in self._lane.model.holders(wanted):
@@ -77,8 +77,8 @@ class DryRun:
         }
         stuck: list[Verdict] = []
         moved: dict[str, Verdict] = {}
-        # As they are written: inserts before replacements, and of several that claim the same key of somebody else's
-        # index the first one gets it.
+        # In the order of the writes: inserts before replacements. Of several that claim the same key of a foreign index
+        # the first one gets it.
         for change in sorted(wanted, key=lambda item: item.actual is not None):
             node = node_of(change)
             stay = (by not in moved or keeps(moved[by], change, index) for by, index in held.get(node, ()))
@@ -100,7 +100,8 @@ class DryRun:
     def _predict_stuck(self, stuck: Sequence[Verdict]) -> dict[Any, Holder]:
         tangle = untangle(self.again, stuck, taken=self._claimed)
         if self.limit is None:
-            # Only those asked for are predicted by their verdicts; a rebuild writes who is in their way as well.
+            # Only the requested ones are predicted by their verdicts; a rebuild also writes the documents that block
+            # them.
             asked_for = {node_of(change) for change in stuck}
             for change in tangle.movable:
                 if node_of(change) not in asked_for:

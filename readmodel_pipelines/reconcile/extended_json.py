@@ -1,4 +1,4 @@
-"""BSON values as Extended JSON: of plain JSON types for machines, and as texts."""
+"""BSON values as Extended JSON: as plain JSON types for programs, and as texts."""
 
 import json
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ def dumped(value: Any, options: JSONOptions) -> str:
 
 
 def _known(value: Any) -> Any:
-    """The value of types that the driver knows."""
+    """A value whose type the driver supports."""
     if isinstance(value, Odd):
         return _known(value.extended)
     if isinstance(value, Repeated):
@@ -35,7 +35,7 @@ def _known(value: Any) -> Any:
 
 
 def json_text(value: Any) -> str:
-    """A stored value of whatever type as text, for people; an ObjectId and a date as what they hold."""
+    """A stored value of any type as text, for people; an ObjectId and a date as their content."""
     shown = json_value(value)
     if isinstance(shown, dict) and len(shown) == 1 and isinstance(inner := next(iter(shown.values())), str):
         shown = inner

@@ -1,6 +1,6 @@
-"""What a dry run would change, field by field: in the documents that are stored, and by a new projection alone.
+"""The changes that a dry run predicts, by field: against the stored documents, and by a new projection alone.
 
-A few numbers and examples for each field, however many documents there are.
+It keeps a few numbers and examples per field, however many documents there are.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from readmodel_pipelines.reconcile.shortened import in_json, in_text, shortened
 from readmodel_pipelines.wording import cut_where_they_part
 
 EXAMPLES = 3
-"""Of each field, those that were met first."""
+"""Maximum number of examples per field; the first are kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Example:
     after: Any
 
     def as_json(self) -> dict[str, Any]:
-        """As plain JSON types; values that differ by BSON type alone in the canonical form."""
+        """As plain JSON types; values that differ only in BSON type in the canonical form."""
         before, after = in_json(self.before), in_json(self.after)
         if before == after:
             before, after = (in_json(value, CANONICAL_JSON_OPTIONS) for value in (self.before, self.after))
@@ -37,14 +37,14 @@ class Example:
 
 @dataclass(slots=True)
 class ByField:
-    """How many documents change, and in which fields how many, with examples."""
+    """The number of documents that change, in total and by field, with examples."""
 
     documents: int = 0
     fields: dict[str, int] = field(default_factory=dict)
     examples: dict[str, list[Example]] = field(default_factory=dict)
 
     def count(self, aggregate_id: Any, before: Document, after: Document) -> None:
-        """Count a document that may change; what is only in one of both has changed, `_id` is not looked at."""
+        """Count a document that may change; a field of only one side has changed, and `_id` is ignored."""
         changed = differing_fields(after, before)
         self.documents += bool(changed)
         for name, (new, old) in changed.items():
@@ -70,10 +70,11 @@ class ByField:
 
 @dataclass(slots=True)
 class FieldChanges:
-    """Of one read model: `stored` counts against what is there, `projected` against what the projection made before.
+    """Of one read model: `stored` counts changes of stored documents, `projected` those against the previous
+    projection.
 
-    `made_with` is the schema version that the read model was last rebuilt with, None where that is not on record.
-    `projected` is None of a projection that does not say what it made before: it has no `earlier`.
+    `made_with` is the schema version of the last rebuild, None if unknown. `projected` is None if the projection has no
+    `earlier`.
     """
 
     schema_version: int = 1
@@ -83,7 +84,7 @@ class FieldChanges:
 
     @property
     def is_of_another_schema(self) -> bool:
-        """Whether the read model is known to be made with another schema version."""
+        """Whether the read model was certainly made with another schema version."""
         return self.made_with not in (None, self.schema_version)
 
     def as_json(self) -> dict[str, Any]:
@@ -96,9 +97,9 @@ class FieldChanges:
         }
 
     def watching(self, projection: Projection) -> Projection:
-        """The projection, with each document that it makes compared with what it made before: once an aggregate.
+        """The projection; each document that it makes is compared with that of `earlier`, once per aggregate.
 
-        Aggregates come in order; one that is looked at again comes at once.
+        Aggregates come in order; a recheck of one follows immediately.
         """
         make, earlier = projection.document, projection.earlier
         if earlier is None:
@@ -114,7 +115,7 @@ class FieldChanges:
                 try:
                     before = earlier(aggregate_id, state)
                 except FAULTS:
-                    # It is of the past, and decides nothing.
+                    # The previous document decides nothing.
                     return made
                 if before is not None or made is not None:
                     projected.count(aggregate_id, before or {}, made or {})
@@ -124,15 +125,15 @@ class FieldChanges:
 
 
 def in_words(changes: Mapping[str, FieldChanges], longest: int) -> list[str]:
-    """For each read model in which something changes a heading, and a line for each field with an example."""
+    """For each read model with changes, a heading and one line per field with an example."""
     lines: list[str] = []
     for name, change in changes.items():
-        made_with = f" (made with schema version {change.made_with}, the projection is of {change.schema_version})"
+        made_with = f" (made with schema version {change.made_with}, the projection has {change.schema_version})"
         about = made_with if change.is_of_another_schema else ""
         if change.stored.fields:
-            lines += [f"{name}{about}: a rebuild changes, by field:", *_lines(change.stored, longest)]
+            lines += [f"{name}{about}: a rebuild changes these fields:", *_lines(change.stored, longest)]
         if change.projected is not None:
-            what = f"{name}: of that, by the change of the projection alone"
+            what = f"{name}: changes caused by the projection alone"
             lines += (
                 [f"{what}:", *_lines(change.projected, longest)] if change.projected.fields else [f"{what}: nothing."]
             )
@@ -147,5 +148,5 @@ def _lines(changed: ByField, longest: int) -> list[str]:
         example = changed.examples[name][0]
         told = example.as_json()
         before, after = cut_where_they_part(in_text(told["before"]), in_text(told["after"]), longest)
-        lines.append(f"    {name:<{width}}  {number:>{digits},}  such as {told['aggregate_id']}: {before} → {after}")
+        lines.append(f"    {name:<{width}}  {number:>{digits},}  e.g. {told['aggregate_id']}: {before} → {after}")
     return lines

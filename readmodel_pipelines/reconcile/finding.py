@@ -1,4 +1,4 @@
-"""A finding: what a run tells of one aggregate that is not `same`."""
+"""A finding: the report on one aggregate that is not `same`."""
 
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -15,12 +15,12 @@ from readmodel_pipelines.wording import cut
 
 @dataclass(slots=True)
 class Finding:
-    """One aggregate that is not `same`: where, what, why; the differing fields with (expected, actual).
+    """One aggregate that is not `same`: read model, outcome, reason, and the different fields with (expected, actual).
 
-    Long values are `Shortened`: thousands of findings are held, and written into reports.
-    For a malformed stream `version` and `event_id` are those of its first offending event. `failed`: a run that writes
-    did not get it written; `reason` and `detail` say why. `first_seen` and `age_seconds` come from a verification that
-    remembers, `cause` from any.
+    Long values are `Shortened`, because thousands of findings are held and written into reports. For a malformed stream
+    `version` and `event_id` are those of its first offending event. `failed` means that a run could not write it;
+    `reason` and `detail` have the cause. `first_seen` and `age_seconds` come from a verification that records findings,
+    `cause` from any.
     """
 
     read_model: str
@@ -37,7 +37,7 @@ class Finding:
     cause: Cause | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """As plain JSON types; BSON values in Extended JSON, a field that is not there as `{"$absent": true}`."""
+        """As plain JSON types; BSON values in Extended JSON, a missing field as `{"$absent": true}`."""
         shown: dict[str, Any] = {
             "read_model": self.read_model,
             "aggregate_id": in_json(shortened(self.aggregate_id)),
@@ -57,12 +57,12 @@ class Finding:
 
 
 def kind_of(finding: Finding) -> tuple[str, bool]:
-    """What has room of its own among findings: those of a read model, and malformed streams apart from the others."""
+    """The kind that shares the limit of findings: a read model, with malformed streams apart from the others."""
     return finding.read_model, finding.outcome is Outcome.MALFORMED
 
 
 def finding_of(read_model: str, verdict: Verdict) -> Finding:
-    """The finding that a verdict is, with the fields that differ."""
+    """The finding for a verdict, with the different fields."""
     finding = Finding(read_model, verdict.aggregate_id, verdict.outcome, verdict.reason)
     if verdict.malformed is not None:
         finding.detail = cut(verdict.malformed.detail, ALWAYS_WHOLE)

@@ -1,6 +1,7 @@
-"""The sink that mends: writes only what differs, and only while the stored document is still what was compared.
+"""The sink that corrects the live collection: writes only differences, and only if the document is unchanged since.
 
-A write that another writer was faster than is compared again from the events on, a bounded number of times.
+If the document changed meanwhile, the write is skipped and the aggregate is compared again from its events, a bounded
+number of times.
 """
 
 import random
@@ -28,15 +29,15 @@ _CONFLICT = "conflict"
 
 def _pause(attempt: int) -> None:
     if attempt:
-        time.sleep(random.uniform(0, 0.01 * 2**attempt))  # noqa: S311 - spreads writers, keeps no secret
+        time.sleep(random.uniform(0, 0.01 * 2**attempt))  # noqa: S311 - it spreads writers, and keeps no secret
 
 
 @dataclass
 class InPlace:
-    """Mends the live collection.
+    """Corrects the live collection.
 
-    With a limit deletions wait until the pass is over, and are refused together when they are too many. `still_ours`
-    raises when the run lost its lease.
+    With a limit, deletions wait until the pass is over, and are all refused if they exceed it. `still_ours` raises if
+    the run lost its lease.
     """
 
     again: SecondLook
@@ -56,14 +57,14 @@ class InPlace:
         self._may_delete = self.deletions is Deletions.AT_ONCE
 
     def accept(self, verdict: Verdict) -> None:
-        """Put the write that mends it into the batch."""
+        """Add the write that corrects it to the batch."""
         if verdict.outcome is Outcome.MALFORMED:
             return
         if verdict.expected is not None:
             self._changes.append(verdict)
             self._bytes += verdict.weight
         elif self._may_delete:
-            # Not before everything was met in order.
+            # Only after all documents were read in order.
             self._last.append(verdict)
         elif verdict.actual is not None and not is_plain(verdict.aggregate_id):
             self.deferred.add(_DELETE_ODD, [verdict.actual["_id"]])
@@ -73,7 +74,9 @@ class InPlace:
             self.flush()
 
     def finish(self) -> None:
-        """Write the last batch, then the deletions, then what had to wait for them; or leave these to somebody else."""
+        """Write the last batch, then the deletions, then the writes that waited for them; or leave these to the end of
+        a rebuild.
+        """
         self._changes += self._last
         self.flush()
         if self.deletions is Deletions.PUT_OFF:
@@ -84,7 +87,7 @@ class InPlace:
             self._write(self._compare_again(keys), on_conflict=self._settle)
 
     def flush(self) -> None:
-        """Write the batch as it is; what it puts off is safe then."""
+        """Write the batch; its deferred keys are stored."""
         changes, self._changes, self._bytes = self._changes, [], 0
         if self.deletions is not Deletions.AT_ONCE:
             changes = self._not_newer_than_events(changes)
@@ -108,9 +111,9 @@ class InPlace:
         return [change for change in changes if change.actual is None or change.aggregate_id not in grown] + again
 
     def _grown(self, changes: Sequence[Verdict]) -> list[Verdict]:
-        """Those whose stream does not end now where it did when it was folded."""
+        """The verdicts whose stream has grown since it was folded."""
         last = self.again.last_versions([change.aggregate_id for change in changes]) if changes else {}
-        # An event that is skipped ends a stream at a version that no fold has; one without events ends at 0.
+        # A skipped event ends a stream at a version that no fold has; a stream without events ends at 0.
         return [change for change in changes if last.get(change.aggregate_id, 0) != change.version]
 
     def _write(self, changes: Sequence[Verdict], on_conflict: Callable[[list[Verdict]], None]) -> None:
@@ -150,12 +153,12 @@ class InPlace:
         return overtaken
 
     def _take_back(self, inserted: Sequence[Verdict]) -> None:
-        """Take back at once what was inserted and nobody wants: it was nobody's, whoever holds the lease by now."""
+        """Delete at once inserted documents that are unwanted; nobody relies on them, whoever holds the lease now."""
         if inserted:
             self._lane.counts.inserted -= self._lane.model.write(inserted).counts.deleted
 
     def _compare_again(self, keys: Sequence[Any]) -> list[Verdict]:
-        """The changes that these keys want now; those of a stream that became malformed are given up."""
+        """The current changes for these keys; those of a stream that became malformed are given up."""
         changes = []
         for verdict in self.again.knowing_claims_of(keys).verdicts(keys):
             if verdict.outcome is Outcome.MALFORMED:
@@ -189,14 +192,14 @@ class InPlace:
                 self._give_up(key, Why.KEY_HELD, f"its key of the unique index on {index} is held by another document")
 
     def _give_up_busy(self, changes: Sequence[Verdict], superseded: int) -> None:
-        """Give up what could not be written each time; that many writes had lost against others before."""
+        """Give up changes that failed at every attempt; each failed attempt lost against another writer."""
         others = self._lane.counts.superseded - superseded >= ATTEMPTS
-        why = "another writer was faster" if others else "the server put the write off"
+        why = "the document changed meanwhile" if others else "the server deferred the write"
         for change in changes:
             self._give_up(change.aggregate_id, Why.BUSY, f"{why} {ATTEMPTS} times; run it again")
 
     def _delete(self, limit: DeletionLimit) -> None:
-        """Delete what was put off, each proven again to be unwanted, or nothing when it is too much."""
+        """Delete the deferred documents, each verified again to be unwanted; none if they exceed the limit."""
         deletions = self.deferred.count(_DELETE) + self.deferred.count(_DELETE_ODD)
         if not deletions:
             self._may_delete = True
@@ -215,7 +218,7 @@ class InPlace:
         for keys in self.deferred.batches(_DELETE):
             changes = self._compare_again(keys)
             deleted = {change.aggregate_id for change in changes if change.expected is None}
-            # A duplicate goes here; the document that it duplicates went, or waits, as what it is.
+            # A duplicate is deleted here; the document that it duplicates is handled by its own verdict.
             changes = [change for change in changes if change.expected is None or change.aggregate_id not in deleted]
             self._write(changes, on_conflict=self._settle)
         for ids in self.deferred.batches(_DELETE_ODD):
@@ -223,9 +226,9 @@ class InPlace:
             self._write(list(orphans), on_conflict=self._settle)
 
     def _settle(self, stuck: list[Verdict]) -> None:
-        """Write documents that exchange unique keys; give up those whose key somebody keeps.
+        """Write documents that exchange unique keys; give up those whose key another document keeps.
 
-        Those that are only in the way have a verdict of their own, and are written or given up by it.
+        Documents that only block others have a verdict of their own, which writes them or gives them up.
         """
         asked_for = {change.aggregate_id for change in stuck}
         before = self._lane.counts.superseded
@@ -239,7 +242,7 @@ class InPlace:
             self.still_ours()
             written = self._lane.model.swap(tangle.movable) if tangle.tied else Written()
             if written.conflicts or not tangle.tied:
-                # Several want what nobody holds yet: each for itself, and the first one gets it.
+                # Several claim a key that nobody holds yet: each is written alone, and the first one gets it.
                 written = self._lane.model.write(tangle.movable)
             overtaken = self._overtaken(tangle.movable, written)
             written.refused = [item for item in written.refused if is_plain(item[0]) and item[0] in asked_for]

@@ -1,7 +1,7 @@
-"""The merge join: folded streams and stored documents, both in order of the aggregate id, meet one by one.
+"""The merge join: folded streams meet stored documents, both in order of the aggregate id.
 
-Keys and ids are strings on both sides, in the order of their bytes; one that goes back ends the pass. Neither side is
-held: each moves on as the other does.
+Keys and ids are strings on both sides, in byte order; a key out of order ends the pass. Neither side is held in memory;
+each advances with the other.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -27,16 +27,16 @@ _AS_READ: CodecOptions[Document] = CodecOptions(datetime_conversion=DatetimeConv
 
 
 def _nowhere(verdict: Verdict) -> None:
-    """Until a lane has a sink."""
+    """The default of a lane without a sink."""
 
 
 @dataclass(slots=True)
 class Lane:
-    """One read model in a pass; what is not `same` goes to `emit`.
+    """One read model in a pass; verdicts that are not `same` go to `emit`.
 
-    `contested` names streams that are malformed for this read model only, because they claim a key that another
-    claims too. By whom every document is wanted: `keep` is given what is `same`, expected and actual, and `stays`
-    documents with an odd key whose stream has events: it is malformed.
+    `contested` names streams that are malformed only for this read model, because another stream claims the same key.
+    If every document is needed, `keep` gets the `same` ones (expected, actual), and `stays` gets documents with an odd
+    key whose stream has events, which is malformed.
     """
 
     projection: Projection
@@ -51,8 +51,8 @@ class Lane:
 class MergeJoin:
     """Joins the streams of one pass with the documents of one read model: all in a range, or those of `ids`.
 
-    Raises (here and in what follows):
-        OutOfOrder: a stream or document does not come where it has to.
+    Raises (here and in the methods):
+        OutOfOrder: a stream or document is out of order.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class MergeJoin:
         self._move_on()
 
     def meet(self, stream: Stream[Any]) -> None:
-        """Compare one stream, whose id lies behind every earlier one's, with its document."""
+        """Compare one stream, whose id follows all earlier ones, with its document."""
         aggregate_id = stream.aggregate_id
         self._streams.place(aggregate_id)
         if self._key is not None and self._key != aggregate_id:
@@ -96,7 +96,7 @@ class MergeJoin:
             same = actual is not None and expected is not None and same_document(expected, actual)
             found = None if same or expected is None else self._differ(aggregate_id, expected, actual, result.version)
         except FAULTS as error:
-            # Of one projection on one stream: it disturbs no other.
+            # An error of one projection on one stream affects no other.
             self._refuse(aggregate_id, actual, Malformed(Reason.PROJECTION_FAILED, raised(error)))
             return
         if isinstance(found, Malformed):
@@ -111,13 +111,13 @@ class MergeJoin:
                 self._keep(expected, actual)
 
     def move_to(self, aggregate_id: str) -> None:
-        """No stream before this id will come: every document before it is decided now."""
+        """No further stream precedes this id, so every document before it is decided now."""
         place = byte_order(aggregate_id)
         while self._key_place is not None and self._key_place < place:
             self._leave_behind()
 
     def finish(self) -> None:
-        """Everything that is left in the read model lies behind the last stream."""
+        """Decide all remaining documents; they follow the last stream."""
         while self._key_place is not None:
             self._leave_behind()
 
@@ -126,7 +126,7 @@ class MergeJoin:
     ) -> Verdict | Malformed:
         if not isinstance(expected, dict):
             what = type(expected).__name__
-            return Malformed(Reason.PROJECTION_FAILED, f"the projection makes a {what}, and no document")
+            return Malformed(Reason.PROJECTION_FAILED, f"the projection returned a {what} instead of a document")
         size = stored_size(expected)
         if isinstance(size, Malformed):
             return size
@@ -136,7 +136,7 @@ class MergeJoin:
         return Verdict(aggregate_id, outcome, expected, actual, version=version, size=size)
 
     def _misfit(self, aggregate_id: str, expected: Document, actual: Document | None) -> str:
-        """What keeps a document from ever being found as its projection made it; empty where nothing does."""
+        """The reason why a document would never be found equal to its expected one; empty if there is none."""
         strangers = expected.keys() - self._owned
         if strangers:
             return f"the projection makes fields that its `owned` does not name: {', '.join(sorted(strangers))}"
@@ -149,7 +149,7 @@ class MergeJoin:
             other = actual.get(name, ABSENT)
             if not same_value(value, other):
                 stored = bson.decode(bson.encode({name: value}), _AS_READ)
-                # Most often the first one that differs does so by its value, and nothing else need be asked.
+                # Usually the first different field differs in its value, which needs no further check.
                 if not same_value(stored[name], other):
                     return ""
                 changed.append(name)
@@ -176,13 +176,13 @@ class MergeJoin:
 
 
 def stored_size(document: Document) -> int | Malformed:
-    """The document's size in bytes, or why MongoDB could not hold it."""
+    """The document's size in bytes, or the reason why MongoDB cannot store it."""
     try:
         size = len(bson.encode(document))
     except UnicodeEncodeError:
         return Malformed(Reason.BAD_FIELD, "a text of the document is not valid UTF-8")
-    except Exception as error:  # noqa: BLE001 - what the driver raises for a type that it does not know is not one kind
+    except Exception as error:  # noqa: BLE001 - the driver raises different errors for types that it does not know
         return Malformed(Reason.PROJECTION_FAILED, f"the document cannot be stored: {words(error)}")
     if size > MAX_DOCUMENT_BYTES - _ROOM_FOR_ID:
-        return Malformed(Reason.DOCUMENT_TOO_LARGE, f"the document would have {size:,} bytes; MongoDB holds 16 MiB")
+        return Malformed(Reason.DOCUMENT_TOO_LARGE, f"the document would have {size:,} bytes; the maximum is 16 MiB")
     return size

@@ -1,6 +1,6 @@
-"""The events that a second look read last: whoever asks why goes through the same ones, and reads none again.
+"""The events that the last recheck read, for the search of causes, which reads them again from here.
 
-So much is held and no more: streams that come after that, and one that is too long, are read again.
+The amount is limited: further and longer streams are read from the server again.
 """
 
 from collections.abc import Iterable, Iterator
@@ -14,19 +14,19 @@ from readmodel_pipelines.events.values import Event
 from readmodel_pipelines.projections.projection import Projection
 
 MOST_EVENTS = 20_000
-"""Of all streams of a look."""
+"""Maximum size of all streams of a recheck, in characters."""
 MOST_CHARACTERS = 8 * 1024 * 1024
 MOST_OF_A_STREAM = 2_000
 
 
 def dated(projection: Projection) -> Projection:
-    """The projection, whose events say when they occurred, whatever its fold reads: causes tell of that."""
+    """The projection with events that always include their time, because causes report it."""
     fold: Fold[Any] = projection.fold
     return replace(projection, fold=replace(fold, envelope=tuple(dict.fromkeys((*fold.envelope, "occurred_at")))))
 
 
 def characters_of(event: Event) -> int:
-    """About how large an event is."""
+    """The approximate size of an event in characters."""
     data, characters = event.get("data"), 0
     if isinstance(data, dict):
         # Asked of every event of what is wrong: a generator takes three times as long.
@@ -38,12 +38,12 @@ def characters_of(event: Event) -> int:
 
 @dataclass(slots=True)
 class KeptEvents:
-    """Whole streams by their aggregate, of one look at a time."""
+    """Whole streams by aggregate, of one recheck at a time."""
 
     _streams: dict[str, list[Event]] = field(default_factory=dict)
 
     def passing(self, events: Iterable[Event]) -> Iterator[Event]:
-        """The events of a look, in their order; what an earlier one left is forgotten."""
+        """The events of a recheck, in order; those of an earlier one are dropped."""
         self._streams = {}
         number = characters = 0
         for key, stream in groupby(events, key=itemgetter("aggregate_id")):
@@ -60,5 +60,5 @@ class KeptEvents:
                 self._streams[key] = held
 
     def take(self, aggregate_id: str) -> list[Event] | None:
-        """The whole stream of an aggregate, if the last look has it; once."""
+        """The whole stream of an aggregate, if the last recheck has it; only once."""
         return self._streams.pop(aggregate_id, None)

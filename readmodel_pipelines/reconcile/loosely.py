@@ -1,6 +1,6 @@
-"""Comparing values but for their BSON types: an int32 17, a double 17.0 and the text "17" are the same value here.
+"""Compares values without their BSON types: an int32 17, a double 17.0 and the text "17" are equal here.
 
-For causes alone. Whether a document is right asks `compare`, for which they are not the same.
+Only for causes. Verdicts use `compare`, which distinguishes types.
 """
 
 import re
@@ -20,7 +20,7 @@ _PLAIN = (str, int, bool, type(None))
 
 
 def loosely_same(one: object, other: object) -> bool:
-    """Whether two decoded BSON values are the same, or would be if their types were."""
+    """Whether two decoded BSON values are equal, apart from their types."""
     kind = type(one)
     if kind is type(other):
         if kind in _PLAIN:
@@ -69,7 +69,7 @@ def _milliseconds(text: str) -> int | None:
 
 
 def fits(made: Document, stored: Document, but_for: frozenset[str] = frozenset()) -> bool:
-    """Whether a stored document, which has an `_id` too, is loosely what a projection made, but for some fields."""
+    """Whether a stored document loosely equals a projected one, except for some fields; `_id` is ignored."""
     for name, value in made.items():
         if name not in but_for:
             other = stored.get(name, ABSENT)

@@ -1,6 +1,6 @@
-"""The order of keys that stream past: that of their bytes. A pass that met another one would take right for orphaned.
+"""The order of keys in a pass: byte order. In another order a pass would take correct documents for orphans.
 
-Every query asks for this order. Whoever joins what comes back checks it all the same, before anything is made of it.
+Every query requests this order. The join checks it anyway, before it uses a key.
 """
 
 from collections.abc import Collection
@@ -11,7 +11,7 @@ from readmodel_pipelines.reconcile.ranges import EVERYTHING, IdRange
 
 
 class InOrder:
-    """Keys of `source`, each not before the last one, all within a range, and none but those `asked` for."""
+    """Checks the keys of `source`: in order, within a range, and only those `asked` for."""
 
     def __init__(self, source: str, within: IdRange = EVERYTHING, asked: Collection[str] | None = None) -> None:
         self._source = source
@@ -21,10 +21,10 @@ class InOrder:
         self._end = None if within.upper is None else byte_order(within.upper)
 
     def place(self, key: str) -> bytes:
-        """The place of the next key.
+        """The position of the next key.
 
         Raises:
-            OutOfOrder: it cannot come here.
+            OutOfOrder: the key must not come here.
         """
         place = byte_order(key)
         if (
@@ -39,8 +39,8 @@ class InOrder:
     def _refused(self, key: str) -> OutOfOrder:
         where = "outside of the request" if self._asked is not None else f"after {self._last!r}, of {self._within}"
         return OutOfOrder(
-            f"{self._source} gave {key!r}, {where}: its keys are not in byte order. The pass ended, and nothing was "
-            "deleted.",
-            hint="Check the collation of that collection or view, and of its indexes; `readmodel ensure-indexes` "
-            "makes those that go by bytes. If it happens all the same, report it.",
+            f"{self._source} returned {key!r}, {where}: its keys are not in byte order. The pass ended, and nothing "
+            "was deleted.",
+            hint="Check the collation of that collection or view, and of its indexes. `readmodel ensure-indexes` "
+            "creates indexes in byte order. If the error remains, report it.",
         )

@@ -1,8 +1,8 @@
-"""What findings have in common: the outage, not its four thousand rows. Findings are grouped by cause, by the type of
-the first event that was lost, and by when that was.
+"""Groups findings by their common cause, so that an outage is one entry. They are grouped by cause, by the type of the
+first lost event, and by its time.
 
-Of each group a count for every minute is held, which the limit of causes bounds. A time in which most of a group was
-lost stands apart from what was lost at other times.
+Each group holds a count per minute; the limit of causes bounds its size. A period with most of a group's losses is
+separated from other times.
 """
 
 from collections import Counter
@@ -20,7 +20,7 @@ EXAMPLES = 5
 _MINUTE = 60
 _APART = 10 * _MINUTE
 _TIMES_APART = 10
-"""Two times are apart if ten minutes lie between them, and ten times what lies between most."""
+"""Two times are separate if at least ten minutes lie between them, and ten times the usual gap."""
 _WORTH_ONE = 10
 _BINS = 60
 
@@ -29,7 +29,7 @@ Key = tuple[str, CauseKind, str | None]
 
 @dataclass(slots=True)
 class Outage:
-    """Findings of one read model that have a cause in common, and lost the same type of event around the same time."""
+    """Findings of one read model with the same cause and the same type of lost event, around the same time."""
 
     read_model: str
     kind: CauseKind
@@ -62,7 +62,7 @@ class _Minute:
 
 
 class Outages:
-    """Gathers the causes of findings, of all of them, also of those for which a summary has no room."""
+    """Collects the causes of all findings, including those beyond the limit of a summary."""
 
     def __init__(self) -> None:
         self._timeless: dict[Key, tuple[int, list[Any]]] = {}
@@ -70,7 +70,7 @@ class Outages:
         self.found: Counter[str] = Counter()
 
     def add(self, read_model: str, aggregate_id: Any, cause: Cause | None) -> None:
-        """One more finding."""
+        """Add a finding."""
         self.found[read_model] += 1
         if cause is None:
             return
@@ -88,15 +88,15 @@ class Outages:
             examples.append(in_json(shortened(aggregate_id)))
 
     def unknown(self, read_model: str) -> int:
-        """How many findings of a read model have no cause that is known."""
+        """The number of findings of a read model without a known cause."""
         return self.found[read_model] - sum(item.count for item in self.of(read_model))
 
     def of(self, read_model: str) -> list[Outage]:
-        """Those of one read model, the largest first."""
+        """The outages of one read model, the largest first."""
         return [item for item in self.largest_first() if item.read_model == read_model]
 
     def largest_first(self) -> list[Outage]:
-        """All of them."""
+        """All outages, the largest first."""
         made = [Outage(*key, number, examples=examples) for key, (number, examples) in self._timeless.items()]
         for key, minutes in self._minutes.items():
             made += [_gathered(key, {at: minutes[at] for at in part}) for part in _parts(minutes)]
@@ -119,7 +119,7 @@ def _gathered(key: Key, minutes: Mapping[int, _Minute]) -> Outage:
 
 
 def _parts(minutes: Mapping[int, _Minute]) -> Iterator[list[int]]:
-    """The minutes, those apart that hold enough of the findings by themselves."""
+    """The minutes, split at large gaps if each part has enough of the findings."""
     ordered = sorted(minutes)
     gaps = [after - before for before, after in pairwise(ordered)]
     # Findings within one minute have no gap.
@@ -139,7 +139,7 @@ def _parts(minutes: Mapping[int, _Minute]) -> Iterator[list[int]]:
 
 
 def histogram(outages: Sequence[Outage]) -> list[dict[str, Any]]:
-    """For each read model and event type when updates were lost, in at most some dozens of steps of time."""
+    """For each read model and event type, the number of lost updates over time, in at most some dozen steps."""
     by_type: dict[tuple[str, str], Counter[int]] = {}
     for item in outages:
         if item.minutes:
@@ -164,7 +164,7 @@ def _at(seconds: int) -> datetime:
 
 
 def sentence(outages: Outages, read_model: str) -> str:
-    """What happened to a read model, in words: the largest first; empty where no cause is known."""
+    """The causes of a read model's findings as a sentence, the largest first; empty if none is known."""
     groups = outages.of(read_model)
     if not groups:
         return ""
@@ -180,7 +180,7 @@ def sentence(outages: Outages, read_model: str) -> str:
             told.append((number, (alone if number == 1 else several) + _around(of_kind)))
     told.sort(key=lambda item: -item[0])
     if unknown := outages.unknown(read_model):
-        told.append((unknown, "have no cause that is known" if unknown > 1 else "has no cause that is known"))
+        told.append((unknown, "have no known cause" if unknown > 1 else "has no known cause"))
     total = outages.found[read_model]
     number, words = told[0]
     beginning = f"{number:,} of {total:,} documents {words}"
@@ -197,7 +197,7 @@ def in_words(cause: Cause) -> str:
     more = f" and {cause.missed - 1:,} more" if cause.lost and cause.missed > 1 else ""
     of_fields = f" ({', '.join(cause.fields)})" if cause.fields else ""
     lost = f": event {event}{more} not applied" if event else ""
-    doubt = ", or something else that fits" if cause.ambiguous and not cause.one_of else ""
+    doubt = ", or another explanation" if cause.ambiguous and not cause.one_of else ""
     at = f" at version {cause.at_version}" if cause.kind is CauseKind.BEHIND else ""
     return f"{cause.kind.value}{at}{of_fields}{lost}{doubt}"
 
@@ -210,14 +210,14 @@ _TOLD = 3
 _WORDS: Mapping[CauseKind, tuple[str, str]] = {
     CauseKind.NEVER_CREATED: ("was never created", "were never created"),
     CauseKind.NOT_DELETED: ("was not deleted", "were not deleted"),
-    CauseKind.FOREIGN_WRITE: ("was written by something else", "were written by something else"),
+    CauseKind.FOREIGN_WRITE: ("was written by another program", "were written by another program"),
     CauseKind.OLDER_SCHEMA: ("is of an older schema", "are of an older schema"),
     CauseKind.TYPE_ONLY: ("has the right values in another type", "have the right values in another type"),
 }
 
 
 def _merged(lost: Sequence[Outage]) -> list[Outage]:
-    """Whether later updates were applied makes no other outage: those of one type and time are one."""
+    """Merge groups that differ only in whether later updates were applied: they are one outage."""
     merged: list[Outage] = []
     for item in sorted(lost, key=lambda item: (item.event_type or "", str(item.first))):
         before = merged[-1] if merged and merged[-1].event_type == item.event_type else None
@@ -255,7 +255,7 @@ def _around(groups: Sequence[Outage]) -> str:
 
 
 def _between(groups: Sequence[Outage]) -> str:
-    """From the first lost event to the last, as people say it; times are UTC."""
+    """From the first lost event to the last, in words; times are UTC."""
     first = min((item.first for item in groups if item.first), default=None)
     last = max((item.last for item in groups if item.last), default=None)
     if first is None or last is None:
@@ -274,7 +274,7 @@ def _day(moment: datetime) -> str:
     return f"{moment.day} {_MONTHS[moment.month - 1]} {moment.year}"
 
 
-# Not by the locale of whoever runs it.
+# Independent of the locale.
 _MONTHS = (
     *("January", "February", "March", "April", "May", "June"),
     *("July", "August", "September", "October", "November", "December"),

@@ -1,4 +1,4 @@
-"""Outcomes: what comparing one aggregate's document with its stream can say, a closed list; and how many of each."""
+"""Outcomes: the possible results of comparing one aggregate's document with its stream, and their counts."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from readmodel_pipelines.projections.projection import Document
 
 
 class Outcome(StrEnum):
-    """What was found for one aggregate in one read model."""
+    """The result for one aggregate in one read model."""
 
     SAME = "same"
-    """The document is what the events say, or rightly absent."""
+    """The document matches its events, or is rightly absent."""
     MISSING = "missing"
-    """There ought to be a document and is none."""
+    """The document should exist and does not."""
     DIFFERENT = "different"
-    """Some owned fields are not what the events say."""
+    """Some owned fields do not match the events."""
     UNEXPECTED = "unexpected"
-    """There is a document and the projection wants none, or a second one for the same key."""
+    """The document exists and the projection wants none, or it is a second one for the same key."""
     ORPHAN = "orphan"
-    """There is a document and no event at all."""
+    """The document exists and has no event at all."""
     LAGGING = "lagging"
-    """The document is what the events said a moment ago, within the grace time: a writer is about to mend it."""
+    """The document matched the events a moment ago, within the grace time; its writer will probably update it."""
     MALFORMED = "malformed"
-    """The stream cannot be trusted; its document is left as it is."""
+    """The stream is malformed; its document is left unchanged."""
     UNDECIDED = "undecided"
-    """There is no document, and only the fold tells whether there ought to be one: the tier of versions alone."""
+    """The document is missing, and only a fold decides whether it should exist: tier versions only."""
 
 
 ALARMS = (Outcome.MISSING, Outcome.DIFFERENT, Outcome.UNEXPECTED, Outcome.ORPHAN, Outcome.MALFORMED)
-"""Outcomes that are discrepancies; the others are no reason to look."""
+"""Outcomes that are discrepancies."""
 
 
 _WHATEVER = 64 * 1024
-"""Bytes that a document is taken for which cannot be measured."""
+"""The assumed size in bytes of a document that cannot be measured."""
 
 WRITES = ("inserted", "replaced", "deleted")
 """The counts of documents written."""
@@ -46,11 +46,11 @@ WRITES = ("inserted", "replaced", "deleted")
 
 @dataclass(slots=True)
 class Counts:
-    """Aggregates of one read model in a run by outcome, and what was written; never capped.
+    """Aggregates of one read model in a run by outcome, and documents written; never capped.
 
-    `checked` is the sum of the outcomes. `inserted`, `replaced` and `deleted` are documents written, or in a dry
-    run those that a rebuild would write. `superseded` counts writes that another writer was faster than; the aggregate
-    was then compared again. `failed` are aggregates that need a write and did not get it.
+    `checked` is the sum of the outcomes. `inserted`, `replaced` and `deleted` are documents written, or in a dry run
+    the writes of a rebuild. `superseded` counts writes that were skipped because the document changed meanwhile; the
+    aggregate was then compared again. `failed` are aggregates whose write failed.
     """
 
     checked: int = 0
@@ -70,7 +70,7 @@ class Counts:
 
     @property
     def discrepancies(self) -> int:
-        """Aggregates where read model and events do not agree, or cannot be compared; one that lags is none."""
+        """Aggregates whose document does not match its events, or cannot be compared; lagging ones do not count."""
         return self.missing + self.different + self.unexpected + self.orphan + self.malformed
 
     @property
@@ -79,12 +79,12 @@ class Counts:
         return self.inserted + self.replaced + self.deleted
 
     def add(self, other: Counts) -> None:
-        """Count what another counted, too."""
+        """Add the counts of another one."""
         for name, number in other.as_dict().items():
             setattr(self, name, getattr(self, name) + number)
 
     def reset(self) -> Counts:
-        """Counting begins anew; gives what was counted so far."""
+        """Start again at 0; returns the counts so far."""
         taken = replace(self)
         for name in taken.as_dict():
             setattr(self, name, 0)
@@ -96,34 +96,34 @@ class Counts:
 
 
 class Why(StrEnum):
-    """Reasons besides those of a malformed stream: of a finding, or of an aggregate that a rebuild could not do."""
+    """Reasons besides those of malformed streams: of a finding, or of an aggregate that a rebuild could not write."""
 
     ODD_KEY = "odd_key"
     """The document's key is not a string."""
     DUPLICATE_KEY = "duplicate_key"
     """A second document with the same key; the collection lacks its unique index."""
     BUSY = "busy"
-    """Other writers changed the document each time between our read and our write, or the server put the write off."""
+    """The document changed between read and write at every attempt, or the server deferred the write."""
     DELETIONS_REFUSED = "deletions_refused"
     """The run would have deleted more than the settings allow, so it deleted nothing."""
     KEY_HELD = "key_held"
-    """A unique key is held by a document that this run may not change."""
+    """A document that this run may not change holds the unique key."""
     NEEDS_REPLICA_SET = "needs_replica_set"
     """Only a transaction could write this, and a standalone server has none."""
     NO_EVENTS = "no_events"
-    """There is not one event that the read models could be made from, and there are documents: nothing is deleted."""
+    """The read models have documents but no event at all, so nothing is deleted."""
     WRITE_REFUSED = "write_refused"
-    """MongoDB refused the document, a validator for example."""
+    """MongoDB refused the document, for example because of a validator."""
     EVENT_NOT_THERE = "event_not_there"
-    """The event that was to be projected was not among those that a majority holds; the document lacks it."""
+    """A majority of the servers did not have the event yet, so the document lacks it."""
 
 
 @dataclass(slots=True)
 class Verdict:
-    """What was found for one aggregate, where it is not `same`.
+    """The result for one aggregate that is not `same`.
 
-    `actual` holds `_id` and the owned fields; `version` is the stream's when it was folded, 0 without events; `size`
-    (bytes) belongs to `expected`.
+    `actual` holds `_id` and the owned fields. `version` is the stream's when it was folded, 0 without events. `size` is
+    that of `expected`, in bytes.
     """
 
     aggregate_id: Any
@@ -137,10 +137,10 @@ class Verdict:
 
     @property
     def weight(self) -> int:
-        """About how many bytes it holds, the stored document's included."""
+        """Its approximate size in bytes, including the stored document."""
         if self.actual is None:
             return self.size
         try:
             return self.size + len(bson.encode(self.actual))
-        except Exception:  # noqa: BLE001 - what the driver gives and does not take back is not one kind
+        except Exception:  # noqa: BLE001 - the driver raises different errors for values that it decodes but cannot encode
             return self.size + _WHATEVER

@@ -1,8 +1,7 @@
-"""The past of one aggregate: what its stream went through, held against the document that is stored.
+"""The past of one aggregate: the states of its stream, compared with the stored document.
 
-Told of each step of a walk. Of the document that the projection made at that moment it keeps nothing but where it was
-the stored one, and since when fields are another: memory does not grow with the stream, but for the last events of
-each type.
+It is called with each step of a walk. Of the document at that step it keeps only whether it equalled the stored one,
+and the last change of each field. So memory does not grow with the stream, except for the last events of each type.
 """
 
 from collections import Counter, deque
@@ -22,9 +21,10 @@ _MOST_SINCE = 256
 
 @dataclass(slots=True)
 class Match:
-    """Where the past was as the stored document is: last at `version`, the event at `number`, in so many `runs`.
+    """Where the past equalled the stored document: last at `version`, the event at `number`, in `runs` separate
+    periods.
 
-    `next` is the event that changed that. Events that leave it as it is belong to one run with those before.
+    `next` is the event that changed it. Events without an effect belong to the same period as those before.
     """
 
     version: int | None = None
@@ -34,7 +34,7 @@ class Match:
     next: Event | None = None
 
     def note(self, version: int, number: int, event: Event | None, *, matches: bool) -> None:
-        """One more step."""
+        """Record a step."""
         if matches:
             self.runs += self.version is None or self.next is not None
             self.versions += 1
@@ -47,18 +47,18 @@ _KINDS = (bool, str, int, float, list, dict)
 
 
 def _kind(value: Any) -> type:
-    """What kind of value it is, all numbers being one; `object` of any other."""
+    """The kind of a value, with all numbers as one; `object` for any other."""
     found = next((kind for kind in _KINDS if isinstance(value, kind)), object)
     return int if found is float else found
 
 
 @dataclass(slots=True)
 class FieldPast:
-    """One field that differs now: `since` are the events that changed it since it was as it is stored.
+    """A field that differs now; `since` are the events that changed it since it had its stored value.
 
-    `reached`: it ever was. `always` and `ever`: whether every document that the stream went through had it, or any.
-    `types` are those of events that were seen to change it, `kinds` those of its values. `is_version`: it always was
-    the version of the event. While it is not `known` there is no document.
+    `reached`: it ever had that value. `always` and `ever`: whether every state of the stream had the field, or any.
+    `types` are the types of events that changed it, `kinds` those of its values. `is_version`: it always equalled the
+    version of the event. Without `known` there is no document.
     """
 
     stored: Any
@@ -74,10 +74,10 @@ class FieldPast:
 
     @property
     def is_impossible(self) -> bool:
-        """Whether no event that is left out can make it what is stored: the projection never makes such a value.
+        """Whether no omission can yield the stored value, because the projection never makes such a value.
 
-        One that always is the version of the last event applied can be nothing else; nor can it be of a type that it
-        never was of.
+        A field that always equals the version of the last applied event has no other value. Nor can a field have a type
+        that it never had.
         """
         if self.reached or self.stored is ABSENT or self.stored is None or not self.kinds:
             return False
@@ -85,7 +85,7 @@ class FieldPast:
         return self.is_version or (kind is not object and kind not in self.kinds)
 
     def note(self, value: Any, event: Event) -> None:
-        """What it was after an event."""
+        """Record its value after an event."""
         before, self.value = self.value, value
         if self.is_version and value != event["version"]:
             self.is_version = False
@@ -103,10 +103,10 @@ class FieldPast:
 
 
 class Past:
-    """What a stream went through, as far as it matters to `stored`, whose `fields` differ now.
+    """The past of a stream, as far as it matters to `stored`, whose `fields` differ now.
 
-    `but_for` are those of the fields that one side alone has; `rest` matches without them. With `elements` the elements
-    of lists are looked at one by one: each is as often there as it is stored, or not.
+    `but_for` are those fields that only one side has; `rest` compares without them. With `elements` the elements of
+    lists are compared one by one: each occurs as often as in the stored list, or not.
     """
 
     def __init__(
@@ -131,7 +131,7 @@ class Past:
             self.whole.note(0, 0, None, matches=True)
 
     def __call__(self, event: Event, state: Any) -> None:
-        """One step; an event that does not count in the version changes nothing."""
+        """Record a step; an event that does not count in the version changes nothing."""
         if state.version == self.version:
             return
         self.version = state.version
@@ -164,7 +164,7 @@ class Past:
                 item.always = False
             else:
                 item.ever = True
-            # Most fields are the very same object as before.
+            # Most fields are the same object as before.
             if value is not item.value or not item.known:
                 item.note(value, event)
             if item.since or not item.reached:
@@ -183,7 +183,7 @@ class Past:
 
 
 class ElementsPast:
-    """As `Past`, of lists: for each element that is there too often or too seldom, the events that made it so."""
+    """Like `Past`, for lists: for each element with a wrong count, the events that changed its count."""
 
     def __init__(self, projection: Projection, aggregate_id: str, lists: dict[str, tuple[Any, Any]]) -> None:
         self._projection = projection
@@ -193,11 +193,11 @@ class ElementsPast:
         for name, (wanted, stored) in lists.items():
             there, ought = Counter(map(_key, stored)), Counter(map(_key, wanted))
             odd = {key for key in there | ought if there[key] != ought[key]}
-            # None of it is there in the beginning, which may be as it is stored.
+            # It does not occur in the beginning, which may equal the stored count.
             self._elements[name] = {key: FieldPast(there[key], 0, known=True, reached=not there[key]) for key in odd}
 
     def __call__(self, event: Event, state: Any) -> None:
-        """One step."""
+        """Record a step."""
         made = document_of(self._projection, self._aggregate_id, state)
         for name, elements in self._elements.items():
             value = made.get(name) if isinstance(made, dict) else None
@@ -209,7 +209,7 @@ class ElementsPast:
                 item.note(counted[key], event)
 
     def since(self, name: str) -> Sequence[Event]:
-        """The events that changed elements of a list since they were as they are stored, of those that ever were."""
+        """The events that changed elements of a list since they had their stored count, for those that ever had it."""
         return [event for item in self._elements[name].values() if item.reached for event in item.since]
 
 

@@ -1,4 +1,4 @@
-"""Progress of a pass over many events: what is told meanwhile, and how it reads as a line now and then."""
+"""Progress of a pass over many events: the values reported, and the line that shows them."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -7,12 +7,15 @@ from readmodel_pipelines.reconcile.outcome import Counts, Outcome
 from readmodel_pipelines.wording import NowAndThen, numbers, span
 
 Progress = Callable[[int, int, Mapping[str, Counts]], None]
-"""Told, once for each batch at most, the events read so far, about how many there are, and what was counted so far by
-read model. The counts go on counting: whoever keeps them copies them."""
+"""Called at most once per batch, with the events read so far, their approximate total, and the counts so far by read
+model. The counts keep changing, so copy them to keep them.
+"""
 
 
 class ProgressLines:
-    """Says how far a run is, at most once in `every` seconds: each line is an event in Dagster's storage, for one."""
+    """Reports the progress of a run, at most once in `every` seconds, because each line is an event in Dagster's
+    storage.
+    """
 
     def __init__(
         self, say: Callable[[str], object], *, every: float, now: Callable[[], float] = time.monotonic
@@ -20,11 +23,11 @@ class ProgressLines:
         self._say = say
         self._now = now
         self._due = NowAndThen(every, now)
-        # A rebuild that goes on where another run was begins with what that one had read.
+        # A resumed rebuild begins with the events that the earlier run had read.
         self._first: tuple[float, int] | None = None
 
     def __call__(self, done: int, total: int, counts: Mapping[str, Counts]) -> None:
-        """Say where it stands, if the last line is some time ago."""
+        """Report the progress if the last line is old enough."""
         now = self._now()
         if self._first is None:
             self._first = now, done
@@ -38,6 +41,6 @@ class ProgressLines:
 
 
 def outcomes_in_words(counts: Counts) -> str:
-    """The outcomes that there are; of a verification also what is not told yet because it is looked at again."""
+    """The outcomes so far; for a verification also the number of those to recheck."""
     settled = {outcome.value: int(getattr(counts, outcome.value)) for outcome in Outcome}
-    return numbers({**settled, "to be looked at again": max(0, counts.checked - sum(settled.values()))})
+    return numbers({**settled, "to be compared again": max(0, counts.checked - sum(settled.values()))})

@@ -1,7 +1,7 @@
-"""Ranges of aggregate ids: the pieces in which a large read model is reconciled, side by side or one after the other.
+"""Ranges of aggregate ids: the parts in which a large read model is reconciled, in parallel or in turn.
 
 Ranges are half-open. Those of a split hold every text exactly once, in order; the first and the last are open-ended;
-there is at least one. Ids are compared by their bytes, as MongoDB does, and need not be UUIDs.
+there is at least one. Ids are compared byte by byte, as MongoDB does, and need not be UUIDs.
 """
 
 from collections.abc import Iterable
@@ -28,12 +28,12 @@ EVERYTHING = IdRange()
 
 
 def split(samples: Iterable[str], parts: int) -> list[IdRange]:
-    """At most `parts` ranges with about as many events each.
+    """At most `parts` ranges with about the same number of events each.
 
-    `samples` are the aggregate ids of events that were drawn at random, so that an aggregate with many events counts
-    for more. One aggregate is never split, so few or uneven samples give fewer ranges.
+    `samples` are the aggregate ids of random events, so that an aggregate with many events counts for more. One
+    aggregate is never split, so few or uneven samples give fewer ranges.
     """
-    # Python's order is that of the bytes for valid UTF-8, and for nothing else can MongoDB be asked.
+    # Python's order is byte order for valid UTF-8, and MongoDB cannot be asked for any other text.
     ordered = sorted(item for item in samples if is_utf8(item))
     quantiles = [ordered[len(ordered) * number // parts] for number in range(1, parts) if ordered]
     # Before the smallest sample there would be an empty range.

@@ -1,6 +1,6 @@
-"""A stream gone through event by event: what it had folded to after each one, and what it comes to without some.
+"""Walks a stream event by event: the state after each event, and the fold without some events.
 
-Pure. A state is changed in place by the next event: whoever wants to keep something of it makes a document of it.
+Pure. The next event changes a state in place, so make a document of it to keep it.
 """
 
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -30,21 +30,21 @@ def walk(
 
 
 def document_of(projection: Projection, aggregate_id: str, state: Any) -> Document | Absent | None:
-    """What the projection makes of a state: None where it wants no document, `ABSENT` where it fails.
+    """The projection's document for a state: None if it wants no document, `ABSENT` if it fails.
 
     Before a stream is created there is no document.
     """
     try:
         return projection.document(aggregate_id, state) if state.created else None
     except FAULTS:
-        # Of this beginning; of the whole stream there may be a document.
+        # For this beginning; the whole stream may have a document.
         return ABSENT
 
 
 def without(events: Iterable[Event], fold: Fold[S], left_out: Sequence[Collection[int]]) -> list[S | None]:
-    """For each set of versions what a sound stream folds to when these are left out; None where it cannot.
+    """For each set of versions, the fold of an intact stream without these; None if it is malformed then.
 
-    One pass for all of them. The version is that of the last event that was taken.
+    One pass for all sets. The version is that of the last event taken.
     """
     states: list[S | None] = [fold.start() for _ in left_out]
     apply = {event_type: item.apply for event_type, item in fold.events.items()}
@@ -61,6 +61,6 @@ def without(events: Iterable[Event], fold: Fold[S], left_out: Sequence[Collectio
                     handler(state, event)
                 state.version = version
             except FAULTS:
-                # It counts on an event that is left out.
+                # It depends on an omitted event.
                 states[place] = None
     return states

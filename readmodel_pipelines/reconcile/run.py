@@ -1,8 +1,8 @@
 """The pipeline, `read → fold → join → sink`: one pass over the streams of one aggregate type.
 
-One pass feeds every read model made from those streams. Verbs differ in the aggregates they cover and in the sink.
-Streams and documents whose id is no string the merge join cannot meet; one scan finds them, but for symbols, which lie
-among the strings.
+One pass feeds every read model made from those streams. Verbs differ in the aggregates they cover and in the sink. The
+merge join cannot handle streams and documents whose id is no string; a separate scan finds them, except symbols, which
+lie among the strings.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -24,10 +24,10 @@ _BATCH = 500
 
 
 class Checkpoint(Protocol):
-    """Cuts a long pass into batches."""
+    """Splits a long pass into batches."""
 
     def due(self) -> bool:
-        """Asked once for every stream: whether the batch is full."""
+        """Called once per stream; returns whether the batch is full."""
 
     def reached(self, aggregate_id: str) -> None:
         """Everything before this id, a text of valid UTF-8, is decided. May raise to end the pass here."""
@@ -45,10 +45,10 @@ def reconcile(
     gaps_again: bool = False,
     passing: Callable[[Iterable[Event]], Iterable[Event]] | None = None,
 ) -> None:
-    """Compare the aggregates `ids` (sorted), or all in a range, in every lane, all made from streams of one type.
+    """Compare the aggregates `ids` (sorted), or all in a range, in every lane; all are made from streams of one type.
 
-    Of `ids` all documents are `held` before the first event is read, unless whoever asks looks again anyway. With
-    `gaps_again` streams with a gap are read once more, by their ids. Events go through `passing`, which may keep them.
+    With `ids`, all documents are `held` before the first event is read, unless the caller rechecks anyway. With
+    `gaps_again`, streams with a gap are read once more, by their ids. Events go through `passing`, which may keep them.
     """
     folds = list(dict.fromkeys(lane.projection.fold for lane in lanes))
     fold = together(folds)
@@ -57,11 +57,11 @@ def reconcile(
     events: Iterable[Event] = store.read(fold, ids, within)
     for stream in fold_streams(events if passing is None else passing(events), fold, allowed):
         if gaps_again and _has_gap(stream):
-            # An event that was about to be appended may lie before one that was there already.
+            # An event being appended may have a lower version than one that was already read.
             again = fold_streams(store.read(fold, [stream.aggregate_id]), fold, allowed)
             stream = next(again, stream)
         if isinstance(stream.result, Malformed) and not is_plain(stream.aggregate_id):
-            # Nobody can ask for it again, to tell which event is to blame.
+            # No query can ask for it again, to find its offending event.
             stream.result = replace(stream.result, event_id=store.first_event(fold, stream.aggregate_id))
             if type(stream.aggregate_id) is not str:
                 if ids is None:
@@ -91,10 +91,10 @@ def _has_gap(stream: Stream[Any]) -> bool:
 def _documents(
     store: EventStore, lane: Lane, ids: Sequence[str] | None, within: IdRange, *, held: bool
 ) -> Iterable[Document]:
-    """The lane's documents; all of `ids` before the first event is read, where they are held.
+    """The lane's documents; with `held`, all of `ids` are read before the first event.
 
-    So that none is newer than the events it is compared with: replacing it would put an older state over a newer one.
-    A full pass cannot hold them, and compares again before it replaces.
+    So none is newer than the events it is compared with: replacing such a document would overwrite a newer state with
+    an older one. A full pass cannot hold them, and compares again before it replaces.
     """
     documents = lane.model.read(ids, within)
     if ids is None:
@@ -103,14 +103,14 @@ def _documents(
 
 
 def _with_text_keys(store: EventStore, lane: Lane, documents: Iterable[Document]) -> Iterator[Document]:
-    """The documents whose key is a string; those between them whose key is a symbol are told."""
+    """The documents whose key is a string; those with a symbol as key are reported."""
     key = lane.projection.key
     odd: list[Document] = []
     for document in documents:
         if type(document[key]) is not str:
             odd.append(document)
         if odd and (type(document[key]) is str or len(odd) >= _BATCH):
-            # Now, for whoever is given the next one has decided everything before it.
+            # Before the next document is given, because its reader has then decided everything before it.
             _tell_odd_documents(store, lane, odd)
             odd.clear()
         if type(document[key]) is str:
@@ -121,9 +121,9 @@ def _with_text_keys(store: EventStore, lane: Lane, documents: Iterable[Document]
 def reconcile_odd_ids(
     store: EventStore, lanes: Sequence[Lane], *, symbols: bool, symbols_of_events: bool | None = None
 ) -> None:
-    """Report streams and documents with an odd id, once each; with symbols where no pass over everything meets them.
+    """Report streams and documents with an odd id, once each; symbols only if no full pass finds them.
 
-    Some meet those of events alone.
+    Some passes find only those of events.
     """
     of_events = symbols if symbols_of_events is None else symbols_of_events
     for event in store.odd_streams(lanes[0].projection.fold, symbols=of_events):
@@ -147,7 +147,7 @@ def _tell_odd_documents(store: EventStore, lane: Lane, documents: Iterable[Docum
 
 
 def odd_orphans(store: EventStore, lane: Lane, documents: Iterable[Document]) -> Iterable[Verdict]:
-    """Those of the documents with an odd key that no event belongs to."""
+    """Those of the documents with an odd key that have no event."""
     key, fold = lane.projection.key, lane.projection.fold
     for batch in batched(documents, _BATCH):
         for document, has_events in zip(batch, store.have_events(fold, [item.get(key) for item in batch]), strict=True):

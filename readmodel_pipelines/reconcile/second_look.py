@@ -1,4 +1,4 @@
-"""A second look at some aggregates of one read model: what they are now, from their events on. Counts nothing."""
+"""Compares some aggregates of one read model again, from their events on. Counts nothing."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ _BLAME_NO_EVENT = (Reason.DOCUMENT_TOO_LARGE, Reason.KEY_CONFLICT)
 
 @dataclass(frozen=True, slots=True)
 class SecondLook:
-    """Looks at a batch of aggregates at most; `store` is one of its own, for it counts the events that it reads.
+    """Compares a batch of aggregates; `store` is its own, because it counts the events that it reads.
 
-    Where the lane knows the contested claims of some aggregates alone, `claims_of` looks up those of others. What is
-    read for `verdicts` is left in `kept`.
+    If the lane knows only the contested claims of some aggregates, `claims_of` reads those of others. Events read by
+    `verdicts` are left in `kept`.
     """
 
     store: EventStore
@@ -41,13 +41,13 @@ class SecondLook:
     kept: KeptEvents | None = None
 
     def knowing_claims_of(self, ids: Sequence[str]) -> SecondLook:
-        """The same, for aggregates that nobody asked for: whoever stands in the way of those may be contested, too."""
+        """The same, for other aggregates too: those that block the requested ones may be contested as well."""
         if self.claims_of is None or not ids:
             return self
         return replace(self, lane=replace(self.lane, contested={**self.lane.contested, **self.claims_of(ids)}))
 
     def verdicts(self, ids: Collection[str]) -> list[Verdict]:
-        """What these aggregates are now; those that are `same` are left out."""
+        """The current verdicts of these aggregates, without the `same` ones."""
         verdicts: list[Verdict] = []
         if ids:
             reached(Moment.COMPARISON_AGAIN, ids=ids)
@@ -60,10 +60,10 @@ class SecondLook:
         return verdicts
 
     def standing(self, seen: Sequence[Verdict]) -> list[Verdict]:
-        """Those of these verdicts that stand: neither the document nor the end of the stream have changed since.
+        """The verdicts that still hold: neither the document nor the end of the stream has changed since.
 
-        Each has what is expected, at the version of its stream. Reads no event: a stream only grows at its end. The
-        documents come first, so that none is newer than its stream.
+        Each has its expected document, at the version of its stream. Reads no event, because a stream only grows at its
+        end. Documents are read first, so that none is newer than its stream.
         """
         ids, key = sorted({verdict.aggregate_id for verdict in seen}), self.lane.projection.key
         reached(Moment.COMPARISON_AGAIN, ids=ids)
@@ -79,7 +79,7 @@ class SecondLook:
         ]
 
     def blame(self, verdict: Verdict) -> Malformed | None:
-        """Why the stream is malformed, with the event that is to blame, which a look at everything does not read."""
+        """The reason why the stream is malformed, with the offending event, which a full pass does not read."""
         why = verdict.malformed
         if why is None or why.event_id is not None or why.reason in _BLAME_NO_EVENT:
             return why
@@ -88,21 +88,21 @@ class SecondLook:
         return next((item.malformed for item in self.verdicts([verdict.aggregate_id]) if item.malformed), why)
 
     def odd_orphans(self, documents: Iterable[Document]) -> Iterable[Verdict]:
-        """Those of the documents with an odd key that no event belongs to."""
+        """Those of the documents with an odd key that have no event."""
         return odd_orphans(self.store, self.lane, documents)
 
     def last_versions(self, ids: Sequence[str]) -> Mapping[str, Any]:
-        """How far these streams are now."""
+        """The current last versions of these streams."""
         return self.store.last_versions(ids)
 
     def young(self, ids: Sequence[str], seconds: float) -> Mapping[str, int]:
-        """The first version written within the last seconds, of those of the streams that have one."""
+        """For those of the streams with events of the last seconds, the first such version."""
         return self.store.young(self.lane.projection.fold, ids, seconds)
 
     def behind(self, since: Mapping[str, int]) -> set[str]:
-        """Those of the aggregates whose document is a moment behind: what their stream folds to at some version.
+        """The aggregates whose document equals the fold of its stream at some version.
 
-        Each at the version that `since` gives for it, or a later one.
+        The version is the one in `since`, or a later one.
         """
         if not since:
             return set()
@@ -124,10 +124,10 @@ def is_of_a_prefix(
     since: int,
     allowed: Collection[str] = (),
 ) -> bool:
-    """Whether `document` (None where there is none) is what the stream folds to at some version from `since` on.
+    """Whether `document` (None if there is none) equals the fold at some version from `since` on.
 
     `events` are the whole stream, read after the document. At version 0, before its first event, there is no document.
-    A malformed stream has no such prefix.
+    A malformed stream has no such version.
     """
     found = since < 1 and document is None
 
@@ -142,7 +142,7 @@ def is_of_a_prefix(
             expected = projection.document(aggregate_id, state)
             return expected is document if expected is None or document is None else same_document(expected, document)
         except FAULTS:
-            # There is no document of this beginning; of the whole stream there may be one.
+            # This beginning has no document; the whole stream may have one.
             return False
 
     return not isinstance(walk(events, projection.fold, after, allowed), Malformed) and found

@@ -1,6 +1,6 @@
-"""Long values, shortened for showing: findings are held and written by the thousand, and a value may have 16 MiB.
+"""Shortens long values for display: thousands of findings are held and written, and a value may have 16 MiB.
 
-A shortened one says how long the value is, and has a hash, so that two that begin alike are told apart.
+A shortened value has its length and a hash, so that two with the same beginning can be told apart.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from readmodel_pipelines.wording import cut, cut_where_they_part
 
 ALWAYS_WHOLE = 1_000
 ROOM = 32 * 1024
-"""The values of one finding are shown whole when they have no more bytes than that together, and short ones anyway."""
+"""If the values of a finding exceed this number of bytes together, the long ones are shortened."""
 
 Pair = tuple[Any, Any]
 
@@ -27,7 +27,7 @@ Pair = tuple[Any, Any]
 class Shortened:
     """Stands for a value that is too long: a part of it as JSON, its bytes, and the SHA-256 of its canonical JSON.
 
-    The bytes are those of a text, and of any other value those of its canonical JSON.
+    The bytes are those of a text; for any other value those of its canonical JSON.
     """
 
     part: str
@@ -35,7 +35,7 @@ class Shortened:
     sha256: str
 
     def as_json(self) -> dict[str, Any]:
-        """As it stands in the place of the value."""
+        """Its form in JSON, instead of the value."""
         return {"$shortened": {"part": self.part, "bytes": self.bytes, "sha256": self.sha256}}
 
 
@@ -45,14 +45,14 @@ def in_json(value: Any, options: JSONOptions = RELAXED_JSON_OPTIONS) -> Any:
 
 
 def shortened(value: Any) -> Any:
-    """The value, or what stands for it."""
+    """The value, or its shortened form."""
     if _size(value) <= ALWAYS_WHOLE:
         return value
     return _standing_for(value, cut(_text(value), ALWAYS_WHOLE))
 
 
 def shortened_pairs(pairs: Mapping[str, Pair]) -> dict[str, Pair]:
-    """The pairs of values by name; long ones are shortened where all together are too much."""
+    """The pairs of values by name; long ones are shortened if all together are too large."""
     sizes = {name: (_size(one), _size(other)) for name, (one, other) in pairs.items()}
     if sum(map(sum, sizes.values())) <= ROOM:
         return dict(pairs)
@@ -65,12 +65,12 @@ def part_of(told: Any) -> str:
 
 
 def in_text(told: Any) -> str:
-    """The same, with a field that is not there in words."""
+    """The same, with a missing field in words."""
     return "(absent)" if told == {"$absent": True} else part_of(told)
 
 
 def how_long(told: Any) -> str:
-    """What is said behind that part; nothing of a value that is whole."""
+    """The length and hash of a shortened value; empty for a complete one."""
     if not _is_shortened(told):
         return ""
     about = told["$shortened"]
@@ -82,7 +82,7 @@ def _is_shortened(told: Any) -> bool:
 
 
 def _shorter(pair: Pair) -> Pair:
-    # A short one beside a long one is whole in its part.
+    # A short value beside a long one is complete in its part.
     parts = cut_where_they_part(_text(pair[0]), _text(pair[1]), ALWAYS_WHOLE)
     one, other = (
         value if _size(value) <= ALWAYS_WHOLE else _standing_for(value, part)
@@ -105,7 +105,7 @@ def _text(value: Any) -> str:
 
 
 def _size(value: Any) -> int:
-    """About how many bytes it has, as JSON or BSON: what is asked of every value is cheap."""
+    """The approximate number of bytes as JSON or BSON; cheap, because every value is measured."""
     if isinstance(value, str | bytes):
         return len(value)
     if value is None or isinstance(value, int | float | DatetimeMS | ObjectId):

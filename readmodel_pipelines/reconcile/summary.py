@@ -1,7 +1,7 @@
-"""What a run says when it is done: counts for each read model, the first findings, warnings.
+"""The result of a run: counts for each read model, the first findings, warnings.
 
-Findings are capped: those of a read model, and among them malformed streams apart from the others, each have room of
-their own, so that many of one kind hide none of another. `as_json` is the command line's `--json` document.
+Findings are capped. Those of a read model, and its malformed streams, each have their own limit, so that many of one
+kind hide none of another. `as_json` is the command line's `--json` document.
 """
 
 from collections import Counter, defaultdict
@@ -30,14 +30,13 @@ _NOT_SHOWN = ("everything", "young", "look")
 class Summary:
     """The result of one run over one or several read models.
 
-    At most `max_findings` are kept of each read model, and as many of its malformed streams.
-    Of a verification `differing` counts the findings by read model and field, `reasons` by reason, `oldest_seconds`
-    has the age of the oldest finding of a read model but for malformed streams, and `scope` says what it covered and
-    did. By read model, of what earlier ones found, `closed` counts what is gone, and `elsewhere`, by outcome, what is
-    open outside of what was looked at. `outages` are the causes of all findings but malformed streams, `without_cause`
-    how many of a read model were too many to look for theirs. `rebuilds` are full ones, one for all read models that
-    are made from the same streams, and how far each is; `rebuild` is what they come to. `read_order` says how a full
-    pass read the events, where that was chosen.
+    At most `max_findings` are kept of each read model, and as many of its malformed streams. Of a verification,
+    `differing` counts findings by read model and field, `reasons` by reason. `oldest_seconds` has the age of a read
+    model's oldest finding, without malformed streams, and `scope` the coverage. Of earlier findings by read model,
+    `closed` counts the closed ones, and `elsewhere`, by outcome, the open ones outside of the coverage. `outages` are
+    the causes of all findings except malformed streams, `without_cause` the number of findings beyond the limit of
+    causes. `rebuilds` are full ones, one for all read models made from the same streams, with their states; `rebuild`
+    combines them. `read_order` says how a full pass read the events, if it had a choice.
     """
 
     verb: Verb
@@ -56,29 +55,29 @@ class Summary:
     closed: dict[str, int] = field(default_factory=dict)
     elsewhere: dict[str, Counter[str]] = field(default_factory=dict)
     changes: dict[str, FieldChanges] = field(default_factory=dict)
-    """Of a dry run, by read model: what a rebuild would change, field by field."""
+    """Of a dry run, by read model: the changes of a rebuild, by field."""
     outages: Outages = field(default_factory=Outages)
     read_order: str = ""
     without_cause: Counter[str] = field(default_factory=Counter)
     ignored: Counter[str] = field(default_factory=Counter)
-    """Of a verification, by read model: findings that somebody knows of, which are no discrepancies."""
+    """Of a verification, by read model: the number of ignored findings, which are no discrepancies."""
     _kept: Counter[tuple[str, bool]] = field(default_factory=Counter, repr=False)
     _by_aggregate: dict[tuple[str, str], Finding] = field(default_factory=dict, repr=False)
 
     @property
     def rebuild(self) -> RebuildOutcome:
-        """Of several rebuilds the one that is farthest from done."""
+        """Of several rebuilds the least finished one."""
         return of_all(self.rebuilds)
 
     def rebuild_of(self, read_model: str) -> RebuildOutcome:
-        """The rebuild that a read model was made by."""
+        """The rebuild of a read model."""
         return next((item for item in self.rebuilds if read_model in item.read_models), RebuildOutcome())
 
     @property
     def ok(self) -> bool:
-        """Verify: nothing was found. Rebuild and dry run: every aggregate is, or would be, as its events say.
+        """Verification: no discrepancy. Rebuild and dry run: every aggregate matches its events, or would.
 
-        One that stopped at the end of its window, or did its slice, is well so far.
+        A run that stopped at the end of its window, or did only its slice, is ok so far.
         """
         if self.verb == "verify":
             return not any(counts.discrepancies for counts in self.read_models.values())
@@ -87,7 +86,7 @@ class Summary:
 
     @property
     def looked_at_all(self) -> bool:
-        """Whether every field of every document was compared, so that nothing found means that all is well."""
+        """Whether every field of every document was compared, so that no finding means that all is well."""
         return self.scope.tier != "versions" and self.scope.everything
 
     @property
@@ -107,7 +106,7 @@ class Summary:
             self._count(read_model, verdict.outcome)
 
     def add(self, finding: Finding) -> None:
-        """Count a finding and keep it while there is room; what lags or is undecided is counted alone."""
+        """Count a finding and keep it while there is room; lagging and undecided ones are only counted."""
         self._count(finding.read_model, finding.outcome)
         if finding.outcome not in ALARMS:
             return
@@ -122,7 +121,7 @@ class Summary:
         self.take_over([finding])
 
     def take_over(self, findings: Iterable[Finding]) -> None:
-        """Keep findings that are counted already, while there is room."""
+        """Keep findings that are already counted, while there is room."""
         for finding in findings:
             if self.has_room(finding.read_model, finding.outcome):
                 self._kept[kind_of(finding)] += 1
@@ -130,7 +129,7 @@ class Summary:
                 self._by_aggregate.setdefault((finding.read_model, repr(finding.aggregate_id)), finding)
 
     def first_findings(self, most: int) -> list[Finding]:
-        """At most so many in all, shared out among the kinds that have room of their own."""
+        """At most `most` findings, shared evenly among the kinds with their own limit."""
         return shared(self.findings, most, kind_of)
 
     def has_room(self, read_model: str, outcome: Outcome) -> bool:
@@ -142,7 +141,7 @@ class Summary:
         setattr(counts, outcome.value, getattr(counts, outcome.value) + 1)
 
     def fail(self, read_model: str, aggregate_id: Any, reason: str, detail: str = "") -> None:
-        """Count an aggregate that the run could not do, and write the reason on its finding."""
+        """Count an aggregate that the run could not write, and set the reason of its finding."""
         self.read_models[read_model].failed += 1
         finding = self._by_aggregate.get((read_model, repr(aggregate_id)))
         if finding is not None:
@@ -157,7 +156,7 @@ class Summary:
 
     @property
     def about(self) -> dict[str, Any]:
-        """Which rebuild it was, or what was verified, for showing, of plain JSON types; only what there is to say."""
+        """The rebuild or the coverage, for display, as plain JSON types, without empty values."""
         started_at = self.scope.started_at
         several = self.rebuilds if len(self.rebuilds) > 1 else ()
         said = {

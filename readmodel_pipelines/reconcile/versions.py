@@ -32,7 +32,7 @@ class _Ends:
 
 
 _Result = _Ends | Malformed
-_ToBeLookedAt = Malformed(Reason.UNKNOWN_EVENT_TYPE, "only the whole fold tells")
+_ToBeLookedAt = Malformed(Reason.UNKNOWN_EVENT_TYPE, "only the whole fold decides")
 
 
 def reconcile_versions(store: EventStore, lanes: Sequence[Lane], allowed: Collection[str] = ()) -> None:
@@ -52,7 +52,7 @@ def reconcile_versions(store: EventStore, lanes: Sequence[Lane], allowed: Collec
         (MergeJoin(_outlined(lane), _with_text_keys(lane)), presences.get(lane.projection.read_model)) for lane in lanes
     ]
     for aggregate_id, first, last, events, _ in outlines:
-        # The last version is not the stream's where it may be that of an event that is skipped.
+        # The last version is not the stream's if it may belong to a skipped event.
         ends = _ToBeLookedAt if skipping.at(aggregate_id) else _ends(first, last, events, allowed)
         if not is_plain(aggregate_id):
             event_id = store.first_event(fold, aggregate_id)
@@ -60,7 +60,7 @@ def reconcile_versions(store: EventStore, lanes: Sequence[Lane], allowed: Collec
                 tell_odd(lanes, aggregate_id, check_id({"aggregate_id": aggregate_id, "_id": event_id}))
                 continue
             if event_id is None:
-                # A symbol, which is told elsewhere: grouping may have made a text of it.
+                # A symbol, which is reported elsewhere; grouping may have turned it into a text.
                 continue
             ends = Malformed(Reason.BAD_AGGREGATE_ID, "aggregate_id is not valid UTF-8", event_id=event_id)
         for join, presence in joins:
@@ -79,14 +79,14 @@ def _with_text_keys(lane: Lane) -> Iterator[Document]:
 
 
 class _InOrder:
-    """What is known of some aggregates, which come in order and are asked for in order."""
+    """Values of some aggregates, which come in order and are requested in order."""
 
     def __init__(self, known: Iterable[tuple[str, bool | None]]) -> None:
         self._rest = iter(known)
         self._next = next(self._rest, None)
 
     def at(self, aggregate_id: str) -> bool | None:
-        """What is known of this one; None is nothing."""
+        """The value of this aggregate; None if there is none."""
         while self._next is not None and self._next[0] != aggregate_id:
             if byte_order(self._next[0]) > byte_order(aggregate_id):
                 return None
@@ -116,7 +116,7 @@ def _presence(
     """
     others = [event_type for event_type in projection.decided_by if event_type != begins]
     later = store.deciding(projection.fold, others) if others else ()
-    # What lies between them is left out.
+    # Aggregates between them are left out.
     streams = fold_streams(_each_once(firsts, later), projection.fold, {*allowed, Reason.VERSION_GAP})
     return _InOrder((stream.aggregate_id, _wants(projection, stream)) for stream in streams)
 
@@ -136,12 +136,12 @@ def _wants(projection: Projection, stream: Stream[Any]) -> bool | None:
         return None
     try:
         return projection.document(stream.aggregate_id, stream.result) is not None
-    except Exception:  # noqa: BLE001 - a fault of one projection on one stream disturbs no other
+    except Exception:  # noqa: BLE001 - a fault of one projection on one stream affects no other
         return None
 
 
 def _outlined(lane: Lane) -> Lane:
-    """The lane with the outline of its documents, their key and version alone."""
+    """The lane with only key and version of its documents."""
     projection = lane.projection
     versioned = "version" in projection.owned
 
@@ -158,7 +158,7 @@ def _outlined(lane: Lane) -> Lane:
 
 
 def _deciding(lane: Lane) -> Callable[[Verdict], None]:
-    """Whether an absent document ought to be there cannot be told."""
+    """Whether it is unknown if an absent document should exist."""
 
     def emit(verdict: Verdict) -> None:
         if verdict.outcome is Outcome.MISSING:
@@ -170,7 +170,7 @@ def _deciding(lane: Lane) -> Callable[[Verdict], None]:
 
 
 def _undecided(lane: Lane) -> Callable[[Document, Document], None]:
-    """Nor whether one at the right version ought to be."""
+    """Whether it is unknown if a document at the right version should exist."""
 
     def keep(_: Document, __: Document) -> None:
         lane.counts.same -= 1

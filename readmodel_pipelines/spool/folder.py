@@ -1,7 +1,8 @@
-"""The folder of one spool: this user's alone, gone with the block that made it; one that was killed goes with the next.
+"""The folder of one spool: private to this user, deleted with its block; that of a killed process is deleted by the
+next.
 
-Whoever makes a folder holds the lock on a file in it for as long as the process lives: the kernel lets go of it however
-that ends. A folder whose lock is free was left behind.
+The process that creates a folder locks a file in it while it lives; the kernel releases the lock however the process
+ends. A folder without a lock is a leftover.
 """
 
 import os
@@ -31,10 +32,10 @@ class SpoolLost(ReadModelError):
 
 @contextmanager
 def spool_folder(parent: Path, needed_bytes: int) -> Iterator[Path]:
-    """A folder with room for so many bytes; what killed ones left beside it goes first.
+    """A folder with room for this many bytes; leftovers beside it are deleted first.
 
     Raises:
-        NoRoomToSpool: there is none, here or later in the block.
+        NoRoomToSpool: there is too little room, here or later in the block.
     """
     try:
         parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -48,7 +49,7 @@ def spool_folder(parent: Path, needed_bytes: int) -> Iterator[Path]:
     lock = os.open(folder / _NEW, os.O_CREAT | os.O_RDWR, 0o600)
     try:
         _is_free(lock)
-        # Nobody meets it before it is locked.
+        # No other process finds it before it is locked.
         (folder / _NEW).rename(folder / _LOCK)
         yield folder
     finally:
@@ -57,14 +58,14 @@ def spool_folder(parent: Path, needed_bytes: int) -> Iterator[Path]:
 
 
 def free_bytes(folder: Path) -> int:
-    """The room where a folder is, or will be."""
+    """The free bytes of the disk with this folder, which may not exist yet."""
     there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
     return shutil.disk_usage(there).free
 
 
 @contextmanager
 def room_or_refused(parent: Path) -> Iterator[None]:
-    """What the system says in the block of writing comes out as `NoRoomToSpool`."""
+    """Errors of writing in the block become `NoRoomToSpool`."""
     try:
         yield
     except OSError as error:
@@ -74,7 +75,7 @@ def room_or_refused(parent: Path) -> Iterator[None]:
 def _sweep(parent: Path) -> None:
     for left in parent.glob(f"{_PREFIX}*"):
         with suppress(OSError):
-            # Without its lock it is just being made, or just going.
+            # A folder without a lock file is just being created or deleted.
             lock = os.open(left / _LOCK, os.O_RDWR)
             try:
                 if _is_free(lock):
@@ -84,8 +85,8 @@ def _sweep(parent: Path) -> None:
 
 
 def _is_free(lock: int) -> bool:
-    """Whether nobody else holds it; we do, then."""
-    # Not everywhere; nor is the embedded server.
+    """Whether no other process locks it; then we do."""
+    # Not available on every system; neither is the embedded server.
     import fcntl
 
     try:
@@ -98,7 +99,7 @@ def _is_free(lock: int) -> bool:
 def _no_room(parent: Path, why: str) -> NoRoomToSpool:
     return NoRoomToSpool(
         f"The events cannot be spooled in {parent}: {why}.",
-        hint="Name a folder with more room in READMODEL_SPOOL_DIR, or read in the order of the index: "
+        hint="Set READMODEL_SPOOL_DIR to a folder with more room, or read in the order of the index: "
         "READMODEL_READ_ORDER=index.",
     )
 

@@ -1,8 +1,8 @@
 """A file of documents in the order of their keys, larger than memory: sorted runs, merged while they are read.
 
-Documents come in any order and are held until a run is full; it is sorted and appended, block by block, compressed.
-Whoever reads a range merges that part of every run, a block of each at a time. So neither side holds more than a few
-MiB, however many documents there are, and however many have one id. Equal keys come in the order in which they came.
+Documents come in any order and are held until a run is full. Then the run is sorted, compressed and appended in blocks.
+A reader of a range merges that part of every run, one block of each at a time. So both sides hold only a few MiB, with
+any number of documents, in total or of one id. Equal keys keep their order.
 """
 
 import os
@@ -24,12 +24,12 @@ from readmodel_pipelines.reconcile.ranges import IdRange
 from readmodel_pipelines.spool.folder import SpoolLost
 
 Key = tuple[bytes, Any]
-"""The bytes of the id, and what orders documents of one id."""
+"""The bytes of the id, and the order of documents with the same id."""
 
 Document = dict[str, Any]
 
 RUN_BYTES = 16 * 1024 * 1024
-"""A run has so many bytes of documents: what a writer holds, less than twice that with its keys."""
+"""Bytes of documents in a run; a writer holds less than twice as many, including keys."""
 _READ_BYTES = 4 * 1024 * 1024
 _LARGEST_BLOCK, _SMALLEST_BLOCK = 64 * 1024, 4 * 1024
 _INDEXED_BYTES = 64 * 1024
@@ -38,7 +38,7 @@ _LENGTH = 4
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Where the blocks of a run begin and end; behind them lies the index of their first ids, in so many bytes."""
+    """The positions of the blocks of a run, followed by the index of their first ids, with its size in bytes."""
 
     start: int
     end: int
@@ -47,7 +47,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class SortedFile:
-    """A file that is written; another process can read it as well."""
+    """A finished file; another process can read it as well."""
 
     path: Path
     runs: tuple[Run, ...]
@@ -78,7 +78,7 @@ class SortedFile:
             heads = [_Head(_blocks(file, run, lower), decode, key_of, lower) for run in self.runs]
             for keys, documents in _merged(heads):
                 if upper is not None and keys[-1][0] >= upper:
-                    # `(upper,)` comes before every key of that id.
+                    # `(upper,)` sorts before every key of that id.
                     if rest := documents[: bisect_left(keys, (upper,))]:
                         yield rest
                     return
@@ -99,19 +99,19 @@ def _as_it_was_written(path: Path) -> Iterator[None]:
 
 
 class SortedFileWriter:
-    """Writes a sorted file, of about so many bytes of documents, which none but this user can read."""
+    """Writes a sorted file with about `expected` bytes of documents, which only this user can read."""
 
     def __init__(self, path: Path, about_bytes: int, run_bytes: int = RUN_BYTES) -> None:
         self._path = path
         self._file = os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb")
         self._run_bytes = run_bytes
-        # Of every run a block is held by who reads.
+        # A reader holds one block of every run.
         share = _READ_BYTES * run_bytes // max(1, about_bytes)
         self._block_bytes = min(_LARGEST_BLOCK, max(_SMALLEST_BLOCK, share))
         self._begin_anew()
 
     def begin_anew(self) -> None:
-        """Forget what was written: it is read from its beginning once more."""
+        """Discard everything written, because the source is read again from its beginning."""
         self._file.seek(0)
         self._file.truncate()
         self._begin_anew()
@@ -123,7 +123,7 @@ class SortedFileWriter:
         self._held = 0
 
     def add(self, entries: Sequence[tuple[Key, bytes]], size: int) -> None:
-        """Take documents, of so many bytes together, with their keys."""
+        """Add documents with their keys and their total number of bytes."""
         self._entries += entries
         self._documents += len(entries)
         self._held += size
@@ -131,13 +131,13 @@ class SortedFileWriter:
             self._write_run()
 
     def finish(self) -> SortedFile:
-        """Everything is there."""
+        """Finish the file; all documents are added."""
         self._write_run()
         self.close()
         return SortedFile(self._path, tuple(self._runs), self._documents)
 
     def close(self) -> None:
-        """Whether it is finished or not."""
+        """Close the file, finished or not."""
         self._file.close()
 
     def _write_run(self) -> None:
@@ -168,9 +168,9 @@ class SortedFileWriter:
 
 
 def _blocks(file: int, run: Run, lower: bytes) -> Iterator[bytes]:
-    """The blocks of a run from where an id can be."""
+    """The blocks of a run that can contain an id or later ones."""
     index = bson.decode(_part(file, run.index_bytes, run.end))
-    # One that begins with it may have a part of it before.
+    # The documents of the block's first id may begin in the block before.
     before = max(0, bisect_left(index["ids"], lower) - 1)
     at = index["places"][before]
     del index
@@ -188,7 +188,7 @@ def _part(file: int, length: int, at: int) -> bytes:
 
 
 class _Head:
-    """What is read of a run, and was not given yet."""
+    """The part of a run that is read and not returned yet."""
 
     def __init__(
         self,
@@ -208,7 +208,7 @@ class _Head:
         self.at = bisect_left(self.keys, (lower,))
 
     def read_on(self) -> bool:
-        """Whether there is anything; the next block, when this one is given."""
+        """Whether documents are left; reads the next block if this one is exhausted."""
         if self.at == len(self.keys):
             raw = next(self._blocks, b"")
             self.documents = self._decode(raw) if raw else ()
@@ -216,19 +216,19 @@ class _Head:
         return bool(self.keys)
 
     def take(self, end: int) -> tuple[list[Key], Sequence[Document]]:
-        """Give what comes before a place."""
+        """Return the documents before a place."""
         start, self.at = self.at, end
         return self.keys[start:end], self.documents[start:end]
 
 
 def _merged(heads: Sequence[_Head]) -> Iterator[tuple[list[Key], list[Document]]]:
-    """Keys and documents of all runs in order, some at a time."""
+    """Keys and documents of all runs in order, in batches."""
     while heads := [head for head in heads if head.read_on()]:
-        # Nothing that comes later in any run is less.
+        # No later key in any run is smaller.
         bound = min(head.keys[-1] for head in heads)
         parts = [head.take(bisect_left(head.keys, bound, head.at)) for head in heads]
         if not any(keys for keys, _ in parts):
-            # Of equal ones those of the earliest run first, in however many blocks.
+            # Equal keys in the order of their runs, in any number of blocks.
             first = next(head for head in heads if head.keys[head.at] == bound)
             equal = next((at for at in range(first.at, len(first.keys)) if first.keys[at] != bound), len(first.keys))
             parts = [first.take(equal)]
@@ -240,6 +240,6 @@ def _in_order(parts: Sequence[tuple[list[Key], Sequence[Document]]]) -> tuple[li
         return parts[0][0], list(parts[0][1])
     keys = list(chain.from_iterable(keys for keys, _ in parts))
     documents = list(chain.from_iterable(documents for _, documents in parts))
-    # Stable, and quick where parts are sorted already.
+    # Stable, and fast on parts that are already sorted.
     order = sorted(range(len(keys)), key=keys.__getitem__)
     return [keys[at] for at in order], [documents[at] for at in order]

@@ -1,9 +1,9 @@
-"""A small pool of worker processes: each opens its own connections once, takes tasks one after another, and tells.
+"""A small pool of worker processes: each opens its own connections once, runs tasks one after another, and reports.
 
-Not `multiprocessing`'s: a Dagster run that a Celery worker executes is a daemonic process, which may have no children
-of that kind. A worker, whose program is this module, imports from where its parent does, and from no folder that it
-happens to be started in. It ends with its parent, however that ends: it reads the end of its pipe, and on Linux the
-kernel ends it, for what holds the interpreter's lock for long lets no thread read.
+It does not use `multiprocessing`: a Dagster run in a Celery worker is a daemonic process, which may have no such
+children. A worker's program is this module. It imports from the same places as its parent, and not from the current
+folder. It ends with its parent in any case: it reads the end of its pipe, and on Linux the kernel also kills it,
+because code that holds the interpreter's lock for long blocks the reading thread.
 """
 
 import ctypes
@@ -25,19 +25,19 @@ from typing import Any
 from readmodel_pipelines.errors import ReadModelError, kind_and_words
 
 Send = Callable[[Any], None]
-"""Tells the parent something meanwhile."""
+"""Sends something to the parent during a task."""
 
 Work = Callable[..., AbstractContextManager[Callable[[Any, Send], Any]]]
-"""A function of a module, given the set-up: opens what tasks need, and gives what does one and returns its result.
+"""A function of a module that gets the setup, opens what tasks need, and returns the function that runs a task.
 
-In the process that has it done it is given besides what that has opened already.
+In the parent process it also gets the objects that are open already.
 """
 
 
 _SILENCE = 1.0
 _PR_SET_PDEATHSIG = 1
 
-# What cannot be loaded says why: nobody reads what a worker writes on its own.
+# Import errors are sent to the parent, because nobody reads the output of a worker.
 _PROGRAM = """\
 import sys
 sys.path[:] = {path!r}
@@ -61,14 +61,14 @@ class WorkerDied(ReadModelError):
 def work_off(
     work: Work, setup: Any, tasks: Sequence[Any], workers: int, told: Callable[[Any], None] = lambda _: None, *here: Any
 ) -> Iterator[tuple[Any, Any]]:
-    """Do the tasks in so many processes; with one, in this one, with what is open `here`. Gives (task, result).
+    """Run the tasks in several processes, or in this one with the objects open `here`. Yields (task, result).
 
-    `told` is given what workers send meanwhile, and None once in a second when nobody sends anything. `setup`, tasks,
-    results and what is sent are pickled.
+    `told` is called with messages of workers, and with None once per second without any. `setup`, tasks, results and
+    messages are pickled.
 
     Raises:
         WorkerDied: a worker ended; the others are ended too.
-        ReadModelError: what a worker raised.
+        ReadModelError: an error raised by a worker.
     """
     if workers <= 1 or len(tasks) <= 1:
         with work(setup, *here) as do:
@@ -135,21 +135,23 @@ def _start() -> tuple[Connection, subprocess.Popen[bytes]]:
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
-            # Ctrl-C reaches the parent alone, which ends them.
+            # Only the parent gets Ctrl-C, and ends the workers.
             start_new_session=True,
         )
     return ours, process
 
 
 def _path() -> list[str]:
-    """Where this process imports from. The current folder may be another one by now: its place is that of this code."""
+    """The import path of this process. The current folder may have changed, so its entry is replaced by the place of
+    this code.
+    """
     home = str(Path(__file__).parents[2])
     return [home if not Path(place).is_absolute() and Path(place).exists() else place for place in sys.path]
 
 
 def _send(connection: Connection, message: Any) -> None:
     with suppress(OSError):
-        # Whether it is still there is seen when it is listened to.
+        # A dead worker is detected when its pipe is read.
         connection.send(message)
 
 
@@ -167,7 +169,7 @@ def _receive(connection: Connection, process: subprocess.Popen[bytes]) -> tuple[
 
 
 def serve(connection: Connection) -> None:
-    """In a worker: do what the parent asks until it is gone."""
+    """In a worker: run the parent's tasks until it is gone."""
     inbox: SimpleQueue[bytes] = SimpleQueue()
 
     def listen() -> None:
@@ -175,16 +177,16 @@ def serve(connection: Connection) -> None:
             while True:
                 inbox.put(connection.recv_bytes())
         except (EOFError, OSError):
-            # Not at the next task: nobody is left for whom this one is done.
+            # At once and not before the next task, because nobody waits for the current one.
             os._exit(1)
 
     threading.Thread(target=listen, daemon=True).start()
     if sys.platform == "linux":
-        # When the parent's thread ends that started this process, which waits for it.
+        # When the parent's thread that started this process ends; it waits for this process.
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     try:
         work, setup = pickle.loads(inbox.get())  # noqa: S301 - our own
-    except Exception as error:  # noqa: BLE001 - whatever importing it raises
+    except Exception as error:  # noqa: BLE001 - any error of the import
         connection.send(("not loaded", kind_and_words(error)))
         return
     try:
@@ -192,22 +194,22 @@ def serve(connection: Connection) -> None:
             while True:
                 task = pickle.loads(inbox.get())  # noqa: S301 - our own
                 connection.send(("done", do(task, lambda told: connection.send(("sent", told)))))
-    except Exception as error:  # noqa: BLE001 - whatever it is, the parent raises it
+    except Exception as error:  # noqa: BLE001 - the parent raises it, whatever it is
         connection.send(("raised", _portable(error)))
 
 
 def _portable(error: Exception) -> tuple[bytes, str]:
-    """The error for the way to the parent, and its text: not all can be pickled, and not everywhere unpickled."""
+    """The error and its text for the parent: not every error can be pickled and unpickled."""
     text = "".join(traceback.format_exception(error))
     try:
         return pickle.dumps(error), text
-    except Exception:  # noqa: BLE001 - whatever its own code raises
+    except Exception:  # noqa: BLE001 - any error of its own code
         return b"", text
 
 
 def _error_of(pickled: bytes, text: str) -> Exception:
     try:
         error = pickle.loads(pickled)  # noqa: S301 - our own
-    except Exception:  # noqa: BLE001 - whatever its own code raises
+    except Exception:  # noqa: BLE001 - any error of its own code
         error = None
     return error if isinstance(error, Exception) else RuntimeError(text)

@@ -139,7 +139,7 @@ def test_a_look_at_some_young_ones_alone_is_told(scene: Scene, monkeypatch: pyte
         monkeypatch.setattr(module, "_MOST_RECENT", most)
         summary = verify_fresh(scene.database, scene.settings, ["chat"])
         assert (summary.read_models["chats_read_model"].checked, len(summary.warnings)) == (most, warnings)
-        assert ("not looked at" in summary.about["coverage"]) is bool(warnings)
+        assert ("not compared" in summary.about["coverage"]) is bool(warnings)
 
 
 # The tier of versions

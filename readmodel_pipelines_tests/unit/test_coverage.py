@@ -44,7 +44,7 @@ def test_what_is_no_bucket_is_refused_with_an_example(text: str) -> None:
     [
         (Coverage(), "every aggregate"),
         (Coverage(sample=1_000), "a sample of 1,000"),
-        (Coverage(bucket=Bucket(3, 7), since_last=True), "bucket 3/7 and what changed since the last verification"),
+        (Coverage(bucket=Bucket(3, 7), since_last=True), "bucket 3/7 and changes since the last verification"),
     ],
 )
 def test_a_coverage_has_words(coverage: Coverage, words: str) -> None:

@@ -135,7 +135,7 @@ def test_a_working_program_tells_its_version(tmp_path: Path) -> None:
     ("body", "words"),
     [
         (f"echo 'mongod: {LIBCURL}' >&2; exit 127", ["libcurl.so.4", "`apt-get install libcurl4`"]),
-        (f"echo '{LIBCURL.replace('libcurl.so.4', 'libodd.so.9')}' >&2; exit 127", ["package that brings libodd.so.9"]),
+        (f"echo '{LIBCURL.replace('libcurl.so.4', 'libodd.so.9')}' >&2; exit 127", ["libodd.so.9"]),
         ("kill -ILL $$", ["AVX"]),
         ("echo first; echo sorry >&2; exit 3", ["code 3: sorry"]),
         ("exit 3", ["code 3: it said nothing"]),

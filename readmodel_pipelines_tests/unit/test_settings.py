@@ -188,7 +188,7 @@ def test_collections_that_would_destroy_one_another_are_refused(names: dict[str,
 
 @pytest.mark.parametrize("cron", ["0 2 * *", "every night", "0 2 * * * *", "@daily", ""])
 def test_a_schedule_without_five_fields_of_cron_is_refused(cron: str) -> None:
-    with pytest.raises(ValidationError, match="a time looks like"):
+    with pytest.raises(ValidationError, match="a schedule looks like"):
         Settings(nightly_cron=cron)
 
 

@@ -159,8 +159,8 @@ REFUSED = (
 )
 
 REFUSED_AFTER_A_WHILE = (
-    Refused("a certificate of another authority", _of_another, 3, ("does not answer", "one that it trusts")),
-    Refused("a certificate that is over", _certified(-1), 3, ("does not answer", "not over")),
+    Refused("a certificate of another authority", _of_another, 3, ("does not answer", "must be trusted")),
+    Refused("a certificate that is over", _certified(-1), 3, ("does not answer", "and valid")),
     Refused(
         "no TLS",
         lambda server: f"mongodb://a:{BEGINNING}@localhost:{server.port}/?{_QUICK[1:]}",
@@ -177,7 +177,7 @@ REFUSED_AFTER_A_WHILE = (
         "another name of the host",
         lambda server: server.uri.replace("localhost", "127.0.0.1") + _QUICK,
         3,
-        ("'127.0.0.1'", "as that certificate names it"),
+        ("'127.0.0.1'", "the host name of that certificate"),
     ),
     Refused("another name of the set", _with(f"replicaSet=rs9{_QUICK}"), 3, ('"rs9"', "READMODEL_MONGODB_URI")),
 )

@@ -422,4 +422,4 @@ def _by_pool(held: Sequence[Privilege]) -> dict[str, list[Privilege]]:
 
 def _as_before(outcome: Outcome) -> bool:
     # It is told of every right that is lacking; what it could not look at is what it needed one for.
-    return "may not look" not in outcome.said if outcome.arguments[0] == "doctor" else outcome.well
+    return "may not read" not in outcome.said if outcome.arguments[0] == "doctor" else outcome.well
