@@ -1,8 +1,8 @@
 """The errors that a person can cause or must act on: one small tree.
 
-Every error carries a stable ``code``, a sentence that says what happened and why, and ``hint``: what to do now. The
-code is the name of its class in small letters (`aggregate_not_found`), so that nobody renames one lightly.
-Nothing in here ever holds a credential; see `readmodel_pipelines.settings.Settings.shown_uri`.
+Every error has a stable ``code``, a sentence with the event and its reason, and ``hint``, the remedy. The code is the
+name of its class in small letters (`aggregate_not_found`), so renaming a class changes an interface. No error ever
+holds a credential; see `readmodel_pipelines.settings.Settings.shown_uri`.
 """
 
 import re
@@ -19,7 +19,7 @@ _LONGEST = 1_000
 class ReadModelError(Exception):
     """Any other error of this project.
 
-    Root of the tree. `str()` gives the sentence, on one line whatever it names, followed by what to do.
+    Root of the tree. `str()` gives the sentence, on one line whatever it names, followed by the hint.
     """
 
     code = "error"
@@ -149,7 +149,7 @@ class MongoFailed(MongoUnavailable):
 class NoEvents(ReadModelError):
     """A run over many aggregates found no event at all. Usually a name in the settings is mistyped.
 
-    `read_models` are those that cannot be told right from wrong.
+    `read_models` are those that cannot be verified.
     """
 
     exit_code = 5

@@ -39,7 +39,7 @@ class Moment(Enum):
     BATCH_WRITTEN = auto()
     BATCH_SAVED = auto()
     RANGE_DONE = auto()
-    # What is touched meanwhile
+    # Changes during a rebuild
     HISTORY_ASKED_FOR = auto()
     HISTORY_READ = auto()
     DRAINED = auto()

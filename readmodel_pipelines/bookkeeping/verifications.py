@@ -1,17 +1,10 @@
 """The records of verifications in this project's own collections: results, findings and watermarks.
 
-<<<<<<< HEAD
-DATA_CONTRACT.md, «Findings and verifications», has the fields. A finding is open from when it is first seen until a
-verification that covers its aggregate does not find it any more. Its age begins anew when its stream has grown since:
-then it is another one, most likely a moment old. A document that lagged is kept until it is looked at again, because
-its writer may have died, and no finding before that. A read model's watermark says from where to go on.
-=======
-DATA_CONTRACT.md, «What verifications remember», has the fields. A finding is open from its first verification until one
+DATA_CONTRACT.md, «Findings and verifications», has the fields. A finding is open from its first verification until one
 that covers its aggregate does not find it. Its age starts again if its stream has grown since, because then it is
 probably another, new finding. A lagging document is recorded until it is compared again, because its writer may have
 died; until then it is no finding. A read model's watermark is the token from which the next incremental verification
 continues.
->>>>>>> 2cbde1b (Verification, rebuild, repair, cut-over, bookkeeping, doctor: texts in plain words)
 """
 
 import hashlib

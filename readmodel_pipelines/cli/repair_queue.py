@@ -208,7 +208,7 @@ def _work_on(every: float, batch_size: int | None) -> None:
     settings = load_settings()
     total, last = RepairSummary(), deque([RepairSummary()], maxlen=1)
     started = time.perf_counter()
-    # Nobody knows before the first look.
+    # Unknown before the first connection.
     down: bool | None = None
     queue = settings.repair_queue_collection
     voice.note(f"Repairs each new task at once, and checks for due tasks every {every:g} s. Ctrl-C ends it.")

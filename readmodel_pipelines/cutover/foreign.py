@@ -162,7 +162,7 @@ class ForeignFollower:
                 return False
             kept = self._owned | newer().get(written({"_id": document["_id"]}), set())
             reached(Moment.FOREIGN_APPLIED)
-            for doing, change in enumerate(left):  # noqa: B007 - told to the outside
+            for doing, change in enumerate(left):  # noqa: B007 - the caller reads it
                 for step in _steps_of(change, kept):
                     if has_repeated(document):
                         raise _StandsTwice

@@ -114,7 +114,7 @@ def run_demo(settings: Settings, *, chats: int = DEFAULT_CHATS, say: Say, show: 
         stale = projector.verify_all()
         show(stale, _SHOWN_FINDINGS)
 
-        say("10. Repair what is in the queue, as Dagster's sensor does and `readmodel repair-queue work`")
+        say("10. Repair the tasks in the queue, as Dagster's sensor does and `readmodel repair-queue work`")
         repaired = RepairWorker(database, settings).work()
         say(f"   {repaired.completed} tasks completed in {repaired.seconds:.2f} s\n")
 

@@ -71,7 +71,7 @@ class Odd:
 
 @dataclass(frozen=True, slots=True)
 class Repeated:
-    """What a field holds that stands in its document more than once: queries see the first, programs the last."""
+    """The values of a field that occurs more than once in its document: queries see the first, programs the last."""
 
     values: tuple[Any, ...]
 

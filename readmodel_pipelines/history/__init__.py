@@ -1,3 +1,1 @@
-"""History: the changes of each event of one stream, the last change of each field, and the version of the stored
-document.
-"""
+"""History: the changes of each event of one stream, and the version that the stored document equals."""

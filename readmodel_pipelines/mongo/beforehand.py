@@ -1,4 +1,4 @@
-"""Reading beforehand: the server makes the next batch while this process works on the one before it."""
+"""Prefetching: the server prepares the next batch while this process works on the previous one."""
 
 from collections.abc import Generator
 from contextvars import copy_context
@@ -10,10 +10,10 @@ T = TypeVar("T")
 
 
 def beforehand(batches: Generator[T, None, None], name: str) -> Generator[T, None, None]:
-    """The same batches, one of them ahead; the first is asked for at once, and not when somebody wants it.
+    """The same batches, one of them prefetched; the first is requested at once, before it is needed.
 
-    What is raised there is raised here, behind the batches before it. They are asked for in a thread of this `name`,
-    with the context of whoever asks here.
+    An error there is raised here, after the batches before it. The batches are requested in a thread of this `name`, in
+    the context of the caller.
     """
     wanted, given_up = Semaphore(), Event()
     got: SimpleQueue[tuple[T | None, BaseException | None]] = SimpleQueue()
@@ -22,12 +22,12 @@ def beforehand(batches: Generator[T, None, None], name: str) -> Generator[T, Non
         try:
             while wanted.acquire() and not given_up.is_set():
                 got.put((next(batches), None))
-        except BaseException as error:  # noqa: BLE001 - whoever wants the batch is told, whatever it is
+        except BaseException as error:  # noqa: BLE001 - raised again in the thread that needs the batch
             got.put((None, error))
         finally:
             batches.close()
 
-    # Nobody waits at the end of the process for a batch that nobody wants any more.
+    # A daemon thread, so that the process does not wait for a batch that is no longer needed.
     Thread(target=copy_context().run, args=[read], name=name, daemon=True).start()
     return _handed_on(got, wanted, given_up)
 

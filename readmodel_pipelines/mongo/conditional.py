@@ -1,8 +1,8 @@
-"""Writes on condition: of a document that is still what was compared, `_id`, key and every owned field as read.
+"""Conditional writes: only if the document still equals the compared one in `_id`, key and every owned field.
 
-The server plans each filter but that on `_id` alone, which takes it longer than the write. So an update finds its
-document by `_id`, and has the condition in its pipeline: when that does not hold the document stays as it is, and does
-not count as modified. A pipeline keeps what it does not name to the byte, fields that stand twice too.
+The server plans each filter except one on `_id` alone, which takes longer than the write. So an update finds its
+document by `_id`, and has the condition in its pipeline. If it is false, the document stays unchanged and does not
+count as modified. A pipeline keeps all other fields byte by byte, even repeated ones.
 """
 
 from typing import Any
@@ -27,7 +27,7 @@ _BY_ID = {"_id": 1}
 
 
 class ConditionalWrites:
-    """Makes the statement that a change is, for documents of one projection; of a collection that may be `sharded`."""
+    """Builds the statement for a change of a document of one projection, in a collection that may be `sharded`."""
 
     def __init__(self, projection: Projection, *, sharded: bool) -> None:
         self._sharded = sharded

@@ -1,11 +1,11 @@
-"""A glitch is not an end: a verb at work asks again until a primary answers, for a while, and says so.
+"""Transient errors do not end a verb: it repeats until a primary answers, for a limited time, and reports it.
 
-What is repeated is a command whose repetition does no harm, or a reading that goes on behind what it gave. Before a
-server has answered once, nothing is waited for: a wrong address must not hang. Whoever gave up once does not wait at
-every step of clearing up; the first answer ends that.
+Only commands whose repetition is harmless are repeated, and reads that continue after their last result. Before a
+server has answered once, there is no wait, because a wrong address must fail at once. After a wait that failed, the
+steps of cleaning up do not wait again; the next answer ends that.
 
-Only what runs in the verb's own thread waits, or reads beforehand for it. Threads that renew leases or follow changes
-come again by themselves.
+Only the verb's own thread waits, and threads that prefetch for it. Threads that renew leases or follow changes try
+again by themselves.
 """
 
 import time

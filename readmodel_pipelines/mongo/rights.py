@@ -127,7 +127,7 @@ def what_is_lacking(database: Database, settings: Settings, role: str, error: Op
         lacks = lacking(privileges(role_named(role), settings), holds) if role else []
     if not lacks:
         command = _COMMAND.search(str(error))
-        told = f"`{command[1]}` on {settings.database}.{command[2]}" if command else "what was asked for"
+        told = f"`{command[1]}` on {settings.database}.{command[2]}" if command else "this command"
         hint = "`readmodel rights` lists the roles; `readmodel rights ROLE` prints the script of one."
         return f"The user may not {told}.", hint
     hint = f"Give the user the role that `readmodel rights {role}` prints."

@@ -1,8 +1,8 @@
-"""Where every stream begins and ends, from the index that gives streams in order.
+"""The first and the last event of every stream, from the index in the order of streams.
 
-The server looks at two keys of each stream, and reads its first event. What lies inside of a stream this cannot see. So
-the server adds the last versions up: the sum is the number of events unless a version is missing or wrong somewhere.
-Only then it counts each stream, from the index alone.
+The server reads two keys of each stream, and its first event. This cannot show gaps inside of a stream. So the server
+sums the last versions: the sum equals the number of events, unless a version is missing or wrong somewhere. Only then
+it counts each stream, from the index alone.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,7 +14,7 @@ from readmodel_pipelines.mongo.driver import Collection, Document
 Ends = tuple[Any, Any, int]
 """First version, last version, number of events."""
 
-# `$first`: the server skips from one stream to the next, which it does not for `$last`.
+# `$first`: the server skips from one stream to the next, which it does not do for `$last`.
 _FORWARDS: Mapping[str, Any] = {"$sort": {"aggregate_id": 1, "version": 1}}
 _BACKWARDS: Mapping[str, Any] = {"$sort": {"aggregate_id": -1, "version": -1}}
 _FROM_TEXTS: Mapping[str, Any] = {"$match": {"aggregate_id": {"$gte": ""}}}
@@ -24,7 +24,7 @@ _IN_ORDER: Mapping[str, Any] = {"$sort": {"_id": 1}}
 def first_events(types: Sequence[Any], fields: Iterable[str], *, merged: bool) -> list[Mapping[str, Any]]:
     """The pipeline for id and first event, with these fields, of each stream whose first event has one of these types.
 
-    One server gives them in order; of several, whose streams are `merged`, the order is asked for.
+    One server returns them in order; the streams of several are `merged`, so the pipeline sorts.
     """
     first: Mapping[str, Any] = {"$group": {"_id": "$aggregate_id", "first": {"$first": "$$ROOT"}}}
     shown = {"$project": {f"first.{name}": 1 for name in fields if name != "_id"}}
@@ -33,7 +33,7 @@ def first_events(types: Sequence[Any], fields: Iterable[str], *, merged: bool) -
 
 
 def last_versions() -> list[Mapping[str, Any]]:
-    """The pipeline for id and last version of each stream of whatever type, from the index alone."""
+    """The pipeline for id and last version of each stream of any type, from the index alone."""
     return [_FROM_TEXTS, _BACKWARDS, {"$group": {"_id": "$aggregate_id", "last": {"$first": "$version"}}}, _IN_ORDER]
 
 

@@ -25,9 +25,9 @@ class Alike:
         ]
 
     def about_the_same(self, event: Event) -> list[Event]:
-        """Other events that may put in again or take out again what this one takes out of a list, or puts in.
+        """Other events that may have reverted the effect of this one on a list.
 
-        Those of another type only if they come later: what was there before cannot hide that this one was applied.
+        Events of another type count only if they come later, because earlier ones cannot hide that it was applied.
         """
         of_lists = {kind for item in self._fields.values() if isinstance(item.value, list) for kind in item.types}
         kind, read, texts = event["event_type"], self._read(event), self._texts(event)

@@ -76,7 +76,9 @@ class Causes:
         self._made: set[str] | None = None
 
     def of(self, verdicts: Sequence[Verdict]) -> list[Cause | None]:
-        """The cause of each; None of a malformed stream, of what is right by now, and beyond the limit."""
+        """The cause of each verdict; None for malformed streams, for documents that are right now, and beyond the
+        limit.
+        """
         causes = [at_once(verdict) for verdict in verdicts]
         places = {
             verdict.aggregate_id: place

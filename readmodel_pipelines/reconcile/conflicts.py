@@ -19,7 +19,7 @@ from readmodel_pipelines.reconcile.second_look import SecondLook
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """A document that holds what another one wants: its key, the fields of the unique index, whether it keeps it."""
+    """A document that holds the key of another change: its key, the fields of the index, whether it keeps the key."""
 
     key: Any
     index: tuple[str, ...]

@@ -29,7 +29,7 @@ def characters_of(event: Event) -> int:
     """The approximate size of an event in characters."""
     data, characters = event.get("data"), 0
     if isinstance(data, dict):
-        # Asked of every event of what is wrong: a generator takes three times as long.
+        # Called for every event of a finding's stream, and a generator takes three times as long.
         for value in data.values():
             if isinstance(value, str):
                 characters += len(value)

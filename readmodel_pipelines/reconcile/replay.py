@@ -18,10 +18,10 @@ S = TypeVar("S", bound=State)
 def walk(
     events: Iterable[Event], fold: Fold[S], after: Callable[[Event, S], object], allowed: Collection[str] = ()
 ) -> S | Malformed | None:
-    """Fold the events of one stream, and be told the state `after` each; gives what the whole comes to.
+    """Fold the events of one stream and call `after` with the state after each; returns the fold of the whole stream.
 
-    None where there is no event. `allowed` as for `fold_streams`. Of a malformed stream nothing is told behind the
-    first offence, and nothing that was told of it holds.
+    None without events. `allowed` is that of `fold_streams`. For a malformed stream the calls end before the first
+    offending event, and the states reported so far are invalid.
     """
     result: S | Malformed | None = None
     for stream in fold_streams(events, fold, allowed, after):

@@ -1,8 +1,8 @@
-"""The tier of versions: is there a document for every stream that wants one, at its version?
+"""Tier versions: checks whether every stream that wants a document has one, at its version.
 
-Of the events the index tells the versions, and those that decide whether there is a document at all are folded: the
-first of each stream, and later ones of the other types that decide. What this finds is looked at again as documents
-before it is told, so it is cheap where all is well, and exact.
+The index yields the versions. Only the events that decide whether a document exists are folded: the first of each
+stream, and later ones of the other deciding types. Findings are compared again as documents before they are reported.
+So it is cheap if all is well, and exact.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence

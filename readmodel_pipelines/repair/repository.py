@@ -1,11 +1,12 @@
-"""The repository: appends events and updates their read models; what cannot be updated now is queued for repair.
+"""The repository: appends events and updates their read models; a failed update is queued for repair.
 
-repository = EventRepository(database, settings)
-saved = repository.save(chat_id, "chat", [NewEvent("chat.renamed", {"new_title": "Tea"})], expected_version=7)
-saved.version      # 8
-saved.projected    # False: the read models are a moment behind, and their repair is queued
+    repository = EventRepository(database, settings)
+    saved = repository.save(chat_id, "chat", [NewEvent("chat.renamed", {"new_title": "Tea"})], expected_version=7)
+    saved.version      # 8
+    saved.projected    # False: the read models are behind, and their repair is queued
 
-What the fold of its own stream could never take is refused before it is appended: such a stream is malformed for ever.
+An event that the fold of its own stream could never take is refused before the append, because it would make the stream
+malformed permanently.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -20,7 +20,7 @@ from readmodel_pipelines import (
 
 
 class Activity:
-    """What a chat stream folds to; every fold's state has `created` and `version`."""
+    """The state of a chat stream; every fold's state has `created` and `version`."""
 
     def __init__(self) -> None:
         self.created = False
