@@ -17,7 +17,7 @@ from readmodel_pipelines.mongo.driver import ClientSession
 from readmodel_pipelines.mongo.fenced import Fence, FencedCollection
 from readmodel_pipelines.mongo.read_order import Reading
 from readmodel_pipelines.mongo.spooling import Spools
-from readmodel_pipelines.mongo.store import Shadows, Store
+from readmodel_pipelines.mongo.store import NO_SHADOWS, Shadows, Store
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.reading import span_of, spooled
 from readmodel_pipelines.rebuild.catch_up import Following
@@ -139,7 +139,11 @@ class Run:
         share = len(todo) / self.record.ranges
         span = span_of([item.rest for item in todo])
         read = partial(pace.wait, documents=0)
-        with spooled(self.store, span, share=share, events=self.events, read=read, said=said) as spools:
+        # A second pass compares with what was built.
+        shadows = NO_SHADOWS if self.record.first_pass else self.shadows
+        with spooled(
+            self.store, span, share=share, events=self.events, shadows=shadows, read=read, said=said
+        ) as spools:
             yield spools
             # In place nothing else would detect this.
             if lives and self._lives() != lives:
