@@ -26,7 +26,7 @@ from readmodel_pipelines.reconcile.cause import Cause, CauseKind, lost_event
 from readmodel_pipelines.reconcile.compare import ABSENT, Absent, differing_fields
 from readmodel_pipelines.reconcile.loosely import fits, loosely_same
 from readmodel_pipelines.reconcile.outcome import Outcome, Verdict
-from readmodel_pipelines.reconcile.past import ElementsPast, FieldPast, Past
+from readmodel_pipelines.reconcile.past import LAST_OF_A_TYPE, ElementsPast, FieldPast, Past
 from readmodel_pipelines.reconcile.replay import document_of, walk, without
 
 _TRIED = 24
@@ -233,8 +233,8 @@ class _Different:
         if match.next is not None and match.version != past.version:
             return self._of_behind(match.next, single)
         if single or (single := self._any_single()):
-            return _of_single(CauseKind.LOST_UPDATE, single)
-        several = self._together() or self._refined()
+            return self._doubted(_of_single(CauseKind.LOST_UPDATE, single), single)
+        several = self._together() or self._refined() or self._of_one_type()
         if 0 < len(several) <= _MOST_SEVERAL:
             return self._of_several(several)
         return Cause(CauseKind.FOREIGN_WRITE, fields=self._strange())
@@ -275,6 +275,9 @@ class _Different:
     def _of_behind(self, following: Event, single: Sequence[Event]) -> Cause:
         told = _told(CauseKind.BEHIND, self._past, [following], single)
         if single or self._past.number - self._past.whole.number == 1:
+            return self._doubted(told, single)
+        if any(item.is_version for item in self._fields.values()):
+            # A document that holds its version tells that nothing behind that was applied.
             return told
         since = self._since()
         if since and (since[0]["version"] != following["version"] or self._alike.about_the_same(following)):
@@ -290,6 +293,15 @@ class _Different:
                 one_of = () if known else tuple(map(lost_event, [following, *since[:1]]))
                 return replace(told, lost=known, one_of=one_of, ambiguous=True)
         return told
+
+    def _doubted(self, cause: Cause, single: Sequence[Event]) -> Cause:
+        """The cause of which one event is told; that one and others, if it may be hidden by them though it was applied."""
+        named = [event for event in single if int(event["version"]) in {item.version for item in cause.lost}]
+        others = [other for event in named for other in self._alike.about_the_same(event)]
+        if not others:
+            return cause
+        one_of = tuple(map(lost_event, [*named, *others[:_SHOWN]]))
+        return replace(cause, lost=(), one_of=one_of, ambiguous=True)
 
     def _instead(self, event: Event, lost: Sequence[Event]) -> list[Event]:
         """Other events exactly like this one, one of which may be lost instead."""
@@ -350,6 +362,14 @@ class _Different:
             pairs |= strange
             left |= more
         return []
+
+    def _of_one_type(self) -> list[Event]:
+        """All events of one type, if without them all is explained: none of that type was ever applied."""
+        if not all(map(self._is_plausible, self._fields.values())):
+            return []
+        types = [list(events) for events in self._past.recent.values() if 1 < len(events) < LAST_OF_A_TYPE]
+        fitting = self._fitting([{int(event["version"]) for event in events} for events in types])
+        return next((events for events, fit in zip(types, fitting, strict=True) if fit), [])
 
     @staticmethod
     def _lists(pairs: Mapping[str, tuple[Any, Any]]) -> dict[str, tuple[Any, Any]]:

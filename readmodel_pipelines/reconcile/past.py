@@ -15,7 +15,7 @@ from readmodel_pipelines.reconcile.compare import ABSENT, Absent
 from readmodel_pipelines.reconcile.loosely import fits, loosely_same
 from readmodel_pipelines.reconcile.replay import document_of
 
-_LAST_OF_A_TYPE = 32
+LAST_OF_A_TYPE = 32
 _MOST_SINCE = 256
 
 
@@ -87,7 +87,7 @@ class FieldPast:
     def note(self, value: Any, event: Event) -> None:
         """Record its value after an event."""
         before, self.value = self.value, value
-        if self.is_version and value != event["version"]:
+        if self.is_version and (value is True or value != event["version"]):
             self.is_version = False
         if self.known:
             if value is before or (type(value) is type(before) and value == before):
@@ -138,7 +138,7 @@ class Past:
         self.number += 1
         kind = event["event_type"]
         if kind not in self.recent:
-            self.recent[kind] = deque(maxlen=_LAST_OF_A_TYPE)
+            self.recent[kind] = deque(maxlen=LAST_OF_A_TYPE)
         self.recent[kind].append(event)
         if self.created_by is None and state.created:
             self.created_by = event

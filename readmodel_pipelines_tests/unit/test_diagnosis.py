@@ -166,6 +166,28 @@ def test_the_event_that_takes_a_member_out_is_named_though_another_one_had_put_t
     )
 
 
+def test_a_single_event_that_several_others_may_hide_is_not_named() -> None:
+    more = joined("a"), joined("b"), joined("c"), left("b"), joined("b"), joined("c"), renamed("x")
+    cause = of_lost(CHATS, stream(*more, kind="discussion"), 5, 6, 7)
+    assert (cause.kind, cause.missed, cause.ambiguous, cause.lost) == (CauseKind.LOST_UPDATE, 1, True, ())
+    assert {4, 7} <= {event.version for event in cause.one_of}
+
+
+def test_a_document_with_its_version_tells_what_was_not_applied_whatever_else_looks_alike() -> None:
+    events = stream(ATTACHED, ("chat.attachment_removed", {"file_id": "f"}), renamed("x"), ATTACHED, renamed("y"))
+    assert told(of_lost(TASKS, events, 3, 4, 5, 6)) == ("behind", [3], 4, False)
+
+
+def test_a_type_of_which_no_event_was_applied_is_found_though_the_field_was_hidden_until_then() -> None:
+    def priority(value: str) -> tuple[str, dict[str, Any]]:
+        return "chat.priority_set", {"new_priority": value}
+
+    becomes = ("chat.type_changed", {"new_type": "task", "title": "t"})
+    events = stream(priority("Low"), priority("High"), becomes, renamed("a"), kind="discussion")
+    cause = of_lost(CHATS, events, 2, 3)
+    assert (cause.kind, cause.event_type) == (CauseKind.LOST_UPDATE, "chat.priority_set")
+
+
 def test_which_of_two_events_alike_was_lost_nobody_claims_to_know() -> None:
     events = stream(joined("u"), joined("u"), renamed("b"))
     cause = of_lost(CHATS, events, 2)
