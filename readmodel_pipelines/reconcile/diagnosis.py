@@ -295,7 +295,7 @@ class _Different:
         return told
 
     def _doubted(self, cause: Cause, single: Sequence[Event]) -> Cause:
-        """The cause of which one event is told; that one and others, if it may be hidden by them though it was applied."""
+        """The cause of which one event is told; that one and others, if they may hide it though it was applied."""
         named = [event for event in single if int(event["version"]) in {item.version for item in cause.lost}]
         others = [other for event in named for other in self._alike.about_the_same(event)]
         if not others:
