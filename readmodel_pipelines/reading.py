@@ -14,15 +14,13 @@ from readmodel_pipelines.moments import Moment, reached
 from readmodel_pipelines.mongo.event_store import EventStore
 from readmodel_pipelines.mongo.patience import tell
 from readmodel_pipelines.mongo.read_model import ReadModelCollection
-from readmodel_pipelines.mongo.read_order import Reading, reading_of
+from readmodel_pipelines.mongo.read_order import Reading, reading_of, sizes_of
 from readmodel_pipelines.mongo.spooling import NO_SPOOLS, Spools, spool
 from readmodel_pipelines.mongo.store import NO_SHADOWS, Shadows, Store
 from readmodel_pipelines.reconcile.collector import calm_collector
 from readmodel_pipelines.reconcile.ranges import EVERYTHING, IdRange
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines.wording import one_line
-
-_FEW_BYTES = 64 * 1024 * 1024
 
 
 @contextmanager
@@ -88,7 +86,9 @@ def _made(
     for item in store.projections:
         place = store.place(item, shadows)
         query = ReadModelCollection(place, item).query(within=within)
-        with closing(SortedFileWriter(folder / f"of.{item.read_model}", _FEW_BYTES)) as writer:
+        # One that grew has a few runs more; without a size it is taken for as large as the events.
+        of_model, _ = sizes_of(place) or (about_bytes, 0)
+        with closing(SortedFileWriter(folder / f"of.{item.read_model}", of_model)) as writer:
             models[item.read_model] = spool(place, query, writer, of_events=False)
     query = EventStore(store.events).query(fold, within=within)
     with closing(SortedFileWriter(folder / "events", about_bytes)) as writer:

@@ -47,13 +47,13 @@ def reading_of(events: Collection, settings: Settings, share: float = 1.0, numbe
     if settings.read_order == "index":
         return Reading("index", "READMODEL_READ_ORDER is index")
     if settings.read_order == "scan":
-        size, stored = _sizes(events) or (0, 0)
+        size, stored = sizes_of(events) or (0, 0)
         return Reading("scan", "READMODEL_READ_ORDER is scan", size, stored)
     if share < _FEW:
         return Reading("index", "few of them are left to do")
     if (events.estimated_document_count() if number is None else number) < MANY_EVENTS:
         return Reading("index", f"there are fewer than {MANY_EVENTS:,}")
-    sizes, cache = _sizes(events), _cache_bytes(events)
+    sizes, cache = sizes_of(events), _cache_bytes(events)
     if sizes is None or cache is None:
         return Reading("index", "this user may not ask how large the server's cache is", chosen=True)
     size, stored = sizes
@@ -63,7 +63,7 @@ def reading_of(events: Collection, settings: Settings, share: float = 1.0, numbe
     return Reading("scan", why, size, stored, chosen=True)
 
 
-def _sizes(collection: Collection) -> tuple[int, int] | None:
+def sizes_of(collection: Collection) -> tuple[int, int] | None:
     """The bytes of its documents, and those on the disk: a spool takes at most about as many."""
     try:
         said: Document = collection.database.command("collStats", collection.name)

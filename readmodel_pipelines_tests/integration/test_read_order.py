@@ -21,6 +21,7 @@ from readmodel_pipelines.projections.registry import built_in
 from readmodel_pipelines.reading import spooled
 from readmodel_pipelines.reconcile.ranges import IdRange
 from readmodel_pipelines.reconcile.summary import Summary
+from readmodel_pipelines.spool import sorted_file
 from readmodel_pipelines.spool.folder import NoRoomToSpool
 from readmodel_pipelines.spool.sorted_file import SortedFileWriter
 from readmodel_pipelines_tests.integration.test_values import put_document
@@ -166,6 +167,25 @@ def test_a_spool_is_gone_whatever_ended_the_pass(spooling: Scene, at: At) -> Non
     at(Moment.SPOOLED, once(raises(KeyError())))
     with pytest.raises(KeyError):
         spooling.verify()
+
+
+def test_what_is_held_while_a_spool_is_read_goes_by_the_size_of_each_collection(
+    spooling: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spooling.fill(6)
+    expected: dict[str, int] = {}
+
+    class Told(SortedFileWriter):
+        def __init__(self, path: Path, about_bytes: int) -> None:
+            expected[path.name] = about_bytes
+            super().__init__(path, about_bytes)
+
+    monkeypatch.setattr(sorted_file, "SortedFileWriter", Told)
+    assert spooling.verify().ok
+    stored = {"events": spooling.events, **{f"of.{each.name}": each for each in (spooling.chats, spooling.tasks)}}
+    assert expected == {
+        name: spooling.database.command("collStats", each.name)["size"] for name, each in stored.items()
+    }
 
 
 def test_without_room_a_spool_that_was_asked_for_is_refused(spooling: Scene, tmp_path: Path) -> None:
