@@ -21,6 +21,7 @@ class EventsAhead(EventStore):
 
     def __init__(self, collection: Collection, new: Sequence[bytes]) -> None:
         super().__init__(collection.with_options(read_concern=ReadConcern("local")))
+        self._stored = EventStore(collection)
         self._new = new
         self.last: Document = {}
 
@@ -33,3 +34,10 @@ class EventsAhead(EventStore):
             yield event
         for document in self._new:
             yield bson.decode(document, CODEC)
+
+    def beside(self) -> EventStore:
+        """The stored events alone, as a majority has them, for looks after the new ones are appended.
+
+        Others may have appended later ones by then, which are not durable yet.
+        """
+        return self._stored.beside()

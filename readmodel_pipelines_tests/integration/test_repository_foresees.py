@@ -176,3 +176,19 @@ def test_every_datetime_is_a_time_that_the_fold_takes(ready: Scene, moment: date
     aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     since_1970 = (aware - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1)
     assert int(found_in(ready.chats)["due_date"]) == since_1970
+
+
+def test_what_is_looked_at_behind_the_append_is_what_a_majority_has(ready: Scene, at: At) -> None:
+    chat_id = str(uuid4())
+    repository(ready).save(chat_id, "chat", [CREATED, renamed("tea")], expected_version=0)
+    # One read model is right already, the document of the other one is late.
+    at(Moment.APPEND, once(lambda: ready.tasks.update_one({}, {"$set": {"version": 1}})))
+    with ready.profiled() as work:
+        assert repository(ready).save(chat_id, "chat", [other("x")], expected_version=2).projected
+
+    asked = [item for item in work if item["ns"] == ready.events.full_name and item["op"] in ("query", "command")]
+    appended = next(item["ts"] for item in work if item["op"] == "insert")
+    behind = [item["command"]["readConcern"]["level"] for item in asked if item["ts"] >= appended]
+    assert behind
+    assert set(behind) == {"majority"}
+    assert ready.verify().ok
