@@ -40,6 +40,35 @@ def streams(number: int, seed: int, mean_events: int = 20) -> dict[str, Events]:
     return made
 
 
+def tied_streams(number: int, seed: int) -> dict[str, Events]:
+    """Short streams of few members, files and titles: most events have another one just like them."""
+    random = Random(seed)
+    made: dict[str, Events] = {}
+    for place in range(number):
+        key = f"00000000-0000-4000-8000-{place:012x}"
+        created = {"type": random.choice(["discussion", "task"]), "workspace_id": "w", "created_by": "u"}
+        content = [("chat.created", created), *(_tied(random) for _ in range(random.randint(2, 11)))]
+        made[key] = [
+            {"aggregate_id": key, "aggregate_type": "Chat", "version": version, "event_type": kind, "data": data}
+            for version, (kind, data) in enumerate(content, 1)
+        ]
+    return made
+
+
+def _tied(random: Random) -> tuple[str, dict[str, Any]]:
+    kinds: list[tuple[str, dict[str, Any]]] = [
+        ("chat.participant_added", {"user_id": random.choice("ab")}),
+        ("chat.participant_removed", {"user_id": random.choice("ab")}),
+        ("chat.attachment_added", {"file_id": random.choice("fg"), "file_name": "n", "file_size": 1, "mime_type": "m"}),
+        ("chat.attachment_removed", {"file_id": random.choice("fg")}),
+        ("chat.renamed", {"new_title": random.choice("xy")}),
+        ("chat.type_changed", {"new_type": random.choice(["discussion", "bug"]), "title": "x"}),
+        ("chat.user_assigned", {"assignee_id": random.choice("ab")}),
+        ("chat.deleted", {}),
+    ]
+    return random.choices(kinds, [6, 5, 3, 3, 2, 0.5, 1, 0.1])[0]
+
+
 def everything_since(events: Events, random: Random) -> set[int]:
     """The writer died."""
     return set(range(random.randint(1, len(events)) + 1, len(events) + 1))
