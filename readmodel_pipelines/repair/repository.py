@@ -34,7 +34,7 @@ from readmodel_pipelines.mongo.driver import (
 )
 from readmodel_pipelines.mongo.store import Store
 from readmodel_pipelines.projections.registry import projections_for
-from readmodel_pipelines.repair.foresight import Foresight
+from readmodel_pipelines.repair.append_check import AppendCheck
 from readmodel_pipelines.repair.on_failure import repair_on_failure
 from readmodel_pipelines.settings import Settings
 
@@ -131,16 +131,16 @@ class EventRepository:
                 hint="Use a dict of texts, numbers, bools, datetimes, None, and lists and dicts of them.",
             ) from error
         made_from_it = [item for item in self._store.projections if item.fold.aggregate_type == fold.aggregate_type]
-        foresight = Foresight(self._store.of(made_from_it), aggregate_id, documents)
-        last = foresight.last.get("version", 0)
+        append_check = AppendCheck(self._store.of(made_from_it), aggregate_id, documents)
+        last = append_check.last.get("version", 0)
         if last != expected_version:
             raise _conflict(aggregate_id, expected_version, f"it is at {last}")
-        foresight.check()
+        append_check.refuse_malformed()
         reached(Moment.APPEND, aggregate_id=aggregate_id)
-        self._append(aggregate_id, documents, expected_version, foresight.last.get("_id"))
+        self._append(aggregate_id, documents, expected_version, append_check.last.get("_id"))
         with repair_on_failure(self._queue, aggregate_id, fold.aggregate_type) as update:
             if self._project is None:
-                foresight.bring_in_line()
+                append_check.bring_in_line()
             else:
                 self._project(aggregate_id)
         return Saved(expected_version + len(events), projected=not update.failed)

@@ -2,7 +2,7 @@
 
 An event that its own fold can never take would make its stream malformed permanently, so it is refused. For that the
 stream is read once, which its read models need anyway. A different document is written when the events are appended,
-under the usual condition. A document that is already right is compared once more then: see `Foresight.bring_in_line`.
+under the usual condition. A document that is already right is compared once more then: see `AppendCheck.bring_in_line`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -25,7 +25,7 @@ from readmodel_pipelines.reconcile.outcome import Outcome, Verdict
 from readmodel_pipelines.reconcile.summary import Summary
 
 
-class _Found:
+class _Verdicts:
     """The sink of one read model; keeps the few verdicts."""
 
     def __init__(self) -> None:
@@ -41,7 +41,7 @@ class _Found:
         return next((verdict.malformed for verdict in self.verdicts if verdict.malformed), None)
 
 
-class Foresight:
+class AppendCheck:
     """Folds one stream with the `new` events appended; the store's projections are all made from it.
 
     Raises:
@@ -58,7 +58,7 @@ class Foresight:
         for item in store.projections:
             claims[item.read_model] = {**claims.get(item.read_model, {}), **self._contested(item)}
         self._opened = OpenedPass(store, self._summary.read_models, claims, events=self._events)
-        self._found = self._opened.into(lambda _: _Found())
+        self._found = self._opened.into(lambda _: _Verdicts())
         self._opened.reconcile([aggregate_id])
 
     @property
@@ -66,7 +66,7 @@ class Foresight:
         """The last stored event, which the new ones follow; empty for a new stream."""
         return self._events.last
 
-    def check(self) -> None:
+    def refuse_malformed(self) -> None:
         """Refuse events that a built-in read model could not take, or no read model at all.
 
         An added read model's own code refuses nothing. Neither does another stream that claims the same key; that is
@@ -120,7 +120,7 @@ class Foresight:
             finding = next(item for item in self._summary.findings if item.failed or item.outcome is Outcome.MALFORMED)
             raise ReadModelError(f"{finding.read_model}: {finding.reason}: {finding.detail}")
 
-    def _lanes(self) -> Iterator[tuple[Lane, _Found]]:
+    def _lanes(self) -> Iterator[tuple[Lane, _Verdicts]]:
         return zip(self._opened.lanes, self._found, strict=True)
 
     def _contested(self, projection: Projection) -> dict[str, Malformed]:
