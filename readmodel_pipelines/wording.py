@@ -60,7 +60,7 @@ def cut(text: str, longest: int) -> str:
     return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
-def cut_where_they_part(one: str, other: str, longest: int) -> tuple[str, str]:
+def cut_at_difference(one: str, other: str, longest: int) -> tuple[str, str]:
     """Two texts; long ones with the same beginning would look alike, so they start shortly before their first
     difference.
     """
@@ -80,7 +80,7 @@ def _alike(one: str, other: str) -> int:
     return least
 
 
-class NowAndThen:
+class Throttle:
     """Limits lines of progress: at most one in `every` seconds, and the first not before that."""
 
     def __init__(self, every: float, now: Callable[[], float] = time.monotonic) -> None:

@@ -10,7 +10,7 @@ import typer
 from readmodel_pipelines.cli.terminal.command import Interrupted, again, command
 from readmodel_pipelines.cli.terminal.help import SET_UP
 from readmodel_pipelines.cli.terminal.voice import SECONDS_BETWEEN_LINES, voice
-from readmodel_pipelines.wording import NowAndThen, one_line
+from readmodel_pipelines.wording import Throttle, one_line
 
 if TYPE_CHECKING:
     from readmodel_pipelines.cli.document_files import Loaded
@@ -38,7 +38,7 @@ def load(
     for name in skipped:
         voice.line(one_line(f"{name}: skipped, because it belongs to no collection"))
     done: dict[str, Loaded] = {}
-    due = NowAndThen(SECONDS_BETWEEN_LINES)
+    due = Throttle(SECONDS_BETWEEN_LINES)
     with open_database(settings, "load", tell=voice.note) as database:
         try:
             for loaded in load_files(database, settings, paths):

@@ -11,7 +11,7 @@ from readmodel_pipelines.reconcile.compare import ABSENT
 from readmodel_pipelines.reconcile.extended_json import json_text, json_value
 from readmodel_pipelines.reconcile.outcome import Outcome
 from readmodel_pipelines.reconcile.shortened import how_long, in_json, in_text, shortened_pairs
-from readmodel_pipelines.wording import count, cut, cut_where_they_part, one_line
+from readmodel_pipelines.wording import count, cut, cut_at_difference, one_line
 
 _LONGEST = 60
 _FEW = 3
@@ -115,7 +115,7 @@ def rows_of_step(step: Step, longest: int) -> Iterator[dict[str, Any]]:
     if not changed:
         yield {**about, "read_model": "", "field": "", "before": "", "after": ""}
     for name, field, pair in changed:
-        before, after = cut_where_they_part(_whole_text(pair[0]), _whole_text(pair[1]), longest)
+        before, after = cut_at_difference(_whole_text(pair[0]), _whole_text(pair[1]), longest)
         yield {**about, "read_model": name, "field": field, "before": one_line(before), "after": one_line(after)}
 
 
@@ -130,7 +130,7 @@ def change_in_words(before: Any, after: Any) -> str:
     told = [in_json(value) for value in pair]
     if told[0] == told[1]:
         told = [in_json(value, CANONICAL_JSON_OPTIONS) for value in pair]
-    texts = cut_where_they_part(in_text(told[0]), in_text(told[1]), _LONGEST)
+    texts = cut_at_difference(in_text(told[0]), in_text(told[1]), _LONGEST)
     return " → ".join(text + how_long(value) for text, value in zip(texts, told, strict=True))
 
 

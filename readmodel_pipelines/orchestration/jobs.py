@@ -41,7 +41,7 @@ from readmodel_pipelines.rebuild import RebuildRequest
 from readmodel_pipelines.reconcile.summary import Summary
 from readmodel_pipelines.repair.summary import RepairSummary
 from readmodel_pipelines.repair.worker import RepairWorker
-from readmodel_pipelines.wording import NowAndThen
+from readmodel_pipelines.wording import Throttle
 
 _SLICES = {key: name for key, (name, _) in partitions.SLICES.items()}
 _DATABASE = {DATABASE_TAG: SETTINGS_AT_LOAD.fingerprint()}
@@ -239,7 +239,7 @@ def repair_due_tasks(context: dg.OpExecutionContext, config: configs.RepairConfi
         queue = RepairQueue(database, settings)
         due = queue.stats().due
         context.log.info(f"Repairing in {where(settings)}; {due:,} tasks are due.")
-        now_and_then = NowAndThen(mongo.progress_seconds)
+        now_and_then = Throttle(mongo.progress_seconds)
 
         def tell_how_far(summary: RepairSummary) -> None:
             if now_and_then():

@@ -18,7 +18,7 @@ from readmodel_pipelines.reconcile.outages import in_words as in_words_of_cause
 from readmodel_pipelines.reconcile.outcome import ALARMS, WRITES, Outcome
 from readmodel_pipelines.reconcile.shortened import how_long, in_text, part_of
 from readmodel_pipelines.reconcile.summary import Summary
-from readmodel_pipelines.wording import cut, cut_where_they_part, one_line, span, storable
+from readmodel_pipelines.wording import cut, cut_at_difference, one_line, span, storable
 
 _WRITES = (*WRITES, "superseded", "failed")
 _OUTCOMES = tuple(item.value for item in Outcome)
@@ -129,7 +129,7 @@ def table_of_changes(changes: FieldChanges) -> dg.TableMetadataValue | None:
     for name in fields:
         examples = changes.stored.examples.get(name) or (changes.projected or changes.stored).examples[name]
         told = examples[0].as_json()
-        before, after = cut_where_they_part(in_text(told["before"]), in_text(told["after"]), _LONGEST_VALUE)
+        before, after = cut_at_difference(in_text(told["before"]), in_text(told["after"]), _LONGEST_VALUE)
         row = {
             "field": one_line(name),
             "documents": changes.stored.fields.get(name, 0),
@@ -180,7 +180,7 @@ def _rows(finding: Finding) -> Iterator[dict[str, str]]:
     # An aggregate without a different field, for example one without a document, has its own line.
     for field, pair in shown["fields"].items() or [("", None)]:
         texts = ("", "") if pair is None else (part_of(pair["expected"]), part_of(pair["actual"]))
-        expected, actual = cut_where_they_part(*texts, _LONGEST_VALUE)
+        expected, actual = cut_at_difference(*texts, _LONGEST_VALUE)
         if pair is not None:
             expected, actual = expected + how_long(pair["expected"]), actual + how_long(pair["actual"])
         yield {**about, "field": one_line(field), "expected": one_line(expected), "actual": one_line(actual)}

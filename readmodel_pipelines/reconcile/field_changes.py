@@ -13,7 +13,7 @@ from readmodel_pipelines.errors import FAULTS
 from readmodel_pipelines.projections.projection import Document, Projection
 from readmodel_pipelines.reconcile.compare import differing_fields
 from readmodel_pipelines.reconcile.shortened import in_json, in_text, shortened
-from readmodel_pipelines.wording import cut_where_they_part
+from readmodel_pipelines.wording import cut_at_difference
 
 EXAMPLES = 3
 """Maximum number of examples per field; the first are kept."""
@@ -147,6 +147,6 @@ def _lines(changed: ByField, longest: int) -> list[str]:
     for name, number in rows:
         example = changed.examples[name][0]
         told = example.as_json()
-        before, after = cut_where_they_part(in_text(told["before"]), in_text(told["after"]), longest)
+        before, after = cut_at_difference(in_text(told["before"]), in_text(told["after"]), longest)
         lines.append(f"    {name:<{width}}  {number:>{digits},}  e.g. {told['aggregate_id']}: {before} → {after}")
     return lines

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from readmodel_pipelines.reconcile.outcome import Counts, Outcome
-from readmodel_pipelines.wording import NowAndThen, numbers, span
+from readmodel_pipelines.wording import Throttle, numbers, span
 
 Progress = Callable[[int, int, Mapping[str, Counts]], None]
 """Called at most once per batch, with the events read so far, their approximate total, and the counts so far by read
@@ -22,7 +22,7 @@ class ProgressLines:
     ) -> None:
         self._say = say
         self._now = now
-        self._due = NowAndThen(every, now)
+        self._due = Throttle(every, now)
         # A resumed rebuild begins with the events that the earlier run had read.
         self._first: tuple[float, int] | None = None
 

@@ -14,7 +14,7 @@ from bson.json_util import CANONICAL_JSON_OPTIONS, RELAXED_JSON_OPTIONS, JSONOpt
 
 from readmodel_pipelines.reconcile.compare import ABSENT
 from readmodel_pipelines.reconcile.extended_json import dumped, json_value
-from readmodel_pipelines.wording import cut, cut_where_they_part
+from readmodel_pipelines.wording import cut, cut_at_difference
 
 ALWAYS_WHOLE = 1_000
 ROOM = 32 * 1024
@@ -83,7 +83,7 @@ def _is_shortened(told: Any) -> bool:
 
 def _shorter(pair: Pair) -> Pair:
     # A short value beside a long one is complete in its part.
-    parts = cut_where_they_part(_text(pair[0]), _text(pair[1]), ALWAYS_WHOLE)
+    parts = cut_at_difference(_text(pair[0]), _text(pair[1]), ALWAYS_WHOLE)
     one, other = (
         value if _size(value) <= ALWAYS_WHOLE else _standing_for(value, part)
         for value, part in zip(pair, parts, strict=True)

@@ -7,7 +7,7 @@ import pytest
 
 from readmodel_pipelines.reconcile.outcome import Counts
 from readmodel_pipelines.reconcile.progress import ProgressLines
-from readmodel_pipelines.wording import NowAndThen, count, cut_where_they_part, moment, numbers, span, storable
+from readmodel_pipelines.wording import Throttle, count, cut_at_difference, moment, numbers, span, storable
 
 
 def test_numbers_of_things() -> None:
@@ -32,9 +32,9 @@ def test_a_moment_is_told_in_utc_and_a_record_without_one_breaks_nothing() -> No
 
 
 def test_two_long_values_are_shown_from_a_little_before_they_part() -> None:
-    assert cut_where_they_part("a" * 30 + "one", "a" * 30 + "two", 20) == ("…aaaaone", "…aaaatwo")
-    assert cut_where_they_part("one", "other", 20) == ("one", "other")
-    assert cut_where_they_part("b" * 30, "one", 20) == ("b" * 19 + "…", "one")
+    assert cut_at_difference("a" * 30 + "one", "a" * 30 + "two", 20) == ("…aaaaone", "…aaaatwo")
+    assert cut_at_difference("one", "other", 20) == ("one", "other")
+    assert cut_at_difference("b" * 30, "one", 20) == ("b" * 19 + "…", "one")
 
 
 @pytest.mark.parametrize("text", ["", "é \U0001f600 \x00\n", "half \ud83d of it", "\udcff"], ids=ascii)
@@ -46,7 +46,7 @@ def test_every_text_can_be_stored_and_what_can_be_already_is_left_as_it_is(text:
 
 def test_a_line_comes_at_most_once_in_so_many_seconds() -> None:
     clock = [0.0]
-    due = NowAndThen(5.0, lambda: clock[-1])
+    due = Throttle(5.0, lambda: clock[-1])
     said = []
     for moment_now in (1.0, 5.0, 6.0, 9.9, 10.0):
         clock.append(moment_now)

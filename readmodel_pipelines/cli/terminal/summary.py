@@ -11,7 +11,7 @@ from readmodel_pipelines.reconcile.outages import sentence
 from readmodel_pipelines.reconcile.outcome import Counts
 from readmodel_pipelines.reconcile.shortened import how_long, part_of
 from readmodel_pipelines.reconcile.summary import Summary
-from readmodel_pipelines.wording import count, cut, cut_where_they_part, one_line, span
+from readmodel_pipelines.wording import count, cut, cut_at_difference, one_line, span
 
 SHOWN_FINDINGS = 20
 _LONGEST_VALUE = 60
@@ -140,7 +140,7 @@ def _finding_lines(finding: Finding, sides: tuple[str, str]) -> Iterator[str]:
     if finding.cause is not None:
         yield f"    why: {one_line(cause_in_words(finding.cause))}"
     for field, pair in shown["fields"].items():
-        values = cut_where_they_part(_text(pair[sides[0]]), _text(pair[sides[1]]), _LONGEST_VALUE)
+        values = cut_at_difference(_text(pair[sides[0]]), _text(pair[sides[1]]), _LONGEST_VALUE)
         told = (value + how_long(pair[side]) for value, side in zip(values, sides, strict=True))
         yield f"    {field}: {' → '.join(told)}"
 
