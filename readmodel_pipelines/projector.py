@@ -47,7 +47,7 @@ from readmodel_pipelines.reconcile.summary import DEFAULT_MAX_FINDINGS, Summary,
 from readmodel_pipelines.reconcile.versions import reconcile_versions
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines.speed_limits import paced
-from readmodel_pipelines.spread import look_at_all
+from readmodel_pipelines.spread import compare_all
 
 OnFindings = Callable[[Projection, Sequence[Finding]], None]
 """Called with findings of a verification in a read model, including lagging ones, in batches."""
@@ -331,7 +331,7 @@ class ReadModelProjector:
             reconcile_versions(events, opened.lanes, self._store.settings.allow_malformed)
         elif batches is None:
             there = self._store.events.estimated_document_count() if summary.verb == "verify" else None
-            look_at_all(opened, self._store.settings, there, self._progress(summary), partial(_reads, summary))
+            compare_all(opened, self._store.settings, there, self._progress(summary), partial(_reads, summary))
         for ids in batches or ():
             opened.reconcile(ids, held=summary.verb != "verify")
         for sink in sinks:

@@ -56,7 +56,7 @@ def plan_ranges(
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class PassSetup:
     """The input of a comparison by workers: names of the registry, and the read models compared in their shadows.
 
     `share` is each worker's part of the rate limits.
@@ -79,19 +79,19 @@ class _Suspects:
 
 
 @dataclass(frozen=True, slots=True)
-class Looked:
+class Compared:
     """The counts of a range by read model, and the events read, both since the last message."""
 
     counts: Mapping[str, Counts]
     events: int
 
 
-def look_over(
-    look: Look,
+def compare_ranges(
+    setup: PassSetup,
     ranges: Sequence[IdRange],
     workers: int,
     suspect: Callable[[str, Verdict], None],
-    looked: Callable[[Looked], None] = lambda _: None,
+    on_compared: Callable[[Compared], None] = lambda _: None,
     here: Database | None = None,
 ) -> None:
     """Compare ranges in several processes, or `here`; calls back with the suspicious aggregates of each read model."""
@@ -100,17 +100,17 @@ def look_over(
         if isinstance(message, _Suspects):
             for verdict in message.verdicts:
                 suspect(message.read_model, verdict)
-        elif isinstance(message, Looked):
-            looked(message)
+        elif isinstance(message, Compared):
+            on_compared(message)
         elif isinstance(message, str):
             tell(message)
 
-    look = replace(look, share=1 / max(1, min(workers, len(ranges))))
-    for _, rest in work_off(_looker, look, ranges, workers, told, *([here] if here is not None else ())):
-        looked(rest)
+    setup = replace(setup, share=1 / max(1, min(workers, len(ranges))))
+    for _, rest in work_off(_open_worker, setup, ranges, workers, told, *([here] if here is not None else ())):
+        on_compared(rest)
 
 
-def look_at_all(
+def compare_all(
     opened: OpenedPass,
     settings: Settings,
     number: int | None,
@@ -126,7 +126,7 @@ def look_at_all(
     read = waiting(settings, opened.store.database)
     with spooled(opened.store, events=number, read=read, said=said) as spools:
         if workers > 1:
-            _look_side_by_side(opened, settings, workers, progress, spools)
+            _compare_in_parallel(opened, settings, workers, progress, spools)
             return
         opened.read_from(spools)
         try:
@@ -135,7 +135,7 @@ def look_at_all(
             opened.read_from(NO_SPOOLS)
 
 
-def _look_side_by_side(
+def _compare_in_parallel(
     opened: OpenedPass, settings: Settings, workers: int, progress: Callable[[int], None] | None, spools: Spools
 ) -> None:
     lanes = {lane.projection.read_model: lane for lane in opened.lanes}
@@ -143,34 +143,36 @@ def _look_side_by_side(
     projections = [lane.projection for lane in opened.lanes]
     events = opened.events
 
-    def looked(part: Looked) -> None:
+    def on_compared(part: Compared) -> None:
         events.events_read += part.events
         for name, counts in part.counts.items():
             lanes[name].counts.add(counts)
         if progress:
             progress(events.events_read)
 
-    look = Look(settings, names(projections), NO_SHADOWS, claims, spools)
+    setup = PassSetup(settings, names(projections), NO_SHADOWS, claims, spools)
     ranges = [within for _, within in plan_ranges(events, projections, workers)]
-    look_over(look, ranges, workers, lambda read_model, verdict: lanes[read_model].emit(verdict), looked)
+    compare_ranges(setup, ranges, workers, lambda read_model, verdict: lanes[read_model].emit(verdict), on_compared)
 
 
 @contextmanager
-def _looker(look: Look, here: Database | None = None) -> Iterator[Callable[[IdRange, Send], Looked]]:
-    role = "shadow" if look.shadows else "verify"
-    opened = open_database(look.settings, role, met=True) if here is None else nullcontext(here)
+def _open_worker(setup: PassSetup, here: Database | None = None) -> Iterator[Callable[[IdRange, Send], Compared]]:
+    role = "shadow" if setup.shadows else "verify"
+    opened = open_database(setup.settings, role, met=True) if here is None else nullcontext(here)
     with opened as database, calm_collector():
-        do = partial(_look_at, database, look)
+        do = partial(_compare_range, database, setup)
         yield do if here is not None else telling_parent(do)
 
 
-def _look_at(database: Database, look: Look, within: IdRange, send: Send) -> Looked:
-    store = Store(database, look.settings, choose_projections(look.settings, look.read_models))
+def _compare_range(database: Database, setup: PassSetup, within: IdRange, send: Send) -> Compared:
+    store = Store(database, setup.settings, choose_projections(setup.settings, setup.read_models))
     counting = _Counting(counts_of(store.projections), send)
     # Events in a spool were counted when it was made.
-    on_events = counting if look.spools else paced(look.settings, database, look.share, tell=counting)
+    on_events = counting if setup.spools else paced(setup.settings, database, setup.share, tell=counting)
     events = EventStore(store.events, on_events)
-    opened = OpenedPass(store, counting.counts, look.contested, shadows=look.shadows, events=events, spools=look.spools)
+    opened = OpenedPass(
+        store, counting.counts, setup.contested, shadows=setup.shadows, events=events, spools=setup.spools
+    )
     sinks = opened.into(lambda lane: _Sending(lane.projection.read_model, send))
     reached(Moment.LOOK)
     opened.reconcile(within=within)
@@ -193,11 +195,11 @@ class _Counting:
             self._send(self.since_last(events))
             self._sent_at = time.monotonic()
 
-    def since_last(self, events: int) -> Looked:
+    def since_last(self, events: int) -> Compared:
         """The events read since the last message, and the counts, which start again."""
-        looked = Looked({name: each.reset() for name, each in self.counts.items()}, events - self._events_sent)
+        compared = Compared({name: each.reset() for name, each in self.counts.items()}, events - self._events_sent)
         self._events_sent = events
-        return looked
+        return compared
 
 
 class _Sending:

@@ -11,7 +11,7 @@ from readmodel_pipelines.rebuild.catch_up import CatchUp
 from readmodel_pipelines.rebuild.this_run import Run
 from readmodel_pipelines.reconcile.outcome import Outcome, Verdict
 from readmodel_pipelines.speed_limits import waiting
-from readmodel_pipelines.spread import Look, look_over
+from readmodel_pipelines.spread import PassSetup, compare_ranges
 
 _LOOKS = 5
 _MOST = 20_000
@@ -47,8 +47,8 @@ def _suspects(run: Run, catch_up: CatchUp) -> tuple[dict[str, list[str]], bool]:
 
     read = waiting(run.store.settings, run.store.database)
     with run.following.in_background(), spooled(run.store, events=run.events, shadows=run.shadows, read=read) as spools:
-        look = Look(run.store.settings, names(run.store.projections), run.shadows, run.claims, spools)
-        look_over(look, [item.whole for item in run.ranges], run.workers, suspect, here=run.store.database)
+        setup = PassSetup(run.store.settings, names(run.store.projections), run.shadows, run.claims, spools)
+        compare_ranges(setup, [item.whole for item in run.ranges], run.workers, suspect, here=run.store.database)
     for item in run.store.projections:
         for ids in batched(malformed[item.read_model], _BATCH):
             # Their expected documents are unknown; they only have to stay unchanged.

@@ -24,7 +24,7 @@ from readmodel_pipelines.reconcile.finding import Finding
 from readmodel_pipelines.reconcile.outcome import Outcome
 from readmodel_pipelines.reconcile.second_look import SecondLook
 from readmodel_pipelines.reconcile.summary import Summary
-from readmodel_pipelines.spread import look_at_all
+from readmodel_pipelines.spread import compare_all
 from readmodel_pipelines.wording import count
 
 _AT_ONCE = 500
@@ -80,7 +80,7 @@ def look_over(store: Store, record: RebuildRecord, summary: Summary) -> None:
     }
     sinks = opened.into(lambda lane: opened.confirm(lane, summary, wrong[lane.projection.read_model]))
     opened.reconcile_odd_ids()
-    look_at_all(opened, store.settings, store.events.estimated_document_count())
+    compare_all(opened, store.settings, store.events.estimated_document_count())
     for sink in sinks:
         sink.look_again()
     for sink in sinks:

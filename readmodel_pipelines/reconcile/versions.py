@@ -32,7 +32,7 @@ class _Ends:
 
 
 _Result = _Ends | Malformed
-_ToBeLookedAt = Malformed(Reason.UNKNOWN_EVENT_TYPE, "only the whole fold decides")
+_NEEDS_FOLD = Malformed(Reason.UNKNOWN_EVENT_TYPE, "only the whole fold decides")
 
 
 def reconcile_versions(store: EventStore, lanes: Sequence[Lane], allowed: Collection[str] = ()) -> None:
@@ -53,7 +53,7 @@ def reconcile_versions(store: EventStore, lanes: Sequence[Lane], allowed: Collec
     ]
     for aggregate_id, first, last, events, _ in outlines:
         # The last version is not the stream's if it may belong to a skipped event.
-        ends = _ToBeLookedAt if skipping.at(aggregate_id) else _ends(first, last, events, allowed)
+        ends = _NEEDS_FOLD if skipping.at(aggregate_id) else _ends(first, last, events, allowed)
         if not is_plain(aggregate_id):
             event_id = store.first_event(fold, aggregate_id)
             if type(aggregate_id) is not str:
@@ -67,7 +67,7 @@ def reconcile_versions(store: EventStore, lanes: Sequence[Lane], allowed: Collec
             result = ends
             if presence is not None and isinstance(ends, _Ends):
                 wanted = presence.at(aggregate_id)
-                result = _ToBeLookedAt if wanted is None else _Ends(ends.version, wanted)
+                result = _NEEDS_FOLD if wanted is None else _Ends(ends.version, wanted)
             join.meet(Stream(aggregate_id, result))
     for join, _ in joins:
         join.finish()
