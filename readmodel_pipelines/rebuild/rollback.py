@@ -1,7 +1,7 @@
 """Rolls back a rebuild in a shadow: restores the copies, applies later events, and verifies everything.
 
 The steps: record which read models are restored; rename their copies over them; apply the events since the copies were
-made; verify everything (`put_back.py`). Only then is the record `rolled_back`. Until then it is `rolling_back`, and the
+made; verify everything (`restored.py`). Only then is the record `rolled_back`. Until then it is `rolling_back`, and the
 same command continues it after any crash.
 """
 
@@ -28,7 +28,7 @@ from readmodel_pipelines.mongo.verb import verb
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.projections.registry import by_fold, projections_for
 from readmodel_pipelines.rebuild.catch_up import CatchUp, Following
-from readmodel_pipelines.rebuild.put_back import look_over
+from readmodel_pipelines.rebuild.restored import verify_restored
 from readmodel_pipelines.rebuild.verbs import drop_left, forget_if_ended
 from readmodel_pipelines.rebuild_state import RebuildState
 from readmodel_pipelines.reconcile.about import RebuildOutcome
@@ -73,7 +73,7 @@ def roll_back(database: Database, settings: Settings, rebuild_id: str) -> Summar
             _swap_back(store, restored, copies, held)
             caught_up = _catch_up(store, record, held, summary)
             for group in by_fold(restored):
-                look_over(store.of(group), record, summary)
+                verify_restored(store.of(group), record, summary)
             held.check()
         except LeaseLost as lost:
             forget_if_ended(database, record)

@@ -57,7 +57,7 @@ class _Wrong:
                     self.left_out += 1
 
 
-def look_over(store: Store, record: RebuildRecord, summary: Summary) -> None:
+def verify_restored(store: Store, record: RebuildRecord, summary: Summary) -> None:
     """Verify restored read models of the same streams; report, count and queue the wrong documents."""
     rebuilds = Rebuilds(store.database)
     before = {
