@@ -12,7 +12,7 @@ from typing import Protocol, TypeVar
 from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds
 from readmodel_pipelines.events.stream import Malformed
 from readmodel_pipelines.mongo.event_store import EventStore
-from readmodel_pipelines.mongo.no_events import what_is_lacking
+from readmodel_pipelines.mongo.no_events import missing_events
 from readmodel_pipelines.mongo.read_model import ReadModelCollection
 from readmodel_pipelines.mongo.spooling import NO_SPOOLS, Spools
 from readmodel_pipelines.mongo.store import NO_SHADOWS, Shadows, Store
@@ -166,7 +166,7 @@ def counts_of(projections: Iterable[Projection]) -> dict[str, Counts]:
 def no_event(store: Store) -> str:
     """The warning of a full run that found no event and was allowed to continue; usually the read model is new."""
     return (
-        f"{store.events.full_name} holds {what_is_lacking(store.projections)}; "
+        f"{store.events.full_name} holds {missing_events(store.projections)}; "
         "check READMODEL_DATABASE, READMODEL_EVENTS_COLLECTION and READMODEL_TASK_SOURCE."
     )
 

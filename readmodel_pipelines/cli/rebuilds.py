@@ -76,7 +76,7 @@ def rollback(rebuild_id: _RebuildId, yes: Yes = False) -> bool:
     code is then 1. Continues an interrupted rollback.
     """
     from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds
-    from readmodel_pipelines.cli.terminal.summary import what_was_found
+    from readmodel_pipelines.cli.terminal.summary import counts_and_findings
     from readmodel_pipelines.rebuild import roll_back
 
     with opened("shadow") as (database, settings):
@@ -90,7 +90,7 @@ def rollback(rebuild_id: _RebuildId, yes: Yes = False) -> bool:
         f"Rebuild {rebuild_id} is rolled back; {summary.rebuild.caught_up:,} documents were updated with later events."
     )
     warnings = (f"Warning: {item}" for item in summary.warnings)
-    voice.result(summary.as_json(), [done, *what_was_found(summary), *warnings])
+    voice.result(summary.as_json(), [done, *counts_and_findings(summary), *warnings])
     return summary.ok
 
 

@@ -80,9 +80,9 @@ def open_database(
             if error.code != UNAUTHORIZED:
                 raise
             # Only a user without a right needs this import.
-            from readmodel_pipelines.mongo.rights import what_is_lacking
+            from readmodel_pipelines.mongo.rights import missing_rights
 
-            told, hint = what_is_lacking(database, settings, role, error)
+            told, hint = missing_rights(database, settings, role, error)
             raise MongoUnavailable(
                 f"MongoDB at {settings.shown_uri()} refuses: {DENIED[UNAUTHORIZED]}. {told}", hint=hint
             ) from None

@@ -64,13 +64,13 @@ def _nothing_there(store: Store, projections: Sequence[Projection]) -> NoEvents:
     if settings.mongodb_uri is None:
         said += ", READMODEL_MONGODB_URI is not set, so this is the embedded server"
     return NoEvents(
-        f"{store.events.full_name} holds {what_is_lacking(projections)}, so {' and '.join(read_models)} cannot be "
+        f"{store.events.full_name} holds {missing_events(projections)}, so {' and '.join(read_models)} cannot be "
         f"compared. No document was changed. {said}.",
         hint=_HINT,
         read_models=read_models,
     )
 
 
-def what_is_lacking(projections: Sequence[Projection]) -> str:
+def missing_events(projections: Sequence[Projection]) -> str:
     """The missing events of read models."""
     return f"no event of aggregate type {' or '.join(sorted({item.fold.stored_as[0] for item in projections}))}"

@@ -117,7 +117,7 @@ LOG_IN = "Put user, password and authSource into READMODEL_MONGODB_URI: mongodb:
 """The hint if the server requires a login and there is none."""
 
 
-def what_is_lacking(database: Database, settings: Settings, role: str, error: OperationFailure) -> tuple[str, str]:
+def missing_rights(database: Database, settings: Settings, role: str, error: OperationFailure) -> tuple[str, str]:
     """After a refusal: the missing rights of the role as text, and the remedy."""
     lacks: list[tuple[str, str]] = []
     with suppress(PyMongoError):

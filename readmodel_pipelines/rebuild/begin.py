@@ -15,7 +15,7 @@ from readmodel_pipelines.mongo.driver import server_time, there
 from readmodel_pipelines.mongo.event_store import EventStore
 from readmodel_pipelines.mongo.indexes import ensure_for_empty
 from readmodel_pipelines.mongo.names import DEFERRED, TOUCHED, shadow_names
-from readmodel_pipelines.rebuild.request import Slice, code_version, identity_of, why_anew
+from readmodel_pipelines.rebuild.request import Slice, code_version, identity_of, why_not_resumable
 from readmodel_pipelines.rebuild.this_run import Held, Run
 from readmodel_pipelines.rebuild.verbs import drop_aborted, drop_left
 from readmodel_pipelines.rebuild_state import RebuildState
@@ -85,7 +85,9 @@ def _belongs_to(run: Run, done: RebuildRecord, part: Slice) -> bool:
 
 def _why_anew(run: Run, record: RebuildRecord) -> str:
     age = record.age_seconds(server_time(run.store.database))
-    return why_anew(record.stored, identity_of(run.store, run.request), age, run.store.settings.rebuild_valid_days)
+    return why_not_resumable(
+        record.stored, identity_of(run.store, run.request), age, run.store.settings.rebuild_valid_days
+    )
 
 
 def _unfinished(run: Run) -> list[RebuildRecord]:

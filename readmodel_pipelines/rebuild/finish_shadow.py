@@ -14,7 +14,7 @@ from readmodel_pipelines.mongo.changes import token_of_now
 from readmodel_pipelines.mongo.driver import there
 from readmodel_pipelines.rebuild.catch_up import CatchUp
 from readmodel_pipelines.rebuild.finish import check_history, sink_in_place
-from readmodel_pipelines.rebuild.gate import what_is_wrong
+from readmodel_pipelines.rebuild.gate import wrong_documents
 from readmodel_pipelines.rebuild.left_out import LEFT_OUT, check_lives, leave_out, may_go_without, refuse, replaced
 from readmodel_pipelines.rebuild.swap_in import swap_in
 from readmodel_pipelines.rebuild.this_run import Run
@@ -133,11 +133,11 @@ def _check_deletions(run: Run, catch_up: CatchUp) -> None:
 
 
 def _pass_gate(run: Run, catch_up: CatchUp) -> None:
-    wrong = what_is_wrong(run, catch_up)
+    wrong = wrong_documents(run, catch_up)
     if wrong and run.request.slice is not None:
         # A frozen run of a slice may have deleted a document after another run did that slice.
         catch_up.mend([item.aggregate_id for _, item in wrong if is_plain(item.aggregate_id)], run.shadows)
-        wrong = what_is_wrong(run, catch_up)
+        wrong = wrong_documents(run, catch_up)
     if not wrong:
         return
     # The shadow lacks events that were corrected or removed meanwhile.

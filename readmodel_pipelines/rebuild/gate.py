@@ -18,7 +18,7 @@ _MOST = 20_000
 _BATCH = 1_000
 
 
-def what_is_wrong(run: Run, catch_up: CatchUp) -> list[tuple[str, Verdict]]:
+def wrong_documents(run: Run, catch_up: CatchUp) -> list[tuple[str, Verdict]]:
     """(read model, verdict) of wrong documents in the shadows that a catch-up does not correct."""
     for _ in range(_LOOKS):
         suspects, all_of_them = _suspects(run, catch_up)

@@ -82,7 +82,9 @@ def identity_of(store: Store, request: RebuildRequest) -> dict[str, Any]:
     }
 
 
-def why_anew(before: Mapping[str, Any], identity: Mapping[str, Any], age_seconds: float, valid_days: float) -> str:
+def why_not_resumable(
+    before: Mapping[str, Any], identity: Mapping[str, Any], age_seconds: float, valid_days: float
+) -> str:
     """The reason why an interrupted rebuild cannot be resumed; empty if it can."""
     if age_seconds > valid_days * 86_400:
         return f"it is {age_seconds / 86_400:.1f} days old, and valid for {valid_days:g} (READMODEL_REBUILD_VALID_DAYS)"

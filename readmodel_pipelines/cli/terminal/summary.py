@@ -53,7 +53,7 @@ def human_lines(
     yield _closing(summary, aggregate_id)
 
 
-def what_was_found(summary: Summary) -> Iterator[str]:
+def counts_and_findings(summary: Summary) -> Iterator[str]:
     """The table of counts and the first findings, if any."""
     if summary.findings:
         yield ""
