@@ -53,11 +53,11 @@ class ExactCursor(SteadyCursor):
             return unpacked
         cursor = unpacked[0].get("cursor") or {}
         if batch := cursor.get("firstBatch") or cursor.get("nextBatch"):
-            (mend_events if self._of_events else mend_documents)(reply, batch)
+            (correct_events if self._of_events else correct_documents)(reply, batch)
         return unpacked
 
 
-def mend_events(reply: bytes, events: list[Document]) -> None:
+def correct_events(reply: bytes, events: list[Document]) -> None:
     """Correct values that the driver changed; of a repeated field the last counts, as in the driver."""
     if suspects := _suspects(reply):
         _mend(events, _places(reply), suspects, reply)
@@ -91,7 +91,7 @@ def events_of(batch: bytes) -> list[Document]:
     return events
 
 
-def mend_documents(reply: bytes, documents: list[Document]) -> None:
+def correct_documents(reply: bytes, documents: list[Document]) -> None:
     """Correct values that the driver changed; a repeated field holds both of its values."""
     found = _BATCH.search(reply)
     at = found.end() if found else 0

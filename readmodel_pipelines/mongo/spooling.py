@@ -102,7 +102,7 @@ def spool(
             return Spooled(writer.finish(), key_field, of_events)
         except PyMongoError as error:
             attempts.failed(error)
-            writer.begin_anew()
+            writer.restart()
 
 
 def _batches(collection: Collection, query: Query) -> Iterator[bytes]:

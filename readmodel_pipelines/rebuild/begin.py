@@ -80,10 +80,10 @@ def _belongs_to(run: Run, done: RebuildRecord, part: Slice) -> bool:
     """Whether the slice is late for a finished rebuild: of its campaign, or one that it did not take part in."""
     if run.request.campaign or any(done.campaigns):
         return run.request.campaign in done.campaigns
-    return not _why_anew(run, done) and part.number not in done.reported
+    return not _why_not_resumable(run, done) and part.number not in done.reported
 
 
-def _why_anew(run: Run, record: RebuildRecord) -> str:
+def _why_not_resumable(run: Run, record: RebuildRecord) -> str:
     age = record.age_seconds(server_time(run.store.database))
     return why_not_resumable(
         record.stored, identity_of(run.store, run.request), age, run.store.settings.rebuild_valid_days
@@ -131,7 +131,7 @@ def _identities(run: Run) -> dict[str, Any]:
 def _resumable(run: Run, unfinished: Iterable[RebuildRecord]) -> RebuildRecord | None:
     for record in unfinished:
         if record.read_models == run.collections:
-            why = _why_anew(run, record)
+            why = _why_not_resumable(run, record)
             if record.in_shadow and record.state is not RebuildState.SWAPPING:
                 why = why or _shadow_is_lost(run, record)
             if not why:

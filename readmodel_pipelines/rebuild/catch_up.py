@@ -196,7 +196,7 @@ class CatchUp:
             self._sync(item, shadows)
         return self.written - before
 
-    def mend(self, ids: Sequence[str], shadows: Shadows) -> None:
+    def reconcile(self, ids: Sequence[str], shadows: Shadows) -> None:
         """Reconcile these aggregates, whether touched or not."""
         for some in batched(ids, KEYS_AT_ONCE):
             self._reconcile(some, shadows)

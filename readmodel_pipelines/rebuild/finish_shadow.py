@@ -136,7 +136,7 @@ def _pass_gate(run: Run, catch_up: CatchUp) -> None:
     wrong = wrong_documents(run, catch_up)
     if wrong and run.request.slice is not None:
         # A frozen run of a slice may have deleted a document after another run did that slice.
-        catch_up.mend([item.aggregate_id for _, item in wrong if is_plain(item.aggregate_id)], run.shadows)
+        catch_up.reconcile([item.aggregate_id for _, item in wrong if is_plain(item.aggregate_id)], run.shadows)
         wrong = wrong_documents(run, catch_up)
     if not wrong:
         return

@@ -39,7 +39,7 @@ class _Wrong:
     again: SecondLook
     same_schema: bool
     limit: int
-    mend: dict[str, None] = field(default_factory=dict)
+    correct: dict[str, None] = field(default_factory=dict)
     delete: dict[str, None] = field(default_factory=dict)
     left_out: int = 0
 
@@ -50,7 +50,7 @@ class _Wrong:
         stale = self.again.behind(dict.fromkeys(doubtful, 1))
         for key, item in ids.items():
             if item.outcome is not Outcome.MALFORMED and (key not in doubtful or key in stale):
-                into = self.delete if item.outcome in _GOES else self.mend
+                into = self.delete if item.outcome in _GOES else self.correct
                 if len(into) < self.limit:
                     into[key] = None
                 else:
@@ -127,7 +127,7 @@ def _queue(store: Store, wrong: _Wrong, record: RebuildRecord) -> Iterator[str]:
     queue = RepairQueue(store.database, store.settings)
     why = f"put back by the rollback of {record.id}"
     try:
-        for ids in batched({**wrong.mend, **wrong.delete}, _AT_ONCE):
+        for ids in batched({**wrong.correct, **wrong.delete}, _AT_ONCE):
             _, refused = queue.add_many(ids, wrong.projection.name, why)
             # An aggregate with a pending task needs no second one.
             queued += len(ids) - refused

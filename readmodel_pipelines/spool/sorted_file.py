@@ -108,15 +108,15 @@ class SortedFileWriter:
         # A reader holds one block of every run.
         share = _READ_BYTES * run_bytes // max(1, about_bytes)
         self._block_bytes = min(_LARGEST_BLOCK, max(_SMALLEST_BLOCK, share))
-        self._begin_anew()
+        self._restart()
 
-    def begin_anew(self) -> None:
+    def restart(self) -> None:
         """Discard everything written, because the source is read again from its beginning."""
         self._file.seek(0)
         self._file.truncate()
-        self._begin_anew()
+        self._restart()
 
-    def _begin_anew(self) -> None:
+    def _restart(self) -> None:
         self._runs: list[Run] = []
         self._documents = 0
         self._entries: list[tuple[Key, bytes]] = []

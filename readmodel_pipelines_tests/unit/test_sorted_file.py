@@ -82,7 +82,7 @@ def test_what_was_written_before_it_began_anew_is_gone(tmp_path: Path) -> None:
     writer = SortedFileWriter(tmp_path / "sorted", 10_000, RUN_BYTES)
     for document in streams(20):
         writer.add([(key_of(document), bson.encode(document))], 100)
-    writer.begin_anew()
+    writer.restart()
     last = {"id": "a", "version": 1, "text": ""}
     writer.add([(key_of(last), bson.encode(last))], 100)
     assert read(writer.finish()) == [last]
