@@ -15,7 +15,7 @@ from readmodel_pipelines.moments import Moment, reached
 from readmodel_pipelines.mongo.connection import open_database
 from readmodel_pipelines.mongo.driver import Database
 from readmodel_pipelines.mongo.event_store import EventStore
-from readmodel_pipelines.mongo.patience import tell, telling_parent
+from readmodel_pipelines.mongo.patience import report_waits_to_parent, tell
 from readmodel_pipelines.mongo.read_order import Reading
 from readmodel_pipelines.mongo.spooling import NO_SPOOLS, Spools
 from readmodel_pipelines.mongo.store import NO_SHADOWS, Shadows, Store
@@ -161,7 +161,7 @@ def _open_worker(setup: PassSetup, here: Database | None = None) -> Iterator[Cal
     opened = open_database(setup.settings, role, met=True) if here is None else nullcontext(here)
     with opened as database, calm_collector():
         do = partial(_compare_range, database, setup)
-        yield do if here is not None else telling_parent(do)
+        yield do if here is not None else report_waits_to_parent(do)
 
 
 def _compare_range(database: Database, setup: PassSetup, within: IdRange, send: Send) -> Compared:

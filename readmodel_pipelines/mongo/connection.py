@@ -23,7 +23,7 @@ from readmodel_pipelines.mongo.client import client_of, unusable, without_secret
 from readmodel_pipelines.mongo.driver import DENIED, UNAUTHORIZED, Database, Document, ours
 from readmodel_pipelines.mongo.failures import FAILED, OF_THE_API, UNREACHABLE, codes_of, is_glitch
 from readmodel_pipelines.mongo.kinds import OF_VIEWS
-from readmodel_pipelines.mongo.patience import Patience, at_work, patiently
+from readmodel_pipelines.mongo.patience import Patience, patiently, retrying
 from readmodel_pipelines.settings import Settings
 
 # The driver's unfinished cleanup after an outage is no useful message at a terminal.
@@ -54,7 +54,7 @@ def open_database(
         MongoFailed: the server answers, and an operation failed.
     """
     patience = Patience(settings.failover_seconds if waits else 0, tell or (lambda _: None), met)
-    with errors_in_words(settings, lambda: patience.met), at_work(patience):
+    with errors_in_words(settings, lambda: patience.met), retrying(patience):
         client = client_of(settings)
         try:
             database = ours(client[settings.database])

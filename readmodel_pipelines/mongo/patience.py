@@ -44,32 +44,32 @@ class Patience:
     takes_another: bool = True
 
 
-_at_work: ContextVar[Patience | None] = ContextVar("at_work", default=None)
+_current: ContextVar[Patience | None] = ContextVar("patience", default=None)
 
 
 @contextmanager
-def at_work(patience: Patience) -> Iterator[None]:
+def retrying(patience: Patience) -> Iterator[None]:
     """Repeat commands in the block after transient errors."""
-    before = _at_work.get()
-    _at_work.set(patience)
+    before = _current.get()
+    _current.set(patience)
     try:
         yield
     finally:
         # It may end in another thread than it began in, where nothing must be undone.
-        _at_work.set(before)
+        _current.set(before)
 
 
 @contextmanager
-def being_at_work(seconds: float) -> Iterator[None]:
+def ensure_retrying(seconds: float) -> Iterator[None]:
     """The same, if the database was opened without it."""
-    with nullcontext() if _at_work.get() else at_work(Patience(seconds)):
+    with nullcontext() if _current.get() else retrying(Patience(seconds)):
         yield
 
 
 @contextmanager
 def of_the_same_collections() -> Iterator[None]:
     """In the block, a read ends if its collection is dropped, renamed or replaced."""
-    patience = _at_work.get()
+    patience = _current.get()
     if patience is not None:
         patience.takes_another = False
     try:
@@ -80,9 +80,9 @@ def of_the_same_collections() -> Iterator[None]:
 
 
 @contextmanager
-def telling(tell: Callable[[str], object]) -> Iterator[None]:
+def report_waits_to(tell: Callable[[str], object]) -> Iterator[None]:
     """Report waits of a verb in the block to `tell`."""
-    patience = _at_work.get()
+    patience = _current.get()
     if patience is None:
         yield
         return
@@ -93,11 +93,11 @@ def telling(tell: Callable[[str], object]) -> Iterator[None]:
         patience.tell = before
 
 
-def telling_parent(do: Callable[[T, Callable[[Any], None]], R]) -> Callable[[T, Callable[[Any], None]], R]:
+def report_waits_to_parent(do: Callable[[T, Callable[[Any], None]], R]) -> Callable[[T, Callable[[Any], None]], R]:
     """For a worker process: send messages about waits to its parent, which reports them."""
 
     def done(task: T, send: Callable[[Any], None]) -> R:
-        with telling(send):
+        with report_waits_to(send):
             return do(task, send)
 
     return done
@@ -105,13 +105,13 @@ def telling_parent(do: Callable[[T, Callable[[Any], None]], R]) -> Callable[[T, 
 
 def tell(line: str) -> None:
     """Report a wait of another process that works for this verb."""
-    if (patience := _at_work.get()) is not None:
+    if (patience := _current.get()) is not None:
         patience.tell(line)
 
 
 def waits() -> bool:
     """Whether a verb that repeats commands is at work here."""
-    patience = _at_work.get()
+    patience = _current.get()
     return patience is not None and patience.seconds > 0
 
 
@@ -121,7 +121,7 @@ def repeats() -> int:
     If the number is the same before and after a write, the write ran once. Otherwise its first reply may be lost, and
     the last reply does not count all writes.
     """
-    patience = _at_work.get()
+    patience = _current.get()
     return 0 if patience is None else patience.repeats
 
 
@@ -132,7 +132,7 @@ class Attempts:
     """
 
     def __init__(self, client: Any = None) -> None:
-        self._patience = _at_work.get()
+        self._patience = _current.get()
         self._client = client
         self._since: float | None = None
         self._pause = _FIRST_PAUSE
@@ -209,7 +209,7 @@ def _in_short(error: PyMongoError) -> str:
 
 def patiently(do: Callable[[], R], client: Any = None) -> R:
     """Do something repeatable, again after each transient error."""
-    if _at_work.get() is None:
+    if _current.get() is None:
         return do()
     attempts = Attempts(client)
     while True:

@@ -5,7 +5,7 @@ from functools import wraps
 from typing import Concatenate, ParamSpec, TypeVar
 
 from readmodel_pipelines.mongo.driver import Database, ours
-from readmodel_pipelines.mongo.patience import being_at_work
+from readmodel_pipelines.mongo.patience import ensure_retrying
 from readmodel_pipelines.settings import Settings
 
 _P = ParamSpec("_P")
@@ -17,7 +17,7 @@ def verb(do: Callable[Concatenate[Database, Settings, _P], _R]) -> Callable[Conc
 
     @wraps(do)
     def at_work_on(database: Database, settings: Settings, /, *args: _P.args, **options: _P.kwargs) -> _R:
-        with being_at_work(settings.failover_seconds):
+        with ensure_retrying(settings.failover_seconds):
             return do(ours(database), settings, *args, **options)
 
     return at_work_on

@@ -14,7 +14,7 @@ from readmodel_pipelines.mongo.changes import HistoryLost
 from readmodel_pipelines.mongo.connection import open_database
 from readmodel_pipelines.mongo.driver import Database, OperationFailure, round_trip_seconds
 from readmodel_pipelines.mongo.failures import REPLACED
-from readmodel_pipelines.mongo.patience import of_the_same_collections, telling_parent
+from readmodel_pipelines.mongo.patience import of_the_same_collections, report_waits_to_parent
 from readmodel_pipelines.mongo.spooling import NO_SPOOLS, Spools
 from readmodel_pipelines.mongo.store import NO_SHADOWS, Shadows, Store
 from readmodel_pipelines.pacing import BatchSize, RateLimit
@@ -78,7 +78,7 @@ def range_worker(job: Job, here: Database | None = None) -> Iterator[Callable[[R
             pace.events = RateLimit(None)
         size = BatchSize(first=pace.first_batch, on_its_way=lambda: _ROUND_TRIPS * round_trip_seconds(database))
         do = _Worker(store, job, still_ours, pace, size).do
-        yield do if here is not None else telling_parent(do)
+        yield do if here is not None else report_waits_to_parent(do)
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ from readmodel_pipelines.moments import Moment, reached
 from readmodel_pipelines.mongo.driver import Database, Document, ours
 from readmodel_pipelines.mongo.kinds import check_kinds
 from readmodel_pipelines.mongo.no_events import every_document_is_an_orphan
-from readmodel_pipelines.mongo.patience import being_at_work
+from readmodel_pipelines.mongo.patience import ensure_retrying
 from readmodel_pipelines.mongo.store import Store
 from readmodel_pipelines.projections.registry import choose_projections
 from readmodel_pipelines.projector import ReadModelProjector
@@ -87,7 +87,7 @@ class RepairWorker:
         Tasks held by others or waiting for a later attempt are left. Aggregates whose workers died repeatedly come
         last, each alone.
         """
-        with being_at_work(self._settings.failover_seconds):
+        with ensure_retrying(self._settings.failover_seconds):
             return self._work(limit, task_ids)
 
     def _work(self, limit: int | None, task_ids: Sequence[str] | None) -> RepairSummary:

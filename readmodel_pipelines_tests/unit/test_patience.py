@@ -10,12 +10,12 @@ from pymongo.errors import AutoReconnect, BulkWriteError, OperationFailure, PyMo
 from readmodel_pipelines.mongo.failures import REPLACED, is_glitch
 from readmodel_pipelines.mongo.patience import (
     Patience,
-    at_work,
     of_the_same_collections,
     patiently,
     repeats,
+    report_waits_to_parent,
+    retrying,
     tell,
-    telling_parent,
 )
 
 
@@ -53,28 +53,28 @@ def failing(times: int, error: PyMongoError, took: Callable[[], object] = lambda
 
 @pytest.mark.parametrize("times", [1, 5, 20])
 def test_what_passes_is_asked_again_until_it_comes_through(time: Time, times: int) -> None:
-    with at_work(time.patience()):
+    with retrying(time.patience()):
         assert patiently(failing(times, AutoReconnect("closed"))) == "done"
         assert repeats() == times
 
 
 def test_what_took_the_place_of_a_collection_is_not_waited_for(time: Time) -> None:
     replaced = OperationFailure("dropped", REPLACED)
-    with at_work(time.patience(seconds=0)):
+    with retrying(time.patience(seconds=0)):
         assert patiently(failing(1, replaced)) == "done"
         with pytest.raises(OperationFailure):
             patiently(failing(2, replaced))
 
 
 def test_a_reading_of_the_same_collection_does_not_go_on_with_another_one(time: Time) -> None:
-    with at_work(time.patience()):
+    with retrying(time.patience()):
         with of_the_same_collections(), pytest.raises(OperationFailure):
             patiently(failing(1, OperationFailure("dropped", REPLACED)))
         assert patiently(failing(1, OperationFailure("dropped", REPLACED))) == "done"
 
 
 def test_a_long_wait_is_told_and_so_is_its_end(time: Time) -> None:
-    with at_work(time.patience()):
+    with retrying(time.patience()):
         patiently(failing(1, AutoReconnect("closed")))
         assert time.told == []
         patiently(failing(3, ServerSelectionTimeoutError("no primary"), lambda: time.sleep(5)))
@@ -83,8 +83,8 @@ def test_a_long_wait_is_told_and_so_is_its_end(time: Time) -> None:
 
 def test_what_a_worker_process_waits_for_its_parent_tells(time: Time) -> None:
     sent: list[str] = []
-    with at_work(time.patience()):
-        do = telling_parent(lambda task, _: (task, patiently(failing(9, AutoReconnect("closed")))))
+    with retrying(time.patience()):
+        do = report_waits_to_parent(lambda task, _: (task, patiently(failing(9, AutoReconnect("closed")))))
         assert do("a range", sent.append) == ("a range", "done")
         assert (len(sent), time.told) == (2, [])
         # In the parent.
@@ -94,7 +94,7 @@ def test_what_a_worker_process_waits_for_its_parent_tells(time: Time) -> None:
 
 
 def test_nobody_waits_for_a_server_that_was_never_met(time: Time) -> None:
-    with at_work(time.patience(met=False)):
+    with retrying(time.patience(met=False)):
         with pytest.raises(ServerSelectionTimeoutError):
             patiently(failing(1, ServerSelectionTimeoutError("a wrong address")))
         assert time.now == 0
@@ -106,12 +106,12 @@ def test_where_no_verb_is_at_work_nothing_is_asked_again(time: Time) -> None:
     # A fixture may have left a database open.
     with pytest.raises(AutoReconnect):
         Context().run(lambda: patiently(failing(1, AutoReconnect("closed"))))
-    with at_work(time.patience(0.0)), pytest.raises(AutoReconnect):
+    with retrying(time.patience(0.0)), pytest.raises(AutoReconnect):
         patiently(failing(1, AutoReconnect("closed")))
 
 
 def test_who_gave_up_does_not_wait_at_each_step_of_clearing_up_until_there_is_an_answer(time: Time) -> None:
-    with at_work(time.patience(10.0)):
+    with retrying(time.patience(10.0)):
         with pytest.raises(AutoReconnect):
             patiently(failing(1_000, AutoReconnect("closed")))
         gave_up = time.now
@@ -152,6 +152,6 @@ def test_what_passes_is_a_glitch(error: PyMongoError) -> None:
 )
 def test_what_people_must_mend_is_none(time: Time, error: PyMongoError) -> None:
     assert not is_glitch(error)
-    with at_work(time.patience()), pytest.raises(type(error)):
+    with retrying(time.patience()), pytest.raises(type(error)):
         patiently(failing(1, error))
     assert time.now == 0

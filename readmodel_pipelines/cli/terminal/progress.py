@@ -30,7 +30,7 @@ def event_progress(label: str) -> Iterator[Progress]:
     if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
         yield ProgressLines(lambda line: voice.note(f"{label}: {line}"), every=SECONDS_BETWEEN_LINES)
         return
-    from readmodel_pipelines.mongo.patience import telling
+    from readmodel_pipelines.mongo.patience import report_waits_to
 
     started = time.monotonic()
     bar: RichProgress | None = None
@@ -56,7 +56,7 @@ def event_progress(label: str) -> Iterator[Progress]:
             bar.console.print(line, markup=False, highlight=False)
 
     try:
-        with telling(wait):
+        with report_waits_to(wait):
             yield move
     finally:
         if bar:
