@@ -60,7 +60,7 @@ class Due:
 
 
 class RepairQueue:
-    """The operations on the queue; `streams` interprets tasks, `park` makes dead letters of open tasks.
+    """The operations on the queue; `streams` interprets tasks, `make_dead_letters` makes dead letters of open tasks.
 
     `refused` has the tasks that could not be written and were set aside, with their reasons.
     """
@@ -73,7 +73,7 @@ class RepairQueue:
         self._lease_seconds = settings.repair_lease_seconds
         self.streams = RepairStreams(settings)
         self._writes = TaskWrites(self._database, self._tasks)
-        self.park = self._writes.park
+        self.make_dead_letters = self._writes.make_dead_letters
         self.refused = self._writes.refused
 
     def add(self, aggregate_id: str, aggregate_type: str, error: str = "") -> bool:
@@ -231,7 +231,7 @@ class RepairQueue:
         most = {failure.aggregate_id: len(failure.delays) for failure in failures}
         ending = {key: number for key, number in tasks.items() if key[1] >= most[key[0]]}
         again: list[tuple[Document, Update]] = []
-        park: list[tuple[Document, Update]] = []
+        letters: list[tuple[Document, Update]] = []
         for failure in failures:
             this = under(token, [failure.aggregate_id])
             attempt = attempt_of(failure.reason, failure.detail)
@@ -242,18 +242,18 @@ class RepairQueue:
             }
             waits = [int(delay * 1000) for delay in failure.delays]
             last = {**this, "$expr": {"$gte": [spent, len(waits)]}}
-            park.append((last, [{"$set": {**failed, "status": "failed"}}, {"$unset": NO_MORE}]))
+            letters.append((last, [{"$set": {**failed, "status": "failed"}}, {"$unset": NO_MORE}]))
             if waits:
                 next_attempt = {"$add": ["$$NOW", {"$arrayElemAt": [waits, spent]}]}
                 waiting = {**failed, "status": "pending", "next_attempt_at": next_attempt}
                 again.append((this, [{"$set": waiting}, {"$unset": list(OURS)}]))
         asked = repeats()
-        parked, retried = self._writes.write_each(park), self._writes.write_each(again)
+        dead, retried = self._writes.write_each(letters), self._writes.write_each(again)
         if repeats() > asked:
             # The last reply does not include writes before a lost reply.
-            parked = sum(ending.values())
-            retried = sum(tasks.values()) - parked
-        return Failed(parked=parked, retried=retried, parked_ids={aggregate_id for aggregate_id, _ in ending})
+            dead = sum(ending.values())
+            retried = sum(tasks.values()) - dead
+        return Failed(dead_letters=dead, retried=retried, dead_ids={aggregate_id for aggregate_id, _ in ending})
 
     def give_back(self, ids: Sequence[str], token: str, seconds: float = 0) -> int:
         """Release these tasks after a delay in seconds, as if they had not been taken."""
@@ -348,6 +348,6 @@ class Failure:
 class Failed:
     """The result of failed attempts: dead letters, tasks to be tried again, and the aggregates of the dead letters."""
 
-    parked: int
+    dead_letters: int
     retried: int
-    parked_ids: Collection[str]
+    dead_ids: Collection[str]

@@ -69,15 +69,15 @@ class TaskWrites:
             raise_servers_own(refused, error.details["writeConcernErrors"])
             return int(error.details["nMatched"]) + sum(self.write(*writes[item["index"]]) for item in refused)
 
-    def park(self, tasks: Sequence[Document], reason: str, detail: str, holder: str) -> None:
+    def make_dead_letters(self, tasks: Sequence[Document], reason: str, detail: str, holder: str) -> None:
         """Make dead letters of open tasks; tasks that cannot be written are set aside."""
         attempt = {**attempt_of(reason, detail), "claimed_by": {"$literal": holder}}
         history = {"attempts": history_with(attempt), "last_retry_at": "$$NOW"}
-        parked = {"status": "failed", "reason": attempt["reason"], **history}
+        dead = {"status": "failed", "reason": attempt["reason"], **history}
         for some in _groups(tasks):
             these: Document = {**OPEN, "_id": {"$in": [task["_id"] for task in some]}}
             if reason not in UNWRITABLE:
-                self.write(these, [{"$set": parked}, {"$unset": NO_MORE}])
+                self.write(these, [{"$set": dead}, {"$unset": NO_MORE}])
             # They are reported as dead letters in both cases.
             self.refused.clear()
             # A task that is still open could not be written.

@@ -40,9 +40,9 @@ def history(
     to its damaged event. Writes nothing.
     """
     from readmodel_pipelines.cli.reconcile import target_of
+    from readmodel_pipelines.history.formatting import end_as_json, lines_of_end, lines_of_step, step_as_json
     from readmodel_pipelines.history.history import HistoryRequest, moment_of
     from readmodel_pipelines.history.history import history as told_of
-    from readmodel_pipelines.history.telling import end_as_json, lines_of_end, lines_of_step, step_as_json
     from readmodel_pipelines.mongo.connection import open_database
 
     settings, names = target_of(read_model, aggregate_id, everything=False)

@@ -65,7 +65,7 @@ class HistoryRequest:
 
 
 @dataclass(slots=True)
-class Stands:
+class StoredState:
     """One read model in a history.
 
     `document` is the document of the events up to the last one shown, and `blame` the event that last changed each
@@ -92,7 +92,7 @@ class History:
     occurred_at: Any = None
     shown: int = 0
     last_version: int = 0
-    read_models: dict[str, Stands] = field(default_factory=dict)
+    read_models: dict[str, StoredState] = field(default_factory=dict)
     malformed: Malformed | None = None
 
 
@@ -160,10 +160,10 @@ def _of_streams(
     for lane in lanes:
         name = lane.projection.read_model
         if stream is not None or documents[name]:
-            told.read_models[name] = _stands(replay, name, found[name], request.field)
+            told.read_models[name] = _stored_state(replay, name, found[name], request.field)
 
 
-def _stands(replay: Replay, name: str, found: Sequence[Verdict], only: str | None) -> Stands:
+def _stored_state(replay: Replay, name: str, found: Sequence[Verdict], only: str | None) -> StoredState:
     position = replay.positions[name]
     document, blame = position.document, position.blame
     if only is not None:
@@ -171,7 +171,7 @@ def _stands(replay: Replay, name: str, found: Sequence[Verdict], only: str | Non
         blame = {key: by for key, by in blame.items() if key == only}
     # Of several documents with the same key, the first one is compared.
     finding = finding_of(name, found[0]) if found else None
-    return Stands(document, blame, finding.outcome if finding else Outcome.SAME, position.at_version, finding)
+    return StoredState(document, blame, finding.outcome if finding else Outcome.SAME, position.at_version, finding)
 
 
 def _only(name: str | None, on_step: Callable[[Step], object]) -> Callable[[Step], object]:

@@ -7,9 +7,9 @@ from typing import Any
 import dagster as dg
 
 from readmodel_pipelines.events.ids import UUID
+from readmodel_pipelines.history.formatting import malformed_in_words, rows_of_step, stored_in_words, value_in_words
 from readmodel_pipelines.history.history import History, HistoryRequest, history, moment_of
 from readmodel_pipelines.history.steps import Step
-from readmodel_pipelines.history.telling import rows_of_step, value_in_words, where_it_stands, why_it_ends
 from readmodel_pipelines.orchestration import OWNERS, SETTINGS_AT_LOAD
 from readmodel_pipelines.orchestration.config import HistoryConfig
 from readmodel_pipelines.orchestration.partitions import DATABASE_TAG, tag_run
@@ -62,7 +62,7 @@ def show_history_of_aggregate(context: dg.OpExecutionContext, config: HistoryCon
         request = HistoryRequest(config.at_version, at, config.field)
         found = history(database, settings, names, aggregate_id, request, tell)
     what = f"--type {config.aggregate_type} --id {aggregate_id}"
-    sentences = [line.strip() for line in (*why_it_ends(found), *where_it_stands(found, what))]
+    sentences = [line.strip() for line in (*malformed_in_words(found), *stored_in_words(found, what))]
     for line in sentences:
         context.log.info(one_line(line))
     said: dict[str, Any] = {"aggregate_id": aggregate_id, "stands": one_line(" ".join(sentences))}

@@ -21,7 +21,7 @@ class Absent(Enum):
 
 
 ABSENT: Final = Absent.ABSENT
-"""Stands for a missing field, which differs from null."""
+"""StoredState for a missing field, which differs from null."""
 
 
 def same_value(one: object, other: object) -> bool:

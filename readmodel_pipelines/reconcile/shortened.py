@@ -25,7 +25,7 @@ Pair = tuple[Any, Any]
 
 @dataclass(frozen=True, slots=True)
 class Shortened:
-    """Stands for a value that is too long: a part of it as JSON, its bytes, and the SHA-256 of its canonical JSON.
+    """StoredState for a value that is too long: a part of it as JSON, its bytes, and the SHA-256 of its canonical JSON.
 
     The bytes are those of a text; for any other value those of its canonical JSON.
     """

@@ -111,7 +111,7 @@ class RepairWorker:
             room = self._batch_size if limit is None else min(self._batch_size, limit - summary.aggregates)
             due = self._queue.due(room, left, task_ids, passed_over)
             for reason, tasks in due.poison.items():
-                self._park(summary, reason, tasks)
+                self._make_dead_letters(summary, reason, tasks)
                 # No task is taken twice, whatever its result.
                 passed_over.update(map(key_of, tasks))
             if not due:
@@ -132,9 +132,9 @@ class RepairWorker:
         names = {lease_of(stream, item): item for item in ids}
         return {names[name]: lost for name, lost in lost_leases(self._database, list(names)).items()}
 
-    def _park(self, summary: RepairSummary, reason: str, tasks: Sequence[Document]) -> None:
+    def _make_dead_letters(self, summary: RepairSummary, reason: str, tasks: Sequence[Document]) -> None:
         detail = _DETAILS[reason]
-        self._queue.park(tasks, reason, detail, self._holder.name)
+        self._queue.make_dead_letters(tasks, reason, detail, self._holder.name)
         summary.claimed += len(tasks)
         summary.parked += len(tasks)
         summary.note_dead(_letter(task, reason, detail) for task in tasks)
@@ -241,9 +241,9 @@ class RepairWorker:
         ]
         failed = self._queue.fail(attempts, claimed.token)
         summary.retried += failed.retried
-        summary.parked += failed.parked
+        summary.parked += failed.dead_letters
         summary.note_dead(
-            DeadLetter(stream, item, *failure) for item, failure in failures.items() if item in failed.parked_ids
+            DeadLetter(stream, item, *failure) for item, failure in failures.items() if item in failed.dead_ids
         )
 
 

@@ -140,7 +140,7 @@ def test_what_names_no_aggregate_is_told_apart_by_its_reason(scene: Scene, queue
         "unknown_task_type": 5,
     }
     for reason, tasks in due.poison.items():
-        queue.park(tasks, reason, "in words", "a run")
+        queue.make_dead_letters(tasks, reason, "in words", "a run")
     assert not queue.due(100)
     assert queue.stats().failed == len(bad_ids) + len(bad_types) + 5
 
@@ -169,7 +169,7 @@ def test_nothing_ends_but_under_the_token_it_was_taken_with(scene: Scene, queue:
     assert queue.complete([chat_id], "mine") == 0
     assert queue.give_back([chat_id], "mine") == 0
     failed = queue.fail([Failure(chat_id, "key_held", "", [1.0])], "mine")
-    assert (failed.retried, failed.parked, failed.parked_ids) == (0, 0, set())
+    assert (failed.retried, failed.dead_letters, failed.dead_ids) == (0, 0, set())
     assert stored(scene)[0]["status"] == "processing"
     assert queue.complete([chat_id], "theirs") == 1
     (done,) = stored(scene)
@@ -185,7 +185,7 @@ def test_a_failure_waits_as_its_attempts_say_and_is_parked_after_the_last(scene:
         scene.database.repair_queue.update_many({}, {"$unset": {"next_attempt_at": ""}})
         assert queue.claim("chat", [chat_id], f"token {attempt}", "a run", 60) == 1
         failed = queue.fail([Failure(chat_id, "key_held", "by another", [10.0, 20.0, 30.0])], f"token {attempt}")
-        assert (failed.retried, failed.parked) == (1, 0)
+        assert (failed.retried, failed.dead_letters) == (1, 0)
         (waiting,) = stored(scene)
         left = (waiting["next_attempt_at"].replace(tzinfo=UTC) - queue.now()).total_seconds()
         assert wait - 5 < left <= wait
@@ -196,7 +196,7 @@ def test_a_failure_waits_as_its_attempts_say_and_is_parked_after_the_last(scene:
     queue.claim("chat", [chat_id], "last", "a run", 60)
     failed = queue.fail([Failure(chat_id, "key_held", "by another", [10.0, 20.0, 30.0])], "last")
 
-    assert (failed.retried, failed.parked, failed.parked_ids) == (0, 1, {chat_id})
+    assert (failed.retried, failed.dead_letters, failed.dead_ids) == (0, 1, {chat_id})
     (parked,) = stored(scene)
     assert (parked["status"], parked["retry_count"], len(parked["attempts"])) == ("failed", 4, 4)
     assert parked["attempts"][-1]["detail"] == "by another"
@@ -210,7 +210,7 @@ def test_the_tasks_of_one_aggregate_spend_their_own_attempts(scene: Scene, queue
     queue.claim("chat", [chat_id], "token", "a run", 60)
     failed = queue.fail([Failure(chat_id, "key_held", "", [1.0, 2.0])], "token")
 
-    assert (failed.retried, failed.parked, failed.parked_ids) == (7, 1, {chat_id})
+    assert (failed.retried, failed.dead_letters, failed.dead_ids) == (7, 1, {chat_id})
     after = {item["_id"]: item["retry_count"] for item in stored(scene)}
     assert after == {0: 1, 1: 2, 2: 8, 3: 2, 4: 2, 5: 1, 6: 1, 7: 1}
 
@@ -229,7 +229,7 @@ def test_the_history_of_attempts_is_bounded(scene: Scene, queue: RepairQueue) ->
 def test_dead_letters_come_back_one_by_reason_or_all(scene: Scene, queue: RepairQueue) -> None:
     put(scene, task("x", _id="text"), task("y"), task(str(uuid4()), aggregate_type="user"))
     for reason, tasks in queue.due(10).poison.items():
-        queue.park(tasks, reason, "", "a run")
+        queue.make_dead_letters(tasks, reason, "", "a run")
     by_object_id = next(item for item in stored(scene) if isinstance(item["_id"], ObjectId))
 
     assert queue.requeue(task_id="text") == 1

@@ -16,7 +16,7 @@ At = Callable[[Moment, Callable[..., object]], None]
 
 
 class Killed(Exception):
-    """Stands for SIGKILL where a process of its own would be too slow."""
+    """StoredState for SIGKILL where a process of its own would be too slow."""
 
 
 def each(act: Act) -> Callable[..., None]:

@@ -22,7 +22,7 @@ IsIt = Callable[[monitoring.CommandStartedEvent], bool]
 
 
 class Freezer(monitoring.CommandListener):
-    """Stands still before the command that `is_it` says it is, until somebody thaws it."""
+    """StoredState still before the command that `is_it` says it is, until somebody thaws it."""
 
     def __init__(self, is_it: IsIt) -> None:
         self._is_it = is_it

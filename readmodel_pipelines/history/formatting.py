@@ -5,7 +5,7 @@ from typing import Any
 
 from bson.json_util import CANONICAL_JSON_OPTIONS
 
-from readmodel_pipelines.history.history import History, Stands
+from readmodel_pipelines.history.history import History, StoredState
 from readmodel_pipelines.history.steps import Changes, Step
 from readmodel_pipelines.reconcile.compare import ABSENT
 from readmodel_pipelines.reconcile.extended_json import json_text, json_value
@@ -74,17 +74,17 @@ def lines_of_end(history: History, what: str, *, whole: bool) -> Iterator[str]:
     """The reason of an early end, the document with the last change of each field, and the stored one's state."""
     if history.malformed is not None:
         yield ""
-        yield from why_it_ends(history)
+        yield from malformed_in_words(history)
     several = len(history.read_models) > 1
     for name, item in history.read_models.items():
         yield ""
         yield f"{name} at version {history.version}:" if several or not whole else f"At version {history.version}:"
         yield from _document_with_blame(item)
     yield ""
-    yield from where_it_stands(history, what)
+    yield from stored_in_words(history, what)
 
 
-def why_it_ends(history: History) -> Iterator[str]:
+def malformed_in_words(history: History) -> Iterator[str]:
     """For a malformed stream: its first offending event."""
     if (why := history.malformed) is not None:
         at = "" if why.version is None else f" at version {json_text(why.version)}"
@@ -93,10 +93,10 @@ def why_it_ends(history: History) -> Iterator[str]:
         yield "Later events are not read. The document stays as it is until its events are corrected."
 
 
-def where_it_stands(history: History, what: str) -> Iterator[str]:
+def stored_in_words(history: History, what: str) -> Iterator[str]:
     """The version that each stored document equals, its differences, and the command that repairs `what`."""
     for name, item in history.read_models.items():
-        yield f"Stored in {name}: {_where_it_stands(item, history)}"
+        yield f"Stored in {name}: {_stored_in_words(item, history)}"
         fields = item.finding.as_json()["fields"] if item.finding else {}
         for field, pair in fields.items():
             yield f"        {field}: stored {_told(pair['actual'])}, expected {_told(pair['expected'])}"
@@ -139,7 +139,7 @@ def value_in_words(value: Any) -> str:
     return cut(_whole_text(value), _LONGEST)
 
 
-def _document_with_blame(item: Stands) -> Iterator[str]:
+def _document_with_blame(item: StoredState) -> Iterator[str]:
     document = item.document or {}
     names = list(dict.fromkeys((*document, *item.blame)))
     if not names or not (document or item.blame):
@@ -155,7 +155,7 @@ def _document_with_blame(item: Stands) -> Iterator[str]:
         yield f"        {name:<{width}}  {value}{since}"
 
 
-def _where_it_stands(item: Stands, history: History) -> str:
+def _stored_in_words(item: StoredState, history: History) -> str:
     at, last = item.at_version, history.last_version
     match item.outcome:
         case Outcome.SAME:
@@ -177,7 +177,7 @@ def _where_it_stands(item: Stands, history: History) -> str:
     return f"{item.outcome}: {moment}. It lacks {count(last - at, 'event')}, from version {at + 1:,} on."
 
 
-def _stored(item: Stands) -> dict[str, Any]:
+def _stored(item: StoredState) -> dict[str, Any]:
     told: dict[str, Any] = {"outcome": item.outcome.value, "at_version": item.at_version}
     if item.finding is not None:
         of_finding = item.finding.as_json()
