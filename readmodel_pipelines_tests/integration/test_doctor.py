@@ -118,8 +118,8 @@ def test_indexes_of_another_kind_are_found_by_name(healthy: Scene) -> None:
     diagnosis = examine(healthy.settings)
     assert troubles(diagnosis) == {"indexes": PROBLEM}
     assert found(diagnosis, "indexes").details == (
-        "readmodel_leases: expiry lets documents expire at another time than the settings say",
-        "chats_read_model: not_unique on chat_id is no unique index as it ought to be",
+        "readmodel_leases: expiry lets documents expire at another time than in the settings",
+        "chats_read_model: not_unique on chat_id is no suitable unique index",
     )
     assert "dropIndex('not_unique')" in found(diagnosis, "indexes").hint
     healthy.chats.drop_index("not_unique")
@@ -315,7 +315,7 @@ def test_each_check_is_a_line_with_a_mark_and_then_what_to_do(healthy: Scene, mo
     lines = wrong.stdout.splitlines()
     place = next(number for number, line in enumerate(lines) if line.startswith("✗ indexes"))
     assert lines[place + 1].strip() == "events: no unique index on aggregate_id, version"
-    assert lines[place + 2].strip() == "→ `readmodel ensure-indexes` makes them."
+    assert lines[place + 2].strip().startswith("→ `readmodel ensure-indexes`")
     assert lines[-1] == "2 problems."
     quiet = doctor(monkeypatch, healthy.settings, "--quiet").stdout.splitlines()
     assert [line.split()[1] for line in quiet if not line.startswith(" ")] == ["indexes", "queries"]

@@ -141,7 +141,7 @@ def test_a_task_with_no_room_for_a_status_is_set_aside_and_everybody_takes_it_fo
     assert scene.verify_one(good[5]).ok
 
     scene.database.repair_queue.update_one({"_id": ids[0]}, {"$set": {"error": "mended"}})
-    assert "1 task brought back" in said(cli, "repair-queue", "requeue", "--id", ids[0])
+    assert "1 task requeued" in said(cli, "repair-queue", "requeue", "--id", ids[0])
     assert repair(scene).completed == 1
     assert said(cli, "repair-queue", "purge", "--status", "failed", "--yes") == "2 tasks deleted.\n"
     assert stored(scene, _id={"$in": ids[1:]}) == []
