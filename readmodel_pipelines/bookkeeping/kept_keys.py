@@ -9,6 +9,7 @@ A touched key also has `by`, the number of the run that stored it. A run that ta
 keys of earlier runs. A frozen run that wakes up deletes no keys of later ones.
 """
 
+from collections import Counter
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -94,6 +95,10 @@ class Touched:
         self._collection = _collection(database, TOUCHED)
         self._owner = owner
         self._by = by
+        # How often keys were recorded, and as of which time there were none left. Other processes record what this one
+        # reads in the history, too; so nothing of theirs is missed.
+        self._added: Counter[str] = Counter()
+        self._none_left: dict[str, int] = {}
 
     def add(self, kind: str, ids: Sequence[Any]) -> None:
         """Record keys; a repeated key is kept once."""
@@ -101,12 +106,23 @@ class Touched:
         noted = ({**key, "by": self._by} for key in self._owner.keyed(kind, ids))
         upserts = [UpdateOne({"_id": key}, new, upsert=True) for key in noted]
         if upserts:
-            self._collection.bulk_write(upserts, ordered=False)
+            try:
+                self._collection.bulk_write(upserts, ordered=False)
+            finally:
+                # Afterwards: whoever saw none before is to look again.
+                self._added[kind] += 1
 
     def batches(self, kind: str) -> Iterator[list[Any]]:
-        """The recorded keys in batches; a batch is deleted when the next one is requested."""
+        """The recorded keys in batches; a batch is deleted when the next one is requested.
+
+        The server is not asked again until there was another one.
+        """
         remembered = {**self._owner.kept(kind), **_up_to(self._by)}
-        while batch := [item["_id"] for item in self._collection.find(remembered, {"_id": 1}, limit=_BATCH)]:
+        while self._none_left.get(kind) != (added := self._added[kind]):
+            batch = [item["_id"] for item in self._collection.find(remembered, {"_id": 1}, limit=_BATCH)]
+            if not batch:
+                self._none_left[kind] = added
+                return
             reached(Moment.TOUCHED_GIVEN, kind=kind)
             yield list(map(_as_kept, batch))
             reached(Moment.TOUCHED_WORKED_OFF, kind=kind)

@@ -14,8 +14,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from itertools import chain
 from typing import Any, Literal
 
+from readmodel_pipelines.batched import batched
 from readmodel_pipelines.bookkeeping.queue_stats import QueueStats, Status, stats_of
 from readmodel_pipelines.bookkeeping.repair_streams import RepairStreams
 from readmodel_pipelines.bookkeeping.repair_task import (
@@ -37,12 +39,14 @@ from readmodel_pipelines.bookkeeping.set_aside import SetAside
 from readmodel_pipelines.bookkeeping.task_writes import TaskWrites, Update
 from readmodel_pipelines.errors import RepairQueueFull, UsageError
 from readmodel_pipelines.events.exact import sendable
+from readmodel_pipelines.mongo.beforehand import Beforehand
 from readmodel_pipelines.mongo.driver import CODEC, Database, Document, later, ours, server_time
 from readmodel_pipelines.mongo.driver import Collection as MongoCollection
 from readmodel_pipelines.mongo.exactly import found_exactly
 from readmodel_pipelines.mongo.patience import repeats
 from readmodel_pipelines.mongo.scan import Query
 from readmodel_pipelines.settings import Settings
+from readmodel_pipelines.side_by_side import side_by_side
 from readmodel_pipelines.wording import storable
 
 _SCANNED_PER_AGGREGATE = 10
@@ -152,29 +156,31 @@ class RepairQueue:
         With `task_ids`, the open ones of these tasks, due or not.
         """
         due = Due()
-        now = self.now()
+        now, aside = side_by_side(self.now, self._set_aside.ids)
         chosen: Document = {"aggregate_id": {"$nin": list(without)}} if without else {}
-        if aside := self._set_aside.ids():
+        if aside:
             chosen["_id"] = {"$nin": aside}
         if task_ids is not None:
             wanted = [Query({"$and": [OPEN, chosen, {"_id": {"$in": ids_of(task_ids)}}]}, FIELDS)]
         else:
             wanted = self.due_queries(now, self._lease_seconds, chosen)
+        # Several tasks of one aggregate are common; finding the next one must not read thousands.
+        most = limit * _SCANNED_PER_AGGREGATE + len(passed_over)
+        first, *others = (found_exactly(self._tasks, item.where, item.fields, item.sort, most) for item in wanted)
+        # Few, and asked for meanwhile.
+        rest = [Beforehand(batched(each, limit), "reads tasks") for each in others]
         found: set[tuple[str, str]] = set()
-        for query in wanted:
-            # Several tasks of one aggregate are common; finding the next one must not read thousands.
-            most = limit * _SCANNED_PER_AGGREGATE + len(passed_over)
-            for task in found_exactly(self._tasks, query.where, query.fields, query.sort, most):
-                if key_of(task) in passed_over:
-                    continue
-                stream, poison = self.streams.asked_for(task)
-                if poison:
-                    due.poison.setdefault(poison, []).append(task)
-                elif (stream, task["aggregate_id"]) not in found:
-                    found.add((stream, task["aggregate_id"]))
-                    due.aggregates.setdefault(stream, []).append(task["aggregate_id"])
-                if len(found) >= limit:
-                    return due
+        for task in chain(first, *map(chain.from_iterable, rest)):
+            if key_of(task) in passed_over:
+                continue
+            stream, poison = self.streams.asked_for(task)
+            if poison:
+                due.poison.setdefault(poison, []).append(task)
+            elif (stream, task["aggregate_id"]) not in found:
+                found.add((stream, task["aggregate_id"]))
+                due.aggregates.setdefault(stream, []).append(task["aggregate_id"])
+            if len(found) >= limit:
+                return due
         return due
 
     @staticmethod

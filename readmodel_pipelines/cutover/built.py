@@ -5,7 +5,7 @@ collection to the next name. The server then refuses late commands of the former
 the UUID. Only the holder of the live collection's lease creates and drops collections with such names.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Protocol
 from uuid import UUID
@@ -41,9 +41,14 @@ def built(database: Database, names: Iterable[str]) -> list[Fence]:
     return [Fence(name, told[name]) for name in order if name in told]
 
 
+def identities(database: Database, names: Iterable[str]) -> Mapping[str, str]:
+    """The UUIDs of the existing collections with these names."""
+    return {fence.name: fence.identity for fence in built(database, names)}
+
+
 def identity(database: Database, name: str) -> str:
     """The UUID of the collection with this name; empty if there is none."""
-    return next((fence.identity for fence in built(database, [name])), "")
+    return identities(database, [name]).get(name, "")
 
 
 def find(database: Database, names: Iterable[str], identity: str) -> Fence | None:

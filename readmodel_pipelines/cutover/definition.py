@@ -31,6 +31,7 @@ from readmodel_pipelines.mongo.kinds import expiry_of
 from readmodel_pipelines.mongo.patience import patiently, repeats
 from readmodel_pipelines.mongo.wanted_indexes import of_read_model
 from readmodel_pipelines.projections.projection import Projection
+from readmodel_pipelines.side_by_side import side_by_side
 
 REDEFINED = ("createIndexes", "dropIndexes", "modify")
 """The change stream's names for changes of a definition."""
@@ -62,14 +63,15 @@ def create_like(database: Database, live: str, names: Sequence[str], held: Holde
         ShadowFailed: the live one is of a kind that cannot be replaced.
         LeaseLost: another process creates it.
     """
-    (options,) = _options(database, live)
+    existing, (options,) = side_by_side(lambda: built(database, names), lambda: _options(database, live))
     # A shadow is not sharded, and neither would the read model be.
-    if "clusteredIndex" in options or database.command("collStats", live).get("sharded"):
+    sharded = database.client.is_mongos and database.command("collStats", live).get("sharded")
+    if "clusteredIndex" in options or sharded:
         raise ShadowFailed(
             f"{live} is a clustered or a sharded collection, and no shadow can take its place.",
             hint="Rebuild it with --strategy in_place.",
         )
-    name = free_name(names, {*before, *(item.name for item in built(database, names))})
+    name = free_name(names, {*before, *(item.name for item in existing)})
     if max(len(f"{database.name}.{each}".encode()) for each in names) > _LONGEST_NAMESPACE:
         raise ShadowFailed(
             f"No shadow of {live} can be created: {names[-1]} is too long for a name in MongoDB.",
@@ -115,8 +117,13 @@ def bring_along(database: Database, live: str, fence: Fence, projection: Project
         ShadowFailed: documents violate an index (two have one unique key), or an option cannot be changed.
         LeaseLost: it no longer has that name.
     """
-    options = _bring_options(database, live, fence)
-    return index_like(database, live, fence, projection) or options
+    options, wanted, there = side_by_side(
+        lambda: _options(database, live, fence.name),
+        lambda: _indexes(database, live),
+        lambda: _indexes(database, fence.name),
+    )
+    had_other_options = _bring_options(database, live, fence, options)
+    return _bring_indexes(database, live, fence, projection, wanted, there) or had_other_options
 
 
 def index_like(database: Database, live: str, fence: Fence, projection: Projection) -> bool:
@@ -128,13 +135,26 @@ def index_like(database: Database, live: str, fence: Fence, projection: Projecti
         ShadowFailed: documents violate an index; usually two have one unique key.
         LeaseLost: it no longer has that name.
     """
-    wanted = _indexes(database, live)
+    wanted, there = side_by_side(lambda: _indexes(database, live), lambda: _indexes(database, fence.name))
+    return _bring_indexes(database, live, fence, projection, wanted, there)
+
+
+def _bring_indexes(
+    database: Database,
+    live: str,
+    fence: Fence,
+    projection: Projection,
+    of_live: Sequence[Document],
+    there: Sequence[Document],
+) -> bool:
+    wanted = list(of_live)
     by_bytes = [index["key"] for index in wanted if "collation" not in index]
     names = {index["name"] for index in wanted}
-    for own in of_read_model(projection):
-        if list(own.key) not in by_bytes:
-            wanted.append({"key": list(own.key), "name": own.name_beside(names), "unique": True})
-    there = _indexes(database, fence.name)
+    wanted += [
+        {"key": list(own.key), "name": own.name_beside(names), "unique": True}
+        for own in of_read_model(projection)
+        if list(own.key) not in by_bytes
+    ]
     missing = [index for index in wanted if index not in there]
     others = [index["name"] for index in there if index not in wanted]
     if others:
@@ -220,8 +240,8 @@ def _options(database: Database, *names: str) -> list[Mapping[str, Any]]:
     return [options.get(name, {}) for name in names]
 
 
-def _bring_options(database: Database, live: str, fence: Fence) -> bool:
-    wanted, there = ({**_MENDABLE, **options} for options in _options(database, live, fence.name))
+def _bring_options(database: Database, live: str, fence: Fence, options: Sequence[Mapping[str, Any]]) -> bool:
+    wanted, there = ({**_MENDABLE, **each} for each in options)
     changed = {option: value for option, value in wanted.items() if there.get(option) != value}
     fixed = sorted({*(changed.keys() - _MENDABLE), *(there.keys() - wanted)})
     if fixed:

@@ -100,7 +100,7 @@ class ForeignFollower:
             return stream
 
         self._followed = Followed(live, watch, token)
-        self.close = self._followed.close
+        self.close, self.ask = self._followed.close, self._followed.ask
 
     @property
     def token(self) -> Token | None:

@@ -1,7 +1,7 @@
 """The changes of events since a moment: a change stream, resumed from a token and read up to now."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -103,6 +103,7 @@ class Followed:
         self._furthest = ""
         self._ended = False
         self._broken_off = False
+        self._answers: list[Document | None] = []
         self._stream = patiently(self._opened, collection.database.client)
 
     def _opened(self) -> ChangeStream[Document]:
@@ -111,16 +112,25 @@ class Followed:
         except OperationFailure as error:
             raise lost(error) from None
 
+    def ask(self) -> None:
+        """Ask for what comes next, which `up_to_now` then begins with; several can be asked side by side."""
+        if not self._ended and not self._broken_off:
+            # Until it is told: whoever asks anew before that begins behind the token.
+            self._broken_off = True
+            with suppress(PyMongoError):
+                self._answers = [self._stream.try_next()]
+
     def up_to_now(self, now: Timestamp | None = None) -> Iterator[Document]:
         """The changes up to now, or up to a recent moment; each at least once."""
         attempts = Attempts(self._collection.database.client)
         while not self._ended:
             try:
-                if self._broken_off:
+                answers, self._answers = self._answers, []
+                if self._broken_off and not answers:
                     self.close()
                     self._stream = self._opened()
                 self._broken_off = True
-                for change in drained(self._stream, self._collection, now):
+                for change in drained(self._stream, self._collection, now, answers):
                     if change["_id"]["_data"] > self._furthest:
                         self._furthest = change["_id"]["_data"]
                         attempts.went_on()
@@ -156,7 +166,7 @@ class Follower:
         self.met_odd_ids = False
         # Not `resume_after`, which refuses to continue after a dropped or renamed collection.
         self._followed = Followed(events, lambda behind: _watch(events, stored_as, start_after=behind), token)
-        self.close = self._followed.close
+        self.close, self.ask = self._followed.close, self._followed.ask
 
     @property
     def token(self) -> Token | None:
@@ -185,9 +195,14 @@ class Follower:
 
 
 def drained(
-    stream: ChangeStream[Document], collection: Collection, until: Timestamp | None = None
+    stream: ChangeStream[Document],
+    collection: Collection,
+    until: Timestamp | None = None,
+    answers: Iterable[Document | None] = (),
 ) -> Iterator[Document]:
     """The changes of a collection up to now, or up to that moment; the token then follows them.
+
+    `answers` are those that it gave already.
 
     Raises:
         HistoryLost: the stream cannot report all changes.
@@ -196,9 +211,10 @@ def drained(
     if collection.database.client.is_mongos:
         _reach_on_every_shard(collection, now)
     heard = time.monotonic()
-    while stream.alive:
+    given = list(answers)
+    while given or stream.alive:
         try:
-            change = stream.try_next()
+            change = given.pop(0) if given else stream.try_next()
         except OperationFailure as error:
             raise lost(error) from None
         if change is not None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from readmodel_pipelines.mongo.driver import DENIED, Database, Document, OperationFailure, PyMongoError
 from readmodel_pipelines.mongo.failures import is_glitch
+from readmodel_pipelines.side_by_side import side_by_side
 
 _STANDALONE = 76
 # Most of the answer, and of the time that it takes.
@@ -56,7 +57,8 @@ class Pressure:
     def _lag(self) -> str:
         if self._max_lag_seconds <= 0:
             return ""
-        lag = lag_seconds(self._ask("replSetGetStatus"), delayed_members(self._ask("replSetGetConfig")))
+        status, config = side_by_side(lambda: self._ask("replSetGetStatus"), lambda: self._ask("replSetGetConfig"))
+        lag = lag_seconds(status, delayed_members(config))
         if lag <= self._max_lag_seconds:
             return ""
         return f"a secondary is {lag:,.0f} s behind (limit {self._max_lag_seconds:g} s)"

@@ -22,7 +22,7 @@ from pymongo.errors import PyMongoError
 from readmodel_pipelines.batched import batched
 from readmodel_pipelines.events.exact import sendable, written
 from readmodel_pipelines.events.ids import is_plain
-from readmodel_pipelines.mongo.beforehand import beforehand
+from readmodel_pipelines.mongo.beforehand import Beforehand
 from readmodel_pipelines.mongo.decoding import ExactCursor, documents_of, events_of
 from readmodel_pipelines.mongo.driver import Collection, Document
 from readmodel_pipelines.mongo.kinds import indexes_of
@@ -236,7 +236,7 @@ def grouped_in_order(
 
     place = _Place(first["$match"], field, shown, by_id=False)
     batches = place.go_on(batches_of, collection.database.client)
-    return chain.from_iterable(beforehand(batches, f"reads {collection.name}"))
+    return chain.from_iterable(Beforehand(batches, f"reads {collection.name}"))
 
 
 def sampled(collection: Collection, field: str, where: Mapping[str, Any], size: int) -> list[str]:

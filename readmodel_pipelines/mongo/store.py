@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from readmodel_pipelines.mongo.driver import Collection, Database
 from readmodel_pipelines.mongo.fenced import Fence, FencedCollection
@@ -11,6 +12,7 @@ from readmodel_pipelines.mongo.kinds import check_kinds, expiry_of
 from readmodel_pipelines.mongo.names import collection_of, copy_names, shadow_names
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.settings import Settings
+from readmodel_pipelines.side_by_side import side_by_side
 
 Shadows = Mapping[str, Fence]
 """The shadows beside live collections, by read model."""
@@ -71,8 +73,8 @@ class Store:
         return [
             f"{live.name}: documents expire by its index {index}. A verification reports an expired one as missing, "
             "and a rebuild writes it again."
-            for live in lives
-            if (index := expiry_of(live))
+            for live, index in zip(lives, side_by_side(*(partial(expiry_of, live) for live in lives)), strict=True)
+            if index
         ]
 
     def sizes(self) -> dict[str, int]:

@@ -3,22 +3,26 @@
 import time
 import uuid
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 from readmodel_pipelines.bookkeeping.kept_keys import forget_killed
 from readmodel_pipelines.bookkeeping.rebuild_record import RebuildRecord
-from readmodel_pipelines.cutover.built import built, drop, identity
+from readmodel_pipelines.cutover.built import built, drop, identities
 from readmodel_pipelines.cutover.definition import create_like, refuse_expiry
 from readmodel_pipelines.errors import LeaseLost, ReadModelBusy, ReadModelError
 from readmodel_pipelines.mongo.changes import NoHistory, token_of_now
 from readmodel_pipelines.mongo.driver import server_time, there
 from readmodel_pipelines.mongo.event_store import EventStore
 from readmodel_pipelines.mongo.indexes import ensure_for_empty
+from readmodel_pipelines.mongo.kinds import indexes_remembered
 from readmodel_pipelines.mongo.names import DEFERRED, TOUCHED, shadow_names
 from readmodel_pipelines.rebuild.request import Slice, code_version, identity_of, why_not_resumable
 from readmodel_pipelines.rebuild.this_run import Held, Run
 from readmodel_pipelines.rebuild.verbs import drop_aborted, drop_left
 from readmodel_pipelines.rebuild_state import RebuildState
+from readmodel_pipelines.side_by_side import side_by_side
 from readmodel_pipelines.spread import plan_ranges
 
 _PLAN_SECONDS = 30.0
@@ -120,8 +124,9 @@ def _there(run: Run) -> set[str]:
 
 def _lives(run: Run) -> dict[str, str]:
     """The UUIDs of the live collections, which identify them if others replace them."""
-    found = {item.read_model: identity(run.store.database, run.store.live(item).name) for item in run.store.projections}
-    return {read_model: live for read_model, live in found.items() if live}
+    lives = {item.read_model: run.store.live(item).name for item in run.store.projections}
+    found = identities(run.store.database, lives.values())
+    return {read_model: found[live] for read_model, live in lives.items() if live in found}
 
 
 def _identities(run: Run) -> dict[str, Any]:
@@ -179,14 +184,16 @@ def _new(run: Run, before: Sequence[str]) -> None:
 
 
 def _make(run: Run, before: Sequence[str]) -> None:
-    for item in run.store.projections:
-        for warning in ensure_for_empty(run.store.live(item), item):
-            run.warn(warning)
     in_shadow = run.request.strategy == "shadow"
-    if in_shadow:
+    # A rebuild in place remembers them anyway.
+    with indexes_remembered() if in_shadow else nullcontext():
+        for item in run.store.projections:
+            for warning in ensure_for_empty(run.store.live(item), item):
+                run.warn(warning)
         # Before the record exists: a read model that cannot have a shadow is refused permanently.
-        for live in run.collections:
+        for live in run.collections if in_shadow else ():
             refuse_expiry(run.store.database, live)
+    if in_shadow:
         for item in run.store.projections:
             live, names = run.store.live(item).name, run.store.shadow_names(item)
             taken = [name for name in before if name in names]
@@ -215,11 +222,12 @@ def _make(run: Run, before: Sequence[str]) -> None:
 def _tokens(run: Run, in_shadow: bool) -> dict[str, Any]:
     """The tokens from which to follow changes, taken before the first read."""
     try:
-        tokens: dict[str, Any] = {"token": token_of_now(run.store.events)}
-        if in_shadow:
-            lives = {item.read_model: run.store.live(item) for item in run.store.projections}
-            tokens["live_tokens"] = {read_model: token_of_now(live) for read_model, live in lives.items()}
-        return tokens
+        lives = {item.read_model: run.store.live(item) for item in run.store.projections} if in_shadow else {}
+        of_events, *of_lives = side_by_side(
+            *(partial(token_of_now, collection) for collection in (run.store.events, *lives.values()))
+        )
+        tokens = {"token": of_events}
+        return tokens | {"live_tokens": dict(zip(lives, of_lives, strict=True))} if in_shadow else tokens
     except NoHistory as error:
         if in_shadow:
             raise ReadModelError(

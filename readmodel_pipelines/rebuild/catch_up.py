@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from readmodel_pipelines.batched import batched
@@ -33,6 +34,7 @@ from readmodel_pipelines.reconcile.deletions import KEYS_AT_ONCE
 from readmodel_pipelines.reconcile.in_place import InPlace
 from readmodel_pipelines.reconcile.outcome import Outcome
 from readmodel_pipelines.reconcile.summary import Summary
+from readmodel_pipelines.side_by_side import side_by_side
 
 _SMALL_PASS_SECONDS = 0.5
 _BETWEEN_PASSES_SECONDS = 0.2
@@ -62,11 +64,15 @@ class Following:
         self.foreign: dict[str, ForeignFollower] = {}
         stored_as = [spelling for item in store.projections for spelling in item.fold.stored_as]
         try:
+            opened: dict[str, Callable[[], Any]] = {}
             if rebuild.token:
-                self._events = Follower(store.events, stored_as, rebuild.token)
+                opened[EVENTS] = partial(Follower, store.events, stored_as, rebuild.token)
             for item in store.projections:
                 if token := rebuild.live_tokens.get(item.read_model):
-                    self.foreign[item.read_model] = ForeignFollower(store.live(item), item, token)
+                    opened[item.read_model] = partial(ForeignFollower, store.live(item), item, token)
+            followers: dict[str, Any] = dict(zip(opened, side_by_side(*opened.values()), strict=True)) if opened else {}
+            self._events = followers.pop(EVENTS, None)
+            self.foreign = followers
         except HistoryLost as error:
             self.lost = str(error)
 
@@ -112,6 +118,8 @@ class Following:
         tokens = {}
         # One moment for all, so that each stream is past it afterwards.
         now = time_of_server(self._database) if followed else None
+        if followed:
+            side_by_side(*(follower.ask for follower in followed.values()))
         for kind, follower in followed.items():
             for ids in follower.drain(now):
                 came = came or bool(ids)

@@ -32,6 +32,11 @@ def sink_in_place(run: Run, look: SecondLook, summary: Summary, limit: DeletionL
 def check_history(run: Run) -> None:
     """Raise `HistoryLost` if the ranges may lack changes made meanwhile."""
     run.following.drain(run.shadows)
+    refuse_lost(run)
+
+
+def refuse_lost(run: Run) -> None:
+    """Raise `HistoryLost` if the changes up to the last that was read are not all known."""
     if run.following.lost:
         raise HistoryLost(run.following.lost)
 

@@ -1,6 +1,7 @@
 """The end of a rebuild in a shadow after all ranges: indexes, catch-up, the gate, a copy, then the cut-over."""
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from readmodel_pipelines.cutover.built import built, drop
@@ -11,9 +12,8 @@ from readmodel_pipelines.events.ids import is_plain
 from readmodel_pipelines.lanes import OpenedPass, counts_of
 from readmodel_pipelines.moments import Moment, reached
 from readmodel_pipelines.mongo.changes import token_of_now
-from readmodel_pipelines.mongo.driver import there
 from readmodel_pipelines.rebuild.catch_up import CatchUp
-from readmodel_pipelines.rebuild.finish import check_history, sink_in_place
+from readmodel_pipelines.rebuild.finish import check_history, refuse_lost, sink_in_place
 from readmodel_pipelines.rebuild.gate import wrong_documents
 from readmodel_pipelines.rebuild.left_out import LEFT_OUT, check_lives, leave_out, may_go_without, refuse, replaced
 from readmodel_pipelines.rebuild.swap_in import swap_in
@@ -23,6 +23,7 @@ from readmodel_pipelines.rebuild_state import RebuildState
 from readmodel_pipelines.reconcile.deletions import DeletionLimit
 from readmodel_pipelines.reconcile.finding import finding_of
 from readmodel_pipelines.reconcile.summary import Summary
+from readmodel_pipelines.side_by_side import side_by_side
 
 _SHOWN = 3
 _WHY_WRONG = (
@@ -81,7 +82,7 @@ def _make_ready(run: Run, catch_up: CatchUp) -> None:
     catch_up.once(run.shadows)
     # The last moment at which the rebuild can be stopped.
     check_lives(run)
-    check_history(run)
+    refuse_lost(run)
     _check_deletions(run, catch_up)
     run.held.check()
     copies["copies"] = {name: copy for name, copy in copies["copies"].items() if name in run.shadows}
@@ -118,9 +119,10 @@ def _mend(run: Run) -> None:
 
 
 def _check_deletions(run: Run, catch_up: CatchUp) -> None:
-    for item in run.store.projections:
+    lives = [run.store.live(item) for item in run.store.projections]
+    there = side_by_side(*(live.estimated_document_count for live in lives))
+    for item, documents in zip(run.store.projections, there, strict=True):
         counts = run.summary.read_models[item.read_model]
-        documents = run.store.live(item).estimated_document_count()
         # Documents that no range took over, or that a recheck removed, if events vanished meanwhile.
         deletions = counts.deleted + run.record.mended.get(item.read_model, 0)
         reached(Moment.DELETIONS_COUNTED)
@@ -168,19 +170,22 @@ def _pass_gate(run: Run, catch_up: CatchUp) -> None:
 
 def _keep_copies(run: Run) -> dict[str, Any]:
     """Keep only the last copy of each read model."""
-    # Later changes may be missing in the copies.
     store = run.store
-    token = token_of_now(store.events)
+    lives = [store.live(item).name for item in store.projections]
+    names = [[*store.copy_names(item), live] for item, live in zip(store.projections, lives, strict=True)]
+    # Changes after the token may be missing in the copies.
+    token, *there = side_by_side(
+        partial(token_of_now, store.events), *(partial(built, store.database, each) for each in names)
+    )
     copies: dict[str, str] = {}
-    for item in store.projections:
-        older = built(store.database, store.copy_names(item))
+    for item, live, found in zip(store.projections, lives, there, strict=True):
+        older = [fence for fence in found if fence.name != live]
         # Read first, then confirmed: they do not belong to a run that took over.
         run.held.confirm()
         told = [text for fence in older for text in (fence.identity, fence.name)]
         run.rebuilds.give_up_copies(item.read_model, told)
         drop(store.database, older)
-        live = store.live(item).name
-        if store.settings.keep_copy and there(store.database, [live]):
+        if store.settings.keep_copy and len(older) < len(found):
             before = [fence.name for fence in older]
             copy = copy_on_server(store.database, live, store.copy_names(item), run.held, before)
             copies[item.read_model] = copy.identity

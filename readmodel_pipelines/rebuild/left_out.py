@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from dataclasses import replace
 
-from readmodel_pipelines.cutover.built import drop, identity
+from readmodel_pipelines.cutover.built import drop, identities
 from readmodel_pipelines.projections.names import BUILT_IN
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.rebuild.catch_up import CatchUp
@@ -43,9 +43,11 @@ def refuse(run: Run, why: str) -> Refused:
 
 def check_lives(run: Run) -> None:
     """Raise `Refused` if a live collection was replaced since its shadow was begun."""
-    for item in run.store.projections:
-        live, before = run.store.live(item).name, run.record.lives.get(item.read_model)
-        if before and identity(run.store.database, live) != before:
+    lives = {item.read_model: run.store.live(item).name for item in run.store.projections}
+    now = identities(run.store.database, lives.values())
+    for read_model, live in lives.items():
+        before = run.record.lives.get(read_model)
+        if before and now.get(live) != before:
             raise refuse(run, replaced(run, live))
 
 

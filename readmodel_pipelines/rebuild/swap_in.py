@@ -4,7 +4,7 @@ A read model is cut over if its live collection is the one that the rebuild buil
 first cut-over the whole rebuild can be refused. Afterwards, a read model that cannot be cut over is left out.
 """
 
-from readmodel_pipelines.cutover.built import identity
+from readmodel_pipelines.cutover.built import identities
 from readmodel_pipelines.cutover.definition import ShadowFailed, bring_along, do_again, parts, redefined_since
 from readmodel_pipelines.cutover.foreign import LiveReplaced
 from readmodel_pipelines.cutover.shadow import sync_all_foreign
@@ -18,7 +18,7 @@ from readmodel_pipelines.mongo.fenced import Fence
 from readmodel_pipelines.mongo.store import NO_SHADOWS, Shadows
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.rebuild.catch_up import CatchUp
-from readmodel_pipelines.rebuild.finish import catch_up_in_place, check_history, sink_in_place
+from readmodel_pipelines.rebuild.finish import catch_up_in_place, refuse_lost, sink_in_place
 from readmodel_pipelines.rebuild.left_out import leave_out, refuse, replaced
 from readmodel_pipelines.rebuild.this_run import Run
 from readmodel_pipelines.reconcile.summary import Summary
@@ -37,21 +37,18 @@ def swap_in(run: Run, catch_up: CatchUp) -> None:
         SwapBlocked: others locked a live collection at each attempt; resume.
     """
     run.on_phase("Cut-over: one rename puts the shadow in the place of the live collection.")
-    database, built = run.store.database, run.record.shadows
-    to_swap = {
-        item.read_model
-        for item in run.store.projections
-        if identity(database, run.store.live(item).name) != built.get(item.read_model)
-    }
+    built, lives = run.record.shadows, {item.read_model: run.store.live(item).name for item in run.store.projections}
+    now = identities(run.store.database, lives.values())
+    to_swap = {read_model for read_model, live in lives.items() if now.get(live, "") != built.get(read_model)}
     swapped = len(to_swap) < len(run.store.projections)
     left = {name: fence for name, fence in run.shadows.items() if name in to_swap}
     for item in run.store.projections:
         if item.read_model in to_swap - left.keys():
             _give_up(run, catch_up, item, NotThere(f"of {item.read_model}"), swapped)
     try:
-        if not swapped:
-            check_history(run)
         catch_up.once(left)
+        if not swapped:
+            refuse_lost(run)
     except (LiveReplaced, ShadowFailed) as error:
         if swapped:
             raise

@@ -7,6 +7,7 @@ lie among the strings.
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Protocol
 
 from readmodel_pipelines.batched import batched
@@ -19,6 +20,7 @@ from readmodel_pipelines.reconcile.join import Lane, MergeJoin
 from readmodel_pipelines.reconcile.outcome import Outcome, Verdict, Why
 from readmodel_pipelines.reconcile.ports import EventStore
 from readmodel_pipelines.reconcile.ranges import EVERYTHING, IdRange
+from readmodel_pipelines.side_by_side import side_by_side
 
 _BATCH = 500
 
@@ -53,7 +55,8 @@ def reconcile(
     folds = list(dict.fromkeys(lane.projection.fold for lane in lanes))
     fold = together(folds)
     places = [folds.index(lane.projection.fold) for lane in lanes]
-    joins = [MergeJoin(lane, _documents(store, lane, ids, within, held=held), ids, within) for lane in lanes]
+    documents = side_by_side(*(partial(_documents, store, lane, ids, within, held=held) for lane in lanes))
+    joins = [MergeJoin(lane, each, ids, within) for lane, each in zip(lanes, documents, strict=True)]
     events: Iterable[Event] = store.read(fold, ids, within)
     for stream in fold_streams(events if passing is None else passing(events), fold, allowed):
         if gaps_again and _has_gap(stream):

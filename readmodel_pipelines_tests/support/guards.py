@@ -81,8 +81,8 @@ GUARDS = {
     ),
     "deletions are counted once more between gate and swap": Guard(
         "rebuild/finish_shadow.py",
-        "    check_history(run)\n    _check_deletions(run, catch_up)\n",
-        "    check_history(run)\n",
+        "    refuse_lost(run)\n    _check_deletions(run, catch_up)\n",
+        "    refuse_lost(run)\n",
         "integration/test_full_rebuild.py::test_deletions_that_became_too_many_while_a_copy_was_made_are_refused",
     ),
     "a gate with more suspects than it holds looks again": Guard(
@@ -99,8 +99,8 @@ GUARDS = {
     ),
     "a shadow has the unique indexes of its read model": Guard(
         "cutover/definition.py",
-        "for own in of_read_model(projection):",
-        "for own in of_read_model(projection)[:0]:",
+        "for own in of_read_model(projection)\n",
+        "for own in of_read_model(projection)[:0]\n",
         "integration/test_shadow.py::test_a_read_model_without_its_unique_indexes_has_them_after_it",
     ),
     "a duplicate does not lag": Guard(
