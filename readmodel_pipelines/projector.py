@@ -46,7 +46,7 @@ from readmodel_pipelines.reconcile.progress import Progress
 from readmodel_pipelines.reconcile.summary import DEFAULT_MAX_FINDINGS, Summary, Verb
 from readmodel_pipelines.reconcile.versions import reconcile_versions
 from readmodel_pipelines.settings import Settings
-from readmodel_pipelines.speed_limits import paced
+from readmodel_pipelines.speed_limits import waiting
 from readmodel_pipelines.spread import compare_all
 
 OnFindings = Callable[[Projection, Sequence[Finding]], None]
@@ -74,8 +74,10 @@ class ReadModelProjector:
         holder: str = "",
         owner: str = "",
         ignored: Callable[[Finding], bool] | None = None,
+        off_peak: bool = False,
     ) -> None:
         self._ignored = ignored
+        self._off_peak = off_peak
         self._store = Store(ours(database), settings, choose_projections(settings, read_models))
         self._read_models = read_models
         self._max_findings = max_findings
@@ -271,10 +273,9 @@ class ReadModelProjector:
         if verb == "rebuild":
             for projection in self._store.projections:
                 summary.warnings += ensure_for_empty(self._store.live(projection), projection)
-        on_events = self._progress(summary)
-        if verb != "rebuild" and not at_once:
-            on_events = paced(self._store.settings, self._store.database, tell=on_events)
-        events = EventStore(self._store.events, on_events, met)
+        limited = verb != "rebuild" and not at_once
+        pay = waiting(self._store.settings, self._store.database, off_peak=self._off_peak) if limited else None
+        events = EventStore(self._store.events, self._progress(summary), met, pay=pay)
         with calm_collector() if batches_for is None else nullcontext():
             for group in by_fold(self._store.projections):
                 self._pass(group, events, batches_for and batches_for(group), summary, sink_for, by_versions, odd_ids)
@@ -331,7 +332,8 @@ class ReadModelProjector:
             reconcile_versions(events, opened.lanes, self._store.settings.allow_malformed)
         elif batches is None:
             there = self._store.events.estimated_document_count() if summary.verb == "verify" else None
-            compare_all(opened, self._store.settings, there, self._progress(summary), partial(_reads, summary))
+            said = partial(_reads, summary)
+            compare_all(opened, self._store.settings, there, self._progress(summary), said, off_peak=self._off_peak)
         for ids in batches or ():
             opened.reconcile(ids, held=summary.verb != "verify")
         for sink in sinks:

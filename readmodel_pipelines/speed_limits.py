@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
+from readmodel_pipelines.errors import ReadModelError
 from readmodel_pipelines.mongo.driver import Database
 from readmodel_pipelines.mongo.pressure import Pressure
 from readmodel_pipelines.pacing import BATCH_SECONDS, RateLimit, Window
@@ -15,8 +16,8 @@ _LOOK_AGAIN = timedelta(seconds=1)
 _NEVER = datetime.fromtimestamp(0, UTC)
 
 
-class WindowClosed(Exception):
-    """The off-peak window is over; the run stops cleanly."""
+class WindowClosed(ReadModelError):
+    """The off-peak window is over: a rebuild pauses, and a verification ends without a result."""
 
 
 @dataclass(slots=True)
@@ -61,7 +62,11 @@ class Pace:
     def check_window(self) -> None:
         """Raise `WindowClosed` outside of it."""
         if self.window is not None and not self.window.is_open(self.now()):
-            raise WindowClosed
+            raise WindowClosed(
+                f"It is outside of the off-peak window {self.window}, so the work stopped before its end.",
+                hint="Run it again in the window. A verification of what changed (--since last) or of a part "
+                "(--bucket) needs less time; READMODEL_OFF_PEAK_WINDOW sets the window.",
+            )
 
 
 def window_of(settings: Settings, off_peak: bool) -> Window | None:
@@ -82,28 +87,14 @@ def pace_of(settings: Settings, database: Database, share: float, off_peak: bool
     return Pace(*limits, load, window_of(settings, off_peak))
 
 
-def waiting(settings: Settings, database: Database, share: float = 1.0) -> Callable[[int], None]:
+def waiting(
+    settings: Settings, database: Database, share: float = 1.0, *, off_peak: bool = False
+) -> Callable[[int], None]:
     """Called with the number of events read, per batch; waits as long as limits and load demand.
 
-    The load is not read within the first second, because most passes over few aggregates end before.
+    The load is not read within the first second, because most passes over few aggregates end before. Outside of the
+    window an `off_peak` one raises `WindowClosed`.
     """
-    pace = pace_of(settings, database, share, off_peak=False)
+    pace = pace_of(settings, database, share, off_peak)
     pace.has_asked()
     return lambda number: pace.wait(number, 0)
-
-
-def paced(
-    settings: Settings, database: Database, share: float = 1.0, tell: Callable[[int], None] | None = None
-) -> Callable[[int], None]:
-    """A callback for an event store that waits for the limits of reading; it calls `tell` too."""
-    wait = waiting(settings, database, share)
-    paid = 0
-
-    def on_events(read: int) -> None:
-        nonlocal paid
-        number, paid = read - paid, read
-        wait(number)
-        if tell is not None:
-            tell(read)
-
-    return on_events

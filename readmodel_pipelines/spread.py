@@ -27,7 +27,7 @@ from readmodel_pipelines.reconcile.outcome import Counts, Verdict
 from readmodel_pipelines.reconcile.ports import BATCH_BYTES
 from readmodel_pipelines.reconcile.ranges import EVERYTHING, IdRange, split
 from readmodel_pipelines.settings import Settings
-from readmodel_pipelines.speed_limits import paced, waiting
+from readmodel_pipelines.speed_limits import waiting
 from readmodel_pipelines.workers.pool import Send, work_off
 
 EVENTS_WORTH_A_PROCESS = 200_000
@@ -68,6 +68,7 @@ class PassSetup:
     contested: Contested
     spools: Spools = NO_SPOOLS
     share: float = 1.0
+    off_peak: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +117,8 @@ def compare_all(
     number: int | None,
     progress: Callable[[int], None] | None = None,
     said: Callable[[Reading], object] = lambda _: None,
+    *,
+    off_peak: bool = False,
 ) -> None:
     """A pass whose verdicts are compared again anyway; with many events, worker processes find the candidates.
 
@@ -123,10 +126,10 @@ def compare_all(
     sentence on how it reads.
     """
     workers = workers_for(settings, number or 0)
-    read = waiting(settings, opened.store.database)
+    read = waiting(settings, opened.store.database, off_peak=off_peak)
     with spooled(opened.store, events=number, read=read, said=said) as spools:
         if workers > 1:
-            _compare_in_parallel(opened, settings, workers, progress, spools)
+            _compare_in_parallel(opened, settings, workers, progress, spools, off_peak)
             return
         opened.read_from(spools)
         try:
@@ -136,7 +139,12 @@ def compare_all(
 
 
 def _compare_in_parallel(
-    opened: OpenedPass, settings: Settings, workers: int, progress: Callable[[int], None] | None, spools: Spools
+    opened: OpenedPass,
+    settings: Settings,
+    workers: int,
+    progress: Callable[[int], None] | None,
+    spools: Spools,
+    off_peak: bool,
 ) -> None:
     lanes = {lane.projection.read_model: lane for lane in opened.lanes}
     claims = {name: lane.contested for name, lane in lanes.items()}
@@ -150,7 +158,7 @@ def _compare_in_parallel(
         if progress:
             progress(events.events_read)
 
-    setup = PassSetup(settings, names(projections), NO_SHADOWS, claims, spools)
+    setup = PassSetup(settings, names(projections), NO_SHADOWS, claims, spools, off_peak=off_peak)
     ranges = [within for _, within in plan_ranges(events, projections, workers)]
     compare_ranges(setup, ranges, workers, lambda read_model, verdict: lanes[read_model].emit(verdict), on_compared)
 
@@ -167,9 +175,8 @@ def _open_worker(setup: PassSetup, here: Database | None = None) -> Iterator[Cal
 def _compare_range(database: Database, setup: PassSetup, within: IdRange, send: Send) -> Compared:
     store = Store(database, setup.settings, choose_projections(setup.settings, setup.read_models))
     counting = _Counting(counts_of(store.projections), send)
-    # Events in a spool were counted when it was made.
-    on_events = counting if setup.spools else paced(setup.settings, database, setup.share, tell=counting)
-    events = EventStore(store.events, on_events)
+    pay = waiting(setup.settings, database, setup.share, off_peak=setup.off_peak)
+    events = EventStore(store.events, counting, pay=pay)
     opened = OpenedPass(
         store, counting.counts, setup.contested, shadows=setup.shadows, events=events, spools=setup.spools
     )

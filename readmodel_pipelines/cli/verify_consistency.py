@@ -69,6 +69,14 @@ def verify_consistency(
     read_only: Annotated[
         bool, typer.Option("--read-only", help="Write nothing to the database, not even findings.")
     ] = False,
+    off_peak: Annotated[
+        bool,
+        typer.Option(
+            "--off-peak",
+            help="With --all: work only in READMODEL_OFF_PEAK_WINDOW. At its end the verification fails, without a "
+            "result.",
+        ),
+    ] = False,
     report: Annotated[
         list[Path] | None,
         typer.Option(
@@ -96,7 +104,11 @@ def verify_consistency(
 
     settings, names = target_of(read_model, aggregate_id, everything)
     many = (
-        tier != "documents" or enqueue_repairs or read_only or any(item is not None for item in (sample, bucket, since))
+        tier != "documents"
+        or enqueue_repairs
+        or read_only
+        or off_peak
+        or any(item is not None for item in (sample, bucket, since))
     )
     if many and not everything:
         raise UsageError(
@@ -115,6 +127,7 @@ def verify_consistency(
         allow_no_events=allow_no_events,
         max_findings=max_findings,
         reports=reports,
+        off_peak=off_peak,
     )
     if launch:
         from readmodel_pipelines.cli.dagster.follow import Run
@@ -130,6 +143,7 @@ def verify_consistency(
             "enqueue_repairs": enqueue_repairs,
             "allow_no_events": allow_no_events,
             "read_only": read_only,
+            "off_peak": off_peak,
             **shown_findings(max_findings),
         }
         runs = [Run("verify_read_models", "verify_read_model", config, name) for name in names]

@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 from bson import Code, ObjectId
@@ -23,6 +24,7 @@ from readmodel_pipelines.reconcile.ranges import EVERYTHING, IdRange
 
 _ORDER = ("aggregate_id", "version")
 _GROUPS = 500
+_PAID_AT_ONCE = 100
 _UNDEFINED = 0x06
 _CLOCKS_DIFFER_SECONDS = 3_600
 _ENVELOPE = {"_id": 1, "aggregate_id": 1, "aggregate_type": 1, "event_type": 1, "version": 1}
@@ -32,7 +34,8 @@ class EventStore:
     """Implements `readmodel_pipelines.reconcile.ports.EventStore`; `on_events` is called with the number read, per
     batch.
 
-    `met`, if given, gets the last version read of each stream. `spooled` events are read from there.
+    `met`, if given, gets the last version read of each stream. `spooled` events are read from there. `pay` is called
+    with the number of events of each batch from the server, and waits for the limits of reading.
     """
 
     def __init__(
@@ -41,12 +44,14 @@ class EventStore:
         on_events: Callable[[int], None] | None = None,
         met: dict[str, Any] | None = None,
         like: "EventStore | None" = None,
+        pay: Callable[[int], object] | None = None,
     ) -> None:
         self._collection = collection
         self._on_events = on_events
         self.events_read = 0
         self._met = met
         self._like = like
+        self._pay = pay
         self.spooled: Spooled | None = None
 
     @cached_property
@@ -77,7 +82,7 @@ class EventStore:
         if self.spooled is not None and ids is None:
             batches = self.spooled.read(within)
         else:
-            batches = scan.drain(self._collection, self.query(fold, ids, within), of_events=True)
+            batches = self._paid(scan.drain(self._collection, self.query(fold, ids, within), of_events=True))
         for batch in batches:
             self.events_read += len(batch)
             if self._met is not None:
@@ -89,6 +94,12 @@ class EventStore:
             if self._on_events:
                 self._on_events(self.events_read)
             yield from batch
+
+    def _paid(self, batches: Iterator[list[Document]]) -> Iterator[list[Document]]:
+        for batch in batches:
+            if self._pay is not None:
+                self._pay(len(batch))
+            yield batch
 
     def query(self, fold: Fold[Any], ids: Sequence[str] | None = None, within: IdRange = EVERYTHING) -> scan.Query:
         """The query of `read`."""
@@ -249,7 +260,7 @@ class EventStore:
             return
         merged = self._collection.database.client.is_mongos
         firsts = stream_ends.first_events(types, _shown(fold, event_types) if event_types else _ENVELOPE, merged=merged)
-        begins = self._groups_in_order(firsts, self.index)
+        begins = self._paid_one_by_one(self._groups_in_order(firsts, self.index))
         ends = _InStep(self._groups_in_order(stream_ends.last_versions(), self.index))
         uneven = stream_ends.uneven(self._collection, str(self.index))
         for group in begins:
@@ -265,7 +276,10 @@ class EventStore:
         these = {**_stored_as(fold), **scan.string_keys("aggregate_id"), "event_type": {"$in": list(event_types)}}
         # Small documents before they are sorted. The server would prefer reading every event in order to sorting some.
         pipeline = [{"$match": these}, {"$project": fields}, {"$sort": dict.fromkeys(_ORDER, 1)}]
-        return self._groups_in_order(pipeline, self._type_index, shown=_ORDER[0])
+        return self._paid_one_by_one(self._groups_in_order(pipeline, self._type_index, shown=_ORDER[0]))
+
+    def _paid_one_by_one(self, events: Iterator[Document]) -> Iterator[Document]:
+        return chain.from_iterable(self._paid(batched(events, _PAID_AT_ONCE))) if self._pay else events
 
     def skipping(self, fold: Fold[Any]) -> Iterator[str]:
         """Every stream with a string id that has events of a type with another prefix, in order."""

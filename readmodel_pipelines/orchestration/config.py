@@ -210,6 +210,9 @@ class VerifyConfig(ManyConfig):
         description="Queue a repair for each finding except malformed streams, at most READMODEL_ENQUEUE_LIMIT.",
     )
     read_only: bool = Field(default=False, description="Write nothing to MongoDB: no finding is recorded or closed.")
+    off_peak: bool = Field(
+        default=False, description="Work only in READMODEL_OFF_PEAK_WINDOW. At its end the run fails, without a result."
+    )
     write_reports: bool = Field(
         default=True, description="Write an HTML page and a Parquet file with all findings to READMODEL_REPORTS_DIR."
     )
@@ -230,6 +233,7 @@ class VerifyConfig(ManyConfig):
             enqueue_repairs=self.enqueue_repairs,
             allow_no_events=self.allow_no_events,
             reports=new_report_files(settings, about) if self.write_reports else (),
+            off_peak=self.off_peak,
         )
 
 

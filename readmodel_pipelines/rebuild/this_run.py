@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 from readmodel_pipelines.bookkeeping.leases import Leases, hold_leases
@@ -27,7 +26,7 @@ from readmodel_pipelines.reconcile.about import RebuildOutcome
 from readmodel_pipelines.reconcile.deletions import DeletionLimit
 from readmodel_pipelines.reconcile.progress import Progress
 from readmodel_pipelines.reconcile.summary import Summary
-from readmodel_pipelines.speed_limits import Pace, pace_of, window_of
+from readmodel_pipelines.speed_limits import Pace, WindowClosed, pace_of, window_of
 from readmodel_pipelines.spread import workers_for
 
 
@@ -136,9 +135,18 @@ class Run:
             if reading.order == "scan" or reading.chosen:
                 self.summary.read_order = reading.said
 
+        def read(number: int) -> None:
+            try:
+                pace.wait(number, 0)
+            except WindowClosed:
+                self.warn(
+                    "The off-peak window ended before the spool was complete, so the next run begins the spool anew. "
+                    "If that repeats, set READMODEL_READ_ORDER=index, or a longer READMODEL_OFF_PEAK_WINDOW."
+                )
+                raise
+
         share = len(todo) / self.record.ranges
         span = span_of([item.rest for item in todo])
-        read = partial(pace.wait, documents=0)
         # A second pass compares with what was built.
         shadows = NO_SHADOWS if self.record.first_pass else self.shadows
         with spooled(

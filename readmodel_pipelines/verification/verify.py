@@ -33,6 +33,7 @@ from readmodel_pipelines.reconcile.outcome import ALARMS
 from readmodel_pipelines.reconcile.progress import Progress
 from readmodel_pipelines.reconcile.summary import DEFAULT_MAX_FINDINGS, Summary
 from readmodel_pipelines.settings import Settings
+from readmodel_pipelines.speed_limits import Pace, window_of
 from readmodel_pipelines.verification.coverage import Coverage
 from readmodel_pipelines.verification.enqueue import Enqueue
 from readmodel_pipelines.verification.reporting import Reporting
@@ -49,7 +50,7 @@ class VerificationRequest:
     stream. Without `remember` nothing is written to the database: no finding is recorded, and the next incremental
     verification starts where this one did. With `allow_no_events` it continues without any event, so that every
     document is an orphan. `reports` are files to write; the summary's `scope` lists the written ones, and a warning
-    explains a failed one.
+    explains a failed one. With `off_peak` it works only in the window of the settings.
 
     Raises:
         UsageError: the options contradict each other.
@@ -62,6 +63,7 @@ class VerificationRequest:
     allow_no_events: bool = False
     max_findings: int = DEFAULT_MAX_FINDINGS
     reports: Sequence[Path] = ()
+    off_peak: bool = False
 
     def __post_init__(self) -> None:
         if self.tier == "versions" and not self.coverage.everything:
@@ -90,6 +92,7 @@ def verify(
     Raises:
         UsageError: there is no such read model, or a report cannot be written there.
         NoEvents: the store has no event to compare with, whatever the coverage.
+        WindowClosed: the off-peak window that was asked for is over. Findings so far are recorded, and none is closed.
     """
     with closing(Reporting(request.reports)) as reporting:
         return _Verification(database, settings, read_models, request, on_progress, reporting).run()
@@ -174,12 +177,14 @@ class _Verification:
             max_findings=request.max_findings,
             on_progress=on_progress,
             ignored=Ignored(database).in_force(),
+            off_peak=request.off_peak,
         )
         self._changes = Changes()
         self._sampled: set[str] = set()
 
     def run(self) -> Summary:
         request, coverage = self._request, self._request.coverage
+        Pace(window=window_of(self._store.settings, request.off_peak)).check_window()
         refuse_without_events(self._store, allowed=request.allow_no_events)
         warnings: list[str] = []
         if request.enqueue_repairs:

@@ -16,6 +16,7 @@ from readmodel_pipelines.mongo.changes import HistoryLost
 from readmodel_pipelines.mongo.event_store import EventStore
 from readmodel_pipelines.mongo.read_order import reading_of
 from readmodel_pipelines.mongo.store import Store
+from readmodel_pipelines.pacing import Window
 from readmodel_pipelines.projections.chat import CHAT_FOLD
 from readmodel_pipelines.projections.registry import built_in
 from readmodel_pipelines.reading import spooled
@@ -85,6 +86,19 @@ def test_ranges_are_done_side_by_side_from_one_spool(
     assert full(spooling, strategy=strategy).ok
     assert spooling.everything() == right
     assert spooling.verify().ok
+
+
+@pytest.mark.usefixtures("nothing_left")
+def test_a_window_that_ends_before_the_spool_is_whole_is_told_with_the_setting_that_helps(
+    spooling: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spooling.fill(10)
+    folder = spooling.settings.spool_dir
+    assert folder is not None
+    monkeypatch.setattr(Window, "is_open", lambda *_: not folder.exists() or not any(folder.iterdir()))
+    paused = full(spooling, off_peak=True)
+    assert paused.about["state"] == "paused"
+    assert [warning for warning in paused.warnings if "READMODEL_READ_ORDER" in warning]
 
 
 @pytest.mark.usefixtures("nothing_left")

@@ -3,8 +3,10 @@
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +19,11 @@ from readmodel_pipelines.doctor.work import judge_indexes
 from readmodel_pipelines.errors import UsageError
 from readmodel_pipelines.mongo.event_store import spellings
 from readmodel_pipelines.mongo.indexes import flaws
-from readmodel_pipelines.mongo.names import FINDINGS
+from readmodel_pipelines.mongo.names import FINDINGS, VERIFICATIONS
 from readmodel_pipelines.mongo.stream_ends import first_events, last_versions
-from readmodel_pipelines.pacing import RateLimit
+from readmodel_pipelines.pacing import RateLimit, Window
 from readmodel_pipelines.projections.chat import CHAT_FOLD
+from readmodel_pipelines.speed_limits import WindowClosed
 from readmodel_pipelines.verification.coverage import Bucket, Coverage
 from readmodel_pipelines.verification.verify import verify_fresh, verify_one
 from readmodel_pipelines_tests.support.clock import Clock
@@ -48,22 +51,59 @@ def test_a_healthy_store_is_clean_in_every_way_of_looking(scene: Scene) -> None:
     assert scene.database[FINDINGS].count_documents({}) == 0
 
 
-@pytest.mark.parametrize("way", [{}, {"coverage": Coverage(bucket=Bucket(1, 1))}], ids=["everything", "in batches"])
-def test_a_verification_keeps_to_the_limit_of_events_from_the_first_ones_on(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch, way: dict[str, Any]
-) -> None:
-    chats = scene.fill(30)
+@pytest.fixture
+def limited_by(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The clock of the limits."""
     clock = Clock()
     monkeypatch.setattr(
         "readmodel_pipelines.speed_limits.RateLimit", partial(RateLimit, clock=clock, sleep=clock.sleep)
     )
+    return clock
+
+
+@pytest.mark.parametrize("read_order", ["index", "scan"])
+@pytest.mark.parametrize("way", [{}, {"coverage": Coverage(bucket=Bucket(1, 1))}], ids=["everything", "in batches"])
+def test_a_verification_keeps_to_the_limit_of_events_from_the_first_ones_on_and_waits_once_for_each(
+    scene: Scene, limited_by: Clock, tmp_path: Path, way: dict[str, Any], read_order: str
+) -> None:
+    chats = scene.fill(30)
     events = scene.events.count_documents({})
-    scene.settings = scene.settings.model_copy(update={"max_events_per_second": float(events)})
-    began = clock.now
+    scene.settings = scene.settings.model_copy(
+        update={"max_events_per_second": float(events), "read_order": read_order, "spool_dir": tmp_path}
+    )
+    began = limited_by.now
     assert look(scene, **way).ok
-    assert clock.now - began == pytest.approx(1.0)
+    assert limited_by.now - began == pytest.approx(1.0)
     assert scene.verify_one(chats[0]).ok
-    assert clock.now - began == pytest.approx(1.0), "one aggregate waits for nothing"
+    assert limited_by.now - began == pytest.approx(1.0), "one aggregate waits for nothing"
+
+
+def test_the_tier_of_versions_keeps_to_the_limit_with_the_events_that_it_reads(scene: Scene, limited_by: Clock) -> None:
+    chats = scene.fill(30)
+    scene.ensure_indexes()
+    read = len(chats) + scene.events.count_documents({"event_type": {"$in": ["chat.type_changed", "chat.deleted"]}})
+    scene.settings = scene.settings.model_copy(update={"max_events_per_second": float(read)})
+    began = limited_by.now
+    assert look(scene, tier="versions").ok
+    assert limited_by.now - began == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("read_order", ["index", "scan"])
+@pytest.mark.parametrize("tier", ["documents", "versions"])
+def test_a_verification_that_keeps_to_a_window_ends_with_it_and_counts_as_none(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tier: Any, read_order: str
+) -> None:
+    scene.fill(30)
+    scene.build()
+    scene.ensure_indexes()
+    scene.settings = scene.settings.model_copy(update={"read_order": read_order, "spool_dir": tmp_path})
+    for number, still_open in enumerate([chain([True], repeat(False)), repeat(False), repeat(True)]):
+        monkeypatch.setattr(Window, "is_open", lambda *_, answers=still_open: next(answers))
+        with pytest.raises(WindowClosed) if number < 2 else nullcontext():
+            assert look(scene, tier=tier, off_peak=True).ok
+        # Another one takes no notice.
+        assert look(scene, tier=tier).ok
+    assert scene.database[VERIFICATIONS].count_documents({"read_model": "chats_read_model"}) == 3 + 1
 
 
 def test_the_buckets_together_find_what_everything_finds_each_once(scene: Scene) -> None:
