@@ -1,8 +1,18 @@
 """The command line: assembles `readmodel …` from its commands, and ends processes cleanly.
 
-Exit codes: 0 all well; 1 discrepancies, or aggregates that a rebuild could not write; 2 wrong usage; 3 no MongoDB, no
-Dagster, or a missing right; 4 an operation failed in MongoDB; 5 no event at all; 6 the output could not be written; 130
-interrupted; 141 the reader of the output is gone. Results go to stdout; progress, notes and errors to stderr.
+Exit codes:
+
+- 0: all well
+- 1: discrepancies, or aggregates that a rebuild could not write
+- 2: wrong usage
+- 3: no MongoDB, no Dagster, or a missing right
+- 4: an operation failed in MongoDB
+- 5: no event at all
+- 6: the output could not be written
+- 130: interrupted
+- 141: the reader of the output is gone
+
+Results go to stdout; progress, notes and errors to stderr.
 
 Each command imports its heavy packages when it runs. So help is instant, and a cron job or a loop over ids starts fast.
 """

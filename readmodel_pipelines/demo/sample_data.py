@@ -3,8 +3,8 @@
 The same arguments give the same documents, including ObjectIds, because nothing here reads a clock. Streams come in
 order of aggregate id, then version. They are made one event at a time, so a million events need no memory.
 
-Every stream could come from the application: it begins with the creation, versions have no gaps, only a discussion
-changes its type, only a bug has a severity, only existing things are removed, and old values are the previous ones.
+Every stream could come from the application. It begins with the creation, and versions have no gaps. Only a discussion
+changes its type, and only a bug has a severity. Only existing things are removed, and old values are the previous ones.
 Growth is limited, so that a chat of a million events has a small state.
 """
 
