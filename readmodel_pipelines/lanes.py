@@ -24,8 +24,8 @@ from readmodel_pipelines.reconcile.join import Lane
 from readmodel_pipelines.reconcile.kept_events import KeptEvents
 from readmodel_pipelines.reconcile.outcome import Counts, Verdict
 from readmodel_pipelines.reconcile.ranges import EVERYTHING, IdRange
+from readmodel_pipelines.reconcile.recheck import Recheck
 from readmodel_pipelines.reconcile.run import Checkpoint, reconcile, reconcile_odd_ids
-from readmodel_pipelines.reconcile.second_look import SecondLook
 from readmodel_pipelines.reconcile.summary import Summary
 
 Contested = Mapping[str, Mapping[str, Malformed]]
@@ -105,13 +105,13 @@ class OpenedPass:
         """Report streams and documents that no range and no list of ids can contain; with symbols, also those."""
         reconcile_odd_ids(self.events, self.lanes, symbols=symbols, symbols_of_events=symbols_of_events)
 
-    def again(self, lane: Lane) -> SecondLook:
+    def again(self, lane: Lane) -> Recheck:
         """Compares aggregates of a lane again."""
         events = self.events.beside()
         ask = None
         if self._claims_of_some and lane.projection.claims is not None:
             ask = partial(events.contested, lane.projection.fold, lane.projection.claims)
-        return SecondLook(events, lane, self._allowed, ask)
+        return Recheck(events, lane, self._allowed, ask)
 
     def made_with(self, projection: Projection) -> int | None:
         """The schema version of a read model's last rebuild, if recorded."""
@@ -171,7 +171,7 @@ def no_event(store: Store) -> str:
     )
 
 
-def _noting(again: SecondLook, summary: Summary, sink: _Accepts) -> Callable[[Verdict], None]:
+def _noting(again: Recheck, summary: Summary, sink: _Accepts) -> Callable[[Verdict], None]:
     read_model = again.lane.projection.read_model
 
     def emit(verdict: Verdict) -> None:

@@ -14,7 +14,7 @@ from readmodel_pipelines.rebuild_state import RebuildState
 from readmodel_pipelines.reconcile.deletions import DeletionLimit
 from readmodel_pipelines.reconcile.in_place import InPlace
 from readmodel_pipelines.reconcile.outcome import Counts
-from readmodel_pipelines.reconcile.second_look import SecondLook
+from readmodel_pipelines.reconcile.recheck import Recheck
 from readmodel_pipelines.reconcile.summary import Summary
 
 
@@ -22,7 +22,7 @@ class Refused(Exception):
     """The rebuild stops before an irreversible step; `str()` has the reason and the remedy."""
 
 
-def sink_in_place(run: Run, look: SecondLook, summary: Summary, limit: DeletionLimit) -> InPlace:
+def sink_in_place(run: Run, look: Recheck, summary: Summary, limit: DeletionLimit) -> InPlace:
     """The sink that writes a read model's deferred changes."""
     live = run.store.live(look.lane.projection).name
     deferred = DeferredInMongo(run.store.database, run.record.owner(live))

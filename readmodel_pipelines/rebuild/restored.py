@@ -22,7 +22,7 @@ from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.reconcile.deletions import DeletionLimit
 from readmodel_pipelines.reconcile.finding import Finding
 from readmodel_pipelines.reconcile.outcome import Outcome
-from readmodel_pipelines.reconcile.second_look import SecondLook
+from readmodel_pipelines.reconcile.recheck import Recheck
 from readmodel_pipelines.reconcile.summary import Summary
 from readmodel_pipelines.spread import compare_all
 from readmodel_pipelines.wording import count
@@ -36,7 +36,7 @@ class _Wrong:
     """The aggregates of one read model that a repair may correct, at most `limit` of each kind."""
 
     projection: Projection
-    again: SecondLook
+    again: Recheck
     same_schema: bool
     limit: int
     correct: dict[str, None] = field(default_factory=dict)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from readmodel_pipelines.events.ids import byte_order, is_plain
 from readmodel_pipelines.reconcile.outcome import Counts, Outcome, Verdict
 from readmodel_pipelines.reconcile.ports import BATCH, BATCH_BYTES
-from readmodel_pipelines.reconcile.second_look import SecondLook
+from readmodel_pipelines.reconcile.recheck import Recheck
 
 PUT_OFF = 50_000
 """Maximum number of ids held until their grace time is over; with more, the pass waits for the oldest."""
@@ -30,7 +30,7 @@ class Confirm:
     """Passes confirmed verdicts to `note` in batches; the others count as `same`."""
 
     counts: Counts
-    again: SecondLook
+    again: Recheck
     note: Callable[[Sequence[Verdict]], None]
     grace_seconds: float
     clock: Callable[[], float] = time.monotonic

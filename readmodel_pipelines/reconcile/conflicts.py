@@ -14,7 +14,7 @@ from readmodel_pipelines.events.stream import Reason
 from readmodel_pipelines.projections.projection import Document
 from readmodel_pipelines.reconcile.compare import same_value
 from readmodel_pipelines.reconcile.outcome import Outcome, Verdict, Why
-from readmodel_pipelines.reconcile.second_look import SecondLook
+from readmodel_pipelines.reconcile.recheck import Recheck
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ def blocked_by(holders: Mapping[Any, Iterable[Any]], movable: Iterable[Any]) -> 
 
 
 def untangle(
-    again: SecondLook, stuck: Sequence[Verdict], *, deleting: bool = True, taken: Mapping[bytes, Verdict] | None = None
+    again: Recheck, stuck: Sequence[Verdict], *, deleting: bool = True, taken: Mapping[bytes, Verdict] | None = None
 ) -> Tangle:
     """Follow the holders of the keys of the `stuck` changes, until no new one is found.
 
@@ -102,9 +102,7 @@ def untangle(
     )
 
 
-def _rivals(
-    again: SecondLook, changes: Sequence[Verdict], taken: Mapping[bytes, Verdict]
-) -> dict[str, dict[str, Holder]]:
+def _rivals(again: Recheck, changes: Sequence[Verdict], taken: Mapping[bytes, Verdict]) -> dict[str, dict[str, Holder]]:
     """Of changes that claim the same key of a foreign index, the later ones, each with the first."""
     # A batch is written in this order: inserts before replacements.
     wanting = sorted((item for item in changes if item.expected is not None), key=lambda item: item.actual is not None)
@@ -134,7 +132,7 @@ def node_of(change: Verdict) -> str:
     return f"new {change.aggregate_id}" if change.actual is None else repr(change.actual["_id"])
 
 
-def _free_up(again: SecondLook, documents: Sequence[Document]) -> list[Verdict]:
+def _free_up(again: Recheck, documents: Sequence[Document]) -> list[Verdict]:
     """The changes that correct these documents, including deletions; none for those that stay."""
     key = again.lane.projection.key
     plain = [document[key] for document in documents if is_plain(document.get(key))]
@@ -143,7 +141,7 @@ def _free_up(again: SecondLook, documents: Sequence[Document]) -> list[Verdict]:
     return [verdict for verdict in verdicts if verdict.outcome is not Outcome.MALFORMED]
 
 
-def why_blocked(again: SecondLook, key: Any, holder: Holder) -> tuple[str, str]:
+def why_blocked(again: Recheck, key: Any, holder: Holder) -> tuple[str, str]:
     """Reason and detail. If a correct document holds the key by its own events, both streams are malformed."""
     index = f"of the unique index on {', '.join(holder.index)}"
     plain = is_plain(holder.key)

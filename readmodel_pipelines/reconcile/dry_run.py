@@ -9,7 +9,7 @@ from readmodel_pipelines.reconcile.deletions import DeletionLimit
 from readmodel_pipelines.reconcile.field_changes import FieldChanges
 from readmodel_pipelines.reconcile.outcome import Counts, Outcome, Verdict, Why
 from readmodel_pipelines.reconcile.ports import BATCH, BATCH_BYTES
-from readmodel_pipelines.reconcile.second_look import SecondLook
+from readmodel_pipelines.reconcile.recheck import Recheck
 from readmodel_pipelines.reconcile.summary import Summary
 
 _UNWANTED = (Outcome.UNEXPECTED, Outcome.ORPHAN)
@@ -19,7 +19,7 @@ _UNWANTED = (Outcome.UNEXPECTED, Outcome.ORPHAN)
 class DryRun:
     """Counts the writes that `InPlace` would do. Without a limit any number of deletions is allowed."""
 
-    again: SecondLook
+    again: Recheck
     summary: Summary
     limit: DeletionLimit | None
     changes: FieldChanges = field(default_factory=FieldChanges)

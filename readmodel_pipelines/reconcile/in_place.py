@@ -16,7 +16,7 @@ from readmodel_pipelines.reconcile.conflicts import untangle, why_blocked
 from readmodel_pipelines.reconcile.deletions import Deferred, DeletionLimit, Deletions
 from readmodel_pipelines.reconcile.outcome import Outcome, Verdict, Why
 from readmodel_pipelines.reconcile.ports import BATCH, BATCH_BYTES, Written
-from readmodel_pipelines.reconcile.second_look import SecondLook
+from readmodel_pipelines.reconcile.recheck import Recheck
 from readmodel_pipelines.reconcile.summary import Summary
 
 ATTEMPTS = 6
@@ -40,7 +40,7 @@ class InPlace:
     the run lost its lease.
     """
 
-    again: SecondLook
+    again: Recheck
     summary: Summary
     still_ours: Callable[[], None]
     deletions: Deletions | DeletionLimit = Deletions.AT_ONCE

@@ -10,7 +10,7 @@ from readmodel_pipelines.reconcile import confirm
 from readmodel_pipelines.reconcile.confirm import Confirm
 from readmodel_pipelines.reconcile.outcome import Counts, Outcome, Verdict, Why
 from readmodel_pipelines.reconcile.ports import BATCH, BATCH_BYTES
-from readmodel_pipelines.reconcile.second_look import SecondLook
+from readmodel_pipelines.reconcile.recheck import Recheck
 
 GRACE = 5.0
 MANY = [f"a{number:05d}" for number in range(10 * BATCH)]
@@ -34,7 +34,7 @@ class World:
         self.noted: list[Verdict] = []
 
     def sink(self, grace: float = GRACE) -> Confirm:
-        again = cast(SecondLook, self)
+        again = cast(Recheck, self)
         return Confirm(
             self.counts, again, self.noted.extend, grace_seconds=grace, clock=lambda: self.now, sleep=self.sleep
         )

@@ -15,7 +15,7 @@ from readmodel_pipelines.reconcile.conflicts import Tangle, blocked_by, untangle
 from readmodel_pipelines.reconcile.join import Lane
 from readmodel_pipelines.reconcile.outcome import Counts, Outcome, Verdict
 from readmodel_pipelines.reconcile.ports import ReadModel
-from readmodel_pipelines_tests.support.second_look import second_look
+from readmodel_pipelines_tests.support.recheck import recheck
 
 
 def free_ones(holders: Mapping[str, Sequence[str]], movable: Iterable[str]) -> set[str]:
@@ -83,7 +83,7 @@ def untangled(
     held: Mapping[Any, str], stuck: Sequence[Verdict], others: Mapping[Any, Verdict], *, deleting: bool = True
 ) -> Tangle:
     lane = Lane(TASKS_OF_CHATS, cast(ReadModel, Documents(held)), Counts())
-    return untangle(second_look(lane, others.values()), stuck, deleting=deleting)
+    return untangle(recheck(lane, others.values()), stuck, deleting=deleting)
 
 
 def blocked_in(tangle: Tangle) -> dict[Any, Any]:

@@ -13,7 +13,7 @@ from readmodel_pipelines.events.stream import Malformed, fold_streams
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.projections.registry import built_in
 from readmodel_pipelines.reconcile.compare import same_document
-from readmodel_pipelines.reconcile.second_look import is_of_a_prefix
+from readmodel_pipelines.reconcile.recheck import is_of_a_prefix
 
 Document = dict[str, Any]
 CHATS, TASKS = built_in("chat")

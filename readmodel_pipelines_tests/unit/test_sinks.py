@@ -15,7 +15,7 @@ from readmodel_pipelines.reconcile.join import Lane
 from readmodel_pipelines.reconcile.outcome import Counts, Outcome, Verdict, Why
 from readmodel_pipelines.reconcile.ports import BATCH, ReadModel, Written
 from readmodel_pipelines.reconcile.summary import Summary
-from readmodel_pipelines_tests.support.second_look import second_look
+from readmodel_pipelines_tests.support.recheck import recheck
 
 MODEL = CHATS.read_model
 
@@ -106,7 +106,7 @@ class Run:
         self.summary = Summary("rebuild", "chat")
         self.counts = self.summary.read_models[MODEL] = Counts()
         self.pauses: list[int] = []
-        again = second_look(Lane(CHATS, cast(ReadModel, model), self.counts), verdicts, grown)
+        again = recheck(Lane(CHATS, cast(ReadModel, model), self.counts), verdicts, grown)
         self.sink = InPlace(again, self.summary, lambda: None, limit or deletions, self.waiting, self.pauses.append)
 
     def over(self, *verdicts: Verdict) -> Run:

@@ -27,7 +27,7 @@ _BLAME_NO_EVENT = (Reason.DOCUMENT_TOO_LARGE, Reason.KEY_CONFLICT)
 
 
 @dataclass(frozen=True, slots=True)
-class SecondLook:
+class Recheck:
     """Compares a batch of aggregates; `store` is its own, because it counts the events that it reads.
 
     If the lane knows only the contested claims of some aggregates, `claims_of` reads those of others. Events read by
@@ -40,7 +40,7 @@ class SecondLook:
     claims_of: Callable[[Sequence[str]], Mapping[str, Malformed]] | None = None
     kept: KeptEvents | None = None
 
-    def knowing_claims_of(self, ids: Sequence[str]) -> SecondLook:
+    def knowing_claims_of(self, ids: Sequence[str]) -> Recheck:
         """The same, for other aggregates too: those that block the requested ones may be contested as well."""
         if self.claims_of is None or not ids:
             return self

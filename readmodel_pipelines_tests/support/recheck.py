@@ -6,7 +6,7 @@ from typing import Self, cast
 from readmodel_pipelines.projections.projection import Document
 from readmodel_pipelines.reconcile.join import Lane
 from readmodel_pipelines.reconcile.outcome import Verdict
-from readmodel_pipelines.reconcile.second_look import SecondLook
+from readmodel_pipelines.reconcile.recheck import Recheck
 
 
 class _Again:
@@ -30,5 +30,5 @@ class _Again:
         return {key: int(key in self._grown) for key in ids}
 
 
-def second_look(lane: Lane, verdicts: Iterable[Verdict], grown: Collection[str] = ()) -> SecondLook:
-    return cast(SecondLook, _Again(lane, verdicts, grown))
+def recheck(lane: Lane, verdicts: Iterable[Verdict], grown: Collection[str] = ()) -> Recheck:
+    return cast(Recheck, _Again(lane, verdicts, grown))

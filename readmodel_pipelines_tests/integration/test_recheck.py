@@ -11,14 +11,14 @@ from readmodel_pipelines.mongo.event_store import EventStore
 from readmodel_pipelines.mongo.store import Store
 from readmodel_pipelines.projections.chat import CHAT_FOLD
 from readmodel_pipelines.projections.registry import choose_projections
-from readmodel_pipelines.reconcile.second_look import SecondLook
+from readmodel_pipelines.reconcile.recheck import Recheck
 from readmodel_pipelines_tests.support.scene import Scene, uuid
 
 RENAMED = ("chat.renamed", {"new_title": "Other"})
 MISSING, DIFFERENT = uuid("missing"), uuid("different")
 
 
-def look_at(scene: Scene) -> SecondLook:
+def look_at(scene: Scene) -> Recheck:
     """Two chats: the document of one is missing, that of the other one is different."""
     scene.ensure_indexes()
     scene.chat("missing"), scene.chat("different")
