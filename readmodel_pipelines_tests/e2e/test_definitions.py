@@ -285,7 +285,7 @@ def test_the_checkout_loads_without_a_warning_of_ours_and_without_reading_a_sett
         env={**os.environ, "READMODEL_TASK_SOURCE": "no such source", "READMODEL_TIMEZONE": "Mars/Olympus"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=240,
         check=False,
     )
     assert ended.returncode == 0, ended.stderr

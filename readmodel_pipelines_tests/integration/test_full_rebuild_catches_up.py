@@ -143,7 +143,7 @@ def test_what_goes_wrong_in_the_background_is_raised_by_the_next_look(scene: Sce
     rebuild = Rebuilds(scene.database).begin("a", new, [(1, EVERYTHING)])
     following = Following(Store(scene.database, scene.settings, [CHATS]), rebuild)
     with listening(Moment.HISTORY_READ, once(raises(ZeroDivisionError()))), following.in_background() as thread:
-        thread.join(120)
+        thread.join(240)
     with pytest.raises(ZeroDivisionError):
         following.drain(())
     following.close()

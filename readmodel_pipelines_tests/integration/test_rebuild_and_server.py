@@ -72,7 +72,7 @@ def test_a_server_that_stops_and_starts_again_costs_a_rebuild_nothing_but_time(s
         with open_database(server) as database:
             database[LEASES].update_many({}, [{"$set": {"expires_at": "$$NOW"}}])
         resumed = subprocess.run(
-            [*REBUILD, "--resume", "--json"], env=environment, capture_output=True, text=True, check=False, timeout=60
+            [*REBUILD, "--resume", "--json"], env=environment, capture_output=True, text=True, check=False, timeout=240
         )
         assert resumed.returncode == 0, resumed.stderr
         assert json.loads(resumed.stdout)["state"] == "done"

@@ -35,7 +35,7 @@ def test_a_task_that_comes_is_repaired_at_once_and_presence_ends_with_the_worker
     name_database(monkeypatch, scene.settings)
     scene.ensure_indexes()
     chats = [scene.chat(f"chat {number}") for number in range(2)]
-    assert scene.rebuild().ok
+    scene.build()
     scene.chats.update_many({}, {"$set": {"title": "wrong"}})
     queue = RepairQueue(scene.database, scene.settings)
     with worker("--every", "3600") as process:
@@ -45,7 +45,7 @@ def test_a_task_that_comes_is_repaired_at_once_and_presence_ends_with_the_worker
             wait_until(lambda done=number: queue.stats().completed == done)  # type: ignore[misc]
         assert scene.verify().ok
         process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=120)
+        process.communicate(timeout=240)
     assert not is_attended(scene.database, QUEUE)
     assert scene.database[LEASES].count_documents({"kind": PRESENCE}) == 0
 
@@ -101,10 +101,12 @@ def test_where_a_server_gives_no_changes_the_time_passes_and_it_is_said_once(sta
         MongoClient[Any](standalone) as client,
         Arrivals(ours(client["any"]), QUEUE, told.append, slept.append) as found,
     ):
-        found.wait(5.0)
-        found.wait(5.0)
+        for _ in range(2):
+            started = time.monotonic()
+            found.wait(5.0)
+            assert 5.0 - (time.monotonic() - started) <= slept[-1] <= 5.0
     assert told == ["the server gives no changes of it"]
-    assert slept == pytest.approx([5.0, 5.0], abs=1.0)
+    assert len(slept) == 2
 
 
 def test_a_worker_is_there_as_long_as_its_presence_lasts_by_the_clock_of_the_server(scene: Scene) -> None:

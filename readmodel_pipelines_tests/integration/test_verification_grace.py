@@ -21,15 +21,23 @@ from readmodel_pipelines_tests.support.trials.beside_writers import verify_besid
 from readmodel_pipelines_tests.support.verbs.verifying import RENAMED, SINCE_LAST, found, just_now, look
 
 
-def test_a_document_that_its_writer_mends_within_the_grace_time_is_no_finding(scene: Scene) -> None:
+def test_a_document_that_its_writer_mends_within_the_grace_time_is_no_finding(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
     chats = scene.fill(12)
-    scene.settings = scene.settings.model_copy(update={"grace_seconds": 1.0})
+    scene.settings = scene.settings.model_copy(update={"grace_seconds": 60.0})
+    waited: list[float] = []
+
+    def mends(seconds: float) -> None:
+        """In place of the wait, for no machine is too slow for that."""
+        waited.append(seconds)
+        scene.rebuild_one(chats[0])
+
+    monkeypatch.setattr(Confirm, "__init__", partialmethod(Confirm.__init__, sleep=mends))
     just_now(scene, chats[0], RENAMED)
-    writer = threading.Timer(0.4, lambda: scene.rebuild_one(chats[0]))
-    writer.start()
     summary = look(scene)
-    writer.join()
     assert summary.ok
+    assert waited
     assert sum(counts.lagging for counts in summary.read_models.values()) == 0
     assert summary.read_models["chats_read_model"].same == 12
     assert scene.database[FINDINGS].count_documents({}) == 0
@@ -41,7 +49,7 @@ def test_an_old_damage_is_told_without_waiting(scene: Scene) -> None:
     just_now(scene, chats[0], RENAMED, seconds_ago=61)
     started = time.monotonic()
     assert not look(scene).ok
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 50
 
 
 @pytest.mark.parametrize(("projected", "outcome"), [(True, "lagging"), (False, "different")])
@@ -49,7 +57,7 @@ def test_a_document_that_is_always_a_moment_behind_lags_and_one_that_stands_stil
     scene: Scene, at: At, projected: bool, outcome: str
 ) -> None:
     chats = scene.fill(6)
-    scene.settings = scene.settings.model_copy(update={"grace_seconds": 2.0})
+    grace_for_a_look(scene)
     just_now(scene, chats[0], ("chat.renamed", {"new_title": "First", "old_title": "", "renamed_by": "u"}))
     going_on: list[bool] = []
 

@@ -8,7 +8,7 @@ import pytest
 
 from readmodel_pipelines.mongo.beforehand import Beforehand
 
-SOON = 10.0
+SOON = 240.0
 _said = ContextVar("said", default="")
 
 

@@ -16,7 +16,7 @@ from readmodel_pipelines.settings import Settings
 from readmodel_pipelines_tests.support.environment import uri_of
 from readmodel_pipelines_tests.support.races.frozen import writes
 
-_LONGEST = 120.0
+_LONGEST = 240.0
 IsIt = Callable[[monitoring.CommandStartedEvent], bool]
 """Whether a command is the one before which to fall asleep."""
 

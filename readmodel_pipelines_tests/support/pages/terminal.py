@@ -27,9 +27,9 @@ from pathlib import Path
 
 from readmodel_pipelines_tests.support.pages.blocks import ROOT, Block
 
-_BLOCK_SECONDS = 120.0
-_SERVE_SECONDS = 90.0
-_END_SECONDS = 30.0
+_BLOCK_SECONDS = 240.0
+_SERVE_SECONDS = 240.0
+_END_SECONDS = 240.0
 _MARK = re.compile(
     r"exits (?P<exits>\d+): .+|serves(?: (?P<port>\d+))?|given: (?P<given>.+)|then: (?P<then>.+)|run by (?P<test>\S+)"
 )

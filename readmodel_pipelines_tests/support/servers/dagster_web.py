@@ -16,7 +16,7 @@ import yaml
 from readmodel_pipelines_tests.support.pages.terminal import free_port
 from readmodel_pipelines_tests.support.servers.dagster_daemon import PROJECT, left_behind
 
-_START_SECONDS = 120.0
+_START_SECONDS = 240.0
 # A process of its own for each run costs four seconds; that is what `test_repair_daemon` has.
 _IN_THE_DAEMON = {"module": "dagster._core.launcher.sync_in_memory_run_launcher", "class": "SyncInMemoryRunLauncher"}
 

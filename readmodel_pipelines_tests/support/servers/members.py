@@ -116,21 +116,19 @@ class ReplicaSet:
     def begin(self, **more: Any) -> None:
         """Make them one set; `more` is part of its configuration."""
         members = [{"_id": number, "host": item.address} for number, item in enumerate(self.members)]
-        wait_until(lambda: all(item.answers() for item in self.members), every=0.1, seconds=120)
+        wait_until(lambda: all(item.answers() for item in self.members), every=0.1)
         with self.members[0].client() as admin:
             admin.command("replSetInitiate", {"_id": self.name, "members": members, **more})
 
     def wait_until_whole(self) -> None:
         """Until there is a primary, and all others follow it."""
         states = ["PRIMARY", *["SECONDARY"] * (len(self.members) - 1)]
-        wait_until(lambda: sorted(self._states()) == states, every=0.2, seconds=120)
+        wait_until(lambda: sorted(self._states()) == states, every=0.2)
 
     def primary(self) -> Member:
         """Whoever is it now, or is about to be."""
         found: list[Member] = []
-        wait_until(
-            lambda: found.extend(item for item in self.members if item.is_primary()) or found, every=0.2, seconds=60
-        )
+        wait_until(lambda: found.extend(item for item in self.members if item.is_primary()) or found, every=0.2)
         return found[0]
 
     @contextmanager

@@ -56,7 +56,7 @@ def _run(program: str, *arguments: object, env: Mapping[str, str] | None = None)
         stderr=subprocess.PIPE if program != "pg_ctl" else subprocess.DEVNULL,
         text=True,
         check=False,
-        timeout=60,
+        timeout=240,
         **_unprivileged(),
     )
     assert done.returncode == 0, f"{program}: {done.stderr}"

@@ -55,7 +55,7 @@ def sharded_cluster(programs: Programs) -> Iterator[Sharded]:
             each.wait_until_whole()
         mongos = Member([str(programs.mongos), "--configdb", config.hosts])
         running.callback(mongos.kill)
-        wait_until(mongos.answers, every=0.1, seconds=120)
+        wait_until(mongos.answers, every=0.1)
         with mongos.client() as admin:
             for each in shards:
                 admin.command("addShard", each.hosts)

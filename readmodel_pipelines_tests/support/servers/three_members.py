@@ -39,7 +39,7 @@ class ThreeMembers(ReplicaSet):
         member = self.primary()
         with self.cut_off(member):
             self._await_another(member)
-            wait_until(lambda: not member.is_primary(), every=0.2, seconds=60)
+            wait_until(lambda: not member.is_primary(), every=0.2)
 
     @contextmanager
     def without_majority(self) -> Iterator[None]:
@@ -61,7 +61,7 @@ class ThreeMembers(ReplicaSet):
 
     def _await_another(self, member: Member) -> None:
         others = [item for item in self.members if item is not member]
-        wait_until(lambda: any(item.is_primary() for item in others), every=0.2, seconds=60)
+        wait_until(lambda: any(item.is_primary() for item in others), every=0.2)
 
 
 @contextmanager

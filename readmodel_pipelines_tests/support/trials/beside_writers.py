@@ -122,7 +122,7 @@ def rebuild_beside_writers(
         assert summary.ok, summary.as_json()
         assert summary.about["state"] == "done"
         ended = time.time() - _LAST_LOOK
-        told = [json.loads(process.communicate(timeout=120)[0]) for process in each]
+        told = [json.loads(process.communicate(timeout=240)[0]) for process in each]
         last = ReadModelProjector(database, settings).verify_all()
         # On a slow machine the writers may outlive the rebuild, and what fails after it is no business of its.
         later = {item for output in told for item, at in output["failed"].items() if at > ended}

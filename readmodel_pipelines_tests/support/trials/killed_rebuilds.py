@@ -51,7 +51,7 @@ def kill_and_resume(
         # Its lease runs out by itself.
         time.sleep(_LEASE)
     last = _start(settings, strategy, None)
-    output, _ = last.communicate(timeout=120)
+    output, _ = last.communicate(timeout=240)
     assert last.returncode == 0
     assert json.loads(output)["ok"], output
     assert ReadModelProjector(database, settings).verify_all().ok
