@@ -53,7 +53,7 @@ bench-more: $(VENV)/.installed
 
 soak: $(VENV)/.installed
 	$(BIN)/python -m pytest -s readmodel_pipelines_tests/soak
-	$(BIN)/python -m pytest -n 4 --dist loadfile --whole -m "each_once or whole"
+	$(BIN)/python -m pytest -n 4 --dist loadfile --whole -m "each_once or whole or hypothesis"
 	$(BIN)/python -m pytest -n 4 --dist loadfile --read-order scan readmodel_pipelines_tests/integration
 
 clean:

@@ -27,10 +27,14 @@ sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # A property that takes long on a busy machine still holds; where others look at the outcome, it is the same each time.
-hypothesis.settings.register_profile(
-    "readmodel", deadline=None, derandomize="CI" in os.environ, suppress_health_check=[hypothesis.HealthCheck.too_slow]
-)
-hypothesis.settings.load_profile("readmodel")
+for _run, _examples in {"default": 50, "whole": 1_000}.items():
+    hypothesis.settings.register_profile(
+        f"readmodel {_run}",
+        max_examples=_examples,
+        deadline=None,
+        derandomize="CI" in os.environ,
+        suppress_health_check=[hypothesis.HealthCheck.too_slow],
+    )
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -38,6 +42,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     kinds = ["one node", "three members"]
     parser.addoption("--read-order", choices=["auto", "scan"], default="auto", help="how full passes read the events")
     parser.addoption("--topology", choices=kinds, default=kinds[0], help="the server that most tests share")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    hypothesis.settings.load_profile(f"readmodel {'whole' if config.getoption('--whole') else 'default'}")
 
 
 @pytest.hookimpl(trylast=True)
