@@ -25,7 +25,7 @@ from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.settings import Settings, load_settings
 from readmodel_pipelines.verification.coverage import Bucket
 from readmodel_pipelines_tests.support.at_a_moment import each, raises
-from readmodel_pipelines_tests.support.scene import RAW, Mongo, taken_from
+from readmodel_pipelines_tests.support.scene import RAW, Mongo, make_right, taken_from
 from readmodel_pipelines_tests.support.verbs.dagster_runs import (
     CHATS,
     SAMPLE,
@@ -45,7 +45,7 @@ ALL = [(asset, check) for asset in (CHATS, TASKS) for check in (MATCHES, INTACT,
 def healthy(database: Mongo, settings: Settings, dagster: Dagster) -> Mongo:
     """Events and right read models, which the environment of the runs points at."""
     with_events(database, settings, SAMPLE)
-    assert ReadModelProjector(database, settings).rebuild_all().ok
+    make_right(database, settings)
     return database
 
 

@@ -14,7 +14,7 @@ from readmodel_pipelines.demo.sample_data import chat_events, task_events
 from readmodel_pipelines.rebuild import RebuildRequest, rebuild
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines_tests.support.recorded import read_documents
-from readmodel_pipelines_tests.support.scene import Mongo
+from readmodel_pipelines_tests.support.scene import Mongo, make_right
 from readmodel_pipelines_tests.support.verbs.dagster_runs import (
     BOTH,
     CHATS,
@@ -127,8 +127,10 @@ def test_one_aggregate_is_predicted_and_rebuilt_but_not_materialized(sample: Mon
     assert [name for name, item in texts.items() if type(item.value) in (int, float)] == []
 
 
-def test_a_history_is_on_the_page_of_its_run_and_writes_nothing(sample: Mongo, dagster: Dagster) -> None:
-    assert dagster.materialize(CHATS, TASKS).success
+def test_a_history_is_on_the_page_of_its_run_and_writes_nothing(
+    sample: Mongo, settings: Settings, dagster: Dagster
+) -> None:
+    make_right(sample, settings)
     events = sorted((item for item in SAMPLE if item["aggregate_type"] == "Chat"), key=lambda item: item["version"])
     chat_id, last = events[-1]["aggregate_id"], events[-1]["version"]
     sample[CHATS].update_one({"chat_id": chat_id}, {"$set": {"title": "by hand"}})
@@ -153,8 +155,10 @@ def test_a_history_is_on_the_page_of_its_run_and_writes_nothing(sample: Mongo, d
     assert [row["field"] for row in table(output.step_output_data.metadata, "history")] == ["title"]
 
 
-def test_one_aggregate_is_rebuilt_in_every_read_model_at_once(sample: Mongo, dagster: Dagster) -> None:
-    assert dagster.materialize(CHATS, TASKS).success
+def test_one_aggregate_is_rebuilt_in_every_read_model_at_once(
+    sample: Mongo, settings: Settings, dagster: Dagster
+) -> None:
+    make_right(sample, settings)
     both = [item["task_id"] for item in sample[TASKS].find()][:1]
     for name, key in ((CHATS, "chat_id"), (TASKS, "task_id")):
         sample[name].update_one({key: both[0]}, {"$set": {"title": "damaged"}})
@@ -249,7 +253,7 @@ def test_a_verification_goes_on_with_a_read_model_that_is_swapped_in_meanwhile(
     dagster: Dagster,
     while_read: WhileRead,  # noqa: F811
 ) -> None:
-    assert dagster.materialize(CHATS, TASKS).success
+    make_right(sample, settings)
     shadow = RebuildRequest(strategy="shadow")
     acted = while_read(CHATS, lambda: rebuild(sample, settings, ["chat"], shadow))
     result = dagster.run("verify_read_models", "chat")

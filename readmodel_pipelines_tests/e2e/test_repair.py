@@ -26,7 +26,7 @@ from readmodel_pipelines.orchestration.resources import MongoResource, owner_of
 from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.repair.claim import Holder, claim
 from readmodel_pipelines.settings import Settings
-from readmodel_pipelines_tests.support.scene import Mongo
+from readmodel_pipelines_tests.support.scene import Mongo, make_right
 from readmodel_pipelines_tests.support.verbs.dagster_runs import CHATS, TASKS, Dagster
 from readmodel_pipelines_tests.support.waiting import wait_until
 
@@ -36,7 +36,7 @@ JOB = "repair_read_models"
 @pytest.fixture
 def queue(sample: Mongo, settings: Settings) -> RepairQueue:
     """The queue beside read models that are right."""
-    assert ReadModelProjector(sample, settings).rebuild_all().ok
+    make_right(sample, settings)
     return RepairQueue(sample, settings)
 
 

@@ -12,7 +12,7 @@ from readmodel_pipelines.definitions import defs
 from readmodel_pipelines.demo.sample_data import chat_events, task_events
 from readmodel_pipelines.orchestration.verified import VERIFIED
 from readmodel_pipelines.settings import Settings
-from readmodel_pipelines_tests.support.scene import Mongo
+from readmodel_pipelines_tests.support.scene import Mongo, make_right
 from readmodel_pipelines_tests.support.verbs.dagster_runs import (
     CHATS,
     SAMPLE,
@@ -141,9 +141,9 @@ RUNS: dict[str, Callable[[Dagster], ExecuteInProcessResult]] = {
 
 
 def test_without_events_a_run_fails_changes_nothing_and_every_check_is_red(
-    sample: Mongo, dagster: Dagster, monkeypatch: pytest.MonkeyPatch
+    sample: Mongo, settings: Settings, dagster: Dagster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert dagster.materialize(CHATS, TASKS).success
+    make_right(sample, settings)
     before = list(sample[CHATS].find(sort=[("_id", 1)]))
     monkeypatch.setenv("READMODEL_EVENTS_COLLECTION", "evnets")
     for name, run in RUNS.items():

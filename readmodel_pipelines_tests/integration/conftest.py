@@ -199,7 +199,7 @@ def killed_after(scene: Scene, at: At, small_batches: None) -> KilledAfter:
 @pytest.fixture
 def ids(scene: Scene) -> list[str]:
     """Chats whose documents are right, in order."""
-    scene.ensure_indexes()
+    scene.index()
     made = [scene.chat(f"chat {number}") for number in range(6)]
     scene.build()
     scene.make_foreign()

@@ -151,7 +151,7 @@ def test_removed_documents_come_back_without_foreign_fields(scene: Scene) -> Non
 def test_a_wrong_stored_version_is_damage_and_no_race(scene: Scene, version: Any) -> None:
     scene.index()
     chat_id = scene.chat("one")
-    scene.rebuild()
+    scene.build()
     scene.tasks.update_one({"task_id": chat_id}, {"$set": {"version": version}})
 
     assert scene.verify_one(chat_id, "task").findings[0].fields == {"version": (2, version)}
@@ -175,7 +175,7 @@ STRANGE: list[Any] = [
 def test_values_of_every_bson_type_are_found_and_repaired(scene: Scene, field: str) -> None:
     scene.index()
     ids = [scene.chat(f"chat {number}") for number in range(len(STRANGE))]
-    scene.rebuild()
+    scene.build()
     scene.make_foreign()
     right = scene.everything()
     for full in (True, False):
@@ -195,12 +195,13 @@ def test_values_of_every_bson_type_are_found_and_repaired(scene: Scene, field: s
         assert scene.everything() == right
 
 
+@pytest.mark.each_once
 @pytest.mark.parametrize("full", [True, False])
 @pytest.mark.parametrize("where", ["owned", "foreign", "both"])
 def test_text_that_is_no_utf_8_is_repaired_and_kept_where_it_is_foreign(scene: Scene, full: bool, where: str) -> None:
     scene.index()
     chat_id, others = scene.chat("PLACEHOLDER"), [scene.chat(name) for name in ("a", "b", "c")]
-    scene.rebuild()
+    scene.build()
     scene.make_foreign()
     scene.chats.update_one({"chat_id": chat_id}, {"$set": {"foreign": "F_REIGNTEXT"}})
     if where != "foreign":
@@ -232,7 +233,7 @@ def test_text_that_is_no_utf_8_is_repaired_and_kept_where_it_is_foreign(scene: S
 def test_values_of_types_long_gone_are_found_and_repaired(scene: Scene, kind: bytes) -> None:
     scene.index()
     chat_id = scene.chat("a")
-    scene.rebuild()
+    scene.build()
     raw = taken_from(scene.raw("chats_read_model"), {"chat_id": chat_id}).raw
     old = b"\x02title\x00\x02\x00\x00\x00a\x00"
     assert old in raw
@@ -251,7 +252,7 @@ def test_a_document_too_large_for_a_statement_is_replaced(scene: Scene, full: bo
     scene.index()
     chat_id = scene.chat("big", *[("chat.participant_added", {"user_id": c * 5_000_000}) for c in "xy"])
     others = [scene.chat(name) for name in ("a", "b", "c")]
-    scene.rebuild()
+    scene.build()
     scene.make_foreign()
     scene.chats.update_one({"chat_id": chat_id}, {"$set": {"participants": ["z" * 9_000_000], "title": 1}})
     scene.chats.delete_many({"chat_id": {"$in": others}})
@@ -282,7 +283,7 @@ def test_foreign_fields_that_leave_no_room_refuse_one_document_and_no_other(scen
     scene.index()
     chat_id = scene.chat("big", ("chat.participant_added", {"user_id": "x" * 9_000_000}))
     other = scene.chat("other")
-    scene.rebuild()
+    scene.build()
     change = {"participants": [], "foreign": "y" * 9_000_000}
     scene.chats.update_one({"chat_id": chat_id}, {"$set": change})
     scene.chats.update_one({"chat_id": other}, {"$set": {"title": "damaged"}})
@@ -297,7 +298,7 @@ def test_foreign_fields_that_leave_no_room_refuse_one_document_and_no_other(scen
 def test_reordered_arrays_are_damage_and_reordered_fields_are_none(scene: Scene) -> None:
     scene.index()
     chat_id = scene.chat("one", *[("chat.participant_added", {"user_id": user}) for user in "abc"])
-    scene.rebuild()
+    scene.build()
     document = taken_from(scene.chats, {"chat_id": chat_id})
     items = list(document.items())
     Random(1).shuffle(items)

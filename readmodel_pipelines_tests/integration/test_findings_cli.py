@@ -113,6 +113,7 @@ def test_a_rule_of_another_form_ignores_nothing_and_stops_nobody(database: Mongo
 
 
 def test_status_is_one_screen_that_writes_nothing(database: Mongo, settings: Settings, damaged: str, cli: Cli) -> None:
+    assert cli("rebuild-readmodel", "--type", "task", "--all").exit_code == 0
     before = cli("status")
     assert before.exit_code == 0
     assert "never verified" in before.stdout

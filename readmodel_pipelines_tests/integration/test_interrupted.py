@@ -60,7 +60,7 @@ class Interruptible:
         name, *arguments = shlex.split(command)
         assert name == "readmodel"
         return subprocess.run(
-            [*PROGRAM, *arguments], env=self._env, capture_output=True, text=True, check=False, timeout=60
+            [*PROGRAM, *arguments], env=self._env, capture_output=True, text=True, check=False, timeout=240
         )
 
 
@@ -114,7 +114,7 @@ def test_a_full_rebuild_says_its_id_what_it_did_and_how_to_go_on(scene: Scene, i
 
 def test_a_verification_says_how_far_it_came(scene: Scene, interrupted: Interruptible) -> None:
     scene.add(chat_events(30, mean_events=8))
-    assert scene.rebuild().ok
+    scene.build()
     ids = sorted(scene.chats.distinct("chat_id"))
     scene.chats.update_one({"chat_id": ids[3]}, {"$set": {"title": "wrong"}})
     # A document that lacks a young event is looked at again after the grace time, which keeps the command at work.
@@ -158,7 +158,7 @@ def test_a_load_says_what_is_loaded_and_goes_on_later(scene: Scene, interrupted:
 
 def test_repair_work_says_what_it_completed_and_gives_back_the_rest(scene: Scene, interrupted: Interruptible) -> None:
     scene.add(chat_events(300, mean_events=5))
-    assert scene.rebuild().ok
+    scene.build()
     scene.chats.update_many({}, {"$set": {"title": "wrong"}})
     queue = RepairQueue(scene.database, scene.settings)
     for document in scene.chats.find():

@@ -53,7 +53,7 @@ def test_an_id_with_neither_event_nor_document_is_not_found(scene: Scene, chat_i
 
 
 def test_an_id_with_a_document_alone_is_an_orphan(scene: Scene, chat_id: str) -> None:
-    scene.rebuild()
+    scene.build()
     scene.chats.insert_one({**found_in(scene.chats, {}, {"_id": 0}), "chat_id": NOBODY})
 
     assert [item.outcome for item in scene.verify_one(NOBODY).findings] == ["orphan"]

@@ -63,7 +63,7 @@ def race(scene: Scene, other_writer: OtherWriter) -> Race:
     scene.index()
     scene.chat("bystander")
     chat_id = scene.chat("contended")
-    assert scene.rebuild().ok
+    scene.build()
     return Race(scene, other_writer, chat_id)
 
 
@@ -354,7 +354,7 @@ def test_only_the_contended_document_of_a_batch_is_done_again(scene: Scene, othe
 def test_a_swap_does_not_overwrite_what_others_changed(scene: Scene, other_writer: OtherWriter, full: bool) -> None:
     scene.index()
     one, two = scene.chat("one"), scene.chat("two")
-    scene.rebuild()
+    scene.build()
     for key, chat_id in ((one, "parked"), (two, one), (one, two)):
         scene.tasks.update_one({"task_id": key}, {"$set": {"chat_id": chat_id}})
 
@@ -417,7 +417,7 @@ def test_a_transaction_that_the_server_puts_off_lost_to_nobody_unless_it_says_so
 ) -> None:
     scene.index()
     one, two = scene.chat("one"), scene.chat("two")
-    scene.rebuild()
+    scene.build()
     for key, chat_id in ((one, "parked"), (two, one), (one, two)):
         scene.tasks.update_one({"task_id": key}, {"$set": {"chat_id": chat_id}})
     within, left = ReadModelCollection._swap_within, [OperationFailure("", code, TRANSIENT)]

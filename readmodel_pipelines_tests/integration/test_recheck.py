@@ -20,7 +20,7 @@ MISSING, DIFFERENT = uuid("missing"), uuid("different")
 
 def look_at(scene: Scene) -> Recheck:
     """Two chats: the document of one is missing, that of the other one is different."""
-    scene.ensure_indexes()
+    scene.index()
     scene.chat("missing"), scene.chat("different")
     scene.build()
     scene.chats.delete_one({"chat_id": MISSING})

@@ -41,7 +41,7 @@ def failing(_: str) -> None:
 
 @pytest.fixture
 def ready(scene: Scene) -> Scene:
-    scene.ensure_indexes()
+    scene.index()
     return scene
 
 

@@ -47,7 +47,7 @@ def failing(_: str) -> None:
 
 @pytest.fixture
 def ready(scene: Scene) -> Scene:
-    scene.ensure_indexes()
+    scene.index()
     return scene
 
 

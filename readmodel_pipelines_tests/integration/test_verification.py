@@ -404,7 +404,7 @@ def test_no_more_than_the_limit_is_queued_and_the_rest_is_told(scene: Scene, lim
 def test_no_repair_deletes_more_of_a_read_model_than_a_rebuild_would(scene: Scene, asked: tuple[str, ...]) -> None:
     scene.fill(10)
     ids = [scene.chat(f"gone {number}") for number in range(120)]
-    scene.rebuild()
+    scene.build()
     for chat_id in ids:
         scene.append(chat_id, ("chat.type_changed", {"new_type": "discussion", "old_type": "task"}))
     scene.rebuild("chat")

@@ -43,6 +43,13 @@ in_place_alone = pytest.mark.parametrize("strategy", ["in_place"], indirect=True
 """For a test of a file of both strategies that means something in place alone."""
 
 
+def make_right(database: Mongo, settings: Settings) -> None:
+    """Have every document as its events say, and no rebuild on record; a full one costs four times as much."""
+    ids = ByBytes(database, settings.events_collection).distinct("aggregate_id")
+    summary, unknown = ReadModelProjector(database, settings).rebuild_some(ids)
+    assert (summary.ok, unknown) == (True, [])
+
+
 class Scene:
     """One database of events and read models."""
 
@@ -103,9 +110,8 @@ class Scene:
         return sorted(document["chat_id"] for document in self.chats.find())
 
     def build(self) -> None:
-        """Both read models right, as if they had always been: no rebuild is on record."""
-        assert self.projector().rebuild_all().ok
-        self.database[REBUILDS].delete_many({})
+        """Both read models right, as if they had always been."""
+        make_right(self.database, self.settings)
 
     def make_foreign(self) -> None:
         for collection in (self.chats, self.tasks):

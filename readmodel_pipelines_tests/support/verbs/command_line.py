@@ -12,7 +12,7 @@ from readmodel_pipelines.cli import main
 from readmodel_pipelines.demo.sample_data import chat_events
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines_tests.support.environment import name_database
-from readmodel_pipelines_tests.support.scene import Mongo
+from readmodel_pipelines_tests.support.scene import Mongo, make_right
 
 Cli = Callable[..., Result]
 
@@ -50,11 +50,11 @@ def cli(env: dict[str, str]) -> Cli:
 
 
 @pytest.fixture
-def known(database: Mongo, cli: Cli) -> list[str]:
+def known(database: Mongo, settings: Settings) -> list[str]:
     """The ids of ten chats with healthy read models."""
     events = list(chat_events(10, seed=3, mean_events=8))
     database.events.insert_many(events)
-    assert cli("rebuild-readmodel", *EVERYTHING).exit_code == 0
+    make_right(database, settings)
     return sorted({event["aggregate_id"] for event in events})
 
 

@@ -11,10 +11,9 @@ from dagster import DagsterEventType, ExecuteInProcessResult
 
 from readmodel_pipelines.definitions import defs
 from readmodel_pipelines.demo.sample_data import chat_events
-from readmodel_pipelines.mongo.indexes import ensure_indexes
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines_tests.support.recorded import EXTENDED_JSON, read_documents
-from readmodel_pipelines_tests.support.scene import Mongo
+from readmodel_pipelines_tests.support.scene import Mongo, Scene
 
 Document = dict[str, Any]
 
@@ -24,7 +23,7 @@ SAMPLE = list(chat_events(40, seed=7))
 
 
 def with_events(database: Mongo, settings: Settings, events: list[Document]) -> Mongo:
-    ensure_indexes(database, settings)
+    Scene(database, settings).index()
     database.events.insert_many(events)
     return database
 
