@@ -109,6 +109,7 @@ def test_aggregates_that_claim_the_empty_key_contest_one_another(legacy_scene: S
     assert set(claims) == {one, "11111111-0000-4000-a000-000000000000"}
 
 
+@pytest.mark.each_once
 @pytest.mark.parametrize("values", [("a", "b"), ("a", None), (None, "a"), (7, "a"), ("a", "a")], ids=repr)
 @pytest.mark.parametrize("look_at", ["it alone", "the other alone", "all"])
 def test_a_stream_that_claims_two_keys_is_told_and_stands_in_nobodys_way(

@@ -34,6 +34,7 @@ from readmodel_pipelines_tests.support.verbs.rebuilding import (
 )
 
 
+@pytest.mark.each_once
 @pytest.mark.parametrize("strategy", ["in_place", "shadow"])
 @pytest.mark.parametrize("batches", [1, 4])
 def test_a_killed_rebuild_goes_on_there(scene: Scene, killed_after: KilledAfter, strategy: Any, batches: int) -> None:

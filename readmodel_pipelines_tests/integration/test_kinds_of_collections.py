@@ -191,6 +191,7 @@ def test_the_doctor_says_what_cannot_be_used_and_why(chats: Scene, make: Made, p
     assert state is Health.OK or place in check.found
 
 
+@pytest.mark.each_once
 @pytest.mark.parametrize("make", [view, roomy, time_series], ids=["view", "capped", "time series"])
 @pytest.mark.parametrize("place", OURS)
 def test_work_is_kept_in_no_collection_that_cannot_keep_it(chats: Scene, place: str, make: Made) -> None:

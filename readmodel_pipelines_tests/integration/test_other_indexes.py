@@ -119,6 +119,7 @@ def test_a_shadow_that_cannot_have_the_index_says_which(indexed: Scene) -> None:
     assert indexed.chats.count_documents({}) == 0
 
 
+@pytest.mark.each_once
 @pytest.mark.parametrize("descending", [False, True])
 def test_duplicates_of_a_key_without_an_index_leave_the_right_one(
     scene: Scene, strategy: Strategy, descending: bool

@@ -71,6 +71,7 @@ def test_every_verb_finds_and_mends_the_same_wherever_it_reads(spooling: Scene) 
     assert {finding.outcome for finding in left.findings} == {"malformed"}
 
 
+@pytest.mark.each_once
 @pytest.mark.usefixtures("nothing_left")
 @pytest.mark.parametrize("workers", [1, 2])
 def test_ranges_are_done_side_by_side_from_one_spool(

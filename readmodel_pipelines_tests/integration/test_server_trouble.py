@@ -134,6 +134,7 @@ def test_whatever_is_asked_for_may_fail_and_no_verb_takes_it_for_a_wrong_documen
         assert ended["rebuild in place"] is not None
 
 
+@pytest.mark.each_once
 @pytest.mark.parametrize("verb", ["rebuild one", "rebuild in a shadow"])
 @pytest.mark.parametrize(("where", "code"), [("writeErrors", 14031), ("writeConcernErrors", 64)])
 def test_what_the_server_says_of_single_writes_or_of_their_confirmation_blames_no_document(

@@ -53,6 +53,7 @@ def test_a_summary_names_every_rebuild(both: Scene) -> None:
     assert "rebuilds" not in alone
 
 
+@pytest.mark.each_once
 @pytest.mark.parametrize("strategy", ["in_place", "shadow"])
 @pytest.mark.parametrize(("refused", "key"), [(CHATS, "chat_id"), (TASKS, "task_id")])
 def test_the_one_that_is_refused_is_blamed(both: Scene, refused: str, key: str, strategy: Any) -> None:

@@ -4,6 +4,7 @@ Each is a process of its own, with the arguments, environment, folder, input and
 looks at the environment when it is imported (the choices of `--type`) each imports by itself.
 """
 
+import gc
 import json
 import os
 import signal
@@ -57,8 +58,11 @@ def warm_program(folder: Path) -> Iterator[Path]:
 
 
 def _serve(address: str) -> None:
-    for name in IMPORTED:
+    # Reports are written with the second.
+    for name in (*IMPORTED, "pandas"):
         import_module(name)
+    # No command looks for garbage in all that again.
+    gc.freeze()
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(address)
         server.listen()
