@@ -123,7 +123,7 @@ def test_no_run_is_requested_while_a_worker_keeps_up(sample: Mongo, broken: list
         result = tick()
         assert not result.run_requests
         assert result.skip_reason.skip_message.startswith(
-            "5 tasks are due, and `readmodel repair-queue work` is at work"
+            "5 tasks are due, and `readmodel repair-queue work` works on them"
         )
         sample.repair_queue.update_one({}, [{"$set": {"created_at": {"$subtract": ["$$NOW", 120_000]}}}])
         assert len(tick().run_requests) == 1, "it does not keep up"
@@ -139,7 +139,9 @@ def test_no_run_is_requested_while_one_is_queued_or_going(
     going = dagster.instance.create_run_for_job(defs.resolve_job_def(JOB), status=DagsterRunStatus[made])
     result = tick()
     assert not result.run_requests
-    assert result.skip_reason.skip_message.startswith(f"5 tasks are due, and run {going.run_id} is at work: 5 pending")
+    assert result.skip_reason.skip_message.startswith(
+        f"5 tasks are due, and run {going.run_id} works on them: 5 pending"
+    )
     assert DagsterRunStatus[status] in sensors._GOING
 
     if status == "NOT_STARTED":

@@ -119,11 +119,10 @@ def test_people_read_the_fields_with_an_example_each(
 
     changed("second, schema_version=2, earlier=first")
     lines = list(human_lines(scene.projector("labels").rebuild_all(dry_run=True)))
-    heading = f"{NAME} (made with schema version 1, the projection is of 2): a rebuild changes, by field:"
-    at = lines.index(heading)
+    at = next(place for place, line in enumerate(lines) if line.startswith(f"{NAME} (made with schema version 1"))
     assert lines[at + 3].split()[:2] == ["title", "1"]
-    assert f'such as {ids[4]}: "damaged" → ' in lines[at + 3]
-    assert lines[at + 4] == f"{NAME}: of that, by the change of the projection alone:"
+    assert f' {ids[4]}: "damaged" → ' in lines[at + 3]
+    assert "projection alone" in lines[at + 4]
     assert [line.split()[0] for line in lines[at + 5 : at + 7]] == ["kind", "size"]
 
 

@@ -127,7 +127,7 @@ def test_what_is_open_outside_of_what_was_looked_at_is_told(scene: Scene) -> Non
     for remember in (True, False):
         elsewhere = look(scene, "chat", coverage=Coverage(bucket=Bucket(outside, 2)), remember=remember)
         assert (elsewhere.ok, elsewhere.about["open_elsewhere"]) == (True, 1)
-        assert "1 findings of earlier verifications" in elsewhere.warnings[-1]
+        assert "1 earlier findings" in elsewhere.warnings[-1]
         assert look(scene, "chat", coverage=Coverage(bucket=Bucket(inside, 2))).about["open_elsewhere"] == 0
         assert look(scene, "chat", tier="versions", remember=remember).about["open_elsewhere"] == 1
     assert "open_elsewhere" not in look(scene, "chat").about
