@@ -103,6 +103,15 @@ def test_a_rebuild_in_place_makes_read_models_and_mends_them(there: Scene) -> No
     _is_right(there)
 
 
+def test_versions_are_compared_on_every_server_though_streams_come_from_several(there: Scene) -> None:
+    look = ("verify-consistency", *EVERYTHING, "--tier", "versions")
+    _done(*look)
+    there.tasks.delete_one({})
+    there.tasks.update_one({}, {"$inc": {"version": 1}})
+    found = _done(*look, code=1)["read_models"]["tasks_read_model"]
+    assert (found["missing"], found["different"]) == (1, 1)
+
+
 def test_a_shadow_takes_the_place_of_what_is_wrong_and_can_be_taken_back(server: Served, there: Scene) -> None:
     _break(there)
     if server.shards_read_models:
