@@ -17,6 +17,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
+from functools import partial
 from multiprocessing.connection import Connection, Pipe, wait
 from pathlib import Path
 from queue import SimpleQueue
@@ -184,18 +185,25 @@ def serve(connection: Connection) -> None:
     if sys.platform == "linux":
         # When the parent's thread that started this process ends; it waits for this process.
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    sending = threading.Lock()
+
+    def send(kind: str, message: Any) -> None:
+        # A task may have threads of its own.
+        with sending:
+            connection.send((kind, message))
+
     try:
         work, setup = pickle.loads(inbox.get())  # noqa: S301 - our own
     except Exception as error:  # noqa: BLE001 - any error of the import
-        connection.send(("not loaded", kind_and_words(error)))
+        send("not loaded", kind_and_words(error))
         return
     try:
         with work(setup) as do:
             while True:
                 task = pickle.loads(inbox.get())  # noqa: S301 - our own
-                connection.send(("done", do(task, lambda told: connection.send(("sent", told)))))
+                send("done", do(task, partial(send, "sent")))
     except Exception as error:  # noqa: BLE001 - the parent raises it, whatever it is
-        connection.send(("raised", _portable(error)))
+        send("raised", _portable(error))
 
 
 def _portable(error: Exception) -> tuple[bytes, str]:

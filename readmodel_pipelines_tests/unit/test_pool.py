@@ -10,6 +10,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -206,3 +207,18 @@ def test_what_is_sent_now_and_then_and_at_the_end_adds_up(monkeypatch: pytest.Mo
     for item in looked:
         total.add(item.counts["chats_read_model"])
     assert total == Counts(checked=21, same=19)
+
+
+@contextmanager
+def telling_in_threads(_: Any) -> Iterator[Callable[[int, Any], None]]:
+    def do(_: int, send: Callable[[Any], None]) -> None:
+        with ThreadPoolExecutor(4) as threads:
+            list(threads.map(send, [LARGE] * 8))
+
+    yield do
+
+
+def test_what_the_threads_of_a_task_send_at_once_arrives_whole() -> None:
+    told: list[Any] = []
+    list(work_off(telling_in_threads, None, [0, 1], MANY, told.append))
+    assert [item for item in told if item is not None] == [LARGE] * 16
