@@ -79,7 +79,7 @@ class ShadowSink:
     rebuild_id: str
     still_ours: Callable[[], None]
     _copies: list[Document] = field(default_factory=list)
-    _right: list[UpdateOne] = field(default_factory=list)
+    _right: list[tuple[Any, Document]] = field(default_factory=list)
     _repeated: list[Document] = field(default_factory=list)
     _writes: list[tuple[Any, InsertOne[Document] | UpdateOne]] = field(default_factory=list)
     _bytes: int = 0
@@ -90,7 +90,7 @@ class ShadowSink:
 
     def keep(self, expected: Document, actual: Document) -> None:
         """Take a document that is right."""
-        self._right.append(UpdateOne(with_id(actual["_id"]), {"$setOnInsert": expected}, upsert=True))
+        self._right.append((actual["_id"], expected))
         self.carry(actual)
 
     def accept(self, verdict: Verdict) -> None:
@@ -147,7 +147,8 @@ class ShadowSink:
             # A live document may have been deleted, or deleted and inserted again, since it was compared.
             ids = [document["_id"] for document in copies]
             if self.shadow.count_documents(with_ids(ids)) < len(ids):
-                self.shadow.bulk_write(right, ordered=False, bypass_document_validation=True)
+                inserts = [UpdateOne(with_id(of), {"$setOnInsert": made}, upsert=True) for of, made in right]
+                self.shadow.bulk_write(inserts, ordered=False, bypass_document_validation=True)
         if writes:
             self._write(writes)
 
