@@ -49,12 +49,15 @@ class World:
 
     def work(self, batches: Batches, streams: int) -> int:
         """Go through so many streams; gives how many until the window closed."""
+        in_batch = 0
         for number in range(streams):
-            if batches.due():
+            in_batch += 1
+            if in_batch > batches.streams:
                 try:
-                    batches.reached(f"{number:09d}")
+                    batches.reached(f"{number:09d}", in_batch, self.events_read)
                 except WindowClosed:
                     return number
+                in_batch = 1
             self.events_read += EVENTS_OF_A_STREAM
             self.lane.counts.checked += 1
             self.lane.counts.inserted += 1

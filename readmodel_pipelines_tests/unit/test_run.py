@@ -69,13 +69,12 @@ def test_a_full_pass_holds_neither_side() -> None:
 
 
 class EveryStream:
+    streams = 0
+
     def __init__(self) -> None:
         self.cursors: list[str] = []
 
-    def due(self) -> bool:
-        return True
-
-    def reached(self, aggregate_id: str) -> None:
+    def reached(self, aggregate_id: str, _: int, __: int) -> None:
         self.cursors.append(aggregate_id)
 
 
