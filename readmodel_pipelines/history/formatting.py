@@ -6,7 +6,7 @@ from typing import Any
 from bson.json_util import CANONICAL_JSON_OPTIONS
 
 from readmodel_pipelines.history.history import History, StoredState
-from readmodel_pipelines.history.steps import Changes, Step
+from readmodel_pipelines.history.steps import Step
 from readmodel_pipelines.reconcile.compare import ABSENT
 from readmodel_pipelines.reconcile.extended_json import json_text, json_value
 from readmodel_pipelines.reconcile.outcome import Outcome
@@ -60,10 +60,10 @@ def lines_of_step(step: Step, *, several: bool) -> Iterator[str]:
     yield f"{step.version:>6}  {occurred_at(step.event.get('occurred_at')) or '-':<24}  {step.event['event_type']}"
     for name, changes in step.changed.items():
         of = f"{name}  " if several else ""
-        came, went = _all_absent(changes, 0), _all_absent(changes, 1)
-        if went:
+        if name in step.removed:
             yield f"        {of}the document is removed"
             continue
+        came = all(before is ABSENT for before, _ in changes.values())
         for field, (before, after) in changes.items():
             # A version that counts the events adds no information.
             if field != "version" or after != step.version:
@@ -192,10 +192,6 @@ def _pair(before: Any, after: Any) -> dict[str, Any]:
         options = CANONICAL_JSON_OPTIONS
         pair = {"before": in_json(before, options), "after": in_json(after, options)}
     return pair
-
-
-def _all_absent(changes: Changes, side: int) -> bool:
-    return all(pair[side] is ABSENT for pair in changes.values())
 
 
 def _parted(before: list[Any], after: list[Any]) -> tuple[list[Any], list[Any]]:

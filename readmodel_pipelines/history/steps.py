@@ -21,11 +21,15 @@ Changes = Mapping[str, tuple[Any, Any]]
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One event and its changes by read model; read models without a change are left out."""
+    """One event and its changes by read model; read models without a change are left out.
+
+    `removed` names the read models whose whole document the event removed.
+    """
 
     version: int
     event: Event
     changed: Mapping[str, Changes]
+    removed: Collection[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +105,7 @@ class Replay:
         version = self.last_version = int(event["version"])
         self.past = self.past or not self._shows(version, event)
         changed: dict[str, Changes] = {}
+        removed: list[str] = []
         for projection, place in self._places:
             name = projection.read_model
             result = part_of(Stream(self._aggregate_id, state), place).result if self._several else state
@@ -117,11 +122,12 @@ class Replay:
                 position.document = made
                 if changes := _changes(before, made):
                     changed[name] = changes
+                    removed += [name] if made is None else []
                     position.blame |= dict.fromkeys(changes, SetBy(version, str(event["event_type"])))
         if not self.past:
             self.version, self.event = version, event
             self.shown += 1
-            self._on_step(Step(version, event, changed))
+            self._on_step(Step(version, event, changed, removed))
 
 
 def _is_stored(made: Document | None, stored: Document | None) -> bool:

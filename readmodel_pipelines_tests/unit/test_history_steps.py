@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from readmodel_pipelines.demo.sample_data import chat_events, long_stream, task_events
 from readmodel_pipelines.events.stream import Malformed, fold_streams
+from readmodel_pipelines.history.formatting import lines_of_step
 from readmodel_pipelines.history.steps import Replay, SetBy, Step
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.projections.registry import built_in
@@ -76,6 +77,7 @@ def test_steps_and_blame_are_those_of_a_replay_from_the_beginning_for_each_versi
                 if typed(before.get(name, ABSENT)) != typed(after.get(name, ABSENT))
             }
             assert typed(step.changed.get(projection.read_model, {})) == typed(changed)
+            assert (projection.read_model in step.removed) == (bool(before) and not after)
             blame |= dict.fromkeys(changed, SetBy(step.version, events[step.version - 1]["event_type"]))
         position = replay.positions[projection.read_model]
         assert position.blame == blame
@@ -115,12 +117,14 @@ def test_a_field_that_goes_is_blamed_on_the_event_that_took_it() -> None:
     events = stream_of(CREATED, ("chat.user_assigned", {"assignee_id": "x"}), ("chat.assignee_removed", {}))
     replay, steps = replayed(events, CHATS)
     assert steps[2].changed == {CHATS.read_model: {"assigned_to": ("x", ABSENT)}}
+    assert not steps[2].removed, "the document itself stays"
+    assert any("assigned_to" in line for line in lines_of_step(steps[2], several=False))
     assert replay.positions[CHATS.read_model].blame["assigned_to"] == SetBy(3, "chat.assignee_removed")
 
 
 def test_a_document_that_goes_takes_every_field_with_it() -> None:
     replay, steps = replayed(stream_of(CREATED, ("chat.deleted", {})), CHATS, TASKS)
-    assert set(steps[1].changed) == {TASKS.read_model}
+    assert set(steps[1].changed) == set(steps[1].removed) == {TASKS.read_model}
     assert {after for _, after in steps[1].changed[TASKS.read_model].values()} == {ABSENT}
     assert replay.positions[TASKS.read_model].document is None
 
