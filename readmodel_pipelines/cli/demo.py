@@ -22,9 +22,10 @@ def demo(
         bool, typer.Option("--no-ui", help="End after the last verification; the exit code is 0 if it is clean.")
     ] = False,
     port: Annotated[
-        int | None, typer.Option(min=1, max=65535, help="Port of the Dagster UI. Default: 3000, or a free one.")
+        int | None,
+        typer.Option(metavar="PORT", min=1, max=65535, help="Port of the Dagster UI. Default: 3000, or a free one."),
     ] = None,
-    chats: Annotated[int, typer.Option(min=1, max=1_000_000, help="Number of sample chats.")] = 300,
+    chats: Annotated[int, typer.Option(metavar="N", min=1, max=1_000_000, help="Number of sample chats.")] = 300,
 ) -> bool:
     """Try everything on sample data.
 

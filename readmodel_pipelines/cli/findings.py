@@ -32,7 +32,7 @@ app = group(
 def list_findings(
     read_model: ReadModelName = "all",
     limit: Annotated[
-        int, typer.Option(min=1, max=_MOST_LISTED, help="Maximum number of findings of a read model.")
+        int, typer.Option(metavar="N", min=1, max=_MOST_LISTED, help="Maximum number of findings of a read model.")
     ] = 50,
 ) -> None:
     """List open findings, the oldest first, and the rules of ignored ones. Writes nothing."""
@@ -60,13 +60,14 @@ def list_findings(
 @command(app, "ignore", "Ignore an aggregate or a field until a date.")
 def ignore(
     read_model: ReadModelName,
-    reason: Annotated[str, typer.Option(help="Reason, shown with the rule.")],
+    reason: Annotated[str, typer.Option(metavar="TEXT", help="Reason, shown with the rule.")],
     until: Annotated[str, typer.Option(metavar="DATE", help="End of the rule, such as 2026-12-31, midnight UTC.")],
     aggregate_id: Annotated[
         str | None, typer.Option("--id", metavar="UUID", help="Only this aggregate.", show_default=False)
     ] = None,
     field: Annotated[
-        str | None, typer.Option(help="Only documents in which this field alone differs.", show_default=False)
+        str | None,
+        typer.Option(metavar="NAME", help="Only documents in which this field alone differs.", show_default=False),
     ] = None,
 ) -> None:
     """Ignore findings of an aggregate, of a field, or of a field of an aggregate, until a date.
@@ -146,9 +147,14 @@ def _lines(found: Sequence[Mapping[str, Any]], more: bool, rules: Sequence[tuple
         why = f" ({item['cause']})" if item.get("cause") else f" ({item['reason']})" if item.get("reason") else ""
         yield (
             f"{item['read_model']}  {cut(str(item['aggregate_id']), _LONGEST)}  {item['outcome']}{why}"
-            f"{f': {cut(fields, _LONGEST)}' if fields else ''}, since {moment(item.get('first_seen'))}"
+            f"{f': {cut(fields, _LONGEST)}' if fields else ''}, first seen {moment(item.get('first_seen'))}"
         )
     yield "… and more; --limit shows them." if more else f"{count(len(found), 'open finding')}."
+    if found:
+        yield (
+            "`readmodel verify-consistency --type all --all --since last` compares these again, and closes those that "
+            "were repaired."
+        )
     for rule, in_force in rules:
         ends = f"until {moment(rule.until)}" if in_force else f"no longer, since {moment(rule.until)}"
         yield f"ignored  {rule.id}  {_told(rule)}, {ends}: {rule.reason}"

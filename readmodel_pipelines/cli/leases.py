@@ -28,7 +28,7 @@ app = group(
 
 @command(app, "list", "List the held leases: holder and expiry.")
 def list_leases(
-    limit: Annotated[int, typer.Option(min=1, max=_MOST_LISTED, help="Maximum number of leases.")] = 50,
+    limit: Annotated[int, typer.Option(metavar="N", min=1, max=_MOST_LISTED, help="Maximum number of leases.")] = 50,
 ) -> None:
     """List the held leases with holder, beginning and expiry. Writes nothing."""
     from readmodel_pipelines.bookkeeping.held_leases import each_taken

@@ -15,10 +15,11 @@ app = typer.Typer()
 @command(app, "metrics", "Serve metrics for Prometheus, or print them once.", heading=OPERATE)
 def metrics(
     port: Annotated[
-        int, typer.Option(min=0, max=65535, help="Port to serve at; 0 picks a free one and prints it.")
+        int, typer.Option(metavar="PORT", min=0, max=65535, help="Port to serve at; 0 picks a free one and prints it.")
     ] = 9464,
     host: Annotated[
-        str, typer.Option(help="Address to listen at; 0.0.0.0 is every one. Without password and TLS.")
+        str,
+        typer.Option(metavar="ADDRESS", help="Address to listen at; 0.0.0.0 is every one. Without password and TLS."),
     ] = "127.0.0.1",
     once: Annotated[
         bool, typer.Option("--once", help="Print the metrics once and exit, for a textfile collector.")

@@ -55,7 +55,9 @@ def rebuild_readmodel(
     resume: Annotated[
         bool,
         typer.Option(
-            "--resume", help="With --all: continue the interrupted rebuild. Without this option it is discarded."
+            "--resume",
+            help="With --all: continue the interrupted rebuild. Give its --type and --strategy again. Otherwise it is "
+            "discarded.",
         ),
     ] = False,
     off_peak: Annotated[

@@ -13,11 +13,15 @@ from readmodel_pipelines.cli.terminal.command import command, opened
 from readmodel_pipelines.cli.terminal.help import group
 from readmodel_pipelines.cli.terminal.options import Yes
 from readmodel_pipelines.cli.terminal.voice import voice
-from readmodel_pipelines.wording import moment, numbers
+from readmodel_pipelines.rebuild_state import UNFINISHED, RebuildState
+from readmodel_pipelines.wording import count, moment, numbers
 
 if TYPE_CHECKING:
     from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds
 
+HOW_TO_GO_ON = (
+    "`readmodel doctor` shows whether the unfinished rebuild has a worker, and the commands that continue and abort it."
+)
 _TOKENS = ("token", "live_tokens", "copy_token")
 
 app = group("rebuilds", "List, abort and roll back full rebuilds.\n\n`rebuild-readmodel --all` makes them.")
@@ -86,9 +90,8 @@ def rollback(rebuild_id: _RebuildId, yes: Yes = False) -> bool:
         kept = f"Nothing was rolled back; the documents of rebuild {rebuild_id} stay."
         make_sure(question, yes=yes, kept=kept, if_so="to roll back")
         summary = roll_back(database, settings, rebuild_id)
-    done = (
-        f"Rebuild {rebuild_id} is rolled back; {summary.rebuild.caught_up:,} documents were updated with later events."
-    )
+    updated = count(summary.rebuild.caught_up or 0, "document")
+    done = f"Rebuild {rebuild_id} is rolled back. Later events updated {updated}."
     warnings = (f"Warning: {item}" for item in summary.warnings)
     voice.result(summary.as_json(), [done, *counts_and_findings(summary), *warnings])
     return summary.ok
@@ -112,6 +115,9 @@ def _table(found: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         models = item.get("read_models")
         names = ", ".join(map(str, models)) if isinstance(models, list) else "?"
         yield f"{rebuild:<12}  {state:<11}  {strategy:<8}  {begun:<19}  {ranges:>9}  {names}"
+    if any(item.get("state") in UNFINISHED for item in found):
+        yield ""
+        yield HOW_TO_GO_ON
 
 
 def _in_words(value: Any) -> str:
@@ -140,3 +146,12 @@ def _details(shown: Mapping[str, Any], ranges: Sequence[Mapping[str, Any]]) -> I
     for item in ranges:
         left = "done" if item["done"] else f"left: {range_of(item).rest}"
         yield f"range {item['number']:<4} slice {item['slice']:<4} {item['events']:>12,} events  {left}"
+    if shown.get("state") in UNFINISHED:
+        yield ""
+        yield HOW_TO_GO_ON
+    elif shown.get("copies") and shown.get("state") == RebuildState.DONE:
+        yield ""
+        yield (
+            f"`readmodel rebuilds rollback {shown['_id']}` restores the documents from before, until the next rebuild "
+            "of these read models in a shadow."
+        )

@@ -27,6 +27,10 @@ _SHOWN_DEAD_LETTERS = 20
 _MOST_LISTED = 100_000
 _LONGEST = 2_000
 _SURE = "Delete dead letters for good?"
+_AFTER_A_FIX = (
+    "Fix the causes. Then `readmodel repair-queue requeue --all-failed` requeues all dead letters. `readmodel "
+    "repair-queue purge --status failed` deletes them for good."
+)
 
 app = group(
     "repair-queue",
@@ -49,10 +53,15 @@ def list_tasks(
         Literal["pending", "processing", "completed", "failed"] | None,
         typer.Option(help="Only tasks in this state.", show_default=False),
     ] = None,
-    reason: Annotated[str | None, typer.Option(help="Only tasks that failed for this reason.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=_MOST_LISTED, help="Maximum number of tasks.")] = 50,
+    reason: Annotated[
+        str | None, typer.Option(metavar="REASON", help="Only tasks that failed for this reason, from `stats`.")
+    ] = None,
+    limit: Annotated[int, typer.Option(metavar="N", min=1, max=_MOST_LISTED, help="Maximum number of tasks.")] = 50,
 ) -> None:
-    """List tasks, the oldest first. Writes nothing."""
+    """List tasks, completed ones too, the oldest first. Writes nothing.
+
+    --status pending shows the open tasks, --status failed the dead letters with their reasons.
+    """
     from readmodel_pipelines.reconcile.extended_json import json_value
 
     with _queue("read_only") as queue:
@@ -71,16 +80,26 @@ def list_tasks(
 def work(
     once: Annotated[bool, typer.Option("--once", help="End when no task is due.")] = False,
     every: Annotated[
-        float, typer.Option(min=0.1, max=86_400, help="Without --once: seconds between two checks for due tasks.")
+        float,
+        typer.Option(
+            metavar="SECONDS", min=0.1, max=86_400, help="Without --once: seconds between two checks for due tasks."
+        ),
     ] = 5.0,
     limit: Annotated[
         int | None,
         typer.Option(
-            min=1, max=1_000_000_000, help="With --once: approximate number of aggregates.", show_default=False
+            metavar="N",
+            min=1,
+            max=1_000_000_000,
+            help="With --once: approximate number of aggregates.",
+            show_default=False,
         ),
     ] = None,
     batch_size: Annotated[
-        int | None, typer.Option(min=1, max=10_000, help="Aggregates per batch. Default: READMODEL_REPAIR_BATCH_SIZE.")
+        int | None,
+        typer.Option(
+            metavar="N", min=1, max=10_000, help="Aggregates per batch. Default: READMODEL_REPAIR_BATCH_SIZE."
+        ),
     ] = None,
     task_id: Annotated[
         list[str] | None,
@@ -120,7 +139,9 @@ def work(
 @command(app, "requeue", "Requeue dead letters after a fix.")
 def requeue(
     task_id: Annotated[str | None, typer.Option("--id", metavar="TASK", help="One task.", show_default=False)] = None,
-    reason: Annotated[str | None, typer.Option(help="All dead letters with this reason.", show_default=False)] = None,
+    reason: Annotated[
+        str | None, typer.Option(metavar="REASON", help="All dead letters with this reason.", show_default=False)
+    ] = None,
     all_failed: Annotated[bool, typer.Option("--all-failed", help="All dead letters.")] = False,
 ) -> None:
     """Requeue dead letters, with all their attempts, after you fixed the cause.
@@ -145,7 +166,8 @@ def requeue(
 def purge(
     status: Annotated[Literal["completed", "failed"], typer.Option(help="State of the tasks to delete.")],
     older_than_days: Annotated[
-        float, typer.Option(min=0, max=36_500, help="Only tasks that ended at least this many days ago.")
+        float,
+        typer.Option(metavar="DAYS", min=0, max=36_500, help="Only tasks that ended at least this many days ago."),
     ] = 0.0,
     yes: Yes = False,
 ) -> None:
@@ -268,12 +290,12 @@ def _stats_lines(stats: QueueStats) -> Iterator[str]:
         yield f"Dead letters: {number:,} {reason}"
     yield ""
     if stats.failed:
-        yield (
-            "`readmodel repair-queue list --status failed` shows the dead letters. Fix the cause, then run `readmodel "
-            "repair-queue requeue --all-failed`."
-        )
+        yield (f"`readmodel repair-queue list --status failed` shows the dead letters. {_AFTER_A_FIX}")
     elif stats.due:
-        yield "Dagster's sensor repairs due tasks, and so does `readmodel repair-queue work`."
+        yield (
+            "`readmodel repair-queue list --status pending` shows the tasks. Dagster's sensor repairs due ones, and so "
+            "does `readmodel repair-queue work --once`."
+        )
     else:
         yield "All is well: nothing is due."
 
@@ -322,6 +344,6 @@ def _summary_lines(summary: RepairSummary) -> Iterator[str]:
     if len(summary.dead_letters) > _SHOWN_DEAD_LETTERS:
         yield f"  … and {len(summary.dead_letters) - _SHOWN_DEAD_LETTERS:,} more"
     if summary.parked:
-        yield "Fix the causes. Then `readmodel repair-queue requeue --all-failed` requeues all dead letters."
+        yield _AFTER_A_FIX
     elif summary.ok:
         yield "All is well: all due tasks are repaired."

@@ -15,10 +15,10 @@ app = typer.Typer()
 @command(app, "reports", "Serve the reports of Dagster's runs to a browser.", heading=LOOK)
 def reports(
     port: Annotated[
-        int, typer.Option(min=0, max=65535, help="Port to listen on. 0: a free one, which is printed.")
+        int, typer.Option(metavar="PORT", min=0, max=65535, help="Port to listen on. 0: a free one, which is printed.")
     ] = 9465,
     host: Annotated[
-        str, typer.Option(help="Address to listen on; 0.0.0.0 for all. No password, no TLS.")
+        str, typer.Option(metavar="ADDRESS", help="Address to listen on; 0.0.0.0 for all. No password, no TLS.")
     ] = "127.0.0.1",
 ) -> None:
     """Serve the reports that Dagster's runs wrote to READMODEL_REPORTS_DIR, the newest first.

@@ -28,7 +28,7 @@ def rights(
         roles = [{"role": item.name, "mongodb_role": item.mongodb_name, "purpose": item.purpose} for item in ROLES]
         width = max(len(item.name) for item in ROLES)
         lines = [f"{item.name:<{width}}  {item.purpose}" for item in ROLES]
-        hint = "`readmodel rights ROLE` prints the script for mongosh."
+        hint = "`readmodel rights ROLE` prints the script for mongosh. A user can have several roles."
         voice.result({"verb": "rights", "roles": roles}, [*lines, "", hint])
         return
     chosen, settings = role_named(role), load_settings()

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from readmodel_pipelines.cli.rebuilds import HOW_TO_GO_ON
 from readmodel_pipelines.cli.terminal.command import command, opened
 from readmodel_pipelines.cli.terminal.help import LOOK
 from readmodel_pipelines.cli.terminal.voice import voice
+from readmodel_pipelines.rebuild_state import UNFINISHED
 from readmodel_pipelines.wording import count, moment, numbers, span
 
 if TYPE_CHECKING:
@@ -70,6 +72,8 @@ def _time(value: datetime | None) -> str | None:
 
 def _lines(found: Overview) -> Iterator[str]:
     yield f"{found.database}: about {found.events:,} events"
+    if not found.events:
+        yield "Is a name mistyped? `readmodel doctor --verbose` shows the settings."
     yield ""
     width = max(map(len, found.read_models), default=0)
     for name, item in found.read_models.items():
@@ -90,6 +94,8 @@ def _lines(found: Overview) -> Iterator[str]:
         models = record.get("read_models")
         names = ", ".join(map(str, models)) if isinstance(models, list) else "?"
         yield f"rebuild {record['_id']}  {record.get('state')}  begun {moment(record.get('started_at'))}  {names}"
+    if any(record.get("state") in UNFINISHED for record in found.rebuilds):
+        yield HOW_TO_GO_ON
     if not found.rebuilds:
         yield "There is no full rebuild yet."
 

@@ -213,7 +213,7 @@ def judge_history(
         return Check(
             "history",
             Health.OK,
-            "This user may not see how far the server's oplog reaches back.",
+            "This user cannot see how far the server's oplog reaches back.",
             "Grant the role of `readmodel rights pacing`, which contains serverStatus.",
         )
     lost = [what for what, since in needed if since < history.earliest]

@@ -57,8 +57,9 @@ def judge_collections(
         return Check(
             "collections",
             Health.WARNING,
-            f"Documents in {database}: {held}. {', '.join(empty)} is empty.",
-            "`readmodel rebuild-readmodel --type all --all` fills it from the events.",
+            f"Documents in {database}: {held}. {', '.join(empty)} {'is' if len(empty) == 1 else 'are'} empty.",
+            "Check the names in the settings (`readmodel doctor --verbose`). If they are right, `readmodel "
+            "rebuild-readmodel --type all --all` makes their documents.",
         )
     return Check("collections", Health.OK, f"Documents in {database}: {held}.")
 
@@ -147,12 +148,12 @@ def judge_findings(
             tuple(f"{name}: {numbers(dict(sorted(outcomes.items())))}" for name, outcomes in wrong.items()),
         )
     again = (
-        "`readmodel verify-consistency --type all --all` verifies it now; the schedule `nightly_verification` does it "
-        "regularly."
+        "`readmodel verify-consistency --type all --all` verifies everything now. The schedule `nightly_verification` "
+        "does it regularly."
     )
     never = [name for name, moment in verified_at.items() if moment is None]
     if never:
-        return check(Health.WARNING, f"{', '.join(never)} has never been verified.", again)
+        return check(Health.WARNING, f"Never verified: {', '.join(never)}.", again)
     oldest = min((moment for moment in verified_at.values() if moment), default=now)
     ago = max(0.0, (now - oldest).total_seconds())
     told = f"No finding is open; the last verification was {span(ago)} ago."
@@ -189,8 +190,8 @@ def judge_leases(leases: Sequence[TakenLease], now: datetime, gone: Callable[[st
     return Check(
         "leases",
         Health.WARNING,
-        f"{count(len(told), 'stale lease')}: its holder died, or the clock was wrong.",
-        "The next rebuild or worker takes it over after its expiry. To free it now, find its name with `readmodel "
+        f"{count(len(told), 'stale lease')}: the holder died, or the clock was wrong.",
+        "The next rebuild or worker takes over an expired lease. To free one now, find its name with `readmodel "
         "leases list` and run `readmodel leases break NAME`. The log of that process shows why it died.",
         (*told[:_MANY], *more),
     )

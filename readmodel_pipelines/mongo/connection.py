@@ -202,4 +202,4 @@ def _what_to_check(said: str, met: bool) -> str:
             "tlsCertificateKeyFile if it requires a certificate, which must be trusted and valid. The server's log has "
             "the reason."
         )
-    return "Check READMODEL_MONGODB_URI, the network and the server, or run `readmodel server status`."
+    return "Check READMODEL_MONGODB_URI, the network and the server. `readmodel doctor` checks again."

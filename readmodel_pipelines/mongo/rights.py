@@ -87,6 +87,8 @@ def script(role: Role, settings: Settings) -> str:
     """The script for mongosh that creates or updates the role."""
     database = json.dumps("admin" if role.on_server else settings.database)
     lines = ",\n".join(f"      {json.dumps(item)}" for item in privileges(role, settings))
+    users = f"db.getSiblingDB({json.dumps(settings.database)})"
+    granted = f"{{role: {json.dumps(role.mongodb_name)}, db: {database}}}"
     return f"""\
 // {role.mongodb_name}: {role.purpose}
 {{
@@ -104,6 +106,10 @@ def script(role: Role, settings: Settings) -> str:
     database.createRole(role);
   }}
 }}
+// A user can have several roles. For a new user:
+//   {users}.createUser({{user: "NAME", pwd: passwordPrompt(), roles: [{granted}]}})
+// For an existing one:
+//   {users}.grantRolesToUser("NAME", [{granted}])
 """
 
 

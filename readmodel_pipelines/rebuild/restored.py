@@ -138,7 +138,10 @@ def _queue(store: Store, wrong: _Wrong, record: RebuildRecord) -> Iterator[str]:
         yield f"The user may not write to {store.settings.repair_queue_collection}: no repair of {name} was queued."
         return
     if queued:
-        yield f"{name}: repairs of {count(queued, 'document')} are in the repair queue."
+        yield (
+            f"{name}: repairs of {count(queued, 'document')} are in the repair queue. They use the projection that is "
+            "deployed then: if it is the reason of the rollback, deploy the previous one first."
+        )
     if wrong.left_out:
         yield (
             f"{name}: {wrong.left_out:,} repairs were not queued: READMODEL_ENQUEUE_LIMIT or "

@@ -63,7 +63,7 @@ class RepairSummary:
         ends = {
             "completed": self.completed,
             "to be tried again": self.retried,
-            "dead letters": self.parked,
+            "dead letter" if self.parked == 1 else "dead letters": self.parked,
             "lost with our lease": self.lost,
         }
         return f"{count(self.claimed, 'task')} taken in {self.seconds:,.2f} s: {numbers(ends) or 'nothing was due'}."

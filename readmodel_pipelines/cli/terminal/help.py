@@ -57,9 +57,11 @@ ENDING = {
     "Where to start": (
         ("something is wrong", "doctor, then verify-consistency --type all --all"),
         ("one chat is stale", "rebuild-readmodel --type all --id UUID"),
-        ("why, since when", "history --type chat --id UUID"),
+        ("why, since when", "verify-consistency --type all --id UUID"),
+        ("what events did", "history --type chat --id UUID"),
         ("many are stale", "repair-queue stats; rebuild-readmodel --type all --all"),
         ("a new projection", "rebuild-readmodel --type chat --all --strategy shadow"),
+        ("a rebuild stopped", "doctor"),
         ("a first try", "demo"),
     ),
     "Settings": (

@@ -57,7 +57,11 @@ AllowNoEvents = Annotated[
 MaxFindings = Annotated[
     int,
     typer.Option(
-        "--max-findings", min=0, max=1_000_000, help="Maximum number of findings to keep. Counts are always complete."
+        "--max-findings",
+        metavar="N",
+        min=0,
+        max=1_000_000,
+        help="Maximum number of findings to keep. Counts are always complete.",
     ),
 ]
 Launch = Annotated[

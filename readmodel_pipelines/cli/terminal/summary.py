@@ -10,7 +10,7 @@ from readmodel_pipelines.reconcile.outages import in_words as cause_in_words
 from readmodel_pipelines.reconcile.outages import sentence
 from readmodel_pipelines.reconcile.outcome import Counts
 from readmodel_pipelines.reconcile.shortened import how_long, part_of
-from readmodel_pipelines.reconcile.summary import Summary
+from readmodel_pipelines.reconcile.summary import Summary, Verb
 from readmodel_pipelines.wording import count, cut, cut_at_difference, one_line, span
 
 SHOWN_FINDINGS = 20
@@ -44,7 +44,7 @@ def human_lines(
         yield ""
         yield from changed
     yield from _causes(summary)
-    yield from _findings(summary, shown_findings)
+    yield from _findings(summary, shown_findings, summary.verb)
     for warning in summary.warnings:
         yield ""
         yield f"Warning: {warning}"
@@ -54,11 +54,11 @@ def human_lines(
 
 
 def counts_and_findings(summary: Summary) -> Iterator[str]:
-    """The table of counts and the first findings, if any."""
+    """The table of counts and the first findings of a verification that ends other work, if any."""
     if summary.findings:
         yield ""
         yield from _table(summary)
-        yield from _findings(summary, SHOWN_FINDINGS)
+        yield from _findings(summary, SHOWN_FINDINGS, "verify")
         yield ""
 
 
@@ -71,6 +71,11 @@ def _what_became(summary: Summary) -> Iterator[str]:
         of = f" of {' and '.join(rebuild.read_models)}" if len(summary.rebuilds) > 1 else ""
         if rebuild.id:
             lines.append(f"Rebuild {rebuild.id}{of} ({rebuild.strategy}) is {rebuild.state}{caught_up}.")
+            if rebuild.strategy == "shadow" and rebuild.state is RebuildState.DONE:
+                lines.append(
+                    f"`readmodel rebuilds rollback {rebuild.id}` restores the documents from before, if "
+                    "READMODEL_KEEP_COPY is on."
+                )
     if closed := sum(summary.closed.values()):
         lines.append(f"{count(closed, 'earlier finding')} closed.")
     if summary.read_order:
@@ -111,14 +116,14 @@ def _causes(summary: Summary) -> Iterator[str]:
         yield from (f"{name}: {one_line(words)}" for name, words in said.items() if words)
 
 
-def _findings(summary: Summary, most: int) -> Iterator[str]:
+def _findings(summary: Summary, most: int, shown_as: Verb) -> Iterator[str]:
     shown = summary.first_findings(most)
     if not shown:
         return
     yield ""
-    sides = _SIDES[summary.verb]
+    sides = _SIDES[shown_as]
     if any(finding.fields for finding in shown):
-        yield f"Fields are shown as {_LEGENDS[summary.verb]}:"
+        yield f"Fields are shown as {_LEGENDS[shown_as]}:"
     for finding in shown:
         yield from _finding_lines(finding, sides)
     found = sum(counts.discrepancies for counts in summary.read_models.values())
@@ -172,9 +177,10 @@ def _closing(summary: Summary, aggregate_id: str | None) -> str:
             done = f"{count(written, 'document')} written."
             if not summary.ok:
                 return f"{done} {_not_done(total)}"
+            closes = "" if aggregate_id else " and closes its findings"
             if not written:
                 return "All is well: no document had to be written."
-            return f"All is well: {done} `readmodel verify-consistency {what}` verifies them."
+            return f"All is well: {done} `readmodel verify-consistency {what}` verifies the result{closes}."
 
 
 def _closing_of_verify(summary: Summary, total: Counts, what: str) -> str:
