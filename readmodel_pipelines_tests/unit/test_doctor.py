@@ -188,7 +188,7 @@ LONG = server.History(ago(days=3), 3 * DAY, 30 * DAY)
 @pytest.mark.parametrize(
     ("history", "needed", "longest", "state", "told"),
     [
-        (None, [], 0, OK, "may not see"),
+        (None, [], 0, OK, "cannot see"),
         (FRESH, [("x", ago(minutes=5))], 3600, OK, "10 min"),
         (LONG, [("x", ago(days=2))], 3600, OK, "3 d"),
         (LONG, [("the last verification of chats", ago(days=4))], 0, WARNING, "not to the last verification of chats"),
