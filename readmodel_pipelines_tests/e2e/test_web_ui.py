@@ -351,7 +351,7 @@ def test_runs_are_launched_followed_and_left_on_ctrl_c(started: Services, opened
         _, told = left.communicate(timeout=240)
         stdout, stderr = verifying.communicate(timeout=240)
     assert verifying.returncode == 1, stderr
-    assert "chats_read_model: 1 of 30 aggregates are not as their events say: 1 different." in stdout
+    assert "chats_read_model: 1 of 30 aggregates do not match their events: 1 different." in stdout
     run_id = launched.strip().rpartition("/")[2]
     assert left.returncode == 130
     assert f"No longer following; verify_read_models of task (run {run_id[:8]}) goes on." in told
