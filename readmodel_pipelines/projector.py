@@ -124,17 +124,18 @@ class ReadModelProjector:
             owner=self._owner,
         )
 
-    def rebuild_one(self, aggregate_id: str, *, dry_run: bool = False) -> Summary:
+    def rebuild_one(self, aggregate_id: str, *, dry_run: bool = False, allow_no_events: bool = False) -> Summary:
         """Bring one aggregate's documents in line, with deletions.
 
         Raises:
             UsageError: the id is no UUID.
+            NoEvents: it has a document, the store has no event at all, and `allow_no_events` is false. Nothing changed.
             AggregateNotFound: there is neither an event nor a document.
         """
         aggregate_id = checked_id(self._store, aggregate_id)
         if dry_run:
-            return self._run_one("dry_run", aggregate_id, _dry_run(None))
-        return self._run_one("rebuild", aggregate_id, _in_place(_always_ours))
+            return self._run_one("dry_run", aggregate_id, _dry_run(None), allow_no_events=allow_no_events)
+        return self._run_one("rebuild", aggregate_id, _in_place(_always_ours), allow_no_events=allow_no_events)
 
     def rebuild_some(
         self, ids: Iterable[str], still_ours: Callable[[], None] | None = None
@@ -174,6 +175,7 @@ class ReadModelProjector:
             WrongAggregateType: none of these read models is made from the event's aggregate type.
             UsageError: its aggregate id is no UUID in lower case.
             AggregateNotFound: the event did not come in time, and the aggregate has no other event and no document.
+            NoEvents: the event did not come in time, and the store has no event at all; nothing was done.
         """
         stored = event.get("aggregate_type")
         if not any(stored in projection.fold.stored_as for projection in self._store.projections):
@@ -227,17 +229,29 @@ class ReadModelProjector:
         refuse_without_events(self._store, allowed=allow_no_events)
         return self._run("verify", None, _confirm(on_findings, self._ignored), by_versions=True)
 
-    def verify_consistency(self, aggregate_id: str) -> Summary:
+    def verify_consistency(self, aggregate_id: str, *, allow_no_events: bool = False) -> Summary:
         """Compare one aggregate's documents with its events; writes nothing.
 
         Raises:
             UsageError: the id is no UUID.
+            NoEvents: it has a document, the store has no event at all, and `allow_no_events` is false.
             AggregateNotFound: there is neither an event nor a document.
         """
-        return self._run_one("verify", checked_id(self._store, aggregate_id), _confirm(None, self._ignored))
+        aggregate_id, confirm = checked_id(self._store, aggregate_id), _confirm(None, self._ignored)
+        return self._run_one("verify", aggregate_id, confirm, allow_no_events=allow_no_events)
 
-    def _run_one(self, verb: Verb, aggregate_id: str, sink_for: _SinkFor, met: dict[str, Any] | None = None) -> Summary:
-        summary = self._run(verb, lambda _: [[aggregate_id]], sink_for, met, at_once=True)
+    def _run_one(
+        self,
+        verb: Verb,
+        aggregate_id: str,
+        sink_for: _SinkFor,
+        met: dict[str, Any] | None = None,
+        *,
+        allow_no_events: bool = False,
+    ) -> Summary:
+        summary = self._run(
+            verb, lambda _: [[aggregate_id]], sink_for, met, at_once=True, allow_no_events=allow_no_events
+        )
         if not any(counts.checked for counts in summary.read_models.values()):
             raise not_found(self._store, aggregate_id)
         return summary
@@ -252,9 +266,10 @@ class ReadModelProjector:
         by_versions: bool = False,
         odd_ids: bool = False,
         at_once: bool = False,
+        allow_no_events: bool = True,
     ) -> Summary:
         with indexes_remembered():
-            return self._remembering(verb, batches_for, sink_for, met, by_versions, odd_ids, at_once)
+            return self._remembering(verb, batches_for, sink_for, met, by_versions, odd_ids, at_once, allow_no_events)
 
     def _remembering(
         self,
@@ -265,6 +280,7 @@ class ReadModelProjector:
         by_versions: bool,
         odd_ids: bool,
         at_once: bool,
+        allow_no_events: bool,
     ) -> Summary:
         name = self._read_models[0] if len(self._read_models) == 1 else "all"
         summary = Summary(verb, name, self._max_findings, read_models=counts_of(self._store.projections))
@@ -278,7 +294,8 @@ class ReadModelProjector:
         events = EventStore(self._store.events, self._progress(summary), met, pay=pay)
         with calm_collector() if batches_for is None else nullcontext():
             for group in by_fold(self._store.projections):
-                self._pass(group, events, batches_for and batches_for(group), summary, sink_for, by_versions, odd_ids)
+                batches = batches_for and batches_for(group)
+                self._pass(group, events, batches, summary, sink_for, by_versions, odd_ids, allow_no_events)
         summary.events = events.events_read
         if self._store.settings.causes_limit and (without := summary.without_cause.total()):
             summary.warnings.append(
@@ -314,7 +331,9 @@ class ReadModelProjector:
         sink_for: _SinkFor,
         by_versions: bool,
         odd_ids: bool,
+        allow_no_events: bool,
     ) -> None:
+        read_before = events.events_read
         # Claims are few on few aggregates; reading them for each of many batches would read all of them each time.
         only = batches[0] if isinstance(batches, list) and len(batches) == 1 else None
         claims = contested(events, projections, only)
@@ -336,6 +355,9 @@ class ReadModelProjector:
             compare_all(opened, self._store.settings, there, self._progress(summary), said, off_peak=self._off_peak)
         for ids in batches or ():
             opened.reconcile(ids, held=summary.verb != "verify")
+        if events.events_read == read_before and any(lane.counts.checked for lane in opened.lanes):
+            # There are documents without any event that was read. Nothing is written yet.
+            refuse_without_events(opened.store, allowed=allow_no_events)
         for sink in sinks:
             # One grace time for all of them, not one after the other.
             if isinstance(sink, Confirm):

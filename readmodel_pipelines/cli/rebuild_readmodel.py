@@ -125,14 +125,14 @@ def rebuild_readmodel(
                 database, settings, *names, max_findings=max_findings, on_progress=on_progress
             )
             if aggregate_id is not None:
-                return projector.rebuild_one(aggregate_id, dry_run=dry_run)
+                return projector.rebuild_one(aggregate_id, dry_run=dry_run, allow_no_events=allow_no_events)
             return projector.rebuild_all(dry_run=True, allow_deletions=allow_deletions, allow_no_events=allow_no_events)
 
         if launch:
             from readmodel_pipelines.cli.dagster.launch import launch_runs, refuse
 
             refuse("--slice", part, "launch a backfill of the job rebuild_slices in the web UI")
-            runs = [_run_of(name, aggregate_id, dry_run, full) for name in names]
+            runs = [_run_of(name, aggregate_id, dry_run, allow_no_events, full) for name in names]
             code = int(not launch_runs(settings, verb, runs))
         else:
             role = "read_only" if dry_run else _ROLES[strategy] if everything else "rebuild_one"
@@ -140,13 +140,20 @@ def rebuild_readmodel(
     raise typer.Exit(code)
 
 
-def _run_of(name: str, aggregate_id: str | None, dry_run: bool, full: RebuildRequest | None) -> Run:
+def _run_of(
+    name: str, aggregate_id: str | None, dry_run: bool, allow_no_events: bool, full: RebuildRequest | None
+) -> Run:
     """The run in Dagster that rebuilds one read model."""
     from readmodel_pipelines.cli.dagster.follow import Run
     from readmodel_pipelines.cli.dagster.launch import shown_findings
 
     if full is None:
-        one = {"aggregate_type": name, "aggregate_id": aggregate_id, "dry_run": dry_run}
+        one = {
+            "aggregate_type": name,
+            "aggregate_id": aggregate_id,
+            "dry_run": dry_run,
+            "allow_no_events": allow_no_events,
+        }
         return Run("rebuild_aggregate", "rebuild_one_aggregate", one)
     # It resumes, because Dagster launches a crashed run again, which must not start over.
     config: dict[str, Any] = {

@@ -151,7 +151,7 @@ def verify_consistency(
 
     def work(database: "Database", on_progress: "Progress") -> "Summary":
         if aggregate_id is not None:
-            return verify_one(database, settings, names, aggregate_id, reports)
+            return verify_one(database, settings, names, aggregate_id, reports, allow_no_events=allow_no_events)
         return verify(database, settings, names, request, on_progress=on_progress)
 
     remembers = everything and not read_only

@@ -55,7 +55,17 @@ def _shown(value: object) -> str:
         return "a number with thousands of digits"
 
 
-class AggregateConfig(Config):
+class OfEventsConfig(Config):
+    """A run that compares documents with events, and whether it continues without any event."""
+
+    allow_no_events: bool = Field(
+        default=False,
+        description="Continue even if the event store has no event, so that every document is an orphan. Off: the run "
+        "fails and changes nothing, because a wrong database or collection name looks the same.",
+    )
+
+
+class AggregateConfig(OfEventsConfig):
     """The aggregate to rebuild."""
 
     aggregate_type: ReadModelOrAll = Field(
@@ -107,8 +117,8 @@ class HistoryConfig(Config):
     )
 
 
-class ManyConfig(Config):
-    """A run over many aggregates: the number of findings that it shows, and whether it continues without any event."""
+class ManyConfig(OfEventsConfig):
+    """A run over many aggregates: the number of findings that it shows."""
 
     max_findings: int = Field(
         default=SHOWN,
@@ -116,11 +126,6 @@ class ManyConfig(Config):
         le=DEFAULT_MAX_FINDINGS,
         description=f"Maximum number of findings per read model in the table, from 0 to {DEFAULT_MAX_FINDINGS}. The "
         "counts are always complete.",
-    )
-    allow_no_events: bool = Field(
-        default=False,
-        description="Continue even if the event store has no event, so that every document is an orphan. Off: the run "
-        "fails and changes nothing, because a wrong database or collection name looks the same.",
     )
 
 

@@ -61,7 +61,11 @@ def rebuild_one_aggregate(
     names = list(READ_MODELS) if config.aggregate_type == ALL else [config.aggregate_type]
     tag_run(context, names, [aggregate_id] if UUID.fullmatch(aggregate_id) else [])
     summary = mongo.work(
-        context, names, lambda projector: projector.rebuild_one(config.aggregate_id, dry_run=config.dry_run)
+        context,
+        names,
+        lambda projector: projector.rebuild_one(
+            config.aggregate_id, dry_run=config.dry_run, allow_no_events=config.allow_no_events
+        ),
     )
     metadata = {
         asset: metadata_of_one(summary, asset, aggregate_id)

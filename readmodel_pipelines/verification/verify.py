@@ -100,17 +100,25 @@ def verify(
 
 @verb
 def verify_one(
-    database: Database, settings: Settings, read_models: Sequence[str], aggregate_id: str, reports: Sequence[Path] = ()
+    database: Database,
+    settings: Settings,
+    read_models: Sequence[str],
+    aggregate_id: str,
+    reports: Sequence[Path] = (),
+    *,
+    allow_no_events: bool = False,
 ) -> Summary:
     """Verify one aggregate. Writes and records nothing.
 
     Raises:
         UsageError: the id is no UUID, there is no such read model, or a report cannot be written there.
+        NoEvents: it has a document, the store has no event at all, and `allow_no_events` is false.
         AggregateNotFound: there is neither an event nor a document.
     """
     with closing(Reporting(reports)) as reporting:
         ignored = Ignored(database).in_force()
-        summary = ReadModelProjector(database, settings, *read_models, ignored=ignored).verify_consistency(aggregate_id)
+        projector = ReadModelProjector(database, settings, *read_models, ignored=ignored)
+        summary = projector.verify_consistency(aggregate_id, allow_no_events=allow_no_events)
         projections = choose_projections(settings, read_models)
         for projection in projections:
             reporting(projection, [item for item in summary.findings if item.read_model == projection.read_model])

@@ -1,11 +1,11 @@
-"""A run over many aggregates that meets no event changes nothing and is no success: most often a name is mistyped."""
+"""A run that meets no event changes nothing and is no success: most often a name is mistyped."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
 
-from readmodel_pipelines.errors import NoEvents
+from readmodel_pipelines.errors import AggregateNotFound, NoEvents
 from readmodel_pipelines.rebuild import RebuildRequest, Slice, rebuild
 from readmodel_pipelines.repair.worker import RepairWorker
 from readmodel_pipelines.settings import Settings
@@ -139,11 +139,45 @@ def test_who_means_it_says_so_and_deletions_are_still_their_own_question(filled:
     assert looks(**meant)(filled, filled.settings, ()).ok
 
 
-def test_one_aggregate_is_as_it_was(filled: Scene) -> None:
+ONE: Mapping[str, Callable[..., Any]] = {
+    "verify": lambda projector, key, **meant: projector.verify_consistency(key, **meant),
+    "predict": lambda projector, key, **meant: projector.rebuild_one(key, dry_run=True, **meant),
+    "rebuild": lambda projector, key, **meant: projector.rebuild_one(key, **meant),
+}
+
+
+@pytest.mark.parametrize("run", ONE.values(), ids=list(ONE))
+def test_the_documents_of_one_aggregate_stay_where_the_store_has_no_event_at_all(
+    filled: Scene, run: Callable[..., Any]
+) -> None:
     key = filled.chats.distinct("chat_id")[0]
-    filled.events.drop()
-    assert filled.verify_one(key).read_models[CHATS].orphan == 1
+    before = filled.dump()
+    mistyped = filled.projector(events_collection="evnets")
+    with pytest.raises(NoEvents) as refused:
+        run(mistyped, key)
+    assert refused.value.read_models == (CHATS, TASKS)
+    assert filled.dump() == before
+    meant = run(mistyped, key, allow_no_events=True).read_models[CHATS]
+    assert meant.orphan + meant.deleted >= 1
+
+
+def test_an_event_that_never_came_deletes_nothing_where_the_store_has_none(filled: Scene) -> None:
+    event = filled.events.find_one() or {}
+    before = filled.dump()
+    with pytest.raises(NoEvents):
+        filled.projector(events_collection="evnets").process_event(event, wait_seconds=0)
+    assert filled.dump() == before
+
+
+def test_a_document_without_events_goes_alone_where_others_have_events(filled: Scene) -> None:
+    key = filled.chats.distinct("chat_id")[0]
+    filled.events.delete_many({"aggregate_id": key})
     assert filled.rebuild_one(key).read_models[CHATS].deleted == 1
+
+
+def test_an_aggregate_that_nobody_knows_is_not_found_where_the_store_has_no_event(scene: Scene) -> None:
+    with pytest.raises(AggregateNotFound):
+        scene.rebuild_one("c1ff5917-b7aa-4647-93c3-49dc8f855d04")
 
 
 def test_a_repair_deletes_nothing_either_and_mends_it_once_the_name_is_right(filled: Scene) -> None:

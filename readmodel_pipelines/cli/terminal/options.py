@@ -50,7 +50,7 @@ AllowNoEvents = Annotated[
     bool,
     typer.Option(
         "--allow-no-events",
-        help="With --all: continue although there is no event at all. Otherwise this is an error (exit code 5): "
+        help="Continue although there is no event at all. Otherwise this is an error (exit code 5): "
         "the usual reason is a mistyped name.",
     ),
 ]
