@@ -24,7 +24,7 @@ from readmodel_pipelines.events.stream import check_id
 from readmodel_pipelines.lanes import OpenedPass, contested, counts_of, no_event
 from readmodel_pipelines.mongo.aggregate_ids import checked_id, not_found
 from readmodel_pipelines.mongo.arrival import WAIT_SECONDS, Arrival
-from readmodel_pipelines.mongo.driver import Database, ours
+from readmodel_pipelines.mongo.driver import Database, is_there, ours
 from readmodel_pipelines.mongo.event_store import EventStore
 from readmodel_pipelines.mongo.indexes import ensure_for_empty
 from readmodel_pipelines.mongo.kinds import indexes_remembered
@@ -306,8 +306,20 @@ class ReadModelProjector:
             summary.warnings += self._how_versions_are_read(events)
         if batches_for is None and not events.events_read:
             summary.warnings.append(no_event(self._store))
+        if batches_for is None and verb != "rebuild":
+            summary.warnings += self._empty_read_models(summary)
         summary.seconds = time.perf_counter() - started
         return summary
+
+    def _empty_read_models(self, summary: Summary) -> list[str]:
+        """Warnings: each document is missing, which can also mean that the collection has another name."""
+        missing = [item for item in self._store.projections if summary.read_models[item.read_model].missing]
+        return [
+            f"{live.full_name} is empty. If the documents exist under another name, correct the setting of the "
+            "collection before a rebuild; `readmodel doctor --verbose` shows the settings."
+            for live in map(self._store.live, missing)
+            if not is_there(live)
+        ]
 
     def _how_versions_are_read(self, events: EventStore) -> list[str]:
         if events.index is None:

@@ -209,3 +209,13 @@ def test_the_command_line_has_an_exit_code_for_it(cli: Cli, command: tuple[str, 
     assert (ended.exit_code, '"code": "no_events"' in ended.stdout) == (5, True)
     if "--slice" not in command and "shadow" not in command:
         assert cli(*command, "--allow-no-events").exit_code == 0
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_an_empty_read_model_is_named_because_its_name_may_be_mistyped(filled: Scene, dry_run: bool) -> None:
+    mistyped = filled.projector(chats_collection="chatz")
+    summary = mistyped.rebuild_all(dry_run=True) if dry_run else mistyped.verify_all()
+    assert summary.read_models[CHATS].missing == 3
+    (warning,) = summary.warnings
+    assert f"{filled.settings.database}.chatz" in warning
+    assert filled.projector().verify_all().warnings == []

@@ -121,7 +121,7 @@ def follow(server: WebServer, verb: str, runs: Sequence[Run]) -> bool:
     try:
         _until_all_ended(server, runs)
     except DagsterUnavailable as error:
-        told, where = _going_on(runs, " once it answers")
+        told, where = _going_on(runs, "See {} once it answers.")
         raise DagsterUnavailable(f"{error.message} {told}", hint=where) from None
     voice.result(
         {"verb": verb, "runs": [run.as_json() for run in runs]}, [line for run in runs for line in _ending(run)]
@@ -135,7 +135,7 @@ def left_alone(server: WebServer, runs: Sequence[Run]) -> Interrupted:
         return Interrupted(
             "Interrupted before or while a run was launched.", hint=f"See {server.shown}/runs for a launched run."
         )
-    told, where = _going_on(runs, ", or to end it")
+    told, where = _going_on(runs, "Follow or terminate it at {}.")
     return Interrupted(
         f"Interrupted. The runs are no longer followed; {told}",
         hint=where,
@@ -143,11 +143,11 @@ def left_alone(server: WebServer, runs: Sequence[Run]) -> Interrupted:
     )
 
 
-def _going_on(runs: Sequence[Run], when: str) -> tuple[str, str]:
+def _going_on(runs: Sequence[Run], hint: str) -> tuple[str, str]:
     """The runs that continue, and their pages."""
     left = [run for run in runs if not run.ended]
     told = "; ".join(f"{run.label} continues" for run in left)
-    return f"{told}.", "\n".join(f"See {run.url}{when}." for run in left)
+    return f"{told}.", "\n".join(hint.format(run.url) for run in left)
 
 
 def _until_all_ended(server: WebServer, runs: Sequence[Run]) -> None:
