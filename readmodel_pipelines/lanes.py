@@ -13,13 +13,11 @@ from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds
 from readmodel_pipelines.events.stream import Malformed
 from readmodel_pipelines.mongo.event_store import EventStore
 from readmodel_pipelines.mongo.no_events import missing_events
-from readmodel_pipelines.mongo.patience import for_another_thread
 from readmodel_pipelines.mongo.read_model import ReadModelCollection
 from readmodel_pipelines.mongo.spooling import NO_SPOOLS, Spools
 from readmodel_pipelines.mongo.store import NO_SHADOWS, Shadows, Store
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.reconcile.causes import Budget, Causes
-from readmodel_pipelines.reconcile.compared_ahead import compare_ahead
 from readmodel_pipelines.reconcile.confirm import Confirm
 from readmodel_pipelines.reconcile.finding import Finding, finding_of
 from readmodel_pipelines.reconcile.join import Lane
@@ -91,27 +89,17 @@ class OpenedPass:
         checkpoint: Checkpoint | None = None,
         held: bool = True,
     ) -> None:
-        """Compare the aggregates `ids` (sorted), or all in a range; like `reconcile.run.reconcile`.
-
-        With a checkpoint, a thread compares while the caller writes.
-        """
-
-        def compare(lanes: Sequence[Lane], checkpoint: Checkpoint | None) -> None:
-            reconcile(
-                self.events,
-                lanes,
-                self._allowed,
-                ids,
-                within=within,
-                checkpoint=checkpoint,
-                held=held,
-                gaps_again=ids is None and self.events.spooled is not None,
-            )
-
-        if checkpoint is None:
-            compare(self.lanes, None)
-        else:
-            compare_ahead(compare, self.lanes, checkpoint, for_another_thread)
+        """Compare the aggregates `ids` (sorted), or all in a range; like `reconcile.run.reconcile`."""
+        reconcile(
+            self.events,
+            self.lanes,
+            self._allowed,
+            ids,
+            within=within,
+            checkpoint=checkpoint,
+            held=held,
+            gaps_again=ids is None and self.events.spooled is not None,
+        )
 
     def reconcile_odd_ids(self, *, symbols: bool = False, symbols_of_events: bool | None = None) -> None:
         """Report streams and documents that no range and no list of ids can contain; with symbols, also those."""

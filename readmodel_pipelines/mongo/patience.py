@@ -4,16 +4,15 @@ Only commands whose repetition is harmless are repeated, and reads that continue
 server has answered once, there is no wait, because a wrong address must fail at once. After a wait that failed, the
 steps of cleaning up do not wait again; the next answer ends that.
 
-Only the verb's own thread waits, and threads that prefetch or compare for it. Threads that renew leases or follow
-changes try again by themselves.
+Only the verb's own thread waits, and threads that prefetch for it. Threads that renew leases or follow changes try
+again by themselves.
 """
 
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from contextvars import ContextVar, copy_context
-from dataclasses import dataclass, replace
-from functools import partial
+from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from pymongo.errors import PyMongoError
@@ -92,23 +91,6 @@ def report_waits_to(tell: Callable[[str], object]) -> Iterator[None]:
         yield
     finally:
         patience.tell = before
-
-
-def for_another_thread(do: Callable[[], R]) -> Callable[[], R]:
-    """Make a function for another thread of this verb: it waits like this thread, and counts its own repeats."""
-    patience = _current.get()
-
-    def done() -> R:
-        if patience is None:
-            return do()
-        own = replace(patience, repeats=0)
-        try:
-            with retrying(own):
-                return do()
-        finally:
-            patience.given_up |= own.given_up
-
-    return partial(copy_context().run, done)
 
 
 def report_waits_to_parent(do: Callable[[T, Callable[[Any], None]], R]) -> Callable[[T, Callable[[Any], None]], R]:

@@ -39,41 +39,45 @@ class Batches:
     size: BatchSize
     clock: Callable[[], float] = time.monotonic
     written: Sequence[str] = WRITES
+    _streams: int = 0
 
     def __post_init__(self) -> None:
         self._events = self.store.events_read
         self._counts: dict[str, dict[str, int]] = {lane.projection.read_model: {} for lane in self.lanes}
         self._began = self.clock()
 
-    @property
-    def streams(self) -> int:
-        """How many streams the batch may have now."""
-        return self.size.size
+    def due(self) -> bool:
+        """Count the stream; returns whether the batch is full."""
+        self._streams += 1
+        return self._streams > self.size.size
 
-    def reached(self, aggregate_id: str, streams: int, events: int) -> None:
+    def reached(self, aggregate_id: str) -> None:
         """Write and save the batch, then wait as the pace demands.
 
         Raises:
             WindowClosed: the window is over; everything before the id is finished and saved.
         """
-        self.pace.wait(*self._end(aggregate_id, events))
+        events, documents = self._end(aggregate_id)
+        self.pace.wait(events, documents)
         reached(Moment.BATCH_SAVED)
         # The wait is included, because the window's end waits for a batch and its pause.
-        self.size.took(streams, self.clock() - self._began)
+        self.size.took(self._streams, self.clock() - self._began)
+        # The stream at which the batch ended belongs to the next batch.
+        self._streams = 1
         self._began = self.clock()
 
     def finish(self) -> None:
         """Finish the range, and wait for its last batch too."""
-        events, documents = self._end(None, self.store.events_read)
+        events, documents = self._end(None)
         with suppress(WindowClosed):
             self.pace.wait(events, documents)
         reached(Moment.RANGE_DONE)
 
-    def _end(self, cursor: str | None, events_read: int) -> tuple[int, int]:
+    def _end(self, cursor: str | None) -> tuple[int, int]:
         for sink in self.sinks:
             sink.flush()
         reached(Moment.BATCH_WRITTEN)
-        events, self._events = events_read - self._events, events_read
+        events, self._events = self.store.events_read - self._events, self.store.events_read
         more: dict[str, dict[str, int]] = {}
         for lane in self.lanes:
             name, now = lane.projection.read_model, lane.counts.as_dict()

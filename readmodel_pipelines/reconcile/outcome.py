@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -134,19 +134,13 @@ class Verdict:
     malformed: Malformed | None = None
     version: int = 0
     size: int = 0
-    _weight: int | None = field(default=None, compare=False, repr=False)
 
     @property
     def weight(self) -> int:
         """Its approximate size in bytes, including the stored document."""
-        if self._weight is None:
-            self._weight = self.size + (0 if self.actual is None else weight_of(self.actual))
-        return self._weight
-
-
-def weight_of(document: Document) -> int:
-    """The approximate size of a stored document in bytes."""
-    try:
-        return len(bson.encode(document))
-    except Exception:  # noqa: BLE001 - the driver raises different errors for values that it decodes but cannot encode
-        return _WHATEVER
+        if self.actual is None:
+            return self.size
+        try:
+            return self.size + len(bson.encode(self.actual))
+        except Exception:  # noqa: BLE001 - the driver raises different errors for values that it decodes but cannot encode
+            return self.size + _WHATEVER

@@ -28,15 +28,11 @@ _BATCH = 500
 class Checkpoint(Protocol):
     """Splits a long pass into batches."""
 
-    @property
-    def streams(self) -> int:
-        """How many streams the batch may have now."""
+    def due(self) -> bool:
+        """Called once per stream; returns whether the batch is full."""
 
-    def reached(self, aggregate_id: str, streams: int, events: int) -> None:
-        """Everything before this id, a text of valid UTF-8, is decided. May raise to end the pass here.
-
-        `streams` is the number of streams of the batch, including the one with this id; `events` were read so far.
-        """
+    def reached(self, aggregate_id: str) -> None:
+        """Everything before this id, a text of valid UTF-8, is decided. May raise to end the pass here."""
 
 
 def reconcile(
@@ -62,7 +58,6 @@ def reconcile(
     documents = side_by_side(*(partial(_documents, store, lane, ids, within, held=held) for lane in lanes))
     joins = [MergeJoin(lane, each, ids, within) for lane, each in zip(lanes, documents, strict=True)]
     events: Iterable[Event] = store.read(fold, ids, within)
-    streams = 0
     for stream in fold_streams(events if passing is None else passing(events), fold, allowed):
         if gaps_again and _has_gap(stream):
             # An event being appended may have a lower version than one that was already read.
@@ -75,14 +70,11 @@ def reconcile(
                 if ids is None:
                     tell_odd(lanes, stream.aggregate_id, stream.result)
                 continue
-        streams += 1
         # No query can begin at an id that is no UTF-8.
-        if checkpoint is not None and streams > checkpoint.streams and is_plain(stream.aggregate_id):
+        if checkpoint is not None and checkpoint.due() and is_plain(stream.aggregate_id):
             for join in joins:
                 join.move_to(stream.aggregate_id)
-            checkpoint.reached(stream.aggregate_id, streams, store.events_read)
-            # The stream at which the batch ended belongs to the next batch.
-            streams = 1
+            checkpoint.reached(stream.aggregate_id)
         if len(folds) == 1:
             for join in joins:
                 join.meet(stream)

@@ -49,15 +49,12 @@ class World:
 
     def work(self, batches: Batches, streams: int) -> int:
         """Go through so many streams; gives how many until the window closed."""
-        in_batch = 0
         for number in range(streams):
-            in_batch += 1
-            if in_batch > batches.streams:
+            if batches.due():
                 try:
-                    batches.reached(f"{number:09d}", in_batch, self.events_read)
+                    batches.reached(f"{number:09d}")
                 except WindowClosed:
                     return number
-                in_batch = 1
             self.events_read += EVENTS_OF_A_STREAM
             self.lane.counts.checked += 1
             self.lane.counts.inserted += 1

@@ -1,7 +1,6 @@
 """How long a verb waits for a server, what for, and whom it tells; by a clock that nobody waits for."""
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context
 from dataclasses import dataclass, field
 
@@ -11,14 +10,12 @@ from pymongo.errors import AutoReconnect, BulkWriteError, OperationFailure, PyMo
 from readmodel_pipelines.mongo.failures import REPLACED, is_glitch
 from readmodel_pipelines.mongo.patience import (
     Patience,
-    for_another_thread,
     of_the_same_collections,
     patiently,
     repeats,
     report_waits_to_parent,
     retrying,
     tell,
-    waits,
 )
 
 
@@ -158,30 +155,3 @@ def test_what_people_must_mend_is_none(time: Time, error: PyMongoError) -> None:
     with retrying(time.patience()), pytest.raises(type(error)):
         patiently(failing(1, error))
     assert time.now == 0
-
-
-def in_a_thread(do: Callable[[], object]) -> object:
-    with ThreadPoolExecutor(1) as threads:
-        return threads.submit(do).result()
-
-
-def test_another_thread_of_a_verb_waits_as_it_does_and_counts_its_repeats_by_itself(time: Time) -> None:
-    def work() -> tuple[str, int]:
-        return patiently(failing(3, AutoReconnect("closed"))), repeats()
-
-    with retrying(time.patience()):
-        patiently(failing(2, AutoReconnect("closed")))
-        assert in_a_thread(for_another_thread(work)) == ("done", 3)
-        assert repeats() == 2
-    # A database that other tests keep open may wait.
-    assert in_a_thread(for_another_thread(waits)) is waits()
-
-
-def test_where_another_thread_gave_up_its_verb_does_not_wait_again(time: Time) -> None:
-    with retrying(time.patience()):
-        with pytest.raises(AutoReconnect):
-            in_a_thread(for_another_thread(lambda: patiently(failing(1_000, AutoReconnect("closed")))))
-        waited = time.now
-        with pytest.raises(AutoReconnect):
-            patiently(failing(1, AutoReconnect("closed")))
-        assert time.now == waited > 0

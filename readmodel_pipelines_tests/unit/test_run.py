@@ -69,12 +69,13 @@ def test_a_full_pass_holds_neither_side() -> None:
 
 
 class EveryStream:
-    streams = 0
-
     def __init__(self) -> None:
         self.cursors: list[str] = []
 
-    def reached(self, aggregate_id: str, _: int, __: int) -> None:
+    def due(self) -> bool:
+        return True
+
+    def reached(self, aggregate_id: str) -> None:
         self.cursors.append(aggregate_id)
 
 
