@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
-from readmodel_pipelines_tests.support.processes.warm_program import IMPORTED
+from readmodel_pipelines_tests.support.processes.warm_program import IMPORTED, run_and_exit
 
 _LOOK = 0.02
 
@@ -153,23 +153,12 @@ def _be(folder: Path, words: list[str], environment: dict[str, str], number: int
     os.chdir(folder)
     os.environ.update(environment)
     sys.argv = ["readmodel", *words]
-    code = 1
-    try:
-        from pymongo import monitoring
+    from pymongo import monitoring
 
-        from readmodel_pipelines.cli.main import main
+    class Listener(_Listener, monitoring.CommandListener): ...
 
-        class Listener(_Listener, monitoring.CommandListener): ...
-
-        monitoring.register(Listener(folder, number))
-        main()
-        code = 0
-    except SystemExit as ending:
-        code = ending.code if isinstance(ending.code, int) else int(bool(ending.code))
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+    monitoring.register(Listener(folder, number))
+    run_and_exit()
 
 
 if __name__ == "__main__":

@@ -108,6 +108,11 @@ def _be(arguments: list[str], environment: dict[str, str], folder: str, streams:
     os.environ.clear()
     os.environ.update(environment)
     sys.argv = arguments
+    run_and_exit()
+
+
+def run_and_exit() -> None:
+    """Run the program with the arguments in `sys.argv`, then end this process with its exit code."""
     code = 1
     try:
         from readmodel_pipelines.cli.main import main
