@@ -43,8 +43,9 @@ class Alike:
         ]
 
     def _read(self, event: Event) -> list[Any]:
-        """The values that the fold reads from an event."""
-        return [event["data"].get(name) for name in self._fold.events[event["event_type"]].fields]
+        """The values that the fold reads from an event; none if its type is unknown."""
+        known = self._fold.events.get(event["event_type"])
+        return [event["data"].get(name) for name in known.fields] if known else []
 
     def _texts(self, event: Event) -> set[str]:
         return {value for value in self._read(event) if type(value) is str and value}

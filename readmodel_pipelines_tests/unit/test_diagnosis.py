@@ -10,6 +10,7 @@ from bson import Decimal128, Int64, ObjectId
 from bson.datetime_ms import DatetimeMS
 
 from readmodel_pipelines.events.exact import Odd
+from readmodel_pipelines.events.stream import Reason
 from readmodel_pipelines.projections.chat import chat_document
 from readmodel_pipelines.projections.projection import Document, Projection
 from readmodel_pipelines.projections.registry import built_in
@@ -96,6 +97,24 @@ def test_a_document_that_stopped_is_behind_since_the_first_event_that_was_not_ap
         "missed": 3,
     }
     assert told(of_lost(TASKS, events, 5)) == ("behind", [5], 1, False)
+
+
+@pytest.mark.parametrize("data", [{"new_title": "a"}, {}], ids=repr)
+def test_events_of_a_type_that_is_unknown_and_allowed_are_named_like_others(data: dict[str, Any]) -> None:
+    events = stream(renamed("a"), ("chat.unheard_of", data), joined("u"), ("chat.unheard_of", data))
+    for projection, field, lost in ((TASKS, "title", [5]), (TASKS, "title", [4, 5]), (CHATS, "participants", [4])):
+        values: tuple[Any, ...] = (None, "a", "never", [])
+        for value in values:
+            stored = stored_without(projection, KEY, events, lost)
+            assert stored is not None
+            if value is not None:
+                stored[field] = value
+            verdict = verdict_on(projection, KEY, events, stored)
+            assert verdict is not None
+            of = Stream(projection, KEY, lambda: events, (Reason.UNKNOWN_EVENT_TYPE,), lambda _: False)
+            cause = at_once(verdict) or cause_of(verdict, of)
+            assert cause is not None
+            assert value is not None or [event.version for event in cause.lost] == lost[:1]
 
 
 def test_an_update_that_was_lost_while_later_ones_were_applied_is_named() -> None:
