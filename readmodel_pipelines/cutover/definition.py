@@ -60,7 +60,7 @@ def create_like(database: Database, live: str, names: Sequence[str], held: Holde
     Its name follows those that existed `before` too, because late writes may still go to them.
 
     Raises:
-        ShadowFailed: the live one is of a kind that cannot be replaced.
+        ShadowFailed: the live one is of a kind that cannot be replaced, or the new one was dropped at once.
         LeaseLost: another process creates it.
     """
     existing, (options,) = side_by_side(lambda: built(database, names), lambda: _options(database, live))
@@ -95,10 +95,15 @@ def create_like(database: Database, live: str, names: Sequence[str], held: Holde
         # It was created before, and the reply was lost.
         if error.code != _IS_THERE or repeats() == asked:
             raise
-    (fence,) = built(database, [name])
-    # The collection that we see is ours, or that of a process that took over.
+    there = built(database, [name])
+    # The collection that we see is ours, or that of a process that took over; such a process may also have dropped it.
     held.confirm()
-    return fence
+    if not there:
+        raise ShadowFailed(
+            f"{name} was dropped by another program right after it was created.",
+            hint="Find that program, then start the rebuild again.",
+        )
+    return there[0]
 
 
 def refuse_expiry(database: Database, live: str) -> None:

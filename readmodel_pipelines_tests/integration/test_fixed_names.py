@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 import pytest
 
 from readmodel_pipelines.bookkeeping import leases
+from readmodel_pipelines.cutover import definition
 from readmodel_pipelines.cutover.built import built
 from readmodel_pipelines.cutover.definition import ShadowFailed, create_like
 from readmodel_pipelines.cutover.shadow import copy_by_id
@@ -139,6 +140,26 @@ def test_a_rollback_of_a_read_model_that_is_not_in_force_any_more_is_refused(sce
     with pytest.raises(UsageError, match="made chat_activity"):
         roll_back(scene.database, settings, both)
     assert roll_back(scene.database, scene.settings, both).about["state"] == "rolled_back"
+
+
+@pytest.mark.parametrize(("holds", "error"), [(False, LeaseLost), (True, ShadowFailed)], ids=["lost", "still held"])
+def test_a_shadow_that_is_gone_once_its_maker_wakes_up_is_told_in_words(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, holds: bool, error: type[Exception]
+) -> None:
+    scene.fill(1)
+
+    class Woken(Alone):
+        def confirm(self) -> None:
+            if not holds:
+                raise LeaseLost("another process took over")
+
+    def frozen_behind(create: Callable[[], None], _: object) -> None:
+        create()
+        scene.database.drop_collection(SHADOW)
+
+    monkeypatch.setattr(definition, "patiently", frozen_behind)
+    with pytest.raises(error):
+        create_like(scene.database, CHATS, shadow_names(CHATS), Woken())
 
 
 def test_a_collection_whose_name_leaves_no_room_for_that_of_a_shadow_is_refused_in_words(scene: Scene) -> None:
