@@ -218,13 +218,13 @@ class ReadModelProjector:
         return self._run("verify", batches_for, _confirm(on_findings, self._ignored), odd_ids=odd_ids)
 
     def verify_versions(self, on_findings: OnFindings | None = None, *, allow_no_events: bool = False) -> Summary:
-        """Only look whether documents are there, at the version of their streams; writes nothing.
+        """Compare only whether documents exist, and the version that they have; writes nothing.
 
         Reads the first event of each aggregate, later ones that decide whether there is a document, and all of the
         aggregates where something is found.
 
         Raises:
-            NoEvents: there is none to compare with, and nobody said that this is meant.
+            NoEvents: the store has no event to compare with, and `allow_no_events` is false.
         """
         refuse_without_events(self._store, allowed=allow_no_events)
         return self._run("verify", None, _confirm(on_findings, self._ignored), by_versions=True)

@@ -95,8 +95,8 @@ class Touched:
         self._collection = _collection(database, TOUCHED)
         self._owner = owner
         self._by = by
-        # How often keys were recorded, and as of which time there were none left. Other processes record what this one
-        # reads in the history, too; so nothing of theirs is missed.
+        # How often keys were recorded, and that number when none was left. Keys of other processes are found too: this
+        # process reads the same changes from its own token, and records them itself.
         self._added: Counter[str] = Counter()
         self._none_left: dict[str, int] = {}
 
@@ -109,13 +109,13 @@ class Touched:
             try:
                 self._collection.bulk_write(upserts, ordered=False)
             finally:
-                # Afterwards: whoever saw none before is to look again.
+                # After the write, so that a reader that found none before looks again.
                 self._added[kind] += 1
 
     def batches(self, kind: str) -> Iterator[list[Any]]:
         """The recorded keys in batches; a batch is deleted when the next one is requested.
 
-        The server is not asked again until there was another one.
+        The server is not asked again until another key is recorded.
         """
         remembered = {**self._owner.kept(kind), **_up_to(self._by)}
         while self._none_left.get(kind) != (added := self._added[kind]):

@@ -115,7 +115,7 @@ class Followed:
     def ask(self) -> None:
         """Ask for what comes next, which `up_to_now` then begins with; several can be asked side by side."""
         if not self._ended and not self._broken_off:
-            # Until it is told: whoever asks anew before that begins behind the token.
+            # Set before the request: if its answer is not processed, the next read opens the stream at the token again.
             self._broken_off = True
             with suppress(PyMongoError):
                 self._answers = [self._stream.try_next()]

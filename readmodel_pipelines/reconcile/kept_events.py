@@ -14,9 +14,11 @@ from readmodel_pipelines.events.values import Event
 from readmodel_pipelines.projections.projection import Projection
 
 MOST_EVENTS = 20_000
-"""Maximum size of all streams of a recheck, in characters."""
+"""Maximum number of events of all streams of a recheck."""
 MOST_CHARACTERS = 8 * 1024 * 1024
+"""Maximum size of all streams of a recheck, in characters."""
 MOST_OF_A_STREAM = 2_000
+"""Maximum number of events of one stream."""
 
 
 def dated(projection: Projection) -> Projection:
