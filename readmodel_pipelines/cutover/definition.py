@@ -5,7 +5,8 @@ is filled, and is updated right before the rename. The change stream of the live
 moment, which are applied to the new collection.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from bson.timestamp import Timestamp
@@ -54,33 +55,39 @@ class ShadowFailed(ReadModelError):
     """The shadow cannot get an option or index of the live collection, which stays as it was."""
 
 
-def create_like(database: Database, live: str, names: Sequence[str], held: Holder, before: Iterable[str] = ()) -> Fence:
-    """Create an empty collection with the options and validators of the live one, by the next of these names.
+@dataclass(frozen=True, slots=True)
+class Like:
+    """A collection to be created like a live one, by the next of these names.
 
     Its name follows those that existed `before` too, because late writes may still go to them.
+    """
+
+    live: str
+    names: Sequence[str]
+    before: Sequence[str] = ()
+
+
+def create_like(database: Database, wanted: Sequence[Like], held: Holder) -> list[Fence]:
+    """Create empty collections with the options and validators of the live ones: all of them or none.
 
     Raises:
-        ShadowFailed: the live one is of a kind that cannot be replaced, or the new one was dropped at once.
-        LeaseLost: another process creates it.
+        ShadowFailed: a live one is of a kind that cannot be replaced, or a new one was dropped at once.
+        LeaseLost: another process creates them.
     """
-    existing, (options,) = side_by_side(lambda: built(database, names), lambda: _options(database, live))
-    # A shadow is not sharded, and neither would the read model be.
-    sharded = database.client.is_mongos and database.command("collStats", live).get("sharded")
-    if "clusteredIndex" in options or sharded:
-        raise ShadowFailed(
-            f"{live} is a clustered or a sharded collection, and no shadow can take its place.",
-            hint="Rebuild it with --strategy in_place.",
-        )
-    name = free_name(names, {*before, *(item.name for item in existing)})
-    if max(len(f"{database.name}.{each}".encode()) for each in names) > _LONGEST_NAMESPACE:
-        raise ShadowFailed(
-            f"No shadow of {live} can be created: {names[-1]} is too long for a name in MongoDB.",
-            hint="Rebuild it with --strategy in_place.",
-        )
+    existing, options = side_by_side(
+        lambda: built(database, [name for each in wanted for name in each.names]),
+        lambda: _options(database, *(each.live for each in wanted)),
+    )
+    there = [fence.name for fence in existing]
+    named: dict[str, Mapping[str, Any]] = {}
+    for each, its_options in zip(wanted, options, strict=True):
+        _check_replaceable(database, each, its_options)
+        named[free_name(each.names, {*each.before, *there}.intersection(each.names))] = its_options
 
     def create(session: ClientSession) -> None:
         held.claim(session)
-        database.command("create", name, session=session, **options)
+        for name, its_options in named.items():
+            database.command("create", name, session=session, **its_options)
 
     def make() -> None:
         with database.client.start_session() as session:
@@ -92,18 +99,35 @@ def create_like(database: Database, live: str, names: Sequence[str], held: Holde
     try:
         patiently(make, database.client)
     except OperationFailure as error:
-        # It was created before, and the reply was lost.
+        # They were created before, and the reply was lost.
         if error.code != _IS_THERE or repeats() == asked:
             raise
-    there = built(database, [name])
-    # The collection that we see is ours, or that of a process that took over; such a process may also have dropped it.
+    made = built(database, named)
+    # The collections that we see are ours, or those of a process that took over; such a process may also have dropped
+    # them.
     held.confirm()
-    if not there:
+    if gone := named.keys() - {fence.name for fence in made}:
         raise ShadowFailed(
-            f"{name} was dropped by another program right after it was created.",
+            f"{' and '.join(sorted(gone))} was dropped by another program right after it was created.",
             hint="Find that program, then start the rebuild again.",
         )
-    return there[0]
+    return made
+
+
+def _check_replaceable(database: Database, wanted: Like, options: Mapping[str, Any]) -> None:
+    live, names = wanted.live, wanted.names
+    # A shadow is not sharded, and neither would the read model be.
+    sharded = database.client.is_mongos and database.command("collStats", live).get("sharded")
+    if "clusteredIndex" in options or sharded:
+        raise ShadowFailed(
+            f"{live} is a clustered or a sharded collection, and no shadow can take its place.",
+            hint="Rebuild it with --strategy in_place.",
+        )
+    if max(len(f"{database.name}.{each}".encode()) for each in names) > _LONGEST_NAMESPACE:
+        raise ShadowFailed(
+            f"No shadow of {live} can be created: {names[-1]} is too long for a name in MongoDB.",
+            hint="Rebuild it with --strategy in_place.",
+        )
 
 
 def refuse_expiry(database: Database, live: str) -> None:

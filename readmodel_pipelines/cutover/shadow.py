@@ -9,6 +9,7 @@ its UUID.
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -20,7 +21,7 @@ from pymongo.errors import DuplicateKeyError
 
 from readmodel_pipelines.batched import batched
 from readmodel_pipelines.cutover.built import Holder
-from readmodel_pipelines.cutover.definition import ShadowFailed, create_like
+from readmodel_pipelines.cutover.definition import Like, ShadowFailed, create_like
 from readmodel_pipelines.cutover.foreign import merged
 from readmodel_pipelines.cutover.transaction import in_transaction
 from readmodel_pipelines.events.exact import Repeated, has_repeated, sendable, written
@@ -58,7 +59,9 @@ from readmodel_pipelines.reconcile.outcome import Outcome, Verdict, Why
 from readmodel_pipelines.reconcile.ports import BATCH, BATCH_BYTES
 from readmodel_pipelines.reconcile.ranges import EVERYTHING, IdRange
 from readmodel_pipelines.reconcile.summary import Summary
+from readmodel_pipelines.side_by_side import side_by_side
 
+_INSERT = {"whenMatched": "fail", "whenNotMatched": "insert"}
 _REPLACE = {"whenMatched": "replace", "whenNotMatched": "insert"}
 _RAW: CodecOptions[RawBSONDocument] = CodecOptions(document_class=RawBSONDocument)
 
@@ -160,7 +163,7 @@ class ShadowSink:
         these = with_ids([document["_id"] for document in documents])
         self.shadow.bulk_write([DeleteMany({"_id": {"$in": earlier}}), DeleteMany(these)])
         reached(Moment.SHADOW_COPY)
-        copy_by_id(self.live, self.shadow, [document["_id"] for document in copies])
+        copy_by_id(self.live, self.shadow, [document["_id"] for document in copies], new=True)
         for document in repeated:
             # Fields set afterwards would go only to the first of the duplicates.
             names = [name for name, value in document.items() if isinstance(value, Repeated)]
@@ -183,9 +186,16 @@ class ShadowSink:
                 self.summary.fail(self.lane.projection.read_model, key, Why.WRITE_REFUSED, why)
 
 
-def copy_by_id(live: Collection, shadow: FencedCollection, ids: Sequence[Any]) -> None:
-    """Copy these documents into a shadow byte by byte."""
-    _merge(live, shadow, ids, _REPLACE)
+def copy_by_id(live: Collection, shadow: FencedCollection, ids: Sequence[Any], *, new: bool = False) -> None:
+    """Copy these documents into a shadow byte by byte; `new` ones are probably not there yet."""
+    try:
+        # A third of the server's work.
+        _merge(live, shadow, ids, _INSERT if new else _REPLACE)
+    except DuplicateKeyError:
+        if not new:
+            raise
+        # Some are: the reply to the command was lost, or a document moved to a range that is done beside this one.
+        _merge(live, shadow, ids, _REPLACE)
     if None in ids:
         _copy_nameless(live, shadow)
 
@@ -314,26 +324,28 @@ def _give_id(shadow: FencedCollection, projection: Projection, old: Any, new: An
     in_transaction(shadow, replace)
 
 
-def copy_on_server(
-    database: Database, live: str, names: Sequence[str], held: Holder, before: Sequence[str] = ()
-) -> Fence:
-    """Copy a live collection with its options and validators; the documents stay on the server.
+def copy_on_server(database: Database, wanted: Sequence[Like], held: Holder) -> list[Fence]:
+    """Copy live collections with their options and validators; the documents stay on the server.
 
     Raises:
         LeaseLost: another process took over.
     """
-    made = create_like(database, live, names, held, before)
+    made = create_like(database, wanted, held)
+    side_by_side(*(partial(_copy_all, database, each.live, copy) for each, copy in zip(wanted, made, strict=True)))
+    return made
+
+
+def _copy_all(database: Database, live: str, made: Fence) -> None:
     of, copy = Collection(database, live), FencedCollection(database, made)
     # `$out` ends with a rename that waits for every transaction in the database, and blocks all writers meanwhile. The
     # natural order reads the documents as they lie on the disk.
     named = {"_id": {"$not": {"$type": ["null", "undefined"]}}}
     asked = repeats()
     try:
-        copy.take_from(of, [{"$match": named}], {"$merge": {"into": made.name, "whenMatched": "fail"}})
+        copy.take_from(of, [{"$match": named}], {"$merge": {"into": made.name, **_INSERT}})
     except OperationFailure as error:
         if error.code != DUPLICATE_KEY or repeats() == asked:
             raise
         # Some were copied before, and the reply was lost.
         copy.take_from(of, [{"$match": named}], {"$merge": {"into": made.name, **_REPLACE}})
     _copy_nameless(of, copy)
-    return made

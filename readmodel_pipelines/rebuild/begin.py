@@ -10,7 +10,7 @@ from typing import Any
 from readmodel_pipelines.bookkeeping.kept_keys import forget_killed
 from readmodel_pipelines.bookkeeping.rebuild_record import RebuildRecord
 from readmodel_pipelines.cutover.built import built, drop, identities
-from readmodel_pipelines.cutover.definition import create_like, refuse_expiry
+from readmodel_pipelines.cutover.definition import Like, create_like, refuse_expiry
 from readmodel_pipelines.errors import LeaseLost, ReadModelBusy, ReadModelError
 from readmodel_pipelines.mongo.changes import NoHistory, token_of_now
 from readmodel_pipelines.mongo.driver import server_time, there
@@ -194,11 +194,11 @@ def _make(run: Run, before: Sequence[str]) -> None:
         for live in run.collections if in_shadow else ():
             refuse_expiry(run.store.database, live)
     if in_shadow:
-        for item in run.store.projections:
-            live, names = run.store.live(item).name, run.store.shadow_names(item)
-            taken = [name for name in before if name in names]
-            shadow = create_like(run.store.database, live, names, run.held, taken)
-            run.built = {**run.built, item.read_model: shadow}
+        wanted = [
+            Like(run.store.live(item).name, run.store.shadow_names(item), before) for item in run.store.projections
+        ]
+        shadows = create_like(run.store.database, wanted, run.held)
+        run.built = {item.read_model: shadow for item, shadow in zip(run.store.projections, shadows, strict=True)}
     about: dict[str, Any] = {
         **identity_of(run.store, run.request),
         "read_models": run.collections,

@@ -5,13 +5,14 @@ from functools import partial
 from typing import Any
 
 from readmodel_pipelines.cutover.built import built, drop
-from readmodel_pipelines.cutover.definition import ShadowFailed, bring_along, refuse_expiry
+from readmodel_pipelines.cutover.definition import Like, ShadowFailed, bring_along, refuse_expiry
 from readmodel_pipelines.cutover.foreign import LiveReplaced
 from readmodel_pipelines.cutover.shadow import copy_on_server, sync_all_foreign
 from readmodel_pipelines.events.ids import is_plain
 from readmodel_pipelines.lanes import OpenedPass, counts_of
 from readmodel_pipelines.moments import Moment, reached
 from readmodel_pipelines.mongo.changes import token_of_now
+from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.rebuild.catch_up import CatchUp
 from readmodel_pipelines.rebuild.finish import check_history, refuse_lost, sink_in_place
 from readmodel_pipelines.rebuild.gate import wrong_documents
@@ -91,15 +92,23 @@ def _make_ready(run: Run, catch_up: CatchUp) -> None:
 
 def _define(run: Run, catch_up: CatchUp, *, verified: bool = True) -> None:
     """Give the shadows the definitions of the live collections; leave out a shadow with two documents of one key."""
-    for item in run.store.projections:
+
+    def bring(item: Projection) -> ShadowFailed | None:
         live = run.store.live(item).name
         try:
             if not verified:
                 refuse_expiry(run.store.database, live)
             bring_along(run.store.database, live, run.built[item.read_model], item)
         except ShadowFailed as error:
+            return error
+        return None
+
+    items = run.store.projections
+    # The server ends an index build only after it has waited for others, so several take as long as one.
+    for item, error in zip(items, side_by_side(*(partial(bring, item) for item in items)), strict=True):
+        if error is not None:
             if len(run.store.projections) == 1:
-                raise
+                raise error
             leave_out(run, catch_up, item, str(error))
 
 
@@ -177,17 +186,18 @@ def _keep_copies(run: Run) -> dict[str, Any]:
     token, *there = side_by_side(
         partial(token_of_now, store.events), *(partial(built, store.database, each) for each in names)
     )
-    copies: dict[str, str] = {}
+    # Read first, then confirmed: they do not belong to a run that took over.
+    run.held.confirm()
+    wanted: dict[str, Like] = {}
     for item, live, found in zip(store.projections, lives, there, strict=True):
         older = [fence for fence in found if fence.name != live]
-        # Read first, then confirmed: they do not belong to a run that took over.
-        run.held.confirm()
-        told = [text for fence in older for text in (fence.identity, fence.name)]
-        run.rebuilds.give_up_copies(item.read_model, told)
+        run.rebuilds.give_up_copies(item.read_model, [text for fence in older for text in (fence.identity, fence.name)])
         drop(store.database, older)
         if store.settings.keep_copy and len(older) < len(found):
-            before = [fence.name for fence in older]
-            copy = copy_on_server(store.database, live, store.copy_names(item), run.held, before)
-            copies[item.read_model] = copy.identity
-            run.rebuilds.note(run.record, copies=copies, copy_token=token)
-    return {"copies": copies, "copy_token": token}
+            wanted[item.read_model] = Like(live, store.copy_names(item), [fence.name for fence in older])
+    if not wanted:
+        return {"copies": {}, "copy_token": token}
+    made = copy_on_server(store.database, list(wanted.values()), run.held)
+    kept = {"copies": {name: copy.identity for name, copy in zip(wanted, made, strict=True)}, "copy_token": token}
+    run.rebuilds.note(run.record, **kept)
+    return kept

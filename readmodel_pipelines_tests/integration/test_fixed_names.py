@@ -8,7 +8,7 @@ import pytest
 from readmodel_pipelines.bookkeeping import leases
 from readmodel_pipelines.cutover import definition
 from readmodel_pipelines.cutover.built import built
-from readmodel_pipelines.cutover.definition import ShadowFailed, create_like
+from readmodel_pipelines.cutover.definition import Like, ShadowFailed, create_like
 from readmodel_pipelines.cutover.shadow import copy_by_id
 from readmodel_pipelines.docs.examples import chat_activity
 from readmodel_pipelines.errors import LeaseLost, NoCopy, UsageError
@@ -159,10 +159,10 @@ def test_a_shadow_that_is_gone_once_its_maker_wakes_up_is_told_in_words(
 
     monkeypatch.setattr(definition, "patiently", frozen_behind)
     with pytest.raises(error):
-        create_like(scene.database, CHATS, shadow_names(CHATS), Woken())
+        create_like(scene.database, [Like(CHATS, shadow_names(CHATS))], Woken())
 
 
 def test_a_collection_whose_name_leaves_no_room_for_that_of_a_shadow_is_refused_in_words(scene: Scene) -> None:
     live = "c" * (250 - len(scene.database.name))
     with pytest.raises(ShadowFailed):
-        create_like(scene.database, live, shadow_names(live), Alone())
+        create_like(scene.database, [Like(live, shadow_names(live))], Alone())

@@ -10,7 +10,7 @@ from bson.raw_bson import RawBSONDocument
 from pymongo.collection import Collection
 
 from readmodel_pipelines.cutover import shadow
-from readmodel_pipelines.cutover.definition import index_like
+from readmodel_pipelines.cutover.definition import Like, index_like
 from readmodel_pipelines.cutover.foreign import ForeignFollower
 from readmodel_pipelines.cutover.swap import swap
 from readmodel_pipelines.moments import Moment
@@ -19,7 +19,7 @@ from readmodel_pipelines.projections.chat import CHATS
 from readmodel_pipelines_tests.support.at_a_moment import At, Killed, dying, each, killed_at, once
 from readmodel_pipelines_tests.support.built import Alone, fence, fenced
 from readmodel_pipelines_tests.support.scene import Scene, found_in
-from readmodel_pipelines_tests.support.verbs.rebuilding import in_shadow
+from readmodel_pipelines_tests.support.verbs.rebuilding import copies, in_shadow
 
 ANY_TEXT: CodecOptions[RawBSONDocument] = CodecOptions(
     document_class=RawBSONDocument, unicode_decode_error_handler="surrogateescape"
@@ -55,7 +55,7 @@ def raw_of(collection: Collection[Any], chat_id: str) -> bytes:
 def built(scene: Scene) -> Collection[Any]:
     """A shadow of the chats as a rebuild makes it, with indexes."""
     scene.fill(6)
-    made = shadow.copy_on_server(scene.database, "chats_read_model", ["built"], Alone())
+    (made,) = shadow.copy_on_server(scene.database, [Like("chats_read_model", ["built"])], Alone())
     index_like(scene.database, "chats_read_model", made, CHATS)
     return scene.database["built"]
 
@@ -276,6 +276,20 @@ def test_a_document_that_is_deleted_after_it_was_compared_is_in_the_shadow_all_t
     assert scene.verify("chat").ok
 
 
+def test_a_document_that_a_copy_without_a_reply_left_in_the_shadow_is_copied_as_it_is_by_now(
+    scene: Scene, at: At
+) -> None:
+    scene.fill(6)
+
+    def copied_before() -> None:
+        (name,) = copies(scene)
+        scene.chats.aggregate([{"$set": {"z_index": "as it was"}}, {"$merge": name}])
+
+    at(Moment.SHADOW_COPY, once(copied_before))
+    assert in_shadow(scene, "chat").about["state"] == "done"
+    assert scene.chats.count_documents({"z_index": "as it was"}) == 0
+
+
 def test_a_document_that_the_application_inserts_between_two_attempts_is_there_once(scene: Scene) -> None:
     scene.fill(6)
     chat_id = scene.chat("nobody projected it yet")
@@ -292,7 +306,7 @@ def test_a_copy_has_the_options_and_validators_of_the_collection(scene: Scene) -
     scene.fill(6)
     scene.database.command("collMod", "chats_read_model", validator={**validator, "title": {"$ne": "refused"}})
     scene.chats.update_one({}, {"$set": {"title": "refused"}}, bypass_document_validation=True)
-    made = shadow.copy_on_server(scene.database, "chats_read_model", ["copy"], Alone())
+    (made,) = shadow.copy_on_server(scene.database, [Like("chats_read_model", ["copy"])], Alone())
     assert made == fence(scene.database, "copy")
     assert scene.database["copy"].options() == scene.chats.options()
     assert scene.dump()["copy"] == scene.dump()["chats_read_model"]

@@ -13,7 +13,7 @@ from readmodel_pipelines.errors import LeaseLost, ReadModelError
 from readmodel_pipelines.moments import Moment
 from readmodel_pipelines.mongo.changes import NoHistory
 from readmodel_pipelines.mongo.driver import Database
-from readmodel_pipelines.mongo.names import LEASES, TOUCHED
+from readmodel_pipelines.mongo.names import LEASES, REBUILDS, TOUCHED
 from readmodel_pipelines.rebuild import RebuildRequest, abort, begin, rebuild, roll_back
 from readmodel_pipelines.rebuild.request import Slice
 from readmodel_pipelines_tests.support.at_a_moment import At, killed_at, once
@@ -96,18 +96,26 @@ def test_who_inserts_what_nobody_wants_any_more_takes_it_back(scene: Scene, live
     assert scene.tasks.count_documents({"chat_id": chat_id}) == 0
 
 
-def test_who_sleeps_while_it_makes_the_second_of_two_shadows_leaves_none(scene: Scene) -> None:
+@pytest.mark.parametrize(
+    ("point", "made"),
+    [
+        # Two leases are taken, and claimed when the shadows are made.
+        (command("update", LEASES, 3), []),
+        (command("insert", REBUILDS), ["readmodel_shadow_chats_read_model", "readmodel_shadow_tasks_read_model"]),
+    ],
+    ids=["before they are made", "before they are recorded"],
+)
+def test_who_sleeps_while_it_makes_two_shadows_leaves_none(scene: Scene, point: IsIt, made: list[str]) -> None:
     scene.fill(8)
 
     def work(database: Database) -> Any:
         return rebuild(database, scene.settings, [], RebuildRequest("shadow"))
 
-    # Two are taken, and each is confirmed when a shadow is made.
-    with asleep(scene.settings, work, command("update", LEASES, 4)) as first:
+    with asleep(scene.settings, work, point) as first:
         assert first.is_frozen()
-        assert copies(scene) == ["readmodel_shadow_chats_read_model"]
+        assert copies(scene) == made
         expired(scene)
-        # To whom the first one is nothing.
+        # To whom a shadow of the chats is nothing.
         assert in_shadow(scene, "task").ok
         assert isinstance(first.wake_up(), LeaseLost)
     assert copies(scene) == ["readmodel_before_tasks_read_model"]
