@@ -120,15 +120,16 @@ def fold_streams(
     first: Event = {}
     apply = {event_type: item.apply for event_type, item in fold.events.items()}
     for event in events:
-        if event["aggregate_id"] != current:
-            if type(event["aggregate_id"]) is not str:
-                if event["aggregate_id"] != odd:
-                    odd = event["aggregate_id"]
+        aggregate_id = event["aggregate_id"]
+        if aggregate_id != current:
+            if type(aggregate_id) is not str:
+                if aggregate_id != odd:
+                    odd = aggregate_id
                     yield Stream(odd, _bad_id(event))
                 continue
             if current is not None:
                 yield Stream(current, offence or finished(state, first))
-            current, first, last = event["aggregate_id"], event, 0
+            current, first, last = aggregate_id, event, 0
             offence = check_id(event)
             try:
                 state = fold.start()

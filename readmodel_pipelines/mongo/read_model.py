@@ -28,6 +28,7 @@ from readmodel_pipelines.mongo.scan import (
     SPARE,
     Query,
     drain,
+    drain_stored,
     found,
     index_on,
     keys_within,
@@ -43,6 +44,7 @@ from readmodel_pipelines.reconcile.compare import differing_fields, same_documen
 from readmodel_pipelines.reconcile.outcome import Counts, Verdict, Why
 from readmodel_pipelines.reconcile.ports import Written
 from readmodel_pipelines.reconcile.ranges import EVERYTHING, IdRange
+from readmodel_pipelines.reconcile.stored import Stored
 
 _NO_TRANSACTIONS = 20
 _WRITE_CONFLICT = 112
@@ -62,19 +64,19 @@ class ReadModelCollection:
         """The approximate number of documents."""
         return self._collection.estimated_document_count()
 
-    def read(self, keys: Sequence[str] | None = None, within: IdRange = EVERYTHING) -> Iterator[Document]:
-        """Documents with a string key in its order, only `_id` and owned fields: of `keys`, or all in a range.
-
-        A range also yields those whose key is a symbol or occurs twice.
-        """
+    def read(self, keys: Sequence[str]) -> Iterator[Document]:
+        """Documents with one of these keys in their order, only `_id` and owned fields."""
         reached(Moment.DOCUMENTS, keys=keys)
-        if keys is not None:
-            # The server finds such a document by the first of its two keys.
-            yield from (document for document in self._found(self.query(keys)) if type(document[self._key]) is str)
-        elif self.spooled is not None:
+        # The server finds a document with two keys by the first of them.
+        yield from (document for document in self._found(self.query(keys)) if type(document[self._key]) is str)
+
+    def stored(self, within: IdRange = EVERYTHING) -> Iterator[Document | Stored]:
+        """Like `read`, for a range; also those whose key is a symbol or occurs twice."""
+        reached(Moment.DOCUMENTS, keys=None)
+        if self.spooled is not None:
             yield from chain.from_iterable(self.spooled.read(within))
         else:
-            yield from self._found(self.query(within=within))
+            yield from chain.from_iterable(drain_stored(self._collection, self.query(within=within), self._key))
 
     def query(self, keys: Sequence[str] | None = None, within: IdRange = EVERYTHING) -> Query:
         """The query of `read`."""

@@ -28,6 +28,7 @@ from readmodel_pipelines.mongo.driver import Collection, Document
 from readmodel_pipelines.mongo.kinds import indexes_of
 from readmodel_pipelines.mongo.patience import Attempts
 from readmodel_pipelines.reconcile.ranges import IdRange
+from readmodel_pipelines.reconcile.stored import Stored
 
 BATCH_DOCUMENTS = 2_000
 _HANDED_ON = 100
@@ -91,21 +92,30 @@ def holds_every_document(index: Mapping[str, Any]) -> bool:
 
 def drain(collection: Collection, query: Query, *, of_events: bool = False) -> Iterator[list[Document]]:
     """Batches of decoded documents in order, each once. Without an index MongoDB sorts, on disk if needed."""
+    return _drain(collection, query, of_events=of_events)
+
+
+def drain_stored(collection: Collection, query: Query, key: str) -> Iterator[list[Stored]]:
+    """Like `drain`, of a read model's documents that are decoded only if needed."""
+    return _drain(collection, query, key=key)
+
+
+def _drain(collection: Collection, query: Query, *, of_events: bool = False, key: str | None = None) -> Iterator[Any]:
     field = query.sort[0][0]
     # A stream may have a million events; they come in the order of versions, and none is inserted between.
     place = _Place(query.where, field, field, by_id=not of_events)
-    return place.go_on(lambda where: _batches(collection, query, where, of_events), collection.database.client)
+    return place.go_on(
+        lambda where: _batches(collection, query, where, of_events=of_events, key=key), collection.database.client
+    )
 
 
-def _batches(
-    collection: Collection, query: Query, where: Mapping[str, Any], of_events: bool
-) -> Iterator[list[Document]]:
+def _batches(collection: Collection, query: Query, where: Mapping[str, Any], **form: Any) -> Iterator[list[Any]]:
     mongos = collection.database.client.is_mongos
     cursor = ExactCursor(
         collection,
         where,
         query.fields,
-        of_events=of_events,
+        **form,
         sort=query.sort,
         hint=query.index,
         # An index with an array key gives no order.
@@ -139,8 +149,8 @@ class _Place:
         self._known: Counter[str | bytes] = Counter()
 
     def go_on(
-        self, batches_of: Callable[[Mapping[str, Any]], Iterator[list[Document]]], client: Any
-    ) -> Generator[list[Document], None, None]:
+        self, batches_of: Callable[[Mapping[str, Any]], Iterator[list[Any]]], client: Any
+    ) -> Generator[list[Any], None, None]:
         """The documents that match the condition; after a transient error from the position on."""
         attempts = Attempts(client)
         while True:
@@ -161,7 +171,7 @@ class _Place:
             return self._where
         return {**self._where, self._field: {**self._where[self._field], "$gte": self._last}}
 
-    def _new(self, batch: list[Document]) -> list[Document]:
+    def _new(self, batch: list[Any]) -> list[Any]:
         """The documents that were not returned before; they are recorded now."""
         if self._known:
             batch = [document for document in batch if not self._is_known(document)]
@@ -182,12 +192,12 @@ class _Place:
         self._given.update(map(self._identity, batch[start:]))
         return batch
 
-    def _is_known(self, document: Document) -> bool:
+    def _is_known(self, document: Document | Stored) -> bool:
         identity = self._identity(document)
         self._known[identity] -= 1
         return self._known[identity] >= 0
 
-    def _identity(self, document: Document) -> str | bytes:
+    def _identity(self, document: Document | Stored) -> str | bytes:
         key = document[self._shown]
         if self._by_id:
             return written({"key": key, "_id": document.get("_id")})

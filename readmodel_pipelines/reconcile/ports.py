@@ -9,6 +9,7 @@ from readmodel_pipelines.events.values import Event
 from readmodel_pipelines.projections.projection import Document
 from readmodel_pipelines.reconcile.outcome import Counts, Verdict
 from readmodel_pipelines.reconcile.ranges import EVERYTHING, IdRange
+from readmodel_pipelines.reconcile.stored import Stored
 
 BATCH = 1_000
 BATCH_BYTES = 16 * 1024 * 1024
@@ -87,11 +88,11 @@ class Written:
 class ReadModel(Protocol):
     """One read model's collection."""
 
-    def read(self, keys: Sequence[str] | None = None, within: IdRange = EVERYTHING) -> Iterator[Document]:
-        """Documents with a string key in its order, only `_id` and owned fields: of `keys`, or all in a range.
+    def read(self, keys: Sequence[str]) -> Iterator[Document]:
+        """Documents with one of these keys in their order, only `_id` and owned fields."""
 
-        A range also yields those whose key is a symbol or occurs twice.
-        """
+    def stored(self, within: IdRange = EVERYTHING) -> Iterator[Document | Stored]:
+        """Like `read`, for a range; also those whose key is a symbol or occurs twice."""
 
     def versions(self) -> Iterator[Document]:
         """Like `read`, for all, with only key and version of a document; `_id` is None."""

@@ -16,10 +16,11 @@ from readmodel_pipelines.events.stream import Malformed, Reason, Stream, check_i
 from readmodel_pipelines.events.together import part_of, together
 from readmodel_pipelines.events.values import Event
 from readmodel_pipelines.projections.projection import Document
-from readmodel_pipelines.reconcile.join import Lane, MergeJoin
+from readmodel_pipelines.reconcile.join import Lane, MergeJoin, decoded, key_of
 from readmodel_pipelines.reconcile.outcome import Outcome, Verdict, Why
 from readmodel_pipelines.reconcile.ports import EventStore
 from readmodel_pipelines.reconcile.ranges import EVERYTHING, IdRange
+from readmodel_pipelines.reconcile.stored import Stored
 from readmodel_pipelines.side_by_side import side_by_side
 
 _BATCH = 500
@@ -93,30 +94,33 @@ def _has_gap(stream: Stream[Any]) -> bool:
 
 def _documents(
     store: EventStore, lane: Lane, ids: Sequence[str] | None, within: IdRange, *, held: bool
-) -> Iterable[Document]:
+) -> Iterable[Document | Stored]:
     """The lane's documents; with `held`, all of `ids` are read before the first event.
 
     So none is newer than the events it is compared with: replacing such a document would overwrite a newer state with
     an older one. A full pass cannot hold them, and compares again before it replaces.
     """
-    documents = lane.model.read(ids, within)
     if ids is None:
-        return _with_text_keys(store, lane, documents)
+        return _with_text_keys(store, lane, lane.model.stored(within))
+    documents = lane.model.read(ids)
     return list(documents) if held else documents
 
 
-def _with_text_keys(store: EventStore, lane: Lane, documents: Iterable[Document]) -> Iterator[Document]:
+def _with_text_keys(
+    store: EventStore, lane: Lane, documents: Iterable[Document | Stored]
+) -> Iterator[Document | Stored]:
     """The documents whose key is a string; those with a symbol as key are reported."""
     key = lane.projection.key
     odd: list[Document] = []
     for document in documents:
-        if type(document[key]) is not str:
-            odd.append(document)
-        if odd and (type(document[key]) is str or len(odd) >= _BATCH):
+        is_text = type(key_of(document, key)) is str
+        if not is_text:
+            odd.append(decoded(document))
+        if odd and (is_text or len(odd) >= _BATCH):
             # Before the next document is given, because its reader has then decided everything before it.
             _tell_odd_documents(store, lane, odd)
             odd.clear()
-        if type(document[key]) is str:
+        if is_text:
             yield document
     _tell_odd_documents(store, lane, odd)
 

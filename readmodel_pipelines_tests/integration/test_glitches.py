@@ -160,7 +160,7 @@ def test_a_read_model_that_is_renamed_over_in_the_middle_of_a_read_is_read_on(sc
     scene.chats.aggregate([{"$out": "other"}])
     scene.database.other.create_index("chat_id", unique=True, name="chat_id_1")
     with small_steps():
-        read, asked = model.read(), repeats()
+        read, asked = model.stored(), repeats()
         first = next(read)
         scene.database.other.rename("chats_read_model", dropTarget=True)
         assert [document["chat_id"] for document in [first, *read]] == chats

@@ -38,8 +38,10 @@ class Model:
         self._both = both
         self._key = key
 
-    def read(self, keys: Sequence[str] | None = None, within: Any = None) -> Iterator[dict[str, Any]]:
+    def read(self, _: Any = None) -> Iterator[dict[str, Any]]:
         return self._both.documents(self._key)
+
+    stored = read
 
 
 def lanes_of(both: Both) -> list[Any]:
