@@ -13,7 +13,7 @@ from readmodel_pipelines.demo.sample_data import chat_events
 from readmodel_pipelines.mongo.connection import open_database
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines_tests.benchmarks.measuring import bench_server
-from readmodel_pipelines_tests.benchmarks.reconcile import empty, fill
+from readmodel_pipelines_tests.benchmarks.reconcile import appended, empty, fill
 from readmodel_pipelines_tests.benchmarks.table import Bench, Figures
 
 _HOME = Path(__file__).parents[2]
@@ -52,7 +52,7 @@ def measured(
     for events in sizes:
         scaled = settings.model_copy(update={"database": f"growth_{events}"})
         with open_database(scaled) as database:
-            fill(database, scaled, chat_events(events // EVENTS_OF_A_CHAT))
+            fill(database, scaled, appended(chat_events(events // EVENTS_OF_A_CHAT)))
             empty(database, scaled)
             there = database.events.estimated_document_count()
             bench = Bench(database, scaled, {"this": _HOME}, there)

@@ -20,7 +20,7 @@ from readmodel_pipelines.mongo.connection import open_database
 from readmodel_pipelines.mongo.driver import server_time
 from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines_tests.benchmarks.measuring import bench_server
-from readmodel_pipelines_tests.benchmarks.reconcile import fill
+from readmodel_pipelines_tests.benchmarks.reconcile import appended, fill
 from readmodel_pipelines_tests.support.scene import Mongo
 from readmodel_pipelines_tests.support.servers.dagster_daemon import Daemon
 from readmodel_pipelines_tests.support.waiting import wait_until
@@ -38,7 +38,7 @@ def main() -> None:
         uri = settings.mongodb_uri
         os.environ["READMODEL_MONGODB_URI"] = uri.get_secret_value() if uri else ""
         os.environ["READMODEL_DATABASE"] = settings.database
-        fill(database, settings, chat_events(arguments.chats))
+        fill(database, settings, appended(chat_events(arguments.chats)))
         ReadModelProjector(database, settings).rebuild_all()
         database.command("profile", 2)
         for _ in range(arguments.rounds):

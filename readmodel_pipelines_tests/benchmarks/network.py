@@ -20,7 +20,7 @@ from readmodel_pipelines.repair.worker import RepairWorker
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines.verification.verify import VerificationRequest, verify
 from readmodel_pipelines_tests.benchmarks.measuring import bench_server
-from readmodel_pipelines_tests.benchmarks.reconcile import empty, fill
+from readmodel_pipelines_tests.benchmarks.reconcile import appended, empty, fill
 from readmodel_pipelines_tests.support.round_trips import RoundTrips
 from readmodel_pipelines_tests.support.scene import Mongo
 from readmodel_pipelines_tests.support.servers.slow_line import slow_line
@@ -50,7 +50,7 @@ def main() -> None:
         uri = near.mongodb_uri
         assert uri is not None
         with open_database(near) as database:
-            fill(database, near, chat_events(arguments.chats))
+            fill(database, near, appended(chat_events(arguments.chats)))
         for distance in arguments.distances:
             with slow_line(uri.get_secret_value(), distance / 1000) as line:
                 far = near.model_copy(update={"mongodb_uri": SecretStr(line.uri)})

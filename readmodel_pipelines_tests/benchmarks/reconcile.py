@@ -6,8 +6,10 @@ disturbs both sides alike. One worker; embedded server; all indexes; majority wr
 """
 
 import argparse
-from collections.abc import Iterable
-from itertools import islice
+from collections.abc import Iterable, Iterator
+from itertools import groupby, islice
+from operator import itemgetter
+from random import Random
 from typing import Any
 
 from pymongo.cursor import CursorType
@@ -27,6 +29,7 @@ from readmodel_pipelines_tests.support.scene import Mongo
 
 PROJECTIONS = built_in("chat")
 ORDER = [("aggregate_id", 1), ("version", 1)]
+_OPEN_STREAMS = 3_000
 
 
 def main() -> None:
@@ -45,7 +48,7 @@ def main() -> None:
 def speed(settings: Settings, chats: int, rounds: int) -> None:
     """Rebuild into empty read models, verify, and the loop of one aggregate at a time."""
     with open_database(settings) as database:
-        fill(database, settings, chat_events(chats))
+        fill(database, settings, appended(chat_events(chats)))
         projector = ReadModelProjector(database, settings)
         documents = projected(database, settings)
         best = Best()
@@ -94,6 +97,30 @@ def fill(database: Mongo, settings: Settings, events: Iterable[dict[str, Any]]) 
     stream = iter(events)
     while batch := list(islice(stream, 5_000)):
         database.events.insert_many(batch, ordered=False)
+
+
+def appended(events: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The events of whole streams as an application appends them: many streams grow at once, and ids have no order.
+
+    So a read by the index fetches each event from another place. Of streams in the order of their ids, which the
+    generator makes, it would read the collection from its beginning to its end.
+    """
+    choice = Random(0)
+    rest = (list(stream)[::-1] for _, stream in groupby(events, key=itemgetter("aggregate_id")))
+    growing = list(islice(rest, _OPEN_STREAMS))
+    while growing:
+        place = choice.randrange(len(growing))
+        event = growing[place].pop()
+        if not growing[place]:
+            growing[place] = growing[-1]
+            growing[-1:] = islice(rest, 1)
+        yield {**event, "aggregate_id": _scattered(event["aggregate_id"])}
+
+
+def _scattered(aggregate_id: str) -> str:
+    """The same id with its ends exchanged: the generator's ascend by their beginning."""
+    first, second, *middle, last = aggregate_id.split("-")
+    return "-".join((last[:8], last[8:], *middle, first + second))
 
 
 def drain(database: Mongo, name: str, order: list[tuple[str, int]]) -> int:

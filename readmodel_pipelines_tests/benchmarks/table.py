@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,16 @@ from readmodel_pipelines.settings import Settings
 from readmodel_pipelines_tests.benchmarks import case
 from readmodel_pipelines_tests.benchmarks.measuring import Best, bench_server
 from readmodel_pipelines_tests.benchmarks.processes import Peak, cpu_seconds
-from readmodel_pipelines_tests.benchmarks.reconcile import ORDER, PROJECTIONS, drain, empty, fill, projected, write_raw
+from readmodel_pipelines_tests.benchmarks.reconcile import (
+    ORDER,
+    PROJECTIONS,
+    appended,
+    drain,
+    empty,
+    fill,
+    projected,
+    write_raw,
+)
 from readmodel_pipelines_tests.support.scene import Mongo
 
 _HOME = Path(__file__).parents[2]
@@ -115,6 +125,13 @@ class Bench:
         self._server = database.client.admin.command("serverStatus")
         self.found: dict[str, dict[str, Figures]] = {name: {} for name in engines}
         self.limits = Best()
+        self.set_cache(self._large_cache)
+
+    @cached_property
+    def _large_cache(self) -> int:
+        """Twice what the events take, so that all of them stay in it."""
+        usual: int = self._server["wiredTiger"]["cache"]["maximum bytes configured"]
+        return max(usual, 2 * int(self._database.command("collStats", "events")["size"]))
 
     def round(self, cases: Iterable[str], documents: dict[Any, list[dict[str, Any]]], number: int) -> None:
         """Each of these cases once, by each engine; whoever is first is second in the next round."""
@@ -137,13 +154,12 @@ class Bench:
     @contextmanager
     def _small_cache(self) -> Iterator[None]:
         """A third of what the events take, and of few as little as the server works with."""
-        usual = self._server["wiredTiger"]["cache"]["maximum bytes configured"]
         size = self._database.command("collStats", "events")["size"]
         self.set_cache(max(_SMALLEST_CACHE, size // _SMALL_CACHE_SHARE))
         try:
             yield
         finally:
-            self.set_cache(usual)
+            self.set_cache(self._large_cache)
 
     def set_cache(self, size: int) -> None:
         self._database.client.admin.command("setParameter", 1, wiredTigerEngineRuntimeConfig=f"cache_size={size}")
@@ -248,7 +264,7 @@ def _engines(base: str) -> Iterator[dict[str, Path]]:
 
 def _run(settings: Settings, arguments: argparse.Namespace, engines: dict[str, Path]) -> None:
     with open_database(settings) as database:
-        fill(database, settings, chat_events(arguments.chats))
+        fill(database, settings, appended(chat_events(arguments.chats)))
         documents: dict[Any, Any] = projected(database, settings)
         bench = Bench(database, settings, engines, database.events.estimated_document_count())
         for number in range(arguments.rounds):

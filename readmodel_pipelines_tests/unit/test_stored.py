@@ -67,7 +67,12 @@ def test_the_same_bytes_are_the_same_values(one: dict[str, Any], other: dict[str
     [
         encoded([("_id", Value("objectId", str(ID))), ("chat_id", string(KEY)), ("chat_id", string("other"))]),
         encoded(
-            [("_id", Value("objectId", str(ID))), ("chat_id", string(KEY)), ("a", string("b")), ("chat_id", string(KEY))]
+            [
+                ("_id", Value("objectId", str(ID))),
+                ("chat_id", string(KEY)),
+                ("a", string("b")),
+                ("chat_id", string(KEY)),
+            ]
         ),
     ],
     ids=["at once", "later"],
