@@ -12,6 +12,7 @@ keys of earlier runs. A frozen run that wakes up deletes no keys of later ones.
 from collections import Counter
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from bson.binary import USER_DEFINED_SUBTYPE, Binary
@@ -27,6 +28,7 @@ from readmodel_pipelines.mongo.driver import CODEC, Collection, Database, Docume
 from readmodel_pipelines.mongo.names import DEFERRED, TOUCHED
 from readmodel_pipelines.mongo.scan import paged
 from readmodel_pipelines.reconcile.deletions import KEYS_AT_ONCE, Deferred
+from readmodel_pipelines.side_by_side import side_by_side
 
 EVENTS = "events"
 _BATCH = 1_000
@@ -137,8 +139,8 @@ def has_put_off(database: Database, lives: Sequence[str], run: str) -> bool:
 
 def forget(database: Database, lives: Sequence[str], run: str, by: int) -> None:
     """Delete all keys of a run over these live collections, except those of runs that took it over since."""
-    for name in (DEFERRED, TOUCHED):
-        _collection(database, name).delete_many({**_any_of(_of_run(lives, run)), **_up_to(by)})
+    its_own = {**_any_of(_of_run(lives, run)), **_up_to(by)}
+    side_by_side(*(partial(_collection(database, name).delete_many, its_own) for name in (DEFERRED, TOUCHED)))
 
 
 def forget_killed(database: Database, lives: Sequence[str], but: str, there: Container[str]) -> None:

@@ -72,7 +72,8 @@ class ShadowSink:
 
     An existing document is copied on the server and then changed as in place. So foreign fields that the driver cannot
     represent survive, and a validator checks only the changes. A malformed stream keeps its document. A batch may be
-    written again after a crash.
+    written again after a crash. If the shadow is `shared`, other runs write to it, too, and one of them may sleep
+    meanwhile.
     """
 
     shadow: FencedCollection
@@ -81,6 +82,7 @@ class ShadowSink:
     summary: Summary
     rebuild_id: str
     still_ours: Callable[[], None]
+    shared: bool = False
     _copies: list[Document] = field(default_factory=list)
     _right: list[tuple[Any, Document]] = field(default_factory=list)
     _repeated: list[Document] = field(default_factory=list)
@@ -157,17 +159,28 @@ class ShadowSink:
 
     def _copy(self, copies: Sequence[Document], repeated: Sequence[Document]) -> None:
         documents = [*copies, *repeated]
-        # Made before a crash: when there was no live document yet, or from the live one, which `$merge` may not replace
-        # if one of its names begins with a dollar.
-        earlier = [self._id_of(document.get(self.lane.projection.key)) for document in documents]
         these = with_ids([document["_id"] for document in documents])
-        self.shadow.bulk_write([DeleteMany({"_id": {"$in": earlier}}), DeleteMany(these)])
+        if self.shared:
+            # Perhaps written by a run that slept: when there was no live document yet, or from the live one.
+            earlier = [self._id_of(document.get(self.lane.projection.key)) for document in documents]
+            self.shadow.bulk_write([DeleteMany({"_id": {"$in": earlier}}), DeleteMany(these)])
         reached(Moment.SHADOW_COPY)
-        copy_by_id(self.live, self.shadow, [document["_id"] for document in copies], new=True)
+        try:
+            # A third of the server's work of a replacement.
+            self._merge(copies, repeated, _INSERT)
+        except DuplicateKeyError:
+            # A reply was lost, or a document moved to another range. Deleted first, because `$merge` may not replace a
+            # document if one of its names begins with a dollar.
+            self.still_ours()
+            delete_from(self.shadow, these)
+            self._merge(copies, repeated, _REPLACE)
+
+    def _merge(self, copies: Sequence[Document], repeated: Sequence[Document], how: Mapping[str, str]) -> None:
+        copy_by_id(self.live, self.shadow, [document["_id"] for document in copies], how)
         for document in repeated:
             # Fields set afterwards would go only to the first of the duplicates.
             names = [name for name, value in document.items() if isinstance(value, Repeated)]
-            _merge(self.live, self.shadow, [document["_id"]], _REPLACE, without=names)
+            _merge(self.live, self.shadow, [document["_id"]], how, without=names)
 
     def _write(self, writes: Sequence[tuple[Any, InsertOne[Document] | UpdateOne]]) -> None:
         try:
@@ -186,16 +199,11 @@ class ShadowSink:
                 self.summary.fail(self.lane.projection.read_model, key, Why.WRITE_REFUSED, why)
 
 
-def copy_by_id(live: Collection, shadow: FencedCollection, ids: Sequence[Any], *, new: bool = False) -> None:
-    """Copy these documents into a shadow byte by byte; `new` ones are probably not there yet."""
-    try:
-        # A third of the server's work.
-        _merge(live, shadow, ids, _INSERT if new else _REPLACE)
-    except DuplicateKeyError:
-        if not new:
-            raise
-        # Some are: the reply to the command was lost, or a document moved to a range that is done beside this one.
-        _merge(live, shadow, ids, _REPLACE)
+def copy_by_id(
+    live: Collection, shadow: FencedCollection, ids: Sequence[Any], how: Mapping[str, str] = _REPLACE
+) -> None:
+    """Copy these documents into a shadow byte by byte."""
+    _merge(live, shadow, ids, how)
     if None in ids:
         _copy_nameless(live, shadow)
 
@@ -228,7 +236,7 @@ def delete_from(shadow: FencedCollection, where: Mapping[str, Any]) -> None:
 
 
 def _merge(
-    live: Collection, shadow: FencedCollection, ids: Sequence[Any], how: Document, without: Sequence[str] = ()
+    live: Collection, shadow: FencedCollection, ids: Sequence[Any], how: Mapping[str, Any], without: Sequence[str] = ()
 ) -> None:
     # They stay on the server, which is the fastest way; it does not work for an `_id` of null.
     these = with_ids([item for item in ids if item is not None])

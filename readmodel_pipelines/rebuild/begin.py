@@ -5,6 +5,7 @@ import uuid
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from functools import partial
+from itertools import chain
 from typing import Any
 
 from readmodel_pipelines.bookkeeping.kept_keys import forget_killed
@@ -129,10 +130,6 @@ def _lives(run: Run) -> dict[str, str]:
     return {read_model: found[live] for read_model, live in lives.items() if live in found}
 
 
-def _identities(run: Run) -> dict[str, Any]:
-    return {"shadows": {name: fence.identity for name, fence in run.built.items()}, "lives": _lives(run)}
-
-
 def _resumable(run: Run, unfinished: Iterable[RebuildRecord]) -> RebuildRecord | None:
     for record in unfinished:
         if record.read_models == run.collections:
@@ -187,29 +184,27 @@ def _make(run: Run, before: Sequence[str]) -> None:
     in_shadow = run.request.strategy == "shadow"
     # A rebuild in place remembers them anyway.
     with indexes_remembered() if in_shadow else nullcontext():
-        for item in run.store.projections:
-            for warning in ensure_for_empty(run.store.live(item), item):
-                run.warn(warning)
+        indexed = (partial(ensure_for_empty, run.store.live(item), item) for item in run.store.projections)
+        for warning in chain.from_iterable(side_by_side(*indexed)):
+            run.warn(warning)
         # Before the record exists: a read model that cannot have a shadow is refused permanently.
         for live in run.collections if in_shadow else ():
             refuse_expiry(run.store.database, live)
-    if in_shadow:
-        wanted = [
-            Like(run.store.live(item).name, run.store.shadow_names(item), before) for item in run.store.projections
-        ]
-        shadows = create_like(run.store.database, wanted, run.held)
-        run.built = {item.read_model: shadow for item, shadow in zip(run.store.projections, shadows, strict=True)}
+    events = EventStore(run.store.events)
+    tokens, ranges, *about_shadows = side_by_side(
+        partial(_tokens, run, in_shadow),
+        partial(plan_ranges, events, run.store.projections, run.workers, run.request.slices),
+        *((partial(_make_shadows, run, before), partial(_lives, run)) if in_shadow else ()),
+    )
     about: dict[str, Any] = {
         **identity_of(run.store, run.request),
         "read_models": run.collections,
         "names": [item.name for item in run.store.projections],
         "code_version": code_version(),
         "holder": run.holder,
-        **(_identities(run) if in_shadow else {}),
-        **_tokens(run, in_shadow),
+        **dict(zip(("shadows", "lives"), about_shadows, strict=False)),
+        **tokens,
     }
-    events = EventStore(run.store.events)
-    ranges = plan_ranges(events, run.store.projections, run.workers, run.request.slices)
     run.record = run.rebuilds.begin(uuid.uuid4().hex[:12], about, ranges)
     try:
         run.held.confirm()
@@ -217,6 +212,14 @@ def _make(run: Run, before: Sequence[str]) -> None:
         # Nobody works on this record.
         run.rebuilds.withdraw(run.record)
         raise
+
+
+def _make_shadows(run: Run, before: Sequence[str]) -> dict[str, str]:
+    """Create the shadows; returns their UUIDs."""
+    wanted = [Like(run.store.live(item).name, run.store.shadow_names(item), before) for item in run.store.projections]
+    shadows = create_like(run.store.database, wanted, run.held)
+    run.built = {item.read_model: shadow for item, shadow in zip(run.store.projections, shadows, strict=True)}
+    return {read_model: shadow.identity for read_model, shadow in run.built.items()}
 
 
 def _tokens(run: Run, in_shadow: bool) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The end of a rebuild in a shadow after all ranges: indexes, catch-up, the gate, a copy, then the cut-over."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -19,7 +20,6 @@ from readmodel_pipelines.rebuild.gate import wrong_documents
 from readmodel_pipelines.rebuild.left_out import LEFT_OUT, check_lives, leave_out, may_go_without, refuse, replaced
 from readmodel_pipelines.rebuild.swap_in import swap_in
 from readmodel_pipelines.rebuild.this_run import Run
-from readmodel_pipelines.rebuild.verbs import drop_left
 from readmodel_pipelines.rebuild_state import RebuildState
 from readmodel_pipelines.reconcile.deletions import DeletionLimit
 from readmodel_pipelines.reconcile.finding import finding_of
@@ -52,18 +52,15 @@ def finish_shadow(run: Run) -> None:
         except LiveReplaced as error:
             raise refuse(run, replaced(run, str(error))) from None
     swap_in(run, catch_up)
-    # Late writes to a collection that was renamed meanwhile may have recreated it under its old name.
-    drop_left(run.store.database, run.rebuilds, run.collections, run.held.confirm)
 
 
 def _make_ready(run: Run, catch_up: CatchUp) -> None:
     """All steps before the cut-over."""
     check_lives(run)
-    check_history(run)
     run.on_phase("Every range is done. The indexes of the shadow are built, then the catch-up follows.")
     reached(Moment.SHADOW_INDEXES)
     with run.following.in_background():
-        _define(run, catch_up, verified=False)
+        _define(run, catch_up, partial(check_history, run), verified=False)
     _mend(run)
     catch_up.until_small(run.shadows)
     run.check_window()
@@ -90,8 +87,11 @@ def _make_ready(run: Run, catch_up: CatchUp) -> None:
     run.to(RebuildState.SWAPPING, **copies)
 
 
-def _define(run: Run, catch_up: CatchUp, *, verified: bool = True) -> None:
-    """Give the shadows the definitions of the live collections; leave out a shadow with two documents of one key."""
+def _define(run: Run, catch_up: CatchUp, *beside: Callable[[], None], verified: bool = True) -> None:
+    """Give the shadows the definitions of the live collections; leave out a shadow with two documents of one key.
+
+    What is `beside` is done at the same time; its errors come first.
+    """
 
     def bring(item: Projection) -> ShadowFailed | None:
         live = run.store.live(item).name
@@ -104,8 +104,9 @@ def _define(run: Run, catch_up: CatchUp, *, verified: bool = True) -> None:
         return None
 
     items = run.store.projections
-    # The server ends an index build only after it has waited for others, so several take as long as one.
-    for item, error in zip(items, side_by_side(*(partial(bring, item) for item in items)), strict=True):
+    # An index build also waits for the server's journal, so several take hardly longer than one.
+    errors = side_by_side(*beside, *(partial(bring, item) for item in items))[len(beside) :]
+    for item, error in zip(items, errors, strict=True):
         if error is not None:
             if len(run.store.projections) == 1:
                 raise error

@@ -294,7 +294,8 @@ class _Rebuild:
             # Deleted last, because a run that takes over an unfinished rebuild needs these keys.
             forget(run.store.database, run.record.read_models, run.record.id, run.record.runs)
         with suppress(LeaseLost):
-            # A `$merge` that was running when its holder lost the lease recreates its collection.
+            # A `$merge` that was running when its holder lost the lease recreates its collection, under its old name
+            # if that was renamed.
             drop_left(run.store.database, run.rebuilds, run.collections, run.held.confirm)
 
     def _end_shared(self, shared: Leases, rebuild: RebuildRecord) -> None:

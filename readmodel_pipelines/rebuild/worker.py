@@ -1,6 +1,6 @@
 """Rebuilds one range, in this process or in a worker process, in place or in a shadow, batch by batch."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
@@ -19,7 +19,7 @@ from readmodel_pipelines.mongo.spooling import NO_SPOOLS, Spools
 from readmodel_pipelines.mongo.store import NO_SHADOWS, Shadows, Store
 from readmodel_pipelines.pacing import BatchSize, RateLimit
 from readmodel_pipelines.projections.registry import choose_projections
-from readmodel_pipelines.rebuild.batches import Batches
+from readmodel_pipelines.rebuild.batches import Batches, Flushed
 from readmodel_pipelines.rebuild.request import RebuildRequest
 from readmodel_pipelines.reconcile.collector import calm_collector
 from readmodel_pipelines.reconcile.deletions import Deletions
@@ -28,6 +28,7 @@ from readmodel_pipelines.reconcile.join import Lane
 from readmodel_pipelines.reconcile.outcome import WRITES
 from readmodel_pipelines.reconcile.summary import Summary
 from readmodel_pipelines.settings import Settings
+from readmodel_pipelines.side_by_side import side_by_side
 from readmodel_pipelines.speed_limits import Pace, WindowClosed, pace_of
 from readmodel_pipelines.workers.pool import Send
 
@@ -82,6 +83,16 @@ def range_worker(job: Job, here: Database | None = None) -> Iterator[Callable[[R
 
 
 @dataclass(frozen=True, slots=True)
+class _Together:
+    """Sinks that write at the same time."""
+
+    sinks: Sequence[Flushed]
+
+    def flush(self) -> None:
+        side_by_side(*(sink.flush for sink in self.sinks))
+
+
+@dataclass(frozen=True, slots=True)
 class _Worker:
     store: Store
     job: Job
@@ -103,7 +114,9 @@ class _Worker:
             send(None)
 
         written = ("same", "inserted", "replaced") if job.builds else WRITES
-        batches = Batches(opened.events, opened.lanes, sinks, save, self.pace, self.size, written=written)
+        # Each shadow is another collection; in place an order is kept.
+        flushed = [_Together(sinks)] if job.builds else sinks
+        batches = Batches(opened.events, opened.lanes, flushed, save, self.pace, self.size, written=written)
         try:
             self.pace.check_window()
             # A cut-over checks whether the live collection is the same; in place nothing else would detect it.
@@ -127,7 +140,8 @@ class _Worker:
         live, record = self.store.live(lane.projection), self.job.record
         if self.job.builds:
             shadow = self.store.shadow(lane.projection, self.job.shadows)
-            return ShadowSink(shadow, live, lane, summary, record.id, self.still_ours)
+            shared = self.job.request.slice is not None
+            return ShadowSink(shadow, live, lane, summary, record.id, self.still_ours, shared)
         # Deletions wait for the end of all ranges, where their limit is checked.
         deferred = DeferredInMongo(self.store.database, record.owner(live.name))
         return InPlace(opened.again(lane), summary, self.still_ours, Deletions.PUT_OFF, deferred)

@@ -104,5 +104,5 @@ MOST = {
     "rebuild one": 4,
     "mend one": 6,
     "100 repairs": 23,
-    "shadow": 150,
+    "shadow": 113,
 }
