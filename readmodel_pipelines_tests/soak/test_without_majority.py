@@ -19,6 +19,7 @@ from readmodel_pipelines_tests.support.processes.stalled_program import Program,
 from readmodel_pipelines_tests.support.scene import Scene
 from readmodel_pipelines_tests.support.servers.three_members import ThreeMembers, three_members
 from readmodel_pipelines_tests.support.trials.without_majority import losses, lost
+from readmodel_pipelines_tests.support.verbs.rebuilding import in_shadow
 
 _AT_ONCE = 48
 
@@ -52,6 +53,21 @@ def test_every_command_that_loses_the_majority_ends_with_words(program: Program,
     told = lost(program, them, losses(program, them, most=2))
     assert told.ended
     assert told.wrong == []
+
+
+def test_a_shadow_needs_a_majority_and_not_every_member(them: ThreeMembers) -> None:
+    settings = Settings(mongodb_uri=SecretStr(them.uri), database=f"shadow_{ObjectId()}")
+    with open_database(settings) as database:
+        scene = Scene(database, settings)
+        scene.fill(12)
+        primary = them.primary()
+        follower = next(item for item in them.members if item is not primary)
+        follower.kill()
+        try:
+            assert in_shadow(scene).about["state"] == "done"
+        finally:
+            follower.start()
+    them.wait_until_whole()
 
 
 @pytest.mark.whole
