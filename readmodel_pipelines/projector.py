@@ -27,7 +27,7 @@ from readmodel_pipelines.mongo.arrival import WAIT_SECONDS, Arrival
 from readmodel_pipelines.mongo.driver import Database, is_there, ours
 from readmodel_pipelines.mongo.event_store import EventStore
 from readmodel_pipelines.mongo.indexes import ensure_for_empty
-from readmodel_pipelines.mongo.kinds import indexes_remembered
+from readmodel_pipelines.mongo.kinds import kinds_remembered
 from readmodel_pipelines.mongo.no_events import refuse_without_events
 from readmodel_pipelines.mongo.read_order import Reading
 from readmodel_pipelines.mongo.store import Store
@@ -138,16 +138,21 @@ class ReadModelProjector:
         return self._run_one("rebuild", aggregate_id, _in_place(_always_ours), allow_no_events=allow_no_events)
 
     def rebuild_some(
-        self, ids: Iterable[str], still_ours: Callable[[], None] | None = None
+        self, ids: Iterable[str], still_ours: Callable[[], None] | None = None, *, allow_no_events: bool = True
     ) -> tuple[Summary, Collection[str]]:
         """Bring these aggregates' documents in line, with deletions, in one pass; ids must be UUIDs.
 
         Their documents are held in memory, so some hundred ids at a time are best. `still_ours` is called before every
         write. Also returns the ids that have neither an event nor a document.
+
+        Raises:
+            NoEvents: there are documents, none of these has an event, the store has none for the read models, and
+                `allow_no_events` is false. Nothing changed.
         """
         wanted = sorted(set(ids))
         met: dict[str, Any] = {}
-        summary = self._run("rebuild", lambda _: [wanted], _in_place(still_ours or _always_ours), met)
+        sink_for = _in_place(still_ours or _always_ours)
+        summary = self._run("rebuild", lambda _: [wanted], sink_for, met, allow_no_events=allow_no_events)
         known = met.keys() | {finding.aggregate_id for finding in summary.findings}
         return summary, [aggregate_id for aggregate_id in wanted if aggregate_id not in known]
 
@@ -268,7 +273,7 @@ class ReadModelProjector:
         at_once: bool = False,
         allow_no_events: bool = True,
     ) -> Summary:
-        with indexes_remembered():
+        with kinds_remembered():
             return self._remembering(verb, batches_for, sink_for, met, by_versions, odd_ids, at_once, allow_no_events)
 
     def _remembering(

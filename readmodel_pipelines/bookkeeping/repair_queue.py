@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 from itertools import chain
 from typing import Any, Literal
 
@@ -40,7 +41,16 @@ from readmodel_pipelines.bookkeeping.task_writes import TaskWrites, Update
 from readmodel_pipelines.errors import RepairQueueFull, UsageError
 from readmodel_pipelines.events.exact import sendable
 from readmodel_pipelines.mongo.beforehand import Beforehand
-from readmodel_pipelines.mongo.driver import CODEC, Database, Document, later, ours, server_time
+from readmodel_pipelines.mongo.driver import (
+    CODEC,
+    Database,
+    Document,
+    ServerTime,
+    later,
+    ours,
+    server_time,
+    server_time_asked,
+)
 from readmodel_pipelines.mongo.driver import Collection as MongoCollection
 from readmodel_pipelines.mongo.exactly import found_exactly
 from readmodel_pipelines.mongo.patience import repeats
@@ -61,6 +71,14 @@ class Due:
 
     def __bool__(self) -> bool:
         return bool(self.aggregates or self.poison)
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a look at the queue must know first: the server's time, and the `_id`s of the tasks set aside."""
+
+    now: ServerTime
+    aside: Sequence[Any]
 
 
 class RepairQueue:
@@ -150,20 +168,21 @@ class RepairQueue:
         without: Collection[str] = (),
         task_ids: Sequence[str] | None = None,
         passed_over: Collection[bytes] = (),
+        look: Look | None = None,
     ) -> Due:
         """The due work of at most `limit` aggregates, except those in `without` and the tasks `passed_over`.
 
         With `task_ids`, the open ones of these tasks, due or not.
         """
         due = Due()
-        now, aside = side_by_side(self.now, self._set_aside.ids)
+        look = look or self.look()
         chosen: Document = {"aggregate_id": {"$nin": list(without)}} if without else {}
-        if aside:
-            chosen["_id"] = {"$nin": aside}
+        if look.aside:
+            chosen["_id"] = {"$nin": look.aside}
         if task_ids is not None:
             wanted = [Query({"$and": [OPEN, chosen, {"_id": {"$in": ids_of(task_ids)}}]}, FIELDS)]
         else:
-            wanted = self.due_queries(now, self._lease_seconds, chosen)
+            wanted = self.due_queries(look.now.at, self._lease_seconds, chosen)
         # Several tasks of one aggregate are common; finding the next one must not read thousands.
         most = limit * _SCANNED_PER_AGGREGATE + len(passed_over)
         first, *others = (found_exactly(self._tasks, item.where, item.fields, item.sort, most) for item in wanted)
@@ -183,6 +202,10 @@ class RepairQueue:
                 return due
         return due
 
+    def look(self) -> Look:
+        """Begin a look at the queue."""
+        return Look(*side_by_side(partial(server_time_asked, self._database), self._set_aside.ids))
+
     @staticmethod
     def due_queries(now: datetime, lease_seconds: float, chosen: Mapping[str, Any] | None = None) -> list[Query]:
         """The queries of `due`: tasks that no longer wait, then tasks of dead workers."""
@@ -193,14 +216,21 @@ class RepairQueue:
         ]
 
     def claim(
-        self, stream: str, ids: Sequence[str], token: str, holder: str, seconds: float, task_ids: Sequence[str] = ()
+        self,
+        stream: str,
+        ids: Sequence[str],
+        token: str,
+        holder: str,
+        seconds: float,
+        task_ids: Sequence[str] = (),
+        now: datetime | None = None,
     ) -> int:
-        """Claim all due tasks of these aggregates, whose leases the caller holds; returns the number of tasks.
+        """Claim all tasks of these aggregates that are due `now`, whose leases the caller holds; returns their number.
 
         With `task_ids`, also these tasks if they are not due.
         """
         # The lease proves that nobody works on them, whatever a task in work says.
-        takable: list[Document] = [pending_until(self.now()), {"status": "processing"}]
+        takable: list[Document] = [pending_until(now or self.now()), {"status": "processing"}]
         if task_ids:
             takable.append({"status": "pending", "_id": {"$in": ids_of(task_ids)}})
         lost = {"at": "$$NOW", "reason": "lease_lost", "claimed_by": "$claimed_by"}
@@ -214,17 +244,21 @@ class RepairQueue:
             "last_retry_at": "$$NOW",
             "attempts": {"$cond": [of_another, history_with(lost), "$attempts"]},
         }
-        return self._writes.write({**self.streams.tasks_of(stream, ids), "$or": takable, **WRITABLE}, [{"$set": taken}])
+        where = {**self.streams.tasks_of(stream, ids), "$or": takable, **WRITABLE}
+        return self._writes.write(where, [{"$set": taken}], matches_again=True)
 
     def renew(self, ids: Sequence[str], token: str, seconds: float) -> None:
         """Extend the lease in these tasks."""
         self._tasks.update_many(under(token, ids), [{"$set": {"lease_until": later(seconds)}}])
 
-    def complete(self, ids: Sequence[str], token: str) -> int:
-        """Complete the tasks of repaired aggregates; returns their number, without tasks that others took over."""
+    def complete(self, ids: Sequence[str], token: str, tasks: int | None = None) -> int:
+        """Complete the tasks of repaired aggregates; returns their number, without tasks that others took over.
+
+        They are counted first, for the case that the reply is lost, unless it is known that they had so many `tasks`.
+        """
         done = {"$set": {"status": "completed"}, "$currentDate": {"completed_at": True}}
         forget = {"$unset": dict.fromkeys((*OURS, "next_attempt_at", "reason"), "")}
-        return self._writes.write(under(token, ids), {**done, **forget})
+        return self._writes.write(under(token, ids), {**done, **forget}, there=tasks)
 
     def fail(self, failures: Sequence[Failure], token: str) -> Failed:
         """Record a failed attempt: tasks with attempts left wait for the next, the others become dead letters."""

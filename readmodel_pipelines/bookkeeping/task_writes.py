@@ -37,10 +37,18 @@ class TaskWrites:
         self._set_aside = SetAside(database)
         self.refused: list[tuple[Document, str]] = []
 
-    def write(self, where: Mapping[str, Any], update: Update) -> int:
-        """Write all tasks at once or, if the server refuses one, each by itself; returns the number written."""
+    def write(
+        self, where: Mapping[str, Any], update: Update, *, there: int | None = None, matches_again: bool = False
+    ) -> int:
+        """Write all tasks at once or, if the server refuses one, each by itself; returns the number written.
+
+        They are counted first, unless it is known how many are `there`, or a repetition `matches_again` what is
+        written.
+        """
         try:
-            return self._tasks.update_counted(sendable(where), update)
+            if matches_again:
+                return self._tasks.update_many(sendable(where), update).matched_count
+            return self._tasks.update_counted(sendable(where), update, there)
         except WriteError as error:
             if is_the_servers(error.code):
                 raise

@@ -174,11 +174,12 @@ class Collection(AnyCollection):
             except PyMongoError as error:
                 attempts.failed(error)
 
-    def update_counted(self, where: Mapping[str, Any], update: Any) -> int:
+    def update_counted(self, where: Mapping[str, Any], update: Any, there: int | None = None) -> int:
         """Like `update_many`; returns the number of matches even if a reply is lost, because a repetition would not
-        count documents changed before.
+        count documents changed before. They are counted first, unless it is known how many are `there`.
         """
-        there, asked = self._number_of(where), repeats()
+        there = self._number_of(where) if there is None else there
+        asked = repeats()
         if waits() and not there:
             return 0
         matched = self.update_many(where, update).matched_count

@@ -3,8 +3,10 @@
 Only `bookkeeping`, `cutover`, `embedded` and this package import the driver itself; only they use MongoDB.
 """
 
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -70,6 +72,20 @@ def server_time(database: Database) -> datetime:
     client = database.client
     moment: datetime = patiently(lambda: client.admin.command("hello"), client)["localTime"]
     return moment.replace(tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class ServerTime:
+    """The server's time, and `time.monotonic()` before it was asked for: it was not earlier than that."""
+
+    at: datetime
+    asked: float
+
+
+def server_time_asked(database: Database) -> ServerTime:
+    """The server's time, for conclusions that are drawn from it later."""
+    asked = time.monotonic()
+    return ServerTime(server_time(database), asked)
 
 
 def round_trip_seconds(database: Database) -> float:

@@ -4,10 +4,12 @@ A view, a capped collection and a time series look like collections, but lack so
 are refused with a sentence before anything is read.
 """
 
+import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass, field
 from typing import Any
 
 from readmodel_pipelines.errors import UnsuitableCollection
@@ -33,16 +35,24 @@ _HINT_OF_OURS = "This project stores its own records there. Rename or drop it; i
 
 
 def check_kinds(
-    database: Database, read: Sequence[str] = (), written: Sequence[str] = (), kept: Sequence[str] = ()
+    database: Database,
+    read: Sequence[str] = (),
+    written: Sequence[str] = (),
+    kept: Sequence[str] = (),
+    *,
+    to_remember: Sequence[str] = (),
 ) -> None:
     """Refuse collections that do not support the needed reads or writes, or that drop documents.
 
-    Missing ones pass. This project's own are checked, too.
+    Missing ones pass. This project's own are checked, too. Those `to_remember` are read with them, for a later check.
 
     Raises:
         UnsuitableCollection: with the name, the reason and the remedy.
     """
-    for name, info in _found(database, [*read, *written, *kept, *OURS]).items():
+    asked_for = [*read, *written, *kept, *OURS]
+    found = _found(database, [*asked_for, *to_remember])
+    for name in asked_for:
+        info = found.get(name, {})
         kind = info.get("type", "")
         if name in written or name in kept or name in OURS:
             why, hint = _NO_WRITES.get(kind, ("", ""))
@@ -55,6 +65,19 @@ def check_kinds(
 
 
 def _found(database: Database, names: Iterable[str]) -> Mapping[str, Mapping[str, Any]]:
+    remembered = _remembered.get()
+    if remembered is None:
+        return _asked_for(database, names)
+    now = time.monotonic()
+    known = {name: remembered.kinds.get(f"{database.name}.{name}", _NEVER) for name in names}
+    if unknown := [name for name, (asked, _) in known.items() if now - asked >= _REMEMBERED_SECONDS]:
+        found = _asked_for(database, unknown)
+        known |= {name: (now, found.get(name)) for name in unknown}
+        remembered.kinds.update({f"{database.name}.{name}": known[name] for name in unknown})
+    return {name: info for name, (_, info) in known.items() if info is not None}
+
+
+def _asked_for(database: Database, names: Iterable[str]) -> Mapping[str, Mapping[str, Any]]:
     these = {"name": {"$in": list(names)}}
     try:
         found = list(database.list_collections(filter=these))
@@ -80,17 +103,28 @@ def _check_view(view: Collection) -> None:
 
 
 _REMEMBERED_SECONDS = 10.0
+_NEVER = (-math.inf, None)
 _Indexes = list[Mapping[str, Any]] | None
-_remembered: ContextVar[dict[str, tuple[float, _Indexes]] | None] = ContextVar("remembered", default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Remembered:
+    """Kinds and indexes by the full names of collections, each with the time at which it was asked for."""
+
+    kinds: dict[str, tuple[float, Mapping[str, Any] | None]] = field(default_factory=dict)
+    indexes: dict[str, tuple[float, _Indexes]] = field(default_factory=dict)
+
+
+_remembered: ContextVar[_Remembered | None] = ContextVar("remembered", default=None)
 
 
 @contextmanager
-def indexes_remembered() -> Iterator[None]:
-    """Cache the indexes for some seconds, so that the steps of one piece of work read them once.
+def kinds_remembered() -> Iterator[None]:
+    """Cache kinds and indexes for some seconds, so that the steps of one piece of work read them once.
 
-    Code that creates an index calls `forget_indexes`.
+    Work inside of other work shares its cache. Code that creates an index calls `forget_indexes`.
     """
-    before = _remembered.set({})
+    before = _remembered.set(_remembered.get() or _Remembered())
     try:
         yield
     finally:
@@ -99,18 +133,19 @@ def indexes_remembered() -> Iterator[None]:
 
 def forget_indexes(collection: Collection) -> None:
     """Drop its cached indexes, which are about to change."""
-    (_remembered.get() or {}).pop(collection.full_name, None)
+    if (remembered := _remembered.get()) is not None:
+        remembered.indexes.pop(collection.full_name, None)
 
 
 def indexes_of(collection: Collection) -> list[Mapping[str, Any]] | None:
     """Its indexes as the server describes them; None for a view, which has none."""
-    known, now = _remembered.get(), time.monotonic()
-    if known is None:
+    remembered, now = _remembered.get(), time.monotonic()
+    if remembered is None:
         return _indexes_of(collection)
-    asked, indexes = known.get(collection.full_name, (-_REMEMBERED_SECONDS, None))
+    asked, indexes = remembered.indexes.get(collection.full_name, _NEVER)
     if now - asked >= _REMEMBERED_SECONDS:
         indexes = _indexes_of(collection)
-        known[collection.full_name] = now, indexes
+        remembered.indexes[collection.full_name] = now, indexes
     return indexes
 
 

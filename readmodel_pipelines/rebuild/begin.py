@@ -17,7 +17,7 @@ from readmodel_pipelines.mongo.changes import NoHistory, token_of_now
 from readmodel_pipelines.mongo.driver import server_time, there
 from readmodel_pipelines.mongo.event_store import EventStore
 from readmodel_pipelines.mongo.indexes import ensure_for_empty
-from readmodel_pipelines.mongo.kinds import indexes_remembered
+from readmodel_pipelines.mongo.kinds import kinds_remembered
 from readmodel_pipelines.mongo.names import DEFERRED, TOUCHED, shadow_names
 from readmodel_pipelines.rebuild.request import Slice, code_version, identity_of, why_not_resumable
 from readmodel_pipelines.rebuild.this_run import Held, Run
@@ -183,7 +183,7 @@ def _new(run: Run, before: Sequence[str]) -> None:
 def _make(run: Run, before: Sequence[str]) -> None:
     in_shadow = run.request.strategy == "shadow"
     # A rebuild in place remembers them anyway.
-    with indexes_remembered() if in_shadow else nullcontext():
+    with kinds_remembered() if in_shadow else nullcontext():
         indexed = (partial(ensure_for_empty, run.store.live(item), item) for item in run.store.projections)
         for warning in chain.from_iterable(side_by_side(*indexed)):
             run.warn(warning)

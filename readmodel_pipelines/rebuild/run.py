@@ -19,7 +19,7 @@ from readmodel_pipelines.moments import Moment, reached
 from readmodel_pipelines.mongo.changes import HistoryLost
 from readmodel_pipelines.mongo.driver import Database, PyMongoError
 from readmodel_pipelines.mongo.event_store import EventStore
-from readmodel_pipelines.mongo.kinds import indexes_remembered
+from readmodel_pipelines.mongo.kinds import kinds_remembered
 from readmodel_pipelines.mongo.no_events import refuse_without_events
 from readmodel_pipelines.mongo.patience import tell
 from readmodel_pipelines.mongo.store import Store
@@ -84,7 +84,7 @@ def rebuild(
     # All are checked first, so that nothing begins that cannot finish.
     store = Store(database, settings, projections)
     # A shadow has its own indexes.
-    remembering = indexes_remembered if request.strategy == "in_place" else nullcontext
+    remembering = kinds_remembered if request.strategy == "in_place" else nullcontext
     try:
         with remembering():
             summary.warnings += store.check(writes=True)

@@ -15,7 +15,7 @@ from types import FrameType
 from readmodel_pipelines.bookkeeping.leases import Leases
 from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
 from readmodel_pipelines.errors import LeaseLost, MongoUnavailable, OutOfOrder, UnsuitableCollection
-from readmodel_pipelines.mongo.driver import ConnectionFailure, Database, OperationFailure, PyMongoError
+from readmodel_pipelines.mongo.driver import ConnectionFailure, Database, OperationFailure, PyMongoError, ServerTime
 from readmodel_pipelines.mongo.failures import codes_of, is_the_servers
 
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -30,18 +30,19 @@ class Holder:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Claim:
     """`ids` are the claimed aggregates, of one type of stream; `tasks` is the number of their tasks.
 
     `token` is stored in the tasks. `still_ours` is called before every write, and raises `LeaseLost` if another process
-    may have taken over.
+    may have taken over. Its user counts in `ended` the tasks that need no release.
     """
 
     ids: Sequence[str]
     tasks: int
     token: str
     still_ours: Callable[[], None]
+    ended: int = 0
 
 
 @contextmanager
@@ -52,8 +53,9 @@ def claim(
     ids: Sequence[str],
     holder: Holder,
     task_ids: Sequence[str] = (),
+    now: ServerTime | None = None,
 ) -> Iterator[Claim]:
-    """Lease the free ones of these aggregates, then take their due tasks; released in the opposite order."""
+    """Lease the free ones of these aggregates, then take their tasks due `now`; released in the opposite order."""
     held = list(ids)
     leases = Leases(
         database,
@@ -64,13 +66,19 @@ def claim(
     )
     try:
         with _answered():
-            leases.acquire([lease_of(stream, aggregate_id) for aggregate_id in ids])
+            leases.acquire([lease_of(stream, aggregate_id) for aggregate_id in ids], now)
         held[:] = [name.rpartition(":")[2] for name in leases.nonces]
         with leases.kept():
+            claimed = Claim(held, 0, leases.nonce, leases.check)
             with _answered():
-                taken = queue.claim(stream, held, leases.nonce, holder.name, holder.seconds, task_ids) if held else 0
-            yield Claim(held, taken, leases.nonce, leases.check)
-        _give_up(queue, leases, held)
+                if held:
+                    due_at = now.at if now else None
+                    mark = (leases.nonce, holder.name, holder.seconds)
+                    claimed.tasks = queue.claim(stream, held, *mark, task_ids, due_at)
+            yield claimed
+        if claimed.ended < claimed.tasks:
+            queue.give_back(held, leases.nonce)
+        leases.delete()
     except BaseException as error:
         # An interruption may come at any line, also while leasing or releasing; the nonce identifies our leases.
         with suppress(PyMongoError):

@@ -8,6 +8,8 @@ A process may die at any point, and any number may work side by side.
 import random
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
 
 from readmodel_pipelines.bookkeeping.leases import lost_leases, this_process
 from readmodel_pipelines.bookkeeping.repair_queue import Failure, RepairQueue
@@ -19,21 +21,22 @@ from readmodel_pipelines.bookkeeping.repair_task import (
     key_of,
 )
 from readmodel_pipelines.bookkeeping.set_aside import shortened
-from readmodel_pipelines.errors import LeaseLost
+from readmodel_pipelines.errors import LeaseLost, NoEvents
 from readmodel_pipelines.events.stream import Reason
 from readmodel_pipelines.moments import Moment, reached
-from readmodel_pipelines.mongo.driver import Database, Document, ours
-from readmodel_pipelines.mongo.kinds import check_kinds
+from readmodel_pipelines.mongo.driver import Collection, Database, Document, OperationFailure, ServerTime, ours
+from readmodel_pipelines.mongo.kinds import check_kinds, indexes_of, kinds_remembered
 from readmodel_pipelines.mongo.no_events import every_document_is_an_orphan
 from readmodel_pipelines.mongo.patience import ensure_retrying
 from readmodel_pipelines.mongo.store import Store
-from readmodel_pipelines.projections.registry import choose_projections
+from readmodel_pipelines.projections.registry import choose_projections, projections_for
 from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.reconcile.outcome import Outcome, Why
 from readmodel_pipelines.reconcile.summary import Summary
 from readmodel_pipelines.repair.claim import Claim, Holder, claim, lease_of
 from readmodel_pipelines.repair.summary import DeadLetter, RepairSummary
 from readmodel_pipelines.settings import Settings
+from readmodel_pipelines.side_by_side import side_by_side
 
 ALONE_AFTER = 3
 PARKED_AFTER = 20
@@ -79,7 +82,6 @@ class RepairWorker:
         self._batch_size = batch_size or settings.repair_batch_size
         self._on_batch = on_batch
         self._draw = draw
-        self._with_events: set[str] = set()
 
     def work(self, *, limit: int | None = None, task_ids: Sequence[str] | None = None) -> RepairSummary:
         """Repair until nothing is due, or until `limit` aggregates are done; with `task_ids` these tasks, due or not.
@@ -87,29 +89,31 @@ class RepairWorker:
         Tasks held by others or waiting for a later attempt are left. Aggregates whose workers died repeatedly come
         last, each alone.
         """
-        with ensure_retrying(self._settings.failover_seconds):
+        with ensure_retrying(self._settings.failover_seconds), kinds_remembered():
             return self._work(limit, task_ids)
 
     def _work(self, limit: int | None, task_ids: Sequence[str] | None) -> RepairSummary:
         reached(Moment.REPAIRS)
-        check_kinds(self._database, written=[self._settings.repair_queue_collection])
         summary = RepairSummary()
         started = time.perf_counter()
         left: set[str] = set()
         passed_over: set[bytes] = set()
         dangerous: list[tuple[int, str, str]] = []
 
-        def repair(stream: str, ids: Sequence[str], losses: int = 0) -> None:
-            tried = self._repair(summary, stream, ids, losses, task_ids or ())
+        def repair(stream: str, ids: Sequence[str], losses: int = 0, now: ServerTime | None = None) -> None:
+            tried = self._repair(summary, stream, ids, losses, task_ids or (), now)
             # Named tasks stay open when they fail, because one attempt was requested.
             left.update(ids if task_ids else set(ids).difference(tried))
             summary.seconds = time.perf_counter() - started
             if self._on_batch:
                 self._on_batch(summary)
 
+        meanwhile = [self._check_queue, *self._indexes()]
         while limit is None or summary.aggregates < limit:
+            *_, look, lost = side_by_side(*meanwhile, self._queue.look, self._lost)
+            meanwhile = []
             room = self._batch_size if limit is None else min(self._batch_size, limit - summary.aggregates)
-            due = self._queue.due(room, left, task_ids, passed_over)
+            due = self._queue.due(room, left, task_ids, passed_over, look)
             for reason, tasks in due.poison.items():
                 self._make_dead_letters(summary, reason, tasks)
                 # No task is taken twice, whatever its result.
@@ -117,20 +121,35 @@ class RepairWorker:
             if not due:
                 break
             for stream, ids in due.aggregates.items():
-                lost = self._lost(stream, ids)
-                alone = {item for item in ids if lost.get(item, 0) >= ALONE_AFTER}
-                dangerous += [(lost[item], stream, item) for item in alone]
+                alone = {item for item in ids if lease_of(stream, item) in lost}
+                dangerous += [(lost[lease_of(stream, item)], stream, item) for item in alone]
                 left |= alone
-                repair(stream, [item for item in ids if item not in alone])
+                repair(stream, [item for item in ids if item not in alone], now=look.now)
         for losses, stream, aggregate_id in sorted(dangerous):
             if limit is None or summary.aggregates < limit:
                 repair(stream, [aggregate_id], losses)
         summary.seconds = time.perf_counter() - started
         return summary
 
-    def _lost(self, stream: str, ids: Sequence[str]) -> dict[str, int]:
-        names = {lease_of(stream, item): item for item in ids}
-        return {names[name]: lost for name, lost in lost_leases(self._database, list(names)).items()}
+    def _check_queue(self) -> None:
+        """Refuse an unsuitable queue; what the repairs will check is asked for with it."""
+        store = Store(self._database, self._settings, projections_for(self._settings))
+        others = [store.events.name, *(store.live(item).name for item in store.projections)]
+        check_kinds(self._database, written=[self._settings.repair_queue_collection], to_remember=others)
+
+    def _indexes(self) -> list[Callable[[], object]]:
+        """Queries for the indexes that the repairs will ask for, remembered until then."""
+        store = Store(self._database, self._settings, projections_for(self._settings))
+
+        def remember(collection: Collection) -> None:
+            # Without a right there, nothing may be due that needs it.
+            with suppress(OperationFailure):
+                indexes_of(collection)
+
+        return [partial(remember, item) for item in (store.events, *map(store.live, store.projections))]
+
+    def _lost(self) -> dict[str, int]:
+        return lost_leases(self._database, ALONE_AFTER)
 
     def _make_dead_letters(self, summary: RepairSummary, reason: str, tasks: Sequence[Document]) -> None:
         detail = _DETAILS[reason]
@@ -148,7 +167,13 @@ class RepairWorker:
         return number
 
     def _repair(
-        self, summary: RepairSummary, stream: str, ids: Sequence[str], losses: int, task_ids: Sequence[str]
+        self,
+        summary: RepairSummary,
+        stream: str,
+        ids: Sequence[str],
+        losses: int,
+        task_ids: Sequence[str],
+        now: ServerTime | None,
     ) -> Sequence[str]:
         """Repair the aggregates that nobody else holds; returns those that were tried. `losses` workers in a row died
         of them.
@@ -156,7 +181,7 @@ class RepairWorker:
         if not ids:
             return ids
         try:
-            with claim(self._database, self._queue, stream, ids, self._holder, task_ids) as claimed:
+            with claim(self._database, self._queue, stream, ids, self._holder, task_ids, now) as claimed:
                 summary.claimed += self._note_refused(summary)
                 if not claimed.tasks:
                     return ()
@@ -173,42 +198,46 @@ class RepairWorker:
                         self._reconcile(summary, stream, claimed)
                 finally:
                     self._note_refused(summary)
-                    summary.lost += max(0, claimed.tasks - (summary.ended - ended))
+                    claimed.ended = summary.ended - ended
+                    summary.lost += max(0, claimed.tasks - claimed.ended)
                 return claimed.ids
         except LeaseLost:
             # Another worker has these tasks now; there may be more to do elsewhere.
             return ()
 
     def _reconcile(self, summary: RepairSummary, stream: str, claimed: Claim) -> None:
-        if self._lacks_events(stream):
-            detail = f"{self._settings.events_collection} holds no event of such streams; a setting may be wrong"
-            self._fail(summary, stream, claimed, dict.fromkeys(claimed.ids, (str(Why.NO_EVENTS), detail)))
-            return
         projector = ReadModelProjector(
             self._database, self._settings, *self._queue.streams.read_models[stream], max_findings=_NO_FINDING_LOST
         )
         reached(Moment.REPAIR, ids=claimed.ids)
-        found, unknown = projector.rebuild_some(claimed.ids, claimed.still_ours)
+        try:
+            found, unknown = projector.rebuild_some(claimed.ids, claimed.still_ours, allow_no_events=False)
+        except NoEvents:
+            self._fail_without_events(summary, stream, claimed)
+            return
+        if unknown and not found.events and self._lacks_events(stream):
+            self._fail_without_events(summary, stream, claimed)
+            return
         summary.count(found.read_models.items())
         failures = _failures(found)
         failures |= dict.fromkeys(unknown, (AGGREGATE_NOT_FOUND, "it has neither an event nor a document"))
         failures = self._keep_up(summary, projector, claimed, failures)
         claimed.still_ours()
         if done := [item for item in claimed.ids if item not in failures]:
-            summary.completed += self._queue.complete(done, claimed.token)
+            tasks = None if failures else claimed.tasks
+            summary.completed += self._queue.complete(done, claimed.token, tasks)
         if still_busy := _busy(failures):
             summary.retried += self._queue.give_back(still_busy, claimed.token, _BUSY_SECONDS)
         self._fail(summary, stream, claimed, _without(failures, still_busy))
 
     def _lacks_events(self, stream: str) -> bool:
-        """Whether the repair of any such aggregate would delete a document; asked until there is an event."""
-        if stream in self._with_events:
-            return False
         made_from_it = choose_projections(self._settings, self._queue.streams.read_models[stream])
-        if every_document_is_an_orphan(Store(self._database, self._settings, made_from_it)):
-            return True
-        self._with_events.add(stream)
-        return False
+        return every_document_is_an_orphan(Store(self._database, self._settings, made_from_it))
+
+    def _fail_without_events(self, summary: RepairSummary, stream: str, claimed: Claim) -> None:
+        """The repair of any such aggregate would delete its document."""
+        detail = f"{self._settings.events_collection} holds no event of such streams; a setting may be wrong"
+        self._fail(summary, stream, claimed, dict.fromkeys(claimed.ids, (str(Why.NO_EVENTS), detail)))
 
     def _keep_up(
         self, summary: RepairSummary, projector: ReadModelProjector, claimed: Claim, failures: _Failures

@@ -18,6 +18,7 @@ from readmodel_pipelines.mongo.event_store import EventStore
 from readmodel_pipelines.mongo.patience import repeats
 from readmodel_pipelines.mongo.read_model import ReadModelCollection
 from readmodel_pipelines.projections.registry import choose_projections
+from readmodel_pipelines.repair.worker import RepairWorker
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines_tests.support.environment import name_database
 from readmodel_pipelines_tests.support.scene import Scene, event
@@ -25,6 +26,7 @@ from readmodel_pipelines_tests.support.servers.authorized import AuthorizedServe
 from readmodel_pipelines_tests.support.servers.faulty_line import Cut, FaultyLine, faulty_line
 from readmodel_pipelines_tests.support.trials.glitches import VERBS, cuts_of, over, run, small_steps
 from readmodel_pipelines_tests.support.verbs.command_line import readmodel
+from readmodel_pipelines_tests.support.verbs.repairing import break_all, leases, put, task
 
 SEED = int(os.environ.get("READMODEL_TEST_SEED") or random.randrange(2**31))
 _TRIALS = 4
@@ -44,6 +46,30 @@ def test_a_verb_ends_as_if_nothing_had_happened_wherever_its_line_is_cut(line: F
         cut = chance.choice(list(cuts_of(calm)))
         ended = run(line, server, verb, cut)
         assert (ended.given, ended.lies) == (calm.given, calm.lies), (SEED, verb, cut)
+
+
+def test_each_repair_counts_once_whichever_reply_is_lost(line: FaultyLine, scene: Scene) -> None:
+    scene.ensure_indexes()
+    ids = [scene.chat(name) for name in ("one", "two", "three")]
+    with open_database(over(line, scene.settings)) as database:
+
+        def repairs(cut: Cut | None) -> None:
+            scene.build()
+            break_all(scene)
+            put(scene, *(task(chat_id) for chat_id in (*ids, ids[0])))
+            with line.cut(cut):
+                summary = RepairWorker(database, scene.settings).work()
+            ended = (summary.claimed, summary.completed, summary.lost, summary.ok)
+            assert ended == (4, 4, 0, True), cut
+            assert leases(scene) == [], cut
+
+        repairs(None)
+        commands = {command: line.seen[command] for command in ("insert", "update", "delete")}
+        assert all(commands.values())
+        for command, number in commands.items():
+            for place in range(1, number + 1):
+                repairs(Cut(command, place, "reply", 5))
+                assert line.cuts
 
 
 def test_a_reading_goes_on_where_it_was_whatever_keys_lie_there(line: FaultyLine, scene: Scene) -> None:

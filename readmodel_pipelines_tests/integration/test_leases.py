@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -23,6 +24,7 @@ from readmodel_pipelines.bookkeeping.leases import (
 )
 from readmodel_pipelines.errors import LeaseLost, ReadModelBusy
 from readmodel_pipelines.moments import Moment
+from readmodel_pipelines.mongo.driver import server_time_asked
 from readmodel_pipelines.mongo.names import LEASES
 from readmodel_pipelines_tests.support.at_a_moment import At, each, raises
 from readmodel_pipelines_tests.support.environment import uri_of
@@ -203,13 +205,13 @@ def test_a_lease_that_was_given_back_was_not_lost_and_one_that_ran_out_was(scene
     for _ in range(2):
         with hold_leases(scene.database, [CHATS], 60):
             assert lease(scene)["lost"] == 0
-        assert lost_leases(scene.database, [name]) == {}
+        assert lost_leases(scene.database, 1) == {}
     for lost in (0, 1, 2):
         dying = Leases(scene.database, 60)
         dying.acquire([name])
         assert lease(scene)["lost"] == lost
         dying.abandon()
-        assert lost_leases(scene.database, [name]) == {name: lost + 1}
+        assert lost_leases(scene.database, 1) == {name: lost + 1}
     with hold_leases(scene.database, [CHATS], 60):
         assert lease(scene)["lost"] == 3
     with hold_leases(scene.database, [CHATS], 60):
@@ -248,6 +250,38 @@ def test_a_dead_holder_locks_for_one_length_of_its_lease_although_the_clock_stoo
     with pytest.raises(ReadModelBusy), hold_leases(scene.database, [CHATS], 60):
         pass
     assert timedelta() < lease(scene)["expires_at"].replace(tzinfo=UTC) - server_time(scene) <= timedelta(seconds=7)
+
+
+def test_a_known_time_takes_the_free_ones_as_those_are_taken_without_it(scene: Scene) -> None:
+    dead, alive = Leases(scene.database, 60), Leases(scene.database, 60)
+    dead.acquire(["repair:chat:dead"])
+    dead.abandon()
+    alive.acquire(["repair:chat:alive"])
+    names = [f"repair:chat:{name}" for name in ("alive", "dead", "free", "free too")]
+    taken_now = Leases(scene.database, 60, "a run", "an owner")
+    leases = taken_now.acquire(names, server_time_asked(scene.database))
+    assert sorted(leases) == names
+    assert sorted(taken_now.nonces) == names[1:]
+    assert [leases[name]["lost"] for name in names] == [0, 1, 0, 0]
+
+    scene.database[LEASES].delete_one({"_id": names[2]})
+    Leases(scene.database, 60, "a run", "an owner").acquire([names[2]])
+    asked, known = (dict(found_in(scene.database[LEASES], {"_id": name})) for name in names[2:])
+    assert list(asked) == list(known)
+    assert {name for name in asked if asked[name] != known[name]} == {"_id", "nonce", "acquired_at", "expires_at"}
+    assert known["expires_at"] - known["acquired_at"] == timedelta(seconds=60)
+
+
+def test_a_lease_that_was_taken_by_a_known_time_is_trusted_from_before_that_was_asked_for(scene: Scene) -> None:
+    clock = 110.0
+    leases = Leases(scene.database, 60, clock=lambda: clock)
+    leases.acquire(["repair:chat:one"], replace(server_time_asked(scene.database), asked=100.0))
+    assert break_lease(scene.database, "repair:chat:one")
+    clock = 159.0
+    leases.check()
+    clock = 161.0
+    with pytest.raises(LeaseLost):
+        leases.check()
 
 
 def test_a_living_holder_keeps_its_lease_when_the_clock_is_corrected(scene: Scene) -> None:

@@ -192,6 +192,13 @@ def test_a_repair_deletes_nothing_either_and_mends_it_once_the_name_is_right(fil
     assert repair(filled).completed == 1
 
 
+def test_a_task_for_an_aggregate_without_document_waits_too_where_the_store_has_no_event(filled: Scene) -> None:
+    put(filled, task("c1ff5917-b7aa-4647-93c3-49dc8f855d04"))
+    mistyped = filled.settings.model_copy(update={"events_collection": "evnets", "repair_backoff_seconds": 0})
+    assert RepairWorker(filled.database, mistyped).work(limit=1).retried == 1
+    assert [item["reason"] for item in stored(filled)] == ["no_events"]
+
+
 @pytest.mark.parametrize(
     "command",
     [

@@ -238,7 +238,7 @@ def test_a_worker_that_is_ended_while_it_claims_leaves_no_claim(scene: Scene, qu
     leases = scene.database[LEASES]
 
     def asked(where: dict[str, Any]) -> list[Any]:
-        of_leases = {"$match": {"ns": leases.full_name, "op": "update", **where}}
+        of_leases = {"$match": {"ns": leases.full_name, "op": {"$in": ["insert", "update"]}, **where}}
         return list(scene.database.client.admin.aggregate([{"$currentOp": {}}, of_leases]))
 
     with scene.database.client.start_session() as session, worker() as process:

@@ -103,6 +103,6 @@ MOST = {
     "verify one": 5,
     "rebuild one": 4,
     "mend one": 6,
-    "100 repairs": 23,
+    "100 repairs": 12,
     "shadow": 113,
 }
