@@ -107,7 +107,8 @@ def compare_ranges(
             tell(message)
 
     setup = replace(setup, share=1 / max(1, min(workers, len(ranges))))
-    for _, rest in work_off(_open_worker, setup, ranges, workers, told, *([here] if here is not None else ())):
+    opened = [here] if here is not None else []
+    for _, rest in work_off(_open_worker, setup, ranges, workers, told, *opened, only_reads=True):
         on_compared(rest)
 
 
@@ -160,7 +161,14 @@ def _compare_in_parallel(
 
     setup = PassSetup(settings, names(projections), NO_SHADOWS, claims, spools, off_peak=off_peak)
     ranges = [within for _, within in plan_ranges(events, projections, workers)]
-    compare_ranges(setup, ranges, workers, lambda read_model, verdict: lanes[read_model].emit(verdict), on_compared)
+    compare_ranges(
+        setup,
+        ranges,
+        workers,
+        lambda read_model, verdict: lanes[read_model].emit(verdict),
+        on_compared,
+        opened.store.database,
+    )
 
 
 @contextmanager

@@ -17,6 +17,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
+from contextvars import copy_context
 from functools import partial
 from multiprocessing.connection import Connection, Pipe, wait
 from pathlib import Path
@@ -60,12 +61,19 @@ class WorkerDied(ReadModelError):
 
 
 def work_off(
-    work: Work, setup: Any, tasks: Sequence[Any], workers: int, told: Callable[[Any], None] = lambda _: None, *here: Any
+    work: Work,
+    setup: Any,
+    tasks: Sequence[Any],
+    workers: int,
+    told: Callable[[Any], None] = lambda _: None,
+    *here: Any,
+    only_reads: bool = False,
 ) -> Iterator[tuple[Any, Any]]:
     """Run the tasks in several processes, or in this one with the objects open `here`. Yields (task, result).
 
     `told` is called with messages of workers, and with None once per second without any. `setup`, tasks, results and
-    messages are pickled.
+    messages are pickled. If the work `only_reads`, one of several workers is a thread here, which has nothing to load;
+    nothing can end it at once.
 
     Raises:
         WorkerDied: a worker ended; the others are ended too.
@@ -76,11 +84,12 @@ def work_off(
             for task in tasks:
                 yield task, do(task, told)
     else:
-        yield from _in_processes(work, setup, deque(tasks), min(workers, len(tasks)), told)
+        thread = _a_thread(work, setup, *here) if only_reads and here else None
+        yield from _in_processes(work, setup, deque(tasks), min(workers, len(tasks)), told, thread)
 
 
 def _in_processes(
-    work: Work, setup: Any, tasks: deque[Any], workers: int, told: Callable[[Any], None]
+    work: Work, setup: Any, tasks: deque[Any], workers: int, told: Callable[[Any], None], thread: Connection | None
 ) -> Iterator[tuple[Any, Any]]:
     processes: dict[Connection, subprocess.Popen[bytes]] = {}
     at_work: dict[Connection, Any] = {}
@@ -91,7 +100,9 @@ def _in_processes(
             _send(connection, at_work[connection])
 
     try:
-        for _ in range(workers):
+        if thread is not None:
+            give_next(thread)
+        for _ in range(workers - (thread is not None)):
             connection, process = _start()
             processes[connection] = process
             _send(connection, (work, setup))
@@ -101,7 +112,7 @@ def _in_processes(
             if not heard:
                 told(None)
             for connection in heard:
-                kind, message = _receive(connection, processes[connection])
+                kind, message = _receive(connection, processes.get(connection))
                 if kind == "not loaded":
                     raise WorkerDied(
                         f"A worker process cannot load the code: {message}.",
@@ -116,10 +127,25 @@ def _in_processes(
                 give_next(connection)
                 yield task, message
     finally:
+        if thread is not None:
+            thread.close()
         for connection, process in processes.items():
             connection.close()
             process.kill()
             process.wait()
+
+
+def _a_thread(work: Work, setup: Any, *here: Any) -> Connection:
+    """A worker in this process, which ends when this connection is closed and it wants to say something."""
+    ours, theirs = Pipe()
+
+    def run() -> None:
+        # Whoever closes the other end wants nothing more.
+        with theirs, suppress(OSError, EOFError):
+            _serve(theirs, theirs.recv, lambda: work(setup, *here))
+
+    threading.Thread(target=copy_context().run, args=[run], name="worker", daemon=True).start()
+    return ours
 
 
 def _start() -> tuple[Connection, subprocess.Popen[bytes]]:
@@ -156,10 +182,12 @@ def _send(connection: Connection, message: Any) -> None:
         connection.send(message)
 
 
-def _receive(connection: Connection, process: subprocess.Popen[bytes]) -> tuple[str, Any]:
+def _receive(connection: Connection, process: subprocess.Popen[bytes] | None) -> tuple[str, Any]:
     try:
         kind, message = connection.recv()
     except (EOFError, OSError):
+        if process is None:
+            raise
         code = process.wait()
         how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
         raise WorkerDied(
@@ -185,6 +213,19 @@ def serve(connection: Connection) -> None:
     if sys.platform == "linux":
         # When the parent's thread that started this process ends; it waits for this process.
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    try:
+        work, setup = pickle.loads(inbox.get())  # noqa: S301 - our own
+    except Exception as error:  # noqa: BLE001 - any error of the import
+        connection.send(("not loaded", kind_and_words(error)))
+        return
+    _serve(connection, lambda: pickle.loads(inbox.get()), lambda: work(setup))  # noqa: S301 - our own
+
+
+def _serve(
+    connection: Connection,
+    next_task: Callable[[], Any],
+    opened: Callable[[], AbstractContextManager[Callable[[Any, Send], Any]]],
+) -> None:
     sending = threading.Lock()
 
     def send(kind: str, message: Any) -> None:
@@ -193,15 +234,9 @@ def serve(connection: Connection) -> None:
             connection.send((kind, message))
 
     try:
-        work, setup = pickle.loads(inbox.get())  # noqa: S301 - our own
-    except Exception as error:  # noqa: BLE001 - any error of the import
-        send("not loaded", kind_and_words(error))
-        return
-    try:
-        with work(setup) as do:
+        with opened() as do:
             while True:
-                task = pickle.loads(inbox.get())  # noqa: S301 - our own
-                send("done", do(task, partial(send, "sent")))
+                send("done", do(next_task(), partial(send, "sent")))
     except Exception as error:  # noqa: BLE001 - the parent raises it, whatever it is
         send("raised", _portable(error))
 

@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -222,3 +223,43 @@ def test_what_the_threads_of_a_task_send_at_once_arrives_whole() -> None:
     told: list[Any] = []
     list(work_off(telling_in_threads, None, [0, 1], MANY, told.append))
     assert [item for item in told if item is not None] == [LARGE] * 16
+
+
+@contextmanager
+def reading(_: Any, here: threading.Event | None = None) -> Iterator[Callable[[str, Any], int]]:
+    def do(task: str, send: Callable[[Any], None]) -> int:
+        if here is None and task == "fails":
+            raise ERRORS[0]
+        while here is not None and task == "goes on":
+            here.set()
+            send("read on")
+        return os.getpid()
+
+    yield do
+
+
+def worker_threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name == "worker"]
+
+
+def test_work_that_only_reads_is_done_in_this_process_too_which_has_nothing_to_load() -> None:
+    # A task more than processes: the thread's first one is ended long before a process is there.
+    tasks = ["ends"] * 3
+    processes = [
+        process for _, process in work_off(reading, None, tasks, MANY, _ignored, threading.Event(), only_reads=True)
+    ]
+    assert os.getpid() in processes
+    assert len(processes) == len(tasks)
+    wait_until(lambda: not worker_threads(), every=0.01)
+
+
+def test_a_thread_that_works_ends_with_the_work_of_which_another_part_failed() -> None:
+    begun = threading.Event()
+    with pytest.raises(ReadModelError, match="a message"):
+        list(work_off(reading, None, ["goes on", "fails"], MANY, _ignored, begun, only_reads=True))
+    assert begun.is_set()
+    wait_until(lambda: not worker_threads(), every=0.01)
+
+
+def _ignored(_: Any) -> None:
+    pass
