@@ -172,8 +172,11 @@ def test_foreign_fields_that_differ_by_case_alone_from_owned_ones_come_along(sce
 class Backwards(ReadModelCollection):
     """Gives its documents in an order of its own, as a collation would."""
 
-    def read(self, *asked: Any, **within: Any) -> Iterator[Any]:
-        return reversed(list(super().read(*asked, **within)))
+    def read(self, *asked: Any) -> Iterator[Any]:
+        return reversed(list(super().read(*asked)))
+
+    def stored(self, *within: Any) -> Iterator[Any]:
+        return reversed(list(super().stored(*within)))
 
 
 @pytest.fixture

@@ -25,8 +25,8 @@ def while_read(monkeypatch: pytest.MonkeyPatch) -> WhileRead:
         acted: list[str] = []
         batches_of = scan._batches
 
-        def batches(collection: Any, *query: Any) -> Iterator[Any]:
-            for number, batch in enumerate(batches_of(collection, *query)):
+        def batches(collection: Any, *query: Any, **form: Any) -> Iterator[Any]:
+            for number, batch in enumerate(batches_of(collection, *query, **form)):
                 yield batch
                 if number == 1 and collection.name == name and not acted:
                     acted.append(name)
