@@ -144,7 +144,10 @@ class OpenedPass:
             for finding in found:
                 summary.add(finding)
 
-        return Confirm(lane.counts, again, note, grace_seconds=self.store.settings.grace_seconds)
+        def beforehand(verdict: Verdict) -> None:
+            causes.beforehand(verdict, self.events.just_read(projection.fold, verdict.aggregate_id))
+
+        return Confirm(lane.counts, again, note, grace_seconds=self.store.settings.grace_seconds, beforehand=beforehand)
 
 
 def contested(

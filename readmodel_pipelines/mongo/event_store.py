@@ -17,6 +17,7 @@ from readmodel_pipelines.events.values import BadField, whole
 from readmodel_pipelines.moments import Moment, reached
 from readmodel_pipelines.mongo import scan, stream_ends
 from readmodel_pipelines.mongo.driver import Collection, Document, is_there
+from readmodel_pipelines.mongo.just_read import JustRead
 from readmodel_pipelines.mongo.kinds import indexes_of
 from readmodel_pipelines.mongo.spooling import Spooled
 from readmodel_pipelines.reconcile.ports import Outline
@@ -53,6 +54,7 @@ class EventStore:
         self._like = like
         self._pay = pay
         self.spooled: Spooled | None = None
+        self._just_read: JustRead | None = None
 
     @cached_property
     def index(self) -> str | None:
@@ -83,7 +85,11 @@ class EventStore:
             batches = self.spooled.read(within)
         else:
             batches = self._paid(scan.drain(self._collection, self.query(fold, ids, within), of_events=True))
+        just_read = JustRead(fold)
         for batch in batches:
+            just_read.add(batch)
+            # Another read may have begun between two batches.
+            self._just_read = just_read
             self.events_read += len(batch)
             if self._met is not None:
                 self._met.update(
@@ -94,6 +100,13 @@ class EventStore:
             if self._on_events:
                 self._on_events(self.events_read)
             yield from batch
+
+    def just_read(self, fold: Fold[Any], aggregate_id: str) -> Sequence[Document]:
+        """The events of the stream that a pass met last, as this fold reads them; none if it is longer than what is
+        held.
+        """
+        there = self._just_read
+        return there.of(aggregate_id) if there is not None and there.fold is fold else ()
 
     def _paid(self, batches: Iterator[list[Document]]) -> Iterator[list[Document]]:
         for batch in batches:

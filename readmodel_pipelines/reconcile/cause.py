@@ -3,8 +3,8 @@
 An event is called lost only if all explanations that were found agree that it was not applied.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
@@ -112,6 +112,18 @@ class Cause:
 def lost_event(event: Event) -> LostEvent:
     """The reported values of an event."""
     return LostEvent(int(event["version"]), str(event["event_type"]), _moment(event))
+
+
+def with_times(cause: Cause, events: Iterable[Event]) -> Cause:
+    """The cause with the times of the events that it names, taken from the events of its stream."""
+    named = {event.version: event for event in (*cause.lost, *cause.one_of)}
+    for event in events:
+        version = event.get("version")
+        # Events that were appended meanwhile may be malformed.
+        if isinstance(version, int | float) and version in named:
+            named[int(version)] = lost_event(event)
+    lost, one_of = (tuple(named[event.version] for event in each) for each in (cause.lost, cause.one_of))
+    return replace(cause, lost=lost, one_of=one_of)
 
 
 def utc(moment: datetime | None) -> str | None:

@@ -1,10 +1,11 @@
-"""Determines the causes of findings, with one more pass over the streams of these, in batches.
+"""Determines the causes of findings, by walking their streams once more.
 
-Streams are held one at a time, and a long one is read again for each walk. Findings and events are limited; findings
-beyond the limit are counted and have no cause.
+The pass gives the events that it has just read, and the recheck those that it read. Other streams are read in batches
+and held one at a time; a long one is read again for each walk. Findings and events are limited; findings beyond the
+limit are counted and have no cause.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, groupby, islice
 from operator import itemgetter
@@ -14,7 +15,7 @@ from readmodel_pipelines.events.ids import is_plain
 from readmodel_pipelines.events.stream import Fold
 from readmodel_pipelines.events.values import Event
 from readmodel_pipelines.projections.projection import Projection
-from readmodel_pipelines.reconcile.cause import Cause
+from readmodel_pipelines.reconcile.cause import Cause, with_times
 from readmodel_pipelines.reconcile.diagnosis import Stream, at_once, cause_of
 from readmodel_pipelines.reconcile.kept_events import (
     MOST_CHARACTERS,
@@ -79,37 +80,49 @@ class Causes:
         """The cause of each verdict; None for malformed streams, for documents that are right now, and beyond the
         limit.
         """
-        causes = [at_once(verdict) for verdict in verdicts]
+        causes = [None if verdict.cause is not None else at_once(verdict) for verdict in verdicts]
         places = {
             verdict.aggregate_id: place
             for place, verdict in enumerate(verdicts)
             if causes[place] is None and verdict.outcome in _STREAMS and is_plain(verdict.aggregate_id)
             if self._budget.take()
         }
-        if places:
-            for stream in self._streams(sorted(places)):
-                place = places.pop(stream.aggregate_id)
-                causes[place] = cause_of(verdicts[place], self._weighed(stream, verdicts[place].size))
-                if self._budget.events < 1:
-                    self._budget.not_looked_for += len(places)
-                    break
+        left = len(places)
+        for place, cause, walked in self._found(verdicts, places):
+            causes[place] = cause
+            left -= 1
+            self._budget.events -= walked
+            if self._budget.events < 1:
+                self._budget.not_looked_for += left
+                break
+        if "occurred_at" not in self._projection.fold.envelope:
+            self._date(causes, {key: place for key, place in places.items() if verdicts[place].cause is not None})
         return causes
 
-    def _streams(self, ids: Sequence[str]) -> Iterator[Stream]:
+    def beforehand(self, verdict: Verdict, events: Sequence[Event]) -> None:
+        """Find the cause of a verdict while the events that it comes from are held. It has no times of events yet."""
+        is_whole = bool(events) and events[-1].get("version") == verdict.version
+        if is_whole and self._budget.findings > 0 and self._budget.events > 0 and at_once(verdict) is None:
+            verdict.cause, verdict.walked = self._cause(verdict, lambda: events, intact=events)
+
+    def _found(self, verdicts: Sequence[Verdict], places: Mapping[str, int]) -> Iterator[tuple[int, Cause | None, int]]:
+        """Place, cause and events walked; first of those that need no read."""
+        ids = []
+        for key, place in places.items():
+            if verdicts[place].cause is not None:
+                yield place, verdicts[place].cause, verdicts[place].walked
+            else:
+                ids.append(key)
         unread = []
-        for key in ids:
-            held = self._kept.take(key)
-            if held:
-                yield self._stream(key, lambda held=held: held)  # type: ignore[misc]
+        for key in sorted(ids):
+            if held := self._kept.take(key):
+                yield places[key], *self._cause(verdicts[places[key]], lambda held=held: held, intact=held)  # type: ignore[misc]
             else:
                 unread.append(key)
         wanted = frozenset(unread)
         for key, events in groupby(self._store.read(self._fold, unread) if unread else (), itemgetter("aggregate_id")):
             if type(key) is str and key in wanted:
-                yield self._stream(key, self._again_and_again(key, events))
-
-    def _stream(self, key: str, events: Callable[[], Iterable[Event]]) -> Stream:
-        return Stream(self._projection, key, events, self._allowed, self._is_made)
+                yield places[key], *self._cause(verdicts[places[key]], self._again_and_again(key, events))
 
     def _again_and_again(self, key: str, events: Iterator[Event]) -> Callable[[], Iterable[Event]]:
         held = list(_as_many_as_fit(events))
@@ -123,20 +136,38 @@ class Causes:
 
         return read
 
-    def _weighed(self, stream: Stream, size: int) -> Stream:
-        """The stream; each event read is taken from the budget."""
-        weight = 1 + size // _WEIGHT
+    def _cause(
+        self, verdict: Verdict, events: Callable[[], Iterable[Event]], intact: Sequence[Event] | None = None
+    ) -> tuple[Cause | None, int]:
+        """The cause, and the number of events walked to find it; those of large documents count as several."""
+        walked = 0
 
-        def counted() -> Iterator[Event]:
-            number = 0
-            try:
-                for event in stream.events():
-                    number += 1
-                    yield event
-            finally:
-                self._budget.events -= number * weight
+        def counted() -> Iterable[Event]:
+            nonlocal walked
+            if intact is not None:
+                walked += len(intact)
+                return intact
+            return one_by_one()
 
-        return replace(stream, events=counted)
+        def one_by_one() -> Iterator[Event]:
+            nonlocal walked
+            for event in events():
+                walked += 1
+                yield event
+
+        stream = Stream(self._projection, verdict.aggregate_id, counted, self._allowed, self._is_made, intact)
+        cause = cause_of(verdict, stream)
+        return cause, max(walked, len(intact or ())) * (1 + verdict.size // _WEIGHT)
+
+    def _date(self, causes: list[Cause | None], places: Mapping[str, int]) -> None:
+        """Complete the causes at these places with the times of events, which the pass did not read."""
+        found = {key: cause for key, place in places.items() if (cause := causes[place])}
+        naming = {key: cause for key, cause in found.items() if cause.lost or cause.one_of}
+        times: Fold[Any] = replace(self._fold, events={}, envelope=("occurred_at",))
+        read = self._store.read(times, sorted(naming)) if naming else ()
+        for key, events in groupby(read, itemgetter("aggregate_id")):
+            if type(key) is str:
+                causes[places[key]] = with_times(naming[key], events)
 
     def _is_made(self, name: str) -> bool:
         """Whether the projection makes a field in any state of some streams."""

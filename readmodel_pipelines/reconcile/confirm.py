@@ -27,12 +27,16 @@ _MAY_LAG = (Outcome.MISSING, Outcome.DIFFERENT, Outcome.UNEXPECTED)
 
 @dataclass
 class Confirm:
-    """Passes confirmed verdicts to `note` in batches; the others count as `same`."""
+    """Passes confirmed verdicts to `note` in batches; the others count as `same`.
+
+    `beforehand` gets verdicts that may stand, while the pass is still at their stream.
+    """
 
     counts: Counts
     again: Recheck
     note: Callable[[Sequence[Verdict]], None]
     grace_seconds: float
+    beforehand: Callable[[Verdict], object] = lambda _: None
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], object] = time.sleep
     _doubtful: list[str] = field(default_factory=list)
@@ -52,6 +56,7 @@ class Confirm:
         self._doubtful.append(verdict.aggregate_id)
         self._bytes += verdict.weight
         if verdict.expected is not None and self._bytes <= _SEEN_BYTES:
+            self.beforehand(verdict)
             self._seen.append(verdict)
 
     def finish(self) -> None:

@@ -23,11 +23,12 @@ from readmodel_pipelines.events.values import Event
 from readmodel_pipelines.projections.projection import Document, Projection
 from readmodel_pipelines.reconcile.alike import Alike
 from readmodel_pipelines.reconcile.cause import Cause, CauseKind, lost_event
-from readmodel_pipelines.reconcile.compare import ABSENT, Absent, differing_fields
+from readmodel_pipelines.reconcile.compare import ABSENT, differing_fields
 from readmodel_pipelines.reconcile.loosely import fits, loosely_same
 from readmodel_pipelines.reconcile.outcome import Outcome, Verdict
 from readmodel_pipelines.reconcile.past import LAST_OF_A_TYPE, ElementsPast, FieldPast, Past
-from readmodel_pipelines.reconcile.replay import document_of, walk, without
+from readmodel_pipelines.reconcile.replay import document_of, walk, walk_intact, without
+from readmodel_pipelines.reconcile.unexplained import are_unexplained, is_plausible, texts_of
 
 _TRIED = 24
 """Maximum number of single events left out in turn; the last ones are taken."""
@@ -46,13 +47,17 @@ NOBODY_KNOWS: Callable[[str], bool] = lambda _: False  # noqa: E731 - a default,
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """A stream that can be walked repeatedly; `is_made` tells whether the projection makes a field at all."""
+    """A stream that can be walked repeatedly; `is_made` tells whether the projection makes a field at all.
+
+    `intact` are the same events, if they are held and were folded before.
+    """
 
     projection: Projection
     aggregate_id: str
     events: Callable[[], Iterable[Event]]
     allowed: Collection[str] = ()
     is_made: Callable[[str], bool] = NOBODY_KNOWS
+    intact: Sequence[Event] | None = None
 
 
 def at_once(verdict: Verdict) -> Cause | None:
@@ -60,10 +65,9 @@ def at_once(verdict: Verdict) -> Cause | None:
     if verdict.outcome is Outcome.ORPHAN or (verdict.outcome is Outcome.UNEXPECTED and verdict.reason is not None):
         # No event makes a document without a stream, or a second one.
         return Cause(CauseKind.FOREIGN_WRITE)
-    if verdict.outcome is Outcome.DIFFERENT and verdict.expected is not None and verdict.actual is not None:
-        pairs = differing_fields(verdict.expected, verdict.actual)
-        if pairs and all(loosely_same(*pair) for pair in pairs.values()):
-            return Cause(CauseKind.TYPE_ONLY, fields=tuple(pairs))
+    pairs = verdict.pairs if verdict.outcome is Outcome.DIFFERENT else {}
+    if pairs and all(loosely_same(*pair) for pair in pairs.values()):
+        return Cause(CauseKind.TYPE_ONLY, fields=tuple(pairs))
     return None
 
 
@@ -76,13 +80,17 @@ def cause_of(verdict: Verdict, stream: Stream) -> Cause | None:
     if verdict.outcome is Outcome.UNEXPECTED:
         return _of_unexpected(stream, verdict.actual)
     if verdict.outcome is Outcome.DIFFERENT and verdict.expected is not None:
-        cause = _Different(stream, verdict.expected, verdict.actual).cause()
+        cause = _different(stream, verdict.pairs, verdict.actual)
         if cause is not None and cause.kind is CauseKind.FOREIGN_WRITE:
-            return (
-                _of_earlier(stream, verdict.actual, tuple(differing_fields(verdict.expected, verdict.actual))) or cause
-            )
+            return _of_earlier(stream, verdict.actual, tuple(verdict.pairs)) or cause
         return cause
     return None
+
+
+def _different(stream: Stream, pairs: Mapping[str, tuple[Any, Any]], actual: Document) -> Cause | None:
+    if stream.intact is not None and are_unexplained(stream.projection, stream.aggregate_id, stream.intact, pairs):
+        return Cause(CauseKind.FOREIGN_WRITE, fields=tuple(sorted(pairs)))
+    return _Different(stream, pairs, actual).cause()
 
 
 def _of_earlier(stream: Stream, actual: Document, fields: tuple[str, ...]) -> Cause | None:
@@ -95,12 +103,15 @@ def _of_earlier(stream: Stream, actual: Document, fields: tuple[str, ...]) -> Ca
         return None
     if fits(past.last, actual):
         return Cause(CauseKind.OLDER_SCHEMA, fields=fields)
-    cause = _Different(earlier, past.last, actual).cause()
+    cause = _Different(earlier, differing_fields(past.last, actual), actual).cause()
     return None if cause is None or cause.kind is CauseKind.FOREIGN_WRITE else cause
 
 
 def _walked(stream: Stream, past: Callable[[Event, Any], None], left_out: Collection[int] = ()) -> bool:
     """Walk the stream, perhaps without some events; returns whether it is intact."""
+    if stream.intact is not None and not left_out:
+        walk_intact(stream.events(), stream.projection.fold, past)
+        return True
     if not left_out:
         return not isinstance(walk(stream.events(), stream.projection.fold, past, stream.allowed), Malformed)
     taken: Iterator[Event] = (event for event in stream.events() if event["version"] not in left_out)
@@ -200,16 +211,16 @@ def _most(past: Past) -> int:
 class _Different:
     """An existing document that should be different."""
 
-    def __init__(self, stream: Stream, expected: Document, actual: Document) -> None:
+    def __init__(self, stream: Stream, pairs: Mapping[str, tuple[Any, Any]], actual: Document) -> None:
         self._stream = stream
-        self._expected = expected
         self._actual = actual
-        self._pairs = differing_fields(expected, actual)
+        self._pairs = pairs
         self._past = self._new_past()
         self._past.but_for = frozenset(name for name, pair in self._pairs.items() if ABSENT in pair)
         self._unknown: frozenset[str] = frozenset()
         self._fields: dict[str, FieldPast] = {}
         self._alike = Alike(stream.projection.fold, self._past, self._fields)
+        self._texts: list[str] | None = None
 
     def _new_past(self) -> Past:
         return Past(self._stream.projection, self._stream.aggregate_id, self._actual, self._pairs)
@@ -317,14 +328,10 @@ class _Different:
         return self._fitting_singly(self._past.of_types(self._past.recent))
 
     def _is_plausible(self, item: FieldPast) -> bool:
-        """Whether a fold can make this value: a text occurs in some event, or is empty."""
-        if item.reached or not item.stored or isinstance(item.stored, list | dict | Absent):
-            return type(item.stored) is not int or item.reached
-        if type(item.stored) is not str:
-            return False
-        wanted = item.stored.casefold()
-        data = (event["data"].values() for events in self._past.recent.values() for event in events)
-        return any(type(value) is str and value.strip().casefold() == wanted for values in data for value in values)
+        """Whether a fold can make this value."""
+        if self._texts is None:
+            self._texts = texts_of(event for events in self._past.recent.values() for event in events)
+        return item.reached or is_plausible(item.stored, self._texts)
 
     def _refined(self) -> list[Event]:
         """Events whose omission explains everything: contradicting events are added to the omitted ones repeatedly."""

@@ -7,7 +7,6 @@ from typing import Any
 from bson.json_util import CANONICAL_JSON_OPTIONS
 
 from readmodel_pipelines.reconcile.cause import Cause
-from readmodel_pipelines.reconcile.compare import differing_fields
 from readmodel_pipelines.reconcile.outcome import Outcome, Verdict
 from readmodel_pipelines.reconcile.shortened import ALWAYS_WHOLE, in_json, shortened, shortened_pairs
 from readmodel_pipelines.wording import cut
@@ -20,7 +19,7 @@ class Finding:
     Long values are `Shortened`, because thousands of findings are held and written into reports. For a malformed stream
     `version` and `event_id` are those of its first offending event. `failed` means that a run could not write it;
     `reason` and `detail` have the cause. `first_seen` and `age_seconds` come from a verification that records findings,
-    `cause` from any.
+    `cause` from any. `last_version` is the stream's when the finding was confirmed, if it was read.
     """
 
     read_model: str
@@ -35,6 +34,7 @@ class Finding:
     first_seen: datetime | None = None
     age_seconds: float | None = None
     cause: Cause | None = None
+    last_version: Any = None
 
     def as_json(self) -> dict[str, Any]:
         """As plain JSON types; BSON values in Extended JSON, a missing field as `{"$absent": true}`."""
@@ -64,11 +64,12 @@ def kind_of(finding: Finding) -> tuple[str, bool]:
 def finding_of(read_model: str, verdict: Verdict) -> Finding:
     """The finding for a verdict, with the different fields."""
     finding = Finding(read_model, verdict.aggregate_id, verdict.outcome, verdict.reason)
+    finding.last_version = verdict.last_version
     if verdict.malformed is not None:
         finding.detail = cut(verdict.malformed.detail, ALWAYS_WHOLE)
         finding.version, finding.event_id = map(shortened, (verdict.malformed.version, verdict.malformed.event_id))
-    elif verdict.expected is not None and verdict.actual is not None:
-        finding.fields = shortened_pairs(differing_fields(verdict.expected, verdict.actual))
+    else:
+        finding.fields = shortened_pairs(verdict.pairs)
     return finding
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -10,6 +11,8 @@ import bson
 
 from readmodel_pipelines.events.stream import Malformed
 from readmodel_pipelines.projections.projection import Document
+from readmodel_pipelines.reconcile.cause import Cause
+from readmodel_pipelines.reconcile.compare import differing_fields
 
 
 class Outcome(StrEnum):
@@ -123,7 +126,8 @@ class Verdict:
     """The result for one aggregate that is not `same`.
 
     `actual` holds `_id` and the owned fields. `version` is the stream's when it was folded, 0 without events. `size` is
-    that of `expected`, in bytes.
+    that of `expected`, in bytes. `last_version` is the stream's when the verdict was confirmed, if it was read. `cause`
+    was found together with the verdict, by walking `walked` events.
     """
 
     aggregate_id: Any
@@ -134,6 +138,18 @@ class Verdict:
     malformed: Malformed | None = None
     version: int = 0
     size: int = 0
+    last_version: Any = None
+    cause: Cause | None = None
+    walked: int = 0
+    _pairs: Mapping[str, tuple[Any, Any]] | None = field(default=None, init=False, repr=False, compare=False)
+
+    @property
+    def pairs(self) -> Mapping[str, tuple[Any, Any]]:
+        """The different fields, each with (expected, actual); none without both documents."""
+        if self._pairs is None:
+            there = self.expected is not None and self.actual is not None
+            self._pairs = differing_fields(self.expected or {}, self.actual or {}) if there else {}
+        return self._pairs
 
     @property
     def weight(self) -> int:

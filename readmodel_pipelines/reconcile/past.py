@@ -4,9 +4,10 @@ It is called with each step of a walk. Of the document at that step it keeps onl
 and the last change of each field. So memory does not grow with the stream, except for the last events of each type.
 """
 
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from readmodel_pipelines.events.values import Event
@@ -117,6 +118,7 @@ class Past:
         self._stored = stored
         there = stored or {}
         self.fields = {name: FieldPast(there.get(name, ABSENT)) for name in fields}
+        self._items = list(self.fields.items())
         self.but_for: frozenset[str] = frozenset()
         self.whole = Match()
         self.rest = Match()
@@ -126,39 +128,38 @@ class Past:
         self.created_by: Event | None = None
         self.last: Document | Absent | None = None
         self.taken_away: set[str] = set()
-        self.recent: dict[str, deque[Event]] = {}
+        self.recent: dict[str, deque[Event]] = defaultdict(partial(deque, maxlen=LAST_OF_A_TYPE))
         if stored is None:
             self.whole.note(0, 0, None, matches=True)
 
     def __call__(self, event: Event, state: Any) -> None:
         """Record a step; an event that does not count in the version changes nothing."""
-        if state.version == self.version:
+        version = state.version
+        if version == self.version:
             return
-        self.version = state.version
+        self.version = version
         self.number += 1
-        kind = event["event_type"]
-        if kind not in self.recent:
-            self.recent[kind] = deque(maxlen=LAST_OF_A_TYPE)
-        self.recent[kind].append(event)
+        self.recent[event["event_type"]].append(event)
         if self.created_by is None and state.created:
             self.created_by = event
         made = document_of(self._projection, self._aggregate_id, state)
-        if made is None and isinstance(self.last, dict):
-            self.taken_away.add(kind)
+        if isinstance(made, dict):
+            self.wanted = True
+        elif made is None and isinstance(self.last, dict):
+            self.taken_away.add(event["event_type"])
         self.last = made
-        self.wanted = self.wanted or isinstance(made, dict)
         self._note(made, event)
 
     def _note(self, made: Document | Absent | None, event: Event) -> None:
         stored = self._stored
-        if not isinstance(made, dict) or stored is None:
+        if stored is None or not isinstance(made, dict):
             self.whole.note(self.version, self.number, event, matches=made is None and stored is None)
             self.rest.note(self.version, self.number, event, matches=False)
             for item in self.fields.values():
                 item.known = False
             return
         alike = rest_alike = True
-        for name, item in self.fields.items():
+        for name, item in self._items:
             value = made.get(name, ABSENT)
             if value is ABSENT:
                 item.always = False
@@ -173,8 +174,11 @@ class Past:
         if rest_alike and (alike or self.but_for):
             rest_alike = fits(made, stored, frozenset(self.fields))
             alike = alike and rest_alike
-        self.whole.note(self.version, self.number, event, matches=alike)
-        self.rest.note(self.version, self.number, event, matches=rest_alike and bool(self.but_for))
+        # Most states are unlike the stored document, as all before them.
+        if alike or self.whole.version is not None:
+            self.whole.note(self.version, self.number, event, matches=alike)
+        if self.but_for:
+            self.rest.note(self.version, self.number, event, matches=rest_alike)
 
     def of_types(self, types: Iterable[str]) -> list[Event]:
         """The last events of these types, the last one first."""

@@ -71,10 +71,12 @@ class Recheck:
         for document in self.lane.model.read(ids):
             documents[document[key]].append(document)
         last = self.store.last_versions(ids)
+        for verdict in seen:
+            verdict.last_version = last.get(verdict.aggregate_id)
         return [
             verdict
             for verdict in seen
-            if last.get(verdict.aggregate_id) == verdict.version
+            if verdict.last_version == verdict.version
             and same_value(documents[verdict.aggregate_id], [] if verdict.actual is None else [verdict.actual])
         ]
 

@@ -3,7 +3,7 @@
 Pure. The next event changes a state in place, so make a document of it to keep it.
 """
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from readmodel_pipelines.errors import FAULTS
@@ -27,6 +27,26 @@ def walk(
     for stream in fold_streams(events, fold, allowed, after):
         result = stream.result
     return result
+
+
+def walk_intact(events: Iterable[Event], fold: Fold[S], after: Callable[[Event, S], object]) -> None:
+    """The same for a stream that was folded before and is intact, so that nothing is checked again."""
+    state = fold.start()
+    for event in steps(events, fold, state):
+        after(event, state)
+
+
+def steps(events: Iterable[Event], fold: Fold[S], state: S) -> Iterator[Event]:
+    """The events of such a stream, each after it changed the state."""
+    known, prefix = fold.events, fold.prefix
+    for event in events:
+        event_type = event["event_type"]
+        if event_type in known:
+            known[event_type].apply(state, event)
+            state.version = int(event["version"])
+        elif event_type.startswith(prefix):
+            state.version = int(event["version"])
+        yield event
 
 
 def document_of(projection: Projection, aggregate_id: str, state: Any) -> Document | Absent | None:

@@ -249,8 +249,11 @@ class _Verification:
 
     def _note(self, projection: Projection, findings: Sequence[Finding]) -> None:
         if self._request.remember:
-            ids = list({item.aggregate_id for item in findings if is_plain(item.aggregate_id)})
-            self._findings.remember(findings, EventStore(self._store.events).last_versions(ids) if ids else {})
+            last = {item.aggregate_id: item.last_version for item in findings if item.last_version is not None}
+            ids = {item.aggregate_id for item in findings if item.last_version is None and is_plain(item.aggregate_id)}
+            if ids:
+                last |= EventStore(self._store.events).last_versions(list(ids))
+            self._findings.remember(findings, last)
         alarms = [item for item in findings if item.outcome in ALARMS]
         if self._enqueue:
             self._enqueue(projection, alarms)

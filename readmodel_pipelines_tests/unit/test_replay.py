@@ -1,8 +1,10 @@
 """A stream gone through event by event, and folded without some of its events."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+from bson import Int64
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,7 +14,7 @@ from readmodel_pipelines.projections.chat import Chat
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.projections.registry import built_in
 from readmodel_pipelines.reconcile.compare import ABSENT
-from readmodel_pipelines.reconcile.replay import document_of, walk, without
+from readmodel_pipelines.reconcile.replay import document_of, walk, walk_intact, without
 
 Document = dict[str, Any]
 CHATS, TASKS = built_in("chat")
@@ -40,6 +42,25 @@ def test_after_each_event_the_state_is_what_the_stream_folds_to_up_to_it(project
     for version, document in told:
         assert document == document_of(projection, key, folded(projection, events[:version]))
     assert document_of(projection, key, whole) == told[-1][1]
+
+
+def test_a_stream_known_to_be_intact_goes_through_the_same_states() -> None:
+    created = {"type": "bug", "workspace_id": "w"}
+    kinds = ["chat.created", "chat.unheard_of", "user.created", "chat.renamed"]
+    events: list[Document] = [
+        {"aggregate_id": KEY, "event_type": kind, "version": version, "data": created}
+        for version, kind in zip([1, 2.0, Int64(3), 4], kinds, strict=True)
+    ]
+    checked: list[Any] = []
+    intact: list[Any] = []
+
+    def into(told: list[Any]) -> Callable[[Any, Chat], None]:
+        return lambda event, chat: told.append((event, repr(chat), type(chat.version)))
+
+    walk(events, CHATS.fold, into(checked), (Reason.UNKNOWN_EVENT_TYPE,))
+    walk_intact(events, CHATS.fold, into(intact))
+    assert intact == checked
+    assert len(intact) == 4
 
 
 def test_a_malformed_stream_says_so_and_one_without_events_is_nothing() -> None:
