@@ -124,7 +124,7 @@ class Settings(BaseSettings):
     fresh_minutes: float = Field(15, ge=0.01, le=525_600)
     """The check `is_fresh` compares the aggregates that have events of the last minutes; this is how many."""
     causes_limit: int = Field(20_000, ge=0, le=100_000_000)
-    """Findings of one read model whose cause a verification determines. It reads their streams once more. 0: none."""
+    """Findings of one read model whose cause a verification determines. It folds their streams once more. 0: none."""
     verification_buckets: int = Field(7, ge=1, le=1000)
     """Number of buckets. `nightly_verification` verifies one bucket each night."""
     verified_within_hours: float = Field(36, ge=0, le=100_000)
