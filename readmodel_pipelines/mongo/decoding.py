@@ -7,7 +7,7 @@ are encoded again and compared with the reply, which also reveals a repeated fie
 
 import re
 from bisect import bisect
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import accumulate, pairwise
 from typing import Any
 
@@ -39,24 +39,29 @@ _UNREADABLE = (BSONError, UnicodeEncodeError)
 class ExactCursor(SteadyCursor):
     """The cursor of a `find`, with the hook that receives the replies of the driver's cursor of raw batches.
 
-    With the `key` of a read model, documents come as `Stored`.
+    If given, `made_of` makes something else of the bytes of each document than its values.
     """
 
     def __init__(
-        self, collection: Collection, *query: Any, of_events: bool = False, key: str | None = None, **options: Any
+        self,
+        collection: Collection,
+        *query: Any,
+        of_events: bool = False,
+        made_of: Callable[[bytes], Any] | None = None,
+        **options: Any,
     ) -> None:
         options["collation"] = BY_BYTES
         super().__init__(collection.with_options(codec_options=CODEC), *query, **options)
         self._of_events = of_events
-        self._stored_as = None if key is None else StoredAs(key)
+        self._made_of = made_of
 
     def _unpack_response(self, response: Any, *about: Any, **more: Any) -> Any:
         reply = bytes(response.payload_document)
-        if self._stored_as is not None and (found := _BATCH.search(reply)):
+        if self._made_of is not None and (found := _BATCH.search(reply)):
             response.payload_document = _without_batch(reply, found.end())
             unpacked: Any = super()._unpack_response(response, *about, **more)
             unpacked[0]["cursor"][found[1].decode()] = [
-                self._stored_as(reply[start:end]) for start, end in _places(reply)
+                self._made_of(reply[start:end]) for start, end in _places(reply)
             ]
             return unpacked
         try:

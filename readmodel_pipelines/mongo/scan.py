@@ -23,7 +23,7 @@ from readmodel_pipelines.batched import batched
 from readmodel_pipelines.events.exact import sendable, written
 from readmodel_pipelines.events.ids import is_plain
 from readmodel_pipelines.mongo.beforehand import Beforehand
-from readmodel_pipelines.mongo.decoding import ExactCursor, documents_of, events_of
+from readmodel_pipelines.mongo.decoding import ExactCursor, StoredAs, documents_of, events_of
 from readmodel_pipelines.mongo.driver import Collection, Document
 from readmodel_pipelines.mongo.kinds import indexes_of
 from readmodel_pipelines.mongo.patience import Attempts
@@ -97,15 +97,15 @@ def drain(collection: Collection, query: Query, *, of_events: bool = False) -> I
 
 def drain_stored(collection: Collection, query: Query, key: str) -> Iterator[list[Stored]]:
     """Like `drain`, of a read model's documents that are decoded only if needed."""
-    return _drain(collection, query, key=key)
+    return _drain(collection, query, made_of=StoredAs(key))
 
 
-def _drain(collection: Collection, query: Query, *, of_events: bool = False, key: str | None = None) -> Iterator[Any]:
+def _drain(collection: Collection, query: Query, *, of_events: bool = False, **form: Any) -> Iterator[Any]:
     field = query.sort[0][0]
     # A stream may have a million events; they come in the order of versions, and none is inserted between.
     place = _Place(query.where, field, field, by_id=not of_events)
     return place.go_on(
-        lambda where: _batches(collection, query, where, of_events=of_events, key=key), collection.database.client
+        lambda where: _batches(collection, query, where, of_events=of_events, **form), collection.database.client
     )
 
 

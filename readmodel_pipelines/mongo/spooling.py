@@ -9,17 +9,18 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 from bson import Decimal128
 from bson.max_key import MaxKey
 from bson.min_key import MinKey
-from pymongo.cursor import CursorType
+from pymongo.cursor import Cursor, CursorType
 from pymongo.errors import PyMongoError
 
-from readmodel_pipelines.events.exact import Odd, Repeated, pieces, written
+from readmodel_pipelines.events.exact import Odd, Repeated, written
 from readmodel_pipelines.events.ids import byte_order
-from readmodel_pipelines.mongo.decoding import documents_of, events_of
+from readmodel_pipelines.mongo.decoding import ExactCursor, documents_of, events_of
 from readmodel_pipelines.mongo.driver import Collection, Document
 from readmodel_pipelines.mongo.patience import Attempts
 from readmodel_pipelines.mongo.scan import BATCH_DOCUMENTS, Query
@@ -50,10 +51,9 @@ class Spooled:
 
     def read(self, within: IdRange) -> Iterator[list[Document]]:
         """The documents of a range, in batches."""
-        return self.file.read(within, events_of if self.of_events else documents_of, self._key_of)
-
-    def _key_of(self, document: Document) -> Key:
-        return event_key(document) if self.of_events else document_key(document, self.field)
+        if self.of_events:
+            return self.file.read(within, events_of, event_key)
+        return self.file.read(within, documents_of, partial(document_key, key_field=self.field))
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,35 +105,38 @@ def spool(
             writer.restart()
 
 
-def _batches(collection: Collection, query: Query) -> Iterator[bytes]:
+def _batches(collection: Collection, query: Query) -> Iterator[list[bytes]]:
     mongos = collection.database.client.is_mongos
-    cursor: Any = collection.find_raw_batches(
+    # The driver's raw batches cost more: it makes an object of each of their documents.
+    cursor: Any = ExactCursor(
+        collection,
         query.where,
         query.fields,
+        made_of=bytes,
         hint=_NATURAL,
         batch_size=BATCH_DOCUMENTS,
         cursor_type=CursorType.NON_TAILABLE if mongos else CursorType.EXHAUST,
     )
     with cursor:
-        yield from cursor
+        while batch := Cursor.to_list(cursor, BATCH_DOCUMENTS):
+            yield batch
 
 
-def _events(batch: bytes) -> Entries:
+def _events(batch: list[bytes]) -> Entries:
     usual, entries = _USUAL.match, []
-    for raw in pieces(batch):
+    for raw in batch:
         if found := usual(raw):
             version = int.from_bytes(found[2], "little", signed=True)
             order = _VERSIONS[version] if 0 <= version < len(_VERSIONS) else (_NUMBER, version)
             entries.append(((found[1], order), raw))
         else:
             entries.append((event_key(events_of(raw)[0]), raw))
-    return entries, len(batch)
+    return entries, sum(map(len, batch))
 
 
-def _documents(batch: bytes, key_field: str) -> Entries:
-    documents = documents_of(batch)
-    keys = (document_key(document, key_field) for document in documents)
-    return list(zip(keys, pieces(batch), strict=True)), len(batch)
+def _documents(batch: list[bytes], key_field: str) -> Entries:
+    keys = (document_key(document, key_field) for document in documents_of(b"".join(batch)))
+    return list(zip(keys, batch, strict=True)), sum(map(len, batch))
 
 
 def event_key(event: Document) -> Key:

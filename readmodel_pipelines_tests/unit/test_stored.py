@@ -109,7 +109,7 @@ def test_a_reply_keeps_everything_beside_its_documents() -> None:
     for batch in ([], raws):
         cursor = {"firstBatch": [RawBSONDocument(item) for item in batch], "id": Int64(2**40), "ns": "a.firstBatch"}
         reply = bson.encode({"cursor": cursor, "ok": 1.0, "operationTime": bson.Timestamp(7, 1)})
-        reader = ExactCursor(Collection(MongoClient(connect=False)["a"], "b"), key="chat_id")
+        reader = ExactCursor(Collection(MongoClient(connect=False)["a"], "b"), made_of=stored_as)
         fields = {"cursor": {"firstBatch": 1, "nextBatch": 1}}
         (unpacked,) = reader._unpack_response(_OpMsg(0, reply), 0, CODEC, user_fields=fields)
 
