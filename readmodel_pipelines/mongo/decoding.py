@@ -6,7 +6,7 @@ are encoded again and compared with the reply, which also reveals a repeated fie
 """
 
 import re
-from bisect import bisect
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 from itertools import accumulate, pairwise
 from typing import Any
@@ -126,7 +126,8 @@ def _mend(events: list[Document], places: Iterable[tuple[int, int]], suspects: l
         if left[0] < end:
             if start <= left[0]:
                 events[place] = _read(raw[start:end], last_counts=True)
-            left = left[bisect(left, end) :]
+            # One at the end is the length of the next document, whose first value it may hide.
+            left = left[bisect_left(left, end) :]
             if not left:
                 return
 

@@ -12,7 +12,7 @@ from pymongo import MongoClient
 from pymongo.message import _OpMsg
 
 from readmodel_pipelines.events.exact import CODEC, Odd, Repeated, pieces, read, sendable, written
-from readmodel_pipelines.mongo.decoding import ExactCursor, documents_of
+from readmodel_pipelines.mongo.decoding import ExactCursor, documents_of, events_of
 from readmodel_pipelines.mongo.driver import Collection
 from readmodel_pipelines.reconcile.extended_json import json_value
 from readmodel_pipelines_tests.support.grammar import ODD, encoded, string
@@ -74,6 +74,19 @@ def test_a_type_that_the_driver_does_not_give_back_is_no_text_and_no_null(value:
     (document,) = replied(encoded([("a", value)]))
     assert isinstance(document["a"], Odd)
     assert hash(document["a"]) == hash(read(encoded([("a", value)]))["a"])
+
+
+def test_a_length_that_looks_like_a_value_hides_none_behind_it() -> None:
+    symbol = encoded([("a", TYPES["symbol"])])
+    fields = [("a", TYPES["undefined"]), ("b", string(""))]
+    # Its first byte is the number of undefined, the next ones could be a name.
+    length = int.from_bytes(b"\x06AA\0", "little")
+    fields[1] = ("b", string("x" * (length - len(encoded(fields)))))
+    large = encoded(fields)
+    assert large[:5] == b"\x06AA\0\x06"
+
+    _, event = events_of(symbol + large)
+    assert isinstance(event["a"], Odd)
 
 
 def test_what_the_driver_gives_back_is_what_it_gives() -> None:
