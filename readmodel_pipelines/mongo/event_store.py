@@ -11,11 +11,11 @@ from bson import Code, ObjectId
 
 from readmodel_pipelines.batched import batched
 from readmodel_pipelines.events.exact import Odd, sendable, written
-from readmodel_pipelines.events.ids import byte_order, is_utf8
+from readmodel_pipelines.events.ids import byte_order
 from readmodel_pipelines.events.stream import Fold, Malformed, Reason
 from readmodel_pipelines.events.values import BadField, whole
 from readmodel_pipelines.moments import Moment, reached
-from readmodel_pipelines.mongo import scan, stream_ends
+from readmodel_pipelines.mongo import key_claims, scan, stream_ends
 from readmodel_pipelines.mongo.driver import Collection, Document, is_there
 from readmodel_pipelines.mongo.just_read import JustRead
 from readmodel_pipelines.mongo.kinds import indexes_of
@@ -158,18 +158,18 @@ class EventStore:
         or the field has an index.
         """
         _, name = claim
-        claims = _claims(fold, claim)
+        claims = key_claims.made_by(_stored_as(fold), claim)
         # Of two keys a query finds the first, and a program the last.
-        key_if_one: Document = {"$cond": [_stands_twice(name), None, _key(name)]}
+        key_if_one: Document = {"$cond": [key_claims.stands_twice(name), None, key_claims.key(name)]}
         wanted, twice = claims, dict[str, Malformed]()
         if ids is not None:
             these = {**claims, **scan.string_keys("aggregate_id", ids)}
             own = scan.grouped(self._collection, [{"$match": these}, {"$project": {"key": key_if_one}}])
             keys = {event["key"] for event in own}
             twice = self._claiming_two(these, name) if None in keys else {}
-            if not (keys := set(filter(_can_be_asked_for, keys))):
+            if not (keys := set(filter(key_claims.can_be_asked_for, keys))):
                 return twice
-            wanted = _with_key(claims, name, keys)
+            wanted = key_claims.with_key(claims, name, keys)
         ends = {"first": {"$min": "$aggregate_id"}, "last": {"$max": "$aggregate_id"}}
         several = {"$expr": {"$or": [{"$eq": ["$_id", None]}, {"$ne": ["$first", "$last"]}]}}
         groups = scan.grouped(
@@ -178,10 +178,12 @@ class EventStore:
         contested: dict[str, Malformed] = {}
         for batch in batched(groups, _GROUPS):
             claimants = {
-                group["_id"]: (group["first"], group["last"]) for group in batch if _can_be_asked_for(group["_id"])
+                group["_id"]: (group["first"], group["last"])
+                for group in batch
+                if key_claims.can_be_asked_for(group["_id"])
             }
             fields = {"aggregate_id": 1, "version": 1, "key": key_if_one}
-            for event in scan.found(self._collection, _with_key(claims, name, claimants), fields):
+            for event in scan.found(self._collection, key_claims.with_key(claims, name, claimants), fields):
                 if event["key"] is None:
                     continue
                 aggregate_id, (first, last) = event["aggregate_id"], claimants[event["key"]]
@@ -193,7 +195,7 @@ class EventStore:
 
     def _claiming_two(self, claims: Document, name: str) -> dict[str, Malformed]:
         detail = f"{name} occurs twice in its data, so it claims two keys"
-        where = {"$and": [claims, {"$expr": _stands_twice(name)}]}
+        where = {"$and": [claims, {"$expr": key_claims.stands_twice(name)}]}
         return {
             event["aggregate_id"]: Malformed(Reason.KEY_CONFLICT, detail, event.get("version"), event["_id"])
             for event in scan.found(self._collection, where, {"aggregate_id": 1, "version": 1})
@@ -202,8 +204,8 @@ class EventStore:
     def other_claimant(self, fold: Fold[Any], claim: tuple[str, str], key: str, aggregate_id: str) -> str | None:
         """Another stream that claims this key, if any; without an index it costs as much as `contested`."""
         _, name = claim
-        one = [{"aggregate_id": {"$ne": aggregate_id}}, {"$expr": {"$not": [_stands_twice(name)]}}]
-        others = {"$and": [_with_key(_claims(fold, claim), name, [key]), *one]}
+        one = [{"aggregate_id": {"$ne": aggregate_id}}, {"$expr": {"$not": [key_claims.stands_twice(name)]}}]
+        others = {"$and": [key_claims.with_key(key_claims.made_by(_stored_as(fold), claim), name, [key]), *one]}
         found = self._collection.find_one(others, {"_id": 0, "aggregate_id": 1})
         return None if found is None else str(found["aggregate_id"])
 
@@ -419,37 +421,3 @@ def spellings(stored_as: Iterable[str]) -> list[Any]:
     """The aggregate types that an event of such a stream may have; the same text in another type makes it malformed."""
     # A query for the text also finds a symbol, and an array that holds it.
     return [*stored_as, *map(Code, stored_as)]
-
-
-def _claims(fold: Fold[Any], claim: tuple[str, str]) -> Document:
-    event_type, name = claim
-    # A malformed stream is reported anyway, and claims nothing.
-    sound = [
-        *({"$eq": [{"$type": f"${field}"}, "string"]} for field in ("aggregate_type", "event_type")),
-        {"$eq": [{"$type": "$data"}, "object"]},
-        {"$or": [{"$in": [{"$type": f"$data.{name}"}, ["string", "null", "missing"]]}, _stands_twice(name)]},
-    ]
-    return {**_stored_as(fold), "event_type": event_type, **scan.string_keys("aggregate_id"), "$expr": {"$and": sound}}
-
-
-def _can_be_asked_for(key: str | None) -> bool:
-    return key is not None and is_utf8(key)
-
-
-def _key(name: str) -> Document:
-    return {"$ifNull": [f"$data.{name}", ""]}
-
-
-def _stands_twice(name: str) -> Document:
-    fields = {"$objectToArray": {"$cond": [{"$eq": [{"$type": "$data"}, "object"]}, "$data", {}]}}
-    these = {"$filter": {"input": fields, "cond": {"$eq": ["$$this.k", name]}}}
-    return {"$gt": [{"$size": these}, 1]}
-
-
-def _with_key(claims: Document, name: str, keys: Iterable[str]) -> Document:
-    # Not `$expr`, which uses no index here and compares the keys one by one.
-    field = f"data.{name}"
-    one_of: list[Document] = [{field: {"$in": (those := sorted(keys))}}]
-    if "" in those:
-        one_of.append({field: {"$not": {"$type": "string"}}})
-    return {**claims, "$or": one_of}

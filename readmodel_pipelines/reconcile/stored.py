@@ -13,7 +13,7 @@ from readmodel_pipelines.projections.projection import Document
 
 
 class Stored:
-    """A document of `raw` bytes with a text as its `key`.
+    """A document of `raw` bytes; its `key` is a text, except a symbol or two keys, which lie among the texts.
 
     `fields_at` is the position of the first field after `_id`; 0 if `_id` is not the first one.
     """

@@ -28,6 +28,14 @@ from readmodel_pipelines_tests.support.stored_values import Value
 
 ID = ObjectId(b"\x07_id\0chat_id")
 KEY = "00000000-0000-4000-a000-000000000001"
+TITLES = Projection(
+    name="titles",
+    read_model="titles",
+    fold=CHAT_FOLD,
+    key="chat_id",
+    owned=("chat_id", "title"),
+    document=lambda key, state: {"chat_id": key, "title": state.title},
+)
 stored_as = StoredAs("chat_id")
 
 values = st.recursive(
@@ -122,37 +130,21 @@ def test_a_reply_keeps_everything_beside_its_documents() -> None:
 
 
 def test_a_type_that_mongodb_gives_back_as_another_is_reported_for_bytes_too() -> None:
-    made = Projection(
-        name="plain",
-        read_model="plain",
-        fold=CHAT_FOLD,
-        key="chat_id",
-        owned=("chat_id", "number"),
-        document=lambda key, _: {"chat_id": key, "number": 2**40},
-    )
     verdicts: list[Verdict] = []
-    stored = [stored_as(raw_of({"chat_id": KEY, "number": 2**40}))]
-    MergeJoin(Lane(made, cast(ReadModel, None), Counts(), verdicts.append), stored).meet(
-        Stream(KEY, Chat(created=True))
+    stored = [stored_as(raw_of({"chat_id": KEY, "title": 2**40}))]
+    MergeJoin(Lane(TITLES, cast(ReadModel, None), Counts(), verdicts.append), stored).meet(
+        Stream(KEY, Chat(created=True, title=cast(str, 2**40)))
     )
     assert [verdict.reason for verdict in verdicts] == ["projection_failed"]
 
 
 def test_the_first_documents_are_compared_by_values_and_the_others_by_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(joining, "_BY_VALUES", 1)
-    made = Projection(
-        name="one",
-        read_model="one",
-        fold=CHAT_FOLD,
-        key="chat_id",
-        owned=("chat_id", "title"),
-        document=lambda key, state: {"chat_id": key, "title": state.title},
-    )
     ids = [KEY[:-1] + digit for digit in "1234"]
     stored = [stored_as(raw_of({"chat_id": key, "title": title})) for key, title in zip(ids, "aaab", strict=True)]
     stored[2] = stored_as(raw_of({"title": "a", "chat_id": ids[2]}))
     counts, verdicts = Counts(), list[Verdict]()
-    join = MergeJoin(Lane(made, cast(ReadModel, None), counts, verdicts.append), iter(stored))
+    join = MergeJoin(Lane(TITLES, cast(ReadModel, None), counts, verdicts.append), iter(stored))
     for key in ids:
         join.meet(Stream(key, Chat(created=True, title="a")))
     join.finish()
