@@ -3,20 +3,24 @@
 The server plans each filter except one on `_id` alone, which takes longer than the write. So an update finds its
 document by `_id`, and has the condition in its pipeline. If it is false, the document stays unchanged and does not
 count as modified. A pipeline keeps all other fields byte by byte, even repeated ones.
+
+Documents that get the same fields are changed by one statement: each finds its old and new values by the place of its
+`_id` in a list. For the server that is a third of the work of a statement for each, and for the driver less. The server
+changes each of them by itself, so a condition holds as in a statement of its own. An error ends the statement anywhere.
 """
 
+from collections import defaultdict
+from collections.abc import Hashable, Iterator, Sequence
 from typing import Any
 
-import bson
 from bson import ObjectId
-from bson.errors import InvalidDocument
-from pymongo import DeleteOne, InsertOne, UpdateOne
+from pymongo import DeleteOne, InsertOne, UpdateMany, UpdateOne
 
 from readmodel_pipelines.projections.projection import Document, Projection
-from readmodel_pipelines.reconcile.compare import differing_fields
+from readmodel_pipelines.reconcile.compare import ABSENT, differing_fields
 from readmodel_pipelines.reconcile.outcome import Verdict
 
-Write = InsertOne[Document] | UpdateOne | DeleteOne
+Write = InsertOne[Document] | UpdateOne | UpdateMany | DeleteOne
 
 _LARGEST_STATEMENT = 15 * 1024 * 1024
 _DEEPEST_STATEMENT = 49
@@ -33,28 +37,55 @@ class ConditionalWrites:
         self._sharded = sharded
         self._key = projection.key
         self._owned = projection.owned
+        self._fields = {name: f"${name}" for name in projection.owned}
 
     def __call__(self, change: Verdict) -> Write:
         """Insert without `actual`, delete without `expected`, else change the different owned fields."""
         expected, actual = change.expected, change.actual
         if actual is None:
             return InsertOne(dict(expected or {}))
-        where, condition = self._place(actual), self._condition(actual)
+        where, condition = self._place(actual), {"$eq": [self._fields, {"$literal": self._compared(actual)}]}
         if expected is None:
             return DeleteOne({**where, "$expr": condition}, hint=_BY_ID)
-        changed = differing_fields(expected, actual)
+        changed = change.pairs
         if len(changed) > _MOST_FIELDS:
             return UpdateOne({**where, "$expr": condition}, update(expected, actual), hint=_BY_ID)
-        into: Any = "$$ROOT"
-        for name in changed:
-            value = {"$literal": expected[name]} if name in expected else "$$REMOVE"
-            into = {"$setField": {"field": {"$literal": name}, "input": into, "value": value}}
-        pipeline = [{"$replaceWith": {"$cond": [condition, into, "$$ROOT"]}}]
+        values = {name: {"$literal": expected[name]} if name in expected else "$$REMOVE" for name in changed}
+        pipeline = [{"$replaceWith": {"$cond": [condition, _with(values), "$$ROOT"]}}]
         document_id = actual["_id"]
         if not self._sharded and isinstance(document_id, ObjectId | str | int):
             # A key, a hint or an operator beside it, and the server plans.
             return UpdateOne({"_id": document_id}, pipeline)
         return UpdateOne(where, pipeline, hint=_BY_ID)
+
+    def together(self, changes: Sequence[Verdict]) -> list[Write]:
+        """The statements that change these documents, as few as possible."""
+        alike: dict[Hashable, list[Verdict]] = defaultdict(list)
+        alone: list[Verdict] = []
+        for change in changes:
+            # Other ids are in a collection's own collation, which hides them from a query by bytes.
+            if self._sharded or type((change.actual or {})["_id"]) is not ObjectId or len(change.pairs) > _MOST_FIELDS:
+                alone.append(change)
+            else:
+                alike[tuple((name, new is ABSENT) for name, (new, _) in change.pairs.items())].append(change)
+        statements = [self(change) for change in alone]
+        for some in alike.values():
+            statements += [self(batch[0]) if len(batch) == 1 else self._many(batch) for batch in _by_size(some)]
+        return statements
+
+    def _many(self, changes: Sequence[Verdict]) -> UpdateMany:
+        """The statement for documents that get the same fields."""
+        ids = [(change.actual or {})["_id"] for change in changes]
+        compared = [self._compared(change.actual or {}) for change in changes]
+        values: Document = {}
+        for name, (new, _) in changes[0].pairs.items():
+            news = [] if new is ABSENT else [change.pairs[name][0] for change in changes]
+            values[name] = "$$REMOVE" if new is ABSENT else _at_place(news)
+        condition = {"$eq": [self._fields, _at_place(compared)]}
+        # The server looks a place up in a list that it knows beforehand.
+        place = {"$indexOfArray": [{"$literal": ids}, "$_id"]}
+        into = {"$cond": [condition, _with(values), "$$ROOT"]}
+        return UpdateMany({"_id": {"$in": ids}}, [{"$replaceWith": {"$let": {"vars": {"place": place}, "in": into}}}])
 
     def _place(self, actual: Document) -> Document:
         """The filter for the document; with its key, which may select the shard."""
@@ -63,18 +94,38 @@ class ConditionalWrites:
             where[self._key] = actual[self._key]
         return where
 
-    def _condition(self, actual: Document) -> Document:
-        """Every owned field is unchanged: one comparison of all of them, which takes half the time of one for each.
+    def _compared(self, actual: Document) -> Document:
+        """What the server compares with an object of the owned fields, in which a missing one is missing too.
 
-        In a list, null also stands for a missing field, so the types are compared too.
+        An array of them, with types for what is missing, would take it twice the time.
         """
-        stored: list[Any] = []
-        read: list[Any] = []
-        for name in self._owned:
-            value = actual.get(name)
-            stored.append({"$type": f"${name}"} if value is None else f"${name}")
-            read.append(("null" if name in actual else "missing") if value is None else value)
-        return {"$eq": [stored, {"$literal": read}]}
+        return {name: actual[name] for name in self._owned if name in actual}
+
+
+def _at_place(values: list[Any]) -> Document:
+    return {"$arrayElemAt": [{"$literal": values}, "$$place"]}
+
+
+def _with(values: Document) -> Any:
+    """The document with these fields."""
+    into: Any = "$$ROOT"
+    for name, value in values.items():
+        into = {"$setField": {"field": {"$literal": name}, "input": into, "value": value}}
+    return into
+
+
+def _by_size(changes: Sequence[Verdict]) -> Iterator[list[Verdict]]:
+    """Batches that a statement can hold."""
+    batch: list[Verdict] = []
+    size = 0
+    for change in changes:
+        weight = change.weight
+        if batch and size + weight > _LARGEST_STATEMENT:
+            yield batch
+            batch, size = [], 0
+        batch.append(change)
+        size += weight
+    yield batch
 
 
 def update(expected: Document, actual: Document) -> Document:
@@ -90,11 +141,8 @@ def fits_a_statement(change: Verdict) -> bool:
     """Whether one statement can hold both the compared and the new document."""
     if change.actual is None:
         return True
-    try:
-        size = len(bson.encode(change.actual)) + change.size
-    except (InvalidDocument, UnicodeEncodeError):
-        return False
-    return size < _LARGEST_STATEMENT and _depth(change.actual) < _DEEPEST_STATEMENT
+    size = change.stored_size
+    return size is not None and size + change.size < _LARGEST_STATEMENT and _depth(change.actual) < _DEEPEST_STATEMENT
 
 
 def _depth(value: Any) -> int:

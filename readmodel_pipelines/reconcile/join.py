@@ -148,32 +148,31 @@ class MergeJoin:
         if isinstance(size, Malformed):
             return size
         actual = None if stored is None else decoded(stored)
-        if misfit := self._misfit(aggregate_id, expected, actual):
-            return Malformed(Reason.PROJECTION_FAILED, misfit)
         outcome = Outcome.MISSING if actual is None else Outcome.DIFFERENT
-        return Verdict(aggregate_id, outcome, expected, actual, version=version, size=size)
+        verdict = Verdict(aggregate_id, outcome, expected, actual, version=version, size=size)
+        if misfit := self._misfit(expected, verdict):
+            return Malformed(Reason.PROJECTION_FAILED, misfit)
+        return verdict
 
-    def _misfit(self, aggregate_id: str, expected: Document, actual: Document | None) -> str:
+    def _misfit(self, expected: Document, verdict: Verdict) -> str:
         """The reason why a document would never be found equal to its expected one; empty if there is none."""
         strangers = expected.keys() - self._owned
         if strangers:
             return f"the projection makes fields that its `owned` does not name: {', '.join(sorted(strangers))}"
-        if expected.get(self._key_field) != aggregate_id:
+        if expected.get(self._key_field) != verdict.aggregate_id:
             return f"the projection's key, {self._key_field}, is not the id of the aggregate"
-        if actual is None or len(actual) != len(expected) + 1:
+        if verdict.actual is None or len(verdict.actual) != len(expected) + 1:
             return ""
         changed = []
-        for name, value in expected.items():
-            other = actual.get(name, ABSENT)
-            if not same_value(value, other):
-                if type(value) is str:
-                    # The usual case; a text comes back as it is.
-                    return ""
-                stored = bson.decode(bson.encode({name: value}), _AS_READ)
-                # Usually the first different field differs in its value, which needs no further check.
-                if not same_value(stored[name], other):
-                    return ""
-                changed.append(name)
+        for name, (value, other) in verdict.pairs.items():
+            # The usual case; a text comes back as it is.
+            if type(value) is str or value is ABSENT:
+                return ""
+            stored = bson.decode(bson.encode({name: value}), _AS_READ)
+            # Usually the first different field differs in its value, which needs no further check.
+            if not same_value(stored[name], other):
+                return ""
+            changed.append(name)
         return f"MongoDB gives {', '.join(changed)} back in another type: dates are DatetimeMS, int64 Int64"
 
     def _refuse(self, aggregate_id: str, stored: Document | Stored | None, why: Malformed) -> None:

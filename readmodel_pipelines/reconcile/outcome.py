@@ -40,6 +40,7 @@ ALARMS = (Outcome.MISSING, Outcome.DIFFERENT, Outcome.UNEXPECTED, Outcome.ORPHAN
 """Outcomes that are discrepancies."""
 
 
+_NOT_MEASURED = -1
 _WHATEVER = 64 * 1024
 """The assumed size in bytes of a document that cannot be measured."""
 
@@ -142,6 +143,7 @@ class Verdict:
     cause: Cause | None = None
     walked: int = 0
     _pairs: Mapping[str, tuple[Any, Any]] | None = field(default=None, init=False, repr=False, compare=False)
+    _stored_size: int | None = field(default=_NOT_MEASURED, init=False, repr=False, compare=False)
 
     @property
     def pairs(self) -> Mapping[str, tuple[Any, Any]]:
@@ -152,11 +154,17 @@ class Verdict:
         return self._pairs
 
     @property
+    def stored_size(self) -> int | None:
+        """The size of `actual` in bytes, 0 without one; None if the driver cannot write it."""
+        if self._stored_size == _NOT_MEASURED:
+            try:
+                self._stored_size = len(bson.encode(self.actual)) if self.actual else 0
+            except Exception:  # noqa: BLE001 - the driver raises different errors for values that it decodes but cannot encode
+                self._stored_size = None
+        return self._stored_size
+
+    @property
     def weight(self) -> int:
         """Its approximate size in bytes, including the stored document."""
-        if self.actual is None:
-            return self.size
-        try:
-            return self.size + len(bson.encode(self.actual))
-        except Exception:  # noqa: BLE001 - the driver raises different errors for values that it decodes but cannot encode
-            return self.size + _WHATEVER
+        stored = self.stored_size
+        return self.size + (_WHATEVER if stored is None else stored)

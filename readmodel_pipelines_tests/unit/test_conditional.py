@@ -1,12 +1,13 @@
-"""The statements of conditional writes: by what a document is found."""
+"""The statements of conditional writes: by what documents are found, and how many statements there are."""
 
 import pytest
 from bson import ObjectId
-from pymongo import UpdateOne
+from pymongo import UpdateMany, UpdateOne
 from pymongo.operations import DeleteOne
 
 from readmodel_pipelines.mongo.conditional import ConditionalWrites
 from readmodel_pipelines.projections.chat import CHATS
+from readmodel_pipelines.projections.projection import Document
 from readmodel_pipelines.reconcile.outcome import Outcome, Verdict
 
 KEY = "6f1b9a52-3c1d-4c6e-9a54-0c8a5b7d2e10"
@@ -40,3 +41,30 @@ def test_a_deletion_names_the_key_too() -> None:
     )
     assert isinstance(statement, DeleteOne)
     assert {name: statement._filter[name] for name in ("_id", "chat_id")} == {"_id": {"$eq": "an id"}, "chat_id": KEY}
+
+
+def change_of(document_id: object, expected: Document, actual: Document) -> Verdict:
+    return Verdict(KEY, Outcome.DIFFERENT, {"chat_id": KEY, **expected}, {"_id": document_id, "chat_id": KEY, **actual})
+
+
+def test_documents_that_get_the_same_fields_are_changed_by_one_statement() -> None:
+    titles = [change_of(ObjectId(), {"title": f"new {number}"}, {"title": "old"}) for number in range(3)]
+    both = [change_of(ObjectId(), {"title": "new", "status": "x"}, {}) for _ in range(2)]
+    gone = [change_of(ObjectId(), {}, {"title": "old"}) for _ in range(2)]
+    statements = ConditionalWrites(CHATS, sharded=False).together([*titles, *both, *gone])
+    found = [statement._filter["_id"]["$in"] for statement in statements if isinstance(statement, UpdateMany)]
+    assert found == [[(change.actual or {})["_id"] for change in some] for some in (titles, both, gone)]
+    assert len(statements) == 3
+
+
+def test_a_document_whose_fields_no_other_gets_has_a_statement_of_its_own() -> None:
+    changes = [change_of(ObjectId(), {"title": "new"}, {}), change_of(ObjectId(), {"status": "new"}, {})]
+    statements = ConditionalWrites(CHATS, sharded=False).together(changes)
+    assert [type(statement) for statement in statements] == [UpdateOne] * 2
+
+
+@pytest.mark.parametrize(("document_id", "sharded"), [("an id", False), (7, False), ("an id", True)])
+def test_a_document_that_no_list_of_ids_finds_has_a_statement_of_its_own(document_id: object, sharded: bool) -> None:
+    changes = [change_of(document_id, {"title": "new"}, {}) for _ in range(2)]
+    statements = ConditionalWrites(CHATS, sharded=sharded).together(changes)
+    assert [type(statement) for statement in statements] == [UpdateOne] * 2
