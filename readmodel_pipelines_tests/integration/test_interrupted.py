@@ -9,7 +9,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,13 @@ import pytest
 
 from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
 from readmodel_pipelines.demo.sample_data import chat_events
-from readmodel_pipelines.mongo.names import REBUILDS
+from readmodel_pipelines.mongo.connection import open_database
+from readmodel_pipelines.mongo.names import REBUILDS, copy_names, shadow_names
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines_tests.support.environment import environment_of
 from readmodel_pipelines_tests.support.scene import Scene, found_in
+from readmodel_pipelines_tests.support.servers.authorized import AuthorizedServer
+from readmodel_pipelines_tests.support.verbs.rebuilding import in_shadow, leftovers
 from readmodel_pipelines_tests.support.waiting import wait_until
 
 PROGRAM = [sys.executable, "-m", "readmodel_pipelines.cli.main"]
@@ -110,6 +114,22 @@ def test_a_full_rebuild_says_its_id_what_it_did_and_how_to_go_on(scene: Scene, i
     assert json.loads(last.stdout)["rebuild"] == record["_id"]
     assert last.returncode == 0
     assert scene.verify().ok
+
+
+@pytest.mark.parametrize(("command", "names"), [("createIndexes", shadow_names), ("aggregate", copy_names)])
+def test_a_rebuild_does_not_wait_for_what_the_server_takes_long_for(
+    authorized: AuthorizedServer, command: str, names: Callable[[str], Sequence[str]]
+) -> None:
+    settings = authorized.settings(database=f"interrupted_{uuid.uuid4().hex[:8]}")
+    with open_database(settings) as database:
+        scene = Scene(database, settings)
+        scene.fill(3)
+        # The second of the read models, which are indexed and copied side by side.
+        with authorized.stuck(command, database.name, names("tasks_read_model")[0]) as begun:
+            Interruptible(settings)("rebuild-readmodel", *EVERYTHING, "--strategy", "shadow", when=begun)
+        assert in_shadow(scene, resume=True).ok
+        assert leftovers(scene) == []
+        authorized.client.drop_database(database.name)
 
 
 def test_a_verification_says_how_far_it_came(scene: Scene, interrupted: Interruptible) -> None:

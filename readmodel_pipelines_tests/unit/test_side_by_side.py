@@ -1,7 +1,7 @@
 """Questions side by side: none waits for the answer of another, and each knows what the asker knows."""
 
 from contextvars import ContextVar
-from threading import Barrier
+from threading import Barrier, Event
 
 import pytest
 
@@ -35,3 +35,20 @@ def test_what_one_raises_is_raised_when_all_have_answered() -> None:
     with pytest.raises(KeyError):
         side_by_side(refuse, lambda: answered.append(1))
     assert answered == [1]
+
+
+def test_an_interruption_does_not_wait_for_what_the_server_takes_long_for() -> None:
+    answered, still_at_work = Event(), Event()
+
+    def ask() -> None:
+        answered.wait(SOON)
+        still_at_work.set()
+
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        side_by_side(interrupted, ask)
+    assert not still_at_work.is_set()
+    answered.set()
+    assert still_at_work.wait(SOON)

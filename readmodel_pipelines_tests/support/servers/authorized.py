@@ -2,7 +2,7 @@
 
 import secrets
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import quote_plus
@@ -48,6 +48,22 @@ class AuthorizedServer:
             yield
         finally:
             self.client.admin.command({**fail, "mode": "off"})
+
+    @contextmanager
+    def stuck(self, command: str, database: str, collection: str) -> Iterator[Callable[[], object]]:
+        """This command on a collection does not end, meanwhile; the function waits until it has begun."""
+        admin, fail = self.client.admin, {"configureFailPoint": "failCommand"}
+        at = {"failCommands": [command], "namespace": f"{database}.{collection}"}
+        what = {**at, "blockConnection": True, "blockTimeMS": 3_600_000}
+        before = admin.command({**fail, "mode": "alwaysOn", "data": what})["count"]
+        begun = {"waitForFailPoint": "failCommand", "timesEntered": before + 1, "maxTimeMS": 240_000}
+        try:
+            yield lambda: admin.command(begun)
+        finally:
+            its_own = {f"command.{command}": collection, "command.$db": database}
+            for work in admin.aggregate([{"$currentOp": {"allUsers": True}}, {"$match": its_own}]):
+                admin.command("killOp", op=work["opid"])
+            admin.command({**fail, "mode": "off"})
 
     def user(self, privileges: Iterable[Privilege]) -> str:
         """The connection string of a new user with exactly these privileges."""
