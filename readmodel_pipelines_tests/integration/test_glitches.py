@@ -72,6 +72,30 @@ def test_each_repair_counts_once_whichever_reply_is_lost(line: FaultyLine, scene
                 assert line.cuts
 
 
+@pytest.mark.parametrize("one_is_refused", [False, True])
+def test_each_change_counts_once_whichever_reply_is_lost(line: FaultyLine, scene: Scene, one_is_refused: bool) -> None:
+    chats = scene.fill(20)
+    if one_is_refused:
+        # What is there already may stay as it is.
+        right = scene.chats.find_one({"chat_id": chats[0]}) or {}
+        scene.database.command("collMod", "chats_read_model", validator={"title": {"$ne": right["title"]}})
+    with open_database(over(line, scene.settings)) as database:
+        far = Scene(database, over(line, scene.settings))
+
+        def rebuilds(cut: Cut | None) -> None:
+            scene.chats.update_many({}, {"$set": {"title": "wrong"}})
+            scene.chats.update_many({"chat_id": {"$in": chats[::3]}}, {"$unset": {"created_by": ""}})
+            with line.cut(cut):
+                counts = far.rebuild("chat").read_models["chats_read_model"]
+            ended = (counts.different, counts.replaced, counts.superseded, counts.failed)
+            assert ended == (len(chats), len(chats) - one_is_refused, 0, one_is_refused), cut
+
+        rebuilds(None)
+        for place in range(1, line.seen["update"] + 1):
+            rebuilds(Cut("update", place, "reply", 2))
+            assert line.cuts
+
+
 def test_a_reading_goes_on_where_it_was_whatever_keys_lie_there(line: FaultyLine, scene: Scene) -> None:
     scene.events.create_index([("aggregate_id", 1), ("version", 1)])
     for name in ("a", "b", "c", "d", "e"):
