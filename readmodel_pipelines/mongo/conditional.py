@@ -11,6 +11,7 @@ changes each of them by itself, so a condition holds as in a statement of its ow
 
 from collections import defaultdict
 from collections.abc import Hashable, Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 from bson import ObjectId
@@ -145,7 +146,12 @@ def fits_a_statement(change: Verdict) -> bool:
     return size is not None and size + change.size < _LARGEST_STATEMENT and _depth(change.actual) < _DEEPEST_STATEMENT
 
 
-def _depth(value: Any) -> int:
+def _depth(document: Document) -> int:
     """How many containers lie in one another."""
-    inner = value.values() if isinstance(value, dict) else value
-    return 1 + max((_depth(item) for item in inner if isinstance(item, dict | list)), default=0)
+    depth = 0
+    level: list[Any] = [document]
+    while level:
+        depth += 1
+        inside = chain.from_iterable(outer.values() if type(outer) is dict else outer for outer in level)
+        level = [item for item in inside if type(item) is dict or type(item) is list]
+    return depth
