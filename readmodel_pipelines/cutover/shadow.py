@@ -40,7 +40,6 @@ from readmodel_pipelines.mongo.driver import (
 )
 from readmodel_pipelines.mongo.failures import codes_of, raise_servers_own
 from readmodel_pipelines.mongo.fenced import Fence, FencedCollection
-from readmodel_pipelines.mongo.patience import repeats
 from readmodel_pipelines.mongo.scan import (
     Query,
     drain,
@@ -348,12 +347,9 @@ def _copy_all(database: Database, live: str, made: Fence) -> None:
     # `$out` ends with a rename that waits for every transaction in the database, and blocks all writers meanwhile. The
     # natural order reads the documents as they lie on the disk.
     named = {"_id": {"$not": {"$type": ["null", "undefined"]}}}
-    asked = repeats()
     try:
         copy.take_from(of, [{"$match": named}], {"$merge": {"into": made.name, **_INSERT}})
-    except OperationFailure as error:
-        if error.code != DUPLICATE_KEY or repeats() == asked:
-            raise
-        # Some were copied before, and the reply was lost.
+    except DuplicateKeyError:
+        # Some were copied before, and the reply was lost; or one was deleted and inserted again behind the position.
         copy.take_from(of, [{"$match": named}], {"$merge": {"into": made.name, **_REPLACE}})
     _copy_nameless(of, copy)

@@ -10,11 +10,12 @@ from bson.raw_bson import RawBSONDocument
 from pymongo.collection import Collection
 
 from readmodel_pipelines.cutover import shadow
-from readmodel_pipelines.cutover.definition import Like, index_like
+from readmodel_pipelines.cutover.definition import Like, create_like, index_like
 from readmodel_pipelines.cutover.foreign import ForeignFollower
 from readmodel_pipelines.cutover.swap import swap
 from readmodel_pipelines.moments import Moment
 from readmodel_pipelines.mongo.changes import token_of_now
+from readmodel_pipelines.mongo.fenced import Fence
 from readmodel_pipelines.projections.chat import CHATS
 from readmodel_pipelines_tests.support.at_a_moment import At, Killed, dying, each, killed_at, once
 from readmodel_pipelines_tests.support.built import Alone, fence, fenced
@@ -97,6 +98,24 @@ def test_a_foreign_field_that_stands_twice_comes_along_and_ends_no_server(scene:
     assert b"".join(FOREIGN_FIELDS.values()) in stored
     assert b"\x10twice\x00\x06\x00\x00\x00\x10twice\x00\x05\x00\x00\x00" in stored
     assert b"not of the events" not in stored
+
+
+def test_a_copy_takes_a_document_that_was_inserted_again_meanwhile(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chat_id, *_ = scene.fill(6)
+    stored = found_in(scene.raw(scene.chats.name), {"chat_id": chat_id})
+
+    def created(*arguments: Any) -> list[Fence]:
+        (made,) = create_like(*arguments)
+        # The server has copied it, then it is deleted and inserted again, and comes past once more.
+        scene.raw(made.name).insert_one(stored)
+        scene.chats.update_one({"chat_id": chat_id}, {"$set": {"title": "of now"}})
+        return [made]
+
+    monkeypatch.setattr("readmodel_pipelines.cutover.shadow.create_like", created)
+    (made,) = shadow.copy_on_server(scene.database, [Like(scene.chats.name, ["copy"])], Alone())
+    assert scene.contents(made.name) == scene.contents(scene.chats.name)
 
 
 @pytest.fixture
