@@ -55,6 +55,11 @@ class ExactCursor(SteadyCursor):
         self._of_events = of_events
         self._made_of = made_of
 
+    def batches(self, most: int) -> Iterator[list[Any]]:
+        """What is left, at most this many at a time, and never of two replies, each of which may have 16 MB."""
+        while self._next_batch(batch := list[Any](), most):
+            yield batch
+
     def _unpack_response(self, response: Any, *about: Any, **more: Any) -> Any:
         reply = bytes(response.payload_document)
         if self._made_of is not None and (found := _BATCH.search(reply)):

@@ -16,7 +16,7 @@ from bson import ObjectId
 from bson.codec_options import CodecOptions
 from bson.min_key import MinKey
 from bson.raw_bson import RawBSONDocument
-from pymongo.cursor import Cursor, CursorType
+from pymongo.cursor import CursorType
 from pymongo.errors import PyMongoError
 
 from readmodel_pipelines.batched import batched
@@ -125,9 +125,8 @@ def _batches(collection: Collection, query: Query, where: Mapping[str, Any], **f
         cursor_type=CursorType.NON_TAILABLE if mongos else CursorType.EXHAUST,
     )
     try:
-        # Few at a time, because documents may have megabytes; the driver holds only the server's last batch.
-        while batch := Cursor.to_list(cursor, _HANDED_ON):
-            yield batch
+        # Few at a time, because decoded they take more memory.
+        yield from cursor.batches(_HANDED_ON)
     finally:
         cursor.close()
 

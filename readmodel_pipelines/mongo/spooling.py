@@ -15,7 +15,7 @@ from typing import Any
 from bson import Decimal128
 from bson.max_key import MaxKey
 from bson.min_key import MinKey
-from pymongo.cursor import Cursor, CursorType
+from pymongo.cursor import CursorType
 from pymongo.errors import PyMongoError
 
 from readmodel_pipelines.events.exact import Odd, Repeated, written
@@ -108,7 +108,7 @@ def spool(
 def _batches(collection: Collection, query: Query) -> Iterator[list[bytes]]:
     mongos = collection.database.client.is_mongos
     # The driver's raw batches cost more: it makes an object of each of their documents.
-    cursor: Any = ExactCursor(
+    cursor = ExactCursor(
         collection,
         query.where,
         query.fields,
@@ -118,8 +118,7 @@ def _batches(collection: Collection, query: Query) -> Iterator[list[bytes]]:
         cursor_type=CursorType.NON_TAILABLE if mongos else CursorType.EXHAUST,
     )
     with cursor:
-        while batch := Cursor.to_list(cursor, BATCH_DOCUMENTS):
-            yield batch
+        yield from cursor.batches(BATCH_DOCUMENTS)
 
 
 def _events(batch: list[bytes]) -> Entries:

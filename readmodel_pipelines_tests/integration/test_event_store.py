@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,8 +11,12 @@ import pytest
 from readmodel_pipelines.demo.sample_data import long_stream
 from readmodel_pipelines.lanes import contested
 from readmodel_pipelines.mongo.event_store import EventStore
+from readmodel_pipelines.mongo.scan import drain
+from readmodel_pipelines.mongo.spooling import spool
+from readmodel_pipelines.projections.chat import CHAT_FOLD
 from readmodel_pipelines.projections.task import TASKS_OF_LEGACY_STREAMS
 from readmodel_pipelines.reconcile.cause import CauseKind
+from readmodel_pipelines.spool.sorted_file import SortedFileWriter
 from readmodel_pipelines_tests.support.environment import uri_of
 from readmodel_pipelines_tests.support.scene import Scene, found_in, uuid
 from readmodel_pipelines_tests.support.verbs.verifying import look
@@ -61,6 +67,18 @@ def test_a_stream_of_30_000_events_folds_without_being_held(long_one: Any) -> No
     summary = scene.rebuild()
     assert summary.ok
     assert scene.tasks.find_one()["version"] == LONG
+
+
+def test_of_large_events_no_more_are_held_than_the_server_sends_at_once(scene: Scene, tmp_path: Path) -> None:
+    scene.index()
+    scene.stream("large", "Chat", *[("chat.renamed", {"new_title": "x" * 2_000_000})] * 12)
+    query, spooled = EventStore(scene.events).query(CHAT_FOLD), list[int]()
+    with closing(SortedFileWriter(tmp_path / "spool", 1)) as writer:
+        spool(scene.events, query, writer, of_events=True, read=spooled.append)
+    for held in (spooled, [*map(len, drain(scene.events, query, of_events=True))]):
+        assert sum(held) == 12
+        # A reply has at most 16 MiB.
+        assert max(held) <= 8
 
 
 def test_reading_one_aggregate_looks_at_its_events_alone(scene: Scene) -> None:
