@@ -89,6 +89,17 @@ def test_a_length_that_looks_like_a_value_hides_none_behind_it() -> None:
     assert isinstance(event["a"], Odd)
 
 
+@pytest.mark.parametrize(
+    "before",
+    [("_id", Value("objectId", bytes(9).hex() + "064100")), ("a", string("\x07_id\0"))],
+    ids=["an id", "a text like an id"],
+)
+def test_neither_an_id_nor_what_looks_like_one_hides_a_value_behind_it(before: tuple[str, Value]) -> None:
+    (event,) = events_of(encoded([before, ("b", TYPES["undefined"])]))
+
+    assert isinstance(event["b"], Odd)
+
+
 def test_what_the_driver_gives_back_is_what_it_gives() -> None:
     document = {
         "a": [1, Int64(1), 1.0, True, None, {"b": "é"}],
