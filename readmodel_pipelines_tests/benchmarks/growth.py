@@ -9,7 +9,6 @@ import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from readmodel_pipelines.demo.sample_data import chat_events
 from readmodel_pipelines.mongo.connection import open_database
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines_tests.benchmarks.measuring import bench_server
@@ -52,7 +51,7 @@ def measured(
     for events in sizes:
         scaled = settings.model_copy(update={"database": f"growth_{events}"})
         with open_database(scaled) as database:
-            fill(database, scaled, appended(chat_events(events // EVENTS_OF_A_CHAT)))
+            fill(database, scaled, appended(events // EVENTS_OF_A_CHAT))
             empty(database, scaled)
             there = database.events.estimated_document_count()
             bench = Bench(database, scaled, {"this": _HOME}, there)

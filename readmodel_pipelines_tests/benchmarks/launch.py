@@ -15,7 +15,6 @@ from pathlib import Path
 
 import dagster as dg
 
-from readmodel_pipelines.demo.sample_data import chat_events
 from readmodel_pipelines.mongo.connection import open_database
 from readmodel_pipelines.mongo.driver import server_time
 from readmodel_pipelines.projector import ReadModelProjector
@@ -38,7 +37,7 @@ def main() -> None:
         uri = settings.mongodb_uri
         os.environ["READMODEL_MONGODB_URI"] = uri.get_secret_value() if uri else ""
         os.environ["READMODEL_DATABASE"] = settings.database
-        fill(database, settings, appended(chat_events(arguments.chats)))
+        fill(database, settings, appended(arguments.chats))
         ReadModelProjector(database, settings).rebuild_all()
         database.command("profile", 2)
         for _ in range(arguments.rounds):

@@ -12,7 +12,6 @@ from pydantic import SecretStr
 from pymongo import monitoring
 
 from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
-from readmodel_pipelines.demo.sample_data import chat_events
 from readmodel_pipelines.mongo.connection import open_database
 from readmodel_pipelines.projector import ReadModelProjector
 from readmodel_pipelines.rebuild import RebuildRequest, rebuild
@@ -50,7 +49,7 @@ def main() -> None:
         uri = near.mongodb_uri
         assert uri is not None
         with open_database(near) as database:
-            fill(database, near, appended(chat_events(arguments.chats)))
+            fill(database, near, appended(arguments.chats))
         for distance in arguments.distances:
             with slow_line(uri.get_secret_value(), distance / 1000) as line:
                 far = near.model_copy(update={"mongodb_uri": SecretStr(line.uri)})

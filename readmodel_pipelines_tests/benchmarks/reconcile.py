@@ -7,14 +7,18 @@ disturbs both sides alike. One worker; embedded server; all indexes; majority wr
 
 import argparse
 from collections.abc import Iterable, Iterator
-from itertools import groupby, islice
+from itertools import count, cycle, groupby, islice
 from operator import itemgetter
 from random import Random
+from struct import pack
 from typing import Any
 
+import bson
+from bson.raw_bson import RawBSONDocument
 from pymongo.cursor import CursorType
 
 from readmodel_pipelines.demo.sample_data import chat_events, long_stream
+from readmodel_pipelines.demo.sample_stream import BASE_TIME, uuid_of
 from readmodel_pipelines.events.stream import Malformed, fold_streams
 from readmodel_pipelines.mongo.connection import open_database
 from readmodel_pipelines.mongo.driver import CODEC
@@ -30,6 +34,11 @@ from readmodel_pipelines_tests.support.scene import Mongo
 PROJECTIONS = built_in("chat")
 ORDER = [("aggregate_id", 1), ("version", 1)]
 _OPEN_STREAMS = 3_000
+_DIFFERENT_CHATS = 5_000
+_ID_AT = len(b"size\x07_id\x00")
+"""Where the value of `_id` begins in an encoded event."""
+_FIRST_SECOND = int(BASE_TIME.timestamp())
+_EVENTS_A_SECOND = 100
 
 
 def main() -> None:
@@ -48,7 +57,7 @@ def main() -> None:
 def speed(settings: Settings, chats: int, rounds: int) -> None:
     """Rebuild into empty read models, verify, and the loop of one aggregate at a time."""
     with open_database(settings) as database:
-        fill(database, settings, appended(chat_events(chats)))
+        fill(database, settings, appended(chats))
         projector = ReadModelProjector(database, settings)
         documents = projected(database, settings)
         best = Best()
@@ -63,7 +72,7 @@ def speed(settings: Settings, chats: int, rounds: int) -> None:
             timed("rebuild empty", projector.rebuild_all)
         empty(database, settings)
         timed("one at a time", lambda: _one_at_a_time(database))
-    events = chats and sum(1 for _ in chat_events(chats))
+        events = database.events.estimated_document_count()
     limit = best["drain events"] + best["write raw"]
     drained = best["drain events"] + best["drain models"]
     for name, seconds in best.items():
@@ -91,22 +100,21 @@ def memory(settings: Settings) -> None:
     print(f"peak memory grows by {100 * (peaks[1] / peaks[0] - 1):.1f} %   (less than 10)")
 
 
-def fill(database: Mongo, settings: Settings, events: Iterable[dict[str, Any]]) -> None:
-    """Load events with the indexes of the application."""
-    ensure_indexes(database, settings)
+def fill(database: Mongo, settings: Settings, events: Iterable[dict[str, Any] | RawBSONDocument]) -> None:
+    """Load events with the indexes of the application, made at the end: random ids fill an index far more slowly."""
     stream = iter(events)
     while batch := list(islice(stream, 5_000)):
         database.events.insert_many(batch, ordered=False)
+    ensure_indexes(database, settings)
 
 
-def appended(events: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """The events of whole streams as an application appends them: many streams grow at once, and ids have no order.
+def appended(chats: int) -> Iterator[RawBSONDocument]:
+    """The events of that many chats as an application appends them: many streams grow at once, and ids have no order.
 
     So a read by the index fetches each event from another place. Of streams in the order of their ids, which the
     generator makes, it would read the collection from its beginning to its end.
     """
-    choice = Random(0)
-    rest = (list(stream)[::-1] for _, stream in groupby(events, key=itemgetter("aggregate_id")))
+    choice, numbers, rest = Random(0), count(), _streams(chats)
     growing = list(islice(rest, _OPEN_STREAMS))
     while growing:
         place = choice.randrange(len(growing))
@@ -114,13 +122,23 @@ def appended(events: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         if not growing[place]:
             growing[place] = growing[-1]
             growing[-1:] = islice(rest, 1)
-        yield {**event, "aggregate_id": _scattered(event["aggregate_id"])}
+        number = next(numbers)
+        # Ids that are made when an event is appended ascend.
+        made = pack(">IQ", _FIRST_SECOND + number // _EVENTS_A_SECOND, number)
+        yield RawBSONDocument(event[:_ID_AT] + made + event[_ID_AT + len(made) :])
 
 
-def _scattered(aggregate_id: str) -> str:
-    """The same id with its ends exchanged: the generator's ascend by their beginning."""
-    first, second, *middle, last = aggregate_id.split("-")
-    return "-".join((last[:8], last[8:], *middle, first + second))
+def _streams(chats: int) -> Iterator[list[bytes]]:
+    """Encoded streams, the last event first.
+
+    An event takes longer to make than to store. So not all are made: the chats come again under other ids.
+    """
+    ids = Random(1)
+    made = groupby(chat_events(min(chats, _DIFFERENT_CHATS)), key=itemgetter("aggregate_id"))
+    streams = [(aggregate_id.encode(), [bson.encode(event) for event in stream][::-1]) for aggregate_id, stream in made]
+    for aggregate_id, stream in islice(cycle(streams), chats):
+        other = uuid_of(ids.getrandbits(128)).encode()
+        yield [event.replace(aggregate_id, other) for event in stream]
 
 
 def drain(database: Mongo, name: str, order: list[tuple[str, int]]) -> int:

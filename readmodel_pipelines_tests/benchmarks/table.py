@@ -19,7 +19,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from readmodel_pipelines.demo.sample_data import chat_events
 from readmodel_pipelines.mongo.connection import open_database
 from readmodel_pipelines.mongo.names import FINDINGS
 from readmodel_pipelines.projector import ReadModelProjector
@@ -264,7 +263,7 @@ def _engines(base: str) -> Iterator[dict[str, Path]]:
 
 def _run(settings: Settings, arguments: argparse.Namespace, engines: dict[str, Path]) -> None:
     with open_database(settings) as database:
-        fill(database, settings, appended(chat_events(arguments.chats)))
+        fill(database, settings, appended(arguments.chats))
         documents: dict[Any, Any] = projected(database, settings)
         bench = Bench(database, settings, engines, database.events.estimated_document_count())
         for number in range(arguments.rounds):
