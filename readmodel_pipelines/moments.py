@@ -34,6 +34,7 @@ class Moment(Enum):
     REPAIRS = auto()
     REPAIR = auto()
     # A rebuild's ranges
+    INDEX_BUILD = auto()
     REBUILD_BEGUN = auto()
     RANGES = auto()
     BATCH_WRITTEN = auto()

@@ -5,19 +5,24 @@ collection to the next name. The server then refuses late commands of the former
 the UUID. Only the holder of the live collection's lease creates and drops collections with such names.
 """
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Protocol
 from uuid import UUID
 
-from readmodel_pipelines.errors import LeaseLost, ReadModelError
+from readmodel_pipelines.errors import ReadModelError
+from readmodel_pipelines.moments import Moment, reached
 from readmodel_pipelines.mongo.driver import MAJORITY, ClientSession, Database, OperationFailure
 from readmodel_pipelines.mongo.fenced import MISMATCH, Fence
-from readmodel_pipelines.mongo.patience import patiently
+from readmodel_pipelines.mongo.patience import patiently, tell
 
+INDEX_BUILD = 12587
+"""The code of the server's refusal to rename a collection while an index of it is built."""
 _NAME_IS_TAKEN = 48
 _NOT_THERE = 26
 _TRIES = 8
+_INDEX_BUILD_SECONDS = 1.0
 
 
 class Holder(Protocol):
@@ -70,31 +75,46 @@ def free_name(names: Sequence[str], taken: Iterable[str]) -> str:
     raise ReadModelError(f"Every name from {names[0]} to {names[-1]} is taken.", hint="Drop those collections.")
 
 
-def moved_on(database: Database, names: Sequence[str], identity: str) -> Fence | None:
-    """Rename the collection with this UUID to the next name, so that the server refuses all other holders."""
+def moved_on(database: Database, names: Sequence[str], identity: str, held: Holder) -> Fence | None:
+    """Rename the collection with this UUID to the next name, so that the server refuses all other holders.
+
+    Raises:
+        LeaseLost: another process took over while this one waited for an index build.
+    """
     for _ in range(_TRIES):
         there = built(database, names)
         fence = next((item for item in there if item.identity == identity), None)
         if fence is None:
             return None
         name = free_name(names, [item.name for item in there])
-        try:
-            space, client = database.name, database.client
-            asked = {"renameCollection": f"{space}.{fence.name}", "to": f"{space}.{name}", **fence.said}
-            with fence.held():
-                patiently(partial(client.admin.command, asked, writeConcern=MAJORITY.document), client)
-        except LeaseLost:
-            # The former holder did the same first; or our rename succeeded and its reply was lost.
-            continue
-        except OperationFailure as error:
-            if error.code != _NAME_IS_TAKEN:
-                raise
-            continue
-        return Fence(name, identity)
+        code = _renamed(database, fence, name)
+        if code == INDEX_BUILD:
+            tell(f"The server still builds an index of {fence.name} for a run that was killed. Waiting for its end.")
+        while code == INDEX_BUILD:
+            reached(Moment.INDEX_BUILD)
+            held.confirm()
+            time.sleep(_INDEX_BUILD_SECONDS)
+            code = _renamed(database, fence, name)
+        if code is None:
+            return Fence(name, identity)
     raise ReadModelError(
         f"{names[0]} was renamed by another process at every attempt.",
         hint="Find the process that works on it, then run this again.",
     )
+
+
+def _renamed(database: Database, fence: Fence, name: str) -> int | None:
+    """The code of the error that prevented the rename, if any."""
+    space, client = database.name, database.client
+    asked = {"renameCollection": f"{space}.{fence.name}", "to": f"{space}.{name}", **fence.said}
+    try:
+        patiently(partial(client.admin.command, asked, writeConcern=MAJORITY.document), client)
+    except OperationFailure as error:
+        # With a mismatch the former holder did the same first; or our rename succeeded and its reply was lost.
+        if error.code not in (MISMATCH, _NAME_IS_TAKEN, INDEX_BUILD):
+            raise
+        return error.code
+    return None
 
 
 def drop(database: Database, fences: Iterable[Fence]) -> None:

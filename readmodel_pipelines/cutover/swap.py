@@ -11,7 +11,7 @@ transaction.
 import time
 from collections.abc import Callable
 
-from readmodel_pipelines.cutover.built import identity
+from readmodel_pipelines.cutover.built import INDEX_BUILD, identity
 from readmodel_pipelines.cutover.foreign import LiveReplaced
 from readmodel_pipelines.errors import MongoFailed
 from readmodel_pipelines.moments import Moment, reached
@@ -23,7 +23,6 @@ from readmodel_pipelines.settings import Settings
 _NOT_FOUND = 26
 _IS_THERE = 48
 _TOOK_TOO_LONG = 50
-_INDEX_BUILD = 12587
 
 
 class SwapBlocked(MongoFailed):
@@ -67,9 +66,9 @@ def swap(
             raise NotThere(fence.name)
         if code == MISMATCH and before:
             raise LiveReplaced(live)
-        if code == _INDEX_BUILD:
+        if code == INDEX_BUILD:
             say(f"An index of {live} is being built; the cut-over waits for its end.")
-        tries += code != _INDEX_BUILD
+        tries += code != INDEX_BUILD
         sleep(settings.swap_wait_seconds)
     raise SwapBlocked(
         f"Transactions locked {live}, or it was busy, at each of {settings.swap_tries:,} attempts to rename "
@@ -93,7 +92,7 @@ def _renamed(database: Database, fence: Fence, live: str, target: str, seconds: 
     try:
         patiently(lambda: client.admin.command(asked), client)
     except OperationFailure as error:
-        if error.code not in (_IS_THERE, _TOOK_TOO_LONG, MISMATCH, _INDEX_BUILD, _NOT_FOUND):
+        if error.code not in (_IS_THERE, _TOOK_TOO_LONG, MISMATCH, INDEX_BUILD, _NOT_FOUND):
             raise
         return error.code
     return None

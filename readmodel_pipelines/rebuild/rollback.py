@@ -63,7 +63,7 @@ def roll_back(database: Database, settings: Settings, rebuild_id: str) -> Summar
         restored = restored or list(store.projections)
         names = [item.read_model for item in restored]
         summary.warnings += _forget_how_far(database, restored)
-        copies = _moved_on(store, copies)
+        copies = _moved_on(store, copies, held)
         for item in restored:
             if copy := copies.get(item.read_model):
                 index_like(database, store.live(item).name, copy, item)
@@ -100,10 +100,10 @@ def _copies_there(store: Store, record: RebuildRecord) -> Mapping[str, Fence]:
     return there
 
 
-def _moved_on(store: Store, copies: Mapping[str, Fence]) -> Mapping[str, Fence]:
+def _moved_on(store: Store, copies: Mapping[str, Fence], held: Leases) -> Mapping[str, Fence]:
     """Move the copies to other names, so that the server refuses late commands of another rollback."""
     moved = {
-        item.read_model: moved_on(store.database, store.copy_names(item), copies[item.read_model].identity)
+        item.read_model: moved_on(store.database, store.copy_names(item), copies[item.read_model].identity, held)
         for item in store.projections
         if item.read_model in copies
     }

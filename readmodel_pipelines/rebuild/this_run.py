@@ -196,7 +196,7 @@ class Run:
         """
         self.record = self.rebuilds.taken_over(record, self.held.confirm)
         moved = {
-            item.read_model: moved_on(self.store.database, self.store.shadow_names(item), identity)
+            item.read_model: moved_on(self.store.database, self.store.shadow_names(item), identity, self.held)
             for item in self.store.projections
             if (identity := self.record.shadows.get(item.read_model))
         }

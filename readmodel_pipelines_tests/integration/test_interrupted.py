@@ -19,9 +19,11 @@ import pytest
 
 from readmodel_pipelines.bookkeeping.repair_queue import RepairQueue
 from readmodel_pipelines.demo.sample_data import chat_events
+from readmodel_pipelines.moments import Moment, listening
 from readmodel_pipelines.mongo.connection import open_database
 from readmodel_pipelines.mongo.names import REBUILDS, copy_names, shadow_names
 from readmodel_pipelines.settings import Settings
+from readmodel_pipelines_tests.support.at_a_moment import once
 from readmodel_pipelines_tests.support.environment import environment_of
 from readmodel_pipelines_tests.support.scene import Scene, found_in
 from readmodel_pipelines_tests.support.servers.authorized import AuthorizedServer
@@ -128,6 +130,23 @@ def test_a_rebuild_does_not_wait_for_what_the_server_takes_long_for(
         with authorized.stuck(command, database.name, names("tasks_read_model")[0]) as begun:
             Interruptible(settings)("rebuild-readmodel", *EVERYTHING, "--strategy", "shadow", when=begun)
         assert in_shadow(scene, resume=True).ok
+        assert leftovers(scene) == []
+        authorized.client.drop_database(database.name)
+
+
+def test_a_rebuild_is_resumed_while_the_server_still_builds_an_index_of_its_shadow(
+    authorized: AuthorizedServer,
+) -> None:
+    settings = authorized.settings(database=f"interrupted_{uuid.uuid4().hex[:8]}")
+    with open_database(settings) as database:
+        scene = Scene(database, settings)
+        scene.fill(3)
+        with authorized.building() as (begun, end):
+            Interruptible(settings)("rebuild-readmodel", *EVERYTHING, "--strategy", "shadow", when=begun)
+            waited: list[object] = []
+            with listening(Moment.INDEX_BUILD, once(lambda: waited.append(end()))):
+                assert in_shadow(scene, resume=True).ok
+            assert waited
         assert leftovers(scene) == []
         authorized.client.drop_database(database.name)
 

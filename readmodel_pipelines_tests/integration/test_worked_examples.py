@@ -15,7 +15,7 @@ from readmodel_pipelines.reconcile.finding import Finding
 from readmodel_pipelines.reconcile.ranges import EVERYTHING
 from readmodel_pipelines.spool.sorted_file import SortedFileWriter
 from readmodel_pipelines_tests.support.at_a_moment import At, once
-from readmodel_pipelines_tests.support.built import fenced
+from readmodel_pipelines_tests.support.built import Alone, fenced
 from readmodel_pipelines_tests.support.scene import Scene, found_in
 from readmodel_pipelines_tests.support.verbs.rebuilding import full, in_shadow
 from readmodel_pipelines_tests.support.verbs.verifying import look
@@ -76,7 +76,7 @@ def test_leases_and_fences(scene: Scene) -> None:
     names = shadow_names("chats_read_model")
     scene.database.create_collection("readmodel_shadow_chats_read_model")
     of_run_a = fenced(scene.database, "readmodel_shadow_chats_read_model")
-    of_run_b = moved_on(scene.database, names, of_run_a.fence.identity)
+    of_run_b = moved_on(scene.database, names, of_run_a.fence.identity, Alone())
     assert of_run_b is not None
     assert of_run_b.name == "readmodel_shadow2_chats_read_model"
     # Another collection has the name by now: the name alone would let run A write there.

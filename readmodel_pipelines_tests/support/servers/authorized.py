@@ -65,6 +65,17 @@ class AuthorizedServer:
                 admin.command("killOp", op=work["opid"])
             admin.command({**fail, "mode": "off"})
 
+    @contextmanager
+    def building(self) -> Iterator[tuple[Callable[[], object], Callable[[], object]]]:
+        """No index build ends, until the second function is called; the first one waits until one has begun."""
+        admin, fail = self.client.admin, {"configureFailPoint": "hangAfterStartingIndexBuild"}
+        before = admin.command({**fail, "mode": "alwaysOn"})["count"]
+        begun = {"waitForFailPoint": fail["configureFailPoint"], "timesEntered": before + 1, "maxTimeMS": 240_000}
+        try:
+            yield lambda: admin.command(begun), lambda: admin.command({**fail, "mode": "off"})
+        finally:
+            admin.command({**fail, "mode": "off"})
+
     def user(self, privileges: Iterable[Privilege]) -> str:
         """The connection string of a new user with exactly these privileges."""
         return self.user_with([self.role(privileges)])
