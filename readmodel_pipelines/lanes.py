@@ -17,9 +17,9 @@ from readmodel_pipelines.mongo.read_model import ReadModelCollection
 from readmodel_pipelines.mongo.spooling import NO_SPOOLS, Spools
 from readmodel_pipelines.mongo.store import NO_SHADOWS, Shadows, Store
 from readmodel_pipelines.projections.projection import Projection
-from readmodel_pipelines.reconcile.causes import Budget, Causes
-from readmodel_pipelines.reconcile.confirm import Confirm
-from readmodel_pipelines.reconcile.finding import Finding, finding_of
+from readmodel_pipelines.reconcile.causes import Budget, Causes, Explained
+from readmodel_pipelines.reconcile.confirm import Confirm, FirstLook
+from readmodel_pipelines.reconcile.finding import Finding
 from readmodel_pipelines.reconcile.join import Lane
 from readmodel_pipelines.reconcile.kept_events import KeptEvents
 from readmodel_pipelines.reconcile.outcome import Counts, Verdict
@@ -27,6 +27,7 @@ from readmodel_pipelines.reconcile.ranges import EVERYTHING, IdRange
 from readmodel_pipelines.reconcile.recheck import Recheck
 from readmodel_pipelines.reconcile.run import Checkpoint, reconcile, reconcile_odd_ids
 from readmodel_pipelines.reconcile.summary import Summary
+from readmodel_pipelines.reconcile.telling import Telling
 
 Contested = Mapping[str, Mapping[str, Malformed]]
 """By read model, the streams whose claim on a unique key is contested by another stream."""
@@ -61,6 +62,7 @@ class OpenedPass:
         self._claims_of_some = claims_of_some
         self._allowed = store.settings.allow_malformed
         self.events = events or EventStore(store.events)
+        self.tellings: dict[str, Telling] = {}
         self._models = [ReadModelCollection(store.place(item, shadows), item) for item in store.projections]
         self.lanes = [
             Lane(item, model, counts[item.read_model], contested=(contested or {}).get(item.read_model, {}))
@@ -126,28 +128,38 @@ class OpenedPass:
     ) -> Confirm:
         """The sink of a verification. `ignored` findings are counted apart and not reported."""
         projection, again = lane.projection, self.again(lane)
-        budget = Budget(self.store.settings.causes_limit)
+        budget = Budget.of(self.store.settings.causes_limit)
         kept = KeptEvents() if budget.findings else None
         again = replace(again, kept=kept)
         causes = Causes(again.store, projection, self._allowed, budget, kept)
+        telling = self.tellings[projection.read_model] = Telling(projection, causes, summary, on_findings, ignored)
+        return Confirm(
+            lane.counts,
+            again,
+            telling.confirmed,
+            grace_seconds=self.store.settings.grace_seconds,
+            beforehand=self._beforehand(causes, projection),
+        )
+
+    def first_look(self, lane: Lane, budget: Budget, explained: Callable[[Explained], None]) -> FirstLook:
+        """What a worker confirms of a verification itself, and passes on."""
+        projection, again = lane.projection, self.again(lane)
+        causes = Causes(again.store, projection, self._allowed, budget)
 
         def note(verdicts: Sequence[Verdict]) -> None:
-            found = [finding_of(projection.read_model, verdict) for verdict in verdicts]
-            for finding, cause in zip(found, causes.of(verdicts), strict=True):
-                finding.cause = cause
-            summary.without_cause[projection.read_model] = budget.not_looked_for
-            if ignored is not None:
-                every, found = found, [finding for finding in found if not ignored(finding)]
-                summary.ignored[projection.read_model] += len(every) - len(found)
-            if on_findings and found:
-                on_findings(projection, found)
-            for finding in found:
-                summary.add(finding)
+            if verdicts:
+                explained(causes.explain(verdicts))
 
-        def beforehand(verdict: Verdict) -> None:
-            causes.beforehand(verdict, self.events.just_read(projection.fold, verdict.aggregate_id))
+        return FirstLook(
+            lane.counts,
+            again,
+            note,
+            grace_seconds=self.store.settings.grace_seconds,
+            beforehand=self._beforehand(causes, projection),
+        )
 
-        return Confirm(lane.counts, again, note, grace_seconds=self.store.settings.grace_seconds, beforehand=beforehand)
+    def _beforehand(self, causes: Causes, projection: Projection) -> Callable[[Verdict], None]:
+        return lambda verdict: causes.beforehand(verdict, self.events.just_read(projection.fold, verdict.aggregate_id))
 
 
 def contested(

@@ -1,6 +1,7 @@
 """Spreads work on a large store over processes of this machine: ranges of aggregates, and their comparison.
 
-A worker returns only suspicious aggregates; the caller compares them again before it reports any.
+A worker returns only suspicious aggregates; the caller compares them again before it reports any. Those of a
+verification that it can confirm by itself come as findings with their causes.
 """
 
 import time
@@ -22,10 +23,13 @@ from readmodel_pipelines.mongo.store import NO_SHADOWS, Shadows, Store
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.projections.registry import choose_projections, names
 from readmodel_pipelines.reading import spooled
+from readmodel_pipelines.reconcile.causes import Budget, Explained
 from readmodel_pipelines.reconcile.collector import calm_collector
+from readmodel_pipelines.reconcile.confirm import SEEN_BYTES, FirstLook
+from readmodel_pipelines.reconcile.join import Lane
 from readmodel_pipelines.reconcile.outcome import Counts, Verdict
-from readmodel_pipelines.reconcile.ports import BATCH_BYTES
 from readmodel_pipelines.reconcile.ranges import EVERYTHING, IdRange, split
+from readmodel_pipelines.reconcile.telling import Telling
 from readmodel_pipelines.settings import Settings
 from readmodel_pipelines.speed_limits import waiting
 from readmodel_pipelines.workers.pool import Send, work_off
@@ -37,6 +41,7 @@ _RANGES_FOR_EACH_WORKER = 4
 _SAMPLES_FOR_EACH_RANGE = 200
 _AT_ONCE = 1_000
 _SAY_SECONDS = 1.0
+_NO_TELLINGS: Mapping[str, Telling] = {}
 
 
 def workers_for(settings: Settings, events: int) -> int:
@@ -80,6 +85,22 @@ class _Suspects:
 
 
 @dataclass(frozen=True, slots=True)
+class _Found:
+    """Confirmed findings of a read model with their causes."""
+
+    read_model: str
+    explained: Explained
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """A range, and for each read model whose findings a worker explains, what is left of the budget for that."""
+
+    within: IdRange
+    budgets: Mapping[str, Budget]
+
+
+@dataclass(frozen=True, slots=True)
 class Compared:
     """The counts of a range by read model, and the events read, both since the last message."""
 
@@ -94,13 +115,19 @@ def compare_ranges(
     suspect: Callable[[str, Verdict], None],
     on_compared: Callable[[Compared], None] = lambda _: None,
     here: Database | None = None,
+    tellings: Mapping[str, Telling] = _NO_TELLINGS,
 ) -> None:
-    """Compare ranges in several processes, or `here`; calls back with the suspicious aggregates of each read model."""
+    """Compare ranges in several processes, or `here`; calls back with the suspicious aggregates of each read model.
+
+    Those with `tellings` get the findings that workers confirm by themselves.
+    """
 
     def told(message: object) -> None:
         if isinstance(message, _Suspects):
             for verdict in message.verdicts:
                 suspect(message.read_model, verdict)
+        elif isinstance(message, _Found):
+            tellings[message.read_model].explained(message.explained)
         elif isinstance(message, Compared):
             on_compared(message)
         elif isinstance(message, str):
@@ -108,7 +135,11 @@ def compare_ranges(
 
     setup = replace(setup, share=1 / max(1, min(workers, len(ranges))))
     opened = [here] if here is not None else []
-    for _, rest in work_off(_open_worker, setup, ranges, workers, told, *opened, only_reads=True):
+
+    def given(within: IdRange) -> _Task:
+        return _Task(within, {name: replace(each.causes.budget) for name, each in tellings.items()})
+
+    for _, rest in work_off(_open_worker, setup, ranges, workers, told, *opened, only_reads=True, given=given):
         on_compared(rest)
 
 
@@ -168,11 +199,12 @@ def _compare_in_parallel(
         lambda read_model, verdict: lanes[read_model].emit(verdict),
         on_compared,
         opened.store.database,
+        opened.tellings,
     )
 
 
 @contextmanager
-def _open_worker(setup: PassSetup, here: Database | None = None) -> Iterator[Callable[[IdRange, Send], Compared]]:
+def _open_worker(setup: PassSetup, here: Database | None = None) -> Iterator[Callable[[_Task, Send], Compared]]:
     role = "shadow" if setup.shadows else "verify"
     opened = open_database(setup.settings, role, met=True) if here is None else nullcontext(here)
     with opened as database, calm_collector():
@@ -180,7 +212,7 @@ def _open_worker(setup: PassSetup, here: Database | None = None) -> Iterator[Cal
         yield do if here is not None else report_waits_to_parent(do)
 
 
-def _compare_range(database: Database, setup: PassSetup, within: IdRange, send: Send) -> Compared:
+def _compare_range(database: Database, setup: PassSetup, task: _Task, send: Send) -> Compared:
     store = Store(database, setup.settings, choose_projections(setup.settings, setup.read_models))
     counting = _Counting(counts_of(store.projections), send)
     pay = waiting(setup.settings, database, setup.share, off_peak=setup.off_peak)
@@ -188,9 +220,18 @@ def _compare_range(database: Database, setup: PassSetup, within: IdRange, send: 
     opened = OpenedPass(
         store, counting.counts, setup.contested, shadows=setup.shadows, events=events, spools=setup.spools
     )
-    sinks = opened.into(lambda lane: _Sending(lane.projection.read_model, send))
+
+    def sink_for(lane: Lane) -> _Sending:
+        name = lane.projection.read_model
+        budget = task.budgets.get(name)
+        if budget is None:
+            return _Sending(name, send)
+        look = opened.first_look(lane, budget, lambda explained: send(_Found(name, explained)))
+        return _Sending(name, send, look)
+
+    sinks = opened.into(sink_for)
     reached(Moment.LOOK)
-    opened.reconcile(within=within)
+    opened.reconcile(within=task.within)
     for sink in sinks:
         sink.send()
     return counting.since_last(events.events_read)
@@ -218,26 +259,31 @@ class _Counting:
 
 
 class _Sending:
-    """Sends verdicts in batches; those on one aggregate together."""
+    """Sends verdicts in batches, those on one aggregate together; without those that the first look confirms."""
 
-    def __init__(self, read_model: str, send: Send) -> None:
+    def __init__(self, read_model: str, send: Send, look: FirstLook | None = None) -> None:
         self._read_model = read_model
         self._send = send
+        self._look = look
         self._verdicts: list[Verdict] = []
         self._bytes = 0
 
     def accept(self, verdict: Verdict) -> None:
-        full = len(self._verdicts) >= _AT_ONCE or self._bytes >= BATCH_BYTES
+        full = len(self._verdicts) >= _AT_ONCE or self._bytes >= SEEN_BYTES
         if full and self._verdicts[-1].aggregate_id != verdict.aggregate_id:
             self.send()
         weight = verdict.weight
         if is_plain(verdict.aggregate_id):
+            if self._look is not None and verdict.expected is not None:
+                self._look.see(verdict)
+                self._bytes += weight
             verdict = Verdict(verdict.aggregate_id, verdict.outcome, size=weight)
         else:
             self._bytes += weight
         self._verdicts.append(verdict)
 
     def send(self) -> None:
-        if self._verdicts:
-            self._send(_Suspects(self._read_model, self._verdicts))
-            self._verdicts, self._bytes = [], 0
+        rest = self._verdicts if self._look is None else self._look.rest_of(self._verdicts)
+        if rest:
+            self._send(_Suspects(self._read_model, rest))
+        self._verdicts, self._bytes = [], 0

@@ -211,7 +211,7 @@ class EventStore:
 
     def last_versions(self, ids: Sequence[str]) -> dict[str, Any]:
         """The last version of each of these streams, from the index alone."""
-        groups = self._groups(stream_ends.last_of(ids, "version"), self._index_for(ids))
+        groups = self._groups(stream_ends.last_of(ids, last="version"), self._index_for(ids))
         # `$in` also finds arrays by their elements.
         return {group["_id"]: group["last"] for group in groups if type(group["_id"]) is str}
 
@@ -222,7 +222,22 @@ class EventStore:
         old. Only streams whose last event is at most an hour older are read, because the clocks of an application's
         processes differ by less.
         """
-        near = self._ending_near(ids, seconds + _CLOCKS_DIFFER_SECONDS)
+        is_near = {"$match": {"$expr": _is_near("$at", seconds)}}
+        groups = self._groups([*stream_ends.last_of(ids, at="created_at"), is_near], self._index_for(ids))
+        return self._young(fold, sorted(group["_id"] for group in groups if type(group["_id"]) is str), seconds)
+
+    def ends(self, fold: Fold[Any], ids: Sequence[str], seconds: float) -> tuple[Mapping[str, Any], Mapping[str, int]]:
+        """`last_versions` and `young`; one query, if no stream ended in the last hour."""
+        if not seconds:
+            return self.last_versions(ids), {}
+        near = {"$project": {"last": 1, "near": _is_near("$at", seconds)}}
+        ends = [*stream_ends.last_of(ids, last="version", at="created_at"), near]
+        groups = [group for group in self._groups(ends, self._index_for(ids)) if type(group["_id"]) is str]
+        young = self._young(fold, sorted(group["_id"] for group in groups if group["near"]), seconds)
+        return {group["_id"]: group["last"] for group in groups}, young
+
+    def _young(self, fold: Fold[Any], near: Sequence[str], seconds: float) -> dict[str, int]:
+        """`young`, of streams whose last event is near."""
         if not near:
             return {}
         pipeline: list[Mapping[str, Any]] = [
@@ -237,13 +252,6 @@ class EventStore:
             {"$group": {"_id": "$aggregate_id", "first": {"$min": "$version"}}},
         ]
         return {group["_id"]: _whole_or_1(group["first"]) for group in self._groups(pipeline)}
-
-    def _ending_near(self, ids: Sequence[str], seconds: float) -> list[str]:
-        """Those of these streams whose last event was written in the last seconds, or has no time."""
-        is_near = {"$match": {"$expr": stream_ends.is_within("$last", seconds, if_none=True)}}
-        pipeline = [*stream_ends.last_of(ids, "created_at"), is_near]
-        groups = self._groups(pipeline, self._index_for(ids))
-        return sorted(group["_id"] for group in groups if type(group["_id"]) is str)
 
     def ids(self) -> Iterator[str]:
         """Every aggregate id that is a string, in order, of any type of stream; from the index alone."""
@@ -356,6 +364,11 @@ class EventStore:
 
 def _hint(index: str | None) -> dict[str, Any]:
     return {"hint": index} if index else {}
+
+
+def _is_near(moment: str, seconds: float) -> Document:
+    """Whether the last event of a stream is so near that one of its events may be young; or has no time."""
+    return stream_ends.is_within(moment, seconds + _CLOCKS_DIFFER_SECONDS, if_none=True)
 
 
 def _above(field: str) -> list[str]:

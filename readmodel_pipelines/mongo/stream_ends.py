@@ -37,9 +37,9 @@ def last_versions() -> list[Mapping[str, Any]]:
     return [_FROM_TEXTS, _BACKWARDS, {"$group": {"_id": "$aggregate_id", "last": {"$first": "$version"}}}, _IN_ORDER]
 
 
-def last_of(ids: Sequence[str], field: str) -> list[Mapping[str, Any]]:
-    """The pipeline for id and one field, as `last`, of the last event of each of these streams."""
-    last = {"last": {"$first": f"${field}"}}
+def last_of(ids: Sequence[str], **fields: str) -> list[Mapping[str, Any]]:
+    """The pipeline for id and some fields, by these names, of the last event of each of these streams."""
+    last = {name: {"$first": f"${field}"} for name, field in fields.items()}
     return [{"$match": {"aggregate_id": {"$in": [*ids]}}}, _BACKWARDS, {"$group": {"_id": "$aggregate_id", **last}}]
 
 

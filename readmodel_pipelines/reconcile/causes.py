@@ -6,7 +6,7 @@ limit are counted and have no cause.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import chain, groupby, islice
 from operator import itemgetter
 from typing import Any
@@ -17,6 +17,7 @@ from readmodel_pipelines.events.values import Event
 from readmodel_pipelines.projections.projection import Projection
 from readmodel_pipelines.reconcile.cause import Cause, with_times
 from readmodel_pipelines.reconcile.diagnosis import Stream, at_once, cause_of
+from readmodel_pipelines.reconcile.finding import Finding, finding_of
 from readmodel_pipelines.reconcile.kept_events import (
     MOST_CHARACTERS,
     MOST_OF_A_STREAM,
@@ -37,16 +38,39 @@ _SAMPLE = 200
 _STREAMS = (Outcome.MISSING, Outcome.DIFFERENT, Outcome.UNEXPECTED)
 
 
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """Findings with their causes, and for each the events walked to find it, 0 if that needed none.
+
+    `not_looked_for` is the number of findings left without a cause by the limit.
+    """
+
+    findings: Sequence[Finding]
+    walked: Sequence[int]
+    not_looked_for: int
+
+
 @dataclass(slots=True)
 class Budget:
     """The remaining budget of findings and events, and the number of findings left without a cause."""
 
     findings: int
-    events: int = field(init=False)
+    events: int
     not_looked_for: int = 0
 
-    def __post_init__(self) -> None:
-        self.events = self.findings * EVENTS_FOR_EACH
+    @classmethod
+    def of(cls, findings: int) -> "Budget":
+        """The budget for so many findings."""
+        return cls(findings, findings * EVENTS_FOR_EACH)
+
+    def charge(self, explained: Explained) -> None:
+        """Take what a worker used. It did not know what others used, so the last causes may be beyond the limit."""
+        self.not_looked_for += explained.not_looked_for
+        for finding, walked in zip(explained.findings, explained.walked, strict=True):
+            if walked and self.take():
+                self.events -= walked
+            elif walked:
+                finding.cause = None
 
     def take(self) -> bool:
         """Take one finding from the budget; returns whether there was one left."""
@@ -71,38 +95,43 @@ class Causes:
         self._store = store
         self._projection = projection
         self._allowed = allowed
-        self._budget = budget
+        self.budget = budget
         self._kept = kept or KeptEvents()
         self._fold: Fold[Any] = dated(projection).fold
         self._made: set[str] | None = None
 
-    def of(self, verdicts: Sequence[Verdict]) -> list[Cause | None]:
-        """The cause of each verdict; None for malformed streams, for documents that are right now, and beyond the
-        limit.
+    def explain(self, verdicts: Sequence[Verdict]) -> Explained:
+        """The findings for these verdicts, with causes; without one for malformed streams, for documents that are right
+        now, and beyond the limit.
         """
+        before = self.budget.not_looked_for
+        found = [finding_of(self._projection.read_model, verdict) for verdict in verdicts]
+        walked = [0] * len(found)
         causes = [None if verdict.cause is not None else at_once(verdict) for verdict in verdicts]
         places = {
             verdict.aggregate_id: place
             for place, verdict in enumerate(verdicts)
             if causes[place] is None and verdict.outcome in _STREAMS and is_plain(verdict.aggregate_id)
-            if self._budget.take()
+            if self.budget.take()
         }
         left = len(places)
-        for place, cause, walked in self._found(verdicts, places):
-            causes[place] = cause
+        for place, cause, number in self._found(verdicts, places):
+            causes[place], walked[place] = cause, number
             left -= 1
-            self._budget.events -= walked
-            if self._budget.events < 1:
-                self._budget.not_looked_for += left
+            self.budget.events -= number
+            if self.budget.events < 1:
+                self.budget.not_looked_for += left
                 break
         if "occurred_at" not in self._projection.fold.envelope:
             self._date(causes, {key: place for key, place in places.items() if verdicts[place].cause is not None})
-        return causes
+        for finding, cause in zip(found, causes, strict=True):
+            finding.cause = cause
+        return Explained(found, walked, self.budget.not_looked_for - before)
 
     def beforehand(self, verdict: Verdict, events: Sequence[Event]) -> None:
         """Find the cause of a verdict while the events that it comes from are held. It has no times of events yet."""
         is_whole = bool(events) and events[-1].get("version") == verdict.version
-        if is_whole and self._budget.findings > 0 and self._budget.events > 0 and at_once(verdict) is None:
+        if is_whole and self.budget.findings > 0 and self.budget.events > 0 and at_once(verdict) is None:
             verdict.cause, verdict.walked = self._cause(verdict, lambda: events, intact=events)
 
     def _found(self, verdicts: Sequence[Verdict], places: Mapping[str, int]) -> Iterator[tuple[int, Cause | None, int]]:

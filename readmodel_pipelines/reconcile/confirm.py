@@ -19,7 +19,7 @@ from readmodel_pipelines.reconcile.recheck import Recheck
 PUT_OFF = 50_000
 """Maximum number of ids held until their grace time is over; with more, the pass waits for the oldest."""
 
-_SEEN_BYTES = 4 * 1024 * 1024
+SEEN_BYTES = 4 * 1024 * 1024
 """Maximum number of bytes of events held until the recheck; the others are read again."""
 
 _MAY_LAG = (Outcome.MISSING, Outcome.DIFFERENT, Outcome.UNEXPECTED)
@@ -55,7 +55,7 @@ class Confirm:
             self.look_again()
         self._doubtful.append(verdict.aggregate_id)
         self._bytes += verdict.weight
-        if verdict.expected is not None and self._bytes <= _SEEN_BYTES:
+        if verdict.expected is not None and self._bytes <= SEEN_BYTES:
             self.beforehand(verdict)
             self._seen.append(verdict)
 
@@ -71,8 +71,14 @@ class Confirm:
         self._doubtful, self._seen, self._bytes = [], [], 0
         if not ids:
             return
-        verdicts = self._compare(ids, seen)
-        young = self.again.young(ids, self.grace_seconds) if self.grace_seconds else {}
+        verdicts, young = self.again.standing(seen, self.grace_seconds) if seen else ([], {})
+        standing = {verdict.aggregate_id for verdict in verdicts}
+        if rest := [aggregate_id for aggregate_id in ids if aggregate_id not in standing]:
+            verdicts += self.again.verdicts(rest)
+            verdicts.sort(key=lambda verdict: byte_order(verdict.aggregate_id))
+            if self.grace_seconds:
+                young = {**young, **self.again.young(rest, self.grace_seconds)}
+        self._count(ids, verdicts)
         due = self.clock() + self.grace_seconds
         self._put_off += [
             (due, verdict.aggregate_id, verdict.weight) for verdict in verdicts if verdict.aggregate_id in young
@@ -90,7 +96,8 @@ class Confirm:
             ids.append(aggregate_id)
             size += weight
         self.sleep(max(0.0, due - self.clock()))
-        verdicts = self._compare(ids)
+        verdicts = self.again.verdicts(ids)
+        self._count(ids, verdicts)
         young = self.again.young(sorted({item.aggregate_id for item in verdicts if _may_lag(item)}), self.grace_seconds)
         # Without its young events the stream ends one version before the first of them.
         behind = self.again.behind({aggregate_id: first - 1 for aggregate_id, first in young.items()})
@@ -99,17 +106,46 @@ class Confirm:
                 verdict.outcome = Outcome.LAGGING
         self.note(verdicts)
 
-    def _compare(self, ids: Sequence[str], seen: Sequence[Verdict] = ()) -> list[Verdict]:
-        """The current verdicts. Each of `ids` is already counted as checked; one that is right now counts as `same`."""
-        verdicts = self.again.standing(seen) if seen else []
-        standing = {verdict.aggregate_id for verdict in verdicts}
-        if rest := [aggregate_id for aggregate_id in ids if aggregate_id not in standing]:
-            verdicts += self.again.verdicts(rest)
-            verdicts.sort(key=lambda verdict: byte_order(verdict.aggregate_id))
+    def _count(self, ids: Sequence[str], verdicts: Sequence[Verdict]) -> None:
+        """Each of `ids` is already counted as checked; one that is right now counts as `same`."""
         right = len(ids) - len(verdicts)
         self.counts.same += max(right, 0)
         self.counts.checked += max(-right, 0)
-        return verdicts
+
+
+@dataclass
+class FirstLook:
+    """Confirms verdicts in a worker process as far as this needs no event; a `Confirm` of its caller has the others.
+
+    `note` and `beforehand` are as in `Confirm`.
+    """
+
+    counts: Counts
+    again: Recheck
+    note: Callable[[Sequence[Verdict]], None]
+    grace_seconds: float
+    beforehand: Callable[[Verdict], object]
+    _seen: list[Verdict] = field(default_factory=list)
+
+    def see(self, verdict: Verdict) -> None:
+        """Hold a verdict that has an expected document until the next look."""
+        self.beforehand(verdict)
+        self._seen.append(verdict)
+
+    def rest_of(self, verdicts: Sequence[Verdict]) -> list[Verdict]:
+        """Confirm what was seen; returns those of these verdicts, which are all on the same aggregates, that are left.
+
+        One with young events has to be compared again after the grace time.
+        """
+        seen, self._seen = self._seen, []
+        standing, young = self.again.standing(seen, self.grace_seconds) if seen else ([], {})
+        standing = [verdict for verdict in standing if verdict.aggregate_id not in young]
+        ids = {verdict.aggregate_id for verdict in standing}
+        self.note(standing)
+        rest = [verdict for verdict in verdicts if verdict.aggregate_id not in ids]
+        # A second document with the same key is gone.
+        self.counts.same += len(verdicts) - len(rest) - len(standing)
+        return rest
 
 
 def _may_lag(verdict: Verdict) -> bool:

@@ -67,6 +67,9 @@ class EventStore(Protocol):
     def young(self, fold: Fold[Any], ids: Sequence[str], seconds: float) -> Mapping[str, int]:
         """For those of these streams with events of the last seconds, the first such version."""
 
+    def ends(self, fold: Fold[Any], ids: Sequence[str], seconds: float) -> tuple[Mapping[str, Any], Mapping[str, int]]:
+        """`last_versions` and `young` of these streams together."""
+
     def have_events(self, fold: Fold[Any], ids: Sequence[Any]) -> list[bool]:
         """For each id, of any BSON type, whether any event has it."""
 

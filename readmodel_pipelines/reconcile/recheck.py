@@ -59,8 +59,8 @@ class Recheck:
                 reconcile(self.store, [lane], self.allowed, sorted(set(ids)), passing=self.kept.passing)
         return verdicts
 
-    def standing(self, seen: Sequence[Verdict]) -> list[Verdict]:
-        """The verdicts that still hold: neither the document nor the end of the stream has changed since.
+    def standing(self, seen: Sequence[Verdict], seconds: float) -> tuple[list[Verdict], Mapping[str, int]]:
+        """The verdicts that still hold: neither the document nor the end of the stream has changed since. And `young`.
 
         Each has its expected document, at the version of its stream. Reads no event, because a stream only grows at its
         end. Documents are read first, so that none is newer than its stream.
@@ -70,15 +70,16 @@ class Recheck:
         documents: dict[str, list[Document]] = defaultdict(list)
         for document in self.lane.model.read(ids):
             documents[document[key]].append(document)
-        last = self.store.last_versions(ids)
+        last, young = self.store.ends(self.lane.projection.fold, ids, seconds)
         for verdict in seen:
             verdict.last_version = last.get(verdict.aggregate_id)
-        return [
+        standing = [
             verdict
             for verdict in seen
             if verdict.last_version == verdict.version
             and same_value(documents[verdict.aggregate_id], [] if verdict.actual is None else [verdict.actual])
         ]
+        return standing, young
 
     def blame(self, verdict: Verdict) -> Malformed | None:
         """The reason why the stream is malformed, with the offending event, which a full pass does not read."""

@@ -68,12 +68,13 @@ def work_off(
     told: Callable[[Any], None] = lambda _: None,
     *here: Any,
     only_reads: bool = False,
+    given: Callable[[Any], Any] = lambda task: task,
 ) -> Iterator[tuple[Any, Any]]:
     """Run the tasks in several processes, or in this one with the objects open `here`. Yields (task, result).
 
-    `told` is called with messages of workers, and with None once per second without any. `setup`, tasks, results and
-    messages are pickled. If the work `only_reads`, one of several workers is a thread here, which has nothing to load;
-    nothing can end it at once.
+    `told` is called with messages of workers, and with None once per second without any. `given` makes what a worker
+    gets of a task, at that moment. `setup`, what workers get, results and messages are pickled. If the work
+    `only_reads`, one of several workers is a thread here, which has nothing to load; nothing can end it at once.
 
     Raises:
         WorkerDied: a worker ended; the others are ended too.
@@ -82,14 +83,20 @@ def work_off(
     if workers <= 1 or len(tasks) <= 1:
         with work(setup, *here) as do:
             for task in tasks:
-                yield task, do(task, told)
+                yield task, do(given(task), told)
     else:
         thread = _a_thread(work, setup, *here) if only_reads and here else None
-        yield from _in_processes(work, setup, deque(tasks), min(workers, len(tasks)), told, thread)
+        yield from _in_processes(work, setup, deque(tasks), min(workers, len(tasks)), told, thread, given)
 
 
 def _in_processes(
-    work: Work, setup: Any, tasks: deque[Any], workers: int, told: Callable[[Any], None], thread: Connection | None
+    work: Work,
+    setup: Any,
+    tasks: deque[Any],
+    workers: int,
+    told: Callable[[Any], None],
+    thread: Connection | None,
+    given: Callable[[Any], Any],
 ) -> Iterator[tuple[Any, Any]]:
     processes: dict[Connection, subprocess.Popen[bytes]] = {}
     at_work: dict[Connection, Any] = {}
@@ -97,7 +104,7 @@ def _in_processes(
     def give_next(connection: Connection) -> None:
         if tasks:
             at_work[connection] = tasks.popleft()
-            _send(connection, at_work[connection])
+            _send(connection, given(at_work[connection]))
 
     try:
         if thread is not None:

@@ -35,7 +35,7 @@ def test_what_did_not_change_stands_and_no_event_is_read_for_it(scene: Scene) ->
     seen = look.verdicts([DIFFERENT, MISSING])
     assert {verdict.aggregate_id for verdict in seen} == {DIFFERENT, MISSING}
     read = look.store.events_read
-    assert look.standing(seen) == seen
+    assert look.standing(seen, 0) == (seen, {})
     assert look.store.events_read == read
 
 
@@ -60,7 +60,7 @@ def test_what_changed_meanwhile_does_not_stand(scene: Scene, meanwhile: Callable
     look = look_at(scene)
     seen = look.verdicts([DIFFERENT, MISSING])
     meanwhile(scene)
-    assert look.standing(seen) == []
+    assert look.standing(seen, 0)[0] == []
 
 
 def test_a_stream_with_young_events_is_known_by_its_last_one(scene: Scene) -> None:
@@ -84,3 +84,5 @@ def test_a_stream_with_young_events_is_known_by_its_last_one(scene: Scene) -> No
     ids = sorted(map(uuid, [*ages, "never said"]))
     young = EventStore(scene.events).young(CHAT_FOLD, ids, 60)
     assert young == {uuid("young"): 2, uuid("half"): 1, uuid("ahead"): 2}
+    last, young_too = EventStore(scene.events).ends(CHAT_FOLD, ids, 60)
+    assert (young_too, last) == (young, EventStore(scene.events).last_versions(ids))

@@ -2,19 +2,25 @@
 
 import json
 import re
+import threading
+from functools import partialmethod
 from typing import Any
 
 import pytest
 from bson import Binary, Code, DatetimeMS, DBRef, Decimal128, Int64, MaxKey, MinKey, ObjectId, Regex, Timestamp
 
 from readmodel_pipelines import spread
+from readmodel_pipelines.moments import Moment
 from readmodel_pipelines.rebuild_state import Strategy
+from readmodel_pipelines.reconcile.confirm import Confirm
 from readmodel_pipelines.reconcile.summary import Summary
 from readmodel_pipelines.workers import pool
 from readmodel_pipelines_tests.support import faulty_read_models as faulty
+from readmodel_pipelines_tests.support.at_a_moment import At
 from readmodel_pipelines_tests.support.campaign.trial import Trial
 from readmodel_pipelines_tests.support.scene import BOTH, Scene
 from readmodel_pipelines_tests.support.verbs.rebuilding import full, leftovers, records
+from readmodel_pipelines_tests.support.verbs.verifying import RENAMED, just_now, look
 
 STREAMS = 40
 MANY = 10_000
@@ -87,6 +93,66 @@ def test_a_verification_finds_the_same(wrecked: Scene, in_processes: list[int]) 
 
     assert len(in_processes) >= 2
     assert three == one
+
+
+@pytest.fixture
+def broken(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> Scene:
+    """All documents are wrong, and have been for long; two workers, one of which is a thread."""
+    scene.fill(60)
+    for collection in (scene.chats, scene.tasks):
+        collection.update_many({}, {"$set": {"created_by": "nobody"}})
+    monkeypatch.setattr(spread, "EVENTS_WORTH_A_PROCESS", 10)
+    scene.settings = scene.settings.model_copy(update={"workers": 2})
+    return scene
+
+
+def alone(scene: Scene) -> None:
+    scene.settings = scene.settings.model_copy(update={"workers": 1})
+
+
+def test_findings_of_old_streams_are_confirmed_and_explained_where_they_are_found(broken: Scene, at: At) -> None:
+    read_here: list[Any] = []
+
+    def reads(ids: Any) -> None:
+        if ids is not None and threading.current_thread() is threading.main_thread():
+            read_here.append(ids)
+
+    at(Moment.EVENTS, reads)
+    several = told(look(broken))
+    assert read_here == []
+    assert all("cause" in json.loads(finding) for finding in several["findings"])
+    alone(broken)
+    # The second one knows them since the first.
+    first_seen = re.compile(r', "first_seen": .*}$')
+    one = told(look(broken))
+    for each in (several, one):
+        each["findings"] = [first_seen.sub("", finding) for finding in each["findings"]]
+    assert several == one
+
+
+@pytest.mark.parametrize("limit", [0, 7])
+def test_the_limit_of_causes_is_one_for_all_workers(broken: Scene, limit: int) -> None:
+    broken.settings = broken.settings.model_copy(update={"causes_limit": limit})
+    summary = look(broken)
+    for name in BOTH:
+        found = [finding.cause for finding in summary.findings if finding.read_model == name]
+        assert len(found) - found.count(None) == limit
+        assert summary.without_cause[name] == len(found) - limit
+
+
+def test_a_finding_of_a_young_stream_is_compared_again_after_the_grace_time(
+    broken: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr(Confirm, "__init__", partialmethod(Confirm.__init__, sleep=waited.append))
+    broken.settings = broken.settings.model_copy(update={"grace_seconds": 60.0})
+    broken.build()
+    chats = sorted(chat["chat_id"] for chat in broken.chats.find({}, {"chat_id": 1}))
+    just_now(broken, chats[0], RENAMED)
+    broken.chats.update_one({"chat_id": chats[1]}, {"$set": {"created_by": "nobody"}})
+    counts = look(broken, "chat").read_models["chats_read_model"]
+    assert (counts.lagging, counts.different, counts.same, counts.checked) == (1, 1, 58, 60)
+    assert waited
 
 
 # Forty collections more take their time to be made twice.

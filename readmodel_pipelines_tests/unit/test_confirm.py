@@ -7,7 +7,7 @@ import pytest
 
 from readmodel_pipelines.events.stream import Malformed, Reason
 from readmodel_pipelines.reconcile import confirm
-from readmodel_pipelines.reconcile.confirm import Confirm
+from readmodel_pipelines.reconcile.confirm import Confirm, FirstLook
 from readmodel_pipelines.reconcile.outcome import Counts, Outcome, Verdict, Why
 from readmodel_pipelines.reconcile.ports import BATCH, BATCH_BYTES
 from readmodel_pipelines.reconcile.recheck import Recheck
@@ -57,8 +57,10 @@ class World:
                 found += [Verdict(key, Outcome.UNEXPECTED, reason=Why.DUPLICATE_KEY)] if key in self.twice else []
         return found
 
-    def standing(self, seen: Sequence[Verdict]) -> list[Verdict]:
-        return [verdict for verdict in seen if verdict.aggregate_id not in self.changed_ids]
+    def standing(self, seen: Sequence[Verdict], seconds: float) -> tuple[list[Verdict], Mapping[str, int]]:
+        ids = [verdict.aggregate_id for verdict in seen]
+        young = self.young(ids, seconds) if seconds else {}
+        return [verdict for verdict in seen if verdict.aggregate_id not in self.changed_ids], young
 
     def young(self, ids: Sequence[str], seconds: float) -> Mapping[str, int]:
         return {key: self.young_ids[key] for key in ids if key in self.young_ids}
@@ -177,3 +179,20 @@ def test_wide_documents_are_looked_at_a_few_at_a_time(grace: float) -> None:
     sink.finish()
     assert {len(batch) for batch in world.batches} <= {4, 2}
     assert len(world.noted) == 10
+
+
+def test_a_first_look_confirms_what_stands_and_leaves_what_changed_and_what_is_young(world: World) -> None:
+    world.changed_ids, world.young_ids = {"b"}, {"c": 3}
+    explained: list[str] = []
+    again = cast(Recheck, world)
+    look = FirstLook(world.counts, again, world.noted.extend, GRACE, lambda item: explained.append(item.aggregate_id))
+    seen = [Verdict(name, Outcome.DIFFERENT, {"chat_id": name}, {"chat_id": name}, version=1) for name in "abc"]
+    for verdict in seen:
+        look.see(verdict)
+    # The second document for `a` is gone since, and `d` has no expected one.
+    every = [seen[0], Verdict("a", Outcome.UNEXPECTED), *seen[1:], Verdict("d", Outcome.ORPHAN)]
+    assert [verdict.aggregate_id for verdict in look.rest_of(every)] == ["b", "c", "d"]
+    assert [verdict.aggregate_id for verdict in world.noted] == ["a"]
+    assert explained == ["a", "b", "c"]
+    assert world.counts.same == 1
+    assert look.rest_of([]) == []
