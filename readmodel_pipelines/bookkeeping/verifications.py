@@ -13,12 +13,14 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from bson.json_util import CANONICAL_JSON_OPTIONS
 from pymongo import ReplaceOne
 
 from readmodel_pipelines.events.ids import is_plain
+from readmodel_pipelines.mongo.behind import Behind
 from readmodel_pipelines.mongo.changes import Token, time_of
 from readmodel_pipelines.mongo.driver import Collection, Database, Document, duplicates_allowed, server_time
 from readmodel_pipelines.mongo.names import FINDINGS, VERIFICATIONS, WATERMARKS
@@ -52,11 +54,16 @@ class Covered:
 
 
 class Findings:
-    """The recorded findings of a database."""
+    """The recorded findings of a database.
+
+    `remember` writes behind: `settle` waits for its last batch, which may raise.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._findings = Collection(database, FINDINGS)
+        self._behind = Behind("records findings")
+        self._being_written: set[str] = set()
 
     def remember(self, findings: Sequence[Finding], last_versions: Mapping[str, Any]) -> None:
         """Record these findings as open, and set the age of each; `last_versions` are those of their streams."""
@@ -64,6 +71,8 @@ class Findings:
         by_key: dict[str, list[Finding]] = defaultdict(list)
         for finding in findings:
             by_key[_key(finding)].append(finding)
+        if not self._being_written.isdisjoint(by_key):
+            self.settle()
         stored = {item["_id"]: item for item in self._findings.find({"_id": {"$in": list(by_key)}})}
         new: list[Document] = []
         changed: list[ReplaceOne[Document]] = []
@@ -83,6 +92,17 @@ class Findings:
                 as_before.append(key)
             else:
                 changed.append(ReplaceOne({"_id": key}, document))
+        self._behind.do(partial(self._write, new, changed, as_before, now))
+        self._being_written = set(by_key)
+
+    def settle(self, at_most: float | None = None) -> None:
+        """Wait until everything is recorded, perhaps for a limited time in seconds."""
+        self._behind.wait(at_most)
+        self._being_written = set()
+
+    def _write(
+        self, new: Sequence[Document], changed: Sequence[ReplaceOne[Document]], as_before: Sequence[str], now: datetime
+    ) -> None:
         # Three statements, because an upsert for each finding takes several times as long.
         if new:
             # Another verification may have recorded the same finding first.
@@ -91,7 +111,7 @@ class Findings:
         if changed:
             self._findings.bulk_write(changed, ordered=False)
         if as_before:
-            self._findings.update_many({"_id": {"$in": as_before}}, {"$set": {"last_seen": now}})
+            self._findings.update_many({"_id": {"$in": [*as_before]}}, {"$set": {"last_seen": now}})
 
     def close(self, read_model: str, not_seen_since: datetime, covered: Covered | None) -> int:
         """Close the open findings of covered aggregates that were not found again; returns their number. None covers

@@ -3,7 +3,7 @@
 import heapq
 import random
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import chain, groupby, islice
@@ -17,7 +17,7 @@ from readmodel_pipelines.errors import UsageError
 from readmodel_pipelines.events.ids import byte_order, is_plain, is_utf8
 from readmodel_pipelines.moments import Moment, reached
 from readmodel_pipelines.mongo.changes import Changes, Token, changes_since
-from readmodel_pipelines.mongo.driver import Database, server_time
+from readmodel_pipelines.mongo.driver import Database, PyMongoError, server_time
 from readmodel_pipelines.mongo.event_store import EventStore
 from readmodel_pipelines.mongo.no_events import refuse_without_events
 from readmodel_pipelines.mongo.read_model import ReadModelCollection
@@ -40,6 +40,7 @@ from readmodel_pipelines.verification.reporting import Reporting
 
 _BATCH = 1_000
 _MOST_RECENT = 10_000
+_AT_THE_END_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +192,15 @@ class _Verification:
         self._sampled: set[str] = set()
 
     def run(self) -> Summary:
+        try:
+            return self._run()
+        except BaseException:
+            # Also of an interrupted one, what was found so far is recorded, unless the server is gone.
+            with suppress(PyMongoError, TimeoutError):
+                self._findings.settle(_AT_THE_END_SECONDS)
+            raise
+
+    def _run(self) -> Summary:
         request, coverage = self._request, self._request.coverage
         Pace(window=window_of(self._store.settings, request.off_peak)).check_window()
         refuse_without_events(self._store, allowed=request.allow_no_events)
@@ -219,6 +229,7 @@ class _Verification:
             summary = self._projector.verify_some(
                 lambda group: self._batches(group, coverage), self._note, odd_ids=_with_odd_ids(coverage)
             )
+        self._findings.settle()
         summary.warnings += warnings
         look = "versions" if request.tier == "versions" else coverage.kind
         summary.scope = VerificationScope(request.tier, str(coverage), coverage.everything, self._started_at, look=look)

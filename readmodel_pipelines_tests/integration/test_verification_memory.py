@@ -9,7 +9,7 @@ import pytest
 from bson import ObjectId
 from bson.datetime_ms import DatetimeMS
 from bson.raw_bson import RawBSONDocument
-from pymongo.errors import OperationFailure
+from pymongo.errors import BulkWriteError, OperationFailure
 
 from readmodel_pipelines.bookkeeping.verifications import Findings, Verifications
 from readmodel_pipelines.moments import Moment
@@ -131,6 +131,33 @@ def test_what_is_open_outside_of_what_was_looked_at_is_told(scene: Scene) -> Non
         assert look(scene, "chat", coverage=Coverage(bucket=Bucket(inside, 2))).about["open_elsewhere"] == 0
         assert look(scene, "chat", tier="versions", remember=remember).about["open_elsewhere"] == 1
     assert "open_elsewhere" not in look(scene, "chat").about
+
+
+def test_findings_that_the_server_refuses_end_a_verification(scene: Scene) -> None:
+    scene.fill(12)
+    damage(scene)
+    scene.database.create_collection(FINDINGS, validator={"outcome": {"$ne": "different"}})
+    with pytest.raises(BulkWriteError):
+        look(scene)
+
+
+def test_what_was_found_before_an_error_is_recorded(scene: Scene, at: At) -> None:
+    scene.fill(12)
+    wanted = damage(scene)
+    compared = 0
+
+    def fails_at_the_third(ids: Any) -> None:
+        nonlocal compared
+        compared += 1
+        # The first two are of the chats, what is held and what is not.
+        if compared == 3:
+            raise KeyError
+
+    at(Moment.COMPARISON_AGAIN, fails_at_the_third)
+    with pytest.raises(KeyError):
+        look(scene)
+    recorded = {(item["read_model"], item["aggregate_id"], item["outcome"]) for item in scene.database[FINDINGS].find()}
+    assert set() < recorded < wanted
 
 
 def test_every_verification_leaves_its_numbers(scene: Scene) -> None:
