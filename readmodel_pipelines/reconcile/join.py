@@ -149,7 +149,8 @@ class MergeJoin:
             return size
         actual = None if stored is None else decoded(stored)
         outcome = Outcome.MISSING if actual is None else Outcome.DIFFERENT
-        verdict = Verdict(aggregate_id, outcome, expected, actual, version=version, size=size)
+        raw = stored.raw if isinstance(stored, Stored) else b""
+        verdict = Verdict(aggregate_id, outcome, expected, actual, version=version, size=size, raw=raw)
         if misfit := self._misfit(expected, verdict):
             return Malformed(Reason.PROJECTION_FAILED, misfit)
         return verdict

@@ -126,9 +126,10 @@ class Why(StrEnum):
 class Verdict:
     """The result for one aggregate that is not `same`.
 
-    `actual` holds `_id` and the owned fields. `version` is the stream's when it was folded, 0 without events. `size` is
-    that of `expected`, in bytes. `last_version` is the stream's when the verdict was confirmed, if it was read. `cause`
-    was found together with the verdict, by walking `walked` events.
+    `actual` holds `_id` and the owned fields; `raw` are its bytes, where a full pass read them. `version` is the
+    stream's when it was folded, 0 without events. `size` is that of `expected`, in bytes. `last_version` is the
+    stream's when the verdict was confirmed, if it was read. `cause` was found together with the verdict, by walking
+    `walked` events.
     """
 
     aggregate_id: Any
@@ -142,6 +143,7 @@ class Verdict:
     last_version: Any = None
     cause: Cause | None = None
     walked: int = 0
+    raw: bytes = b""
     _pairs: Mapping[str, tuple[Any, Any]] | None = field(default=None, init=False, repr=False, compare=False)
     _stored_size: int | None = field(default=_NOT_MEASURED, init=False, repr=False, compare=False)
 
@@ -166,5 +168,7 @@ class Verdict:
     @property
     def weight(self) -> int:
         """Its approximate size in bytes, including the stored document."""
+        if self.raw:
+            return self.size + len(self.raw)
         stored = self.stored_size
         return self.size + (_WHATEVER if stored is None else stored)

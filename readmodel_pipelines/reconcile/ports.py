@@ -94,6 +94,9 @@ class ReadModel(Protocol):
     def read(self, keys: Sequence[str]) -> Iterator[Document]:
         """Documents with one of these keys in their order, only `_id` and owned fields."""
 
+    def stored_of(self, keys: Sequence[str]) -> Iterator[Stored]:
+        """The same documents as `read`, not decoded yet."""
+
     def stored(self, within: IdRange = EVERYTHING) -> Iterator[Document | Stored]:
         """Like `read`, for a range; also those whose key is a symbol or occurs twice."""
 

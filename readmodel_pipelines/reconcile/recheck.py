@@ -22,6 +22,7 @@ from readmodel_pipelines.reconcile.outcome import Counts, Verdict
 from readmodel_pipelines.reconcile.ports import EventStore
 from readmodel_pipelines.reconcile.replay import walk
 from readmodel_pipelines.reconcile.run import odd_orphans, reconcile
+from readmodel_pipelines.reconcile.stored import Stored
 
 _BLAME_NO_EVENT = (Reason.DOCUMENT_TOO_LARGE, Reason.KEY_CONFLICT)
 
@@ -65,19 +66,18 @@ class Recheck:
         Each has its expected document, at the version of its stream. Reads no event, because a stream only grows at its
         end. Documents are read first, so that none is newer than its stream.
         """
-        ids, key = sorted({verdict.aggregate_id for verdict in seen}), self.lane.projection.key
+        ids = sorted({verdict.aggregate_id for verdict in seen})
         reached(Moment.COMPARISON_AGAIN, ids=ids)
-        documents: dict[str, list[Document]] = defaultdict(list)
-        for document in self.lane.model.read(ids):
-            documents[document[key]].append(document)
+        documents: dict[str, list[Stored]] = defaultdict(list)
+        for document in self.lane.model.stored_of(ids):
+            documents[document.key].append(document)
         last, young = self.store.ends(self.lane.projection.fold, ids, seconds)
         for verdict in seen:
             verdict.last_version = last.get(verdict.aggregate_id)
         standing = [
             verdict
             for verdict in seen
-            if verdict.last_version == verdict.version
-            and same_value(documents[verdict.aggregate_id], [] if verdict.actual is None else [verdict.actual])
+            if verdict.last_version == verdict.version and _is_as_seen(documents[verdict.aggregate_id], verdict)
         ]
         return standing, young
 
@@ -117,6 +117,12 @@ class Recheck:
             for key, events in streams
             if is_of_a_prefix(projection, key, events, documents.get(key), since[key], self.allowed)
         }
+
+
+def _is_as_seen(there: Sequence[Stored], seen: Verdict) -> bool:
+    if len(there) != 1 or seen.actual is None:
+        return not there and seen.actual is None
+    return there[0].raw == seen.raw or same_value(there[0].document, seen.actual)
 
 
 def is_of_a_prefix(

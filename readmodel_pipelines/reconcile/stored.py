@@ -18,11 +18,11 @@ class Stored:
     `fields_at` is the position of the first field after `_id`; 0 if `_id` is not the first one.
     """
 
-    __slots__ = ("_decode", "_document", "_fields_at", "_raw", "key")
+    __slots__ = ("_decode", "_document", "_fields_at", "key", "raw")
 
     def __init__(self, key: Any, raw: bytes, fields_at: int, decode: Callable[[bytes], Document]) -> None:
         self.key = key
-        self._raw = raw
+        self.raw = raw
         self._fields_at = fields_at
         self._decode = decode
         self._document: Document | None = None
@@ -31,7 +31,7 @@ class Stored:
     def document(self) -> Document:
         """The decoded document."""
         if self._document is None:
-            self._document = self._decode(self._raw)
+            self._document = self._decode(self.raw)
         return self._document
 
     def __getitem__(self, name: str) -> Any:
@@ -50,6 +50,6 @@ class Stored:
             return False
         try:
             # After the length of either document.
-            return self._raw[self._fields_at :] == bson.encode(expected)[4:]
+            return self.raw[self._fields_at :] == bson.encode(expected)[4:]
         except Exception:  # noqa: BLE001 - the driver raises different errors for types that it does not know
             return False

@@ -1,6 +1,7 @@
 """What stands at a second look, by the end of its stream alone; and which streams have young events."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -11,8 +12,11 @@ from readmodel_pipelines.mongo.event_store import EventStore
 from readmodel_pipelines.mongo.store import Store
 from readmodel_pipelines.projections.chat import CHAT_FOLD
 from readmodel_pipelines.projections.registry import choose_projections
+from readmodel_pipelines.reconcile import recheck
+from readmodel_pipelines.reconcile.outcome import Verdict
 from readmodel_pipelines.reconcile.recheck import Recheck
-from readmodel_pipelines_tests.support.scene import Scene, uuid
+from readmodel_pipelines.reconcile.run import reconcile
+from readmodel_pipelines_tests.support.scene import Scene, found_in, uuid
 
 RENAMED = ("chat.renamed", {"new_title": "Other"})
 MISSING, DIFFERENT = uuid("missing"), uuid("different")
@@ -61,6 +65,22 @@ def test_what_changed_meanwhile_does_not_stand(scene: Scene, meanwhile: Callable
     seen = look.verdicts([DIFFERENT, MISSING])
     meanwhile(scene)
     assert look.standing(seen, 0)[0] == []
+
+
+@pytest.mark.parametrize("turned", [False, True], ids=["as it was", "with its fields in another order"])
+def test_what_a_full_pass_found_stands_by_its_bytes_or_its_values(
+    scene: Scene, turned: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look = look_at(scene)
+    seen: list[Verdict] = []
+    reconcile(look.store, [replace(look.lane, emit=seen.append)])
+    assert {verdict.aggregate_id for verdict in seen} == {DIFFERENT, MISSING}
+    if turned:
+        there = found_in(scene.chats, {"chat_id": DIFFERENT})
+        scene.chats.replace_one({"chat_id": DIFFERENT}, dict(reversed(there.items())))
+    else:
+        monkeypatch.setattr(recheck, "same_value", None)
+    assert look.standing(seen, 0) == (seen, {})
 
 
 def test_a_stream_with_young_events_is_known_by_its_last_one(scene: Scene) -> None:
