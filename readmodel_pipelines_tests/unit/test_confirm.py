@@ -7,10 +7,11 @@ import pytest
 
 from readmodel_pipelines.events.stream import Malformed, Reason
 from readmodel_pipelines.reconcile import confirm
-from readmodel_pipelines.reconcile.confirm import Confirm, FirstLook
+from readmodel_pipelines.reconcile.confirm import SEEN_BYTES, Confirm, FirstLook
 from readmodel_pipelines.reconcile.outcome import Counts, Outcome, Verdict, Why
 from readmodel_pipelines.reconcile.ports import BATCH, BATCH_BYTES
 from readmodel_pipelines.reconcile.recheck import Recheck
+from readmodel_pipelines.spread import _Sending
 
 GRACE = 5.0
 MANY = [f"a{number:05d}" for number in range(10 * BATCH)]
@@ -196,3 +197,16 @@ def test_a_first_look_confirms_what_stands_and_leaves_what_changed_and_what_is_y
     assert explained == ["a", "b", "c"]
     assert world.counts.same == 1
     assert look.rest_of([]) == []
+
+
+def test_of_wide_documents_a_worker_holds_only_a_few(world: World) -> None:
+    sent: list[object] = []
+    look = FirstLook(world.counts, cast(Recheck, world), world.noted.extend, GRACE, lambda _: None)
+    sink = _Sending("chats_read_model", sent.append, look)
+    for name in MANY[:10]:
+        document = {"chat_id": name}
+        sink.accept(Verdict(name, Outcome.DIFFERENT, document, document, version=1, size=SEEN_BYTES // 4))
+        assert len(look._seen) <= 4
+    sink.send()
+    assert [verdict.aggregate_id for verdict in world.noted] == MANY[:10]
+    assert sent == []
