@@ -17,6 +17,8 @@ def is_aggregate_id(value: object) -> bool:
 
 def is_utf8(text: str) -> bool:
     """Whether a decoded text was valid UTF-8."""
+    if text.isascii():
+        return True
     try:
         text.encode()
     except UnicodeEncodeError:

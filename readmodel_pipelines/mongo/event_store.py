@@ -283,13 +283,16 @@ class EventStore:
             return
         merged = self._collection.database.client.is_mongos
         firsts = stream_ends.first_events(types, _shown(fold, event_types) if event_types else _ENVELOPE, merged=merged)
-        begins = self._paid_one_by_one(self._groups_in_order(firsts, self.index))
+        begins = self._paid_one_by_one(self._groups_in_order(firsts, self.index, shown=_ORDER[0]))
         ends = _InStep(self._groups_in_order(stream_ends.last_versions(), self.index))
         uneven = stream_ends.uneven(self._collection, str(self.index))
-        for group in begins:
-            aggregate_id, event = group["_id"], group["first"]
+        for event in begins:
+            aggregate_id = event["aggregate_id"]
             last = ends.at(aggregate_id)
-            first, last, events = uneven.get(aggregate_id) or (event.get("version"), last, _whole_or_1(last))
+            events = last if type(last) is int else _whole_or_1(last)
+            first = event.get("version")
+            if uneven:
+                first, last, events = uneven.get(aggregate_id, (first, last, events))
             self.events_read += events
             yield Outline(aggregate_id, first, last, events, event)
 
@@ -386,6 +389,9 @@ class _InStep:
 
     def at(self, aggregate_id: Any) -> Any:
         """That of this stream; None for one that was not there yet."""
+        if (there := self._next) is not None and type(there["_id"]) is str and there["_id"] == aggregate_id:
+            self._next = next(self._groups, None)
+            return there["last"]
         place = _place(aggregate_id)
         while self._next is not None and _place(self._next["_id"]) < place:
             self._next = next(self._groups, None)

@@ -109,11 +109,15 @@ class ReadModelCollection:
 
     def versions(self) -> Iterator[Document]:
         """Documents with a string key in its order, with only their key and, if they have one, version."""
-        shown = {name: 1 for name in self._projection.owned if name in (self._key, "version")}
-        for document in self._found(replace(self.query(), fields={"_id": 0, self._key: 1, **shown})):
-            # The join excludes it from the comparison.
-            document["_id"] = None
-            yield document
+        key = self._key
+        shown = {name: 1 for name in self._projection.owned if name in (key, "version")}
+        query = replace(self.query(), fields={"_id": 0, key: 1, **shown})
+        for batch in drain(self._collection, query):
+            for document in batch:
+                if type(document[key]) is str:
+                    # The join excludes it from the comparison.
+                    document["_id"] = None
+                    yield document
 
     def sample(self, size: int) -> set[str]:
         """About `number` random keys."""

@@ -19,17 +19,20 @@ _FORWARDS: Mapping[str, Any] = {"$sort": {"aggregate_id": 1, "version": 1}}
 _BACKWARDS: Mapping[str, Any] = {"$sort": {"aggregate_id": -1, "version": -1}}
 _FROM_TEXTS: Mapping[str, Any] = {"$match": {"aggregate_id": {"$gte": ""}}}
 _IN_ORDER: Mapping[str, Any] = {"$sort": {"_id": 1}}
+_STREAMS_IN_ORDER: Mapping[str, Any] = {"$sort": {"aggregate_id": 1}}
 
 
 def first_events(types: Sequence[Any], fields: Iterable[str], *, merged: bool) -> list[Mapping[str, Any]]:
-    """The pipeline for id and first event, with these fields, of each stream whose first event has one of these types.
+    """The pipeline for the first event, with these fields, of each stream whose first event has one of these types.
 
     One server returns them in order; the streams of several are `merged`, so the pipeline sorts.
     """
     first: Mapping[str, Any] = {"$group": {"_id": "$aggregate_id", "first": {"$first": "$$ROOT"}}}
-    shown = {"$project": {f"first.{name}": 1 for name in fields if name != "_id"}}
-    of_these = {"$match": {"first.aggregate_type": {"$in": types}}}
-    return [_FROM_TEXTS, _FORWARDS, first, of_these, shown, *([_IN_ORDER] if merged else [])]
+    # The server then takes the events as they are, and makes no documents with others inside.
+    alone = {"$replaceRoot": {"newRoot": "$first"}}
+    shown = {"$project": {"_id": 0, **{name: 1 for name in fields if name != "_id"}}}
+    of_these = {"$match": {"aggregate_type": {"$in": types}}}
+    return [_FROM_TEXTS, _FORWARDS, first, alone, of_these, shown, *([_STREAMS_IN_ORDER] if merged else [])]
 
 
 def last_versions() -> list[Mapping[str, Any]]:

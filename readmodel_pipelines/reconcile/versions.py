@@ -7,7 +7,6 @@ So it is cheap if all is well, and exact.
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from heapq import merge
 from itertools import chain, tee
 from typing import Any
 
@@ -49,7 +48,7 @@ def reconcile_versions(store: EventStore, lanes: Sequence[Lane], allowed: Collec
         (aggregate_id, True) for aggregate_id in (store.skipping(fold) if Reason.UNKNOWN_EVENT_TYPE in allowed else ())
     )
     joins = [
-        (MergeJoin(_outlined(lane), _with_text_keys(lane)), presences.get(lane.projection.read_model)) for lane in lanes
+        (MergeJoin(_outlined(lane), lane.model.versions()), presences.get(lane.projection.read_model)) for lane in lanes
     ]
     for aggregate_id, first, last, events, _ in outlines:
         # The last version is not the stream's if it may belong to a skipped event.
@@ -65,17 +64,13 @@ def reconcile_versions(store: EventStore, lanes: Sequence[Lane], allowed: Collec
             ends = Malformed(Reason.BAD_AGGREGATE_ID, "aggregate_id is not valid UTF-8", event_id=event_id)
         for join, presence in joins:
             result = ends
-            if presence is not None and isinstance(ends, _Ends):
+            if presence is not None and type(ends) is _Ends:
                 wanted = presence.at(aggregate_id)
-                result = _NEEDS_FOLD if wanted is None else _Ends(ends.version, wanted)
+                # Only an unwanted one needs ends of its own.
+                result = ends if wanted else _NEEDS_FOLD if wanted is None else _Ends(ends.version, wanted)
             join.meet(Stream(aggregate_id, result))
     for join, _ in joins:
         join.finish()
-
-
-def _with_text_keys(lane: Lane) -> Iterator[Document]:
-    key = lane.projection.key
-    return (document for document in lane.model.versions() if type(document[key]) is str)
 
 
 class _InOrder:
@@ -123,12 +118,25 @@ def _presence(
 
 def _each_once(firsts: Iterable[Event], later: Iterable[Event]) -> Iterator[Event]:
     """Both in order; a first event may be among the later ones, too."""
-    before = None
-    for event in merge(firsts, later, key=lambda event: byte_order(event["aggregate_id"])):
-        place = event["aggregate_id"], event.get("version")
-        if place != before:
-            yield event
-        before = place
+    rest = iter(later)
+    after = next(rest, None)
+    for first in firsts:
+        aggregate_id = first["aggregate_id"]
+        while after is not None and _is_before(after["aggregate_id"], aggregate_id):
+            yield after
+            after = next(rest, None)
+        yield first
+        while after is not None and after["aggregate_id"] == aggregate_id:
+            if after.get("version") != first.get("version"):
+                yield after
+            after = next(rest, None)
+    if after is not None:
+        yield after
+        yield from rest
+
+
+def _is_before(one: str, other: str) -> bool:
+    return one != other and byte_order(one) < byte_order(other)
 
 
 def _wants(projection: Projection, stream: Stream[Any]) -> bool | None:
@@ -180,6 +188,9 @@ def _undecided(lane: Lane) -> Callable[[Document, Document], None]:
 
 
 def _ends(first: Any, last: Any, events: int, allowed: Collection[str]) -> _Result:
+    if type(first) is int and type(last) is int and first >= 1 and last == events:
+        # Nearly all.
+        return _Ends(last)
     try:
         begin, end = whole(first, "version"), whole(last, "version")
     except BadField as error:
