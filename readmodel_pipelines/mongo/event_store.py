@@ -118,7 +118,7 @@ class EventStore:
         """The query of `read`."""
         these = scan.keys_within("aggregate_id", within) if ids is None else scan.string_keys("aggregate_id", ids)
         where = {**_stored_as(fold), **these}
-        fields = _shown(fold, fold.events, scan.SPARE)
+        fields = _shown(fold, (name for item in fold.events.values() for name in item.fields), scan.SPARE)
         if ids is None and "_id" not in fold.envelope:
             # Decoding an ObjectId takes the driver a third of the time of decoding an event.
             fields["_id"] = 0
@@ -267,11 +267,11 @@ class EventStore:
         groups = self._groups_in_order(pipeline, self.index)
         return (group["_id"] for group in groups if type(group["_id"]) is str)
 
-    def outlines(self, fold: Fold[Any], event_types: Sequence[str] = ()) -> Iterator[Outline]:
+    def outlines(self, fold: Fold[Any], fields: Iterable[str] | None = None) -> Iterator[Outline]:
         """The outline of every stream, in order of the ids, symbols among them.
 
-        The first event of each is read, and of the others is known that no version is missing; where it has
-        `versions_are_indexed`. Otherwise every event is read.
+        The first event of each is read, with these `fields` of its data, and of the others is known that no version is
+        missing; where it has `versions_are_indexed`. Otherwise every event is read.
         """
         types = spellings(fold.stored_as)
         if not self.versions_are_indexed:
@@ -282,7 +282,7 @@ class EventStore:
                     yield Outline(group["_id"], group["first"], group["last"], group["events"])
             return
         merged = self._collection.database.client.is_mongos
-        firsts = stream_ends.first_events(types, _shown(fold, event_types) if event_types else _ENVELOPE, merged=merged)
+        firsts = stream_ends.first_events(types, _ENVELOPE if fields is None else _shown(fold, fields), merged=merged)
         begins = self._paid_one_by_one(self._groups_in_order(firsts, self.index, shown=_ORDER[0]))
         ends = _InStep(self._groups_in_order(stream_ends.last_versions(), self.index))
         uneven = stream_ends.uneven(self._collection, str(self.index))
@@ -296,12 +296,14 @@ class EventStore:
             self.events_read += events
             yield Outline(aggregate_id, first, last, events, event)
 
-    def deciding(self, fold: Fold[Any], event_types: Sequence[str]) -> Iterator[Document]:
-        """Only events of these types, of every stream with a string id, in order of (aggregate_id, version)."""
-        fields = {"_id": 0, **_shown(fold, event_types)}
+    def deciding(self, fold: Fold[Any], event_types: Sequence[str], fields: Iterable[str]) -> Iterator[Document]:
+        """Only events of these types, with these fields of their data, of every stream with a string id, in order of
+        (aggregate_id, version).
+        """
+        shown = {**_shown(fold, fields), "_id": 0}
         these = {**_stored_as(fold), **scan.string_keys("aggregate_id"), "event_type": {"$in": list(event_types)}}
         # Small documents before they are sorted. The server would prefer reading every event in order to sorting some.
-        pipeline = [{"$match": these}, {"$project": fields}, {"$sort": dict.fromkeys(_ORDER, 1)}]
+        pipeline = [{"$match": these}, {"$project": shown}, {"$sort": dict.fromkeys(_ORDER, 1)}]
         return self._paid_one_by_one(self._groups_in_order(pipeline, self._type_index, shown=_ORDER[0]))
 
     def _paid_one_by_one(self, events: Iterator[Document]) -> Iterator[Document]:
@@ -403,11 +405,10 @@ def _place(aggregate_id: Any) -> bytes:
     return byte_order(aggregate_id if type(aggregate_id) is str else aggregate_id.symbol or "")
 
 
-def _shown(fold: Fold[Any], event_types: Iterable[str], spare: Sequence[str] = scan.SPARE[:1]) -> Document:
-    """The fields that the fold reads of events of these types."""
-    own = {name for event_type in event_types for name in fold.events[event_type].fields}
+def _shown(fold: Fold[Any], fields: Iterable[str], spare: Sequence[str] = scan.SPARE[:1]) -> Document:
+    """The fields of an event that the fold reads, with these of its data."""
     # A fold that reads nothing from `data` must still know whether it is a document.
-    names = {*_ENVELOPE, *fold.envelope, *(f"data.{name}" for name in (*own, *spare))}
+    names = {*_ENVELOPE, *fold.envelope, *(f"data.{name}" for name in (*fields, *spare))}
     # MongoDB refuses a field together with its parent.
     return {name: 1 for name in sorted(names) if names.isdisjoint(_above(name))}
 

@@ -143,9 +143,21 @@ def _flaws(projection: Projection) -> Iterator[str]:
         event_type, name = projection.claims
         if event_type not in projection.fold.events or name not in projection.fold.events[event_type].fields:
             yield f"claims names {name} of {event_type}, which the fold's events do not"
-    strangers = sorted(set(projection.decided_by) - set(projection.fold.events))
+    yield from _flaws_of_deciding(projection)
+
+
+def _flaws_of_deciding(projection: Projection) -> Iterator[str]:
+    if not isinstance(projection.decided_by, Mapping):
+        yield "decided_by must be a mapping of event types to the fields of their data that decide"
+        return
+    events = projection.fold.events
+    strangers = sorted(set(projection.decided_by) - set(events))
     if strangers:
         yield f"decided_by names {', '.join(map(repr, strangers))}, which the fold's events do not"
+    for event_type, fields in projection.decided_by.items():
+        read = events.get(event_type)
+        if isinstance(read, EventType) and (unread := sorted(set(fields) - set(read.fields))):
+            yield f"decided_by names {', '.join(unread)} of {event_type}, which its event type does not read"
 
 
 def _flaws_of_fold(fold: Fold[Any], others: Sequence[Projection]) -> Iterator[str]:

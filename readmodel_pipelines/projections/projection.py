@@ -4,8 +4,8 @@ A read model is one file that defines one `Projection`: in this folder and `regi
 named by the settings (docs/extending.md). One pass feeds all read models made from the same streams.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from bson.int64 import Int64
@@ -28,7 +28,8 @@ class Projection:
     document is foreign and left unchanged. `unique` are keys besides `key` that the collection keeps unique. `claims`
     says where a stream sets such a key: event type and field of its `data`; None if it is the key itself. `optional`:
     `document` returns None for some streams. `decided_by` are the event types, including the one that creates, that
-    alone decide this. Tier versions folds only these, and without them cannot decide. Raise `schema_version` with every
+    alone decide this, each with the fields of its `data` that do. Tier versions folds only these, and without them
+    cannot decide. Raise `schema_version` with every
     change of `document`: a rebuild is due then, and an interrupted one starts again. `earlier` is the previous
     `document` function for the same state. A dry run then separates the changes of the projection from other
     differences.
@@ -43,7 +44,7 @@ class Projection:
     unique: tuple[str, ...] = ()
     claims: tuple[str, str] | None = None
     optional: bool = False
-    decided_by: tuple[str, ...] = ()
+    decided_by: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     schema_version: int = 1
     earlier: Callable[[str, Any], Document | None] | None = None
     description: str = ""

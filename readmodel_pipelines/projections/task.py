@@ -154,7 +154,7 @@ TASKS_OF_CHATS = Projection(
     owned=_OWNED,
     document=task_document_of_chat,
     optional=True,
-    decided_by=("chat.created", "chat.type_changed", "chat.deleted"),
+    decided_by={"chat.created": ("type",), "chat.type_changed": ("new_type",), "chat.deleted": ()},
     description="One document per task, bug or epic, made from its chat's stream.",
 )
 

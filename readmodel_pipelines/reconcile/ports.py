@@ -1,6 +1,6 @@
 """The interfaces of a database that reconcile needs. `readmodel_pipelines.mongo` implements them."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -46,14 +46,16 @@ class EventStore(Protocol):
     def odd_streams(self, fold: Fold[Any], *, symbols: bool) -> Iterator[Event]:
         """The first event of every stream whose id is not a string; symbols only if `symbols` is set."""
 
-    def outlines(self, fold: Fold[Any], event_types: Sequence[str] = ()) -> Iterator[Outline]:
+    def outlines(self, fold: Fold[Any], fields: Iterable[str] | None = None) -> Iterator[Outline]:
         """The outline of every stream, in order of the ids, symbols among them.
 
-        Other ids that are no strings are left out. A first event has the fields that the fold reads of these types.
+        Other ids that are no strings are left out. A first event has these `fields` of its data.
         """
 
-    def deciding(self, fold: Fold[Any], event_types: Sequence[str]) -> Iterator[Event]:
-        """Only events of these types, of every stream with a string id, in order of (aggregate_id, version)."""
+    def deciding(self, fold: Fold[Any], event_types: Sequence[str], fields: Iterable[str]) -> Iterator[Event]:
+        """Only events of these types, with these fields of their data, of every stream with a string id, in order of
+        (aggregate_id, version).
+        """
 
     def skipping(self, fold: Fold[Any]) -> Iterator[str]:
         """Every stream with a string id that has events of a type with another prefix, in order."""

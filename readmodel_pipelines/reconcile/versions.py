@@ -5,12 +5,12 @@ stream, and later ones of the other deciding types. Findings are compared again 
 So it is cheap if all is well, and exact.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, tee
 from typing import Any
 
-from readmodel_pipelines.events.ids import byte_order, is_plain
+from readmodel_pipelines.events.ids import byte_order, is_aggregate_id, is_plain
 from readmodel_pipelines.events.stream import Fold, Malformed, Reason, Stream, check_id, fold_streams
 from readmodel_pipelines.events.together import together
 from readmodel_pipelines.events.values import BadField, Event, whole
@@ -31,6 +31,7 @@ class _Ends:
 
 
 _Result = _Ends | Malformed
+_REMEMBERED = 1_000
 _NEEDS_FOLD = Malformed(Reason.UNKNOWN_EVENT_TYPE, "only the whole fold decides")
 
 
@@ -38,7 +39,7 @@ def reconcile_versions(store: EventStore, lanes: Sequence[Lane], allowed: Collec
     """Compare presence and version of every aggregate with a string id in every lane."""
     fold = together(list(dict.fromkeys(lane.projection.fold for lane in lanes)))
     deciding = [item for lane in lanes if (item := lane.projection).optional and item.decided_by]
-    outlines, begins = _begun(store, fold, [name for item in deciding for name in item.decided_by])
+    outlines, begins = _begun(store, fold, deciding)
     outlines, *firsts = tee(outlines, 1 + len(deciding))
     presences = {
         item.read_model: _presence(store, item, _first_events(each), begins, allowed)
@@ -89,9 +90,10 @@ class _InOrder:
         return None if self._next is None else self._next[1]
 
 
-def _begun(store: EventStore, fold: Fold[Any], event_types: Sequence[str]) -> tuple[Iterator[Outline], object]:
+def _begun(store: EventStore, fold: Fold[Any], deciding: Sequence[Projection]) -> tuple[Iterator[Outline], object]:
     """The outlines of all streams, and the type of the event that the first stream begins with, if it was read."""
-    outlines = store.outlines(fold, event_types)
+    fields = {name for item in deciding for names in item.decided_by.values() for name in names}
+    outlines = store.outlines(fold, fields if deciding else None)
     head = next(outlines, None)
     if head is None:
         return outlines, None
@@ -110,33 +112,81 @@ def _presence(
     Other streams begin as the first one does, so events of that type are not read once more.
     """
     others = [event_type for event_type in projection.decided_by if event_type != begins]
-    later = store.deciding(projection.fold, others) if others else ()
-    # Aggregates between them are left out.
-    streams = fold_streams(_each_once(firsts, later), projection.fold, {*allowed, Reason.VERSION_GAP})
-    return _InOrder((stream.aggregate_id, _wants(projection, stream)) for stream in streams)
+    fields = {name for event_type in others for name in projection.decided_by[event_type]}
+    later = store.deciding(projection.fold, others, fields) if others else ()
+    decides = _Decides(projection, {*allowed, Reason.VERSION_GAP})
+    return _InOrder((aggregate_id, decides(events)) for aggregate_id, events in _by_stream(firsts, later))
 
 
-def _each_once(firsts: Iterable[Event], later: Iterable[Event]) -> Iterator[Event]:
-    """Both in order; a first event may be among the later ones, too."""
+def _by_stream(firsts: Iterable[Event], later: Iterable[Event]) -> Iterator[tuple[str, list[Event]]]:
+    """Each stream with its first event and its later ones, among which the first may be, too; both come in order.
+
+    Later ones without a first event are left out: their stream is of another type, or was not there a moment ago.
+    """
     rest = iter(later)
     after = next(rest, None)
     for first in firsts:
-        aggregate_id = first["aggregate_id"]
+        aggregate_id, events = first["aggregate_id"], [first]
         while after is not None and _is_before(after["aggregate_id"], aggregate_id):
-            yield after
             after = next(rest, None)
-        yield first
         while after is not None and after["aggregate_id"] == aggregate_id:
             if after.get("version") != first.get("version"):
-                yield after
+                events.append(after)
             after = next(rest, None)
-    if after is not None:
-        yield after
-        yield from rest
+        yield aggregate_id, events
 
 
 def _is_before(one: str, other: str) -> bool:
     return one != other and byte_order(one) < byte_order(other)
+
+
+class _Decides:
+    """Whether a projection wants a document of a stream, by the events that decide it; None if only its fold can say.
+
+    The fields that decide have few different values in all streams, so most streams are decided as one before was.
+    """
+
+    def __init__(self, projection: Projection, allowed: Collection[str]) -> None:
+        self._projection = projection
+        self._allowed = allowed
+        self._known: dict[Hashable, bool] = {}
+
+    def __call__(self, events: Sequence[Event]) -> bool | None:
+        """Of one stream."""
+        alike = _decided_alike(events)
+        if alike is not None and alike in self._known:
+            return self._known[alike]
+        # Aggregates between them are left out.
+        (stream,) = fold_streams(events, self._projection.fold, self._allowed)
+        wants = _wants(self._projection, stream)
+        # A fault may lie in what this stream has for itself.
+        if alike is not None and wants is not None and len(self._known) < _REMEMBERED:
+            self._known[alike] = wants
+        return wants
+
+
+def _decided_alike(events: Sequence[Event]) -> Hashable:
+    """What streams have in common that are decided alike; None for one with anything unusual, which is folded."""
+    alike: list[object] = []
+    last = 0
+    for event in events:
+        event_type, version, data = event.get("event_type"), event.get("version"), event.get("data")
+        if (
+            type(event_type) is not str
+            or type(version) is not int
+            or version <= last
+            or type(event.get("aggregate_type", "")) is not str
+            or type(data) is not dict
+        ):
+            return None
+        last = version
+        alike.append(event_type)
+        for item in data.items():
+            # True and 1.0 would be taken for 1.
+            if type(item[1]) is not str:
+                return None
+            alike.append(item)
+    return tuple(alike) if is_aggregate_id(events[0]["aggregate_id"]) else None
 
 
 def _wants(projection: Projection, stream: Stream[Any]) -> bool | None:

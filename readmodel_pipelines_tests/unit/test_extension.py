@@ -146,7 +146,9 @@ INVOICE = own_fold(aggregate_type="invoice", stored_as=("Invoice",))
         ({"schema_version": 0}, "schema_version is 0"),
         ({"document": None}, "document is no function"),
         ({"claims": ("chat.created", "code")}, "claims names code of chat.created"),
-        ({"decided_by": ("chat.exploded",)}, "decided_by names 'chat.exploded'"),
+        ({"decided_by": {"chat.exploded": ()}}, "decided_by names 'chat.exploded'"),
+        ({"decided_by": {"chat.created": ("colour",)}}, "decided_by names colour of chat.created"),
+        ({"decided_by": ("chat.created",)}, "decided_by must be a mapping"),
         ({"fold": own_fold(events={"chat.created": print})}, "have no EventType for chat.created"),
         ({"fold": own_fold(stored_as=("Chat",))}, "another stored_as or prefix"),
         ({"fold": own_fold(events={"chat.created": EventType(print)})}, "event types as the existing fold: chat.a"),
@@ -193,7 +195,7 @@ def test_a_projection_that_is_not_whole_or_harms_another_is_refused(changes: dic
     "fold", [CHAT_FOLD, TASK_FOLD, chat_activity.FOLD, INVOICE], ids=["chat", "task", "own", "new"]
 )
 def test_a_projection_may_have_a_built_in_fold_or_one_of_its_own(fold: Fold[Any]) -> None:
-    added = replace(ACTIVITY, fold=fold, decided_by=())
+    added = replace(ACTIVITY, fold=fold, decided_by={})
     check_extension("mine.py", added, built_in("chat"), Settings().named_collections)
 
 

@@ -16,7 +16,7 @@ from readmodel_pipelines.reconcile.versions import reconcile_versions
 
 ID = "00000000-0000-4000-8000-000000000000"
 TASK, TALK = ({"type": kind, "title": ""} for kind in ("task", "discussion"))
-UNDECIDED = replace(TASKS_OF_CHATS, decided_by=())
+UNDECIDED = replace(TASKS_OF_CHATS, decided_by={})
 
 
 class Store:
@@ -32,11 +32,12 @@ class Store:
     ) -> None:
         self.ends, self.created, self.later, self.begins, self.skips = ends, created, later, begins, skips
 
-    def outlines(self, _: object, event_types: Sequence[str]) -> Iterator[Outline]:
+    def outlines(self, _: object, fields: Collection[str] | None) -> Iterator[Outline]:
         event = {"aggregate_id": ID, "event_type": self.begins, "version": self.ends[0], "data": self.created}
-        yield Outline(ID, *self.ends, event if event_types else None)
+        yield Outline(ID, *self.ends, None if fields is None else event)
 
-    def deciding(self, _: object, event_types: Sequence[str]) -> Iterator[dict[str, Any]]:
+    def deciding(self, _: object, event_types: Sequence[str], fields: Collection[str]) -> Iterator[dict[str, Any]]:
+        assert set(fields) <= {"type", "new_type"}
         assert "chat.created" not in event_types or self.begins != "chat.created"
         yield from self.later
 
@@ -127,3 +128,68 @@ def test_a_stream_with_events_that_are_skipped_is_looked_at_as_a_whole() -> None
     store = Store((1, 3, 3), TASK, skips=True)
     assert suspected(store, Model(3))[0] == []
     assert len(suspected(store, Model(3), [Reason.UNKNOWN_EVENT_TYPE])[0]) == 1
+
+
+def stream(number: int, data: Any, **odd: Any) -> dict[str, Any]:
+    """The first event of one of several streams."""
+    created = {"aggregate_id": f"{ID[:-1]}{number}", "event_type": "chat.created", "version": 1, "data": data}
+    return {**created, **odd}
+
+
+class Streams(Store):
+    """Several streams, each with one event."""
+
+    def __init__(self, *events: dict[str, Any]) -> None:
+        super().__init__((1, 1, 1), None)
+        self.events = events
+
+    def outlines(self, _: object, fields: Collection[str] | None) -> Iterator[Outline]:
+        assert fields == {"type", "new_type"}
+        yield from (Outline(event["aggregate_id"], 1, 1, 1, event) for event in self.events)
+
+
+class Keys(Model):
+    """A document for each of these streams."""
+
+    def __init__(self, *numbers: int) -> None:
+        self.numbers = numbers
+
+    def versions(self) -> list[dict[str, object]]:
+        return [{"_id": None, "task_id": f"{ID[:-1]}{number}", "version": 1} for number in self.numbers]
+
+
+@pytest.mark.parametrize(
+    "odd", [{"type": True}, {"type": 1}, {"type": None}, {"type": "discussion", "title": 1}, [], None]
+)
+def test_streams_are_decided_as_others_with_the_same_values_and_no_other_ones(odd: Any) -> None:
+    events = [stream(1, TASK), stream(2, odd), stream(3, TASK), stream(4, TALK), stream(5, TALK), stream(6, odd)]
+    found, _ = suspected(Streams(*events), Keys(1, 5))
+    alone, _ = suspected(Streams(events[1]), Keys())
+    assert [outcome for outcome, _ in found] == [
+        *(outcome for outcome, _ in alone),
+        Outcome.MISSING,
+        Outcome.UNEXPECTED,
+        *(outcome for outcome, _ in alone),
+    ]
+
+
+@pytest.mark.parametrize("odd", [{"aggregate_type": 5}, {"event_type": "chat.exploded"}, {"version": "1"}])
+def test_a_fault_of_one_stream_decides_no_other_and_none_of_another_hides_it(odd: dict[str, Any]) -> None:
+    events = [stream(1, TASK), stream(2, TASK, **odd), stream(3, TASK), stream(4, TASK, **odd)]
+    found, counts = suspected(Streams(*events), Keys(1, 2, 3, 4))
+    assert [outcome for outcome, _ in found] == [Outcome.MALFORMED] * 2
+    assert counts.same == 2
+
+
+def test_a_fault_that_one_projection_has_with_one_stream_is_not_remembered_for_others() -> None:
+    failed = []
+
+    def once(aggregate_id: str, chat: Any) -> dict[str, Any] | None:
+        if not failed:
+            failed.append(aggregate_id)
+            raise KeyError
+        return TASKS_OF_CHATS.document(aggregate_id, chat)
+
+    projection = replace(TASKS_OF_CHATS, document=once)
+    found, counts = suspected(Streams(*(stream(number, TASK) for number in range(3))), Keys(0, 1, 2), (), projection)
+    assert ([outcome for outcome, _ in found], counts.same) == ([Outcome.MALFORMED], 2)

@@ -92,7 +92,7 @@ READ_MODELS = (
         owned=("chat_id", "workspace_id", "version", "people", "last_event_at"),
         document=document,
         optional=True,
-        decided_by=("chat.created", "chat.deleted"),
+        decided_by={"chat.created": (), "chat.deleted": ()},
         schema_version=1,
         description="One document per chat: how many took part, and when something last happened in it.",
     ),
