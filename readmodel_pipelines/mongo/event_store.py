@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain
 from typing import Any
 
@@ -22,6 +22,7 @@ from readmodel_pipelines.mongo.kinds import indexes_of
 from readmodel_pipelines.mongo.spooling import Spooled
 from readmodel_pipelines.reconcile.ports import Outline
 from readmodel_pipelines.reconcile.ranges import EVERYTHING, IdRange
+from readmodel_pipelines.side_by_side import side_by_side
 
 _ORDER = ("aggregate_id", "version")
 _GROUPS = 500
@@ -284,8 +285,11 @@ class EventStore:
         merged = self._collection.database.client.is_mongos
         firsts = stream_ends.first_events(types, _ENVELOPE if fields is None else _shown(fold, fields), merged=merged)
         begins = self._paid_one_by_one(self._groups_in_order(firsts, self.index, shown=_ORDER[0]))
-        ends = _InStep(self._groups_in_order(stream_ends.last_versions(), self.index))
-        uneven = stream_ends.uneven(self._collection, str(self.index))
+        lasts = self._groups_in_order(stream_ends.last_versions(), self.index)
+        # The server returns none of the last versions before it has all.
+        ends, uneven = side_by_side(
+            partial(_InStep, lasts), partial(stream_ends.uneven, self._collection, str(self.index))
+        )
         for event in begins:
             aggregate_id = event["aggregate_id"]
             last = ends.at(aggregate_id)

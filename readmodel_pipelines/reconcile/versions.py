@@ -7,6 +7,7 @@ So it is cheap if all is well, and exact.
 
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain, tee
 from typing import Any
 
@@ -19,6 +20,7 @@ from readmodel_pipelines.reconcile.join import Lane, MergeJoin
 from readmodel_pipelines.reconcile.outcome import Outcome, Verdict
 from readmodel_pipelines.reconcile.ports import EventStore, Outline
 from readmodel_pipelines.reconcile.run import tell_odd
+from readmodel_pipelines.side_by_side import side_by_side
 
 
 @dataclass(slots=True)
@@ -39,7 +41,9 @@ def reconcile_versions(store: EventStore, lanes: Sequence[Lane], allowed: Collec
     """Compare presence and version of every aggregate with a string id in every lane."""
     fold = together(list(dict.fromkeys(lane.projection.fold for lane in lanes)))
     deciding = [item for lane in lanes if (item := lane.projection).optional and item.decided_by]
-    outlines, begins = _begun(store, fold, deciding)
+    (outlines, begins), *documents = side_by_side(
+        partial(_begun, store, fold, deciding), *(partial(_begun_documents, lane) for lane in lanes)
+    )
     outlines, *firsts = tee(outlines, 1 + len(deciding))
     presences = {
         item.read_model: _presence(store, item, _first_events(each), begins, allowed)
@@ -49,7 +53,8 @@ def reconcile_versions(store: EventStore, lanes: Sequence[Lane], allowed: Collec
         (aggregate_id, True) for aggregate_id in (store.skipping(fold) if Reason.UNKNOWN_EVENT_TYPE in allowed else ())
     )
     joins = [
-        (MergeJoin(_outlined(lane), lane.model.versions()), presences.get(lane.projection.read_model)) for lane in lanes
+        (MergeJoin(_outlined(lane), each), presences.get(lane.projection.read_model))
+        for lane, each in zip(lanes, documents, strict=True)
     ]
     for aggregate_id, first, last, events, _ in outlines:
         # The last version is not the stream's if it may belong to a skipped event.
@@ -98,6 +103,12 @@ def _begun(store: EventStore, fold: Fold[Any], deciding: Sequence[Projection]) -
     if head is None:
         return outlines, None
     return chain([head], outlines), None if head.event is None else head.event.get("event_type")
+
+
+def _begun_documents(lane: Lane) -> Iterator[Document]:
+    documents = iter(lane.model.versions())
+    head = next(documents, None)
+    return documents if head is None else chain([head], documents)
 
 
 def _first_events(outlines: Iterable[Outline]) -> Iterator[Event]:

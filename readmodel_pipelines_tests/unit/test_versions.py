@@ -182,7 +182,7 @@ def test_a_fault_of_one_stream_decides_no_other_and_none_of_another_hides_it(odd
 
 
 def test_a_fault_that_one_projection_has_with_one_stream_is_not_remembered_for_others() -> None:
-    failed = []
+    failed: list[str] = []
 
     def once(aggregate_id: str, chat: Any) -> dict[str, Any] | None:
         if not failed:
