@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import chain
 from typing import Any
 
@@ -16,13 +16,13 @@ from readmodel_pipelines.events.stream import Fold, Malformed, Reason
 from readmodel_pipelines.events.values import BadField, whole
 from readmodel_pipelines.moments import Moment, reached
 from readmodel_pipelines.mongo import key_claims, scan, stream_ends
+from readmodel_pipelines.mongo.beforehand import Beforehand
 from readmodel_pipelines.mongo.driver import Collection, Document, is_there
 from readmodel_pipelines.mongo.just_read import JustRead
 from readmodel_pipelines.mongo.kinds import indexes_of
 from readmodel_pipelines.mongo.spooling import Spooled
 from readmodel_pipelines.reconcile.ports import Outline
 from readmodel_pipelines.reconcile.ranges import EVERYTHING, IdRange
-from readmodel_pipelines.side_by_side import side_by_side
 
 _ORDER = ("aggregate_id", "version")
 _GROUPS = 500
@@ -285,11 +285,8 @@ class EventStore:
         merged = self._collection.database.client.is_mongos
         firsts = stream_ends.first_events(types, _ENVELOPE if fields is None else _shown(fold, fields), merged=merged)
         begins = self._paid_one_by_one(self._groups_in_order(firsts, self.index, shown=_ORDER[0]))
-        lasts = self._groups_in_order(stream_ends.last_versions(), self.index)
-        # The server returns none of the last versions before it has all.
-        ends, uneven = side_by_side(
-            partial(_InStep, lasts), partial(stream_ends.uneven, self._collection, str(self.index))
-        )
+        ends = _InStep(self._groups_in_order(stream_ends.last_versions(), self.index))
+        uneven = stream_ends.uneven(self._collection, str(self.index), ends.sum)
         for event in begins:
             aggregate_id = event["aggregate_id"]
             last = ends.at(aggregate_id)
@@ -306,9 +303,10 @@ class EventStore:
         """
         shown = {**_shown(fold, fields), "_id": 0}
         these = {**_stored_as(fold), **scan.string_keys("aggregate_id"), "event_type": {"$in": list(event_types)}}
-        # Small documents before they are sorted. The server would prefer reading every event in order to sorting some.
-        pipeline = [{"$match": these}, {"$project": shown}, {"$sort": dict.fromkeys(_ORDER, 1)}]
-        return self._paid_one_by_one(self._groups_in_order(pipeline, self._type_index, shown=_ORDER[0]))
+        # The server would prefer reading every event in order to sorting some. It sorts what is left by the projection.
+        query = scan.Query(these, shown, tuple((field, 1) for field in _ORDER), self._type_index)
+        batches = scan.drain(self._collection, query, of_events=True)
+        return chain.from_iterable(self._paid(Beforehand(batches, "reads deciding events")))
 
     def _paid_one_by_one(self, events: Iterator[Document]) -> Iterator[Document]:
         return chain.from_iterable(self._paid(batched(events, _PAID_AT_ONCE))) if self._pay else events
@@ -387,11 +385,12 @@ def _above(field: str) -> list[str]:
 
 
 class _InStep:
-    """The last versions of streams that come in order and are asked for in order."""
+    """The last versions of streams that come in order and are asked for in order, and their `sum`."""
 
     def __init__(self, groups: Iterator[Document]) -> None:
         self._groups = groups
         self._next = next(groups, None)
+        self.sum = 0 if self._next is None else self._next["sum"]
 
     def at(self, aggregate_id: Any) -> Any:
         """That of this stream; None for one that was not there yet."""

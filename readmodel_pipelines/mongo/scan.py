@@ -90,7 +90,7 @@ def holds_every_document(index: Mapping[str, Any]) -> bool:
     return not any(index.get(option) for option in ("partialFilterExpression", "sparse", "collation", "hidden"))
 
 
-def drain(collection: Collection, query: Query, *, of_events: bool = False) -> Iterator[list[Document]]:
+def drain(collection: Collection, query: Query, *, of_events: bool = False) -> Generator[list[Document], None, None]:
     """Batches of decoded documents in order, each once. Without an index MongoDB sorts, on disk if needed."""
     return _drain(collection, query, of_events=of_events)
 
@@ -100,7 +100,7 @@ def drain_stored(collection: Collection, query: Query, key: str) -> Iterator[lis
     return _drain(collection, query, made_of=StoredAs(key))
 
 
-def _drain(collection: Collection, query: Query, *, of_events: bool = False, **form: Any) -> Iterator[Any]:
+def _drain(collection: Collection, query: Query, *, of_events: bool = False, **form: Any) -> Generator[Any, None, None]:
     field = query.sort[0][0]
     # A stream may have a million events; they come in the order of versions, and none is inserted between.
     place = _Place(query.where, field, field, by_id=not of_events)

@@ -1,12 +1,14 @@
 """The first and the last event of every stream, from the index in the order of streams.
 
-The server reads two keys of each stream, and its first event. This cannot show gaps inside of a stream. So the server
-sums the last versions: the sum equals the number of events, unless a version is missing or wrong somewhere. Only then
-it counts each stream, from the index alone.
+The server reads two keys of each stream, and its first event. This cannot show gaps inside of a stream. So with the
+last versions the server returns their sum: it equals the number of events, unless a version is missing or wrong
+somewhere. Only then it counts each stream, from the index alone.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+
+from bson import MinKey
 
 from readmodel_pipelines.mongo import scan
 from readmodel_pipelines.mongo.driver import Collection, Document
@@ -36,8 +38,15 @@ def first_events(types: Sequence[Any], fields: Iterable[str], *, merged: bool) -
 
 
 def last_versions() -> list[Mapping[str, Any]]:
-    """The pipeline for id and last version of each stream of any type, from the index alone."""
-    return [_FROM_TEXTS, _BACKWARDS, {"$group": {"_id": "$aggregate_id", "last": {"$first": "$version"}}}, _IN_ORDER]
+    """The pipeline for id and last version of each stream of any type, in order and from the index alone.
+
+    Each also has the `sum` over all streams, among them those whose id is no text, which are left out.
+    """
+    every: Mapping[str, Any] = {"$match": {"aggregate_id": {"$gte": MinKey()}}}
+    last: Mapping[str, Any] = {"$group": {"_id": "$aggregate_id", "last": {"$first": "$version"}}}
+    of_all = {"sum": {"$sum": "$last", "window": {"documents": ["unbounded", "unbounded"]}}}
+    with_sum = {"$setWindowFields": {"sortBy": _IN_ORDER["$sort"], "output": of_all}}
+    return [every, _BACKWARDS, last, with_sum, {"$match": {"_id": {"$gte": ""}}}]
 
 
 def last_of(ids: Sequence[str], **fields: str) -> list[Mapping[str, Any]]:
@@ -62,9 +71,9 @@ def counted(types: Sequence[Any]) -> list[Mapping[str, Any]]:
 _ENDS = {"first": {"$min": "$version"}, "last": {"$max": "$version"}, "events": {"$sum": 1}}
 
 
-def uneven(collection: Collection, index: str) -> dict[Any, Ends]:
+def uneven(collection: Collection, index: str, sum_of_last_versions: Any) -> dict[Any, Ends]:
     """The streams whose number of events differs from their last version, in the order of the index."""
-    if _sum_of_last_versions(collection, index) == collection.estimated_document_count():
+    if sum_of_last_versions == collection.estimated_document_count():
         return {}
     as_many = {"$and": [{"$eq": ["$first", 1]}, {"$eq": ["$last", "$events"]}]}
     pipeline = [_FROM_TEXTS, {"$group": {"_id": "$aggregate_id", **_ENDS}}, {"$match": {"$expr": {"$not": [as_many]}}}]
@@ -74,9 +83,3 @@ def uneven(collection: Collection, index: str) -> dict[Any, Ends]:
 
 def _is_text(group: Document) -> bool:
     return type(group["_id"]) is str
-
-
-def _sum_of_last_versions(collection: Collection, index: str) -> Any:
-    last = {"$group": {"_id": "$aggregate_id", "last": {"$first": "$version"}}}
-    total = {"$group": {"_id": None, "sum": {"$sum": "$last"}}}
-    return next((group["sum"] for group in scan.grouped(collection, [_BACKWARDS, last, total], hint=index)), 0)
