@@ -65,14 +65,26 @@ _REPLACE = {"whenMatched": "replace", "whenNotMatched": "insert"}
 _RAW: CodecOptions[RawBSONDocument] = CodecOptions(document_class=RawBSONDocument)
 
 
+@dataclass(slots=True)
+class _Batch:
+    """What is written at once: documents to copy, those of them that are right (`_id`, expected), and changes."""
+
+    copies: list[Document] = field(default_factory=list)
+    right: list[tuple[Any, Document]] = field(default_factory=list)
+    repeated: list[Document] = field(default_factory=list)
+    writes: list[tuple[Any, InsertOne[Document] | UpdateOne]] = field(default_factory=list)
+    bytes: int = 0
+    left_out: int = 0
+
+
 @dataclass
 class ShadowSink:
     """Writes every expected document to a shadow; leaves out documents without a basis in the events.
 
     An existing document is copied on the server and then changed as in place. So foreign fields that the driver cannot
     represent survive, and a validator checks only the changes. A malformed stream keeps its document. A batch may be
-    written again after a crash. If the shadow is `shared`, other runs write to it, too, and one of them may sleep
-    meanwhile.
+    written again after a crash. Batches are written `behind`, perhaps in another thread. If the shadow is `shared`,
+    other runs write to it, too, and one of them may sleep meanwhile.
     """
 
     shadow: FencedCollection
@@ -81,47 +93,43 @@ class ShadowSink:
     summary: Summary
     rebuild_id: str
     still_ours: Callable[[], None]
+    behind: Callable[[Callable[[], object]], object]
     shared: bool = False
-    _copies: list[Document] = field(default_factory=list)
-    _right: list[tuple[Any, Document]] = field(default_factory=list)
-    _repeated: list[Document] = field(default_factory=list)
-    _writes: list[tuple[Any, InsertOne[Document] | UpdateOne]] = field(default_factory=list)
-    _bytes: int = 0
+    _batch: "_Batch" = field(init=False)
 
     def __post_init__(self) -> None:
+        self._batch = _Batch()
         self.lane.keep = self.keep
         self.lane.stays = self.carry
 
     def keep(self, expected: Document, actual: Document) -> None:
         """Take a document that is right."""
-        self._right.append((actual["_id"], expected))
+        self._batch.right.append((actual["_id"], expected))
         self.carry(actual)
 
     def accept(self, verdict: Verdict) -> None:
         """Take a document that differs."""
-        expected, actual = verdict.expected or {}, verdict.actual
+        expected, actual, batch = verdict.expected or {}, verdict.actual, self._batch
         match verdict.outcome:
             case Outcome.MALFORMED:
                 if actual is not None:
                     self.carry(actual)
             case Outcome.MISSING | Outcome.DIFFERENT:
                 if actual is None:
-                    self.lane.counts.inserted += 1
                     document = {"_id": self._id_of(verdict.aggregate_id), **expected}
-                    self._writes.append((verdict.aggregate_id, InsertOne(document)))
+                    batch.writes.append((verdict.aggregate_id, InsertOne(document)))
                 else:
-                    self.lane.counts.replaced += 1
-                    self._writes.append((verdict.aggregate_id, self._mend(expected, actual)))
+                    batch.writes.append((verdict.aggregate_id, self._mend(expected, actual)))
                     is_repeated = any(isinstance(value, Repeated) for value in actual.values())
-                    (self._repeated if is_repeated else self._copies).append(actual)
-                self._bytes += verdict.size
+                    (batch.repeated if is_repeated else batch.copies).append(actual)
+                batch.bytes += verdict.size
                 self._flush_if_full()
             case _:
-                self.lane.counts.deleted += 1
+                batch.left_out += 1
 
     def carry(self, actual: Document) -> None:
         """Copy a document byte by byte."""
-        self._copies.append(actual)
+        self._batch.copies.append(actual)
         self._flush_if_full()
 
     def _mend(self, expected: Document, actual: Document) -> UpdateOne:
@@ -136,13 +144,18 @@ class ShadowSink:
         return ObjectId(hashlib.sha256(f"{self.rebuild_id}/{key}".encode("utf-8", "surrogateescape")).digest()[:12])
 
     def _flush_if_full(self) -> None:
-        if len(self._copies) >= BATCH or len(self._writes) >= BATCH or self._bytes >= BATCH_BYTES:
-            self.flush()
+        batch = self._batch
+        if len(batch.copies) >= BATCH or len(batch.writes) >= BATCH or batch.bytes >= BATCH_BYTES:
+            self.behind(self.take())
 
-    def flush(self) -> None:
-        """Write the batch."""
-        copies, right, writes, repeated = self._copies, self._right, self._writes, self._repeated
-        self._copies, self._right, self._writes, self._repeated, self._bytes = [], [], [], [], 0
+    def take(self) -> Callable[[], None]:
+        """Begin a new batch; returns what writes the old one."""
+        batch, self._batch = self._batch, _Batch()
+        return partial(self._flush, batch)
+
+    def _flush(self, batch: "_Batch") -> None:
+        copies, right, writes, repeated = batch.copies, batch.right, batch.writes, batch.repeated
+        self.lane.counts.deleted += batch.left_out
         if copies or repeated or writes:
             self.still_ours()
         if copies or repeated:
@@ -182,6 +195,9 @@ class ShadowSink:
             _merge(self.live, self.shadow, [document["_id"]], how, without=names)
 
     def _write(self, writes: Sequence[tuple[Any, InsertOne[Document] | UpdateOne]]) -> None:
+        inserts = sum(isinstance(operation, InsertOne) for _, operation in writes)
+        self.lane.counts.inserted += inserts
+        self.lane.counts.replaced += len(writes) - inserts
         try:
             self.shadow.bulk_write([operation for _, operation in writes], ordered=False)
         except BulkWriteError as error:

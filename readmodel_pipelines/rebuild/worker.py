@@ -1,6 +1,6 @@
 """Rebuilds one range, in this process or in a worker process, in place or in a shadow, batch by batch."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
@@ -9,6 +9,7 @@ from readmodel_pipelines.bookkeeping.leases import check_held
 from readmodel_pipelines.bookkeeping.rebuild_record import RebuildRange, RebuildRecord
 from readmodel_pipelines.bookkeeping.rebuilds import Rebuilds
 from readmodel_pipelines.cutover.shadow import ShadowSink
+from readmodel_pipelines.in_turn import InTurn
 from readmodel_pipelines.lanes import Contested, OpenedPass, counts_of
 from readmodel_pipelines.mongo.changes import HistoryLost
 from readmodel_pipelines.mongo.connection import open_database
@@ -19,7 +20,7 @@ from readmodel_pipelines.mongo.spooling import NO_SPOOLS, Spools
 from readmodel_pipelines.mongo.store import NO_SHADOWS, Shadows, Store
 from readmodel_pipelines.pacing import BatchSize, RateLimit
 from readmodel_pipelines.projections.registry import choose_projections
-from readmodel_pipelines.rebuild.batches import Batches, Flushed
+from readmodel_pipelines.rebuild.batches import Batches
 from readmodel_pipelines.rebuild.request import RebuildRequest
 from readmodel_pipelines.reconcile.collector import calm_collector
 from readmodel_pipelines.reconcile.deletions import Deletions
@@ -82,14 +83,9 @@ def range_worker(job: Job, here: Database | None = None) -> Iterator[Callable[[R
         yield do if here is not None else report_waits_to_parent(do)
 
 
-@dataclass(frozen=True, slots=True)
-class _Together:
-    """Sinks that write at the same time."""
-
-    sinks: Sequence[Flushed]
-
-    def flush(self) -> None:
-        side_by_side(*(sink.flush for sink in self.sinks))
+def _one_by_one(*writes: Callable[[], object]) -> None:
+    for write in writes:
+        write()
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,43 +101,47 @@ class _Worker:
         summary = Summary("rebuild", "", job.request.max_findings, read_models=counts_of(self.store.projections))
         shadows = NO_SHADOWS if job.builds else job.shadows
         opened = OpenedPass(self.store, summary.read_models, job.contested, shadows=shadows, spools=job.spools)
-        sinks = opened.into(lambda lane: self._sink(opened, lane, summary), summary)
         rebuilds = Rebuilds(self.store.database)
 
         def save(cursor: str | None, counts: Mapping[str, Mapping[str, int]], events: int, seconds: float) -> None:
             # A recheck of a shadow counts nothing, because the comparison with the live document is counted already.
             rebuilds.save(at, cursor, {} if shadows else counts, events, seconds)
-            send(None)
 
         written = ("same", "inserted", "replaced") if job.builds else WRITES
         # Each shadow is another collection; in place an order is kept.
-        flushed = [_Together(sinks)] if job.builds else sinks
-        batches = Batches(opened.events, opened.lanes, flushed, save, self.pace, self.size, written=written)
-        try:
-            self.pace.check_window()
-            # A cut-over checks whether the live collection is the same; in place nothing else would detect it.
-            with nullcontext() if job.builds else of_the_same_collections():
-                if at.rest.lower is None:
-                    opened.reconcile_odd_ids()
-                opened.reconcile(within=at.rest, checkpoint=batches)
-        except WindowClosed:
-            return summary, True
-        except OperationFailure as error:
-            # A slice cannot make the others begin again.
-            if error.code != REPLACED or job.request.slice is not None:
-                raise
-            raise HistoryLost("a collection that was read was dropped or replaced") from None
-        batches.finish()
+        write = side_by_side if job.builds else _one_by_one
+        # A full batch of each lane, and the end of all.
+        with InTurn(len(opened.lanes) + 1) as behind:
+            sinks = opened.into(lambda lane: self._sink(opened, lane, summary, behind), summary)
+            batches = Batches(
+                opened.events, opened.lanes, sinks, save, self.pace, self.size, behind, send, write, written=written
+            )
+            try:
+                self.pace.check_window()
+                # A cut-over checks whether the live collection is the same; in place nothing else would detect it.
+                with nullcontext() if job.builds else of_the_same_collections():
+                    if at.rest.lower is None:
+                        opened.reconcile_odd_ids()
+                    opened.reconcile(within=at.rest, checkpoint=batches)
+                    behind.wait()
+            except WindowClosed:
+                return summary, True
+            except OperationFailure as error:
+                # A slice cannot make the others begin again.
+                if error.code != REPLACED or job.request.slice is not None:
+                    raise
+                raise HistoryLost("a collection that was read was dropped or replaced") from None
+            batches.finish()
         if self.pace.load is not None and self.pace.load.warning:
             summary.warnings.append(self.pace.load.warning)
         return summary, False
 
-    def _sink(self, opened: OpenedPass, lane: Lane, summary: Summary) -> InPlace | ShadowSink:
+    def _sink(self, opened: OpenedPass, lane: Lane, summary: Summary, behind: InTurn) -> InPlace | ShadowSink:
         live, record = self.store.live(lane.projection), self.job.record
         if self.job.builds:
             shadow = self.store.shadow(lane.projection, self.job.shadows)
             shared = self.job.request.slice is not None
-            return ShadowSink(shadow, live, lane, summary, record.id, self.still_ours, shared)
+            return ShadowSink(shadow, live, lane, summary, record.id, self.still_ours, behind, shared)
         # Deletions wait for the end of all ranges, where their limit is checked.
         deferred = DeferredInMongo(self.store.database, record.owner(live.name))
-        return InPlace(opened.again(lane), summary, self.still_ours, Deletions.PUT_OFF, deferred)
+        return InPlace(opened.again(lane), summary, self.still_ours, Deletions.PUT_OFF, deferred, behind=behind)

@@ -8,6 +8,7 @@ import random
 import time
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from readmodel_pipelines.events.ids import is_plain
@@ -27,6 +28,10 @@ _DELETE_ODD = "delete_odd"
 _CONFLICT = "conflict"
 
 
+def _at_once(write: Callable[[], object]) -> None:
+    write()
+
+
 def _pause(attempt: int) -> None:
     if attempt:
         time.sleep(random.uniform(0, 0.01 * 2**attempt))  # noqa: S311 - it spreads writers, and keeps no secret
@@ -37,7 +42,7 @@ class InPlace:
     """Corrects the live collection.
 
     With a limit, deletions wait until the pass is over, and are all refused if they exceed it. `still_ours` raises if
-    the run lost its lease.
+    the run lost its lease. Batches are written `behind`, which may be in another thread.
     """
 
     again: Recheck
@@ -47,7 +52,9 @@ class InPlace:
     deferred: Deferred = field(default_factory=Deferred)
     pause: Callable[[int], None] = _pause
     deletions_refused: bool = False
+    behind: Callable[[Callable[[], object]], object] = _at_once
     _changes: list[Verdict] = field(default_factory=list)
+    _put_off: list[tuple[str, Any]] = field(default_factory=list)
     _last: list[Verdict] = field(default_factory=list)
     _bytes: int = 0
 
@@ -67,18 +74,18 @@ class InPlace:
             # Only after all documents were read in order.
             self._last.append(verdict)
         elif verdict.actual is not None and not is_plain(verdict.aggregate_id):
-            self.deferred.add(_DELETE_ODD, [verdict.actual["_id"]])
+            self._put_off.append((_DELETE_ODD, verdict.actual["_id"]))
         else:
-            self.deferred.add(_DELETE, [verdict.aggregate_id])
-        if len(self._changes) >= BATCH or self._bytes >= BATCH_BYTES:
-            self.flush()
+            self._put_off.append((_DELETE, verdict.aggregate_id))
+        if len(self._changes) + len(self._put_off) >= BATCH or self._bytes >= BATCH_BYTES:
+            self.behind(self.take())
 
     def finish(self) -> None:
         """Write the last batch, then the deletions, then the writes that waited for them; or leave these to the end of
         a rebuild.
         """
         self._changes += self._last
-        self.flush()
+        self.take()()
         if self.deletions is Deletions.PUT_OFF:
             return
         if isinstance(self.deletions, DeletionLimit):
@@ -86,9 +93,16 @@ class InPlace:
         for keys in self.deferred.batches(_CONFLICT):
             self._write(self._compare_again(keys), on_conflict=self._settle)
 
-    def flush(self) -> None:
-        """Write the batch; its deferred keys are stored."""
-        changes, self._changes, self._bytes = self._changes, [], 0
+    def take(self) -> Callable[[], None]:
+        """Begin a new batch; returns what writes the old one."""
+        write = partial(self._flush, self._changes, self._put_off)
+        self._changes, self._put_off, self._bytes = [], [], 0
+        return write
+
+    def _flush(self, changes: Sequence[Verdict], put_off: Sequence[tuple[str, Any]]) -> None:
+        """Write a batch; its deferred keys are stored."""
+        for kind, key in put_off:
+            self.deferred.add(kind, [key])
         if self.deletions is not Deletions.AT_ONCE:
             changes = self._not_newer_than_events(changes)
         self._write(

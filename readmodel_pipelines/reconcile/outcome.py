@@ -47,6 +47,9 @@ _WHATEVER = 64 * 1024
 WRITES = ("inserted", "replaced", "deleted")
 """The counts of documents written."""
 
+OF_WRITING = (*WRITES, "superseded", "failed")
+"""The counts that only writing changes, perhaps in a thread of its own."""
+
 
 @dataclass(slots=True)
 class Counts:
@@ -85,7 +88,9 @@ class Counts:
     def add(self, other: Counts) -> None:
         """Add the counts of another one."""
         for name, number in other.as_dict().items():
-            setattr(self, name, getattr(self, name) + number)
+            # Nothing is added to the others, which another thread may be changing.
+            if number:
+                setattr(self, name, getattr(self, name) + number)
 
     def reset(self) -> Counts:
         """Start again at 0; returns the counts so far."""
