@@ -361,9 +361,8 @@ class ReadModelProjector:
         noted_in = None if summary.verb == "verify" else summary
         sinks = opened.into(lambda lane: sink_for(opened, lane, summary), noted_in)
         if batches is None or odd_ids:
-            in_a_range = by_versions and events.versions_are_indexed
-            symbols = batches is not None or by_versions
-            opened.reconcile_odd_ids(symbols=symbols, symbols_of_events=symbols and not in_a_range)
+            of_events = batches is not None or (by_versions and not events.versions_are_indexed)
+            opened.reconcile_odd_ids(symbols=batches is not None, symbols_of_events=of_events)
         if by_versions:
             reconcile_versions(events, opened.lanes, self._store.settings.allow_malformed)
         elif batches is None:

@@ -108,16 +108,15 @@ class ReadModelCollection:
         return (key for document in self._found(query) if type(key := document[self._key]) is str)
 
     def versions(self) -> Iterator[Document]:
-        """Documents with a string key in its order, with only their key and, if they have one, version."""
+        """Documents with a string or a symbol as key in its order, with only key and, if they have one, version."""
         key = self._key
         shown = {name: 1 for name in self._projection.owned if name in (key, "version")}
         query = replace(self.query(), fields={"_id": 0, key: 1, **shown})
         for batch in drain(self._collection, query):
             for document in batch:
-                if type(document[key]) is str:
-                    # The join excludes it from the comparison.
-                    document["_id"] = None
-                    yield document
+                # The join excludes it from the comparison.
+                document["_id"] = None
+                yield document
 
     def sample(self, size: int) -> set[str]:
         """About `number` random keys."""

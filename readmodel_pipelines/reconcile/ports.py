@@ -103,7 +103,7 @@ class ReadModel(Protocol):
         """Like `read`, for a range; also those whose key is a symbol or occurs twice."""
 
     def versions(self) -> Iterator[Document]:
-        """Like `read`, for all documents with a string key, with only key and version; `_id` is None."""
+        """Like `stored`, for all, with only key and version of a document; `_id` is None."""
 
     def odd_documents(self, *, symbols: bool) -> Iterator[Document]:
         """Documents whose key is not a string; symbols only if `symbols` is set; only `_id` and owned fields."""

@@ -118,11 +118,11 @@ def _with_text_keys(
             odd.append(decoded(document))
         if odd and (is_text or len(odd) >= _BATCH):
             # Before the next document is given, because its reader has then decided everything before it.
-            _tell_odd_documents(store, lane, odd)
+            tell_odd_documents(store, lane, odd)
             odd.clear()
         if is_text:
             yield document
-    _tell_odd_documents(store, lane, odd)
+    tell_odd_documents(store, lane, odd)
 
 
 def reconcile_odd_ids(
@@ -136,7 +136,7 @@ def reconcile_odd_ids(
     for event in store.odd_streams(lanes[0].projection.fold, symbols=of_events):
         tell_odd(lanes, event.get("aggregate_id"), check_id(event))
     for lane in lanes:
-        _tell_odd_documents(store, lane, lane.model.odd_documents(symbols=symbols))
+        tell_odd_documents(store, lane, lane.model.odd_documents(symbols=symbols))
 
 
 def tell_odd(lanes: Sequence[Lane], aggregate_id: Any, malformed: Malformed | None) -> None:
@@ -147,7 +147,8 @@ def tell_odd(lanes: Sequence[Lane], aggregate_id: Any, malformed: Malformed | No
         lane.emit(Verdict(aggregate_id, Outcome.MALFORMED, reason=reason, malformed=malformed))
 
 
-def _tell_odd_documents(store: EventStore, lane: Lane, documents: Iterable[Document]) -> None:
+def tell_odd_documents(store: EventStore, lane: Lane, documents: Iterable[Document]) -> None:
+    """Report those of the documents with an odd key that have no event."""
     for verdict in odd_orphans(store, lane, documents):
         lane.counts.checked += 1
         lane.emit(verdict)

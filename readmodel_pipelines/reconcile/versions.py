@@ -11,6 +11,7 @@ from functools import partial
 from itertools import chain, tee
 from typing import Any
 
+from readmodel_pipelines.events.exact import Odd
 from readmodel_pipelines.events.ids import byte_order, is_aggregate_id, is_plain
 from readmodel_pipelines.events.stream import Fold, Malformed, Reason, Stream, check_id, fold_streams
 from readmodel_pipelines.events.together import together
@@ -19,7 +20,7 @@ from readmodel_pipelines.projections.projection import Document, Projection, sto
 from readmodel_pipelines.reconcile.join import Lane, MergeJoin
 from readmodel_pipelines.reconcile.outcome import Outcome, Verdict
 from readmodel_pipelines.reconcile.ports import EventStore, Outline
-from readmodel_pipelines.reconcile.run import tell_odd
+from readmodel_pipelines.reconcile.run import tell_odd, tell_odd_documents
 from readmodel_pipelines.side_by_side import side_by_side
 
 
@@ -42,7 +43,7 @@ def reconcile_versions(store: EventStore, lanes: Sequence[Lane], allowed: Collec
     fold = together(list(dict.fromkeys(lane.projection.fold for lane in lanes)))
     deciding = [item for lane in lanes if (item := lane.projection).optional and item.decided_by]
     (outlines, begins), *documents = side_by_side(
-        partial(_begun, store, fold, deciding), *(partial(_begun_documents, lane) for lane in lanes)
+        partial(_begun, store, fold, deciding), *(partial(_begun_documents, store, lane) for lane in lanes)
     )
     outlines, *firsts = tee(outlines, 1 + len(deciding))
     presences = {
@@ -105,10 +106,26 @@ def _begun(store: EventStore, fold: Fold[Any], deciding: Sequence[Projection]) -
     return chain([head], outlines), None if head.event is None else head.event.get("event_type")
 
 
-def _begun_documents(lane: Lane) -> Iterator[Document]:
-    documents = iter(lane.model.versions())
+def _begun_documents(store: EventStore, lane: Lane) -> Iterator[Document]:
+    documents = _with_text_keys(store, lane)
     head = next(documents, None)
     return documents if head is None else chain([head], documents)
+
+
+def _with_text_keys(store: EventStore, lane: Lane) -> Iterator[Document]:
+    """The documents whose key is a string. If some have a symbol, these are read and reported after the others."""
+    key, has_others = lane.projection.key, False
+    for document in lane.model.versions():
+        if type(document[key]) is str:
+            yield document
+        else:
+            has_others = True
+    if has_others:
+        tell_odd_documents(store, lane, filter(partial(_has_symbol, key), lane.model.odd_documents(symbols=True)))
+
+
+def _has_symbol(key: str, document: Document) -> bool:
+    return isinstance(document.get(key), Odd) and document[key].symbol is not None
 
 
 def _first_events(outlines: Iterable[Outline]) -> Iterator[Event]:

@@ -289,6 +289,19 @@ def test_in_a_bucket_symbols_are_found(scene: Scene) -> None:
     assert {str(item.outcome) for item in summary.findings} == {"malformed", "orphan"}
 
 
+def test_the_tier_of_versions_finds_documents_with_a_symbol_as_key(scene: Scene) -> None:
+    scene.index()
+    scene.chat("good")
+    scene.build()
+    for name, key in (("chats_read_model", "chat_id"), ("tasks_read_model", "task_id")):
+        for text in ("a", "z"):
+            raw = with_field(bson.encode({"_id": text, "chat_id": text}), key, Value("symbol", text))
+            scene.raw(name).insert_one(RawBSONDocument(raw))
+    found = {(item.read_model, str(item.outcome), item.reason) for item in scene.projector().verify_versions().findings}
+    assert found == {(name, "orphan", "odd_key") for name in ("chats_read_model", "tasks_read_model")}
+    assert [counts.orphan for counts in scene.projector().verify_versions().read_models.values()] == [2, 2]
+
+
 @pytest.mark.parametrize("value", [Code("Chat"), ["Chat"], 5, None], ids=repr)
 def test_process_event_refuses_an_aggregate_type_that_is_no_text(scene: Scene, value: Any) -> None:
     with pytest.raises(WrongAggregateType):
