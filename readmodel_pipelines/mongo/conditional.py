@@ -25,6 +25,8 @@ Write = InsertOne[Document] | UpdateOne | UpdateMany | DeleteOne
 
 _LARGEST_STATEMENT = 15 * 1024 * 1024
 _DEEPEST_STATEMENT = 49
+_DEEPEST_VALUE = 100
+"""How deep the new values may be; each changed field of a pipeline puts them deeper into the statement."""
 _MOST_FIELDS = 20
 """Maximum number of changed fields; a pipeline with more would be nested too deeply."""
 _BY_ID = {"_id": 1}
@@ -143,13 +145,16 @@ def fits_a_statement(change: Verdict) -> bool:
     if change.actual is None:
         return True
     size = change.stored_size
-    return size is not None and size + change.size < _LARGEST_STATEMENT and _depth(change.actual) < _DEEPEST_STATEMENT
+    if size is None or size + change.size >= _LARGEST_STATEMENT:
+        return False
+    new = [expected for expected, _ in change.pairs.values()]
+    return _depth(change.actual) < _DEEPEST_STATEMENT and _depth(new) < _DEEPEST_VALUE
 
 
-def _depth(document: Document) -> int:
+def _depth(outermost: Document | list[Any]) -> int:
     """How many containers lie in one another."""
     depth = 0
-    level: list[Any] = [document]
+    level: list[Any] = [outermost]
     while level:
         depth += 1
         inside = chain.from_iterable(outer.values() if type(outer) is dict else outer for outer in level)

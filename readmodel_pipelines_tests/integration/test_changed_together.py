@@ -1,6 +1,7 @@
 """Documents that get the same fields are changed by one statement, and each only if it is as it was compared."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import permutations
 from typing import Any
 
@@ -121,6 +122,21 @@ def test_documents_are_changed_together_however_deep_they_are(scene: Scene, leve
         expected = {"chat_id": uuid(name), "title": "new", "status": {"b": deep}}
         changes.append(Verdict(uuid(name), Outcome.DIFFERENT, expected, document))
     assert written(scene, changes).counts.replaced == 2
+
+
+@pytest.mark.parametrize("documents", [1, 2])
+def test_new_values_may_be_as_deep_as_the_server_stores_them(scene: Scene, documents: int) -> None:
+    deep: Any = 1
+    for _ in range(170):
+        deep = {"a": deep}
+    many = replace(CHATS, owned=("chat_id", *map(str, range(20))))
+    changes = []
+    for name in ("a", "b")[:documents]:
+        document = {"_id": ObjectId(), "chat_id": uuid(name)}
+        scene.chats.insert_one(document)
+        expected = {"chat_id": uuid(name), **dict.fromkeys(many.owned[1:], deep)}
+        changes.append(Verdict(uuid(name), Outcome.DIFFERENT, expected, document))
+    assert ReadModelCollection(scene.chats, many).write(changes).counts.replaced == documents
 
 
 def test_documents_too_large_for_one_statement_take_several(scene: Scene) -> None:
