@@ -32,10 +32,14 @@ class InTurn:
         ).start()
         return self._last.result
 
-    def wait(self) -> None:
-        """Wait until all pieces are done."""
+    def wait(self, at_most: float | None = None) -> None:
+        """Wait until all pieces are done, perhaps for a limited time in seconds.
+
+        Raises:
+            TimeoutError: they took longer.
+        """
         if self._last is not None:
-            self._last.result()
+            self._last.result(at_most)
         self._raise()
 
     def __enter__(self) -> "InTurn":

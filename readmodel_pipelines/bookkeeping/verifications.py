@@ -20,7 +20,7 @@ from bson.json_util import CANONICAL_JSON_OPTIONS
 from pymongo import ReplaceOne
 
 from readmodel_pipelines.events.ids import is_plain
-from readmodel_pipelines.mongo.behind import Behind
+from readmodel_pipelines.in_turn import InTurn
 from readmodel_pipelines.mongo.changes import Token, time_of
 from readmodel_pipelines.mongo.driver import Collection, Database, Document, duplicates_allowed, server_time
 from readmodel_pipelines.mongo.names import FINDINGS, VERIFICATIONS, WATERMARKS
@@ -62,7 +62,7 @@ class Findings:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._findings = Collection(database, FINDINGS)
-        self._behind = Behind("records findings")
+        self._in_turn = InTurn(1)
         self._being_written: set[str] = set()
 
     def remember(self, findings: Sequence[Finding], last_versions: Mapping[str, Any]) -> None:
@@ -92,12 +92,12 @@ class Findings:
                 as_before.append(key)
             else:
                 changed.append(ReplaceOne({"_id": key}, document))
-        self._behind.do(partial(self._write, new, changed, as_before, now))
+        self._in_turn(partial(self._write, new, changed, as_before, now))
         self._being_written = set(by_key)
 
     def settle(self, at_most: float | None = None) -> None:
         """Wait until everything is recorded, perhaps for a limited time in seconds."""
-        self._behind.wait(at_most)
+        self._in_turn.wait(at_most)
         self._being_written = set()
 
     def _write(

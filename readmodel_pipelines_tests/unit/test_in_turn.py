@@ -9,7 +9,7 @@ import pytest
 from readmodel_pipelines.in_turn import InTurn
 from readmodel_pipelines_tests.support.waiting import wait_until
 
-SECONDS = 10
+SECONDS = 240
 
 
 class Gate:
@@ -132,3 +132,13 @@ def test_a_piece_is_done_in_the_context_of_who_gave_it() -> None:
             said.set(word)
             behind(lambda: seen.append(said.get()))
     assert seen == ["one", "two"]
+
+
+def test_waiting_for_a_piece_may_be_limited_and_the_piece_goes_on() -> None:
+    gate = Gate()
+    with InTurn(1) as behind:
+        behind(gate)
+        with pytest.raises(TimeoutError):
+            behind.wait(0.01)
+        gate.may_end.set()
+        behind.wait()
