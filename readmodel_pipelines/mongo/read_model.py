@@ -22,6 +22,7 @@ from readmodel_pipelines.moments import Moment, reached
 from readmodel_pipelines.mongo.conditional import ConditionalWrites, Write, fits_a_statement, update
 from readmodel_pipelines.mongo.driver import CODEC, DUPLICATE_KEY, ClientSession, Collection, Document
 from readmodel_pipelines.mongo.failures import raise_servers_own
+from readmodel_pipelines.mongo.kinds import indexes_of
 from readmodel_pipelines.mongo.other_indexes import UniqueIndex, claims, held, unique_indexes
 from readmodel_pipelines.mongo.patience import patiently, repeats, waits
 from readmodel_pipelines.mongo.scan import (
@@ -94,6 +95,11 @@ class ReadModelCollection:
     @cached_property
     def _conditional(self) -> ConditionalWrites:
         return ConditionalWrites(self._projection, sharded=self._collection.database.client.is_mongos)
+
+    @cached_property
+    def _is_clustered(self) -> bool:
+        """Whether the server would read all documents between the least and the greatest `_id` of a list."""
+        return any("clustered" in index for index in indexes_of(self._collection) or ())
 
     @cached_property
     def _index(self) -> str | None:
@@ -193,7 +199,7 @@ class ReadModelCollection:
     def _update(self, changes: Sequence[Verdict]) -> Written:
         """Change documents together if a verb repeats a batch whose reply was lost: the driver would not."""
         asked = repeats()
-        if not waits():
+        if not waits() or self._is_clustered:
             return self._write_batch(changes)
         try:
             result = self._collection.bulk_write(self._conditional.together(changes), ordered=False)

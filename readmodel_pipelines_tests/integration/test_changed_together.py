@@ -139,6 +139,19 @@ def test_new_values_may_be_as_deep_as_the_server_stores_them(scene: Scene, docum
     assert ReadModelCollection(scene.chats, many).write(changes).counts.replaced == documents
 
 
+def test_no_other_document_of_a_clustered_collection_is_read_for_a_change(scene: Scene) -> None:
+    scene.database.create_collection("chats_read_model", clusteredIndex={"key": {"_id": 1}, "unique": True})
+    documents = [{"_id": ObjectId(), "chat_id": uuid(number), "title": "old"} for number in range(50)]
+    scene.chats.insert_many(documents)
+    changes = []
+    for document in (documents[0], documents[-1]):
+        expected = {"chat_id": document["chat_id"], "title": "new"}
+        changes.append(Verdict(document["chat_id"], Outcome.DIFFERENT, expected, document))
+    with scene.profiled() as work:
+        assert written(scene, changes).counts.replaced == 2
+    assert sum(item["docsExamined"] for item in work if item["op"] == "update") == 2
+
+
 def test_documents_too_large_for_one_statement_take_several(scene: Scene) -> None:
     changes = []
     for name in ("a", "b", "c", "d"):
