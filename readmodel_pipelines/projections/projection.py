@@ -29,10 +29,9 @@ class Projection:
     says where a stream sets such a key: event type and field of its `data`; None if it is the key itself. `optional`:
     `document` returns None for some streams. `decided_by` are the event types, including the one that creates, that
     alone decide this, each with the fields of its `data` that do. Tier versions folds only these, and without them
-    cannot decide. Raise `schema_version` with every
-    change of `document`: a rebuild is due then, and an interrupted one starts again. `earlier` is the previous
-    `document` function for the same state. A dry run then separates the changes of the projection from other
-    differences.
+    cannot decide. Raise `schema_version` with every change of `document`: a rebuild is due then, and an interrupted one
+    starts again. `earlier` is the previous `document` function for the same state. A dry run then separates the changes
+    of the projection from other differences.
     """
 
     name: str
