@@ -12,8 +12,9 @@ _MOMENT = 1.0
 class InTurn:
     """Does what it is given in a thread, one piece after another, and has at most `most` unfinished ones.
 
-    An error there is raised here, when the next piece is given or all are waited for; nothing is done after it. A block
-    that fails waits for the piece that is at work, an interrupted one for a moment, and no other is begun.
+    An error there is raised here, whenever a piece is given, all are waited for, or the block ends; nothing is done
+    after it. A block that fails waits for the piece that is at work, an interrupted one for a moment, and no other is
+    begun.
     """
 
     def __init__(self, most: int) -> None:
@@ -24,7 +25,9 @@ class InTurn:
     def __call__(self, piece: Callable[[], object]) -> Callable[[], None]:
         """Do this piece after the earlier ones, in the context of the caller; returns what waits for it."""
         self._room.acquire()
-        self._raise()
+        if self._failed is not None:
+            self._room.release()
+            raise self._failed
         before, self._last = self._last, Future()
         # It does not keep this process alive.
         Thread(
@@ -49,6 +52,8 @@ class InTurn:
         self._failed = self._failed or error
         if self._last is not None:
             wait([self._last], None if error is None or isinstance(error, Exception) else _MOMENT)
+        if error is None:
+            self._raise()
 
     def _do(self, piece: Callable[[], object], before: Future[None] | None, done: Future[None]) -> None:
         try:

@@ -21,6 +21,8 @@ EVENTS_OF_A_STREAM = 10
 SECONDS_OF_A_STREAM = 0.001
 START = datetime(2026, 11, 1, 5, 59, tzinfo=UTC)
 
+SECONDS = 240
+
 
 class World:
     """A clock that only work and sleep move on, a store, a lane, a sink, and what was saved."""
@@ -148,7 +150,7 @@ def test_the_next_batch_is_read_while_one_is_written_and_neither_is_counted_with
 
     def write() -> None:
         begun.set()
-        assert may_write.wait(10)
+        assert may_write.wait(SECONDS)
         world.lane.counts.inserted += 50
 
     world.flush = write  # type: ignore[method-assign]
@@ -156,7 +158,7 @@ def test_the_next_batch_is_read_while_one_is_written_and_neither_is_counted_with
         batches = world.saving(behind, Pace())
         world.lane.counts.checked = 50
         batches.reached("a")
-        assert begun.wait(10)
+        assert begun.wait(SECONDS)
         world.lane.counts.checked += 7
         assert not world.saved, "it is not written yet"
         may_write.set()

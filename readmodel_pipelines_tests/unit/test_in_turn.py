@@ -87,11 +87,17 @@ def test_an_error_is_raised_where_the_next_piece_is_given_and_nothing_is_done_af
     assert not done
 
 
-def test_an_error_of_the_last_piece_is_raised_where_it_is_waited_for() -> None:
-    with InTurn(1) as behind:
-        behind(failing)
+def test_an_error_is_raised_at_every_call_and_no_call_waits_for_ever() -> None:
+    behind = InTurn(1)
+    behind(failing)
+    for call in (behind.wait, lambda: behind(failing), lambda: behind(failing), behind.wait):
         with pytest.raises(LookupError):
-            behind.wait()
+            call()
+
+
+def test_an_error_of_a_piece_that_nobody_waited_for_is_raised_where_the_block_ends() -> None:
+    with pytest.raises(LookupError), InTurn(1) as behind:
+        behind(failing)
 
 
 def test_a_block_that_fails_waits_for_the_piece_at_work_and_begins_no_other() -> None:
