@@ -1,11 +1,12 @@
 """Writes to tasks of the repair queue; a task that cannot be written is set aside, and all others are written."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pymongo import UpdateMany, UpdateOne
 from pymongo.errors import WriteError
 
+from readmodel_pipelines.batched import fitting
 from readmodel_pipelines.bookkeeping.repair_task import (
     CANNOT_BE_WRITTEN,
     FIELDS,
@@ -82,7 +83,7 @@ class TaskWrites:
         attempt = {**attempt_of(reason, detail), "claimed_by": {"$literal": holder}}
         history = {"attempts": history_with(attempt), "last_retry_at": "$$NOW"}
         dead = {"status": "failed", "reason": attempt["reason"], **history}
-        for some in _groups(tasks):
+        for some in fitting(tasks, lambda task: len(key_of(task)), _MOST_BYTES):
             these: Document = {**OPEN, "_id": {"$in": [task["_id"] for task in some]}}
             if reason not in UNWRITABLE:
                 self.write(these, [{"$set": dead}, {"$unset": NO_MORE}])
@@ -95,17 +96,3 @@ class TaskWrites:
     def _put_aside(self, tasks: Sequence[Document], reason: str, detail: str, holder: str) -> None:
         now = server_time(self._database)
         self._set_aside.put(tasks, {"at": now, "reason": reason, "detail": detail, "claimed_by": holder}, now)
-
-
-def _groups(tasks: Sequence[Document]) -> Iterator[list[Document]]:
-    """Groups of tasks that fit into one filter, whatever the size of their `_id`s."""
-    group: list[Document] = []
-    size = 0
-    for task in tasks:
-        more = len(key_of(task))
-        if group and size + more > _MOST_BYTES:
-            yield group
-            group, size = [], 0
-        group.append(task)
-        size += more
-    yield group

@@ -10,13 +10,15 @@ changes each of them by itself, so a condition holds as in a statement of its ow
 """
 
 from collections import defaultdict
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Sequence
 from itertools import chain
+from operator import attrgetter
 from typing import Any
 
 from bson import ObjectId
 from pymongo import DeleteOne, InsertOne, UpdateMany, UpdateOne
 
+from readmodel_pipelines.batched import fitting
 from readmodel_pipelines.projections.projection import Document, Projection
 from readmodel_pipelines.reconcile.compare import ABSENT, differing_fields
 from readmodel_pipelines.reconcile.outcome import Verdict
@@ -29,6 +31,7 @@ _DEEPEST_VALUE = 100
 """How deep the new values may be; each changed field of a pipeline puts them deeper into the statement."""
 _MOST_FIELDS = 20
 """Maximum number of changed fields; a pipeline with more would be nested too deeply."""
+_WEIGHT = attrgetter("weight")
 _BY_ID = {"_id": 1}
 """The index that finds the document. Without a hint, the server would evaluate the one on the key for each write."""
 
@@ -73,7 +76,10 @@ class ConditionalWrites:
                 alike[tuple((name, new is ABSENT) for name, (new, _) in change.pairs.items())].append(change)
         statements = [self(change) for change in alone]
         for some in alike.values():
-            statements += [self(batch[0]) if len(batch) == 1 else self._many(batch) for batch in _by_size(some)]
+            statements += [
+                self(batch[0]) if len(batch) == 1 else self._many(batch)
+                for batch in fitting(some, _WEIGHT, _LARGEST_STATEMENT)
+            ]
         return statements
 
     def _many(self, changes: Sequence[Verdict]) -> UpdateMany:
@@ -115,20 +121,6 @@ def _with(values: Document) -> Any:
     for name, value in values.items():
         into = {"$setField": {"field": {"$literal": name}, "input": into, "value": value}}
     return into
-
-
-def _by_size(changes: Sequence[Verdict]) -> Iterator[list[Verdict]]:
-    """Batches that a statement can hold."""
-    batch: list[Verdict] = []
-    size = 0
-    for change in changes:
-        weight = change.weight
-        if batch and size + weight > _LARGEST_STATEMENT:
-            yield batch
-            batch, size = [], 0
-        batch.append(change)
-        size += weight
-    yield batch
 
 
 def update(expected: Document, actual: Document) -> Document:

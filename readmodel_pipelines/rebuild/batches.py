@@ -1,6 +1,7 @@
 """Batches of a range: the documents that are written and saved together. A run waits or stops only between batches.
 
-A batch is written and then saved while the next one is read. So a killed run repeats at most two.
+A batch is written and then saved while the next one is read, of which nothing is written before that. So a killed run
+repeats the writes of at most one batch, and reads at most two again.
 """
 
 import time

@@ -26,8 +26,7 @@ class InOrder:
         Raises:
             OutOfOrder: the key must not come here.
         """
-        # As `byte_order` does, without a call for each of all keys.
-        place = key.encode("utf-8", "surrogateescape")
+        place = byte_order(key)
         if (
             place < self._last
             or (self._end is not None and place >= self._end)
